@@ -1,0 +1,45 @@
+# Every target sets up its own virtual environment in .venv; the second run starts at once.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+SOURCE ?= synthetic:256x448@30?seed=7&frames=301
+MODEL ?= nano
+OUT ?= out/demo
+
+.PHONY: demo test test-slow lint format bench train-smoke gpu-check clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## the whole pipeline on this machine: a drive in, tokens over ZeroMQ, pictures out
+	$(BIN)/streamtok demo --source '$(SOURCE)' --model '$(MODEL)' --out '$(OUT)'
+
+test: $(STAMP)  ## every promise, in short form (minutes on two cores)
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-slow: $(STAMP)  ## the long forms: soak, kill -9, long drives
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy streamtok nodes tools
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## rates, latencies and ratios on this machine
+	$(BIN)/streamtok bench
+
+train-smoke: $(STAMP)  ## a minute of training on synthetic clips
+	$(BIN)/python -m streamtok.tools.train --config configs/train_smoke.yaml
+
+gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
+	$(BIN)/python -m streamtok.tools.gpu_check
+
+clean:
+	rm -rf .venv build dist out *.egg-info

@@ -1,0 +1,1 @@
+"""Processes that run on a robot, one per file."""

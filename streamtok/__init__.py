@@ -1,0 +1,1 @@
+"""Live camera streams to discrete video tokens: stateful, exact, in real time."""

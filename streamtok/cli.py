@@ -1,0 +1,60 @@
+"""`streamtok COMMAND ...`: finds the module of a command and hands it the arguments.
+
+Commands are imported only when they run, so `streamtok --help` needs nothing but the standard library.
+"""
+
+import difflib
+import importlib
+import sys
+
+COMMANDS = {
+    "demo": ("nodes.demo", "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video"),
+    "ingest": ("nodes.ingest", "cameras, files or a synthetic drive to a token stream over ZeroMQ"),
+    "subscribe": ("nodes.subscribe", "print or forward a token stream"),
+    "record": ("nodes.record", "token (and camera) streams to MCAP"),
+    "replay": ("nodes.replay", "recorded drives through the same core as live; --verify compares the tokens"),
+    "encode": ("tools.encode", "a video or image file to a token file"),
+    "decode": ("nodes.decode", "a token file or a live stream back to pictures"),
+    "tokenize": ("tools.tokenize", "many drives to token files: parallel, resumable"),
+    "export": ("tools.export", "token recordings to WebDataset, Parquet or LeRobot v3"),
+    "info": ("tools.info", "what a recording holds"),
+    "repair": ("tools.repair", "recover a recording that was cut off"),
+    "models": ("tools.models", "the presets: compression, codebook, rates, parameters, FLOPs, state"),
+    "doctor": ("nodes.doctor", "what this machine can do and what is missing"),
+    "keys": ("tools.keys", "CURVE keys for secure streams"),
+    "bench": ("tools.bench", "rates, latencies and ratios on this machine"),
+    "train": ("tools.train", "train a tokenizer"),
+    "evaluate": ("tools.evaluate", "judge a tokenizer on a folder of videos or images"),
+}
+
+
+def usage() -> str:
+    """The text of `streamtok --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "usage: streamtok COMMAND [options]\n\n" + "\n".join(lines) + "\n\nstreamtok COMMAND --help shows an example of each."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status (2 for wrong use)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(version("streamtok"))
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
+        print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"streamtok.{COMMANDS[command][0]}")
+    return module.main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

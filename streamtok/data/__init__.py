@@ -1,0 +1,1 @@
+"""Token files and datasets, for training on tokens."""

@@ -1,0 +1,1 @@
+"""What makes the model fast: precision, graphs, compilation, kernels, preprocessing."""

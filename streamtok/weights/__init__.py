@@ -1,0 +1,1 @@
+"""The weights that ship, one folder per model."""

@@ -1,0 +1,1 @@
+"""The message on the wire: packing, publisher, subscriber, control, security."""

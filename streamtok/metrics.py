@@ -1,0 +1,161 @@
+"""What a node counts and how long its stages take, for its summary, its live display and Prometheus.
+
+metrics = Metrics()
+metrics.count("frames", "front")
+metrics.observe("encode", 0.012)
+server = serve_prometheus(metrics, port=9464)      # http://127.0.0.1:9464/metrics
+...
+server.close()
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
+
+HELP = {
+    "frames": "frames delivered by the source",
+    "groups": "groups encoded",
+    "keyframes": "groups that started an epoch",
+    "published": "token messages published",
+    "published_bytes": "bytes of token payload published",
+    "dropped": "frames that are in no group",
+    "gaps": "times that frames were missing",
+    "nonfinite": "groups whose latent was not finite",
+    "repeated": "frames added to fill groups",
+    "reconnects": "times that a lost source came back",
+    "frozen": "times that an image stood still for too long",
+    "damaged": "frames that could not be decoded",
+    "deadline_misses": "groups published later than one group duration after their last frame",
+    "publish_errors": "groups that the publisher refused or could not send",
+    "queue_depth": "frames waiting for the encoder",
+    "up": "1 while the source delivers",
+    "subscribers": "readers of the stream",
+    "epoch": "epoch of the stream",
+}
+
+
+class Reservoir:
+    """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._samples = np.zeros(size)
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._samples[self.count % len(self._samples)] = seconds
+        self.count += 1
+        self.total += seconds
+
+    def quantiles(self) -> dict[str, float]:
+        """{"p50": seconds, "p95": ..., "p99": ...}; empty before the first sample."""
+        if not self.count:
+            return {}
+        samples = self._samples[: min(self.count, len(self._samples))]
+        return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))
+
+
+class Metrics:
+    """Counters and gauges by (name, stream), latencies by stage; threads may share one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: Counter[tuple[str, str]] = Counter()
+        self._gauges: dict[tuple[str, str], float] = {}
+        self._stages: dict[str, Reservoir] = {}
+
+    def count(self, name: str, stream: str, by: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counters[name, stream] += by
+
+    def set_total(self, name: str, stream: str, total: int) -> None:
+        """Take over a counter that is kept elsewhere, such as a source's own."""
+        with self._lock:
+            self._counters[name, stream] = total
+
+    def gauge(self, name: str, stream: str, value: float) -> None:
+        """Set a value that goes up and down."""
+        with self._lock:
+            self._gauges[name, stream] = value
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Add one duration of a stage."""
+        with self._lock:
+            self._stages.setdefault(stage, Reservoir()).add(seconds)
+
+    def counter(self, name: str, stream: str) -> int:
+        """A counter's value, 0 if it was never touched."""
+        with self._lock:
+            return self._counters[name, stream]
+
+    def gauge_value(self, name: str, stream: str, default: float = 0.0) -> float:
+        """A gauge's value."""
+        with self._lock:
+            return self._gauges.get((name, stream), default)
+
+    def latency_ms(self) -> dict[str, dict[str, float]]:
+        """{stage: {"p50": milliseconds, "p95": ..., "p99": ...}}."""
+        with self._lock:
+            return {
+                stage: {name: round(1e3 * value, 3) for name, value in reservoir.quantiles().items()}
+                for stage, reservoir in self._stages.items()
+            }
+
+    def collect(self) -> Iterator[Any]:
+        """The Prometheus families, made at each scrape: counting itself costs no more than a dictionary."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+        with self._lock:
+            tables = (CounterMetricFamily, dict(self._counters)), (GaugeMetricFamily, dict(self._gauges))
+            stages = {stage: (kept.quantiles(), kept.count, kept.total) for stage, kept in self._stages.items()}
+        for family_class, table in tables:
+            for name in sorted({name for name, _ in table}):
+                family = family_class(f"streamtok_{name}", HELP.get(name, name), labels=["stream"])
+                for stream in sorted(stream for known, stream in table if known == name):
+                    family.add_metric([stream], table[name, stream])
+                yield family
+        summary = Metric("streamtok_latency_seconds", f"by stage, over the last {KEPT} groups or frames", "summary")
+        for stage, (quantiles, count, total) in stages.items():
+            for name, value in quantiles.items():
+                summary.add_sample(summary.name, {"stage": stage, "quantile": str(QUANTILES[name])}, value)
+            summary.add_sample(f"{summary.name}_count", {"stage": stage}, count)
+            summary.add_sample(f"{summary.name}_sum", {"stage": stage}, total)
+        yield summary
+
+
+class PrometheusServer:
+    """Answers scrapes of one `Metrics` on its own thread; `port` is the one it listens on."""
+
+    def __init__(self, metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
+        registry.register(metrics)
+        try:
+            self._server, self._thread = start_http_server(port, addr=address, registry=registry)
+        except OSError as error:
+            raise OSError(
+                f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
+            ) from error
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening and end the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=1)
+
+
+def serve_prometheus(metrics: Metrics, port: int, address: str = "127.0.0.1") -> PrometheusServer:
+    """Export `metrics` over HTTP, on loopback unless `address` says otherwise; port 0 takes a free one.
+
+    Raises OSError when the port cannot be had.
+    """
+    return PrometheusServer(metrics, port, address)

@@ -1,0 +1,250 @@
+"""The configuration of an ingest node: a YAML file, checked whole before anything starts.
+
+    settings = load_rig("configs/rig_six_cameras.yaml", {"model": "small"})
+
+A mistake is a `SettingsError` that lists every fault at once: file and line, path in the file, the value found, what is
+allowed and the nearest valid key.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+if TYPE_CHECKING:
+    from streamtok.engine.ingest import StreamOptions
+
+ENDPOINT = re.compile(r"(tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(ipc|inproc)://\S+")
+
+
+class SettingsError(ValueError):
+    """Everything that is wrong with a configuration, one line each."""
+
+
+def read_size(value: Any) -> Any:
+    """ "256x448" or [256, 448] (height, width) as a pair."""
+    match = re.fullmatch(r"(\d+)x(\d+)", value) if isinstance(value, str) else None
+    pair = (int(match[1]), int(match[2])) if match else value
+    if isinstance(pair, list | tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair):
+        return tuple(pair)
+    raise ValueError("expected HEIGHTxWIDTH in pixels, such as 256x448")
+
+
+def check_endpoint(value: str) -> str:
+    """A ZeroMQ endpoint to bind."""
+    if isinstance(value, str) and not ENDPOINT.fullmatch(value):
+        raise ValueError("expected tcp://ADDRESS:PORT or ipc://PATH")
+    return value
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(read_size)]
+Endpoint = Annotated[str, BeforeValidator(check_endpoint)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and does not guess types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreamDefaults(Strict):
+    """What may be set for all streams under `defaults`, or for one stream."""
+
+    size: Size | None = None
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    realtime: bool | None = None
+    policy: Literal["latest", "lossless"] | None = None
+    on_gap: Literal["reset", "bridge"] = "reset"
+    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    tail: Literal["pad", "drop"] = "pad"
+    max_frames: Annotated[int, Field(ge=1)] | None = None
+
+
+class StreamSettings(StreamDefaults):
+    """One camera: where its frames come from and how they are treated."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    source: Annotated[str, Field(min_length=1)]
+
+    def options(self, live: bool) -> "StreamOptions":
+        """What the ingest core needs; `live` decides a policy that was not given: cameras latest, files lossless."""
+        from streamtok.engine.ingest import StreamOptions
+
+        policy = self.policy or ("latest" if live or self.realtime else "lossless")
+        return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
+
+
+class CurveSettings(Strict):
+    """Keys of a secure node, made by `streamtok keys generate`."""
+
+    secret_key: Path
+    clients: Path
+
+
+class RigSettings(Strict):
+    """An ingest node: its cameras, the model, where it publishes."""
+
+    node: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "ingest"
+    model: Annotated[str, Field(min_length=1)] = "nano"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False
+    context: Annotated[int, Field(ge=1)] | None = None
+    bind: Endpoint = "tcp://127.0.0.1:5555"
+    control: Endpoint | None = None
+    curve: CurveSettings | None = None
+    insecure: bool = False
+    wait_subscribers: Annotated[int, Field(ge=0)] = 0
+    publish_frames: bool = False
+    record: Path | None = None
+    metrics: Port | None = None
+    metrics_address: str = "127.0.0.1"
+    defaults: StreamDefaults = StreamDefaults()
+    streams: Annotated[list[StreamSettings], Field(min_length=1)]
+
+    @field_validator("streams")
+    @classmethod
+    def names_differ(cls, streams: list[StreamSettings]) -> list[StreamSettings]:
+        names = [stream.name for stream in streams]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"stream names must differ, {', '.join(twice)} is used more than once")
+        return streams
+
+    @model_validator(mode="after")
+    def sources_differ(self) -> "RigSettings":
+        devices = [stream.source for stream in self.streams if stream.source.startswith("/dev/")]
+        twice = sorted({device for device in devices if devices.count(device) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is the source of more than one stream; a camera opens only once")
+        return self
+
+    def resolved(self) -> list[StreamSettings]:
+        """The streams, with `defaults` filled in where a stream does not say."""
+        common = self.defaults.model_dump(exclude_unset=True)
+        return [StreamSettings(**common | stream.model_dump(exclude_unset=True)) for stream in self.streams]
+
+
+def load_rig(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RigSettings:
+    """Read a rig's YAML file (None: start from nothing) and put `overrides` on top, keyed by path ("streams.0.size").
+
+    Raises SettingsError with every fault, FileNotFoundError if there is no such file.
+    """
+    values, lines = read_yaml(path) if path is not None else ({}, {})
+    for key, value in (overrides or {}).items():
+        put(values, key, value)
+    return check(RigSettings, values, str(path) if path is not None else "command line", lines, set(overrides or {}))
+
+
+def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
+    """A YAML mapping and the line of each path in it."""
+    try:
+        text = Path(path).read_text()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
+    try:
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values at the top, found {type(values).__name__}")
+    lines: dict[tuple, int] = {}
+    mark_lines(node, (), lines)
+    return values, lines
+
+
+def mark_lines(node: yaml.Node, where: tuple, lines: dict[tuple, int]) -> None:
+    """Remember the line of every key and list item below `node`."""
+    if isinstance(node, yaml.MappingNode):
+        children = [(key.value, key, child) for key, child in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(index, child, child) for index, child in enumerate(node.value)]
+    else:
+        return
+    for name, marked, child in children:
+        lines[(*where, name)] = marked.start_mark.line + 1
+        mark_lines(child, (*where, name), lines)
+
+
+def put(values: dict, key: str, value: Any) -> None:
+    """Set `a.0.b` in nested mappings and lists; ValueError if the path runs through something else."""
+    *parents, last = key.split(".")
+    place: Any = values
+    for part in parents:
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise SettingsError(f"--set {key}={value}: {'.'.join(parents) or 'the file'} has no key {last!r}")
+
+
+def parse_set(items: list[str]) -> dict[str, Any]:
+    """`--set a.b=value` arguments as overrides; values are read as YAML."""
+    pairs = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
+        pairs[key] = yaml.safe_load(text)
+    return pairs
+
+
+def check(model: type[BaseModel], values: dict, name: str, lines: dict[tuple, int], given: set[str]) -> Any:
+    """Validate, or raise one SettingsError with every fault; `given` are the paths that came from the command line."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = [describe(fault, model, name, lines, given) for fault in error.errors()]
+    raise SettingsError("\n".join(dict.fromkeys(faults)))
+
+
+def describe(fault: Any, model: type[BaseModel], name: str, lines: dict[tuple, int], given: set[str]) -> str:
+    """One line: where, what was found, what is allowed."""
+    where = tuple(part for part in fault["loc"] if not str(part).startswith(("function-", "constrained-")))
+    path = ".".join(map(str, where)) or "the whole"
+    origin = "command line" if any(path == key or path.startswith(f"{key}.") for key in given) else name
+    line = next((lines[where[:end]] for end in range(len(where), 0, -1) if where[:end] in lines), None)
+    place = f"{origin}:{line}" if origin == name and line else origin
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: {path}: unknown key (value {fault['input']!r}); {nearest(str(where[-1]), keys_at(model, where[:-1]))}"
+    if fault["type"] == "missing":
+        return f"{place}: {path}: required, not given"
+    message = fault["msg"].removeprefix("Value error, ").replace(" for <class 'pathlib.Path'>", "")
+    found = (
+        ""
+        if fault["loc"] == () or isinstance(fault["input"], dict | list) and len(fault["input"]) > 4
+        else (f" (got {fault['input']!r})")
+    )
+    return f"{place}: {path}: {message[:1].lower() + message[1:]}{found}"
+
+
+def keys_at(model: type[BaseModel], where: tuple) -> list[str]:
+    """The keys that are allowed at a path of the model."""
+    for part in where:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return list(model.model_fields)
+
+
+def nearest(word: str, allowed: list[str]) -> str:
+    """`did you mean ...?` where something is near, and what is allowed."""
+    near = difflib.get_close_matches(word, allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(allowed)}"

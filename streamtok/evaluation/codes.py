@@ -1,0 +1,66 @@
+"""How well a codebook is used, and what tokens cost in bits."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+
+@dataclass
+class CodeCounts:
+    """Pools the tokens of many clips: how many codes occur, and the entropy of their joint histogram.
+
+    The pooled entropy is the plain estimate from counts, in bits per token; it cannot exceed log2 of the number of
+    tokens seen, so figures compare only between sets of about the same size.
+    """
+
+    codebook_size: int
+    levels: tuple[int, ...] = ()  # of an FSQ codebook, to look at each level's use
+    counts: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(self.codebook_size, np.int64)
+
+    def add(self, indices: torch.Tensor) -> None:
+        """Count tokens of any shape and integer dtype; one outside the codebook raises ValueError."""
+        flat = indices.detach().to("cpu", torch.int64).flatten().numpy()
+        outside = flat[(flat < 0) | (flat >= self.codebook_size)]
+        if outside.size:
+            raise ValueError(f"token {outside[0]} is outside the codebook 0..{self.codebook_size - 1}")
+        self.counts += np.bincount(flat, minlength=self.codebook_size)
+
+    def summary(self) -> dict:
+        """`tokens`, `codes_used`, `entropy_bits`, `bits_per_token` (of the format) and the share of each FSQ level."""
+        out = {
+            "tokens": int(self.counts.sum()),
+            "codebook_size": self.codebook_size,
+            "codes_used": int((self.counts > 0).sum()),
+            "entropy_bits": entropy_bits(self.counts),
+            "bits_per_token": bits_per_token(self.codebook_size),
+        }
+        if self.levels and math.prod(self.levels) == self.codebook_size:
+            out["levels_used"] = self._level_shares()
+        return out
+
+    def _level_shares(self) -> list[list[float]]:
+        grid = self.counts.reshape(self.levels[::-1])  # the first level varies fastest
+        total = max(1, int(self.counts.sum()))
+        axes = range(grid.ndim)
+        return [
+            (grid.sum(axis=tuple(a for a in axes if a != axis)) / total).round(4).tolist() for axis in reversed(axes)
+        ]
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Entropy of a histogram in bits; 0 for an empty one."""
+    seen = counts[counts > 0].astype(np.float64)
+    if seen.size == 0:
+        return 0.0
+    share = seen / seen.sum()
+    return float(max(0.0, -(share * np.log2(share)).sum()))
+
+
+def bits_per_token(codebook_size: int) -> float:
+    """What one token costs without entropy coding: log2 of the codebook."""
+    return math.log2(codebook_size)

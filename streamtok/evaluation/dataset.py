@@ -1,0 +1,212 @@
+"""The clips and images to judge on, as they lie on disk.
+
+Understood layouts, found by looking (no configuration): any tree of video files (TokenBench: one folder per source
+with mp4 files); DAVIS (`JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its
+`Annotations` left out); any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ),
+each picture its own clip of one frame.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger("streamtok.evaluation")
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".ts"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A named run of frames, uint8 RGB (T, H, W, 3); a still picture has T = 1 and no frame rate."""
+
+    name: str
+    frames: np.ndarray
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """Where a clip lies: a video file, one picture, or the numbered pictures of one sequence."""
+
+    name: str
+    paths: tuple[Path, ...]
+    fps: float | None = None  # of a sequence of pictures; a video file tells its own
+
+    @property
+    def is_video(self) -> bool:
+        return self.paths[0].suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass
+class ClipSet:
+    """Reads clip files one at a time as `Clip`s, at one size; unreadable ones are logged, named in `skipped`, passed.
+
+    lines: the short side after area resizing (smaller sources stay as they are), None for native size. Both sides are
+    then cropped about the centre to `multiple`. frames: 1 + k * group of at most this many are kept.
+    """
+
+    files: Sequence[ClipFile]
+    lines: int | None = 256
+    frames: int = 33
+    multiple: int = 8
+    group: int = 4
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Clip]:
+        for file in self.files:
+            try:
+                yield self.read(file)
+            except (OSError, ValueError) as error:
+                self.skipped[file.name] = str(error)
+                log.warning("event=skipped clip=%s reason=%s", file.name, error)
+
+    def read(self, file: ClipFile) -> Clip:
+        """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
+        if file.is_video:
+            frames, fps = read_video(file.paths[0], self.frames)
+        else:
+            frames, fps = _read_images(file, self.frames), file.fps
+        keep = 1 + (len(frames) - 1) // self.group * self.group
+        fitted = np.stack([fit(frame, self.lines, self.multiple) for frame in frames[:keep]])
+        return Clip(file.name, fitted, fps)
+
+
+def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps: float = 24.0) -> list[ClipFile]:
+    """The clips of folders and files, sorted by name.
+
+    images: True takes every picture as its own clip, False groups numbered pictures of a folder to a sequence, None
+    decides by layout (a folder above them named JPEGImages or frames means sequences). fps: of such sequences (DAVIS
+    is 24). Raises FileNotFoundError for a missing place and ValueError where nothing is found.
+    """
+    found: list[ClipFile] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise FileNotFoundError(f"{place} does not exist; give a video, a picture or a folder of them")
+        found += _find_in_folder(place, images, fps) if place.is_dir() else _find_file(place)
+    if not found:
+        raise ValueError(f"no videos or pictures in {', '.join(map(str, places))}")
+    return found
+
+
+def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
+    """One frame (H, W, 3) uint8 at the size to judge at: short side `lines` by area resizing, then a centre crop."""
+    import cv2
+
+    height, width = image.shape[:2]
+    if lines is not None and min(height, width) > lines:
+        scale = lines / min(height, width)
+        height, width = max(lines, round(height * scale)), max(lines, round(width * scale))
+        height, width = (lines, width) if height <= width else (height, lines)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    out_height, out_width = height // multiple * multiple, width // multiple * multiple
+    if not out_height or not out_width:
+        raise ValueError(f"a picture of {height}x{width} is smaller than the token grid's step of {multiple} pixels")
+    top, left = (height - out_height) // 2, (width - out_width) // 2
+    return np.ascontiguousarray(image[top : top + out_height, left : left + out_width])
+
+
+def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None]:
+    """The first frames of a video as uint8 RGB (H, W, 3) and its rate; by PyAV, or by OpenCV where that is missing.
+
+    A file that breaks off gives what came before; one that gives nothing raises ValueError with its name.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        images, fps = _read_with_cv2(Path(path), frames)
+    else:
+        images, fps = _read_with_av(Path(path), frames)
+    if not images:
+        raise ValueError(f"{path} holds no frame that can be decoded")
+    return images, fps
+
+
+def _read_with_av(path: Path, frames: int) -> tuple[list[np.ndarray], float | None]:
+    import av
+
+    images: list[np.ndarray] = []
+    fps = None
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate) if stream.average_rate else None
+            for frame in container.decode(stream):
+                images.append(frame.to_ndarray(format="rgb24"))
+                if len(images) == frames:
+                    break
+    except (av.error.FFmpegError, IndexError) as error:
+        log.warning("event=damaged file=%s frames=%d reason=%s", path.name, len(images), error)
+    return images, fps
+
+
+def _read_with_cv2(path: Path, frames: int) -> tuple[list[np.ndarray], float | None]:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    images: list[np.ndarray] = []
+    try:
+        fps = capture.get(cv2.CAP_PROP_FPS) or None
+        while len(images) < frames:
+            ok, image = capture.read()
+            if not ok:
+                break
+            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    finally:
+        capture.release()
+    return images, fps
+
+
+def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
+    import cv2
+
+    images = []
+    for path in file.paths[:frames]:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+        if image is None:
+            raise ValueError(f"{path} is not a picture that can be decoded")
+        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ValueError(f"the pictures of {file.name} differ in size: {sorted(shapes)}")
+    return images
+
+
+def _find_file(path: Path) -> list[ClipFile]:
+    if path.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        raise ValueError(f"{path}: unknown kind of file; expected one of {sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)}")
+    return [ClipFile(path.stem, (path,))]
+
+
+def _find_in_folder(root: Path, images: bool | None, fps: float) -> list[ClipFile]:
+    found = []
+    pictures: dict[Path, list[Path]] = {}
+    for path in sorted(root.rglob("*")):
+        if path.relative_to(root).parts[0].lower().startswith("annotations"):
+            continue  # DAVIS keeps its masks there, as pictures
+        suffix = path.suffix.lower()
+        if suffix in VIDEO_SUFFIXES:
+            found.append(ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)))
+        elif suffix in IMAGE_SUFFIXES:
+            pictures.setdefault(path.parent, []).append(path)
+    for folder, paths in pictures.items():
+        if images is False or (images is None and _is_sequence(folder)):
+            name = folder.relative_to(root).as_posix() if folder != root else root.name
+            found.append(ClipFile(name, tuple(sorted(paths, key=_number)), fps))
+        else:
+            found += [ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)) for path in paths]
+    return sorted(found, key=lambda clip: clip.name)
+
+
+def _is_sequence(folder: Path) -> bool:
+    """DAVIS and its kin keep each sequence's numbered pictures one or two folders below one that says so."""
+    return any(part.lower() in ("jpegimages", "frames") for part in folder.resolve().parts[-3:-1])
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = re.findall(r"\d+", path.stem)
+    return (int(digits[-1]) if digits else -1, path.name)

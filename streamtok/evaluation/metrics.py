@@ -1,0 +1,99 @@
+"""Picture metrics, each with one fixed definition: frames are float tensors (N, 3, H, W) in 0..1.
+
+PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels; a report's figure is
+the mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, and only places where the window
+fits ("valid"); other libraries pad and print other figures.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
+_MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def as_unit(frames: Tensor) -> Tensor:
+    """Frames in the range of every metric here: uint8, or float in -1..1 -> float32 in 0..1, clipped."""
+    if frames.dtype == torch.uint8:
+        return frames.float() / 255
+    return ((frames.float() + 1) / 2).clamp(0, 1)
+
+
+def frame_mse(reference: Tensor, other: Tensor) -> Tensor:
+    """Mean squared error of each frame: two (N, 3, H, W) in 0..1 -> (N,) float64."""
+    _check_pair(reference, other)
+    return (reference.double() - other.double()).square().mean(dim=(1, 2, 3))
+
+
+def psnr_from_mse(mse: float) -> float:
+    """Decibels of a mean squared error on the 0..1 scale; identical pictures give 100."""
+    return PSNR_CEILING if mse <= 10 ** (-PSNR_CEILING / 10) else -10 * math.log10(mse)
+
+
+def psnr(reference: Tensor, other: Tensor) -> float:
+    """PSNR in dB of one clip, from the mean squared error over all of it: two (N, 3, H, W) in 0..1."""
+    return psnr_from_mse(frame_mse(reference, other).mean().item())
+
+
+def ssim(reference: Tensor, other: Tensor) -> Tensor:
+    """Structural similarity of each frame: two (N, 3, H, W) in 0..1, sides of 11 or more -> (N,)."""
+    _check_pair(reference, other)
+    structure, luminance = _ssim_parts(reference, other)
+    return (structure * luminance).mean(dim=(1, 2, 3))
+
+
+def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
+    """SSIM over five scales of each frame: two (N, 3, H, W) in 0..1 -> (N,).
+
+    The published five weights; each halving averages 2x2, an odd last row or column is padded as published code does.
+    Sides under 161 pixels do not hold five scales and raise ValueError.
+    """
+    _check_pair(reference, other)
+    smallest = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
+    if min(reference.shape[-2:]) < smallest:
+        raise ValueError(f"MS-SSIM needs sides of at least {smallest} pixels, got {tuple(reference.shape[-2:])}")
+    result = torch.ones(reference.shape[:2], device=reference.device)
+    for scale, weight in enumerate(_MS_WEIGHTS):
+        structure, luminance = _ssim_parts(reference, other)
+        last = scale == len(_MS_WEIGHTS) - 1
+        value = (structure * luminance if last else structure).mean(dim=(2, 3))
+        result = result * value.clamp(min=0) ** weight
+        if not last:
+            pad = [side % 2 for side in reference.shape[-2:]]
+            reference, other = (F.avg_pool2d(x, 2, padding=pad) for x in (reference, other))
+    return result.mean(dim=1)
+
+
+def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The contrast-structure map and the luminance map, each (N, 3, H - 10, W - 10)."""
+    if min(a.shape[-2:]) < _WINDOW:
+        raise ValueError(f"SSIM needs sides of at least {_WINDOW} pixels, got {tuple(a.shape[-2:])}")
+    a, b = a.float(), b.float()
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a = _blur(a * a) - mean_a**2
+    var_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    structure = (2 * covariance + _C2) / (var_a + var_b + _C2)
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    return structure, luminance
+
+
+def _blur(x: Tensor) -> Tensor:
+    """The Gaussian window over every place where it fits, each channel on its own."""
+    at = torch.arange(_WINDOW, device=x.device, dtype=torch.float32) - _WINDOW // 2
+    window = torch.exp(-(at**2) / (2 * _SIGMA**2))
+    window = (window / window.sum()).expand(x.shape[1], 1, 1, -1)
+    down = F.conv2d(x, window.transpose(2, 3), groups=x.shape[1])
+    return F.conv2d(down, window, groups=x.shape[1])
+
+
+def _check_pair(reference: Tensor, other: Tensor) -> None:
+    if reference.shape != other.shape or reference.ndim != 4:
+        raise ValueError(
+            f"expected two (N, 3, H, W) tensors of equal shape, got {tuple(reference.shape)} and {tuple(other.shape)}"
+        )

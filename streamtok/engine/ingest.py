@@ -1,7 +1,7 @@
 """Frames in, token groups out: what live ingest, replay and the tests share. No sockets, no clock.
 
-`IngestCore` owns one lane per camera: the encoder state, the frames of the group that is being filled, and the rules for
-gaps, keyframes and drops. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.
+`IngestCore` owns one lane per camera: the encoder state, the frames of the group that is being filled, and the rules
+for gaps, keyframes and drops. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.
 """
 
 import logging
@@ -26,10 +26,10 @@ FITS = ("stretch", "crop", "pad")
 class TokenGroup:
     """What one group of frames of one stream became.
 
-    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models; residual
-    quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first; `repeated` counts
-    the frames added to fill the group, `dropped` the frames lost since this stream's previous group. `encode_ns` is a
-    duration; `image_size` is the (H, W) that was encoded.
+    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
+    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
+    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
+    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded.
     """
 
     stream: str
@@ -48,8 +48,8 @@ class TokenGroup:
 class StreamOptions:
     """How one stream treats sizes, gaps and its end.
 
-    `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of capture
-    time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
+    `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of
+    capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
     """
 
     policy: str = "latest"
@@ -119,9 +119,9 @@ class Lane:
 class IngestCore:
     """Turns frames of several cameras into token groups; the same object serves live streams, replay and tests.
 
-    `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream names to
-    their options. Each stream has an encoder of one slot, so its tokens cannot depend on which other cameras were ready.
-    `timer` is only read to fill `encode_ns`.
+    `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
+    names to their options. Each stream has an encoder of one slot, so its tokens cannot depend on which other cameras
+    were ready. `timer` is only read to fill `encode_ns`.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class IngestCore:
         return size
 
     def feed(self, frame: Any) -> list[TokenGroup]:
-        """Take one `Frame` or `Prepared`; returns the groups it completed, oldest first (none, one, or two at a gap)."""
+        """Take one `Frame` or `Prepared`; returns the groups that this completed, oldest first (at a gap even two)."""
         item = frame if isinstance(frame, Prepared) else self.prepare(frame)
         lane = self.lane(item.stream)
         groups = self._resize(lane, item) + self._notice_gap(lane, item)
@@ -190,8 +190,11 @@ class IngestCore:
         return groups
 
     def choose(self, stream: str, waiting: Sequence[Any]) -> Sequence[Any]:
-        """Which of the frames that wait for this stream to feed, oldest first: under `latest`, once a second whole group is
-        waiting, only the newest whole group (the others then count as a gap); under `lossless` all of them."""
+        """Which of the frames that wait for this stream, oldest first, to feed.
+
+        Under `latest`, once a second whole group is waiting: the newest whole group (a gap stands for the others).
+        Under `lossless`: all of them.
+        """
         lane = self.lane(stream)
         first = self._needed(lane) - len(lane.frame_ids)
         if lane.options.policy == "lossless" or len(waiting) < first + self.group_frames:
@@ -200,7 +203,7 @@ class IngestCore:
         return waiting[-keep:]
 
     def gap(self, stream: str, lost: int = 0) -> list[TokenGroup]:
-        """Note that frames are missing before the next one (a reconnect, a damaged recording); `lost` of them, if known."""
+        """Note that frames are missing before the next one, after a reconnect for example; `lost` of them, if known."""
         lane = self.lane(stream)
         lane.counts["gaps"] += 1
         lane.expected_id = None
@@ -210,8 +213,10 @@ class IngestCore:
         return groups
 
     def flush(self, stream: str, tail: str | None = None) -> list[TokenGroup]:
-        """End a stream: its last, partial group is padded or dropped (`tail`, default from the options). The next frame fed
-        starts a new epoch."""
+        """End a stream: its partial group is padded or dropped, as `tail` or else the options say.
+
+        The next frame that is fed starts a new epoch.
+        """
         lane = self.lane(stream)
         tail = tail or lane.options.tail
         if tail not in TAILS:
@@ -261,7 +266,7 @@ class IngestCore:
         return groups
 
     def _notice_gap(self, lane: Lane, item: Prepared) -> list[TokenGroup]:
-        """Compare with the number that should follow, also between two groups; going back in number or time is a restart."""
+        """Compare with the number that should follow, also between groups; back in number or time is a restart."""
         late = lane.last_capture_ns is not None and item.capture_ns <= lane.last_capture_ns
         back = lane.expected_id is not None and item.frame_id < lane.expected_id
         if late or back:
@@ -288,7 +293,7 @@ class IngestCore:
         return 1 if lane.fresh else self.group_frames
 
     def _append(self, lane: Lane, item: Prepared) -> None:
-        # Copied where the network runs as each frame arrives, so that nothing but the network is left when the group is full.
+        # Copied to where the network runs as each frame arrives: only the network is left to do for a full group.
         lane.buffer[0, :, len(lane.frame_ids)].copy_(torch.from_numpy(item.image))
         lane.frame_ids.append(item.frame_id)
         lane.capture_ns.append(item.capture_ns)

@@ -1,0 +1,34 @@
+"""zstd for payloads, bounded by the size that the header declares. Optional: needs the `zstandard` package."""
+
+from typing import Any
+
+LEVEL = 1
+
+
+def compress(payload: bytes) -> bytes:
+    """One zstd frame that declares its content size."""
+    return _zstandard().ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
+
+
+def decompress(payload: Any, expected: int) -> bytes:
+    """The `expected` bytes inside one zstd frame; raises WireError for anything else, before allocating it."""
+    from streamtok.wire.message import WireError
+
+    zstandard = _zstandard()
+    try:
+        declared = zstandard.frame_content_size(payload)
+        if declared != expected:
+            raise WireError("size", f"zstd frame of {declared} bytes, the grid has {expected}")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=expected, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise WireError("compression", f"zstd: {error}") from error
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise ImportError(
+            "compression 'zstd' needs the zstandard package: pip install 'streamtok[record]', or use compression 'none'"
+        ) from error
+    return zstandard

@@ -1,0 +1,211 @@
+"""The control socket: info, stats, keyframe requests and late join, as msgpack requests and replies."""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+import zmq
+from msgspec import Meta, Struct
+
+from streamtok.wire.endpoint import socket_of
+from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, decode_map
+from streamtok.wire.rejects import Rejects
+from streamtok.wire.security import CurveClient
+
+log = logging.getLogger("streamtok.wire")
+MAX_REQUEST = 4096
+MAX_REPLY = 1 << 27
+MAX_EPOCH = 1 << 26
+REQUESTS_PER_POLL = 64
+KEYFRAME_SPACING_NS = 1_000_000_000
+OPS = ("info", "stats", "keyframe", "epoch")
+
+
+class Request(Struct, kw_only=True, frozen=True):
+    """What a client asks; `stream` may be None for `info` and `stats`, meaning all."""
+
+    version: int = VERSION
+    id: Count | Text
+    op: Text
+    stream: Name | None = None
+
+
+class Reply(Struct, kw_only=True, frozen=True):
+    """The answer to the request of the same `id`; `error` says what was wrong when `ok` is False."""
+
+    version: Annotated[int, Meta(ge=1, le=VERSION)] = VERSION
+    id: Count | Text
+    ok: bool
+    error: str | None = None
+    result: Any = None
+
+
+class ControlError(RuntimeError):
+    """The node refused a request; the text is the node's."""
+
+
+@dataclass
+class ControlServer:
+    """The node's side of a ROUTER socket: `serve` answers what has arrived and never waits.
+
+    `handlers` maps an op to a function of the stream name (or None) that gives the result, or raises ValueError with
+    what to tell the client. Requests may come with or without the empty delimiter part of a REQ socket.
+    """
+
+    socket: zmq.Socket
+    handlers: dict[str, Callable[[str | None], Any]]
+    rejects: Rejects
+    counts: Counter = field(default_factory=Counter)
+
+    def serve(self) -> None:
+        """Answer up to REQUESTS_PER_POLL waiting requests; the rest wait for the next call."""
+        for _ in range(REQUESTS_PER_POLL):
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                *route, body = parts
+                if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
+                    raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
+                reply = self.answer(body)
+            except WireError as error:
+                self.rejects.add("control", error)
+                continue
+            self.socket.send_multipart([*route, msgspec.msgpack.encode(reply)], zmq.NOBLOCK)
+
+    def answer(self, body: bytes) -> Reply:
+        """The reply to one encoded request; raises WireError if it is not a request at all."""
+        request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
+        self.counts[request.op if request.op in OPS else "unknown"] += 1
+        if request.version != VERSION:
+            text = f"request of wire version {request.version}, this node knows version {VERSION}"
+            return Reply(id=request.id, ok=False, error=text)
+        handler = self.handlers.get(request.op)
+        if handler is None:
+            return Reply(id=request.id, ok=False, error=f"op {request.op!r}, expected one of {', '.join(OPS)}")
+        try:
+            return Reply(id=request.id, ok=True, result=handler(request.stream))
+        except ValueError as error:
+            return Reply(id=request.id, ok=False, error=str(error))
+
+
+@dataclass
+class KeyframeGate:
+    """Keyframe requests of one stream, coalesced: at most one goes through per second, later ones wait their turn.
+
+    A keyframe restarts everyone's context, so it is the same for a hundred readers that ask at once as for one.
+    """
+
+    pending: bool = False
+    last_ns: int | None = None
+
+    def ask(self) -> bool:
+        """Note a request; True if another was already waiting."""
+        coalesced, self.pending = self.pending, True
+        return coalesced
+
+    def due(self, now_ns: int) -> bool:
+        """Whether to make a keyframe now; starts the next second if so."""
+        if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
+            return False
+        self.pending, self.last_ns = False, now_ns
+        return True
+
+    def made(self) -> None:
+        """A keyframe was published for whatever reason: those who asked have what they need."""
+        self.pending = False
+
+
+@dataclass
+class EpochCache:
+    """The messages of one stream since its last keyframe, for readers that join late; at most `max_bytes` of them."""
+
+    max_bytes: int = MAX_EPOCH
+    messages: list[list[Any]] = field(default_factory=list)
+    nbytes: int = 0
+    whole: bool = False
+
+    def add(self, parts: list[Any], keyframe: bool) -> None:
+        """Keep one sent message; a keyframe drops what was before it."""
+        if keyframe:
+            self.messages, self.nbytes, self.whole = [], 0, True
+        self.nbytes += sum(len(part) for part in parts)
+        if self.nbytes > self.max_bytes:
+            self.messages, self.whole = [], False
+        if self.whole:
+            self.messages.append(parts)
+
+    def result(self) -> dict[str, Any]:
+        """The result of op `epoch`; raises ValueError if there is nothing to start from."""
+        if not self.messages:
+            raise ValueError(
+                f"the current epoch is not kept ({self.nbytes} bytes since its keyframe, at most {self.max_bytes}): "
+                "ask for a keyframe instead, or set a shorter keyframe interval on the node"
+            )
+        return {"messages": self.messages}
+
+
+class ControlClient:
+    """A reader's side: one request at a time, from one thread. Use as a context manager or close it.
+
+    `endpoint` is the node's control endpoint, `curve` the reader's keys on a secure node.
+    """
+
+    def __init__(self, endpoint: str, curve: CurveClient | None = None) -> None:
+        self._context = zmq.Context()
+        self._socket = control_socket(self._context, endpoint, curve)
+        self._ids = itertools.count(1)
+        self.rejects = Rejects()
+        self.endpoint = endpoint
+
+    def request(self, op: str, stream: str | None = None, timeout: float = 2.0) -> Any:
+        """The node's result; raises ControlError if it refuses, TimeoutError after `timeout` seconds of silence."""
+        asked = next(self._ids)
+        self._socket.send(msgspec.msgpack.encode(Request(id=asked, op=op, stream=stream)))
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            if not self._socket.poll(max(1, int(left * 1000))):
+                continue
+            reply = read_reply(self._socket.recv_multipart(), self.rejects)
+            if reply is not None and reply.id == asked:
+                if not reply.ok:
+                    raise ControlError(f"{op} refused by {self.endpoint}: {reply.error}")
+                return reply.result
+        raise TimeoutError(f"no reply to {op} from {self.endpoint} within {timeout} s; is the node running?")
+
+    def close(self) -> None:
+        """Close the socket and its context."""
+        self._socket.close(0)
+        self._context.term()
+
+    def __enter__(self) -> "ControlClient":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> Any:
+    """A DEALER socket connected to a node's control endpoint."""
+    socket = socket_of(context, zmq.DEALER, 16, MAX_REPLY)
+    if curve is not None:
+        curve.apply(socket)
+    socket.connect(endpoint)
+    return socket
+
+
+def read_reply(parts: list[bytes], rejects: Rejects) -> Reply | None:
+    """The reply in what a DEALER received, or None (counted) if it is not one."""
+    try:
+        if len(parts) != 1:
+            raise WireError("parts", f"control reply of {len(parts)} parts, expected 1")
+        return decode_map(parts[0], Reply, Limits(max_header=MAX_REPLY))
+    except WireError as error:
+        rejects.add("reply", error)
+        return None

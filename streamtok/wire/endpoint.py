@@ -1,0 +1,165 @@
+"""Where sockets bind: what may be bound without keys, ipc permissions and locks, and options every socket shares."""
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+LINGER_MS = 1000
+HEARTBEAT_MS = 2000
+HEARTBEAT_TIMEOUT_MS = 6000
+_UMASK = threading.Lock()
+
+
+class InsecureBindError(ValueError):
+    """A bind that would hand the stream to anyone who can reach the network."""
+
+
+class BindError(OSError):
+    """An address that cannot be bound, with the reason."""
+
+
+def is_private(endpoint: str) -> bool:
+    """Whether only this machine (tcp, inproc) or only this user (ipc with a path) can reach a bound endpoint."""
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "inproc":
+        return True
+    if scheme == "ipc":
+        return not rest.startswith("@")
+    if scheme != "tcp":
+        raise ValueError(f"endpoint {endpoint!r}: expected tcp://HOST:PORT, ipc://PATH or inproc://NAME")
+    host, _, port = rest.rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}|\*|!", port):
+        raise ValueError(f"endpoint {endpoint!r} has no port: expected tcp://HOST:PORT, such as tcp://127.0.0.1:5555")
+    return host == "localhost" or host == "[::1]" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
+    """Raise InsecureBindError for an open address without keys, unless `insecure` says that this is meant."""
+    if not is_private(endpoint) and not secure and not insecure:
+        raise InsecureBindError(
+            f"refusing to bind {endpoint} without keys: anyone on the network could read the stream. Make keys with "
+            "`streamtok keys generate` and pass them (--curve), bind tcp://127.0.0.1:PORT or ipc://PATH, or pass "
+            "--insecure (insecure=True) on a network you trust"
+        )
+
+
+def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
+    """Set what every socket of the protocol has: LINGER, heartbeats, high-water marks (messages), part size (bytes)."""
+    socket.linger = LINGER_MS
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+    socket.set(zmq.SNDHWM, high_water)
+    socket.set(zmq.RCVHWM, high_water)
+    socket.set(zmq.MAXMSGSIZE, max_part)
+    socket.set(zmq.RECONNECT_IVL, 100)
+    socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+
+
+def control_beside(endpoint: str) -> str:
+    """The control endpoint used when none is named: any port of the same host, or PATH.control."""
+    if endpoint.startswith("tcp://"):
+        return endpoint.rpartition(":")[0] + ":*"
+    return endpoint if endpoint == "ipc://*" else endpoint + ".control"
+
+
+def reachable(control: str, stream_endpoint: str) -> str:
+    """A control endpoint as seen from a reader: a wildcard host becomes the host that the reader is connected to."""
+    host, _, port = control.partition("://")[2].rpartition(":")
+    if control.startswith("tcp://") and host in ("0.0.0.0", "*", "[::]") and stream_endpoint.startswith("tcp://"):
+        return stream_endpoint.rpartition(":")[0] + ":" + port
+    return control
+
+
+class Binding:
+    """One bound socket: holds the lock of an ipc path while bound, removes the path and the lock in `release`."""
+
+    def __init__(self, socket: zmq.Socket, endpoint: str) -> None:
+        self._lock = self._path = None
+        if endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@"):
+            self._path = _ipc_path(endpoint)
+            self._lock = PathLock(self._path.with_name(self._path.name + ".lock"), endpoint)
+        try:
+            _bind_owner_only(socket, endpoint)
+        except zmq.ZMQError as error:
+            self.release()
+            raise BindError(error.errno, f"cannot bind {endpoint}: {error}; is another node running there?") from error
+        self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
+
+    def release(self) -> None:
+        """Remove what the binding left on disk; call after the context has ended."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._lock.release()
+        self._lock = None
+
+
+class PathLock:
+    """An exclusive lock file, for a second bind on an ipc path would silently steal it.
+
+    Freed by the kernel when its process dies, so a crash leaves nothing to clean up. Raises BindError when held.
+    """
+
+    def __init__(self, path: Path, endpoint: str) -> None:
+        self.path = path
+        while True:
+            self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(self._fd)
+                raise BindError(error.errno, f"{endpoint} is in use: another process holds {path}") from error
+            if self._is_current():
+                return
+            os.close(self._fd)
+
+    def _is_current(self) -> bool:
+        """False when the previous owner removed the file between our open and our lock."""
+        try:
+            return os.fstat(self._fd).st_ino == os.stat(self.path).st_ino
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Remove the file while the lock is still held, then let go."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+def _ipc_path(endpoint: str) -> Path:
+    path = Path(endpoint[6:])
+    longest = zmq.IPC_PATH_MAX_LEN
+    if not endpoint[6:] or len(os.fsencode(path)) > longest:
+        raise ValueError(f"ipc path {str(path)!r} is {len(os.fsencode(path))} bytes long, expected 1 to {longest}")
+    if not path.parent.is_dir():
+        raise ValueError(f"ipc path {path}: folder {path.parent} does not exist; create it first")
+    return path
+
+
+def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
+    """Bind; a socket file is created with no rights for others (no moment in which they could connect)."""
+    if not endpoint.startswith("ipc://"):
+        socket.set(zmq.IPV6, int("[" in endpoint))
+        socket.bind(endpoint)
+        return
+    with _UMASK:  # the umask belongs to the whole process
+        before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
+        try:
+            socket.bind(endpoint)
+        finally:
+            os.umask(before)
+
+
+def socket_of(context: zmq.Context, kind: int, high_water: int, max_part: int) -> Any:
+    """A new socket with the shared options."""
+    socket = context.socket(kind)
+    common_options(socket, high_water, max_part)
+    return socket

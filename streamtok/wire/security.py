@@ -1,0 +1,171 @@
+"""CURVE keys: who may read a stream. Key files are ZeroMQ certificates, one folder of them per role.
+
+A server folder holds `server.key_secret` and `allowed/`, one `.key` file per client; a client folder holds
+`NAME.key_secret` and `server.key`. `streamtok keys generate` makes both in one folder.
+"""
+
+import logging
+import os
+import re
+import shutil
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+log = logging.getLogger("streamtok.wire")
+DOMAIN = "streamtok"
+
+
+@dataclass(frozen=True)
+class CurveServer:
+    """Keys of a publishing node and the folder of client keys that it lets in (re-read when it changes)."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    allowed: Path
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str = "server") -> "CurveServer":
+        """Read `NAME.key_secret` and `allowed/` of a folder; raises ValueError saying which file is missing."""
+        public, secret = _load_secret(Path(folder) / f"{name}.key_secret")
+        allowed = Path(folder) / "allowed"
+        if not allowed.is_dir():
+            raise ValueError(
+                f"no allow list at {allowed}; make one with `streamtok keys allow CLIENT.key --out {folder}`"
+            )
+        return cls(public, secret, allowed)
+
+    def apply(self, socket: zmq.Socket) -> None:
+        """Make `socket` demand keys; without a running authenticator it then refuses everyone."""
+        socket.curve_publickey, socket.curve_secretkey, socket.curve_server = self.public, self.secret, True
+        socket.set_string(zmq.ZAP_DOMAIN, DOMAIN)
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    def authenticator(self, context: zmq.Context) -> ThreadAuthenticator:
+        """Start checking clients of `context` against the allow list; the caller stops it."""
+        authenticator = ThreadAuthenticator(context, log=logging.getLogger("streamtok.wire.auth"))
+        authenticator.start()
+        authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=AllowList(self.allowed))
+        return authenticator
+
+
+@dataclass(frozen=True)
+class CurveClient:
+    """Keys of a reader and the public key of the node it trusts."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    server: bytes
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str = "client") -> "CurveClient":
+        """Read `NAME.key_secret` and `server.key` of a folder; raises ValueError saying which file is missing."""
+        public, secret = _load_secret(Path(folder) / f"{name}.key_secret")
+        return cls(public, secret, load_public(Path(folder) / "server.key"))
+
+    def apply(self, socket: zmq.Socket) -> None:
+        """Give `socket` the keys, before it connects."""
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+        socket.curve_serverkey = self.server
+
+
+class AllowList:
+    """The client keys in a folder of `.key` files; looks again when the folder changes, so no restart is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: tuple[tuple[str, int], ...] | None = None
+        self._keys: set[bytes] = set()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
+        try:
+            allowed = key in self._current()
+        except OSError as error:  # an error that got out would end the authenticator, and with it every handshake
+            log.error("event=allow_list_unreadable folder=%s error=%s", self.folder, error)
+            allowed = False
+        if not allowed:
+            log.warning("event=denied key=%s allow_list=%s", key.decode("ascii", "replace"), self.folder)
+        return allowed
+
+    def _current(self) -> set[bytes]:
+        files = sorted(self.folder.glob("*.key"))
+        seen = tuple((path.name, path.stat().st_mtime_ns) for path in files)
+        if seen != self._seen:
+            self._keys = set(filter(None, map(self._read, files)))
+            self._seen = seen
+        return self._keys
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            return load_public(path)
+        except (ValueError, OSError) as error:
+            log.error("event=bad_key_file path=%s error=%s", path, error)
+            return None
+
+
+def generate(folder: str | Path, client: str = "client") -> list[Path]:
+    """Make a server and a client key pair in `folder`, and allow the client.
+
+    An existing server pair is kept, so that calling again with another `client` name adds one. Returns the files
+    made. Raises ValueError if the client's keys exist, so that no key in use is overwritten.
+    """
+    folder = Path(folder)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", client) or client == "server":
+        raise ValueError(f"client name {client!r}: expected letters, digits, _ or -, and not 'server'")
+    (folder / "allowed").mkdir(parents=True, exist_ok=True)
+    if (folder / f"{client}.key_secret").exists():
+        raise ValueError(f"{folder / client}.key_secret exists; choose another --name, or remove it first")
+    made = [] if (folder / "server.key_secret").exists() else _make_pair(folder, "server")
+    made += _make_pair(folder, client)
+    made.append(allow(folder / f"{client}.key", folder))
+    return made
+
+
+def allow(public_key: str | Path, folder: str | Path) -> Path:
+    """Copy a client's public key file onto the allow list in `folder`; running nodes see it at once."""
+    public_key = Path(public_key)
+    load_public(public_key)
+    target = Path(folder) / "allowed" / (public_key.stem + ".key")
+    if target.exists() and load_public(target) != load_public(public_key):
+        raise ValueError(f"{target} holds another key; rename {public_key.name}, or remove the old one first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if b"secret-key" in public_key.read_bytes():
+        raise ValueError(f"{public_key} holds a secret key; give the public file (.key) instead")
+    shutil.copyfile(public_key, target)
+    return target
+
+
+def load_public(path: Path) -> bytes:
+    """The z85 public key in a `.key` file; raises ValueError if there is none."""
+    if not path.is_file():
+        raise ValueError(f"key file {path} does not exist; make one with `streamtok keys generate`")
+    return _checked(zmq.auth.load_certificate(path)[0], path)
+
+
+def _load_secret(path: Path) -> tuple[bytes, bytes]:
+    public = load_public(path)
+    secret = zmq.auth.load_certificate(path)[1]
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        log.warning("event=readable_secret path=%s advice='chmod 600'", path)
+    if secret is None:
+        raise ValueError(f"{path} holds no secret key; it must be the .key_secret file")
+    return public, _checked(secret, path)
+
+
+def _checked(key: bytes, path: Path) -> bytes:
+    if len(key) != 40:
+        raise ValueError(f"{path}: key of {len(key)} characters, expected 40 (z85)")
+    return key
+
+
+def _make_pair(folder: Path, name: str) -> list[Path]:
+    """Write a key pair; the secret file never exists with rights for others."""
+    folder.joinpath(f"{name}.key_secret").touch(mode=0o600, exist_ok=False)
+    files = [Path(path) for path in zmq.auth.create_certificates(folder, name)]
+    os.chmod(folder / f"{name}.key_secret", 0o600)
+    return files

@@ -1,0 +1,37 @@
+"""Who has subscribed to what, from the messages that an XPUB socket receives."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from streamtok.wire.message import WireError
+
+MAX_TOPIC = 128
+MAX_TOPICS = 10_000
+
+
+@dataclass
+class Subscriptions:
+    """Subscriptions by topic prefix; topics that no message could have are not kept."""
+
+    topics: Counter = field(default_factory=Counter)
+
+    def feed(self, parts: list[bytes]) -> tuple[bool, bytes]:
+        """Take one message of the XPUB socket; returns (joined, topic prefix). Raises WireError for anything else."""
+        if len(parts) != 1 or parts[0][:1] not in (b"\x00", b"\x01"):
+            raise WireError("subscription", f"{len(parts)} parts from a reader, expected one (un)subscription")
+        joined, topic = parts[0][0] == 1, parts[0][1:]
+        if len(topic) > MAX_TOPIC:
+            raise WireError("topic", f"subscription to a topic of {len(topic)} bytes, topics have at most {MAX_TOPIC}")
+        if joined and (topic in self.topics or len(self.topics) < MAX_TOPICS):
+            self.topics[topic] += 1
+        elif not joined and self.topics[topic] <= 1:
+            del self.topics[topic]
+        elif not joined:
+            self.topics[topic] -= 1
+        return joined, topic
+
+    def count(self, topics: list[bytes]) -> int:
+        """Subscriptions that match at least one of the whole `topics`."""
+        return sum(
+            number for prefix, number in self.topics.items() if any(topic.startswith(prefix) for topic in topics)
+        )

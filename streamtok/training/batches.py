@@ -1,0 +1,150 @@
+"""Which crops make a batch (a function of seed and step alone), and cutting them out of the cache by index."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.training.config import DataConfig, PhaseConfig
+from streamtok.training.data import Cache, Stored
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A batch before it is cut: places (B, 10) int64, colours (B, 4) float32 (gain of R, G, B, and offset)."""
+
+    places: np.ndarray
+    colours: np.ndarray
+
+
+OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
+
+
+def generator(seed: int, step: int, purpose: int = 0) -> np.random.Generator:
+    """A random generator that depends on nothing but its arguments."""
+    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), (purpose << 48) | step]))
+
+
+class Sampler:
+    """Draws and cuts batches from a cache."""
+
+    def __init__(self, cache: Cache, config: DataConfig, seed: int):
+        self.cache, self.config, self.seed = cache, config, seed
+        short = [min(s.height, s.width) for s in cache.stored]
+        self.by_clip = [
+            [(s, max(1, config.scales.count(size))) for s, size in zip(cache.stored, short, strict=True) if s.clip == i]
+            for i in range(len(cache.names))
+        ]
+        self.lengths = np.array([places[0][0].frames for places in self.by_clip])
+
+    def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
+        """The plan of a batch of `frames` frames of crop x crop pixels; the same for the same seed and step."""
+        rng = generator(self.seed, step)
+        stride = int(rng.choice(self.config.strides))
+        while stride > 1 and not (self.lengths > (frames - 1) * stride).any():
+            stride -= 1
+        fitting = np.flatnonzero(self.lengths > (frames - 1) * stride)
+        if not len(fitting):
+            longest = int(self.lengths.max())
+            raise ValueError(f"no clip has {frames} frames (the longest: {longest}); lower the phase's frames or carry")
+        rows = [self._place(rng, int(rng.choice(fitting)), frames, stride, crop) for _ in range(batch)]
+        return Plan(np.array(rows, dtype=np.int64), self._colours(rng, batch))
+
+    def _place(self, rng: np.random.Generator, clip: int, frames: int, stride: int, crop: int) -> list[int]:
+        config, choices = self.config, self.by_clip[clip]
+        weights = np.array([weight for _, weight in choices], dtype=float)
+        stored: Stored = choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
+        start = int(rng.integers(stored.frames - (frames - 1) * stride))
+        chance = rng.random(4)
+        if chance[0] < config.reverse:
+            start, stride = start + (frames - 1) * stride, -stride
+        if chance[1] < config.still:
+            stride = 0
+        down, right = self._drift(rng, stored, frames, crop) if chance[2] < config.pan else (0, 0)
+        top = self._edge(rng, stored.height - crop, down * (frames - 1))
+        left = self._edge(rng, stored.width - crop, right * (frames - 1))
+        flip = int(chance[3] < config.flip)
+        return [stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip]
+
+    def _drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
+        """Pixels per frame down and right, as fast as the room allows."""
+        speeds = []
+        for room in (stored.height - crop, stored.width - crop):
+            fastest = min(self.config.pan_speed, room // max(1, frames - 1))
+            speeds.append(int(rng.integers(-fastest, fastest + 1)))
+        return speeds[0], speeds[1]
+
+    @staticmethod
+    def _edge(rng: np.random.Generator, room: int, drift: int) -> int:
+        """Where a crop starts along one axis so that it stays inside while it drifts."""
+        return int(rng.integers(max(0, -drift), room - max(0, drift) + 1))
+
+    def _colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
+        b = self.config.brightness
+        gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, 3)) / 4
+        return np.concatenate([gain, rng.uniform(-b, b, (batch, 1))], axis=1).astype(np.float32)
+
+    def cut(self, plan: Plan, first: int, frames: int, crop: int) -> Tensor:
+        """Frames first ... first + frames - 1 of a plan -> (B, 3, frames, crop, crop) float32 in -1..1."""
+        device = self.cache.pixels.device
+        p = torch.from_numpy(plan.places).to(device, non_blocking=True)
+        t = torch.arange(first, first + frames, device=device)
+        edge = torch.arange(crop, device=device)
+        column = {i: p[:, i].view(-1, 1, 1, 1) for i in range(10)}
+        time, row, across = t.view(1, -1, 1, 1), edge.view(1, 1, -1, 1), edge.view(1, 1, 1, -1)
+        across = torch.where(column[FLIP] > 0, crop - 1 - across, across)
+        y = column[TOP] + column[DOWN] * time + row
+        x = column[LEFT] + column[RIGHT] * time + across
+        z = column[START] + column[STRIDE] * time
+        index = column[OFFSET] + (z * column[HEIGHT] + y) * column[WIDTH] + x
+        video = self.cache.pixels[index].float().div_(127.5).sub_(1)  # (B, T, crop, crop, 3)
+        colours = torch.from_numpy(plan.colours).to(device, non_blocking=True).view(-1, 1, 1, 1, 4)
+        video = video.mul_(colours[..., :3]).add_(colours[..., 3:]).clamp_(-1, 1)
+        return video.permute(0, 4, 1, 2, 3).contiguous()
+
+
+@dataclass
+class Course:
+    """Where in which clips the run is: clips go on over several steps when a phase carries state.
+
+    Stored in checkpoints as three numbers; the clips follow from the seed and the step at which they started.
+    """
+
+    start: int = 0
+    segment: int = 0
+    segments: int = 0  # of the clips under way; 0: none
+
+    def next(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
+        """The batch of this step, and whether it continues the last one's clips (then without their first frame)."""
+        rng = generator(sampler.seed, step, purpose=1)
+        if not self.segments and rng.random() < sampler.config.image_fraction:
+            images = phase.batch * min(4, phase.frames)  # a single frame costs less
+            return sampler.cut(sampler.draw(step, images, 1, phase.crop), 0, 1, phase.crop), False
+        if not self.segments:
+            self.start, self.segment = step, 0
+            self.segments = _segments(rng, sampler, phase)
+        per_segment = phase.frames - 1
+        plan = sampler.draw(self.start, phase.batch, 1 + self.segments * per_segment, phase.crop)
+        continuing = self.segment > 0
+        first = 1 + self.segment * per_segment if continuing else 0
+        video = sampler.cut(plan, first, per_segment if continuing else phase.frames, phase.crop)
+        self.segment += 1
+        if self.segment == self.segments:
+            self.segments = 0
+        return video, continuing
+
+    def leave(self) -> None:
+        """Drop the clips under way (at a change of phase)."""
+        self.segments = self.segment = 0
+
+
+def _segments(rng: np.random.Generator, sampler: Sampler, phase: PhaseConfig) -> int:
+    """How many segments the next clips have: geometric, as far as the longest clip goes."""
+    if phase.frames == 1:
+        return 1
+    longest = max(1, (int(sampler.lengths.max()) - 1) // (phase.frames - 1))
+    count = 1
+    while count < min(phase.max_segments, longest) and rng.random() < phase.carry:
+        count += 1
+    return count

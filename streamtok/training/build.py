@@ -1,0 +1,34 @@
+"""The model of a run: a preset by name with overrides, from random weights or a checkpoint, and its export."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from streamtok.training.config import TrainConfig
+
+
+def build_model(config: TrainConfig) -> nn.Module:
+    """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset."""
+    from streamtok import checkpoint
+    from streamtok.config import PRESETS
+    from streamtok.model import Tokenizer
+
+    if config.init:
+        return checkpoint.load(config.init)
+    if config.model not in PRESETS:
+        raise ValueError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
+    torch.manual_seed(config.seed)
+    overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
+    try:
+        return Tokenizer(replace(PRESETS[config.model], **overrides))
+    except TypeError as error:
+        raise ValueError(f"model_overrides: {error}") from error
+
+
+def export(model: nn.Module, path: Path) -> None:
+    """Write weights and config where `streamtok.load` finds them, in float16."""
+    from streamtok import checkpoint
+
+    checkpoint.save(model, path, dtype=torch.float16)

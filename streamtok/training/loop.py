@@ -1,0 +1,180 @@
+"""The training loop: batches, losses, step, log, samples, checkpoints, and the wall clock that ends it."""
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.training.batches import Course, Sampler
+from streamtok.training.config import TrainConfig
+from streamtok.training.data import Cache, list_media, load_cache, split_holdout
+from streamtok.training.losses import Losses
+from streamtok.training.optimizer import cosine
+from streamtok.training.report import Journal, plot, validate
+from streamtok.training.saving import load_run, save_run
+from streamtok.training.step import Step
+
+log = logging.getLogger("streamtok.training")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: steps done, seconds used (of all its parts), is the schedule complete, last validation."""
+
+    steps: int
+    seconds: float
+    complete: bool
+    validation: dict[str, float]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a config; "auto" takes a GPU when there is one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache | None]:
+    """The training cache and the held-out clips at the size of the samples (None without a holdout)."""
+    paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
+    smallest = max(phase.crop for phase in config.phases)
+    if not paths:
+        raise ValueError("data.holdout keeps every clip from training; leave some out of it")
+    validation = None
+    if held:
+        short = replace(config.data, scales=(config.sample_lines,), max_frames=config.sample_frames)
+        validation = load_cache(held, short, 16, device)
+    return load_cache(paths, config.data, smallest, device), validation
+
+
+@dataclass
+class _Run:
+    """What the loop holds between steps; `number` is the step about to be made."""
+
+    config: TrainConfig
+    step: Step
+    sampler: Sampler
+    held: Cache | None
+    course: Course
+    state: Any
+    number: int
+    phase: int
+    used: float  # seconds of earlier parts of this run
+    began: float
+    journal: Journal = field(init=False)
+
+    def __post_init__(self):
+        self.journal = Journal(Path(self.config.out), self.number)
+
+    def elapsed(self) -> float:
+        """Seconds of the whole run so far."""
+        return self.used + time.monotonic() - self.began
+
+    def progress(self) -> float:
+        """How much of the schedule is done, by steps or by the clock, whichever is further."""
+        by_steps = self.number / self.config.steps
+        limit = self.config.max_seconds
+        return by_steps if limit is None else max(by_steps, self.elapsed() / limit)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        position = {"step": self.number, "phase": self.phase, "seconds": self.elapsed()}
+        save_run(self.config, self.step, self.course, self.state, position)
+
+    def validate(self) -> dict[str, float]:
+        """Judge the averaged weights on the held-out clips."""
+        if not self.held:
+            return {}
+        config = self.config
+        result = validate(self.step, self.held, config, self.number)
+        self.journal.write("validate", self.number, seconds=self.elapsed(), **result)
+        return result
+
+
+def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_after: float | None = None) -> Summary:
+    """Train `model` until the schedule ends, or for `stop_after` seconds (then resume goes on exactly from there).
+
+    The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
+    log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
+    NonFiniteTraining names the step and the tensor of a NaN.
+    """
+    run = _start(config, model, resume)
+    meter, first = _Meter(run.number, time.monotonic()), run.number
+    while True:
+        progress = run.progress()
+        stops = progress >= 1 or (stop_after is not None and run.elapsed() - run.used >= stop_after)
+        if stops or (run.number > first and run.number % config.save_every == 0):
+            run.save()
+        if stops or (run.number > first and run.number % config.sample_every == 0):
+            validation = run.validate()
+        if stops:
+            break
+        terms, scale = _one_step(run, progress, meter)
+        if run.number % config.log_every == 0:
+            losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
+            run.journal.write(
+                "train", run.number, **losses, lr=scale, phase=run.phase, progress=progress, seconds=run.elapsed(),
+                **meter.rates(run.number, time.monotonic()),
+            )  # fmt: skip
+        run.number += 1
+
+    plot(Path(config.out))
+    run.step.average.swap()
+    return Summary(run.number, run.elapsed(), progress >= 1, validation)
+
+
+def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
+    device, began = pick_device(config.device), time.monotonic()
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    torch.use_deterministic_algorithms(config.deterministic)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.deterministic
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    cache, held = load_data(config, device)
+    model.to(device).train()
+    if hasattr(model, "reference_noise"):
+        model.reference_noise = config.reference_noise
+    step = Step(model, config, Losses(config, device))
+    course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
+    if resume:
+        course, state, position = load_run(config, step)
+    size = sum(p.numel() for p in model.parameters())
+    log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, position["step"], len(cache.names))
+    sampler = Sampler(cache, config.data, config.seed)
+    place = (int(position["step"]), int(position["phase"]), position["seconds"])
+    return _Run(config, step, sampler, held, course, state, *place, began)
+
+
+def _one_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
+    """Draw a batch and train on it -> the losses by name, and the learning rate as a fraction of its peak."""
+    config, index = run.config, run.config.phase_at(progress)
+    if index != run.phase:
+        run.phase = index
+        run.course.leave()
+    phase = config.phases[index]
+    video, continuing = run.course.next(run.sampler, run.number, phase)
+    scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
+    run.step.optimizer.set_lr(scale)
+    terms, state = run.step(run.number, video, run.state if continuing else None, config.weights_at(index))
+    run.state = state if run.course.segments else None
+    meter.frames += video.shape[0] * video.shape[2]
+    return terms, scale
+
+
+@dataclass
+class _Meter:
+    """Steps and frames per second since the last log line."""
+
+    step: int
+    time: float
+    frames: int = 0
+
+    def rates(self, step: int, now: float) -> dict[str, float]:
+        seconds = max(1e-9, now - self.time)
+        rates = {"steps_per_s": (step - self.step) / seconds, "frames_per_s": self.frames / seconds}
+        self.step, self.time, self.frames = step, now, 0
+        return rates

@@ -1,0 +1,51 @@
+"""The training losses by name, each on its own; a weight of 0 (or no weight) switches one off and costs nothing.
+
+Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from streamtok.training.config import TrainConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
+HOST_LOSSES = {"flow"}  # they leave the device, so no CUDA graph can hold them
+
+
+def l1(reconstruction: Tensor, source: Tensor) -> Tensor:
+    """Mean absolute difference of two videos."""
+    return (reconstruction.float() - source).abs().mean()
+
+
+def mse(reconstruction: Tensor, source: Tensor) -> Tensor:
+    """Mean squared difference of two videos."""
+    return (reconstruction.float() - source).square().mean()
+
+
+class Losses:
+    """All losses a run uses; `terms(output, source, weights)` gives them by name, unweighted."""
+
+    def __init__(self, config: TrainConfig, device: Any):
+        self.pixels: dict[str, Loss] = {"l1": l1, "mse": mse}
+        used = {name for i in range(len(config.phases)) for name, w in config.weights_at(i).items() if w}
+        if used & {"perceptual", "gram"}:
+            from streamtok.training.perceptual import Features
+
+            features = Features.load(config.backbone).to(device)
+            self.pixels |= {"perceptual": features.distance, "gram": features.gram}
+        if "flow" in used:
+            from streamtok.training.flow import flow_consistency
+
+            self.pixels["flow"] = flow_consistency
+
+    def terms(self, output: Any, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The pixel losses with a weight, and the quantizer's own from `output.losses`."""
+        named = {n: self.pixels[n](output.reconstruction, source) for n, w in weights.items() if w and n in self.pixels}
+        return named | {name: value.float() for name, value in output.losses.items()}
+
+
+def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The weighted sum; the quantizer's losses count once unless `weights` says otherwise."""
+    return sum((weights.get(name, 1.0) * value for name, value in terms.items()), start=next(iter(terms.values())) * 0)

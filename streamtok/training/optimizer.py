@@ -1,0 +1,196 @@
+"""Muon for hidden convolution weights, AdamW for the rest, and the moving average of the weights.
+
+All state and learning rates are tensors and nothing waits for the device, so a step can be captured in a CUDA graph.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.training.config import OptimizerConfig
+
+# Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+OUTER_LAYERS = ("conv_in", "conv_out", "quant", "to_rgb", "from_rgb", "gate")
+SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is a first or last layer or a depthwise filter
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """matrices (N, rows, columns) -> (N, rows, columns) bfloat16 with singular values near 1."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32).bfloat16() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """True for a weight that Muon takes: a convolution or linear weight that is no first or last layer."""
+    if parameter.ndim < 2 or any(part in name for part in OUTER_LAYERS):
+        return False
+    return min(_as_matrix(parameter).shape) >= SMALLEST_HIDDEN
+
+
+def _taps_first(parameter: Tensor) -> bool:
+    """Whether a weight is stored as one matrix per tap, (taps, rows, columns), as temporal convolutions are."""
+    return parameter.ndim == 3 and parameter.shape[0] < parameter.shape[1]
+
+
+def _as_matrix(parameter: Tensor) -> Tensor:
+    """A weight as (outputs, everything that feeds one output)."""
+    return (parameter.transpose(0, 1) if _taps_first(parameter) else parameter).flatten(1)
+
+
+def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_as_matrix`."""
+    if _taps_first(like):
+        return matrix.view(like.shape[1], like.shape[0], like.shape[2]).transpose(0, 1)
+    return matrix.view(like.shape)
+
+
+class MuonAdamW:
+    """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig):
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not named:
+            raise ValueError("the model has no parameters to train")
+        self.config = config
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
+        device = self.parameters[0].device
+        self.lr_scale = torch.ones((), device=device)
+        self.count = torch.zeros((), device=device)
+        hidden = [is_hidden(name, p) for name, p in named]
+        self.muon = [p for p, h in zip(self.parameters, hidden, strict=True) if h]
+        self.adamw = [p for p, h in zip(self.parameters, hidden, strict=True) if not h]
+        self.momentum = [torch.zeros_like(p) for p in self.muon]
+        self.first = [torch.zeros_like(p) for p in self.adamw]
+        self.second = [torch.zeros_like(p) for p in self.adamw]
+        shapes: dict[torch.Size, list[int]] = {}
+        for i, p in enumerate(self.muon):
+            shapes.setdefault(_as_matrix(p).shape, []).append(i)
+        self.same_shape = list(shapes.values())  # one batched product for each
+
+    def set_lr(self, scale: float) -> None:
+        """Scale both learning rates, as the schedule asks."""
+        self.lr_scale.fill_(scale)
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def clip(self) -> Tensor:
+        """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1))
+        return norm
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter from its gradient; one without a gradient counts as zero."""
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.count += 1
+        if self.config.weight_decay:
+            torch._foreach_mul_(self.muon, 1 - self.lr_scale * (self.config.weight_decay * self.config.muon_lr))
+        if self.muon:
+            self._muon_step()
+        if self.adamw:
+            self._adamw_step()
+
+    def _muon_step(self) -> None:
+        beta = self.config.muon_momentum
+        grads = [p.grad for p in self.muon]
+        torch._foreach_lerp_(self.momentum, grads, 1 - beta)
+        ahead = torch._foreach_lerp(grads, self.momentum, beta)  # Nesterov
+        for members in self.same_shape:
+            matrices = torch.stack([_as_matrix(ahead[i]) for i in members])
+            size = 0.2 * math.sqrt(max(matrices.shape[1:]))  # the root mean square of AdamW's updates
+            update = orthogonalize(matrices).float() * (-size * self.config.muon_lr * self.lr_scale)
+            for i, one in zip(members, update, strict=True):
+                self.muon[i].add_(_from_matrix(one, self.muon[i]))
+
+    def _adamw_step(self) -> None:
+        beta1, beta2 = self.config.adamw_betas
+        grads = [p.grad for p in self.adamw]
+        torch._foreach_lerp_(self.first, grads, 1 - beta1)
+        torch._foreach_mul_(self.second, beta2)
+        torch._foreach_addcmul_(self.second, grads, grads, 1 - beta2)
+        spread = torch._foreach_sqrt(self.second)
+        torch._foreach_div_(spread, torch.sqrt(1 - beta2**self.count))
+        torch._foreach_add_(spread, 1e-8)
+        update = torch._foreach_div(self.first, spread)
+        torch._foreach_mul_(update, -self.config.adamw_lr * self.lr_scale / (1 - beta1**self.count))
+        torch._foreach_add_(self.adamw, update)
+
+    def _slots(self) -> dict[str, list[Tensor]]:
+        return {"momentum": self.momentum, "first": self.first, "second": self.second}
+
+    def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
+        """All state as tensors, in the order of the model's parameters."""
+        return {"count": self.count, "lr_scale": self.lr_scale, **self._slots()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back what `state_dict` gave; ValueError when it belongs to another model."""
+        for name, own in self._slots().items():
+            if [t.shape for t in state[name]] != [t.shape for t in own]:
+                raise ValueError(f"optimizer state {name!r} does not fit this model: was it another preset's run?")
+            for mine, theirs in zip(own, state[name], strict=True):
+                mine.copy_(theirs)
+        self.count.copy_(state["count"])
+        self.lr_scale.copy_(state["lr_scale"])
+
+
+class Average:
+    """Exponential moving average of parameters; it forgets faster at first, so that no early weights stay in it."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema must be in 0..1 (1 excluded), got {decay}")
+        self.decay = decay
+        self.source = list(model.parameters())
+        self.shadow = [p.detach().clone() for p in self.source]
+        self.count = torch.zeros((), device=self.source[0].device)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the parameters."""
+        self.count += 1
+        keep = ((1 + self.count) / (10 + self.count)).clamp(max=self.decay)
+        difference = torch._foreach_sub([p.detach() for p in self.source], self.shadow)
+        torch._foreach_mul_(difference, 1 - keep)
+        torch._foreach_add_(self.shadow, difference)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the parameters and their average (twice: as before)."""
+        for p, s in zip(self.source, self.shadow, strict=True):
+            held = p.detach().clone()
+            p.copy_(s)
+            s.copy_(held)
+
+    def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
+        """The average, in the order of the model's parameters."""
+        return {"count": self.count, "shadow": self.shadow}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take back what `state_dict` gave."""
+        for mine, theirs in zip(self.shadow, state["shadow"], strict=True):
+            mine.copy_(theirs)
+        self.count.copy_(state["count"])
+
+
+def cosine(step: int, progress: float, config: OptimizerConfig) -> float:
+    """The learning rate as a fraction of its peak: linear warm-up in steps, then a cosine over progress in 0..1."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    fall = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return rise * fall

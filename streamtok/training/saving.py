@@ -1,0 +1,50 @@
+"""Training checkpoints: everything that the next step depends on, in one file that is replaced atomically."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamtok.training.batches import Course
+from streamtok.training.config import TrainConfig
+from streamtok.training.step import Step
+
+LAST = "last.pt"
+
+
+def save_run(config: TrainConfig, step: Step, course: Course, state: Any, position: dict[str, float]) -> Path:
+    """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
+    path = Path(config.out) / LAST
+    content = {
+        "position": position,
+        "course": asdict(course),
+        "state": state,
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "average": step.average.state_dict(),
+        "adversary": step.adversary.state_dict() if step.adversary else None,
+        "run": {"model": config.model, "seed": config.seed},
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+    return path
+
+
+def load_run(config: TrainConfig, step: Step) -> tuple[Course, Any, dict[str, float]]:
+    """Take up out/last.pt -> (course, carried state, position); ValueError when it is another model's run."""
+    path = Path(config.out) / LAST
+    if not path.exists():
+        raise ValueError(f"nothing to resume: {path} does not exist; start without --resume")
+    content = torch.load(path, map_location=step.device, weights_only=True)
+    run = {"model": config.model, "seed": config.seed}
+    if content["run"] != run:
+        raise ValueError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
+    step.model.load_state_dict(content["model"])
+    step.optimizer.load_state_dict(content["optimizer"])
+    step.average.load_state_dict(content["average"])
+    if step.adversary and content["adversary"]:
+        step.adversary.load_state_dict(content["adversary"])
+    return Course(**content["course"]), content["state"], content["position"]

@@ -1,0 +1,147 @@
+"""One training step: forward, backward and update, run eagerly or as CUDA graphs of the same functions."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.training.config import TrainConfig
+from streamtok.training.losses import HOST_LOSSES, Losses, total
+from streamtok.training.optimizer import Average, MuonAdamW
+
+State = Any  # a tensor, None, or a dict, list or tuple of states
+
+
+class NonFiniteTraining(FloatingPointError):
+    """A loss or gradient became NaN or infinite; `.step` and `.tensor` say where, and no weight was changed by it."""
+
+    def __init__(self, step: int, tensor: str):
+        super().__init__(
+            f"step {step}: {tensor} is not finite; the weights are those of step {step - 1}. "
+            "Lower optimizer.muon_lr / adamw_lr, or look at the data of that step"
+        )
+        self.step, self.tensor = step, tensor
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor of a state, keeping its structure."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_state(function, value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map_state(function, value) for value in state)
+    return state
+
+
+def state_tensors(state: State) -> list[Tensor]:
+    """Every tensor of a state, in a fixed order."""
+    found: list[Tensor] = []
+    map_state(lambda t: found.append(t) or t, state)
+    return found
+
+
+class Step:
+    """The step over one model; gradients live in buffers that are never replaced, so that graphs can share them."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, losses: Losses):
+        self.model, self.config, self.losses = model, config, losses
+        self.optimizer = MuonAdamW(model, config.optimizer)
+        self.average = Average(model, config.optimizer.ema)
+        for p in self.optimizer.parameters:
+            p.grad = torch.zeros_like(p)
+        self.device = self.optimizer.parameters[0].device
+        self.forward = torch.compile(model, dynamic=False) if config.compile else model
+        self.adversary: Any = None
+        self.graphs: dict[Any, _Graph] = {}
+        self.pool: Any = None
+        self.captures = config.cuda_graph and self.device.type == "cuda"
+
+    def autocast(self):
+        """The context of every forward pass: bfloat16 unless the config says float32."""
+        if self.config.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def gradients(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
+        """Forward and backward of video (B, 3, T, H, W) -> losses and `grad_norm` by name, and the detached state."""
+        torch._foreach_zero_([p.grad for p in self.optimizer.parameters])
+        with self.autocast():
+            output = self.forward(video, state=state)
+        terms = self.losses.terms(output, video, weights)
+        total(terms, weights).backward()
+        grads = [p.grad for p in self.optimizer.parameters]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
+        return named, map_state(Tensor.detach, output.state)
+
+    def update(self) -> None:
+        """Clip, move the weights and their average."""
+        self.optimizer.clip()
+        self.optimizer.step()
+        self.average.update()
+
+    def __call__(self, step: int, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict, State]:
+        """One whole step; raises NonFiniteTraining before any weight is touched."""
+        torch.manual_seed((self.config.seed << 32) + step)
+        if self.captures and not any(w for name, w in weights.items() if name in HOST_LOSSES):
+            named, state = self._replay(video, state, weights)
+            update = self._update_graph().replay
+        else:
+            named, state = self.gradients(video, state, weights)
+            update = self.update
+        if not torch.isfinite(named["grad_norm"]):
+            raise NonFiniteTraining(step, self._culprit(named))
+        update()
+        return named, state
+
+    def _culprit(self, named: dict[str, Tensor]) -> str:
+        for name, value in named.items():
+            if name != "grad_norm" and not torch.isfinite(value):
+                return f"the loss {name!r}"
+        for name, p in zip(self.optimizer.names, self.optimizer.parameters, strict=True):
+            if not torch.isfinite(p.grad).all():
+                return f"the gradient of {name!r}"
+        return "the gradient norm"
+
+    def _replay(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
+        key = (video.shape, state is None, tuple(sorted(weights.items())))
+        if key not in self.graphs:
+            self.graphs[key] = _Graph(self, lambda v, s: self.gradients(v, s, weights), video, state)
+        return self.graphs[key](video, state)
+
+    def _update_graph(self) -> torch.cuda.CUDAGraph:
+        if "update" not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, pool=self.pool):
+                self.update()
+            self.graphs["update"] = graph
+        return self.graphs["update"]
+
+
+class _Graph:
+    """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
+
+    def __init__(self, owner: Step, function: Callable, video: Tensor, state: State):
+        self.video, self.state = video.clone(), map_state(Tensor.clone, state)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
+            for _ in range(3):
+                function(self.video, self.state)
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=owner.pool):
+            self.named, self.after = function(self.video, self.state)
+        owner.pool = owner.pool or self.graph.pool()
+
+    def __call__(self, video: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        self.video.copy_(video)
+        for mine, theirs in zip(state_tensors(self.state), state_tensors(state), strict=True):
+            mine.copy_(theirs)
+        self.graph.replay()
+        return {name: value.clone() for name, value in self.named.items()}, map_state(Tensor.clone, self.after)

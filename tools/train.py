@@ -1,0 +1,66 @@
+"""Train a tokenizer.
+
+    streamtok train --config configs/train_nano.yaml --set data.paths='[my/videos]' --set out=out/nano
+    streamtok train --config configs/train_nano.yaml --resume
+
+The config says what to train, on what and for how long (steps or seconds); --set overrides any of its keys, nested
+ones with dots. A run that was stopped or killed goes on from its last checkpoint with --resume, bit for bit on a CPU.
+The folder `out` gets log.jsonl, curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "streamtok train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file, see configs/train_*.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config")
+    parser.add_argument("--out", help="folder for everything the run writes")
+    parser.add_argument("--resume", action="store_true", help="go on from out/last.pt")
+    parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop early, to be resumed later")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON line")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a training; returns 0, 1 when it failed, 2 for wrong use."""
+    arguments = parse(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    from streamtok.training.build import build_model, export
+    from streamtok.training.config import load_config
+    from streamtok.training.loop import train
+    from streamtok.training.step import NonFiniteTraining
+
+    overrides = {}
+    for item in arguments.set:
+        key, found, value = item.partition("=")
+        if not found:
+            print(f"train: --set {item!r} is not KEY=VALUE", file=sys.stderr)
+            return 2
+        overrides[key] = yaml.safe_load(value)
+    if arguments.out:
+        overrides["out"] = arguments.out
+    try:
+        config = load_config(arguments.config, overrides)
+        model = build_model(config)
+        summary = train(config, model, resume=arguments.resume, stop_after=arguments.stop_after)
+    except (ValueError, OSError, ModuleNotFoundError, NonFiniteTraining) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    export(model, Path(config.out) / "model")
+    if arguments.json:
+        print(json.dumps(vars(summary)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """The live view of a running node, on standard error when that is a terminal, else nothing."""
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -85,3 +86,24 @@ def latency_line(metrics: Metrics) -> str:
         f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()
     ]
     return "ms p50/p95/p99: " + ", ".join(stages) if stages else "waiting for frames"
+
+
+class StderrHandler(logging.StreamHandler):
+    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Send streamtok's log lines to standard error, once."""
+    logger = logging.getLogger("streamtok")
+    logger.setLevel(level)
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        handler = StderrHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.addHandler(handler)

@@ -79,13 +79,6 @@ class StreamSettings(StreamDefaults):
         return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
 
 
-class CurveSettings(Strict):
-    """Keys of a secure node, made by `streamtok keys generate`."""
-
-    secret_key: Path
-    clients: Path
-
-
 class RigSettings(Strict):
     """An ingest node: its cameras, the model, where it publishes."""
 
@@ -96,7 +89,7 @@ class RigSettings(Strict):
     context: Annotated[int, Field(ge=1)] | None = None
     bind: Endpoint = "tcp://127.0.0.1:5555"
     control: Endpoint | None = None
-    curve: CurveSettings | None = None
+    curve: Path | None = None
     insecure: bool = False
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False
@@ -129,15 +122,26 @@ class RigSettings(Strict):
         return [StreamSettings(**common | stream.model_dump(exclude_unset=True)) for stream in self.streams]
 
 
-def load_rig(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RigSettings:
-    """Read a rig's YAML file (None: start from nothing) and put `overrides` on top, keyed by path ("streams.0.size").
+def load_rig(
+    path: str | Path | None,
+    overrides: Mapping[str, Any] | None = None,
+    every_stream: Mapping[str, Any] | None = None,
+) -> RigSettings:
+    """Read a rig's YAML file (None: start from nothing) and put on top `overrides`, keyed by path ("streams.0.size"),
+    and `every_stream`, which is set for each of its streams.
 
     Raises SettingsError with every fault, FileNotFoundError if there is no such file.
     """
     values, lines = read_yaml(path) if path is not None else ({}, {})
-    for key, value in (overrides or {}).items():
+    given = dict(overrides or {})
+    for key, value in given.items():
         put(values, key, value)
-    return check(RigSettings, values, str(path) if path is not None else "command line", lines, set(overrides or {}))
+    streams = values.get("streams")
+    for index, stream in enumerate(streams if isinstance(streams, list) else []):
+        if isinstance(stream, dict):
+            stream.update(every_stream or {})
+            given.update({f"streams.{index}.{key}": value for key, value in (every_stream or {}).items()})
+    return check(RigSettings, values, str(path) if path is not None else "command line", lines, set(given))
 
 
 def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
@@ -219,15 +223,13 @@ def describe(fault: Any, model: type[BaseModel], name: str, lines: dict[tuple, i
     line = next((lines[where[:end]] for end in range(len(where), 0, -1) if where[:end] in lines), None)
     place = f"{origin}:{line}" if origin == name and line else origin
     if fault["type"] == "extra_forbidden":
-        return f"{place}: {path}: unknown key (value {fault['input']!r}); {nearest(str(where[-1]), keys_at(model, where[:-1]))}"
+        hint = nearest(str(where[-1]), keys_at(model, where[:-1]))
+        return f"{place}: {path}: unknown key (value {fault['input']!r}); {hint}"
     if fault["type"] == "missing":
         return f"{place}: {path}: required, not given"
     message = fault["msg"].removeprefix("Value error, ").replace(" for <class 'pathlib.Path'>", "")
-    found = (
-        ""
-        if fault["loc"] == () or isinstance(fault["input"], dict | list) and len(fault["input"]) > 4
-        else (f" (got {fault['input']!r})")
-    )
+    long = isinstance(fault["input"], dict | list) and len(fault["input"]) > 4
+    found = "" if long or not where else f" (got {fault['input']!r})"
     return f"{place}: {path}: {message[:1].lower() + message[1:]}{found}"
 
 

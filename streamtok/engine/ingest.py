@@ -322,14 +322,15 @@ class IngestCore:
         out = lane.encoder.step(lane.buffer[:, :, :need])
         tokens = grid_of(out, self.config)
         encode_ns = self._timer() - start
+        keyframe = lane.fresh or not self.config.video  # a decoder of images may start anywhere
+        lane.counts["keyframes"] += keyframe
         if lane.fresh:
             lane.epoch += 1
             lane.keyframe_ns, lane.requested = lane.capture_ns[0], False
-            lane.counts["keyframes"] += 1
         group = TokenGroup(
             stream=lane.name,
             tokens=tokens,
-            keyframe=lane.fresh,
+            keyframe=keyframe,
             epoch=lane.epoch,
             frame_ids=lane.frame_ids,
             capture_ns=lane.capture_ns,
@@ -345,13 +346,33 @@ class IngestCore:
         return group
 
 
+def dtype_of(config: Any) -> str:
+    """The type that a model's tokens are sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
+    if not config.discrete:
+        return "float16"
+    return "uint16" if config.codebook_size <= 65536 else "uint32"
+
+
+def levels_of(config: Any) -> list[int]:
+    """Factors of the codebook, as headers carry them; empty for continuous models."""
+    if not config.discrete:
+        return []
+    return list(config.levels) if config.quantizer in ("fsq", "residual_fsq") else [config.codebook_size]
+
+
+def grid_shape(config: Any, height: int, width: int) -> tuple[int, ...]:
+    """Shape of one group's tokens for (height, width) images: (h, w), (Q, h, w) or (C, h, w)."""
+    grid = tuple(config.grid(height, width))
+    if not config.discrete:
+        return config.latent_channels, *grid
+    return (config.num_quantizers, *grid) if config.quantizer == "residual_fsq" else grid
+
+
 def grid_of(out: Any, config: Any) -> np.ndarray:
-    """The token grid of a one-slot step's output, in the type that is sent: (h, w) or (Q, h, w) uint16 or uint32, or
-    (C, h, w) float16 for continuous models."""
+    """The token grid of a one-slot step's output, in the shape of `grid_shape` and the type of `dtype_of`."""
     if not config.discrete:
         return out.latent[0, :, 0].to(torch.float16).cpu().numpy()
-    indices = out.indices[0].select(-3, 0).cpu().numpy()
-    return indices.astype(np.uint16 if config.codebook_size <= 65536 else np.uint32)
+    return out.indices[0].select(-3, 0).cpu().numpy().astype(dtype_of(config))
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

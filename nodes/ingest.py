@@ -1,0 +1,112 @@
+"""Cameras, files or a synthetic drive to a token stream over ZeroMQ.
+
+    streamtok ingest --source 'synthetic:256x448@30?seed=7' --model nano --bind tcp://127.0.0.1:5555
+    streamtok ingest --source /dev/video0 --stream front --size 256x448 --bind ipc:///tmp/front.ipc
+    streamtok ingest --config configs/rig_six_cameras.yaml --metrics 9464
+
+Read it in another terminal with `streamtok subscribe tcp://127.0.0.1:5555`. Ctrl-C ends it with a summary.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+STREAM_FLAGS = ("size", "fit", "realtime", "policy", "on_gap", "keyframe_interval", "max_frames", "tail")
+NODE_FLAGS = (
+    "model", "bind", "control", "wait_subscribers", "device", "deterministic", "publish_frames", "record", "metrics",
+    "insecure", "curve", "context", "node",
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags; what is not given comes from --config, else from the defaults of streamtok.settings."""
+    parser = argparse.ArgumentParser("streamtok ingest", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    add = parser.add_argument
+    add("--source", action="append", metavar="SRC", help="a path, a URL, /dev/videoN, gst:PIPELINE, images:DIR, "
+        "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras")  # fmt: skip
+    add("--stream", action="append", metavar="NAME", help="name of each source, in order (default cam0, cam1, ...)")
+    add("--model", help="preset name or checkpoint folder (default nano)")
+    add("--bind", metavar="ENDPOINT", help="where to publish (default tcp://127.0.0.1:5555)")
+    add("--control", metavar="ENDPOINT", help="control socket (default: beside --bind, named in info)")
+    add("--size", metavar="HxW", help="resize to this height and width (default: the source's, padded to the grid)")
+    add("--fit", choices=["stretch", "crop", "pad"], help="how --size treats another aspect ratio (default stretch)")
+    add("--realtime", action=argparse.BooleanOptionalAction, help="play recordings at their own pace (default: no)")
+    add("--policy", choices=["latest", "lossless"], help="latest: never behind; lossless: wait (default: by source)")
+    add("--on-gap", choices=["reset", "bridge"], help="missing frames: new keyframe, or go on (default reset)")
+    add("--keyframe-interval", type=float, metavar="SECONDS", help="of capture time, 0 for never (default 10)")
+    add("--wait-subscribers", type=int, metavar="N", help="hold the first frame until N readers have joined")
+    add("--max-frames", type=int, metavar="N", help="end each source after N frames")
+    add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
+    add("--device", choices=["auto", "cpu", "cuda"], help="where the network runs (default auto)")
+    add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
+    add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
+    add("--record", metavar="FILE", help="also write the token stream to an MCAP file")
+    add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
+    add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
+    add("--insecure", action="store_true", help="allow a network address without keys")
+    add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
+    add("--node", metavar="NAME", help="name of this process in info and status (default ingest)")
+    add("--config", metavar="FILE", help="a rig's YAML file; flags override it")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override any key: --set streams.0.fit=crop")
+    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
+    return parser
+
+
+def settings_from(arguments: argparse.Namespace) -> Any:
+    """The rig: the configuration file with the flags on top."""
+    from streamtok.settings import SettingsError, load_rig, parse_set
+
+    given = vars(arguments)
+    overrides: dict[str, Any] = {name: given[name] for name in NODE_FLAGS if name in given}
+    names, sources = given.get("stream", []), given.get("source", [])
+    if len(names) > len(sources):
+        raise SettingsError(f"{len(names)} --stream for {len(sources)} --source: each name belongs to one source")
+    if sources:
+        names += [f"cam{index}" for index in range(len(names), len(sources))]
+        overrides["streams"] = [{"name": name, "source": source} for name, source in zip(names, sources, strict=True)]
+    elif "config" not in given:
+        raise SettingsError("nothing to read: give --source SRC or --config FILE (streamtok ingest --help)")
+    every_stream = {name: given[name] for name in STREAM_FLAGS if name in given}
+    return load_rig(given.get("config"), overrides | parse_set(given["set"]), every_stream)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
+    arguments = build_parser().parse_args(argv)
+    from streamtok.settings import SettingsError
+
+    try:
+        settings = settings_from(arguments)
+    except (SettingsError, FileNotFoundError) as error:
+        print(f"streamtok ingest: {error}", file=sys.stderr)
+        return 2
+    try:
+        return run(settings, arguments.json)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        print(f"streamtok ingest: {error}", file=sys.stderr)
+        return 1
+
+
+def run(settings: Any, as_json: bool) -> int:
+    """Start, show and end the node."""
+    from streamtok.display import LiveDisplay, log_to_stderr
+    from streamtok.pipeline import IngestNode, describe_summary
+    from streamtok.signals import stop_on_signals
+
+    log_to_stderr()
+    node = IngestNode(settings, on_update=lambda node: display.update())
+    title = f"{settings.node}: {settings.model} on {settings.bind}"
+    with stop_on_signals(node.stop), LiveDisplay(node.metrics, list(node.streams), title) as display:
+        summary = node.run()
+    print(json.dumps(summary) if as_json else describe_summary(summary))
+    for failure in node.failures:
+        print(f"streamtok ingest: {failure}", file=sys.stderr)
+    return 1 if node.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

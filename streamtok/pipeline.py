@@ -1,0 +1,348 @@
+"""The ingest node: cameras through the core to the publisher, with everything that waits, fails or tells the time.
+
+    node = IngestNode(load_rig("configs/demo.yaml"))
+    signal.signal(signal.SIGTERM, lambda *_: node.stop())
+    summary = node.run()
+
+The loop is thin: capture threads resize and queue, `IngestCore` decides and encodes, `Publisher` sends.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from streamtok.capture import Capture, Captured
+from streamtok.engine.ingest import IngestCore, TokenGroup, dtype_of, grid_shape, levels_of
+from streamtok.io.source import Source, open_source
+from streamtok.metrics import Metrics, serve_prometheus
+from streamtok.settings import RigSettings, StreamSettings
+from streamtok.wire.message import Info
+from streamtok.wire.publisher import Publisher, ReaderTooSlow
+from streamtok.wire.security import CurveServer
+
+log = logging.getLogger("streamtok.ingest")
+
+IDLE_S = 0.02  # how long the loop waits for a frame before it looks at the control socket again
+STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial groups; the sockets linger for 1 s
+STATUS_S = 1.0
+
+
+class IngestNode:
+    """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
+
+    `stop` may be called from a signal handler or another thread. `on_update`, if given, is called with the node on
+    every turn of the loop (a live display). The tokenizer is loaded from the settings unless it is given. `failures`
+    says what went wrong with single sources while the others went on.
+    """
+
+    def __init__(
+        self,
+        settings: RigSettings,
+        tokenizer: Any = None,
+        on_update: Callable[["IngestNode"], None] | None = None,
+    ) -> None:
+        self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
+        self.metrics = Metrics()
+        self.failures: list[str] = []
+        self.captures: dict[str, Capture] = {}
+        self.streams = {stream.name: stream for stream in settings.resolved()}
+        self.sources = {name: make_source(stream) for name, stream in self.streams.items()}
+        self._stopping = threading.Event()
+        self._wake = threading.Condition()
+        self._announced: dict[str, tuple[int, int] | None] = dict.fromkeys(self.streams)
+        self._flushed: set[str] = set()
+        self._status_due = 0.0
+        self._seconds = 0.0
+
+    def stop(self) -> None:
+        """Ask the node to end; it does so within 2 seconds."""
+        self._stopping.set()
+
+    def run(self) -> dict:
+        """Run until every source has ended or `stop` is called; returns the summary.
+
+        Raises OSError or ValueError for what keeps the node from starting or publishing.
+        """
+        with ExitStack() as stack:
+            self._start(stack)
+            started = time.monotonic()
+            try:
+                self._loop()
+                self._seconds = time.monotonic() - started
+                self._finish()
+            finally:
+                for capture in self.captures.values():
+                    capture.close(timeout=0.2)
+        return self.summary()
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self.settings
+        if self.tokenizer is None:
+            self.tokenizer = load_tokenizer(settings)
+        options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
+        self.core = IngestCore(self.tokenizer, options, context=settings.context)
+        if settings.metrics is not None:
+            server = serve_prometheus(self.metrics, settings.metrics, settings.metrics_address)
+            stack.callback(server.close)
+            log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)
+        for source in self.sources.values():
+            stack.enter_context(source)
+        self.publisher = stack.enter_context(self._make_publisher())
+        for name, source in self.sources.items():
+            if source.size is not None:
+                self.core.open(name, source.size)
+                self._announce(name)
+        log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
+        notify_systemd("READY=1")
+        self._wait_for_subscribers()
+        for name, source in self.sources.items():
+            lossless = self.core.lane(name).options.policy == "lossless"
+            capacity = 2 * self.core.group_frames + 2
+            capture = Capture(source, self.core.prepare, capacity=capacity, lossless=lossless, wake=self._wake)
+            self.captures[name] = capture
+            capture.start()
+
+    def _make_publisher(self) -> Publisher:
+        lanes = self.core.lanes.values()
+        rates = [(source.fps or 30.0) / self.core.group_frames for source in self.sources.values()]
+        return Publisher(
+            self.settings.bind,
+            self.settings.control,
+            node=self.settings.node,
+            curve=CurveServer.load(self.settings.curve) if self.settings.curve else None,
+            insecure=self.settings.insecure,
+            lossless=any(lane.options.policy == "lossless" for lane in lanes),
+            messages_per_second=max(64.0, sum(rates)),
+            stats=self.summary,
+            stop=self._stopping.is_set,
+        )
+
+    def _wait_for_subscribers(self) -> None:
+        """Hold the first frame; recordings start anew afterwards, so that their times start when the frames do."""
+        wanted = self.settings.wait_subscribers
+        if not wanted:
+            return
+        log.info("event=waiting subscribers=%d", wanted)
+        while not self._stopping.is_set() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
+            self._update()
+        for source in self.sources.values():
+            if not source.live:
+                source.close()
+                source.open()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._serve()
+            for name in self.captures:
+                self._advance(name)
+            self._update()
+            with self._wake:
+                if all(capture.finished for capture in self.captures.values()):
+                    break
+                if not any(capture.depth for capture in self.captures.values()):
+                    self._wake.wait(IDLE_S)
+
+    def _advance(self, name: str) -> None:
+        """Encode and publish what waits for one stream."""
+        capture = self.captures[name]
+        waiting, chosen = capture.take(lambda items: self.core.choose(name, items))
+        for item in waiting:
+            if self.settings.publish_frames:
+                self.publisher.publish_frame(item.frame)
+        for item in chosen:
+            groups = self.core.gap(name) if item.after_gap else []
+            for group in groups + self.core.feed(item.prepared):
+                self._publish(group, item)
+        if chosen:
+            self.metrics.observe("prepare", (chosen[-1].ready_ns - chosen[-1].arrived_ns) / 1e9)
+        elif capture.finished:
+            self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        if name not in self._flushed:
+            self._flushed.add(name)
+            for group in self.core.flush(name):
+                self._publish(group, None)
+
+    def _publish(self, group: TokenGroup, item: Captured | None) -> None:
+        encoded_ns = time.monotonic_ns()
+        self._announce(group.stream)
+        try:
+            header = self.publisher.publish(group)
+        except ReaderTooSlow as error:
+            self.metrics.count("publish_errors", group.stream)
+            if not self._stopping.is_set():
+                raise
+            log.warning("stream=%s event=unsent reason=%r", group.stream, error)
+            return
+        self.metrics.observe("encode", group.encode_ns / 1e9)
+        self.metrics.observe("publish", (time.monotonic_ns() - encoded_ns) / 1e9)
+        self.metrics.count("published", group.stream)
+        self.metrics.count("published_bytes", group.stream, group.tokens.nbytes)
+        if item is not None and item.prepared.frame_id == group.frame_ids[-1]:
+            self._observe_latency(group, item, encoded_ns, header.publish_ns)
+
+    def _observe_latency(self, group: TokenGroup, item: Captured, encoded_ns: int, published_ns: int) -> None:
+        """From the capture of the group's last frame; from its arrival where a recording runs ahead of its times."""
+        self.metrics.observe("queue", max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
+        total = (published_ns - min(item.frame.capture_ns, item.arrived_ns)) / 1e9
+        if not is_paced(self.sources[group.stream]):
+            total = (published_ns - item.arrived_ns) / 1e9
+        self.metrics.observe("total", total)
+        fps = self.sources[group.stream].fps
+        if fps and is_paced(self.sources[group.stream]) and total > self.core.group_frames / fps:
+            self.metrics.count("deadline_misses", group.stream)
+
+    def _announce(self, name: str) -> None:
+        """Tell readers what a stream is, at its start and when its size changes."""
+        lane = self.core.lane(name)
+        if self._announced[name] != lane.image_size:
+            self._announced[name] = lane.image_size
+            self.publisher.add_stream(self._info(name))
+
+    def _info(self, name: str) -> Info:
+        config, lane = self.core.config, self.core.lane(name)
+        return Info(
+            stream=name,
+            tokenizer=self.tokenizer.fingerprint,
+            model=config.name,
+            grid=list(grid_shape(config, *lane.image_size)),
+            dtype=dtype_of(config),
+            levels=levels_of(config),
+            image_size=list(lane.image_size),
+            temporal_compression=self.core.group_frames,
+            spatial_compression=config.spatial_compression,
+            context=self.core.context or config.context,
+            predictive=config.predictive,
+            engine=engine_configuration(self.tokenizer),
+            frame_rate=self.sources[name].fps,
+            keyframe_interval=lane.options.keyframe_interval,
+            source_size=list(lane.source_size),
+            source_rect=[int(side) for side in self.core.preprocessor(name, lane.source_size).rect],
+            fit=lane.options.fit,
+        )
+
+    def _serve(self) -> None:
+        for event in self.publisher.poll():
+            if event.kind == "keyframe":
+                for name in self.streams if event.stream is None else [event.stream]:
+                    self.core.request_keyframe(name)
+
+    def _update(self) -> None:
+        """Bring the metrics up to date, and tell readers and the display."""
+        for name, source in self.sources.items():
+            lane = self.core.lane(name)
+            for counter in ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes"):
+                self.metrics.set_total(counter, name, lane.counts[counter])
+            for counter in ("frames", "reconnects", "frozen", "damaged"):
+                self.metrics.set_total(counter, name, source.counts[counter])
+            self.metrics.gauge("up", name, source.state == "up")
+            self.metrics.gauge("epoch", name, lane.epoch)
+            self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))
+            self.metrics.gauge("queue_depth", name, self.captures[name].depth if name in self.captures else 0)
+        if self.on_update is not None:
+            self.on_update(self)
+        if time.monotonic() >= self._status_due:
+            self._status_due = time.monotonic() + STATUS_S
+            self.publisher.publish_status(self.summary())
+            notify_systemd("WATCHDOG=1")
+
+    def _finish(self) -> None:
+        """The last partial groups; after `stop` only as far as the time to stop allows."""
+        notify_systemd("STOPPING=1")
+        for capture in self.captures.values():
+            capture.stop()
+            if capture.error is not None:
+                self.failures.append(f"{capture.stream}: {capture.error}")
+        deadline = time.monotonic() + STOP_BUDGET_S
+        step_s = self.metrics.latency_ms().get("encode", {}).get("p99", 0.0) / 1e3
+        for name in self.captures:
+            if self._stopping.is_set() and time.monotonic() + step_s > deadline:
+                self.core.flush(name, tail="drop")
+            self._flush(name)
+        self._update()
+
+    def summary(self) -> dict:
+        """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
+        names = "frames", "groups", "keyframes", "dropped", "gaps", "published"
+        streams: dict[str, dict] = {}
+        for name in self.streams:
+            size = self.core.lane(name).image_size
+            shape = grid_shape(self.core.config, *size)[-2:] if size else (0, 0)
+            streams[name] = {counter: self.metrics.counter(counter, name) for counter in names}
+            streams[name]["tokens_per_group"] = shape[0] * shape[1]
+        frames = sum(stream["frames"] for stream in streams.values())
+        fps = round(frames / self._seconds, 2) if self._seconds else 0.0
+        return {"streams": streams, "latency_ms": self.metrics.latency_ms(), "fps": fps}
+
+
+def make_source(stream: StreamSettings) -> Source:
+    """The source of one stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
+    try:
+        return open_source(stream.source, stream.name, realtime=stream.realtime, max_frames=stream.max_frames)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"stream {stream.name}: {error}") from error
+
+
+def is_paced(source: Source) -> bool:
+    """Whether frames come at the times they carry: a camera, or a recording in real time."""
+    return source.live or bool(getattr(source, "realtime", False))
+
+
+def pick_device(name: str) -> str:
+    """ "auto" is CUDA where there is one; asking for CUDA without one is a ValueError."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or see `streamtok doctor`")
+    return "cuda" if name != "cpu" and available else "cpu"
+
+
+def load_tokenizer(settings: RigSettings) -> Any:
+    """The model of a rig, on its device."""
+    import streamtok
+
+    return streamtok.load(settings.model, deterministic=settings.deterministic).to(pick_device(settings.device))
+
+
+def engine_configuration(tokenizer: Any) -> dict:
+    """What was chosen by measurement or by flag and decides the last bits of a latent: published and recorded."""
+    import torch
+
+    parameter = next(tokenizer.parameters())
+    return {
+        "device": torch.cuda.get_device_name() if parameter.is_cuda else "cpu",
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "deterministic": bool(getattr(tokenizer, "deterministic", False)),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def notify_systemd(message: str) -> None:
+    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(message.encode())
+
+
+def describe_summary(summary: dict) -> str:
+    """The summary for people."""
+    lines = []
+    for name, stream in summary["streams"].items():
+        lines.append(
+            f"{name}: {stream['frames']} frames in {stream['groups']} groups of {stream['tokens_per_group']} tokens "
+            f"({stream['keyframes']} keyframes), {stream['published']} published, {stream['dropped']} frames dropped, "
+            f"{stream['gaps']} gaps"
+        )
+    for stage, values in summary["latency_ms"].items():
+        lines.append(f"{stage:>8} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))
+    return "\n".join([*lines, f"{summary['fps']:.1f} frames per second in all"])

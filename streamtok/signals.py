@@ -1,0 +1,48 @@
+"""How a node ends on SIGINT and SIGTERM: cleanly, and within two seconds whatever it is doing."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+log = logging.getLogger("streamtok.node")
+
+GRACE_S = 1.9
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Call `stop` at the first SIGINT or SIGTERM. If the process still runs 1.9 s later (one step of a large model on
+    a CPU can take that long), or at a second signal, `last_words` is called and the process exits with status 1.
+
+    Outside the main thread, where Python takes no signals, nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    timers: list[threading.Timer] = []
+
+    def leave() -> None:
+        log.error("event=killed reason='still busy %.1f s after the signal'", GRACE_S)
+        last_words()
+        os._exit(1)
+
+    def on_signal(number: int, frame: Any) -> None:
+        if timers:
+            leave()
+        timers.append(threading.Timer(GRACE_S, leave))
+        timers[0].daemon = True
+        timers[0].start()
+        stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

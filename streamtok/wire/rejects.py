@@ -20,9 +20,7 @@ class Rejects:
         key = f"{socket}.{error.kind}"
         self.counts[key] += 1
         if self.counts[key] == 1:
-            log.warning(
-                "event=malformed socket=%s kind=%s error=%r (later ones are counted)", socket, error.kind, str(error)
-            )
+            log.warning("event=malformed socket=%s kind=%s error=%r later=counted", socket, error.kind, str(error))
 
     @property
     def total(self) -> int:

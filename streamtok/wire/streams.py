@@ -1,0 +1,117 @@
+"""What a publisher knows of its streams: info, the next `seq`, the current epoch's messages. No sockets, no clock."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from streamtok.wire import compression
+from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
+from streamtok.wire.message import DTYPES, Info, TokenHeader, checksum_of, pack
+
+if TYPE_CHECKING:
+    from streamtok.engine.ingest import TokenGroup
+
+_FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
+_FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
+
+
+@dataclass
+class StreamState:
+    """One stream; `info` always holds its newest epoch and last_seq. A foreign stream belongs to another node."""
+
+    info: Info
+    cache: EpochCache
+    foreign: bool = False
+    gate: KeyframeGate = field(default_factory=KeyframeGate)
+    counts: Counter = field(default_factory=Counter)
+
+    def pack_group(self, group: "TokenGroup", publish_ns: int) -> tuple[TokenHeader, list[Any]]:
+        """The header and the parts of the next message; raises ValueError if the group is not what info announces."""
+        payload = self._payload(group.tokens)
+        header = TokenHeader(
+            **{name: getattr(self.info, name) for name in _FROM_INFO},
+            **{name: getattr(group, name) for name in _FROM_GROUP},
+            seq=self.info.last_seq + 1,
+            frame_ids=[int(number) for number in group.frame_ids],
+            capture_ns=[int(time_ns) for time_ns in group.capture_ns],
+            grid=list(group.tokens.shape),
+            image_size=[int(size) for size in group.image_size],
+            publish_ns=publish_ns,
+            checksum=checksum_of(payload),
+        )
+        return header, pack(header, payload)
+
+    def sent(self, header: TokenHeader, parts: list[Any]) -> None:
+        """Note a message that went out."""
+        self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
+        self.cache.add(parts, header.keyframe)
+        self.counts["published"] += 1
+        self.counts["bytes"] += sum(len(part) for part in parts)
+        if header.keyframe:
+            self.counts["keyframes"] += 1
+            self.gate.made()
+
+    def _payload(self, tokens: np.ndarray) -> bytes:
+        info = self.info
+        if list(tokens.shape) != info.grid:
+            raise ValueError(f"{info.stream}: tokens {list(tokens.shape)}, announced {info.grid}; call add_stream anew")
+        if tokens.dtype != DTYPES[info.dtype]:
+            raise ValueError(f"{info.stream}: tokens of {tokens.dtype}, announced {info.dtype}")
+        payload = np.ascontiguousarray(tokens).tobytes()
+        return compression.compress(payload) if info.compression == "zstd" else payload
+
+
+@dataclass
+class StreamTable:
+    """The streams of one publisher by name; `fixed` holds the info fields that are the publisher's own."""
+
+    fixed: dict[str, Any]
+    max_epoch_bytes: int = MAX_EPOCH
+    streams: dict[str, StreamState] = field(default_factory=dict)
+
+    def add(self, info: Info) -> Info:
+        """Announce an own stream, or what has changed in one; its `seq` runs on."""
+        known = self.streams.get(info.stream)
+        last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
+        info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)
+        return self._keep(info, foreign=False)
+
+    def add_foreign(self, info: Info) -> Info:
+        """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""
+        known = self.streams.get(info.stream)
+        if known is not None and known.info.session != info.session:
+            known = self.streams.pop(info.stream) and None
+        last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {"epoch": -1, "last_seq": -1}
+        return self._keep(msgspec.structs.replace(info, control=self.fixed["control"], **last), foreign=True)
+
+    def _keep(self, info: Info, foreign: bool) -> Info:
+        state = self.streams.setdefault(info.stream, StreamState(info, EpochCache(self.max_epoch_bytes), foreign))
+        state.info = info
+        return info
+
+    def get(self, name: str | None) -> StreamState:
+        """The state of a stream; raises ValueError naming those there are."""
+        if name not in self.streams:
+            raise ValueError(f"stream {name!r} is not announced; there are {', '.join(self.streams) or 'none yet'}")
+        return self.streams[name]
+
+    def infos(self, names: Iterable[str], pair: tuple[int, int]) -> dict[str, Info]:
+        """Info of the named streams with the clock pair of this moment (a foreign stream keeps its own)."""
+        states = {name: self.get(name) for name in names}
+        return {
+            name: state.info if state.foreign else msgspec.structs.replace(state.info, clock=pair)
+            for name, state in states.items()
+        }
+
+    def end(self) -> None:
+        """Mark every stream as ended in its info."""
+        for state in self.streams.values():
+            state.info = msgspec.structs.replace(state.info, ended=True)
+
+    def matching(self, kind: str, prefix: bytes) -> list[str]:
+        """Streams whose topic `kind/<stream>` a subscription to `prefix` matches."""
+        return [name for name in self.streams if f"{kind}/{name}".encode().startswith(prefix)]

@@ -1,0 +1,245 @@
+"""What a tokenizer is made of, and the presets.
+
+Every size that the network needs is here; everything else is derived. `from_published` reads the keyword
+dictionaries with which NVIDIA's Cosmos tokenizers are built.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+
+FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
+QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of one tokenizer of the Cosmos family.
+
+    Channel tuples list the levels from the finest to the coarsest. The quantizer is one of `QUANTIZERS`: the first
+    four are discrete, "ae" and "vae" are the continuous bottlenecks. Raises ValueError for sizes that do not fit.
+    """
+
+    name: str
+    video: bool = True
+    spatial_compression: int = 8
+    temporal_compression: int = 4
+    patch_size: int = 4
+    stem_channels: int = 128
+    encoder_channels: tuple[int, ...] = (256, 512, 512)
+    decoder_channels: tuple[int, ...] = (256, 512, 512)
+    encoder_blocks: tuple[int, ...] = (2, 2, 2)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3)
+    attention_levels: tuple[int, ...] = ()
+    mid: bool = True
+    mid_attention: bool = True
+    slim: bool = False
+    num_groups: int = 1
+    legacy_mode: bool = False
+    z_channels: int = 16
+    latent_channels: int = 6
+    quantizer: str = "fsq"
+    levels: tuple[int, ...] = FSQ_LEVELS
+    codebook_bits: int = 16
+    num_quantizers: int = 1
+    context: int = 32
+    predictive: bool = False
+    motion: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if isinstance(getattr(self, item.name), list):
+                object.__setattr__(self, item.name, tuple(getattr(self, item.name)))
+        if self.quantizer not in QUANTIZERS:
+            raise ValueError(f"quantizer is {self.quantizer!r}, expected one of {', '.join(QUANTIZERS)}")
+        for name in ("spatial_compression", "temporal_compression", "patch_size"):
+            value = getattr(self, name)
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"{name} is {value}, expected a power of two")
+        if self.patch_size not in (2, 4) or self.patch_size > self.spatial_compression:
+            raise ValueError(
+                f"patch_size is {self.patch_size}, expected 2 or 4 and at most "
+                f"spatial_compression ({self.spatial_compression})"
+            )
+        if self.video and self.temporal_compression < self.patch_size:
+            raise ValueError(
+                f"temporal_compression is {self.temporal_compression}, a video tokenizer of patch_size "
+                f"{self.patch_size} compresses time at least as much"
+            )
+        if not self.video and self.temporal_compression != 1:
+            raise ValueError(f"temporal_compression is {self.temporal_compression}, an image tokenizer has 1")
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        for channels, blocks, part in (
+            (self.encoder_channels, self.encoder_blocks, "encoder"),
+            (self.decoder_channels, self.decoder_blocks, "decoder"),
+        ):
+            if len(channels) != len(blocks):
+                raise ValueError(f"{part}_channels {channels} and {part}_blocks {blocks} differ in length")
+            needed = max(self.spatial_resamplings, self.temporal_resamplings) + 1
+            if len(channels) < needed:
+                raise ValueError(f"{part}_channels {channels} has {len(channels)} levels, resampling needs {needed}")
+        if self.quantizer == "fsq" and self.latent_channels != len(self.levels):
+            raise ValueError(f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}")
+        if self.context < 1:
+            raise ValueError(f"context is {self.context}, expected at least 1 latent step")
+        if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
+            raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
+
+    @property
+    def spatial_resamplings(self) -> int:
+        """How many levels halve height and width, after the wavelet."""
+        return round(math.log2(self.spatial_compression / self.patch_size))
+
+    @property
+    def temporal_resamplings(self) -> int:
+        """How many levels halve time, after the wavelet."""
+        return round(math.log2(self.temporal_compression / self.patch_size)) if self.video else 0
+
+    @property
+    def patch_channels(self) -> int:
+        """Channels of the wavelet transform: RGB times the bands."""
+        return 3 * self.patch_size ** (3 if self.video else 2)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the tokenizer gives indices; otherwise latents."""
+        return self.quantizer not in ("ae", "vae")
+
+    @property
+    def codebook_size(self) -> int | None:
+        """How many values one index can take; None for continuous models."""
+        if not self.discrete:
+            return None
+        if self.quantizer in ("fsq", "residual_fsq"):
+            return math.prod(self.levels)
+        return 2**self.codebook_bits
+
+    @property
+    def bits_per_token(self) -> float | None:
+        """Bits that one place of the grid carries, all residual quantizers together; None for continuous models."""
+        return None if self.codebook_size is None else self.num_quantizers * math.log2(self.codebook_size)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bits of raw 8-bit RGB video over bits of tokens (of float16 latents for continuous models), per group."""
+        bits = self.bits_per_token or 16 * self.latent_channels
+        return 24 * self.temporal_compression * self.spatial_compression**2 / bits
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """The token grid (h, w) of frames of this size; ValueError if the size is not on the grid."""
+        step = self.spatial_compression
+        if height % step or width % step or min(height, width) < step:
+            raise ValueError(
+                f"frames are {height}x{width} (height x width), expected positive multiples of {step}; "
+                f"resize or pad to {-(-height // step) * step}x{-(-width // step) * step}"
+            )
+        return height // step, width // step
+
+    def to_dict(self) -> dict:
+        """Plain values, as config.json stores them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "TokenizerConfig":
+        """The inverse of `to_dict`; ValueError names unknown keys."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown configuration keys {unknown}; known: {sorted(known)}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    @classmethod
+    def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":
+        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV)."""
+        kind = str(values.get("name", "")).upper()
+        if kind not in ("CI", "DI", "CV", "DV"):
+            raise ValueError(f"the published config's name is {values.get('name')!r}, expected CI, DI, CV or DV")
+        video, discrete = kind.endswith("V"), kind.startswith("D")
+        mult = tuple(values["channels_mult"])
+        temporal = values["temporal_compression"] if video else 1
+        # Only the continuous video class shortens its decoder at 4x.
+        decoder_mult = (2, 4) if kind == "CV" and temporal == 4 and mult == (2, 4, 4) else mult
+        decoder_mult = tuple(values.get("decoder_channels_mult", decoder_mult))
+        channels, blocks = values["channels"], values["num_res_blocks"]
+        coarse = [values["resolution"] // values["patch_size"] // 2**level for level in range(len(mult))]
+        quantizer = "fsq" if discrete else str(values.get("formulation", "AE")).lower()
+        if discrete and str(values.get("quantizer", "FSQ")).upper() != "FSQ":
+            raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
+        return cls(
+            name=name or f"cosmos-{kind.lower()}{temporal}x" * video + f"cosmos-{kind.lower()}" * (not video)
+            + f"{values['spatial_compression']}x{values['spatial_compression']}",
+            video=video,
+            spatial_compression=values["spatial_compression"],
+            temporal_compression=temporal,
+            patch_size=values["patch_size"],
+            stem_channels=channels,
+            encoder_channels=tuple(channels * m for m in mult),
+            decoder_channels=tuple(channels * m for m in decoder_mult),
+            encoder_blocks=(blocks,) * len(mult),
+            decoder_blocks=(blocks + 1,) * len(decoder_mult),
+            attention_levels=tuple(i for i, size in enumerate(coarse) if size in values.get("attn_resolutions", ())),
+            num_groups=values.get("num_groups", 1) if video else 32,
+            legacy_mode=values.get("legacy_mode", False),
+            z_channels=values["z_channels"] * values.get("z_factor", 1),
+            latent_channels=values["embedding_dim"] if discrete else values["latent_channels"],
+            quantizer=quantizer,
+            levels=tuple(values["levels"]) if discrete else FSQ_LEVELS,
+            dropout=values.get("dropout", 0.0),
+        )
+
+
+@dataclass(frozen=True)
+class _Cosmos:
+    """One line of the table of published variants."""
+
+    kind: str
+    spatial: int
+    temporal: int = 1
+    extra: dict = field(default_factory=dict)
+
+    def config(self) -> TokenizerConfig:
+        discrete, video = self.kind[0] == "d", self.kind[1] == "v"
+        values = {
+            "name": self.kind, "channels": 128, "channels_mult": (2, 4, 4), "num_res_blocks": 2, "patch_size": 4,
+            "resolution": 1024, "attn_resolutions": (32,), "spatial_compression": self.spatial, "z_factor": 1,
+            "temporal_compression": self.temporal, "z_channels": 256 if self.kind == "di" else 16,
+        }  # fmt: skip
+        values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if discrete else {"latent_channels": 16}
+        time = f"{self.temporal}x" if video else ""
+        return TokenizerConfig.from_published(values, f"cosmos-{self.kind}{time}{self.spatial}x{self.spatial}")
+
+
+_PUBLISHED = [
+    _Cosmos("ci", 8), _Cosmos("ci", 16), _Cosmos("di", 8), _Cosmos("di", 16),
+    _Cosmos("cv", 8, 4), _Cosmos("cv", 8, 8), _Cosmos("cv", 16, 8),
+    _Cosmos("dv", 8, 4), _Cosmos("dv", 8, 8), _Cosmos("dv", 16, 8),
+]  # fmt: skip
+
+# Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
+# cosmos-dv4x8x8.
+_NANO = TokenizerConfig(
+    name="nano", slim=True, mid=False, mid_attention=False, stem_channels=32, encoder_channels=(32, 128),
+    decoder_channels=(64, 128), encoder_blocks=(1, 2), decoder_blocks=(2, 2),
+)  # fmt: skip
+_SMALL = replace(
+    _NANO, name="small", stem_channels=96, encoder_channels=(96, 320), decoder_channels=(160, 320),
+    encoder_blocks=(2, 2), decoder_blocks=(3, 3),
+)  # fmt: skip
+
+PRESETS: dict[str, TokenizerConfig] = {
+    config.name: config
+    for config in (
+        _NANO,
+        replace(_NANO, name="nano-p", predictive=True),
+        _SMALL,
+        *(line.config() for line in _PUBLISHED),
+    )
+}
+
+
+def list_presets() -> list[str]:
+    """The names that `streamtok.load` takes, ours first."""
+    return list(PRESETS)

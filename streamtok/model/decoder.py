@@ -1,0 +1,90 @@
+"""The decoder: latent features back to wavelet bands."""
+
+from torch import Tensor, nn
+
+from streamtok.config import TokenizerConfig
+from streamtok.model.blocks import Attention, ResBlock, Upsample
+from streamtok.model.encoder import Ends, Level, Mid
+from streamtok.model.layers import Norm
+from streamtok.model.state import Clock, State, StateSpec
+
+
+def upsampling(config: TokenizerConfig, level: int) -> tuple[bool, bool]:
+    """Whether a level (0 is the finest) doubles (space, time); published rule, counted from the coarsest level."""
+    r = len(config.decoder_channels) - 1 - level
+    n_space, n_time = config.spatial_resamplings, config.temporal_resamplings
+    if level == 0:
+        return False, False
+    time = r < n_time if config.legacy_mode else 0 < r <= n_time
+    return time or (r < n_space and n_space > n_time), time
+
+
+class Decoder(nn.Module):
+    """Features (B*T', z_channels, h, w) -> bands (B*T, bands, H/p, W/p).
+
+    In two halves, `coarse` and `fine`, since a predictive model adds what it already shows before the finest level.
+    """
+
+    def __init__(self, config: TokenizerConfig, bands: int):
+        super().__init__()
+        channels, groups, video = config.decoder_channels, config.num_groups, config.video
+        last = channels[-1]
+        self.conv_in = Ends(config.z_channels, last, video)
+        self.mid = Mid(last, config) if config.mid else None
+        self.resamples = [upsampling(config, i) for i in range(len(channels))]
+        levels = []
+        for i in reversed(range(len(channels))):
+            dims = [last] + [channels[i]] * config.decoder_blocks[i]
+            blocks: list[nn.Module] = [
+                ResBlock(a, b, groups, video, config.dropout) for a, b in zip(dims, dims[1:], strict=False)
+            ]
+            if i == 0:
+                self.fine_channels = last  # what enters the finest level
+            last = channels[i]
+            attention = [Attention(last, groups, video) for _ in blocks] if i in config.attention_levels else []
+            resample = {}
+            if any(self.resamples[i]):
+                wide, last = last, channels[i - 1] if config.slim else last
+                resample["upsample"] = Upsample(wide, last, *self.resamples[i], (video, config.slim))
+            levels.insert(0, Level(blocks, attention, resample))
+        self.up = nn.ModuleList(levels)
+        self.norm_out = Norm(channels[0], groups)
+        self.conv_out = Ends(channels[0], bands, video and not config.slim)
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """For a latent of height x width."""
+        state: State = {"conv_in": self.conv_in.init_state(spec, height, width), "up": {}}
+        if self.mid is not None:
+            state["mid"] = self.mid.init_state(spec, height, width)
+        for i in reversed(range(len(self.up))):
+            state["up"][str(i)] = self.up[i].init_state(spec, height, width)
+            scale = 2 if self.resamples[i][0] else 1
+            height, width = height * scale, width * scale
+        return state | {"conv_out": self.conv_out.init_state(spec, height, width)}
+
+    def coarse(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """Everything above the finest level. x (B*T', z_channels, h, w) -> (B*T, D, H/p, W/p)."""
+        new: State = {"up": {}}
+        x, new["conv_in"] = self.conv_in(x, state["conv_in"], clock)
+        if self.mid is not None:
+            x, new["mid"] = self.mid(x, state["mid"], clock)
+        for i in reversed(range(1, len(self.up))):
+            x, new["up"][str(i)] = self.up[i](x, state["up"][str(i)], clock)
+        return x, new
+
+    def fine(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """The finest level and the last convolution. x (B*T, D, H/p, W/p) -> (B*T, bands, H/p, W/p)."""
+        x, level = self.up[0](x, state["up"]["0"], clock)
+        x, conv_out = self.conv_out(self.norm_out(x), state["conv_out"], clock)
+        return x, {"up": {"0": level}, "conv_out": conv_out}
+
+    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T', z_channels, h, w) -> (B*T, bands, H/p, W/p)."""
+        x, coarse = self.coarse(x, state, clock)
+        x, fine = self.fine(x, state, clock)
+        return x, join(coarse, fine)
+
+
+def join(coarse: State, fine: State) -> State:
+    """The states of the two halves as one."""
+    return coarse | fine | {"up": coarse["up"] | fine["up"]}

@@ -1,0 +1,95 @@
+"""Checks at the door: frames, indices and latents, and the error for what is not finite."""
+
+import torch
+from torch import Tensor
+
+from streamtok.config import TokenizerConfig
+
+INTEGERS = (
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64,
+)  # fmt: skip
+
+
+class NonFiniteError(ValueError):
+    """A latent held NaN or infinity. `slots` lists the slots (or batch rows) it came from, which did not advance;
+    `out` carries the other slots' output, or None."""
+
+    def __init__(self, slots: list[int], out: object, what: str = "the latent of slots"):
+        super().__init__(
+            f"{what} {slots} is not finite (NaN or infinity), expected finite numbers; those did not advance: "
+            "check their frames for NaN, then reset them"
+        )
+        self.slots, self.out = slots, out
+
+
+def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 to [-1, 1]; float unchanged in range. At least float32, and float64 for a float64 model."""
+    wide = torch.promote_types(dtype, torch.float32)
+    if x.dtype == torch.uint8:
+        return x.to(wide) / 127.5 - 1.0
+    return x.to(wide)
+
+
+def check_dtype(x: Tensor) -> None:
+    """TypeError unless x is uint8 or floating point."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"frames are a {type(x).__name__}, expected a torch.Tensor; use torch.from_numpy for arrays")
+    if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
+        raise TypeError(f"frames have dtype {x.dtype}, expected uint8 (0..255) or a float dtype in [-1, 1]")
+
+
+def check_video(x: Tensor, config: TokenizerConfig) -> None:
+    """Raise unless x is (B, 3, T, H, W) or (B, 3, H, W) with T = 1 + kG and a size on the grid."""
+    check_dtype(x)
+    if x.ndim not in (4, 5) or x.shape[1] != 3 or x.shape[0] < 1:
+        raise ValueError(f"frames have shape {tuple(x.shape)}, expected (B, 3, T, H, W) or (B, 3, H, W) in RGB")
+    config.grid(*x.shape[-2:])
+    frames, group = x.shape[2] if x.ndim == 5 else 1, config.temporal_compression
+    if not config.video and x.ndim == 5 and frames != 1:
+        raise ValueError(f"{config.name!r} is an image tokenizer and got {frames} frames; give it (B, 3, H, W)")
+    if frames < 1 or (frames - 1) % group:
+        below = max(0, (frames - 1) // group) * group + 1
+        raise ValueError(
+            f"a clip has {frames} frames, expected 1 + k * {group} (a keyframe and whole groups); "
+            f"cut it to {below} or repeat its last frame up to {below + group}"
+        )
+
+
+def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
+    """Raise unless tokens are integers in [0, codebook_size) of a known shape; True for an image (no T' axis)."""
+    if not isinstance(tokens, Tensor) or tokens.dtype not in INTEGERS:
+        found = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise TypeError(f"indices are {found}, expected an integer tensor such as int32 or uint16")
+    residual = config.quantizer == "residual_fsq"
+    shapes = "(B, Q, T', h, w) or (B, Q, h, w)" if residual else "(B, T', h, w) or (B, h, w)"
+    if tokens.ndim - residual not in (3, 4) or 0 in tokens.shape:
+        raise ValueError(f"indices have shape {tuple(tokens.shape)}, expected {shapes}")
+    check_range(tokens, config)
+    return tokens.ndim - residual == 3
+
+
+def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
+    """ValueError naming the first index outside [0, codebook_size)."""
+    wide = tokens.long()
+    outside = (wide < 0) | (wide >= config.codebook_size)
+    if outside.any():
+        place = outside.nonzero()[0].tolist()
+        raise ValueError(
+            f"index {int(wide[tuple(place)])} at {place} is out of range, expected 0..{config.codebook_size - 1} "
+            f"({config.name!r}); are these tokens of another tokenizer?"
+        )
+
+
+def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
+    """Raise unless latent is finite float (B, C, T', h, w) or (B, C, h, w); True for an image."""
+    if not isinstance(latent, Tensor) or not latent.dtype.is_floating_point:
+        found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
+        raise TypeError(f"the latent is {found}, expected a float tensor: {config.name!r} is continuous")
+    if latent.ndim not in (4, 5) or latent.shape[1] != config.latent_channels or 0 in latent.shape:
+        raise ValueError(
+            f"the latent has shape {tuple(latent.shape)}, expected (B, {config.latent_channels}, T', h, w) "
+            f"or (B, {config.latent_channels}, h, w)"
+        )
+    if not torch.isfinite(latent).all():
+        raise ValueError("the latent holds NaN or infinity, expected finite numbers; it was damaged on its way here")
+    return latent.ndim == 4

@@ -1,0 +1,69 @@
+"""The arithmetic of the network in plain PyTorch, in one class that an engine may replace.
+
+Layers call `kernels()`; an engine runs them inside `use_kernels(fused)`. Images are (N, C, H, W) in channels-last
+memory; state and keys are (..., C) contiguous, so that neither needs a copy to become the other.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Kernels:
+    """Reference implementations; the engine's subclasses are held to them by tests."""
+
+    def norm(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+        """GroupNorm of each frame, eps 1e-6, and SiLU if asked. x (N, C, H, W) -> same."""
+        y = F.group_norm(x, groups, weight, bias, eps=1e-6)
+        return F.silu(y) if silu else y
+
+    def causal_conv(
+        self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
+    ) -> tuple[Tensor, Tensor]:
+        """Convolution over time that sees the past only, as a matrix product over stacked frames.
+
+        x (B*T, C, H, W), past (B, P, H, W, C) with P = K - stride, started (B,) bool, weight (K, D, C), bias (D,)
+        -> y (B*T/stride, D, H, W) and the new past, the last P frames. Slots that have not started see their first
+        frame repeated.
+        """
+        batch = past.shape[0]
+        taps = weight.shape[0]
+        frames = x.permute(0, 2, 3, 1).unflatten(0, (batch, -1))
+        fresh = ~started.view(-1, 1, 1, 1, 1)
+        joined = torch.cat([torch.where(fresh, frames[:, :1], past), frames], 1)
+        steps = frames.shape[1] // stride
+        taken = [joined[:, k : k + (steps - 1) * stride + 1 : stride] for k in range(taps)]
+        y = F.linear(torch.cat(taken, -1), weight.permute(1, 0, 2).flatten(1), bias)
+        return y.flatten(0, 1).permute(0, 3, 1, 2), joined[:, joined.shape[1] - past.shape[1] :]
+
+    def spatial_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def temporal_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Every place attends to its own past. q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q."""
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        return weights @ v
+
+
+_KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=Kernels())
+
+
+def kernels() -> Kernels:
+    """The kernels in use."""
+    return _KERNELS.get()
+
+
+@contextmanager
+def use_kernels(replacement: Kernels) -> Iterator[None]:
+    """Run the layers on other kernels inside a `with` block."""
+    token = _KERNELS.set(replacement)
+    try:
+        yield
+    finally:
+        _KERNELS.reset(token)

@@ -1,0 +1,145 @@
+"""Predictive tokenizers: the encoder also sees what the decoder already shows (a closed loop, as in video codecs).
+
+The state holds the decoder's state and its last frame, the reference. The encoder reads the group and its difference
+from the reference; the decoder adds what it reads off the reference (moved along a decoded flow, where the model has
+motion) and passes each band of it through a learned gate. A still scene so sharpens group after group.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamtok.config import TokenizerConfig
+from streamtok.model.decoder import Decoder, join
+from streamtok.model.encoder import Encoder
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.tokenizer import Coded, Tokenizer
+from streamtok.model.wavelet import haar2d, haar3d
+
+
+class Prediction(nn.Module):
+    """What the reference says about the next group: features for the decoder and the bands that its gates let through."""
+
+    def __init__(self, config: TokenizerConfig, dim: int):
+        super().__init__()
+        self.patch, self.motion = config.patch_size, config.motion
+        self.bands = config.patch_channels if config.motion else config.patch_channels // config.patch_size
+        self.mix = nn.Conv2d(self.bands, dim, 3, padding=1, bias=False)
+        if config.motion:
+            self.flow = nn.Conv2d(dim, 2 + 2 * config.temporal_compression, 3, padding=1)
+            nn.init.zeros_(self.flow.weight)
+            nn.init.zeros_(self.flow.bias)
+
+    def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D, H/p, W/p), reference (B, 3, H, W) -> x with the prediction mixed in, and its bands (B, R, H/p, W/p)."""
+        if self.motion:
+            bands = haar3d(warp(reference, self._flow(x, reference.shape[-2:])), self.patch, "=thw")
+        else:
+            bands = haar2d(reference, self.patch, "hw")
+        return x + self.mix(bands.to(x.dtype)), bands
+
+    def _flow(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Backward flow of each frame in pixels, (B, G, 2, H, W): a velocity times the frame's distance, and a remainder."""
+        raw = self.flow(x).float() * 2.0
+        velocity, rest = raw[:, :2], raw[:, 2:].unflatten(1, (-1, 2))
+        distance = torch.arange(1, rest.shape[1] + 1, device=x.device, dtype=raw.dtype).view(1, -1, 1, 1, 1)
+        flow = velocity[:, None] * distance + rest
+        fine = F.interpolate(flow.flatten(1, 2), size=tuple(size), mode="bilinear", align_corners=False)
+        return fine.unflatten(1, (-1, 2))
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """image (B, 3, H, W) sampled at each pixel plus flow (B, G, 2, H, W), x before y, in pixels -> (B, 3, G, H, W).
+
+    Bilinear; outside the image its border repeats.
+    """
+    batch, steps, _, height, width = flow.shape
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype).view(-1, 1)
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    # grid_sample puts -1 and 1 at the outer edges of the border pixels.
+    grid = torch.stack(((2 * (x + flow[:, :, 0]) + 1) / width - 1, (2 * (y + flow[:, :, 1]) + 1) / height - 1), -1)
+    images = image.repeat_interleave(steps, 0) if batch > 1 else image.expand(steps, -1, -1, -1)
+    moved = F.grid_sample(images.to(flow.dtype), grid.flatten(0, 1), padding_mode="border", align_corners=False)
+    return moved.unflatten(0, (batch, steps)).transpose(1, 2)
+
+
+class PredictiveTokenizer(Tokenizer):
+    """A tokenizer in a closed loop. Its tokens say what changed since its last decoded frame, so they depend on the
+    decoder's arithmetic too; `reference_noise` (standard deviation on the [-1, 1] scale) trains a decoder against drift.
+    """
+
+    axes = "=thw"  # the bands that do not vary in time come first: those are what the reference can fill
+
+    def _build(self, config: TokenizerConfig) -> None:
+        still = config.patch_channels // config.patch_size
+        self.encoder = Encoder(config, config.patch_channels + still)
+        self.quant_conv = nn.Conv2d(config.z_channels, self.quantizer.inputs, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
+        self.decoder = Decoder(config, config.patch_channels + still)
+        self.prediction = Prediction(config, self.decoder.fine_channels)
+        self.still_bands, self.reference_noise = still, 0.0
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """The encoder's, the decoder's, and the reference (slots, 3, H, W), which is never less than float32."""
+        return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
+
+    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """The decoder's and the reference."""
+        step = self.config.spatial_compression
+        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
+        reference = wide.zeros(3, grid_height * step, grid_width * step)
+        return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
+
+    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
+        """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
+        parts, frames = [], []
+        for i, group in enumerate(x.split(self.group, 2)):
+            now = Clock(clock.count + i, clock.context, clock.active)
+            reference = started(state["reference"], now)
+            bands = haar3d(group, self.config.patch_size, self.axes)
+            change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
+            features, encoder = self.encoder(torch.cat([bands, change], 1).to(self.dtype), state["encoder"], now)
+            coded = self._bottleneck(features, len(x))
+            shown, decoded = self._decode_group(coded.codes, state, now)
+            state = {"encoder": encoder} | decoded
+            parts.append(coded)
+            frames.append(shown)
+        return _join(parts, frames), state
+
+    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
+        frames = []
+        for i, step in enumerate(codes.split(1, 2)):
+            now = Clock(clock.count + i, clock.context, clock.active)
+            shown, state = self._decode_group(step, state, now)
+            frames.append(shown)
+        return torch.cat(frames, 2), state
+
+    def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C, 1, h, w) -> frames (B, 3, G, H, W), and the new decoder state."""
+        reference = started(state["reference"], clock)
+        if self.training and self.reference_noise:
+            noise = torch.randn_like(reference) * self.reference_noise
+            reference = started(reference + noise, clock)
+        z = self.post_quant_conv(codes[:, :, 0].to(self.dtype).contiguous(memory_format=torch.channels_last))
+        x, coarse = self.decoder.coarse(z, state["decoder"], clock)
+        x, predicted = self.prediction(x, reference)
+        out, fine = self.decoder.fine(x, state["decoder"], clock)
+        detail, gate = out.split([self.config.patch_channels, self.still_bands], 1)
+        gate = torch.sigmoid(gate.to(predicted.dtype) - 1.0).repeat(1, predicted.shape[1] // self.still_bands, 1, 1)
+        bands = detail + F.pad(gate * predicted, (0, 0, 0, 0, 0, detail.shape[1] - predicted.shape[1]))
+        frames = self._pixels(bands, len(codes))
+        return frames, {"decoder": join(coarse, fine), "reference": frames[:, :, -1].clamp(-1, 1)}
+
+
+def started(reference: Tensor, clock: Clock) -> Tensor:
+    """The reference (B, 3, H, W), zero where a slot has not shown anything yet."""
+    return torch.where(clock.started.view(-1, 1, 1, 1), reference, 0)
+
+
+def _join(parts: list[Coded], frames: list[Tensor]) -> Coded:
+    """n steps of one group as one `Coded`; auxiliary losses are averaged."""
+    codes, latent = (torch.cat([getattr(part, name) for part in parts], 2) for name in ("codes", "latent"))
+    indices = None if parts[0].indices is None else torch.cat([part.indices for part in parts], -3)
+    losses = {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
+    return Coded(codes, latent, indices, losses, torch.cat(frames, 2))

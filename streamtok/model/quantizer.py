@@ -1,0 +1,152 @@
+"""Bottlenecks: what turns the latent into codes, and codes into indices and back.
+
+Every one maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discrete ones also map indices back.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.config import TokenizerConfig
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """codes (N, C, h, w), what the decoder reads; latent (N, C, h, w), before rounding; indices int64 (N, h, w), with a
+    leading axis per residual quantizer (N, Q, h, w), or None; losses, the auxiliary ones by name (scalars)."""
+
+    codes: Tensor
+    latent: Tensor
+    indices: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FSQ(nn.Module):
+    """Finite scalar quantization (Mentzer et al. 2023, section 3.1 and appendix A.1), as Cosmos uses it.
+
+    Each channel is bounded by tanh to one of its levels and rounded, with straight-through gradients. Runs in float32
+    or better whatever the model's precision.
+    """
+
+    def __init__(self, levels: tuple[int, ...]):
+        super().__init__()
+        self.levels = levels
+        self.inputs = len(levels)
+
+    def _constants(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        levels = torch.tensor(self.levels, device=z.device, dtype=z.dtype).view(-1, 1, 1)
+        half = (levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(z.dtype)
+        return levels, half, offset, torch.atanh(offset / half)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """The value that is rounded: z (N, C, h, w) -> same, within each channel's levels."""
+        _, half, offset, shift = self._constants(z)
+        return torch.tanh(z + shift) * half - offset
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, C, h, w) -> codes in [-1, 1] in z's dtype, indices in [0, product of levels)."""
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        bounded = self.bound(wide)
+        rounded = bounded + (bounded.round() - bounded).detach()
+        half_width = self._half_width(wide)
+        return Quantized((rounded / half_width).to(z.dtype), z, self._indices(bounded.round().detach()))
+
+    def _half_width(self, z: Tensor) -> Tensor:
+        return torch.tensor([level // 2 for level in self.levels], device=z.device, dtype=z.dtype).view(-1, 1, 1)
+
+    def _basis(self, device: torch.device) -> Tensor:
+        levels = torch.tensor([1, *self.levels[:-1]], device=device)
+        return levels.cumprod(0).view(-1, 1, 1)
+
+    def _indices(self, rounded: Tensor) -> Tensor:
+        digits = (rounded + self._half_width(rounded)).long()
+        return (digits * self._basis(rounded.device)).sum(1)
+
+    def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """indices (N, h, w) -> codes (N, C, h, w)."""
+        levels = torch.tensor(self.levels, device=indices.device).view(-1, 1, 1)
+        digits = indices.long()[:, None] // self._basis(indices.device) % levels
+        return (digits.to(dtype) / (levels // 2).to(dtype)) - 1
+
+
+class Autoencoder(nn.Module):
+    """The continuous bottleneck without one: the latent is the code."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.inputs = channels
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, C, h, w) -> itself."""
+        return Quantized(z, z)
+
+
+class Variational(nn.Module):
+    """A diagonal Gaussian (Kingma and Welling 2014): the mean unless `sample` is set, and the KL divergence as a loss."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.inputs = 2 * channels
+        self.sample = False
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, 2C, h, w), mean and log variance -> codes (N, C, h, w). Training mode samples too."""
+        mean, log_variance = z.chunk(2, 1)
+        log_variance = log_variance.clamp(-30.0, 20.0)
+        noisy = self.sample or self.training
+        codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if noisy else mean
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
+        return Quantized(codes, mean, losses={"kl": kl})
+
+
+class Lookup(nn.Module):
+    """Residual FSQ, LFQ and VQ of the package vector-quantize-pytorch (extra `quantizers`)."""
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        try:
+            import vector_quantize_pytorch as vq
+        except ImportError as error:
+            raise ImportError(f"quantizer {config.quantizer!r} needs: pip install 'streamtok[quantizers]'") from error
+        self.inputs, self.kind = config.latent_channels, config.quantizer
+        if self.kind == "residual_fsq":
+            self.layer = vq.ResidualFSQ(
+                levels=list(config.levels), num_quantizers=config.num_quantizers, dim=config.latent_channels
+            )
+        elif self.kind == "lfq":
+            self.layer = vq.LFQ(codebook_size=config.codebook_size, dim=config.latent_channels, entropy_loss_weight=0.1)
+        else:
+            self.layer = vq.VectorQuantize(dim=config.latent_channels, codebook_size=config.codebook_size)
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, C, h, w) -> codes, indices (N, h, w) or (N, Q, h, w), and the package's auxiliary loss."""
+        places = z.to(torch.promote_types(z.dtype, torch.float32)).permute(0, 2, 3, 1)
+        shape = places.shape[:3]
+        codes, indices, *loss = self.layer(places.flatten(1, 2))
+        codes = codes.unflatten(1, shape[1:]).permute(0, 3, 1, 2).to(z.dtype)
+        indices = indices.long().unflatten(1, shape[1:])
+        if self.kind == "residual_fsq":
+            return Quantized(codes, z, indices.permute(0, 3, 1, 2))
+        name = "entropy_commitment" if self.kind == "lfq" else "commitment"
+        return Quantized(codes, z, indices, {name: loss[0].sum()})
+
+    def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """indices (N, h, w) or (N, Q, h, w) -> codes (N, C, h, w)."""
+        if self.kind == "lfq":
+            return self.layer.indices_to_codes(indices.long().flatten(1)).unflatten(1, indices.shape[1:]).movedim(-1, 1).to(dtype)
+        places = indices.long().permute(0, 2, 3, 1) if self.kind == "residual_fsq" else indices.long()
+        codes = self.layer.get_output_from_indices(places.flatten(1, 2))
+        return codes.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2).to(dtype)
+
+
+def build_quantizer(config: TokenizerConfig) -> nn.Module:
+    """The bottleneck that a configuration names."""
+    if config.quantizer == "fsq":
+        return FSQ(config.levels)
+    if config.quantizer == "ae":
+        return Autoencoder(config.latent_channels)
+    if config.quantizer == "vae":
+        return Variational(config.latent_channels)
+    return Lookup(config)

@@ -1,0 +1,95 @@
+"""The Haar transform between pixels and patches, and its inverse.
+
+One level takes sums and differences of neighbours along each axis, every axis with a factor 1/2, so that the lowest
+band is the plain mean (Cosmos Tokenizer, section 3.1; the published code divides each level's orthonormal
+coefficients by 2*sqrt(2) in 3D and by 2 in 2D). Patch size 4 is two levels, and the second level transforms every
+band of the first, so the whole transform is one small matrix per patch.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=32)
+def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The transform of one patch, (bands, positions).
+
+    `axes` gives the order of the axes inside a band index, slowest first; positions are always t, h, w (or h, w). A
+    leading "=" puts the bands that do not vary in time first, otherwise in the same order.
+    """
+    if axes.startswith("="):
+        matrix = _matrix(patch, axes[1:], dtype, device)
+        varies = (matrix.view(-1, patch, patch ** (len(axes) - 2)).diff(dim=1) != 0).flatten(1).any(1)
+        return matrix[torch.argsort(varies.int(), stable=True)]
+    levels = int(math.log2(patch))
+    order = sorted(axes, key="thw".index)
+    size = patch ** len(axes)
+    matrix = torch.empty(size, size, dtype=torch.float64)
+    for band in range(size):
+        bits = [(band >> (size.bit_length() - 2 - i)) & 1 for i in range(levels * len(axes))]
+        # The coarsest level is the slowest part of the band index; it pairs positions that are patch/2 apart.
+        high = {(level, axis): bits[level * len(axes) + i] for level in range(levels) for i, axis in enumerate(axes)}
+        for position in range(size):
+            place = dict(zip(order, _digits(position, patch, len(axes)), strict=True))
+            sign = 1
+            for (level, axis), is_high in high.items():
+                second = (place[axis] >> (levels - 1 - level)) & 1
+                sign = -sign if is_high and second else sign
+            matrix[band, position] = sign / size
+    return matrix.to(device=device, dtype=dtype)
+
+
+def _digits(value: int, base: int, count: int) -> list[int]:
+    return [value // base ** (count - 1 - i) % base for i in range(count)]
+
+
+def haar3d(video: Tensor, patch: int, axes: str = "thw") -> Tensor:
+    """video (B, 3, T, H, W) -> bands (B * T / patch, 3 * patch**3, H / patch, W / patch), channels last.
+
+    T, H and W are multiples of `patch`. Band order: time, height, width from slow to fast, low before high, then
+    colour; the last level is slower than the first. With axes "=thw" the bands that do not vary in time come first.
+    """
+    batch, colours, frames, height, width = video.shape
+    t, h, w = frames // patch, height // patch, width // patch
+    cells = video.reshape(batch, colours, t, patch, h, patch, w, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    matrix = _matrix(patch, axes, video.dtype, video.device)
+    bands = cells.reshape(-1, patch**3) @ matrix.T
+    bands = bands.view(batch * t, h, w, colours, patch**3).transpose(-1, -2).reshape(batch * t, h, w, -1)
+    return bands.permute(0, 3, 1, 2)
+
+
+def inverse_haar3d(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> Tensor:
+    """bands (B * T / patch, 3 * patch**3, h, w) -> video (B, 3, T, h * patch, w * patch); undoes `haar3d`."""
+    frames, channels, h, w = bands.shape
+    colours, t = channels // patch**3, frames // batch
+    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2)
+    matrix = _matrix(patch, axes, bands.dtype, bands.device) * patch**3
+    cells = (cells @ matrix).view(batch, t, h, w, colours, patch, patch, patch)
+    return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, colours, t * patch, h * patch, w * patch)
+
+
+def haar2d(images: Tensor, patch: int, axes: str = "wh") -> Tensor:
+    """images (N, 3, H, W) -> bands (N, 3 * patch**2, H / patch, W / patch), channels last.
+
+    As `haar3d` for single images, but inside a band index width is slower than height, as in the published image models;
+    with axes "hw" it is the other way round, as in the still bands of `haar3d`.
+    """
+    count, colours, height, width = images.shape
+    h, w = height // patch, width // patch
+    cells = images.reshape(count, colours, h, patch, w, patch).permute(0, 2, 4, 1, 3, 5)
+    bands = cells.reshape(-1, patch**2) @ _matrix(patch, axes, images.dtype, images.device).T
+    bands = bands.view(count, h, w, colours, patch**2).transpose(-1, -2).reshape(count, h, w, -1)
+    return bands.permute(0, 3, 1, 2)
+
+
+def inverse_haar2d(bands: Tensor, patch: int) -> Tensor:
+    """bands (N, 3 * patch**2, h, w) -> images (N, 3, h * patch, w * patch); undoes `haar2d`."""
+    count, channels, h, w = bands.shape
+    colours = channels // patch**2
+    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**2, colours).transpose(1, 2)
+    cells = cells @ (_matrix(patch, "wh", bands.dtype, bands.device) * patch**2)
+    cells = cells.view(count, h, w, colours, patch, patch).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(count, colours, h * patch, w * patch)

@@ -11,6 +11,7 @@ from streamtok.model.layers import (
     FactorizedConv,
     Norm,
     SpatialAttention,
+    SpatialConv,
     TemporalConv,
     pad_far,
     repeat_space,
@@ -28,9 +29,9 @@ class ResBlock(nn.Module):
         if video:
             self.conv1, self.conv2 = FactorizedConv(dim_in, dim_out), FactorizedConv(dim_out, dim_out)
         else:
-            self.conv1, self.conv2 = nn.Conv2d(dim_in, dim_out, 3, padding=1), nn.Conv2d(dim_out, dim_out, 3, padding=1)
+            self.conv1, self.conv2 = SpatialConv(dim_in, dim_out, 3, padding=1), SpatialConv(dim_out, dim_out, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
-        self.nin_shortcut = nn.Conv2d(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
+        self.nin_shortcut = SpatialConv(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """Those of the two convolutions; empty in image models."""
@@ -78,13 +79,13 @@ class Downsample(nn.Module):
         super().__init__()
         self.spatial, self.temporal, self.video = spatial, temporal, video
         if not video:
-            self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+            self.conv = SpatialConv(channels, channels, 3, stride=2)
             return
         if spatial:
-            self.conv1 = nn.Conv2d(channels, channels, 3, stride=2)
+            self.conv1 = SpatialConv(channels, channels, 3, stride=2)
         if temporal:
             self.conv2 = TemporalConv(channels, channels, stride=2)
-        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.conv3 = SpatialConv(channels, channels, 1)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """The temporal convolution's last frame at half size, (slots, 1, H', W', C)."""
@@ -115,14 +116,14 @@ class Upsample(nn.Module):
         self.video, self.slim = config
         self.spatial, self.temporal = spatial, temporal
         if not self.video:
-            self.conv = nn.Conv2d(dim_in, dim_out, 3, padding=1)
+            self.conv = SpatialConv(dim_in, dim_out, 3, padding=1)
             return
         inner = dim_out if self.slim else dim_in
         if temporal:
             self.conv1 = TemporalConv(inner, inner)
         if spatial:
-            self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
-        self.conv3 = nn.Conv2d(dim_in, dim_out, 1)
+            self.conv2 = SpatialConv(inner, inner, 3, padding=1)
+        self.conv3 = SpatialConv(dim_in, dim_out, 1)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """The last frame before it is repeated, (slots, 1, H, W, C): both copies have the same past."""

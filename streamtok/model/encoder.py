@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
 from streamtok.model.blocks import Attention, Downsample, ResBlock
-from streamtok.model.layers import FactorizedConv, Norm
+from streamtok.model.layers import FactorizedConv, Norm, SpatialConv
 from streamtok.model.state import Clock, State, StateSpec
 
 
@@ -70,7 +70,7 @@ class Ends(nn.Module):
         return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
 
 
-class StillConv(nn.Conv2d):
+class StillConv(SpatialConv):
     """A spatial convolution with the signature of a stateful layer. x (N, C, H, W) -> (N, D, H, W)."""
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:

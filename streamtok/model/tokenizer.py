@@ -69,7 +69,8 @@ class Tokenizer(nn.Module):
         self.quantizer = build_quantizer(config)
         self._build(config)
         self._casts: dict[tuple, Tokenizer] = {}
-        self.to(memory_format=torch.channels_last)
+        if config.slim:
+            self.to(memory_format=torch.channels_last)
         self.eval()
 
     def _build(self, config: TokenizerConfig) -> None:
@@ -141,7 +142,10 @@ class Tokenizer(nn.Module):
             model = copy.copy(self)
             model.__dict__.update(_casts={}, _modules={}, _fingerprint=(None, fingerprint))
             model._modules.update(copy.deepcopy(dict(self._modules)))
-            self._casts = {key: model.to(device=device, dtype=dtype)}
+            model.to(device=device, dtype=dtype)
+            if device.type != "cpu" or dtype != torch.float32:
+                model.to(memory_format=torch.channels_last)
+            self._casts = {key: model}
         return self._casts[key]
 
     # Groups: what clips, streams and training share.

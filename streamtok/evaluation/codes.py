@@ -32,7 +32,7 @@ class CodeCounts:
 
     def summary(self) -> dict:
         """`tokens`, `codes_used`, `entropy_bits`, `bits_per_token` (of the format) and the share of each FSQ level."""
-        out = {
+        out: dict[str, object] = {
             "tokens": int(self.counts.sum()),
             "codebook_size": self.codebook_size,
             "codes_used": int((self.counts > 0).sum()),

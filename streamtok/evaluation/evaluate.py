@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.config import TokenizerConfig
 from streamtok.evaluation.codes import CodeCounts
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
-from streamtok.evaluation.metrics import as_unit, frame_mse, psnr_from_mse, ssim
+from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, psnr_from_mse
+from streamtok.model.tokenizer import Tokenizer
 
 
 @dataclass
@@ -95,31 +97,31 @@ class Evaluation:
         }
 
 
-Metric = Callable[[Tensor, Tensor], float]  # original and reconstruction, (T, 3, H, W) in 0..1
+Metric = Callable[[Tensor, Tensor], dict[str, float]]  # original, reconstruction (T, 3, H, W) in 0..1 -> by name
 
 
 def evaluate_clips(
-    tok: torch.nn.Module,
+    tok: Tokenizer,
     clips: Iterable[Clip],
     *,
     steps: bool = False,
-    metrics: dict[str, Metric] | None = None,
+    metrics: Sequence[Metric] = (),
     on_clip: Callable[[Clip, Tensor], None] | None = None,
 ) -> Evaluation:
     """Judge a tokenizer on clips whose sizes fit its grid and whose lengths are 1 + kG.
 
-    steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures by
-    name. on_clip receives each clip and its reconstruction (T, 3, H, W) float in 0..1, for pictures. Raises ValueError
-    when there is no clip at all.
+    steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures.
+    on_clip receives each clip and its reconstruction (T, 3, H, W) float in 0..1, for pictures. Raises ValueError when
+    there is no clip at all.
     """
     config = tok.config
-    codes = CodeCounts(config.codebook_size, tuple(config.levels or ())) if config.discrete else None
+    codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
     results = []
     for clip in clips:
         rebuilt, indices = reconstruct(tok, clip, steps=steps)
-        if codes is not None:
+        if codes is not None and indices is not None:
             codes.add(indices)
-        results.append(_judge(tok, clip, rebuilt, metrics or {}))
+        results.append(_judge(tok, clip, rebuilt, metrics))
         if on_clip is not None:
             on_clip(clip, rebuilt)
     skipped = dict(getattr(clips, "skipped", {}))
@@ -129,7 +131,7 @@ def evaluate_clips(
 
 
 def evaluate_folder(
-    tok: torch.nn.Module, places: Sequence[str | Path], *, lines: int | None = 256, frames: int = 33
+    tok: Tokenizer, places: Sequence[str | Path], *, lines: int | None = 256, frames: int = 33
 ) -> Evaluation:
     """Judge a tokenizer on the first frames of every clip in folders and files; the short call for training logs."""
     config = tok.config
@@ -138,24 +140,28 @@ def evaluate_folder(
 
 
 @torch.inference_mode()
-def reconstruct(tok: torch.nn.Module, clip: Clip, *, steps: bool = False) -> tuple[Tensor, Tensor | None]:
+def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Tensor, Tensor | None]:
     """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
-    device = next(tok.parameters()).device
+    device = tok.device
     video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(device)  # (1, 3, T, H, W)
     if not tok.config.video:
-        pieces = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
-        rebuilt, tokens = zip(*pieces, strict=True)
-        return as_unit(torch.cat(rebuilt)), None if tokens[0] is None else torch.cat(tokens)
+        shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
+        return as_unit(torch.cat([frames for frames, _ in shown])), _join([tokens for _, tokens in shown], 0)
     rebuilt, tokens = _by_steps(tok, video) if steps else _through(tok, video)
     return as_unit(rebuilt[0].transpose(0, 1)), tokens
 
 
-def _through(tok: torch.nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+def _join(tokens: list[Tensor | None], dim: int) -> Tensor | None:
+    present = [one for one in tokens if one is not None]
+    return torch.cat(present, dim) if present else None
+
+
+def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     out = tok.encode(pixels.contiguous())
     return tok.decode(out.latent if out.indices is None else out.indices), out.indices
 
 
-def _by_steps(tok: torch.nn.Module, video: Tensor) -> tuple[Tensor, Tensor | None]:
+def _by_steps(tok: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor | None]:
     group, compression = tok.config.temporal_compression, tok.config.spatial_compression
     height, width = video.shape[-2:]
     encoder = tok.stream(slots=1, height=height, width=width)
@@ -166,13 +172,12 @@ def _by_steps(tok: torch.nn.Module, video: Tensor) -> tuple[Tensor, Tensor | Non
         shown = decoder.step(out.latent if out.indices is None else out.indices, keyframe=[number == 0])
         pieces.append(shown[:, :, -1:] if number == 0 else shown)
         tokens.append(out.indices)
-    return torch.cat(pieces, dim=2), None if tokens[0] is None else torch.cat(tokens, dim=-3)
+    return torch.cat(pieces, dim=2), _join(tokens, -3)
 
 
-def _judge(tok: torch.nn.Module, clip: Clip, rebuilt: Tensor, metrics: dict[str, Metric]) -> ClipResult:
+def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
     original = as_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(rebuilt.device))
     mse = frame_mse(original, rebuilt)
-    similarity = torch.cat([ssim(a, b) for a, b in zip(original.split(8), rebuilt.split(8), strict=True)])
     height, width = clip.frames.shape[1:3]
     return ClipResult(
         name=clip.name,
@@ -180,20 +185,19 @@ def _judge(tok: torch.nn.Module, clip: Clip, rebuilt: Tensor, metrics: dict[str,
         size=(height, width),
         fps=clip.fps,
         psnr=psnr_from_mse(mse.mean().item()),
-        ssim=similarity.mean().item(),
+        ssim=mean_ssim(original, rebuilt),
         mse=mse.tolist(),
         bits_per_second=bits_per_second(tok.config, height, width, clip.fps),
-        extra={name: float(metric(original, rebuilt)) for name, metric in metrics.items()},
+        extra={name: value for metric in metrics for name, value in metric(original, rebuilt).items()},
     )
 
 
-def bits_per_second(config, height: int, width: int, fps: float | None) -> float | None:
-    """Bits of a running stream without entropy coding: tokens of a group times log2 of the codebook, G frames each.
+def bits_per_second(config: TokenizerConfig, height: int, width: int, fps: float | None) -> float | None:
+    """Bits of a running stream without entropy coding: the places of the grid times bits per token, once per G frames.
 
     None without a frame rate, and for continuous models.
     """
-    if not config.discrete or fps is None:
+    if config.bits_per_token is None or fps is None:
         return None
     places = (height // config.spatial_compression) * (width // config.spatial_compression)
-    per_place = float(np.log2(config.codebook_size)) * getattr(config, "num_quantizers", 1)
-    return places * per_place * fps / config.temporal_compression
+    return places * config.bits_per_token * fps / config.temporal_compression

@@ -6,6 +6,7 @@ fits ("valid"); other libraries pad and print other figures.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
 _WINDOW, _SIGMA = 11, 1.5
+MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -47,6 +49,21 @@ def ssim(reference: Tensor, other: Tensor) -> Tensor:
     return (structure * luminance).mean(dim=(1, 2, 3))
 
 
+def mean_ssim(reference: Tensor, other: Tensor) -> float:
+    """The mean of `ssim` over the frames of a clip, a few frames at a time to bound memory."""
+    return _mean_over_frames(ssim, reference, other)
+
+
+def mean_ms_ssim(reference: Tensor, other: Tensor) -> float:
+    """The mean of `ms_ssim` over the frames of a clip, a few frames at a time."""
+    return _mean_over_frames(ms_ssim, reference, other)
+
+
+def _mean_over_frames(metric: Callable[[Tensor, Tensor], Tensor], reference: Tensor, other: Tensor) -> float:
+    pairs = zip(reference.split(8), other.split(8), strict=True)
+    return torch.cat([metric(a, b) for a, b in pairs]).mean().item()
+
+
 def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
     """SSIM over five scales of each frame: two (N, 3, H, W) in 0..1 -> (N,).
 
@@ -54,9 +71,8 @@ def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
     Sides under 161 pixels do not hold five scales and raise ValueError.
     """
     _check_pair(reference, other)
-    smallest = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
-    if min(reference.shape[-2:]) < smallest:
-        raise ValueError(f"MS-SSIM needs sides of at least {smallest} pixels, got {tuple(reference.shape[-2:])}")
+    if min(reference.shape[-2:]) < MS_SSIM_SIDE:
+        raise ValueError(f"MS-SSIM needs sides of at least {MS_SSIM_SIDE} pixels, got {tuple(reference.shape[-2:])}")
     result = torch.ones(reference.shape[:2], device=reference.device)
     for scale, weight in enumerate(_MS_WEIGHTS):
         structure, luminance = _ssim_parts(reference, other)

@@ -1,0 +1,130 @@
+"""What a tokenizer must be compared with in the same run: video codecs at its bits, and the obvious cheap things."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamtok.evaluation.dataset import Clip
+from streamtok.evaluation.metrics import as_unit
+from streamtok.model.quantizer import FSQ, Quantized
+from streamtok.model.tokenizer import Tokenizer
+
+CODECS = {"x264": "libx264", "x265": "libx265"}
+_CRF_RANGE, _CRF_STEPS = (0.0, 51.0), 9
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A clip through a video codec: frames uint8 RGB (T, H, W, 3), the bits it took and the quality setting found."""
+
+    frames: np.ndarray
+    bits: int
+    crf: float
+
+
+def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
+    """The best quality that "x264" or "x265" reaches within the bits: frames uint8 RGB (T, H, W, 3), even sides.
+
+    Preset veryfast, tune zerolatency (no delay, as a live stream has it), one key frame at the start, 4:2:0; the
+    constant-rate factor is searched until the packets just fit. If nothing fits, the smallest comes back as it is.
+    """
+    low, high = _CRF_RANGE
+    best = _encode(frames, codec, high)
+    if best.bits > budget_bits:
+        return best
+    for _ in range(_CRF_STEPS):
+        middle = (low + high) / 2
+        coded = _encode(frames, codec, middle)
+        if coded.bits <= budget_bits:
+            best, high = coded, middle
+        else:
+            low = middle
+    return best
+
+
+def _encode(frames: np.ndarray, codec: str, crf: float) -> Coded:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("the codec baselines need PyAV: pip install av") from error
+    encoder: Any = av.CodecContext.create(CODECS[codec], "w")
+    encoder.height, encoder.width = frames.shape[1:3]
+    encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 30), Fraction(30)
+    encoder.thread_count = 1
+    encoder.flags |= av.codec.context.Flags.global_header  # the encoder's own text is no picture data: kept apart
+    params = "keyint=100000" if codec == "x264" else "keyint=100000:bframes=0:pools=1:frame-threads=1:log-level=error"
+    encoder.options = {"preset": "veryfast", "tune": "zerolatency", "crf": f"{crf:.3f}", f"{codec}-params": params}
+    packets = []
+    for number, image in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    return Coded(_decode(packets, codec, encoder.extradata), 8 * sum(packet.size for packet in packets), crf)
+
+
+def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
+    import av
+
+    decoder: Any = av.CodecContext.create({"x264": "h264", "x265": "hevc"}[codec], "r")
+    decoder.thread_count = 1
+    decoder.extradata = headers
+    frames = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
+    return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+
+
+def grid_average(clip: Clip, group: int, step: int) -> Tensor:
+    """The mean colour of every token's block of pixels, enlarged bicubically: -> (T, 3, H, W) in 0..1.
+
+    The first frame alone, then groups of `group` frames that share one average: what a token grid of plain colours
+    would show, without rounding.
+    """
+    pixels = as_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))
+    size = pixels.shape[-2:]
+    shown = []
+    for piece in [pixels[:1], *pixels[1:].split(group)]:
+        small = F.avg_pool2d(piece.mean(0, keepdim=True), step)
+        large = F.interpolate(small, size=size, mode="bicubic", align_corners=False).clamp(0, 1)
+        shown.append(large.expand(len(piece), -1, -1, -1))
+    return torch.cat(shown)
+
+
+class Unrounded(nn.Module):
+    """An FSQ bottleneck that bounds but does not round: what the same network would show with exact latents."""
+
+    def __init__(self, fsq: FSQ):
+        super().__init__()
+        self.fsq = fsq
+        self.inputs = fsq.inputs
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, C, h, w) -> codes in -1..1, no indices."""
+        half_width = torch.tensor([level // 2 for level in self.fsq.levels], device=z.device).view(-1, 1, 1)
+        return Quantized((self.fsq.bound(z.float()) / half_width).to(z.dtype), z)
+
+
+def unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
+    """A function that shows a clip through the same net without rounding: Clip -> (T, 3, H, W) in 0..1, on its device.
+
+    ValueError for a tokenizer whose quantizer is not FSQ.
+    """
+    fsq = tok.quantizer
+    if not isinstance(fsq, FSQ):
+        raise ValueError(f"only FSQ tokenizers have an unrounded form, {tok.config.name} is {tok.config.quantizer}")
+
+    @torch.inference_mode()
+    def show(clip: Clip) -> Tensor:
+        video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(tok.device)
+        tok.quantizer = Unrounded(fsq)
+        try:
+            return as_unit(tok(video.float() / 127.5 - 1).reconstruction[0].transpose(0, 1))
+        finally:
+            tok.quantizer = fsq
+
+    return show

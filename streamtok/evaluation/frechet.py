@@ -1,0 +1,90 @@
+"""Frechet distances between features of originals and reconstructions: rFVD with an I3D file, rFID with Inception's.
+
+The networks are TorchScript archives that the user gives (the widely used `i3d_torchscript.pt` and
+`inception-2015-12-05.pt` are called as their authors do; any archive that maps pixels to features (N, D) will do).
+Only distances from the same file and number of clips compare, and they need hundreds of clips to settle.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_I3D_SIDE = 224
+_I3D_FRAMES = 10  # shorter clips give the network nothing to pool over
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The distance of two Gaussians fitted to features (N, D) each, N of 2 or more, in float64.
+
+    |mean difference|^2 + trace(Ca + Cb - 2 (Ca Cb)^1/2), covariances with N - 1.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"expected features (N, D) with N of 2 or more and equal D, got {a.shape} and {b.shape}")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    mean = a.mean(0) - b.mean(0)
+    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    root = _square_root(cov_a)
+    cross = np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)
+    return float(max(0.0, mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(cross).sum()))
+
+
+def _square_root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+
+
+class FeaturePairs:
+    """Collects the features of originals and reconstructions, clip by clip, for one distance."""
+
+    def __init__(self, network: torch.jit.ScriptModule, video: bool):
+        self.network, self.video = network, video
+        self.original: list[np.ndarray] = []
+        self.rebuilt: list[np.ndarray] = []
+        schema = network.forward.schema  # type: ignore[attr-defined]
+        self._arguments = {argument.name for argument in schema.arguments}
+
+    @classmethod
+    def load(cls, path: str | Path, *, video: bool, device: torch.device | str = "cpu") -> "FeaturePairs":
+        """Open a TorchScript archive; ValueError if the file is not one."""
+        try:
+            network = torch.jit.load(str(path), map_location=device).eval()
+        except RuntimeError as error:
+            raise ValueError(f"{path} is not a TorchScript archive that torch.jit.load can open") from error
+        return cls(network, video)
+
+    def add(self, original: Tensor, rebuilt: Tensor) -> bool:
+        """Take one clip, two (T, 3, H, W) in 0..1; False where it is too short for a video network."""
+        if self.video and len(original) < _I3D_FRAMES:
+            return False
+        for frames, kept in ((original, self.original), (rebuilt, self.rebuilt)):
+            kept.append(self._features(frames))
+        return True
+
+    def distance(self) -> float | None:
+        """The Frechet distance, None with fewer than two samples."""
+        if not self.original or sum(map(len, self.original)) < 2:
+            return None
+        return frechet_distance(np.concatenate(self.original), np.concatenate(self.rebuilt))
+
+    @torch.inference_mode()
+    def _features(self, frames: Tensor) -> np.ndarray:
+        pixels = self._video_pixels(frames) if self.video else (frames * 255).round().to(torch.uint8)
+        wanted = (
+            {"rescale": False, "resize": False, "return_features": True} if self.video else {"return_features": True}
+        )
+        options = {name: value for name, value in wanted.items() if name in self._arguments}
+        return self.network(pixels, **options).flatten(1).double().cpu().numpy()
+
+    @staticmethod
+    def _video_pixels(frames: Tensor) -> Tensor:
+        """As published scores do: short side to 224, centre crop, -1..1 -> (1, 3, T, 224, 224)."""
+        height, width = frames.shape[-2:]
+        scale = _I3D_SIDE / min(height, width)
+        size = [max(_I3D_SIDE, -int(-side * scale // 1)) for side in (height, width)]
+        frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
+        top, left = (size[0] - _I3D_SIDE) // 2, (size[1] - _I3D_SIDE) // 2
+        crop = frames[..., top : top + _I3D_SIDE, left : left + _I3D_SIDE]
+        return (crop * 2 - 1).transpose(0, 1)[None].contiguous()

@@ -1,0 +1,224 @@
+"""One whole evaluation run: every metric that the given files allow, the baselines, behaviour over time, pictures."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.evaluation.baselines import CODECS, codec_at_bits, grid_average, unrounded
+from streamtok.evaluation.dataset import Clip, ClipSet
+from streamtok.evaluation.drift import SEAM_FRAME, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
+from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
+from streamtok.evaluation.frechet import FeaturePairs
+from streamtok.evaluation.metrics import MS_SSIM_SIDE, as_unit, mean_ms_ssim, mean_ssim, psnr
+from streamtok.evaluation.motion import flicker_summary, grid_visibility
+from streamtok.model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run measures beyond PSNR, SSIM and tokens. Paths are weight files that the user has; None leaves out."""
+
+    steps: bool = False
+    motion: bool = True
+    baselines: bool = False
+    seams: bool = True
+    still_groups: int = 16  # 0: no held stills
+    still_pictures: int = 4
+    drift_groups: int = 0  # 0: no receiver in another precision
+    backbone: Path | None = None
+    i3d: Path | None = None
+    inception: Path | None = None
+    sheet_clips: int = 6
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline over the clips: means, each clip's PSNR, and the share of the token stream's bits that it used."""
+
+    name: str
+    psnr: float
+    ssim: float
+    bits_share: float | None
+    psnr_by_clip: dict[str, float]
+
+
+@dataclass
+class SuiteResult:
+    """Everything one run found; `to_dict` gives plain values for JSON."""
+
+    evaluation: Evaluation
+    baselines: list[Baseline] = field(default_factory=list)
+    seam: Seam | None = None
+    still: StillCurve | None = None
+    drift: Drift | None = None
+    rfvd: float | None = None
+    rfid: float | None = None
+    samples: list["Sample"] = field(default_factory=list, repr=False)
+
+    def to_dict(self) -> dict:
+        still = self.still and asdict(self.still) | {
+            "rise_to_fourth": self.still.rise_to_fourth,
+            "worst_fall_after": self.still.worst_fall_after,
+        }
+        return self.evaluation.to_dict() | {
+            "rfvd": self.rfvd,
+            "rfid": self.rfid,
+            "baselines": [asdict(baseline) for baseline in self.baselines],
+            "seam": self.seam and asdict(self.seam) | {"gain": self.seam.gain},
+            "held_still": still,
+            "drift": self.drift and asdict(self.drift) | {"loss": self.drift.loss},
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The last frame of a clip for the contact sheet: uint8 RGB (H, W, 3) each."""
+
+    name: str
+    frame: int
+    original: np.ndarray
+    rebuilt: np.ndarray
+
+
+def run_suite(
+    tok: Tokenizer, clips: ClipSet, options: Options, progress: Callable[[str], None] | None = None
+) -> SuiteResult:
+    """Evaluate `tok` on `clips` as `options` say; `progress` is told each clip's name when it is done.
+
+    Raises ValueError when no clip can be read, or a weight file does not fit.
+    """
+    suite = _Suite(tok, options, progress or (lambda name: None))
+    evaluation = evaluate_clips(tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see)
+    return suite.finish(evaluation)
+
+
+class _Suite:
+    """Gathers what each clip adds while the clip is in memory."""
+
+    def __init__(self, tok: Tokenizer, options: Options, progress: Callable[[str], None]):
+        self.tok, self.options, self.progress = tok, options, progress
+        self.config = tok.config
+        self.device = tok.device
+        self.scores: dict[str, list[tuple[str, float, float, float | None]]] = {}
+        self.seams: list[Seam] = []
+        self.pictures: list[np.ndarray] = []
+        self.moving: Clip | None = None
+        self.samples: list[Sample] = []
+        self.video_pairs = self._pairs(options.i3d, video=True)
+        self.image_pairs = self._pairs(options.inception, video=False)
+        self.exact = unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
+
+    def _pairs(self, path: Path | None, video: bool) -> FeaturePairs | None:
+        return None if path is None else FeaturePairs.load(path, video=video, device=self.device)
+
+    def metrics(self) -> list[Metric]:
+        """The further metrics of each clip."""
+        chosen: list[Metric] = [
+            _ms_ssim_where_it_fits,
+            lambda a, b: {"grid": grid_visibility(a, b, self.config.spatial_compression)},
+        ]
+        if self.options.motion:
+            chosen.append(lambda a, b: flicker_summary(a, b, self.config.temporal_compression))
+        if self.options.backbone is not None:
+            chosen.append(_perceptual(self.options.backbone, self.device))
+        return chosen
+
+    def see(self, clip: Clip, rebuilt: Tensor) -> None:
+        original = _unit(clip.frames).to(rebuilt.device)
+        for pairs in (self.video_pairs, self.image_pairs):
+            if pairs is not None:
+                pairs.add(original, rebuilt)
+        if self.options.baselines:
+            self._baselines(clip, original)
+        video = self.config.video and len(clip.frames) > 1
+        if self.options.seams and video and len(clip.frames) > SEAM_FRAME + 8:
+            self.seams.append(seam(self.tok, clip))
+        if video and len(self.pictures) < self.options.still_pictures:
+            self.pictures.append(clip.frames[0])
+        if video and self.moving is None:
+            self.moving = clip
+        if len(self.samples) < self.options.sheet_clips:
+            last = (rebuilt[-1] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], last))
+        self.progress(clip.name)
+
+    def _baselines(self, clip: Clip, original: Tensor) -> None:
+        group, step = self.config.temporal_compression, self.config.spatial_compression
+        self._score("token-grid average + bicubic", clip, original, grid_average(clip, group, step), None)
+        if self.exact is not None:
+            self._score("the same net, not rounded", clip, original, self.exact(clip), None)
+        if self.config.bits_per_token is None:
+            return
+        height, width = clip.frames.shape[1:3]
+        grids = 1 + (len(clip.frames) - 1) // group
+        budget = grids * (height // step) * (width // step) * self.config.bits_per_token
+        for codec in CODECS:
+            coded = codec_at_bits(clip.frames, codec, budget)
+            self._score(f"{codec} veryfast zerolatency", clip, original, _unit(coded.frames), coded.bits / budget)
+
+    def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
+        shown = shown.to(original.device)
+        row = (clip.name, psnr(original, shown), mean_ssim(original, shown), share)
+        self.scores.setdefault(name, []).append(row)
+
+    def finish(self, evaluation: Evaluation) -> SuiteResult:
+        options = self.options
+        result = SuiteResult(evaluation, samples=self.samples)
+        result.baselines = [_baseline(name, rows) for name, rows in self.scores.items()]
+        result.rfvd = self.video_pairs.distance() if self.video_pairs else None
+        result.rfid = self.image_pairs.distance() if self.image_pairs else None
+        if self.seams:
+            result.seam = mean_seam(self.seams)
+        if self.pictures and options.still_groups:
+            self.progress("held stills")
+            result.still = held_still(self.tok, self.pictures, options.still_groups)
+        if self.moving and options.drift_groups:
+            self.progress(f"{options.drift_groups} groups without a keyframe")
+            result.drift = receiver_drift(self.tok, self.moving, options.drift_groups)
+        return result
+
+
+def _baseline(name: str, rows: list[tuple[str, float, float, float | None]]) -> Baseline:
+    shares = [row[3] for row in rows if row[3] is not None]
+    return Baseline(
+        name,
+        fmean(row[1] for row in rows),
+        fmean(row[2] for row in rows),
+        fmean(shares) if shares else None,
+        {row[0]: row[1] for row in rows},
+    )
+
+
+def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
+    if min(original.shape[-2:]) < MS_SSIM_SIDE:
+        return {}
+    return {"ms_ssim": mean_ms_ssim(original, rebuilt)}
+
+
+def _perceptual(path: Path, device: torch.device) -> Metric:
+    """The feature distance that training uses, with the same backbone file."""
+    from streamtok.training.perceptual import Features
+
+    features = Features.load(path).to(device)
+
+    @torch.inference_mode()
+    def distance(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
+        pairs = zip(original.split(4), rebuilt.split(4), strict=True)
+        parts = [(features.distance(_video(b), _video(a)).item(), len(a)) for a, b in pairs]
+        return {"lpips_style": sum(value * n for value, n in parts) / len(original)}
+
+    return distance
+
+
+def _video(frames: Tensor) -> Tensor:
+    """(T, 3, H, W) in 0..1 -> (1, 3, T, H, W) in -1..1."""
+    return (frames * 2 - 1).transpose(0, 1)[None]
+
+
+def _unit(frames: np.ndarray) -> Tensor:
+    return as_unit(torch.from_numpy(frames).permute(0, 3, 1, 2))

@@ -221,8 +221,8 @@ _PUBLISHED = [
 # Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
 # cosmos-dv4x8x8.
 _NANO = TokenizerConfig(
-    name="nano", slim=True, mid=False, mid_attention=False, stem_channels=32, encoder_channels=(32, 128),
-    decoder_channels=(64, 128), encoder_blocks=(1, 2), decoder_blocks=(2, 2),
+    name="nano", slim=True, mid=False, mid_attention=False, stem_channels=48, encoder_channels=(48, 160),
+    decoder_channels=(64, 160), encoder_blocks=(1, 2), decoder_blocks=(2, 2),
 )  # fmt: skip
 _SMALL = replace(
     _NANO, name="small", stem_channels=96, encoder_channels=(96, 320), decoder_channels=(160, 320),

@@ -13,7 +13,7 @@ def build_model(config: TrainConfig) -> nn.Module:
     """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset."""
     from streamtok import checkpoint
     from streamtok.config import PRESETS
-    from streamtok.model import Tokenizer
+    from streamtok.model import build
 
     if config.init:
         return checkpoint.load(config.init)
@@ -22,9 +22,13 @@ def build_model(config: TrainConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
     try:
-        return Tokenizer(replace(PRESETS[config.model], **overrides))
+        model = build(replace(PRESETS[config.model], **overrides))
     except TypeError as error:
         raise ValueError(f"model_overrides: {error}") from error
+    last = model.decoder.conv_out
+    for parameter in last.parameters():  # start from a grey picture, not from loud noise
+        torch.nn.init.zeros_(parameter)
+    return model
 
 
 def export(model: nn.Module, path: Path) -> None:

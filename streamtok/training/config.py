@@ -96,7 +96,7 @@ class TrainConfig:
     max_seconds: float | None = None
     device: str = "auto"
     dtype: str = "bfloat16"  # autocast; "float32" for none
-    compile: bool = False
+    compile: bool = False  # of the norms, with their activations
     cuda_graph: bool = False
     deterministic: bool = False
     reference_noise: float = 0.0  # predictive models: std in units of -1..1

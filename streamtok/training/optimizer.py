@@ -12,7 +12,7 @@ from streamtok.training.config import OptimizerConfig
 
 # Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-OUTER_LAYERS = ("conv_in", "conv_out", "quant", "to_rgb", "from_rgb", "gate")
+OUTER_LAYERS = ("conv_in", "conv_out", "quant", "prediction.mix")
 SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is a first or last layer or a depthwise filter
 
 

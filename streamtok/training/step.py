@@ -1,5 +1,6 @@
 """One training step: forward, backward and update, run eagerly or as CUDA graphs of the same functions."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streamtok.model.functional import use_kernels
 from streamtok.training.config import TrainConfig
+from streamtok.training.kernels import KeptConstants, TrainingKernels
 from streamtok.training.losses import HOST_LOSSES, Losses, total
 from streamtok.training.optimizer import Average, MuonAdamW
 
+log = logging.getLogger("streamtok.training")
 State = Any  # a tensor, None, or a dict, list or tuple of states
 
 
@@ -53,7 +57,7 @@ class Step:
         for p in self.optimizer.parameters:
             p.grad = torch.zeros_like(p)
         self.device = self.optimizer.parameters[0].device
-        self.forward = torch.compile(model, dynamic=False) if config.compile else model
+        self.kernels = TrainingKernels(compiled=config.compile)
         self.adversary: Any = None
         self.graphs: dict[Any, _Graph] = {}
         self.pool: Any = None
@@ -68,8 +72,8 @@ class Step:
     def gradients(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
         """Forward and backward of video (B, 3, T, H, W) -> losses and `grad_norm` by name, and the detached state."""
         torch._foreach_zero_([p.grad for p in self.optimizer.parameters])
-        with self.autocast():
-            output = self.forward(video, state=state)
+        with self.autocast(), use_kernels(self.kernels):
+            output = self.model(video, state=state)
         terms = self.losses.terms(output, video, weights)
         total(terms, weights).backward()
         grads = [p.grad for p in self.optimizer.parameters]
@@ -110,6 +114,7 @@ class Step:
         key = (video.shape, state is None, tuple(sorted(weights.items())))
         if key not in self.graphs:
             self.graphs[key] = _Graph(self, lambda v, s: self.gradients(v, s, weights), video, state)
+            log.info("event=captured shape=%s carried=%s", tuple(video.shape), state is not None)
         return self.graphs[key](video, state)
 
     def _update_graph(self) -> torch.cuda.CUDAGraph:
@@ -126,17 +131,18 @@ class _Graph:
     """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
 
     def __init__(self, owner: Step, function: Callable, video: Tensor, state: State):
-        self.video, self.state = video.clone(), map_state(Tensor.clone, state)
+        self.video, self.state, constants = video.clone(), map_state(Tensor.clone, state), KeptConstants()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
+        with constants, torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
             for _ in range(3):
                 function(self.video, self.state)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=owner.pool):
+        with constants, torch.cuda.graph(self.graph, pool=owner.pool):
             self.named, self.after = function(self.video, self.state)
+        self.constants = constants  # the graph reads them
         owner.pool = owner.pool or self.graph.pool()
 
     def __call__(self, video: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -1,5 +1,6 @@
 """One whole evaluation run: every metric that the given files allow, the baselines, behaviour over time, pictures."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, as_unit, mean_ms_ssim, mean_ssim, psnr
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
+from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
 
 
@@ -34,6 +36,7 @@ class Options:
     i3d: Path | None = None
     inception: Path | None = None
     sheet_clips: int = 6
+    side_by_side: Path | None = None  # where to write the video of original and reconstruction
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,16 @@ def run_suite(
 
     Raises ValueError when no clip can be read, or a weight file does not fit.
     """
-    suite = _Suite(tok, options, progress or (lambda name: None))
-    evaluation = evaluate_clips(tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see)
+    with contextlib.ExitStack() as stack:
+        suite = _Suite(tok, options, progress or (lambda name: None), stack)
+        evaluation = evaluate_clips(tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see)
     return suite.finish(evaluation)
 
 
 class _Suite:
     """Gathers what each clip adds while the clip is in memory."""
 
-    def __init__(self, tok: Tokenizer, options: Options, progress: Callable[[str], None]):
+    def __init__(self, tok: Tokenizer, options: Options, progress: Callable[[str], None], stack: contextlib.ExitStack):
         self.tok, self.options, self.progress = tok, options, progress
         self.config = tok.config
         self.device = tok.device
@@ -111,6 +115,10 @@ class _Suite:
         self.samples: list[Sample] = []
         self.video_pairs = self._pairs(options.i3d, video=True)
         self.image_pairs = self._pairs(options.inception, video=False)
+        self.video = None
+        if options.side_by_side is not None:
+            options.side_by_side.parent.mkdir(parents=True, exist_ok=True)
+            self.video = stack.enter_context(SideBySide(options.side_by_side))
         self.exact = unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
 
     def _pairs(self, path: Path | None, video: bool) -> FeaturePairs | None:
@@ -135,17 +143,22 @@ class _Suite:
                 pairs.add(original, rebuilt)
         if self.options.baselines:
             self._baselines(clip, original)
-        video = self.config.video and len(clip.frames) > 1
-        if self.options.seams and video and len(clip.frames) > SEAM_FRAME + 8:
-            self.seams.append(seam(self.tok, clip))
-        if video and len(self.pictures) < self.options.still_pictures:
-            self.pictures.append(clip.frames[0])
-        if video and self.moving is None:
-            self.moving = clip
+        if self.config.video and len(clip.frames) > 1:
+            self._over_time(clip)
+        pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < self.options.sheet_clips:
-            last = (rebuilt[-1] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], last))
+            self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
+        if self.video is not None:
+            self.video.add(clip.frames, pictures)
         self.progress(clip.name)
+
+    def _over_time(self, clip: Clip) -> None:
+        if self.options.seams and len(clip.frames) > SEAM_FRAME + 8:
+            self.seams.append(seam(self.tok, clip))
+        if len(self.pictures) < self.options.still_pictures:
+            self.pictures.append(clip.frames[0])
+        if self.moving is None:
+            self.moving = clip
 
     def _baselines(self, clip: Clip, original: Tensor) -> None:
         group, step = self.config.temporal_compression, self.config.spatial_compression

@@ -1,0 +1,207 @@
+"""An evaluation as files: report.md, report.json and contact_sheet.png in one folder."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from streamtok.evaluation.drift import Drift, Seam, StillCurve
+from streamtok.evaluation.evaluate import Evaluation
+from streamtok.evaluation.pictures import contact_sheet, write_png
+from streamtok.evaluation.published import CAUTION, SOURCE, TOKENBENCH
+from streamtok.evaluation.suite import Baseline, SuiteResult
+
+DEFINITIONS = (
+    "PSNR of a clip: -10 log10 of the mean squared error over all its frames, channels and pixels, values 0..1; the "
+    "figure is the mean over clips. SSIM: Gaussian window 11, sigma 1.5, valid places only, mean over RGB and frames. "
+    "Pooled entropy: of one histogram over all tokens of all clips, in bits per token."
+)
+_FURTHER = {  # name in the JSON: heading, format
+    "ms_ssim": ("MS-SSIM", "{:.4f}"),
+    "lpips_style": ("feature distance (LPIPS-style, this backbone only)", "{:.4f}"),
+    "warping_error": ("warping error, grey levels", "{:.2f}"),
+    "warping_error_source": ("the same of the original", "{:.2f}"),
+    "flicker": ("change of the coding error along motion, grey levels", "{:.2f}"),
+    "group_edge_pulse": ("that change at group edges over elsewhere (1 = none)", "{:.2f}"),
+    "grid": ("token-grid visibility (1 = none)", "{:.3f}"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for, so that a report can be repeated."""
+
+    command: str
+    fingerprint: str
+    device: str
+    lines: int | None
+    frames: int
+
+    def to_dict(self) -> dict:
+        """Plain values, with the versions of this machine."""
+        return {
+            "command": self.command,
+            "fingerprint": self.fingerprint,
+            "device": self.device,
+            "lines": self.lines or "native",
+            "frames": self.frames,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "definitions": DEFINITIONS,
+        }
+
+
+def write_report(folder: Path, result: SuiteResult, run: Run) -> list[Path]:
+    """Write the report's three files into `folder` (made if missing) and give their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report, values, sheet = folder / "report.md", folder / "report.json", folder / "contact_sheet.png"
+    values.write_text(json.dumps({"run": run.to_dict(), **result.to_dict()}, indent=1) + "\n")
+    rows = [(f"{s.name}, frame {s.frame}: original, reconstruction, worst patch of both", s.original, s.rebuilt)
+            for s in result.samples]  # fmt: skip
+    write_png(sheet, contact_sheet(rows))
+    report.write_text(markdown(result, run, sheet.name))
+    return [report, values, sheet]
+
+
+def markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> str:
+    """The report as text; `sheet` is the contact sheet's file name beside it."""
+    found = result.evaluation
+    size = "native size" if run.lines is None else f"{run.lines} lines"
+    parts = [
+        f"# {found.model} on {len(found.clips)} clips, {size}, first {run.frames} frames at most",
+        f"`{run.command}`\n\nWeights `{run.fingerprint}`, {run.device}, torch {torch.__version__}. {DEFINITIONS}",
+        _summary(result),
+        _over_time(found),
+    ]
+    parts += [_baselines(found, result.baselines)] if result.baselines else []
+    parts += (
+        [_stability(result.seam, result.still, result.drift)] if result.seam or result.still or result.drift else []
+    )
+    parts += [_codes(found.codes)] if found.codes else []
+    parts += [_clips(found)]
+    parts += [f"## Contact sheet\n\n![original, reconstruction, worst patch of both]({sheet})"] if sheet else []
+    parts += [_published()]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary_lines(result: SuiteResult) -> list[str]:
+    """The main figures, one per line, for a terminal."""
+    return [f"{name:<52} {value}" for name, value in _figures(result)]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; cells are turned into text, bars in them escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _figures(result: SuiteResult) -> list[tuple[str, str]]:
+    found = result.evaluation
+    figures = [("PSNR, dB", f"{found.psnr:.2f}"), ("SSIM", f"{found.ssim:.4f}")]
+    if found.codes:
+        figures.append(("pooled token entropy, bits", f"{found.codes['entropy_bits']:.2f}"))
+    rates = [clip.bits_per_second for clip in found.clips if clip.bits_per_second is not None]
+    if rates:
+        figures.append(("token stream, kbit/s (mean over clips)", f"{sum(rates) / len(rates) / 1000:.0f}"))
+    figures += [(_FURTHER[name][0], _FURTHER[name][1].format(value)) for name, value in found.extra_means().items()]
+    figures += [("rFVD", f"{result.rfvd:.2f}")] if result.rfvd is not None else []
+    figures += [("rFID", f"{result.rfid:.2f}")] if result.rfid is not None else []
+    return figures
+
+
+def _summary(result: SuiteResult) -> str:
+    text = "## Summary\n\n" + table(("figure", "value"), _figures(result))
+    skipped = result.evaluation.skipped
+    if skipped:
+        text += "\n\nSkipped: " + "; ".join(f"`{name}` ({reason})" for name, reason in skipped.items()) + "."
+    return text
+
+
+def _over_time(found: Evaluation) -> str:
+    places = ["keyframe", *(f"place {i}" for i in range(1, len(found.psnr_by_place)))]
+    text = "## PSNR by place in the group and by frame\n\n" + table(places, [[f"{x:.2f}" for x in found.psnr_by_place]])
+    by_frame = found.psnr_by_frame
+    if len(by_frame) == 1:
+        return text
+    rows = [[f"{i}-{i + len(part) - 1}", *(f"{x:.2f}" for x in part)] for i, part in _pieces(by_frame, 8)]
+    width = 1 + min(8, len(by_frame))
+    return text + "\n\n" + table(["frames", *[""] * (width - 1)], [row + [""] * (width - len(row)) for row in rows])
+
+
+def _pieces(values: Sequence[float], size: int) -> list[tuple[int, Sequence[float]]]:
+    return [(i, values[i : i + size]) for i in range(0, len(values), size)]
+
+
+def _baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
+    own = {clip.name: clip.psnr for clip in found.clips}
+    rows = [[f"**{found.model}**", f"{found.psnr:.2f}", f"{found.ssim:.4f}", "100 %" if found.codes else "", ""]]
+    for line in baselines:
+        ahead = sum(own[name] > value for name, value in line.psnr_by_clip.items())
+        share = "" if line.bits_share is None else f"{line.bits_share:.0%}".replace("%", " %")
+        rows.append([line.name, f"{line.psnr:.2f}", f"{line.ssim:.4f}", share, f"{ahead} of {len(own)}"])
+    head = ("", "PSNR, dB", "SSIM", "bits", f"clips on which {found.model} is ahead")
+    return (
+        "## Baselines, same clips and frames\n\n" + table(head, rows) + "\n\n"
+        "Bits: share of the token stream's, which counts log2 of the codebook per token and no entropy coding. The codecs "
+        "search the quality that just fits."
+    )
+
+
+def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None) -> str:
+    lines = ["## Over a longer time"]
+    if seam:
+        lines.append(
+            f"Frames {seam.frame + 1}-{seam.frame + 8} in the running stream: {seam.in_stream:.2f} dB; after a reset at "
+            f"frame {seam.frame}: {seam.after_reset:.2f} dB; difference {seam.gain:+.2f} dB."
+        )
+    if still:
+        lines.append(
+            "A held still by group, the keyframe first, dB: "
+            + ", ".join(f"{x:.2f}" for x in still.psnr)
+            + ". From the "
+            f"first to the fourth {still.rise_to_fourth:+.2f} dB; deepest fall below the best after that "
+            f"{still.worst_fall_after:.2f} dB."
+        )
+    if drift:
+        lines.append(
+            f"{drift.groups[-1]} groups without a keyframe, decoded in {drift.receiver} by a receiver: {drift.loss:+.2f} dB "
+            f"lost at the end ({drift.encoder_psnr[-1]:.2f} dB by the encoder's arithmetic)."
+        )
+    return "\n\n".join(lines)
+
+
+def _codes(codes: dict) -> str:
+    rows = [
+        ("tokens", f"{codes['tokens']:,}"),
+        ("codes used", f"{codes['codes_used']:,} of {codes['codebook_size']:,}"),
+        ("pooled entropy, bits", f"{codes['entropy_bits']:.2f} of {codes['bits_per_token']:.2f}"),
+    ]
+    levels = codes.get("levels_used", [])
+    rows += [(f"level {i} shares", ", ".join(f"{x:.3f}" for x in shares)) for i, shares in enumerate(levels)]
+    return "## Codebook\n\n" + table(("", ""), rows)
+
+
+def _clips(found: Evaluation) -> str:
+    names = list(found.extra_means())
+    head = ["clip", "size", "frames", "PSNR, dB", "SSIM", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [clip.name, f"{clip.size[0]}x{clip.size[1]}", clip.frames, f"{clip.psnr:.2f}", f"{clip.ssim:.4f}"]
+        + [_FURTHER[name][1].format(clip.extra[name]) for name in names]
+        for clip in sorted(found.clips, key=lambda clip: clip.psnr)
+    ]
+    return "## Clips, worst first\n\n" + table(head, rows)
+
+
+def _published() -> str:
+    rows = [
+        (p.name, p.compression, p.bottleneck, f"{p.psnr:.2f}", f"{p.ssim:.3f}", f"{p.rfvd:.1f}") for p in TOKENBENCH
+    ]
+    head = ("tokenizer", "compression", "bottleneck", "PSNR, dB", "SSIM", "rFVD")
+    return (
+        "## Published figures: measured elsewhere, on other data\n\n"
+        + f"From {SOURCE}. {CAUTION}\n\n"
+        + table(head, rows)
+    )

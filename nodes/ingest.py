@@ -15,7 +15,7 @@ from typing import Any
 STREAM_FLAGS = ("size", "fit", "realtime", "policy", "on_gap", "keyframe_interval", "max_frames", "tail")
 NODE_FLAGS = (
     "model", "bind", "control", "wait_subscribers", "device", "deterministic", "publish_frames", "record", "metrics",
-    "insecure", "curve", "context", "node",
+    "insecure", "curve", "context", "node", "record_frames",
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
     add("--record", metavar="FILE", help="also write the token stream to an MCAP file")
+    add("--record-frames", choices=["none", "lossless", "lossy"], help="camera images in --record (default none)")
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")

@@ -8,8 +8,6 @@ The loop is thin: capture threads resize and queue, `IngestCore` decides and enc
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from streamtok.engine.ingest import IngestCore, TokenGroup, dtype_of, grid_shape
 from streamtok.io.source import Source, open_source
 from streamtok.metrics import Metrics, serve_prometheus
 from streamtok.settings import RigSettings, StreamSettings
+from streamtok.signals import notify_systemd
 from streamtok.wire.message import Info
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.security import CurveServer
@@ -29,6 +28,7 @@ log = logging.getLogger("streamtok.ingest")
 
 IDLE_S = 0.02  # how long the loop waits for a frame before it looks at the control socket again
 STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial groups; the sockets linger for 1 s
+RECORDER_S = 0.5  # likewise, for what the recorder has not written yet
 STATUS_S = 1.0
 
 
@@ -93,9 +93,11 @@ class IngestNode:
         for source in self.sources.values():
             stack.enter_context(source)
         self.publisher = stack.enter_context(self._make_publisher())
+        self.recorder = self._make_recorder(stack)
         for name, source in self.sources.items():
             if source.size is not None:
                 self.core.open(name, source.size)
+                self.core.warm_up(name)
                 self._announce(name)
         log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
         notify_systemd("READY=1")
@@ -121,6 +123,17 @@ class IngestNode:
             stats=self.summary,
             stop=self._stopping.is_set,
         )
+
+    def _make_recorder(self, stack: ExitStack) -> Any:
+        """The recorder of --record, or None."""
+        if self.settings.record is None:
+            return None
+        from streamtok.io.recorder import Recorder, RecorderOptions
+
+        waits = all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
+        recorder = Recorder(self.settings.record, RecorderOptions(self.settings.record_frames, wait=waits))
+        stack.callback(recorder.close, RECORDER_S)
+        return recorder
 
     def _wait_for_subscribers(self) -> None:
         """Hold the first frame; recordings start anew afterwards, so that their times start when the frames do."""
@@ -154,6 +167,8 @@ class IngestNode:
         for item in waiting:
             if self.settings.publish_frames:
                 self.publisher.publish_frame(item.frame)
+            if self.recorder is not None:
+                self.recorder.write_frame(item.frame)
         for item in chosen:
             groups = self.core.gap(name) if item.after_gap else []
             for group in groups + self.core.feed(item.prepared):
@@ -180,6 +195,8 @@ class IngestNode:
                 raise
             log.warning("stream=%s event=unsent reason=%r", group.stream, error)
             return
+        if self.recorder is not None:
+            self.recorder.write_group(header, group.tokens)
         self.metrics.observe("encode", group.encode_ns / 1e9)
         self.metrics.observe("publish", (time.monotonic_ns() - encoded_ns) / 1e9)
         self.metrics.count("published", group.stream)
@@ -188,14 +205,12 @@ class IngestNode:
             self._observe_latency(group, item, encoded_ns, header.publish_ns)
 
     def _observe_latency(self, group: TokenGroup, item: Captured, encoded_ns: int, published_ns: int) -> None:
-        """From the capture of the group's last frame; from its arrival where a recording runs ahead of its times."""
+        """From the capture of the group's last frame to its message; a recording's frames count from their arrival."""
+        source = self.sources[group.stream]
         self.metrics.observe("queue", max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
-        total = (published_ns - min(item.frame.capture_ns, item.arrived_ns)) / 1e9
-        if not is_paced(self.sources[group.stream]):
-            total = (published_ns - item.arrived_ns) / 1e9
+        total = (published_ns - (item.frame.capture_ns if source.live else item.arrived_ns)) / 1e9
         self.metrics.observe("total", total)
-        fps = self.sources[group.stream].fps
-        if fps and is_paced(self.sources[group.stream]) and total > self.core.group_frames / fps:
+        if source.fps and is_paced(source) and total > self.core.group_frames / source.fps:
             self.metrics.count("deadline_misses", group.stream)
 
     def _announce(self, name: str) -> None:
@@ -203,7 +218,9 @@ class IngestNode:
         lane = self.core.lane(name)
         if self._announced[name] != lane.image_size:
             self._announced[name] = lane.image_size
-            self.publisher.add_stream(self._info(name))
+            info = self.publisher.add_stream(self._info(name))
+            if self.recorder is not None:
+                self.recorder.add_stream(info)
 
     def _info(self, name: str) -> Info:
         config, lane = self.core.config, self.core.lane(name)
@@ -259,6 +276,8 @@ class IngestNode:
             capture.stop()
             if capture.error is not None:
                 self.failures.append(f"{capture.stream}: {capture.error}")
+        if self.recorder is not None and self.recorder.error:
+            self.failures.append(f"recording stopped: {self.recorder.error}")
         deadline = time.monotonic() + STOP_BUDGET_S
         step_s = self.metrics.latency_ms().get("encode", {}).get("p99", 0.0) / 1e3
         for name in self.captures:
@@ -321,17 +340,8 @@ def engine_configuration(tokenizer: Any) -> dict:
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "deterministic": bool(getattr(tokenizer, "deterministic", False)),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
-
-
-def notify_systemd(message: str) -> None:
-    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(message.encode())
 
 
 def describe_summary(summary: dict) -> str:

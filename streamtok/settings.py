@@ -94,6 +94,7 @@ class RigSettings(Strict):
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False
     record: Path | None = None
+    record_frames: Literal["none", "lossless", "lossy"] = "none"
     metrics: Port | None = None
     metrics_address: str = "127.0.0.1"
     defaults: StreamDefaults = StreamDefaults()

@@ -1,8 +1,9 @@
-"""How a node ends on SIGINT and SIGTERM: cleanly, and within two seconds whatever it is doing."""
+"""How a node lives with its operating system: it ends within two seconds of a signal, and tells systemd how it is."""
 
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,3 +47,12 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def notify_systemd(message: str) -> None:
+    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(message.encode())

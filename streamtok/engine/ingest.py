@@ -177,6 +177,13 @@ class IngestCore:
             log.info("stream=%s size=%dx%d state_bytes=%d", stream, height, width, lane.encoder.nbytes)
         return size
 
+    def warm_up(self, stream: str) -> None:
+        """Run an opened stream's network once and forget it, so that the first frame does not pay for what is set
+        up."""
+        lane = self.lane(stream)
+        lane.encoder.step(lane.buffer[:, :, :1])
+        lane.encoder.reset()
+
     def feed(self, frame: Any) -> list[TokenGroup]:
         """Take one `Frame` or `Prepared`; returns the groups that this completed, oldest first (at a gap even two)."""
         item = frame if isinstance(frame, Prepared) else self.prepare(frame)

@@ -1,0 +1,216 @@
+"""Image messages of ROS 1, ROS 2 and Foxglove: what they say about one camera image, and the image itself.
+
+`parse_image` reads the message, `ImageMessage.image` gives the picture of raw and still-image messages; packets of
+video messages go through a `VideoDecoder`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ROS_RAW = ("sensor_msgs/msg/Image", "sensor_msgs/Image")
+ROS_COMPRESSED = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/CompressedImage")
+FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
+ROS_FOXGLOVE = {
+    "CompressedImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+    "CompressedVideo": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+    "RawImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint32 width\nuint32 height\nstring encoding\n"
+    "uint32 step\nuint8[] data\n",
+}
+ALIASES = {
+    "8UC1": "mono8",
+    "8UC3": "bgr8",
+    "8UC4": "bgra8",
+    "yuv422": "uyvy",
+    "uyvy422": "uyvy",
+    "yuv422_yuy2": "yuyv",
+    "yuyv422": "yuyv",
+    "yuy2": "yuyv",
+    "yuv420": "i420",
+}
+VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1", "vp9": "vp9"}
+
+
+class DamagedFrame(ValueError):
+    """One image that cannot be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class ImageMessage:
+    """One image as a message carries it.
+
+    `kind` is "raw" (rows of `step` bytes in `encoding`), "image" (a JPEG, PNG or WebP file) or "video" (one access
+    unit of the codec `encoding`). `stamp_ns` is the message's own time (0 if it has none), `seq` ROS 1's counter.
+    """
+
+    kind: str
+    encoding: str
+    data: Any
+    stamp_ns: int
+    height: int = 0
+    width: int = 0
+    step: int = 0
+    seq: int | None = None
+
+    def image(self) -> np.ndarray:
+        """The picture, uint8 RGB (H, W, 3); raises DamagedFrame. Not for kind "video"."""
+        return decode_raw(self) if self.kind == "raw" else decode_still(self.data, self.encoding)
+
+
+def image_kind(schema: str) -> str | None:
+    """ "raw", "image" or "video" for the schema name of an image message, None for any other message."""
+    package, _, name = schema.replace("/msg/", "/").replace(".", "/").rpartition("/")
+    if package == "sensor_msgs":
+        return {"Image": "raw", "CompressedImage": "image"}.get(name)
+    if package in ("foxglove", "foxglove_msgs"):
+        return {"RawImage": "raw", "CompressedImage": "image", "CompressedVideo": "video"}.get(name)
+    return None
+
+
+def parser_of(schema: str, encoding: str) -> Callable[[Any], ImageMessage]:
+    """What turns the bytes of a message into an ImageMessage, by its schema name and encoding (MCAP's words).
+
+    Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
+    """
+    name = schema.replace("/msg/", "/").replace(".", "/").rpartition("/")[2]
+    if encoding in ("cdr", "ros1"):
+        return functools.partial(_parse_ros, ros_typestore(encoding), ros_name(schema), encoding)
+    if encoding == "protobuf" and name in FOXGLOVE:
+        return functools.partial(_parse_protobuf, protobuf_class(name))
+    if encoding == "json" and name in FOXGLOVE:
+        return _parse_json
+    raise ValueError(
+        f"{schema} encoded as {encoding!r} cannot be read; known are cdr and ros1 (sensor_msgs, foxglove_msgs), "
+        f"protobuf and json (foxglove)"
+    )
+
+
+def ros_name(schema: str) -> str:
+    """A ROS type name with its /msg/ part."""
+    package, _, name = schema.replace("/msg/", "/").partition("/")
+    return f"{package}/msg/{name}"
+
+
+@functools.cache
+def ros_typestore(encoding: str) -> Any:
+    """The rosbags typestore with the image messages of ROS 1 ("ros1") or ROS 2 ("cdr")."""
+    try:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    except ImportError as error:
+        raise ImportError("ROS messages need the rosbags package: pip install 'streamtok[ros]'") from error
+    if encoding == "ros1":
+        return get_typestore(Stores.ROS1_NOETIC)
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name, text in ROS_FOXGLOVE.items():
+        store.register(get_types_from_msg(text, f"foxglove_msgs/msg/{name}"))
+    return store
+
+
+def protobuf_class(name: str) -> Any:
+    """Foxglove's generated protobuf class of that name."""
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
+    except ImportError as error:
+        raise ImportError("Foxglove messages need an extra: pip install 'streamtok[record]'") from error
+
+
+def from_ros(message: Any) -> ImageMessage:
+    """An ImageMessage from a message object that rosbags made."""
+    header = getattr(message, "header", None)
+    stamp = header.stamp if header is not None else message.timestamp
+    stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+    if hasattr(message, "step"):
+        size = message.height, message.width, message.step
+        return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq=getattr(header, "seq", None))
+    kind = "video" if type(message).__name__.endswith("CompressedVideo") else "image"
+    return ImageMessage(kind, message.format, message.data, stamp_ns, seq=getattr(header, "seq", None))
+
+
+def _parse_ros(store: Any, name: str, encoding: str, data: Any) -> ImageMessage:
+    deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
+    try:
+        return from_ros(deserialize(data, name))
+    except Exception as error:  # rosbags lets numpy, struct, unicode and its own errors through
+        raise DamagedFrame(f"not a {name} message: {error}") from error
+
+
+def _parse_protobuf(kind: Any, data: Any) -> ImageMessage:
+    from google.protobuf.message import DecodeError
+
+    message = kind()
+    try:
+        message.ParseFromString(bytes(data))
+    except DecodeError as error:
+        raise DamagedFrame(f"not a {kind.DESCRIPTOR.full_name} message: {error}") from error
+    stamp = message.timestamp.seconds * 10**9 + message.timestamp.nanos
+    if kind.DESCRIPTOR.name == "RawImage":
+        return ImageMessage(
+            "raw", message.encoding, message.data, stamp, message.height, message.width, message.step
+        )  # fmt: skip
+    kind_name = "video" if kind.DESCRIPTOR.name == "CompressedVideo" else "image"
+    return ImageMessage(kind_name, message.format, message.data, stamp)
+
+
+def _parse_json(data: Any) -> ImageMessage:
+    import base64
+    import json
+
+    try:
+        message = json.loads(bytes(data))
+        payload = base64.b64decode(message["data"], validate=True)
+        stamp = message.get("timestamp") or {"sec": 0, "nsec": 0}
+        stamp_ns = stamp["sec"] * 10**9 + stamp["nsec"]
+        if "step" in message:
+            size = message["height"], message["width"], message["step"]
+            return ImageMessage("raw", message["encoding"], payload, stamp_ns, *size)
+        kind = "video" if message["format"] in VIDEO_CODECS else "image"
+        return ImageMessage(kind, message["format"], payload, stamp_ns)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
+
+
+def decode_raw(message: ImageMessage) -> np.ndarray:
+    """Rows of pixels as uint8 RGB (H, W, 3); raises DamagedFrame when they do not fill the picture they declare."""
+    from streamtok.engine.preprocess import to_rgb
+
+    data = np.frombuffer(message.data, np.uint8)
+    encoding = ALIASES.get(message.encoding, message.encoding)
+    try:
+        return to_rgb(data, encoding, message.height, message.width, message.step or None)
+    except (ValueError, TypeError) as error:
+        raise DamagedFrame(str(error)) from error
+
+
+def decode_still(data: Any, encoding: str = "") -> np.ndarray:
+    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3); Bayer patterns stored as one channel are resolved."""
+    import cv2
+
+    buffer = np.frombuffer(data, np.uint8)
+    if not buffer.size:
+        raise DamagedFrame("an empty image")
+    source = encoding.split(";")[0].strip()
+    bayer = source.startswith("bayer_")
+    mode = cv2.IMREAD_GRAYSCALE if bayer else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(buffer, mode)
+    except cv2.error as error:
+        raise DamagedFrame(f"the decoder refuses it: {error}") from error
+    if image is None:
+        raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
+    if bayer:
+        raw = ImageMessage("raw", source, np.ascontiguousarray(image).tobytes(), 0, *image.shape, image.shape[1])
+        return decode_raw(raw)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def is_whole_jpeg(data: Any) -> bool:
+    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey."""
+    view = memoryview(data)
+    return bytes(view[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(view[-64:])

@@ -81,6 +81,7 @@ def evaluate(arguments: argparse.Namespace, command: list[str]) -> tuple[dict, l
     result = run_suite(tok, clips, options, _progress(len(files)))
     run = Run(shlex.join(command), tok.fingerprint, device, arguments.lines, arguments.frames)
     paths = write_report(arguments.out, result, run)
+    paths += [options.side_by_side] if options.side_by_side else []
     lines = [*summary_lines(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
     return {"run": run.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 

@@ -8,8 +8,9 @@ each picture its own clip of one frame.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,18 @@ def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps:
         found += _find_in_folder(place, images, fps) if place.is_dir() else _find_file(place)
     if not found:
         raise ValueError(f"no videos or pictures in {', '.join(map(str, places))}")
-    return found
+    return _with_distinct_names(found)
+
+
+def _with_distinct_names(files: list[ClipFile]) -> list[ClipFile]:
+    """Two places may hold files of one name: the later ones are numbered."""
+    seen: Counter[str] = Counter()
+    out = []
+    for file in files:
+        seen[file.name] += 1
+        number = seen[file.name]
+        out.append(file if number == 1 else replace(file, name=f"{file.name} ({number})"))
+    return out
 
 
 def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:

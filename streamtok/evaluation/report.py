@@ -77,9 +77,7 @@ def markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> str:
         _over_time(found),
     ]
     parts += [_baselines(found, result.baselines)] if result.baselines else []
-    parts += (
-        [_stability(result.seam, result.still, result.drift)] if result.seam or result.still or result.drift else []
-    )
+    parts += _stability(result.seam, result.still, result.drift)
     parts += [_codes(found.codes)] if found.codes else []
     parts += [_clips(found)]
     parts += [f"## Contact sheet\n\n![original, reconstruction, worst patch of both]({sheet})"] if sheet else []
@@ -126,13 +124,11 @@ def _over_time(found: Evaluation) -> str:
     by_frame = found.psnr_by_frame
     if len(by_frame) == 1:
         return text
-    rows = [[f"{i}-{i + len(part) - 1}", *(f"{x:.2f}" for x in part)] for i, part in _pieces(by_frame, 8)]
-    width = 1 + min(8, len(by_frame))
-    return text + "\n\n" + table(["frames", *[""] * (width - 1)], [row + [""] * (width - len(row)) for row in rows])
-
-
-def _pieces(values: Sequence[float], size: int) -> list[tuple[int, Sequence[float]]]:
-    return [(i, values[i : i + size]) for i in range(0, len(values), size)]
+    rows = []
+    for start in range(0, len(by_frame), 8):
+        values = [f"{x:.2f}" for x in by_frame[start : start + 8]]
+        rows.append([f"from {start}", *values, *[""] * (8 - len(values))])
+    return text + "\n\n" + table(["frame", *(f"+{i}" for i in range(8))], rows)
 
 
 def _baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
@@ -145,17 +141,17 @@ def _baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
     head = ("", "PSNR, dB", "SSIM", "bits", f"clips on which {found.model} is ahead")
     return (
         "## Baselines, same clips and frames\n\n" + table(head, rows) + "\n\n"
-        "Bits: share of the token stream's, which counts log2 of the codebook per token and no entropy coding. The codecs "
-        "search the quality that just fits."
+        "Bits: share of the token stream's, which counts log2 of the codebook per token and no entropy coding. The "
+        "codecs search the quality that just fits."
     )
 
 
-def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None) -> str:
-    lines = ["## Over a longer time"]
+def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None) -> list[str]:
+    lines = []
     if seam:
         lines.append(
-            f"Frames {seam.frame + 1}-{seam.frame + 8} in the running stream: {seam.in_stream:.2f} dB; after a reset at "
-            f"frame {seam.frame}: {seam.after_reset:.2f} dB; difference {seam.gain:+.2f} dB."
+            f"Frames {seam.frame + 1}-{seam.frame + 8} in the running stream: {seam.in_stream:.2f} dB; after a reset "
+            f"at frame {seam.frame}: {seam.after_reset:.2f} dB; difference {seam.gain:+.2f} dB."
         )
     if still:
         lines.append(
@@ -167,10 +163,10 @@ def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None)
         )
     if drift:
         lines.append(
-            f"{drift.groups[-1]} groups without a keyframe, decoded in {drift.receiver} by a receiver: {drift.loss:+.2f} dB "
-            f"lost at the end ({drift.encoder_psnr[-1]:.2f} dB by the encoder's arithmetic)."
+            f"{drift.groups[-1]} groups without a keyframe, decoded in {drift.receiver} by a receiver: "
+            f"{drift.loss:+.2f} dB lost at the end ({drift.encoder_psnr[-1]:.2f} dB by the encoder's arithmetic)."
         )
-    return "\n\n".join(lines)
+    return ["## Over a longer time", *lines] if lines else []
 
 
 def _codes(codes: dict) -> str:
@@ -200,8 +196,5 @@ def _published() -> str:
         (p.name, p.compression, p.bottleneck, f"{p.psnr:.2f}", f"{p.ssim:.3f}", f"{p.rfvd:.1f}") for p in TOKENBENCH
     ]
     head = ("tokenizer", "compression", "bottleneck", "PSNR, dB", "SSIM", "rFVD")
-    return (
-        "## Published figures: measured elsewhere, on other data\n\n"
-        + f"From {SOURCE}. {CAUTION}\n\n"
-        + table(head, rows)
-    )
+    heading = "## Published figures: measured elsewhere, on other data"
+    return f"{heading}\n\nFrom {SOURCE}. {CAUTION}\n\n{table(head, rows)}"

@@ -6,21 +6,23 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import zmq
 from msgspec import Meta, Struct
 
-from streamtok.wire.endpoint import socket_of
+from streamtok.wire.endpoint import receive, socket_of
 from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, decode_map
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 MAX_REQUEST = 4096
-MAX_REPLY = 1 << 27
-MAX_EPOCH = 1 << 26
+MAX_EPOCH = 1 << 25
+MAX_EPOCH_MESSAGES = 1 << 14
+MAX_REPLY = MAX_EPOCH + (1 << 20)
+MAX_RESULT = 1 << 20
 REQUESTS_PER_POLL = 64
 KEYFRAME_SPACING_NS = 1_000_000_000
 OPS = ("info", "stats", "keyframe", "epoch")
@@ -38,11 +40,25 @@ class Request(Struct, kw_only=True, frozen=True):
 class Reply(Struct, kw_only=True, frozen=True):
     """The answer to the request of the same `id`; `error` says what was wrong when `ok` is False."""
 
-    version: Annotated[int, Meta(ge=1, le=VERSION)] = VERSION
+    version: Literal[1] = VERSION
     id: Count | Text
     ok: bool
     error: str | None = None
     result: Any = None
+
+
+class ReceivedReply(Reply, kw_only=True, frozen=True):
+    """A reply whose result is still encoded, for what it may hold depends on the op."""
+
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+class EpochResult(Struct, frozen=True):
+    """The result of op `epoch`: topic, header and payload of each message since the keyframe, oldest first."""
+
+    messages: Annotated[
+        list[Annotated[list[bytes], Meta(min_length=3, max_length=3)]], Meta(max_length=MAX_EPOCH_MESSAGES)
+    ]
 
 
 class ControlError(RuntimeError):
@@ -66,7 +82,7 @@ class ControlServer:
         """Answer up to REQUESTS_PER_POLL waiting requests; the rest wait for the next call."""
         for _ in range(REQUESTS_PER_POLL):
             try:
-                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+                parts = receive(self.socket)
             except zmq.Again:
                 return
             try:
@@ -136,7 +152,7 @@ class EpochCache:
         if keyframe:
             self.messages, self.nbytes, self.whole = [], 0, True
         self.nbytes += sum(len(part) for part in parts)
-        if self.nbytes > self.max_bytes:
+        if self.nbytes > self.max_bytes or len(self.messages) >= MAX_EPOCH_MESSAGES:
             self.messages, self.whole = [], False
         if self.whole:
             self.messages.append(parts)
@@ -145,7 +161,7 @@ class EpochCache:
         """The result of op `epoch`; raises ValueError if there is nothing to start from."""
         if not self.messages:
             raise ValueError(
-                f"the current epoch is not kept ({self.nbytes} bytes since its keyframe, at most {self.max_bytes}): "
+                f"the current epoch is not kept: {self.nbytes} bytes since its keyframe, at most {self.max_bytes} are; "
                 "ask for a keyframe instead, or set a shorter keyframe interval on the node"
             )
         return {"messages": self.messages}
@@ -159,24 +175,31 @@ class ControlClient:
 
     def __init__(self, endpoint: str, curve: CurveClient | None = None) -> None:
         self._context = zmq.Context()
-        self._socket = control_socket(self._context, endpoint, curve)
+        try:
+            self._socket = control_socket(self._context, endpoint, curve)
+        except zmq.ZMQError as error:
+            self._context.term()
+            raise ValueError(f"cannot connect to control endpoint {endpoint!r}: {error}") from error
         self._ids = itertools.count(1)
         self.rejects = Rejects()
         self.endpoint = endpoint
 
     def request(self, op: str, stream: str | None = None, timeout: float = 2.0) -> Any:
-        """The node's result; raises ControlError if it refuses, TimeoutError after `timeout` seconds of silence."""
+        """The node's result; ControlError if it refuses, WireError if it is nonsense, TimeoutError if it is late.
+
+        The result of op `epoch` is an `EpochResult`, of the others a map.
+        """
         asked = next(self._ids)
         self._socket.send(msgspec.msgpack.encode(Request(id=asked, op=op, stream=stream)))
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if not self._socket.poll(max(1, int(left * 1000))):
                 continue
-            reply = read_reply(self._socket.recv_multipart(), self.rejects)
+            reply = read_reply(receive(self._socket, most=1), self.rejects)
             if reply is not None and reply.id == asked:
                 if not reply.ok:
                     raise ControlError(f"{op} refused by {self.endpoint}: {reply.error}")
-                return reply.result
+                return decode_result(op, reply.result)
         raise TimeoutError(f"no reply to {op} from {self.endpoint} within {timeout} s; is the node running?")
 
     def close(self) -> None:
@@ -194,18 +217,30 @@ class ControlClient:
 def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> Any:
     """A DEALER socket connected to a node's control endpoint."""
     socket = socket_of(context, zmq.DEALER, 16, MAX_REPLY)
-    if curve is not None:
-        curve.apply(socket)
-    socket.connect(endpoint)
+    try:
+        if curve is not None:
+            curve.apply(socket)
+        socket.set(zmq.IPV6, int("[" in endpoint))
+        socket.connect(endpoint)
+    except zmq.ZMQError:
+        socket.close(0)
+        raise
     return socket
 
 
-def read_reply(parts: list[bytes], rejects: Rejects) -> Reply | None:
+def read_reply(parts: list[bytes], rejects: Rejects) -> ReceivedReply | None:
     """The reply in what a DEALER received, or None (counted) if it is not one."""
     try:
         if len(parts) != 1:
             raise WireError("parts", f"control reply of {len(parts)} parts, expected 1")
-        return decode_map(parts[0], Reply, Limits(max_header=MAX_REPLY))
+        return decode_map(parts[0], ReceivedReply, Limits(max_header=MAX_REPLY))
     except WireError as error:
         rejects.add("reply", error)
         return None
+
+
+def decode_result(op: str, result: msgspec.Raw) -> Any:
+    """A reply's result, checked before it is built; raises WireError."""
+    if op == "epoch":
+        return decode_map(result, EpochResult, Limits(max_header=MAX_REPLY))
+    return decode_map(result, dict[str, Any], Limits(max_header=MAX_RESULT))

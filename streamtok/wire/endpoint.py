@@ -163,3 +163,13 @@ def socket_of(context: zmq.Context, kind: int, high_water: int, max_part: int) -
     socket = context.socket(kind)
     common_options(socket, high_water, max_part)
     return socket
+
+
+def receive(socket: zmq.Socket, most: int = 3, copy: bool = True) -> list[Any]:
+    """One message without waiting (or zmq.Again); of more than `most` parts only the first `most` + 1 are kept."""
+    parts = [socket.recv(zmq.NOBLOCK, copy=copy)]
+    while socket.get(zmq.RCVMORE):
+        part = socket.recv(zmq.NOBLOCK, copy=copy)
+        if len(parts) <= most:
+            parts.append(part)
+    return parts

@@ -305,7 +305,7 @@ def decode_map(data: Any, kind: type, limits: Limits = Limits()) -> Any:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _check_version(data)
-        raise WireError("header", f"{kind.__name__}: {error}") from error
+        raise WireError("header", f"{getattr(kind, '__name__', kind)}: {error}") from error
 
 
 def _check_version(data: Any) -> None:

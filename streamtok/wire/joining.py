@@ -1,0 +1,118 @@
+"""Late join: the messages of the current epoch, asked for over the control socket, ahead of the live ones."""
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import zmq
+
+from streamtok.wire.control import Request, control_socket, decode_result, read_reply
+from streamtok.wire.endpoint import reachable, receive
+from streamtok.wire.message import Info, Limits, TokenMessage, WireError, unpack
+from streamtok.wire.rejects import Rejects
+from streamtok.wire.security import CurveClient
+
+log = logging.getLogger("streamtok.wire")
+PATIENCE = 3.0
+
+
+@dataclass
+class _Join:
+    held: deque[TokenMessage]
+    deadline: float
+    socket: Any = None
+
+
+@dataclass
+class Joiner:
+    """Holds a stream's live messages back until its epoch has come, or until PATIENCE seconds have passed.
+
+    Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `ready` often.
+    """
+
+    context: zmq.Context
+    endpoint: str
+    rejects: Rejects
+    limits: Limits
+    capacity: int
+    curve: CurveClient | None = None
+    _joins: dict[str, _Join] = field(default_factory=dict)
+
+    def begin(self, stream: str) -> None:
+        """Start holding a stream back."""
+        self._drop(stream)
+        self._joins[stream] = _Join(deque(maxlen=self.capacity), time.monotonic() + PATIENCE)
+
+    def waits(self) -> set[str]:
+        """The streams that are held back."""
+        return set(self._joins)
+
+    def hold(self, message: TokenMessage) -> bool:
+        """Keep a live message for later if its stream is being joined; False: deliver it now."""
+        join = self._joins.get(message.stream)
+        if join is None:
+            return False
+        if message.header.keyframe and not join.held:
+            self._drop(message.stream)
+            return False
+        join.held.append(message)
+        return True
+
+    def ask(self, info: Info) -> None:
+        """Ask the node that `info` names for the epoch, once; if it cannot have one, stop waiting for it."""
+        join = self._joins[info.stream]
+        if join.socket is not None:
+            return
+        if info.control is None or info.last_seq < 0:
+            join.deadline = 0.0
+            return
+        try:
+            join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
+            join.socket.send(msgspec.msgpack.encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
+            join.deadline = 0.0
+
+    def ready(self) -> list[tuple[str, list[TokenMessage]]]:
+        """Streams whose waiting is over, each with the epoch's messages and the live ones held back after them."""
+        done = []
+        for stream, join in list(self._joins.items()):
+            messages = self._epoch(stream, join)
+            if messages is not None or time.monotonic() > join.deadline:
+                done.append((stream, (messages or []) + list(join.held)))
+                self._drop(stream)
+        return done
+
+    def close(self) -> None:
+        """Give up all joins and close their sockets."""
+        for stream in list(self._joins):
+            self._drop(stream)
+
+    def _drop(self, stream: str) -> None:
+        join = self._joins.pop(stream, None)
+        if join is not None and join.socket is not None:
+            join.socket.close(0)
+
+    def _epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
+        if join.socket is None or not join.socket.poll(0):
+            return None
+        reply = read_reply(receive(join.socket, most=1), self.rejects)
+        if reply is None:
+            return None
+        if not reply.ok:
+            log.warning("event=join_refused stream=%s error=%s", stream, reply.error)
+            return []
+        try:
+            return self._messages(stream, reply.result)
+        except WireError as error:
+            self.rejects.add("reply", error)
+            return []
+
+    def _messages(self, stream: str, result: msgspec.Raw) -> list[TokenMessage]:
+        messages = [unpack(parts, self.limits) for parts in decode_result("epoch", result).messages]
+        if any(message.stream != stream for message in messages):
+            raise WireError("result", f"result of op 'epoch' of {stream!r} holds messages of another stream")
+        return messages

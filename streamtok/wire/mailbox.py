@@ -1,0 +1,100 @@
+"""A bounded queue between the thread that drains a socket and the code that reads: it discards its oldest."""
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Closed(Exception):
+    """Nothing more will come."""
+
+
+class Mailbox(Generic[Item]):
+    """Items of several streams in order of arrival, at most `capacity` waiting per stream.
+
+    A fast stream cannot push out a slow one. `discarded` counts per stream what was not taken in time.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"queue size is {capacity}, expected at least 1")
+        self.capacity = capacity
+        self.discarded: Counter[str] = Counter()
+        self._queues: dict[str, deque[tuple[int, Item]]] = defaultdict(deque)
+        self._beyond: Counter[str] = Counter()
+        self._arrivals = 0
+        self._end: BaseException | None = None
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    def put(self, stream: str, items: list[Item]) -> None:
+        """Add items of one stream. A burst of several (a late join) is kept whole beyond `capacity`."""
+        with self._changed:
+            queue = self._queues[stream]
+            if len(items) > 1:
+                self._beyond[stream] += len(items)
+            for item in items:
+                queue.append((self._arrivals, item))
+                self._arrivals += 1
+            while len(queue) > self.capacity + self._beyond[stream]:
+                self._pop(stream)
+                self.discarded[stream] += 1
+            self._notify()
+
+    def take(self) -> Item | None:
+        """The oldest item, or None if none waits; raises Closed, or the error that ended the reading."""
+        with self._changed:
+            return self._take()
+
+    def get(self, timeout: float | None = None) -> Item | None:
+        """The oldest item, waiting up to `timeout` seconds (None: for ever); None when the time is up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while (item := self._take()) is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._changed.wait(left)
+            return item
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Let readers take what waits, then see Closed (or `error`); the first end counts."""
+        with self._changed:
+            self._end = self._end or error or Closed()
+            self._notify()
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` at every change; returns the function that stops it."""
+        with self._changed:
+            self._listeners.append(listener)
+
+        def remove() -> None:
+            with self._changed:
+                self._listeners.remove(listener)
+
+        return remove
+
+    def __len__(self) -> int:
+        with self._changed:
+            return sum(map(len, self._queues.values()))
+
+    def _take(self) -> Item | None:
+        waiting = [(queue[0][0], stream) for stream, queue in self._queues.items() if queue]
+        if waiting:
+            return self._pop(min(waiting)[1])
+        if self._end is not None:
+            raise self._end
+        return None
+
+    def _pop(self, stream: str) -> Item:
+        self._beyond[stream] = max(0, self._beyond[stream] - 1)
+        return self._queues[stream].popleft()[1]
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()

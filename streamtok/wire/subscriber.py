@@ -1,0 +1,264 @@
+"""Reading token streams: `subscribe(endpoint)` gives typed messages, newest kept, losses counted.
+
+for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
+    print(message.stream, message.header.seq, message.tokens.shape)
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import zmq
+
+from streamtok.wire.control import ControlClient
+from streamtok.wire.endpoint import reachable, receive, socket_of
+from streamtok.wire.joining import Joiner
+from streamtok.wire.mailbox import Closed, Mailbox
+from streamtok.wire.message import Info, Limits, TokenMessage, WireError, unpack, unpack_info
+from streamtok.wire.rejects import Rejects
+from streamtok.wire.security import CurveClient
+from streamtok.wire.tracking import StreamTracker
+
+log = logging.getLogger("streamtok.wire")
+POLL_MS = 50
+MESSAGES_PER_POLL = 256
+
+
+def subscribe(endpoint: str, streams: Iterable[str] | None = None, **options: Any) -> "Subscription":
+    """Connect to a publisher and read its token streams (None: all); options are the fields of `Subscription`."""
+    return Subscription(endpoint, None if streams is None else tuple(streams), **options)
+
+
+@dataclass(eq=False)
+class Subscription:
+    """Token messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
+
+    A thread drains the socket at once into a queue of `queue_size` messages per stream, which discards its oldest when
+    the reader is late (`latest_only`: keeps only the newest). `join` "epoch" first fetches what the current epoch has
+    sent, so that decoding starts at once; "keyframe" waits for the next one. `message.decodable` is False from a loss,
+    or from joining, until a keyframe. Iterating raises TimeoutError after `timeout` seconds without a message; with
+    `until_end` it stops when the node says that its streams have ended. Messages that
+    break the protocol are counted in `rejects` and dropped; `infos` holds the newest info of each stream.
+    """
+
+    endpoint: str
+    streams: tuple[str, ...] | None = None
+    latest_only: bool = False
+    join: Literal["keyframe", "epoch"] = "keyframe"
+    queue_size: int = 256
+    timeout: float | None = None
+    until_end: bool = False
+    curve: CurveClient | None = None
+    limits: Limits = field(default_factory=Limits)
+    messages_per_second: float = 64.0
+    max_streams: int = 64
+    rejects: Rejects = field(default_factory=Rejects, init=False)
+    infos: dict[str, Info] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.join not in ("keyframe", "epoch"):
+            raise ValueError(f"join is {self.join!r}, expected 'keyframe' or 'epoch'")
+        if self.latest_only and self.join == "epoch":
+            raise ValueError("latest_only keeps one message per stream, so join='epoch' has no use; choose one")
+        self._received: dict[str, StreamTracker] = {}
+        self._delivered: dict[str, StreamTracker] = {}
+        self._mailbox: Mailbox[TokenMessage] = Mailbox(1 if self.latest_only else self.queue_size)
+        self._stop = threading.Event()
+        self._info_changed = threading.Condition()
+        self._context = zmq.Context()
+        try:
+            self._socket = self._connect()
+        except BaseException:
+            self._context.destroy(0)
+            raise
+        self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, self.queue_size, self.curve)
+        self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
+        self._thread.start()
+
+    def get(self, timeout: float | None = None) -> TokenMessage | None:
+        """The next message, waiting up to `timeout` seconds (None: for ever); None if none came or all has ended."""
+        try:
+            message = self._mailbox.get(timeout)
+        except Closed:
+            return None
+        return None if message is None else self._deliver(message)
+
+    def decodable(self) -> Iterator[TokenMessage]:
+        """Only the messages that a decoder can take: after a loss, everything from the next keyframe on."""
+        return (message for message in self if message.decodable)
+
+    def info(self, stream: str, timeout: float = 5.0) -> Info:
+        """What the publisher says of a stream; waits for it, and raises TimeoutError after `timeout` seconds."""
+        with self._info_changed:
+            if not self._info_changed.wait_for(lambda: stream in self.infos, timeout):
+                raise TimeoutError(
+                    f"no info of stream {stream!r} from {self.endpoint} within {timeout} s; known: {list(self.infos)}"
+                )
+            return self.infos[stream]
+
+    def control(self, stream: str) -> ControlClient:
+        """A client of the control socket that serves a stream (the caller closes it); ValueError if it has none."""
+        control = self.info(stream).control
+        if control is None:
+            raise ValueError(f"the node of stream {stream!r} has no control socket")
+        return ControlClient(reachable(control, self.endpoint), self.curve)
+
+    def request_keyframe(self, stream: str, timeout: float = 2.0) -> None:
+        """Ask for a keyframe. It restarts every reader's context: to join, prefer join="epoch"."""
+        with self.control(stream) as client:
+            client.request("keyframe", stream, timeout)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Per stream: messages, keyframes, lost (on the way), discarded (not read in time), stale, sessions."""
+        names = ("messages", "keyframes", "lost", "stale", "sessions")
+        return {
+            stream: {name: tracker.counts[name] for name in names} | {"discarded": self._mailbox.discarded[stream]}
+            for stream, tracker in list(self._received.items())
+        }
+
+    def close(self) -> None:
+        """Stop reading; iterators end."""
+        self._stop.set()
+        self._thread.join()
+        self._mailbox.end()
+
+    def __enter__(self) -> "Subscription":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[TokenMessage]:
+        return self
+
+    def __next__(self) -> TokenMessage:
+        try:
+            message = self._mailbox.get(self.timeout)
+        except Closed:
+            raise StopIteration from None
+        if message is None:
+            raise self._silence()
+        return self._deliver(message)
+
+    async def __aenter__(self) -> "Subscription":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __aiter__(self) -> AsyncIterator[TokenMessage]:
+        return self
+
+    async def __anext__(self) -> TokenMessage:
+        """The next message; cancelling it loses none."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        remove = self._mailbox.listen(lambda: loop.call_soon_threadsafe(changed.set))
+        try:
+            while (message := self._mailbox.take()) is None:
+                await asyncio.wait_for(changed.wait(), self.timeout)
+                changed.clear()
+        except Closed:
+            raise StopAsyncIteration from None
+        except TimeoutError:
+            raise self._silence() from None
+        finally:
+            remove()
+        return self._deliver(message)
+
+    def _silence(self) -> TimeoutError:
+        return TimeoutError(f"no message from {self.endpoint} for {self.timeout} s; is the node running?")
+
+    def _deliver(self, message: TokenMessage) -> TokenMessage:
+        """Mark continuity as this reader sees it, which includes what the queue discarded."""
+        verdict = self._delivered.setdefault(message.stream, StreamTracker()).message(message.header)
+        if verdict is None:
+            return message
+        return replace(message, lost=verdict.lost, decodable=verdict.decodable)
+
+    def _connect(self) -> zmq.Socket:
+        high_water = max(16, round(self.messages_per_second))
+        socket = socket_of(self._context, zmq.SUB, high_water, self.limits.max_part)
+        if self.curve is not None:
+            self.curve.apply(socket)
+        # tokens before info: the first info then proves that the tokens that follow will come
+        for kind in ("tokens", "info"):
+            for name in [""] if self.streams is None else self.streams:
+                socket.subscribe(f"{kind}/{name}".encode())
+        socket.set(zmq.IPV6, int("[" in self.endpoint))
+        socket.connect(self.endpoint)
+        return socket
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self._socket.poll(POLL_MS):
+                    self._drain()
+                for stream, messages in self._joiner.ready():
+                    self._accept(stream, messages)
+                if self.until_end and self._has_ended():
+                    self._mailbox.end()
+        except BaseException as error:
+            self._mailbox.end(error)
+            raise
+        finally:
+            self._joiner.close()
+            self._socket.close(0)
+            self._context.term()
+
+    def _has_ended(self) -> bool:
+        names = list(self.infos) if self.streams is None else self.streams
+        ended = all(name in self.infos and self.infos[name].ended for name in names)
+        return bool(names) and ended and not self._joiner.waits()
+
+    def _drain(self) -> None:
+        for _ in range(MESSAGES_PER_POLL):
+            try:
+                parts = receive(self._socket, copy=False)
+            except zmq.Again:
+                return
+            try:
+                self._sort(parts)
+            except WireError as error:
+                self.rejects.add("subscribe", error)
+
+    def _sort(self, parts: list[Any]) -> None:
+        kind, _, name = bytes(memoryview(parts[0])[:80]).partition(b"/")
+        if self.streams is not None and name.decode("ascii", "replace") not in self.streams:
+            return
+        if kind == b"info":
+            self._on_info(unpack_info(parts, self.limits))
+        elif kind == b"tokens":
+            message = unpack(parts, self.limits)
+            self._enter(message.stream, message.header.session)
+            if not self._joiner.hold(message):
+                self._accept(message.stream, [message])
+
+    def _on_info(self, info: Info) -> None:
+        self._enter(info.stream, info.session)
+        tracker = self._received[info.stream]
+        if tracker.session != info.session:
+            return
+        with self._info_changed:
+            self.infos[info.stream] = info
+            self._info_changed.notify_all()
+        if info.stream in self._joiner.waits():
+            self._joiner.ask(info)
+        else:
+            tracker.info(info)
+
+    def _enter(self, stream: str, session: str) -> None:
+        if stream not in self._received and len(self._received) >= self.max_streams:
+            raise WireError("streams", f"stream {stream!r} beyond the {self.max_streams} accepted (max_streams)")
+        began = self._received.setdefault(stream, StreamTracker()).enter(session)
+        if began and self.join == "epoch":
+            self._joiner.begin(stream)
+
+    def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
+        tracker = self._received[stream]
+        fresh = [message for message in messages if tracker.message(message.header) is not None]
+        if fresh:
+            self._mailbox.put(stream, fresh)

@@ -1,0 +1,238 @@
+"""Windows of consecutive token grids, for training on tokens.
+
+    from torch.utils.data import DataLoader
+    from streamtok.data import TokenDataset
+
+    data = TokenDataset("recordings/", window=16)
+    for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
+        batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
+
+A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
+after the gap. Opening reads indexes only, and a window reads its own grids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from streamtok.data.tracks import Grids, Track, find_drives, open_tracks
+
+BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What windows are cut from: a track, and the tracks that are aligned with it in time."""
+
+    tracks: tuple[Track, ...]
+    tolerance_ns: int
+
+    @property
+    def reference(self) -> Track:
+        return self.tracks[0]
+
+
+class TokenDataset(Dataset):
+    """Windows of `window` grids, every `stride` grids (None: one after another), from token files and recordings.
+
+    `source` is a file, a folder or several. By default each stream is cut on its own and an item holds
+
+        tokens      (N, h, w) int32; (N, C, h, w) float16 of continuous models; 0 where there is none
+        mask        (N,) bool   False from the first gap (or the end of the drive) on
+        keyframe    (N,) bool   grids that hold one frame
+        epoch       (N,) int64  rises at every reset of the tokenizer's state
+        capture_ns  (N,) int64  time of each grid's last frame
+        stream, file            names, for looking things up
+
+    With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
+    and so on, `stream` a list. A camera that has no grid within `tolerance_ns` (None: half the usual step) is masked
+    there.
+
+    All files must come from one tokenizer at one size: `identity` says which; ValueError names the two that differ.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Sequence[str | Path],
+        window: int = 16,
+        stride: int | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        align: bool = False,
+        tolerance_ns: int | None = None,
+    ) -> None:
+        stride = window if stride is None else stride
+        if window < 1 or stride < 1:
+            raise ValueError(f"window is {window} and stride {stride}: expected 1 grid or more")
+        if align and not streams:
+            raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
+        self.window, self.stride, self.align = window, stride, align
+        drives = [[t for path in paths for t in open_tracks(path, streams)] for paths in find_drives(source)]
+        self.identity = _same_identity([track for tracks in drives for track in tracks], source, streams)
+        if align:
+            self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
+        else:
+            self._series = [_Series((track,), 0) for tracks in drives for track in tracks]
+        self._starts = [_window_starts(series.reference.breaks, window, stride) for series in self._series]
+        self._ends = np.cumsum([len(starts) for starts in self._starts])
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of one grid."""
+        return tuple(self.identity["grid"])
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of each FSQ channel of the tokenizer; empty for others."""
+        return tuple(self._series[0].reference.meta.get("levels", ()))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        index %= len(self)
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        series, starts = self._series[at], self._starts[at]
+        start, stop = starts[index - (int(self._ends[at]) - len(starts))]
+        items = [self._cut(series.reference, np.arange(start, stop))]
+        if not self.align:
+            return items[0] | {"stream": series.reference.stream, "file": str(series.reference.path)}
+        times = series.reference.times_ns[start:stop]
+        items += [self._cut(track, nearest(track.times_ns, times, series.tolerance_ns)) for track in series.tracks[1:]]
+        stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+        names = [track.stream for track in series.tracks]
+        return stacked | {"stream": names, "file": str(series.reference.path)}
+
+    def _cut(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
+        """Grids `wanted` of a track (-1: there is none) as one window, masked from the first gap on."""
+        present = np.flatnonzero(wanted >= 0)
+        grids = track.read(wanted[present])
+        valid = np.zeros(self.window, bool)
+        valid[present] = unbroken(grids, wanted[present])
+        continuous = grids.tokens.dtype == np.float16
+        kinds = {"tokens": torch.float16 if continuous else torch.int32, "keyframe": torch.bool}
+        item = {"mask": torch.from_numpy(valid)}
+        for key in ("tokens", "keyframe", "epoch", "capture_ns"):
+            values = getattr(grids, key)
+            full = np.zeros((self.window, *values.shape[1:]), np.int32 if values.dtype.kind == "u" else values.dtype)
+            full[present] = values
+            full[~valid] = 0
+            item[key] = torch.from_numpy(full).to(kinds.get(key, torch.int64))
+        return item
+
+
+class IterableTokenDataset(IterableDataset):
+    """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
+
+    With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
+    so that reading stays mostly sequential. `set_epoch` changes the order; `rank` and `world` split among processes.
+    """
+
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        buffer: int = 256,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+        self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
+        self.rank, self.world, self.epoch = rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order for each epoch; call it before iterating, as with a distributed sampler."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
+        part, parts = self.rank * parts + part, self.world * parts
+        blocks = np.arange(0, len(self.dataset), BLOCK)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(blocks)
+        mine = (index for first in blocks[part::parts] for index in range(first, min(first + BLOCK, len(self.dataset))))
+        for index in self._mixed(mine, np.random.default_rng((self.seed, self.epoch, part))):
+            yield self.dataset[index]
+
+    def _mixed(self, indices: Iterator[int], rng: np.random.Generator) -> Iterator[int]:
+        if not self.shuffle:
+            yield from indices
+            return
+        held: list[int] = []
+        for index in indices:
+            held.append(index)
+            if len(held) > self.buffer:
+                at = int(rng.integers(len(held)))
+                held[at], held[-1] = held[-1], held[at]
+                yield held.pop()
+        rng.shuffle(held)
+        yield from held
+
+
+def unbroken(grids: Grids, wanted: np.ndarray) -> np.ndarray:
+    """(n,) bool: True up to the first gap. Grids that were skipped to keep time with another camera are no gap."""
+    if not len(wanted):
+        return np.zeros(0, bool)
+    skipped = np.concatenate([[False], np.diff(wanted) != 1])
+    same_epoch = np.concatenate([[True], (np.diff(grids.epoch) == 0) & (np.diff(grids.session) == 0)])
+    return np.logical_and.accumulate(np.where(skipped, same_epoch, grids.follows()))
+
+
+def nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
+    """(n,) index of the entry of `times_ns` (rising) nearest to each of `wanted_ns`; -1 beyond the tolerance."""
+    right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
+    left = right - 1
+    right = right.clip(max=len(times_ns) - 1)
+    closer = np.abs(times_ns[right] - wanted_ns) < np.abs(times_ns[left] - wanted_ns)
+    found = np.where(closer, right, left)
+    return np.where(np.abs(times_ns[found] - wanted_ns) <= tolerance_ns, found, -1)
+
+
+def _window_starts(breaks: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """(windows, 2) int64: first grid and end of each window; each unbroken stretch is cut from its own start."""
+    firsts = np.flatnonzero(breaks)
+    starts = []
+    for first, end in zip(firsts, [*firsts[1:], len(breaks)], strict=True):
+        # Windows that would only repeat the end of one before them are left out.
+        count = 1 + max(0, -(-(end - first - window) // stride))
+        at = first + stride * np.arange(count)
+        starts.append(np.stack([at, np.minimum(at + window, end)], 1))
+    return np.concatenate(starts)
+
+
+def _aligned(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
+    by_name = {track.stream: track for track in tracks}
+    missing = [name for name in streams if name not in by_name]
+    if missing:
+        where = tracks[0].path if tracks else "a drive"
+        raise ValueError(
+            f"{where} lacks the streams {missing}; it has {sorted(by_name)}: align needs all in every drive"
+        )
+    chosen = tuple(by_name[name] for name in streams)
+    steps = np.diff(chosen[0].times_ns)
+    return _Series(chosen, tolerance_ns if tolerance_ns is not None else int(np.median(steps) / 2) if len(steps) else 0)
+
+
+def _same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
+    if not tracks:
+        raise ValueError(f"{source} has none of the streams {list(streams or [])}")
+    first = tracks[0]
+    for track in tracks[1:]:
+        differing = [key for key, value in first.identity.items() if track.identity[key] != value]
+        if differing:
+            pairs = ", ".join(f"{key} {track.identity[key]} against {first.identity[key]}" for key in differing)
+            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
+    return first.identity

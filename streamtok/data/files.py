@@ -1,0 +1,200 @@
+"""Videos and images to token files and back, one group at a time: memory does not grow with the length.
+
+from streamtok.data.files import decode_file, encode_file
+
+encode_file("drive.mp4", "tokens.safetensors", model="nano")
+decode_file("tokens.safetensors", "back.mp4")
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from streamtok.data.frames import open_frames
+from streamtok.data.pictures import open_pictures
+from streamtok.data.tokenfile import TokenFile, TokenFileWriter
+from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.io.source import Frame
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's, `device` None picks one."""
+
+    size: tuple[int, int] | None = None
+    max_frames: int | None = None
+    context: int | None = None
+    device: str | None = None
+    deterministic: bool = False
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What was written: real frames, groups, the shape of a grid or picture, and frames repeated to fill a group.
+
+    `skipped` counts groups that were left out: when encoding, those whose latent was not finite; when decoding, those
+    before the first keyframe.
+    """
+
+    path: Path
+    frames: int
+    groups: int
+    shape: tuple[int, ...]
+    repeated: int = 0
+    skipped: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Size of the output, all of a folder's files together."""
+        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files)
+
+
+def encode_file(source: str, out: str | Path, model: str = "nano", options: EncodeOptions | None = None) -> FileSummary:
+    """Encode a video, an image or any source that `streamtok.io` opens into the token file `out`.
+
+    The first frame is a keyframe, the rest follows in groups, through the same core as live streams; a frame that the
+    source lost starts a new epoch. Times are kept as presentation times. Raises ValueError for what cannot be encoded,
+    OSError for what cannot be read or written; after an error there is no file.
+    """
+    import streamtok
+
+    options = options or EncodeOptions()
+    with open_frames(source, max_frames=options.max_frames) as opened:
+        tok = streamtok.load(model, deterministic=options.deterministic).to(pick_device(options.device))
+        rules = StreamOptions("lossless", keyframe_interval=0, size=options.size)
+        core = IngestCore(tok, {"cam0": rules}, context=options.context)
+        frames = iter(tqdm(opened.frames, "encode", opened.total, unit="frame", disable=not options.progress))
+        first = next(frames, None)
+        if first is None:
+            raise ValueError(f"{source}: there is no frame in it")
+        meta = token_meta(core, "cam0", first.image.shape[:2])
+        meta |= {"model": model, "deterministic": options.deterministic, "source": Path(source).name, "fps": opened.fps}
+        with TokenFileWriter(out, meta) as writer:
+            for group in encode_frames(core, itertools.chain([first], frames)):
+                writer.write(group)
+    lost = core.lane("cam0").counts["nonfinite"]
+    return FileSummary(Path(out), writer.frames, writer.groups, group.tokens.shape, writer.repeated, lost)
+
+
+def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:
+    """The groups that `frames` make, the last one filled up with repeats of its last frame."""
+    for frame in frames:
+        yield from core.feed(frame)
+    for stream in core.lanes:
+        yield from core.flush(stream, "pad")
+
+
+def decode_file(
+    path: str | Path, out: str | Path, model: str | None = None, device: str | None = None, progress: bool = False
+) -> FileSummary:
+    """Decode the token file `path` into `out`: .mp4, .mkv, .mov, .png (one frame) or a folder of PNGs.
+
+    Padding is cropped, repeated frames are left out, times are kept (counted from the first frame). `model` None takes
+    the one that the file names. ValueError if the tokens were made by another tokenizer, or the file is damaged.
+    """
+    file = TokenFile(path)
+    tok = matching_tokenizer(file, model).to(pick_device(device))
+    start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
+    if start == len(file):
+        raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")
+    size = picture_size(file.meta)
+    pictures = open_pictures(out, size, file.meta.get("fps"))
+    first_ns, frames = int(file.capture_ns[file.frame_start[start]]), 0
+    try:
+        groups = (file.group(index) for index in tqdm(range(start, len(file)), "decode", disable=not progress))
+        for time_ns, picture in decode_groups(tok, groups, file.meta):
+            pictures.write(picture, time_ns - first_ns)
+            frames += 1
+    except BaseException:
+        pictures.abort()
+        raise
+    pictures.close()
+    return FileSummary(Path(out), frames, len(file) - start, (*size, 3), skipped=start)
+
+
+@torch.inference_mode()
+def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """(time in ns, uint8 RGB (h, w, 3)) of every real frame; the first group must be a keyframe."""
+    device = next(tok.parameters()).device
+    context = meta.get("context")
+    stream = None
+    for group in groups:
+        grid = torch.from_numpy(group.tokens.astype(np.int64 if tok.config.discrete else np.float32))
+        if stream is None:
+            height, width = grid.shape[-2:]
+            stream = tok.decode_stream(slots=1, grid_height=height, grid_width=width, context=context)
+        video = stream.step(grid[None].unsqueeze(-3).to(device), keyframe=[group.keyframe])
+        count = len(group.frame_ids)
+        kept = video[0, :, -1:] if group.keyframe else video[0, :, :count]
+        yield from zip(group.capture_ns, to_pictures(kept, meta), strict=True)
+
+
+def picture_size(meta: dict[str, Any]) -> tuple[int, int]:
+    """(H, W) of the pictures that come back: the encoded size without its padding."""
+    (height, width), (top, bottom, left, right) = meta["image_size"], meta.get("padding") or (0, 0, 0, 0)
+    return height - top - bottom, width - left - right
+
+
+def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
+    """Decoded frames (3, T, H, W) in -1..1 -> uint8 RGB (T, h, w, 3), the recorded padding cropped."""
+    top, bottom, left, right = meta.get("padding") or (0, 0, 0, 0)
+    inner = video[:, :, top : video.shape[2] - bottom, left : video.shape[3] - right]
+    return ((inner.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+
+
+def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
+    """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
+    tok = core.tokenizer
+    height, width = core.open(stream, source_size)
+    top, left, inner_height, inner_width = core.preprocessor(stream, source_size).rect
+    return {
+        "tokenizer": tok.fingerprint,
+        "config": tok.config.to_dict(),
+        "context": core.context or tok.config.context,
+        "stream": stream,
+        "clock": "presentation",
+        "source_size": source_size,
+        "image_size": (height, width),
+        "padding": (top, height - top - inner_height, left, width - left - inner_width),
+        "grid": tok.config.grid(height, width),
+    }
+
+
+def matching_tokenizer(file: TokenFile, model: str | None) -> Any:
+    """The tokenizer that made the tokens: `model`, or the one that the file names; ValueError if it is another."""
+    import streamtok
+
+    name = model or file.meta.get("model")
+    if not name:
+        raise ValueError(f"{file.path} does not name the model that made it: give it with --model")
+    tok = streamtok.load(name)
+    if tok.fingerprint != file.meta["tokenizer"]:
+        raise ValueError(
+            f"{file.path} was made by tokenizer {file.meta['tokenizer'][:16]}... (called {file.meta.get('model')!r}), "
+            f"but {name!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean other pictures; "
+            "give the checkpoint that made the file with --model"
+        )
+    return tok
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device that was named, or a GPU if there is one; ValueError if it is not there."""
+    if device in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r}: expected auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: this machine has no CUDA device that torch can use; use cpu")
+    return chosen

@@ -1,0 +1,67 @@
+"""The frames of a file, read one by one, with presentation times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from streamtok.io.source import Frame, RecordedSource, open_source
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar."""
+
+    frames: Iterator[Frame]
+    fps: float | None = None
+    total: int | None = None
+
+
+@contextmanager
+def open_frames(source: str, stream: str = "cam0", max_frames: int | None = None) -> Iterator[FrameStream]:
+    """The frames of an image file, a video or any other source of `streamtok.io`; read within the `with`."""
+    if Path(source).suffix.lower() in IMAGE_SUFFIXES:
+        yield FrameStream(iter([Frame(stream, 0, 0, read_image(source))]), total=1)
+        return
+    with open_source(source, stream, max_frames=max_frames) as opened:
+        start = opened.start_ns if isinstance(opened, RecordedSource) else None
+        yield FrameStream(_from_start(opened, start), opened.fps, max_frames or _count_frames(source))
+
+
+def read_image(path: str) -> np.ndarray:
+    """uint8 RGB (h, w, 3); FileNotFoundError, or ValueError for what is no picture."""
+    import cv2
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path} is no image that can be read: damaged, or not what its name says")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _from_start(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame]:
+    for frame in frames:
+        start_ns = frame.capture_ns if start_ns is None else start_ns
+        yield replace(frame, capture_ns=frame.capture_ns - start_ns)
+
+
+def _count_frames(source: str) -> int | None:
+    """What a video's container says of its length; the true count may differ by a few."""
+    if not Path(source).is_file():
+        return None
+    import av
+
+    with av.open(source) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            return stream.frames
+        if container.duration and stream.average_rate:
+            return round(container.duration / av.time_base * stream.average_rate)
+    return None

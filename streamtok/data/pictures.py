@@ -1,0 +1,122 @@
+"""Where decoded pictures go: a video file, one PNG, or a folder of PNGs, each frame with its presentation time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TICKS = 90_000
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+class VideoPictures:
+    """H.264 in MP4 or Matroska. `write` takes uint8 RGB (H, W, 3) and the time in ns since the first frame.
+
+    Times are kept to 1/90,000 s (MKV: 1 ms). Even sizes are stored as yuv420p, odd ones, which that cannot hold, as
+    yuv444p.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:
+        import av
+
+        self.path = path
+        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self._av = av
+        self._container = av.open(str(self.partial), "w")
+        rate = Fraction(fps or 30).limit_denominator(1001)
+        stream: Any = self._container.add_stream("libx264", rate=rate, options={"crf": "17", "preset": "fast"})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, TICKS)
+        self._stream = stream
+        self._last = -1
+
+    def write(self, image: np.ndarray, time_ns: int) -> None:
+        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        # Two frames that share a tick would be refused by the container.
+        self._last = max(self._last + 1, round(time_ns * TICKS / 1e9))
+        frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        self.partial.replace(self.path)
+
+    def abort(self) -> None:
+        self._container.close()
+        self.partial.unlink(missing_ok=True)
+
+
+class FolderPictures:
+    """`frame_000000.png`, ... and `timestamps.txt`, one line per picture: its time in ns."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ValueError(
+                f"folder {path} is not empty: give one that is, so that old pictures do not mix with new ones"
+            )
+        self.path = path
+        self._times = open(path / "timestamps.txt", "w")  # noqa: SIM115
+        self._count = 0
+
+    def write(self, image: np.ndarray, time_ns: int) -> None:
+        write_png(self.path / f"frame_{self._count:06d}.png", image)
+        self._times.write(f"{time_ns}\n")
+        self._count += 1
+
+    def close(self) -> None:
+        self._times.close()
+
+    def abort(self) -> None:
+        self._times.close()
+
+
+class OnePicture:
+    """A single PNG; ValueError at the second frame."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written = False
+
+    def write(self, image: np.ndarray, time_ns: int) -> None:
+        if self._written:
+            raise ValueError(f"{self.path} holds one picture and the tokens hold more: give a .mp4, a .mkv or a folder")
+        write_png(self.path, image)
+        self._written = True
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+Pictures = VideoPictures | FolderPictures | OnePicture
+
+
+def open_pictures(path: str | Path, size: tuple[int, int], fps: float | None) -> Pictures:
+    """The writer that `path`'s name asks for: .mp4, .mkv or .mov, .png, or a folder (no suffix). `size` is (H, W)."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (*VIDEO_SUFFIXES, ".png") and not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: folder {path.parent} does not exist; create it first")
+    if suffix in VIDEO_SUFFIXES:
+        return VideoPictures(path, size, fps)
+    if suffix == ".png":
+        return OnePicture(path)
+    if suffix:
+        raise ValueError(f"{path}: cannot write {suffix!r}; give {', '.join(VIDEO_SUFFIXES)}, .png or a folder")
+    return FolderPictures(path)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Store uint8 RGB (H, W, 3) losslessly."""
+    import cv2
+
+    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
+        raise OSError(f"{path}: the picture could not be written (is the disk full, or the folder read-only?)")

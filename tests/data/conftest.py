@@ -1,0 +1,115 @@
+"""Token files and recordings with known content, for the tests of datasets and exports."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamtok.data.tokenfile import TokenFileWriter
+from streamtok.engine.ingest import TokenGroup
+
+GRID = (3, 4)
+FRAME_NS = 33_000_000
+LEVELS = [8, 8, 8, 5, 5, 5]
+
+
+def make_groups(lengths: Sequence[int], stream: str = "front", seed: int = 0, first_ns: int = 0) -> list[TokenGroup]:
+    """Epochs of so many groups; between two of them some frames are lost, except where the length is negative."""
+    rng = np.random.default_rng(seed)
+    groups, frame_id = [], 0
+    for epoch, length in enumerate(lengths):
+        lost = 3 if epoch and length > 0 else 0
+        frame_id += lost
+        for index in range(abs(length)):
+            ids = list(range(frame_id, frame_id + (1 if index == 0 else 4)))
+            frame_id = ids[-1] + 1
+            groups.append(
+                TokenGroup(
+                    stream=stream,
+                    tokens=rng.integers(0, 64_000, GRID).astype(np.uint16),
+                    keyframe=index == 0,
+                    epoch=epoch,
+                    frame_ids=ids,
+                    capture_ns=[first_ns + FRAME_NS * each for each in ids],
+                    dropped=lost if index == 0 else 0,
+                    repeated=0,
+                    encode_ns=1000,
+                    image_size=(24, 32),
+                )
+            )
+    return groups
+
+
+def write_token_file(path: Path, groups: list[TokenGroup], tokenizer: str = "ab" * 8) -> Path:
+    """A token file as `streamtok tokenize` writes it."""
+    meta = {"tokenizer": tokenizer, "stream": groups[0].stream, "levels": LEVELS, "fps": 30.0, "clock": "capture"}
+    with TokenFileWriter(path, meta | {"image_size": (24, 32), "padding": (0, 0, 0, 0)}) as writer:
+        for group in groups:
+            writer.write(group)
+    return path
+
+
+def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bool = True) -> Path:
+    """A recording as `streamtok record` writes it, messages of all streams in order of time."""
+    pytest.importorskip("mcap")
+    from streamtok.io.recording_writer import RecordingWriter
+    from streamtok.wire.message import Info, TokenHeader, checksum_of
+
+    writer = RecordingWriter(path, {"tokenizer": "ab" * 8})
+    common: dict[str, Any] = {
+        "session": "0" * 31 + "1",
+        "tokenizer": "ab" * 8,
+        "grid": list(GRID),
+        "dtype": "uint16",
+        "levels": LEVELS,
+        "image_size": [24, 32],
+    }
+    messages = []
+    for stream, groups in streams.items():
+        writer.add_stream(stream, Info(stream=stream, temporal_compression=4, **common), 10**18)
+        for seq, group in enumerate(groups):
+            names = ("epoch", "keyframe", "frame_ids", "capture_ns", "dropped", "repeated", "encode_ns")
+            payload = group.tokens.tobytes()
+            header = TokenHeader(
+                stream=stream,
+                seq=seq,
+                publish_ns=group.capture_ns[-1] + 5000,
+                checksum=checksum_of(payload),
+                **common,
+                **{name: getattr(group, name) for name in names},
+            )
+            messages.append((group.capture_ns[-1], header, payload))
+    for _, header, payload in sorted(messages, key=lambda message: message[0]):
+        writer.tokens(header, payload)
+    writer.flush()
+    writer.close() if closed else writer.abandon()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write groups as either kind of file: `store(kind, groups, name)`."""
+
+    def write(kind: str, groups: list[TokenGroup], name: str = "drive") -> Path:
+        if kind == "recording":
+            return write_recording(tmp_path / f"{name}.mcap", {groups[0].stream: groups})
+        return write_token_file(tmp_path / f"{name}.safetensors", groups)
+
+    return write
+
+
+@pytest.fixture
+def groups_of():
+    return make_groups
+
+
+@pytest.fixture
+def token_file():
+    return write_token_file
+
+
+@pytest.fixture
+def recording():
+    return write_recording

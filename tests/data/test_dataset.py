@@ -1,0 +1,199 @@
+"""TokenDataset: windows stop at gaps, every grid is seen once, random access is the sequential content."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from streamtok.data import IterableTokenDataset, TokenDataset
+
+KINDS = ["tokens", "recording"]
+QUIET = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def content(groups):
+    return np.stack([group.tokens for group in groups]).astype(np.int32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_access_agrees_with_sequential(store, groups_of, kind):
+    groups = groups_of([40])
+    data = TokenDataset(store(kind, groups), window=8)
+    want = content(groups)
+    assert len(data) == 5
+    for index in np.random.default_rng(0).permutation(5):
+        item = data[int(index)]
+        np.testing.assert_array_equal(item["tokens"].numpy(), want[8 * index : 8 * index + 8])
+        assert item["mask"].all()
+        assert item["capture_ns"].tolist() == [g.capture_ns[-1] for g in groups[8 * index : 8 * index + 8]]
+        assert item["keyframe"].tolist() == [g.keyframe for g in groups[8 * index : 8 * index + 8]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@QUIET
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    window=st.integers(1, 9),
+    seed=st.integers(0, 9),
+)
+def test_windows_stop_at_gaps_and_miss_nothing(tmp_path_factory, request, kind, lengths, window, seed):
+    groups = request.getfixturevalue("groups_of")(lengths, seed=seed)
+    folder = tmp_path_factory.mktemp("windows")
+    if kind == "tokens":
+        path = request.getfixturevalue("token_file")(folder / "a.safetensors", groups)
+    else:
+        path = request.getfixturevalue("recording")(folder / "a.mcap", {"front": groups})
+    epoch_of = {group.capture_ns[-1]: group.epoch for group in groups}
+    seen = Counter()
+    data = TokenDataset(path, window=window)
+    for index in range(len(data)):
+        item = data[index]
+        times = item["capture_ns"][item["mask"]].tolist()
+        assert len({epoch_of[time] for time in times}) == 1
+        # What is valid is a beginning of the window; the rest is zero.
+        assert item["mask"].tolist() == sorted(item["mask"].tolist(), reverse=True)
+        assert not item["tokens"][~item["mask"]].any()
+        seen.update(times)
+    assert set(seen.values()) == {1}
+    if kind == "tokens":
+        assert len(seen) == len(groups)
+
+
+def test_a_gap_that_times_do_not_show_is_masked(recording, groups_of, tmp_path):
+    """A lost frame that leaves no jump in time: only the headers tell, when the window is read."""
+    groups = groups_of([20])
+    shifted = [
+        g if i < 9 else type(g)(**g.__dict__ | {"frame_ids": [each + 1 for each in g.frame_ids]})
+        for i, g in enumerate(groups)
+    ]
+    data = TokenDataset(recording(tmp_path / "a.mcap", {"front": shifted}), window=10)
+    assert data[0]["mask"].tolist() == [True] * 9 + [False]
+    assert data[1]["mask"].all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_without_loss_is_no_gap(store, groups_of, kind):
+    data = TokenDataset(store(kind, groups_of([6, -6])), window=12)
+    if kind == "tokens":
+        assert data[0]["mask"].all()
+        assert data[0]["epoch"].tolist() == [0] * 6 + [1] * 6
+    assert data[0]["keyframe"][0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stride_overlaps_windows(store, groups_of, kind):
+    groups = groups_of([10])
+    data = TokenDataset(store(kind, groups), window=4, stride=2)
+    assert len(data) == 4
+    np.testing.assert_array_equal(data[3]["tokens"].numpy(), content(groups)[6:10])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_workers_see_each_window_exactly_once(tmp_path, token_file, groups_of, workers, shuffle):
+    for number in range(3):
+        token_file(tmp_path / f"{number}.safetensors", groups_of([50 + number, 7], stream=f"s{number}", seed=number))
+    data = TokenDataset(tmp_path, window=2)
+    want = Counter(bytes(data[i]["tokens"].numpy()) for i in range(len(data)))
+    for source, options in [
+        (data, {"shuffle": shuffle}),
+        (IterableTokenDataset(data, shuffle=shuffle, buffer=16), {}),
+    ]:
+        loader = DataLoader(
+            source, batch_size=4, num_workers=workers, multiprocessing_context="fork" if workers else None, **options
+        )
+        assert Counter(bytes(tokens.numpy()) for batch in loader for tokens in batch["tokens"]) == want
+
+
+def test_shuffling_differs_by_epoch_and_repeats_by_seed(store, groups_of):
+    data = TokenDataset(store("tokens", groups_of([400])), window=2)
+
+    def order(seed, epoch, shuffle=True):
+        stream = IterableTokenDataset(data, shuffle=shuffle, seed=seed, buffer=16)
+        stream.set_epoch(epoch)
+        return [int(item["capture_ns"][0]) for item in stream]
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(*each)) for each in [(1, 0), (1, 1), (2, 0)]}) == 3
+    assert order(1, 0, shuffle=False) == sorted(order(1, 0))
+
+
+def test_ranks_share_the_windows(store, groups_of):
+    data = TokenDataset(store("tokens", groups_of([500])), window=2)
+    parts = [[int(i["capture_ns"][0]) for i in IterableTokenDataset(data, rank=r, world=3)] for r in range(3)]
+    assert sorted(time for part in parts for time in part) == [int(data[i]["capture_ns"][0]) for i in range(len(data))]
+    assert min(map(len, parts)) > 0
+    with pytest.raises(ValueError, match="rank is 3"):
+        IterableTokenDataset(data, rank=3, world=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cameras_are_aligned_in_time(tmp_path, token_file, recording, groups_of, kind):
+    late = 5_000_000
+    streams = {"front": groups_of([30], "front"), "left": groups_of([30], "left", seed=1, first_ns=late)}
+    del streams["left"][12]
+    if kind == "recording":
+        path = recording(tmp_path / "a.mcap", streams)
+    else:
+        path = tmp_path
+        for name, groups in streams.items():
+            token_file(tmp_path / f"{name}.safetensors", groups)
+    data = TokenDataset(path, window=10, streams=["front", "left"], align=True)
+    assert len(data) == 3
+    item = data[0]
+    assert item["tokens"].shape == (2, 10, 3, 4)
+    assert item["stream"] == ["front", "left"]
+    assert ((item["capture_ns"][1] - item["capture_ns"][0]) == late).all()
+    # The grid that left lacks is masked, and so is what follows it in this window, but not the next window.
+    assert data[1]["mask"].tolist() == [[True] * 10, [True, True] + [False] * 8]
+    assert data[2]["mask"].all()
+
+
+def test_other_tokenizers_do_not_mix(tmp_path, token_file, groups_of):
+    token_file(tmp_path / "a.safetensors", groups_of([3]))
+    token_file(tmp_path / "b.safetensors", groups_of([3]), tokenizer="cd" * 8)
+    with pytest.raises(ValueError, match=r"b\.safetensors.*tokenizer cdcd"):
+        TokenDataset(tmp_path)
+
+
+def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
+    with pytest.raises(FileNotFoundError, match="no token files"):
+        TokenDataset(tmp_path)
+    path = token_file(tmp_path / "a.safetensors", groups_of([3]))
+    with pytest.raises(ValueError, match="window is 0"):
+        TokenDataset(path, window=0)
+    with pytest.raises(ValueError, match="align needs streams"):
+        TokenDataset(path, align=True)
+    with pytest.raises(ValueError, match="lacks the streams"):
+        TokenDataset(path, streams=["front", "rear"], align=True)
+    with pytest.raises(ValueError, match="none of the streams"):
+        TokenDataset(path, streams=["rear"])
+    with pytest.raises(ValueError, match="streamtok repair"):
+        TokenDataset(recording(tmp_path / "cut.mcap", {"front": groups_of([50])}, closed=False))
+
+
+def test_only_the_wanted_part_of_a_recording_is_read(tmp_path, recording, groups_of, monkeypatch):
+    """Opening reads no chunk at all, a window reads the chunks that it lies in."""
+    from streamtok.io import mcap_reader
+
+    path = recording(tmp_path / "a.mcap", {"front": groups_of([20_000])})
+    opened = []
+    real = mcap_reader.decompress
+    monkeypatch.setattr(mcap_reader, "decompress", lambda *args: opened.append(1) or real(*args))
+    data = TokenDataset(path, window=4)
+    assert not opened
+    data[2500]
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spawned_workers_get_paths_not_tokens(store, groups_of, kind):
+    data = TokenDataset(store(kind, groups_of([300])), window=4)
+    data[0]
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[7]["tokens"], data[7]["tokens"])

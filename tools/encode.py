@@ -1,0 +1,71 @@
+"""Encode a video or an image into a token file.
+
+    streamtok encode drive.mp4 -o tokens.safetensors
+    streamtok encode picture.png -o tokens.safetensors --model cosmos-di8x8
+    streamtok encode 'synthetic:256x448@30?seed=1&frames=300' -o tokens.safetensors --size 128x224
+    streamtok decode tokens.safetensors -o back.mp4
+
+Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
+padded, and cropped again when decoding; a last group that is not whole repeats its last frame.
+"""
+
+import argparse
+import json
+import sys
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
+        "streamtok encode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("source", help="a video, an image, or any source that `streamtok ingest` takes")
+    arguments.add_argument("-o", "--out", required=True, help="the token file to write (.safetensors)")
+    arguments.add_argument("--model", default="nano", help="preset or checkpoint (default: nano)")
+    arguments.add_argument("--size", help="resize to HEIGHTxWIDTH first (default: the video's own size)")
+    arguments.add_argument("--max-frames", type=int, help="stop after so many frames")
+    arguments.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    arguments.add_argument("--deterministic", action="store_true", help="bit-identical for any split and slot count")
+    arguments.add_argument("--context", type=int, help="latent steps that attention sees (default: the model's)")
+    arguments.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    args = parser().parse_args(argv)
+    from streamtok.data.files import EncodeOptions, encode_file
+    from streamtok.io.source import parse_size
+
+    try:
+        options = EncodeOptions(
+            size=parse_size(args.size) if args.size else None,
+            max_frames=args.max_frames,
+            context=args.context,
+            device=args.device,
+            deterministic=args.deterministic,
+            progress=not args.quiet,
+        )
+        done = encode_file(args.source, args.out, args.model, options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"streamtok encode: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("streamtok encode: stopped; no file was written", file=sys.stderr)
+        return 130
+    if args.json:
+        facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
+        print(json.dumps(facts | {"repeated": done.repeated, "skipped": done.skipped, "bytes": done.bytes}))
+        return 0
+    grid = "x".join(map(str, done.shape))
+    print(f"{done.path}: {done.frames} frames, {done.groups} groups of {grid}, {done.bytes:,} bytes")
+    if done.skipped:
+        print(f"{done.skipped} groups were left out: their latent was not finite; the weights may be damaged")
+    if done.repeated:
+        print(f"the last group was not whole: its last frame is repeated {done.repeated} times to fill it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""The demo: a real ingest node in its own process, a real reader that decodes in this one, and pictures of the
+result."""
+
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
+from streamtok.live_decoder import LiveDecoder, Picture
+
+log = logging.getLogger("streamtok.demo")
+
+PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
+STREAM = "demo"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
+
+    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
+    """
+
+    source: str
+    model: str = "nano"
+    out: Path = Path("out/demo")
+    size: tuple[int, int] | None = None
+    max_frames: int = 301
+    max_seconds: float = 100.0
+    device: str = "auto"
+
+
+@dataclass
+class DemoResult:
+    """What was seen; `errors` are the mean squared errors of the pictures, in 8-bit units."""
+
+    info: Any = None
+    node: dict = field(default_factory=dict)
+    pictures: int = 0
+    groups: int = 0
+    payload_bytes: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+    errors: list[float] = field(default_factory=list)
+    video: Path | None = None
+    picture: Path | None = None
+
+    @property
+    def psnr(self) -> float:
+        """dB, of the mean squared error over all pictures; infinite for a perfect copy."""
+        error = sum(self.errors) / len(self.errors) if self.errors else math.nan
+        return 10 * math.log10(255**2 / error) if error else math.inf
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the source, or 30 where it does not say."""
+        return self.info.frame_rate or 30.0
+
+    @property
+    def token_bits_per_second(self) -> float:
+        """Bits of token payload per second of video."""
+        return 8 * self.payload_bytes / max(self.pictures, 1) * self.fps
+
+    @property
+    def raw_bits_per_second(self) -> float:
+        """Bits of the same video as 8-bit RGB."""
+        return 24 * math.prod(self.info.image_size) * self.fps
+
+
+def run_demo(options: DemoOptions, on_progress: Callable[[DemoResult], None] = lambda result: None) -> DemoResult:
+    """Run the whole pipeline once. Raises RuntimeError with the node's own words if it fails, ValueError or OSError
+    for a source that cannot be opened."""
+    import torch
+
+    import streamtok
+
+    size = options.size or suitable_size(options.source)
+    options.out.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(threads)
+    tokenizer = streamtok.load(options.model)
+    result = DemoResult()
+    with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
+        endpoint = f"ipc://{folder}/tokens"
+        with ingest_process(options, size, endpoint, threads) as node, reader_of_frames(endpoint, node) as frames:
+            Watcher(options, tokenizer, result, on_progress).watch(endpoint, frames, node)
+            result.node = summary_of(node)
+    return result
+
+
+class Watcher:
+    """The reading side: tokens to pictures, compared with the frames they came from."""
+
+    def __init__(
+        self, options: DemoOptions, tokenizer: Any, result: DemoResult, on_progress: Callable[[DemoResult], None]
+    ) -> None:
+        self.options, self.result, self.on_progress = options, result, on_progress
+        self.decoder = LiveDecoder(tokenizer)
+        self.keeper = SampleKeeper()
+        self.video: Any = None
+        self._first_ns = 0
+
+    def watch(self, endpoint: str, frames: "FrameReader", node: subprocess.Popen) -> None:
+        """Read to the end of the stream, or until the time is up."""
+        import streamtok
+
+        started = time.monotonic()
+        with streamtok.subscribe(endpoint, [STREAM], until_end=True, queue_size=1 << 16) as subscription:
+            while True:
+                message = subscription.get(timeout=0.5)
+                if message is not None:
+                    self._show(message, subscription.info(STREAM), frames)
+                elif node.poll() is not None:
+                    break
+                self.result.seconds = time.monotonic() - started
+                self.on_progress(self.result)
+                if self.result.seconds > self.options.max_seconds and node.poll() is None:
+                    node.send_signal(signal.SIGTERM)
+            self.result.lost = sum(counts["lost"] + counts["discarded"] for counts in subscription.counts().values())
+        self._close()
+
+    def _show(self, message: Any, info: Any, frames: "FrameReader") -> None:
+        result = self.result
+        result.info = info
+        result.groups += 1
+        result.payload_bytes += len(message.payload)
+        for picture in self.decoder.feed(message):
+            result.pictures += 1
+            original = frames.find(picture.frame_id, info)
+            if original is not None:
+                self._compare(original, crop(picture.image, info), picture, message.tokens)
+
+    def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Picture, tokens: np.ndarray) -> None:
+        from streamtok.data.pictures import open_pictures
+
+        result = self.result
+        difference = original.astype(np.float32) - decoded
+        result.errors.append(float(np.mean(difference * difference)))
+        rates = result.raw_bits_per_second, result.token_bits_per_second
+        image = side_by_side(original, decoded, *rates)
+        if self.video is None:
+            self._first_ns = picture.capture_ns
+            self.video = open_pictures(self.options.out / "side_by_side.mp4", image.shape[:2], result.fps)
+        self.video.write(image, picture.capture_ns - self._first_ns)
+        self.keeper.add(Sample(picture.frame_id, original, tokens, decoded))
+
+    def _close(self) -> None:
+        if self.video is None:
+            return
+        self.video.close()
+        self.result.video = self.options.out / "side_by_side.mp4"
+        self.result.picture = self.options.out / "picture.png"
+        write_contact_sheet(self.result.picture, self.keeper.samples)
+
+
+class FrameReader:
+    """Reads `frames/<stream>` and finds the frame that a picture shows, as the encoder saw it."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._preprocessor: Any = None
+        self._ahead: Any = None
+
+    def find(self, frame_id: int, info: Any) -> np.ndarray | None:
+        """uint8 RGB (h, w, 3), resized like the encoder's but without padding; None if it never came."""
+        while self._ahead is None or self._ahead.header.frame_id < frame_id:
+            self._ahead = self._next()
+            if self._ahead is None:
+                return None
+        if self._ahead.header.frame_id != frame_id:
+            return None
+        return crop(self._prepare(self._ahead, info), info)
+
+    def _next(self) -> Any:
+        from streamtok.wire.message import unpack_frame
+
+        while self._socket.poll(1000):
+            parts = self._socket.recv_multipart()
+            if bytes(parts[0]).startswith(b"frames/"):
+                return unpack_frame(parts)
+        return None
+
+    def _prepare(self, message: Any, info: Any) -> np.ndarray:
+        from streamtok.engine.preprocess import Preprocessor
+
+        image = image_of(message)
+        if self._preprocessor is None:
+            self._preprocessor = Preprocessor(
+                image.shape[:2], tuple(info.image_size), info.fit, info.spatial_compression
+            )
+        return self._preprocessor(image).transpose(1, 2, 0)
+
+
+def image_of(message: Any) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of a `FrameMessage` with raw RGB or a JPEG."""
+    import cv2
+
+    header, data = message.header, np.frombuffer(message.payload, np.uint8)
+    if header.encoding == "rgb8":
+        return data.reshape(*header.image_size, 3)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"frame {header.frame_id} is encoded as {header.encoding!r}; the demo shows rgb8 and JPEG")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def crop(image: np.ndarray, info: Any) -> np.ndarray:
+    """The part of an encoded image that shows the source, without padding."""
+    if info.source_rect is None:
+        return image
+    top, left, height, width = info.source_rect
+    return image[top : top + height, left : left + width]
+
+
+@contextmanager
+def ingest_process(
+    options: DemoOptions, size: tuple[int, int] | None, endpoint: str, threads: int
+) -> Iterator[subprocess.Popen]:
+    """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", options.source, "--stream", STREAM]
+    command += ["--model", options.model, "--bind", endpoint, "--device", options.device, "--wait-subscribers", "1"]
+    command += ["--realtime", "--publish-frames", "--max-frames", str(options.max_frames), "--json"]
+    command += [] if is_live(options.source) else ["--policy", "lossless"]
+    command += ["--size", f"{size[0]}x{size[1]}"] if size else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with (options.out / "ingest.log").open("w") as errors:
+        node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        try:
+            yield node
+        finally:
+            if node.poll() is None:
+                node.send_signal(signal.SIGTERM)
+            node.wait(timeout=10)
+
+
+@contextmanager
+def reader_of_frames(endpoint: str, node: subprocess.Popen) -> Iterator[FrameReader]:
+    """A connected reader of the frames. Raises RuntimeError if the node ends before it has said hello."""
+    import zmq
+
+    from streamtok.wire.endpoint import socket_of
+    from streamtok.wire.message import Limits
+
+    context = zmq.Context()
+    socket = socket_of(context, zmq.SUB, 64, Limits().max_part)
+    try:
+        # frames before info: the first info then proves that the frames that follow will come
+        for topic in (b"frames/", b"info/"):
+            socket.subscribe(topic)
+        socket.connect(endpoint)
+        while not socket.poll(200):
+            if node.poll() is not None:
+                summary_of(node)
+        yield FrameReader(socket)
+    finally:
+        socket.close(0)
+        context.term()
+
+
+def summary_of(node: subprocess.Popen) -> dict:
+    """What the node printed at its end; RuntimeError with what it complained of, if it failed."""
+    output, _ = node.communicate(timeout=10)
+    if node.returncode == 0:
+        return json.loads(output)
+    command = " ".join(map(str, node.args[2:]))
+    raise RuntimeError(f"the ingest node ended with status {node.returncode} ({command}); its log is ingest.log")
+
+
+def is_live(source: str) -> bool:
+    """Whether a source is a camera."""
+    from streamtok.io.source import open_source
+
+    return open_source(source).live
+
+
+def suitable_size(source: str) -> tuple[int, int] | None:
+    """(H, W) to encode a source at: about `PIXELS`, its shape kept to a multiple of 16; None to leave it as it is."""
+    from streamtok.io.source import open_source
+
+    with open_source(source) as opened:
+        size = opened.size
+    if size is None or math.prod(size) <= PIXELS:
+        return None
+    scale = math.sqrt(PIXELS / math.prod(size))
+    return tuple(max(16, round(side * scale / 16) * 16) for side in size)

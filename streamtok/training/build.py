@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from streamtok.training.config import TrainConfig
+from streamtok.training.step import band_scale
 
 
 def build_model(config: TrainConfig) -> nn.Module:
@@ -25,8 +26,10 @@ def build_model(config: TrainConfig) -> nn.Module:
         model = build(replace(PRESETS[config.model], **overrides))
     except TypeError as error:
         raise ValueError(f"model_overrides: {error}") from error
-    last = model.decoder.conv_out
-    for parameter in last.parameters():  # start from a grey picture, not from loud noise
+    first = getattr(model.encoder.conv_in, "spatial", model.encoder.conv_in)
+    with torch.no_grad():
+        first.weight.mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
+    for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model
 

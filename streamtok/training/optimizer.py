@@ -36,6 +36,18 @@ def is_hidden(name: str, parameter: Tensor) -> bool:
     return min(_as_matrix(parameter).shape) >= SMALLEST_HIDDEN
 
 
+def band_rate(name: str, scale: float) -> float:
+    """How much faster than the rest AdamW moves the layers that read and write wavelet bands.
+
+    Bands are stored as plain means, `scale` times smaller than orthonormal ones. These factors make AdamW move the two
+    layers as if the bands were orthonormal; without them detail is learned late and the output is noisy (measured: 6 dB
+    after 400 steps).
+    """
+    if name in ("encoder.conv_in.weight", "encoder.conv_in.spatial.weight"):
+        return scale
+    return 1 / scale if name.startswith("decoder.conv_out") else 1.0
+
+
 def _taps_first(parameter: Tensor) -> bool:
     """Whether a weight is stored as one matrix per tap, (taps, rows, columns), as temporal convolutions are."""
     return parameter.ndim == 3 and parameter.shape[0] < parameter.shape[1]
@@ -56,7 +68,7 @@ def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
 class MuonAdamW:
     """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig):
+    def __init__(self, model: nn.Module, config: OptimizerConfig, band_scale: float = 1.0):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError("the model has no parameters to train")
@@ -69,6 +81,7 @@ class MuonAdamW:
         hidden = [is_hidden(name, p) for name, p in named]
         self.muon = [p for p, h in zip(self.parameters, hidden, strict=True) if h]
         self.adamw = [p for p, h in zip(self.parameters, hidden, strict=True) if not h]
+        self.rates = [band_rate(n, band_scale) for (n, _), h in zip(named, hidden, strict=True) if not h]
         self.momentum = [torch.zeros_like(p) for p in self.muon]
         self.first = [torch.zeros_like(p) for p in self.adamw]
         self.second = [torch.zeros_like(p) for p in self.adamw]
@@ -130,6 +143,7 @@ class MuonAdamW:
         torch._foreach_add_(spread, 1e-8)
         update = torch._foreach_div(self.first, spread)
         torch._foreach_mul_(update, -self.config.adamw_lr * self.lr_scale / (1 - beta1**self.count))
+        torch._foreach_mul_(update, self.rates)
         torch._foreach_add_(self.adamw, update)
 
     def _slots(self) -> dict[str, list[Tensor]]:

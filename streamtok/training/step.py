@@ -47,12 +47,18 @@ def state_tensors(state: State) -> list[Tensor]:
     return found
 
 
+def band_scale(model: nn.Module) -> float:
+    """How much smaller than orthonormal a tokenizer's wavelet bands are; 1 for any other module."""
+    sizes = getattr(model, "config", None)
+    return 1.0 if sizes is None else float(sizes.patch_size ** (1.5 if sizes.video else 1.0))
+
+
 class Step:
     """The step over one model; gradients live in buffers that are never replaced, so that graphs can share them."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, losses: Losses):
         self.model, self.config, self.losses = model, config, losses
-        self.optimizer = MuonAdamW(model, config.optimizer)
+        self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model))
         self.average = Average(model, config.optimizer.ema)
         for p in self.optimizer.parameters:
             p.grad = torch.zeros_like(p)

@@ -66,7 +66,7 @@ class Problem:
 
 
 @dataclass
-class _Place:
+class Place:
     """How far one camera has been read."""
 
     next_id: int = 0
@@ -106,11 +106,11 @@ class Drive:
     def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
         """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
         names = self._known(streams)
-        places = {name: _Place() for name in names}
+        places = {name: Place() for name in names}
         for name in names:
             self.counts[name].clear()
         for item in reorder(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
-            frame = self._accept(item, places[item.stream])
+            frame = self.accept(item, places[item.stream])
             if frame is not None:
                 yield frame
 
@@ -143,7 +143,7 @@ class Drive:
                 raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
         return names
 
-    def _accept(self, item: Item, place: _Place) -> Frame | None:
+    def accept(self, item: Item, place: Place) -> Frame | None:
         """The frame of an item, or None if it is damaged or its time does not go on."""
         counts = self.counts[item.stream]
         frame_id = place.next_id if item.frame_id is None else item.frame_id
@@ -161,7 +161,7 @@ class Drive:
         place.last_ns = item.capture_ns
         return Frame(item.stream, frame_id, item.capture_ns, image, item.packet, item.codec)
 
-    def _goes_on(self, item: Item, place: _Place, frame_id: int) -> bool:
+    def _goes_on(self, item: Item, place: Place, frame_id: int) -> bool:
         if place.last_ns is None or item.capture_ns > place.last_ns:
             place.past = 0
             return True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from streamtok.io.drive import Drive, Item, choose_topics
+from streamtok.io.drive import Drive, Item, Place, choose_topics
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, is_whole_jpeg, parser_of
 from streamtok.io.mcap_reader import McapFile, RawMessage
+from streamtok.io.source import Frame
 from streamtok.io.video_packets import VideoDecoder
 
 STILL_CODECS = {"jpeg": "mjpeg", "jpg": "mjpeg"}
@@ -48,6 +49,13 @@ class _VideoState:
     session: str
     last_id: int | None = None
     items: list[Item] = field(default_factory=list)
+
+
+class Other(NamedTuple):
+    """A message that is no camera image."""
+
+    topic: str
+    data: memoryview
 
 
 class McapDrive(Drive):
@@ -97,6 +105,31 @@ class McapDrive(Drive):
             first, session = int(channel.metadata.get("first_frame_id", 0)), channel.metadata.get("session", "")
             cameras[channel.id] = Camera(stream, parse, True, int(offset), first, session)
         return cameras
+
+    def events(self, streams: list[str], topics: Collection[str] = ()) -> Iterator[Frame | Other]:
+        """Frames of the given cameras and, between them, the messages of other `topics`, as they were recorded.
+
+        Frames come when they can be decoded, which for compressed video may be some messages later.
+        """
+        states: dict[str, _VideoState] = {}
+        places = {name: Place() for name in streams}
+        for file in self.files:
+            cameras = self._cameras_of(file, streams)
+            others = {channel.id: channel.topic for channel in file.channels.values() if channel.topic in topics}
+            for message in file.messages(cameras.keys() | others.keys(), as_written=True):
+                if message.channel_id in others:
+                    yield Other(others[message.channel_id], message.data)
+                else:
+                    yield from self._accepted(self._item(cameras[message.channel_id], message, states), places)
+            self._note_damage()
+        for state in states.values():
+            yield from self._accepted(self._finished(state.decoder.flush()), places)
+
+    def _accepted(self, items: Iterator[Item], places: dict[str, Place]) -> Iterator[Frame]:
+        for item in items:
+            frame = self.accept(item, places[item.stream])
+            if frame is not None:
+                yield frame
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         states: dict[str, _VideoState] = {}

@@ -78,8 +78,8 @@ class _Job(NamedTuple):
 class Recorder:
     """Writes what it is given to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
 
-    `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`; `paths` the files written; `error` why recording stopped
-    before `close`, if it did. Raises FileExistsError rather than overwrite a file.
+    `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`; `paths` the files written; `error` why recording
+    stopped before `close`, if it did. Raises FileExistsError rather than overwrite a file.
     """
 
     def __init__(

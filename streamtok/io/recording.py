@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,29 @@ if TYPE_CHECKING:
 
 
 TEXT_FIELDS = {"node", "session", "tokenizer", "model", "dtype", "compression", "fit"}
+
+
+class TokenReader:
+    """Turns stored messages into TokenMessages and counts what is missing between them; `damaged` takes complaints."""
+
+    def __init__(self, damaged: Callable[[str], None]) -> None:
+        self._damaged = damaged
+        self._last: dict[tuple[str, str], int] = {}
+
+    def read(self, topic: str, data: Any) -> TokenMessage | None:
+        """The message, or None if it does not check."""
+        from streamtok.wire.message import Limits, WireError, unpack
+
+        try:
+            header, payload = form.unpack_tokens(data)
+            message = unpack([topic.encode(), header, payload], Limits())
+        except (WireError, msgspec.MsgspecError) as error:
+            self._damaged(f"{topic}: a message cannot be read: {error}")
+            return None
+        key, seq = (message.header.stream, message.header.session), message.header.seq
+        lost = max(0, seq - self._last.get(key, seq - 1) - 1)
+        self._last[key] = seq
+        return dataclasses.replace(message, lost=lost)
 
 
 class Recording:
@@ -57,21 +80,11 @@ class Recording:
 
         A message that does not check is left out and listed in `damage`; `lost` of the next one counts it.
         """
-        from streamtok.wire.message import Limits, WireError, unpack
-
-        names = self.streams if streams is None else self._known(streams)
-        last: dict[tuple[str, str], int] = {}
-        for topic, data in self._data(form.TOKENS, names):
-            try:
-                header, payload = form.unpack_tokens(data)
-                message = unpack([topic.encode(), header, payload], Limits())
-            except (WireError, msgspec.MsgspecError) as error:
-                self._damaged(f"{topic}: a message cannot be read: {error}")
-                continue
-            key = message.header.stream, message.header.session
-            lost = message.header.seq - last.get(key, message.header.seq - 1) - 1
-            last[key] = message.header.seq
-            yield dataclasses.replace(message, lost=max(0, lost))
+        reader = TokenReader(self.damaged)
+        for topic, data in self._data(form.TOKENS, self.streams if streams is None else self._known(streams)):
+            message = reader.read(topic, data)
+            if message is not None:
+                yield message
 
     def infos(self) -> dict[str, list[Info]]:
         """Every info of each stream in order: one per session and size, and a last one at the end of a file."""
@@ -83,7 +96,7 @@ class Recording:
             try:
                 info = decode_map(data, InfoType, Limits())
             except WireError as error:
-                self._damaged(f"{topic}: an info cannot be read: {error}")
+                self.damaged(f"{topic}: an info cannot be read: {error}")
                 continue
             found.setdefault(info.stream, []).append(info)
         return found
@@ -105,7 +118,7 @@ class Recording:
             try:
                 found.append(msgspec.msgpack.decode(data, type=form.Missed))
             except msgspec.MsgspecError as error:
-                self._damaged(f"{topic}: {error}")
+                self.damaged(f"{topic}: {error}")
         return found
 
     def _metadata(self, name: str) -> dict[str, str]:
@@ -131,9 +144,10 @@ class Recording:
                 for message in file.messages(ids, as_written=True):
                     yield file.topic(message), message.data
             for text in file.damage:
-                self._damaged(f"{file.path.name}: {text}")
+                self.damaged(f"{file.path.name}: {text}")
 
-    def _damaged(self, text: str) -> None:
+    def damaged(self, text: str) -> None:
+        """List something that could not be read; the same words once."""
         if text not in self.damage:
             self.damage.append(text)
 

@@ -13,7 +13,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from streamtok.wire.endpoint import receive, socket_of
-from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, decode_map
+from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, check_version, decode_map
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
@@ -233,6 +233,7 @@ def read_reply(parts: list[bytes], rejects: Rejects) -> ReceivedReply | None:
     try:
         if len(parts) != 1:
             raise WireError("parts", f"control reply of {len(parts)} parts, expected 1")
+        check_version(parts[0], Limits(max_header=MAX_REPLY))
         return decode_map(parts[0], ReceivedReply, Limits(max_header=MAX_REPLY))
     except WireError as error:
         rejects.add("reply", error)

@@ -83,7 +83,7 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
     image_size: Sizes
     encode_ns: Count
     publish_ns: Time
-    compression: Literal["none", "zstd"] = "none"
+    compression: Literal["none", "zstd"]
     checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
     def __post_init__(self) -> None:
@@ -297,22 +297,19 @@ def unpack_status(parts: list[Any], limits: Limits = Limits()) -> Status:
     return _open(parts, Status, limits)[0]
 
 
-def decode_map(data: Any, kind: type, limits: Limits = Limits()) -> Any:
-    """Decode one msgpack map into the Struct `kind`; raises WireError naming both versions when they differ."""
+def decode_map(data: Any, kind: Any, limits: Limits = Limits()) -> Any:
+    """Decode one msgpack value into the type `kind`; raises WireError."""
     if len(data) > limits.max_header:
         raise WireError("header", f"header of {len(data)} bytes, accepted up to {limits.max_header}")
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _check_version(data)
         raise WireError("header", f"{getattr(kind, '__name__', kind)}: {error}") from error
 
 
-def _check_version(data: Any) -> None:
-    try:
-        version = msgspec.msgpack.decode(data, type=_Version).version
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return
+def check_version(data: Any, limits: Limits = Limits()) -> None:
+    """Raise WireError naming both versions unless the map in `data` is of this version."""
+    version = decode_map(data, _Version, limits).version
     if version != VERSION:
         raise WireError("version", f"message of wire version {version}, this reader knows version {VERSION}")
 
@@ -320,7 +317,11 @@ def _check_version(data: Any) -> None:
 def _open(parts: list[Any], kind: type, limits: Limits) -> tuple[Any, memoryview]:
     if len(parts) != 3:
         raise WireError("parts", f"message of {len(parts)} parts, expected 3: topic, header, payload")
-    topic, head, payload = (memoryview(part) for part in parts)
+    try:
+        topic, head, payload = map(memoryview, parts)
+    except TypeError as error:
+        raise WireError("parts", f"parts of types {[type(part).__name__ for part in parts]}, expected bytes") from error
+    check_version(head, limits)
     header = decode_map(head, kind, limits)
     if bytes(topic[:128]) != topic_of(header):
         raise WireError("topic", f"topic {bytes(topic[:80])!r} does not match its header's {topic_of(header)!r}")

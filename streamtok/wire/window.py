@@ -1,0 +1,153 @@
+"""The rolling context of several cameras as one tensor: what a policy or a world model reads."""
+
+import bisect
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from streamtok.wire.message import TokenMessage
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """One reading of a window, newest step last.
+
+    `tokens` (cameras, N, *grid): int32 indices, or float16 latents; `valid` (cameras, N) bool, and where it is False
+    the tokens are zero; `capture_ns` (cameras, N) int64, the capture time of each grid's newest frame (zero where not
+    valid). All are torch tensors of their own memory.
+    """
+
+    tokens: Any
+    valid: Any
+    capture_ns: Any
+
+
+@dataclass
+class _Row:
+    """What one camera has sent since its last restart."""
+
+    grids: deque[tuple[int, np.ndarray]]
+    epoch: tuple[str, int] | None = None
+
+    @property
+    def newest(self) -> int:
+        return self.grids[-1][0]
+
+
+@dataclass
+class TokenWindow:
+    """The last `length` token grids per camera, lined up by capture time.
+
+    `push` every message; `read` whenever the policy runs. The rules:
+
+    - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost, so that a row
+      only ever holds consecutive groups of one epoch; messages that are not `decodable` are left out. With
+      `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
+    - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
+      among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
+    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`: the
+      window waits for a slower camera as long as it is alive.
+    - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the place is
+      not valid.
+    """
+
+    cameras: Sequence[str]
+    length: int
+    max_skew_ns: int = 50_000_000
+    max_age_ns: int = 1_000_000_000
+    across_epochs: bool = False
+    _rows: dict[str, _Row] = field(default_factory=dict, init=False)
+    _shape: tuple[int, ...] | None = field(default=None, init=False)
+    _dtype: np.dtype = field(default=np.dtype(np.int32), init=False)
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(
+                f"window of length {self.length} over cameras {list(self.cameras)}, expected a length of 1 or more "
+                "and one or more different names"
+            )
+        # a camera that is ahead of the slowest one must still hold the steps that the window ends with
+        self._rows = {camera: _Row(deque(maxlen=4 * self.length + 64)) for camera in self.cameras}
+
+    def push(self, message: TokenMessage) -> bool:
+        """Take one message; True if it became part of the window, False if it is of another stream or not decodable.
+
+        Raises ValueError if its grid differs in shape or type from the other cameras', for they share one tensor.
+        """
+        row = self._rows.get(message.stream)
+        if row is None:
+            return False
+        self._check_grid(message)
+        header = message.header
+        epoch = (header.session, header.epoch)
+        continues = epoch == row.epoch or (self.across_epochs and self._follows(row, message))
+        if not message.decodable or message.lost or not continues:
+            row.grids.clear()
+        if not message.decodable:
+            return False
+        row.epoch = epoch
+        row.grids.append((message.capture_ns, message.tokens.astype(self._dtype)))
+        return True
+
+    def read(self, device: Any = None) -> WindowView:
+        """The window as it is now; before the first message of all it has no grid, and this raises ValueError."""
+        import torch
+
+        if self._shape is None:
+            raise ValueError(f"no message of {', '.join(self.cameras)} yet; push one before reading the window")
+        tokens = np.zeros((len(self.cameras), self.length, *self._shape), self._dtype)
+        times = np.zeros((len(self.cameras), self.length), np.int64)
+        valid = np.zeros((len(self.cameras), self.length), bool)
+        steps = self._steps()
+        for place, camera in enumerate(self.cameras):
+            row = self._rows[camera]
+            for step, index in enumerate(self._nearest(row, steps), self.length - len(steps)):
+                if index is not None:
+                    times[place, step], tokens[place, step] = row.grids[index]
+                    valid[place, step] = True
+        return WindowView(*(torch.from_numpy(array).to(device) for array in (tokens, valid, times)))
+
+    def __len__(self) -> int:
+        """Steps that are filled, 0 to `length`."""
+        return len(self._steps())
+
+    def _steps(self) -> list[int]:
+        """Capture times of the window's steps, oldest first."""
+        filled = [row for row in self._rows.values() if row.grids]
+        if not filled:
+            return []
+        newest = max(row.newest for row in filled)
+        alive = [row for row in filled if newest - row.newest <= self.max_age_ns]
+        leading = max(alive, key=lambda row: min(len(row.grids), self.length))
+        reached = min(row.newest for row in alive) + self.max_skew_ns
+        return [time_ns for time_ns, _ in leading.grids if time_ns <= reached][-self.length :]
+
+    def _nearest(self, row: _Row, steps: list[int]) -> list[int | None]:
+        """For each step the index of the row's grid nearest in time, None if none is within the skew."""
+        if not row.grids:
+            return [None] * len(steps)
+        times = [time_ns for time_ns, _ in row.grids]
+        after = [bisect.bisect_left(times, step) for step in steps]
+        pairs = [(max(index - 1, 0), min(index, len(times) - 1)) for index in after]
+        nearest = [min(pair, key=lambda i: abs(times[i] - step)) for pair, step in zip(pairs, steps, strict=True)]
+        return [i if abs(times[i] - step) <= self.max_skew_ns else None for i, step in zip(nearest, steps, strict=True)]
+
+    def _follows(self, row: _Row, message: TokenMessage) -> bool:
+        header = message.header
+        return row.epoch is not None and row.epoch[0] == header.session and header.dropped == 0
+
+    def _check_grid(self, message: TokenMessage) -> None:
+        shape = message.tokens.shape
+        dtype = np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)
+        others = any(row.grids for camera, row in self._rows.items() if camera != message.stream)
+        if others and (shape, dtype) != (self._shape, self._dtype):
+            raise ValueError(
+                f"{message.stream} sends grids {list(shape)} {dtype}, the window holds {list(self._shape or ())} "
+                f"{self._dtype}; give all cameras of a window the same size and model, or use one window each"
+            )
+        if (shape, dtype) != (self._shape, self._dtype):
+            self._rows[message.stream].grids.clear()
+            self._shape, self._dtype = shape, dtype

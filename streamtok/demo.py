@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
-from streamtok.live_decoder import LiveDecoder, Picture
+from streamtok.live_decoder import LiveDecoder, Picture, cropped
 
 log = logging.getLogger("streamtok.demo")
 
@@ -141,7 +141,7 @@ class Watcher:
             result.pictures += 1
             original = frames.find(picture.frame_id, info)
             if original is not None:
-                self._compare(original, crop(picture.image, info), picture, message.tokens)
+                self._compare(original, cropped(picture.image, info), picture, message.tokens)
 
     def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Picture, tokens: np.ndarray) -> None:
         from streamtok.data.pictures import open_pictures
@@ -182,7 +182,7 @@ class FrameReader:
                 return None
         if self._ahead.header.frame_id != frame_id:
             return None
-        return crop(self._prepare(self._ahead, info), info)
+        return cropped(self._prepare(self._ahead, info), info)
 
     def _next(self) -> Any:
         from streamtok.wire.message import unpack_frame
@@ -215,14 +215,6 @@ def image_of(message: Any) -> np.ndarray:
     if image is None:
         raise ValueError(f"frame {header.frame_id} is encoded as {header.encoding!r}; the demo shows rgb8 and JPEG")
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def crop(image: np.ndarray, info: Any) -> np.ndarray:
-    """The part of an encoded image that shows the source, without padding."""
-    if info.source_rect is None:
-        return image
-    top, left, height, width = info.source_rect
-    return image[top : top + height, left : left + width]
 
 
 @contextmanager

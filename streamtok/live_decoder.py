@@ -90,3 +90,11 @@ def to_images(frames: torch.Tensor) -> np.ndarray:
     """Decoder output (1, 3, T, H, W) in [-1, 1] scale to uint8 RGB (T, H, W, 3)."""
     pixels = frames[0].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def cropped(image: np.ndarray, info: Any) -> np.ndarray:
+    """The part of an encoded image that shows the source, without padding."""
+    if info.source_rect is None:
+        return image
+    top, left, height, width = info.source_rect
+    return image[top : top + height, left : left + width]

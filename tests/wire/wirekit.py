@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.ingest import TokenGroup
-from streamtok.wire.message import Info
+from streamtok.wire.message import Info, TokenHeader
 from streamtok.wire.publisher import Publisher
 
 GRID = [4, 6]
@@ -39,6 +39,27 @@ def make_group(number: int, stream: str = "front", interval: int = 8, **changes:
         image_size=(32, 48),
     )
     return replace(group, **changes)
+
+
+def make_header(seq: int, session: int = 0, interval: int = 4) -> TokenHeader:
+    """Header of one frame per message, with a keyframe every `interval` messages."""
+    keyframe = seq % interval == 0
+    numbers = {"seq": seq, "epoch": seq // interval, "dropped": 0, "repeated": 0, "encode_ns": 0, "publish_ns": 0}
+    return TokenHeader(
+        stream="front",
+        session=f"{session:032x}",
+        keyframe=keyframe,
+        tokenizer="ab12",
+        frame_ids=[seq],
+        capture_ns=[seq],
+        grid=[4, 6],
+        dtype="uint16",
+        levels=[8, 8],
+        image_size=[32, 48],
+        compression="none",
+        checksum=0,
+        **numbers,
+    )
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:

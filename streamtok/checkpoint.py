@@ -200,7 +200,10 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
+    stored = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     copy = build(model.config)
     copy.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     save_file(stored, folder / "model.safetensors")
@@ -220,7 +223,12 @@ def load_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     own, stored = model.state_dict(), load_file(folder / "model.safetensors")
     differing = [f"{name} {tuple(stored[name].shape)}, expected {tuple(own[name].shape)}"
                  for name in sorted(set(own) & set(stored)) if own[name].shape != stored[name].shape]  # fmt: skip
-    _refuse(f"{folder} does not fit its config.json", sorted(set(own) - set(stored)), sorted(set(stored) - set(own)), differing)
+    _refuse(
+        f"{folder} does not fit its config.json",
+        sorted(set(own) - set(stored)),
+        sorted(set(stored) - set(own)),
+        differing,
+    )
     model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in stored.items()})
     if values.get("fingerprint") not in (None, model.fingerprint):
         raise ValueError(

@@ -8,7 +8,10 @@ import importlib
 import sys
 
 COMMANDS = {
-    "demo": ("nodes.demo", "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video"),
+    "demo": (
+        "nodes.demo",
+        "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
+    ),
     "ingest": ("nodes.ingest", "cameras, files or a synthetic drive to a token stream over ZeroMQ"),
     "subscribe": ("nodes.subscribe", "print or forward a token stream"),
     "record": ("nodes.record", "token (and camera) streams to MCAP"),
@@ -32,7 +35,11 @@ def usage() -> str:
     """The text of `streamtok --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
-    return "usage: streamtok COMMAND [options]\n\n" + "\n".join(lines) + "\n\nstreamtok COMMAND --help shows an example of each."
+    return (
+        "usage: streamtok COMMAND [options]\n\n"
+        + "\n".join(lines)
+        + "\n\nstreamtok COMMAND --help shows an example of each."
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

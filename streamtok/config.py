@@ -81,8 +81,17 @@ class TokenizerConfig:
             needed = max(self.spatial_resamplings, self.temporal_resamplings) + 1
             if len(channels) < needed:
                 raise ValueError(f"{part}_channels {channels} has {len(channels)} levels, resampling needs {needed}")
+        ups = [self.upsampling(level) for level in range(len(self.decoder_channels))]
+        doubled = (sum(space for space, _ in ups), sum(time for _, time in ups))
+        if doubled != (self.spatial_resamplings, self.temporal_resamplings):
+            raise ValueError(
+                f"a decoder of {len(ups)} levels doubles (space, time) {doubled} times, the encoder halves them "
+                f"{(self.spatial_resamplings, self.temporal_resamplings)} times; give decoder_channels another level"
+            )
         if self.quantizer == "fsq" and self.latent_channels != len(self.levels):
-            raise ValueError(f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}")
+            raise ValueError(
+                f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}"
+            )
         if self.context < 1:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
@@ -97,6 +106,15 @@ class TokenizerConfig:
     def temporal_resamplings(self) -> int:
         """How many levels halve time, after the wavelet."""
         return round(math.log2(self.temporal_compression / self.patch_size)) if self.video else 0
+
+    def upsampling(self, level: int) -> tuple[bool, bool]:
+        """Whether a decoder level (0 is the finest) doubles (space, time): the published rule, from the coarsest on."""
+        r = len(self.decoder_channels) - 1 - level
+        n_space, n_time = self.spatial_resamplings, self.temporal_resamplings
+        if level == 0:
+            return False, False
+        time = r < n_time if self.legacy_mode else 0 < r <= n_time
+        return time or (r < n_space and n_space > n_time), time
 
     @property
     def patch_channels(self) -> int:
@@ -169,7 +187,9 @@ class TokenizerConfig:
         if discrete and str(values.get("quantizer", "FSQ")).upper() != "FSQ":
             raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
         return cls(
-            name=name or f"cosmos-{kind.lower()}{temporal}x" * video + f"cosmos-{kind.lower()}" * (not video)
+            name=name
+            or f"cosmos-{kind.lower()}{temporal}x" * video
+            + f"cosmos-{kind.lower()}" * (not video)
             + f"{values['spatial_compression']}x{values['spatial_compression']}",
             video=video,
             spatial_compression=values["spatial_compression"],

@@ -29,7 +29,10 @@ class ResBlock(nn.Module):
         if video:
             self.conv1, self.conv2 = FactorizedConv(dim_in, dim_out), FactorizedConv(dim_out, dim_out)
         else:
-            self.conv1, self.conv2 = SpatialConv(dim_in, dim_out, 3, padding=1), SpatialConv(dim_out, dim_out, 3, padding=1)
+            self.conv1, self.conv2 = (
+                SpatialConv(dim_in, dim_out, 3, padding=1),
+                SpatialConv(dim_out, dim_out, 3, padding=1),
+            )
         self.dropout = nn.Dropout(dropout)
         self.nin_shortcut = SpatialConv(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 

@@ -9,16 +9,6 @@ from streamtok.model.layers import Norm
 from streamtok.model.state import Clock, State, StateSpec
 
 
-def upsampling(config: TokenizerConfig, level: int) -> tuple[bool, bool]:
-    """Whether a level (0 is the finest) doubles (space, time); published rule, counted from the coarsest level."""
-    r = len(config.decoder_channels) - 1 - level
-    n_space, n_time = config.spatial_resamplings, config.temporal_resamplings
-    if level == 0:
-        return False, False
-    time = r < n_time if config.legacy_mode else 0 < r <= n_time
-    return time or (r < n_space and n_space > n_time), time
-
-
 class Decoder(nn.Module):
     """Features (B*T', z_channels, h, w) -> bands (B*T, bands, H/p, W/p).
 
@@ -31,7 +21,7 @@ class Decoder(nn.Module):
         last = channels[-1]
         self.conv_in = Ends(config.z_channels, last, video)
         self.mid = Mid(last, config) if config.mid else None
-        self.resamples = [upsampling(config, i) for i in range(len(channels))]
+        self.resamples = [config.upsampling(i) for i in range(len(channels))]
         levels = []
         for i in reversed(range(len(channels))):
             dims = [last] + [channels[i]] * config.decoder_blocks[i]

@@ -22,7 +22,8 @@ class Level(nn.Module):
         """Keyed block.N, attn.N and downsample or upsample."""
         lists = (("block", self.block), ("attn", self.attn))
         state = {
-            name: {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(part)} for name, part in lists
+            name: {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(part)}
+            for name, part in lists
         }
         if self.resample:
             state[self.resample] = getattr(self, self.resample).init_state(spec, height, width)

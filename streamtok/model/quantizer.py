@@ -98,7 +98,7 @@ class Variational(nn.Module):
         noisy = self.sample or self.training
         codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if noisy else mean
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
-        return Quantized(codes, mean, losses={"kl": kl})
+        return Quantized(codes, codes if self.sample else mean, losses={"kl": kl})
 
 
 class Lookup(nn.Module):
@@ -135,7 +135,12 @@ class Lookup(nn.Module):
     def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """indices (N, h, w) or (N, Q, h, w) -> codes (N, C, h, w)."""
         if self.kind == "lfq":
-            return self.layer.indices_to_codes(indices.long().flatten(1)).unflatten(1, indices.shape[1:]).movedim(-1, 1).to(dtype)
+            return (
+                self.layer.indices_to_codes(indices.long().flatten(1))
+                .unflatten(1, indices.shape[1:])
+                .movedim(-1, 1)
+                .to(dtype)
+            )
         places = indices.long().permute(0, 2, 3, 1) if self.kind == "residual_fsq" else indices.long()
         codes = self.layer.get_output_from_indices(places.flatten(1, 2))
         return codes.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2).to(dtype)

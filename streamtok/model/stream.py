@@ -40,7 +40,9 @@ class _Stream:
     @classmethod
     def state_bytes(cls, model: "Tokenizer", slots: int, size: tuple[int, int], context: int) -> int:
         """Bytes that a stream of this shape will hold, without allocating them."""
-        return nbytes(cls._init_for(model, StateSpec(slots, context, model.dtype, torch.device("meta")), size)) + 8 * slots
+        return (
+            nbytes(cls._init_for(model, StateSpec(slots, context, model.dtype, torch.device("meta")), size)) + 8 * slots
+        )
 
     @staticmethod
     def _init_for(model: "Tokenizer", spec: StateSpec, size: tuple[int, int]) -> dict:
@@ -242,7 +244,9 @@ class EncodeStream(_Stream):
         if some is None:
             h, w = self.model.config.grid(*self.size)
             latent = torch.zeros(self.slots, self.model.config.latent_channels, 1, h, w, device=self.model.device)
-            return Encoded(torch.zeros(self.slots, 1, h, w, dtype=torch.int32) if self.model.config.discrete else None, latent)
+            return Encoded(
+                torch.zeros(self.slots, 1, h, w, dtype=torch.int32) if self.model.config.discrete else None, latent
+            )
         rows = [some if out is None else out for out in outs]
         indices = None if some.indices is None else torch.cat([row.indices for row in rows])
         return Encoded(indices, torch.cat([row.latent for row in rows]))
@@ -297,7 +301,7 @@ class DecodeStream(_Stream):
     def _merge(self, outs: list) -> Tensor:
         some = next((out for out in outs if out is not None), None)
         if some is None:
-            return torch.zeros(self.slots, 3, self.model.group, *(self.model.config.spatial_compression * n for n in self.size))
+            return torch.zeros(
+                self.slots, 3, self.model.group, *(self.model.config.spatial_compression * n for n in self.size)
+            )
         return torch.cat([some if out is None else out for out in outs])
-
-

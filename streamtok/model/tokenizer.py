@@ -249,7 +249,9 @@ class Tokenizer(nn.Module):
         if fresh:
             x = torch.cat([x[:, :, :1].expand(-1, -1, self.group, -1, -1), x[:, :, 1:]], 2)
             spec = StateSpec(batch, self.config.context, self.dtype, x.device)
-            state = self.init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
+            state = self.init_state(spec, height, width) | self.init_decode_state(
+                spec, *self.config.grid(height, width)
+            )
             state["count"] = torch.zeros(batch, dtype=torch.long, device=x.device)
         clock = Clock(state["count"], self.config.context)
         coded, encoded = self.encode_groups(x, state, clock)
@@ -294,7 +296,9 @@ class Tokenizer(nn.Module):
         if self.config.quantizer == "vae":
             self.quantizer.sample = sample
         elif sample:
-            raise ValueError(f"sample=True needs a variational model, {self.config.name!r} has {self.config.quantizer!r}")
+            raise ValueError(
+                f"sample=True needs a variational model, {self.config.name!r} has {self.config.quantizer!r}"
+            )
 
     # Streams.
 

@@ -1,0 +1,14 @@
+"""What tests share: tiny tokenizers of every kind, and running them group by group."""
+
+import warnings
+
+import pytest
+import torch
+
+warnings.filterwarnings("ignore", message="no weights ship")
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    """Every test starts from the same random numbers."""
+    torch.manual_seed(0)

@@ -1,0 +1,74 @@
+"""The published network, number for number: vectors made by its own code from rebuilt weights and clips."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import streamtok
+from streamtok.checkpoint import published_names
+from streamtok.config import PRESETS
+from streamtok.model import build
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+_spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
+weights = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(weights)
+KEYS = json.loads((GOLDEN / "cosmos_checkpoint_keys.json").read_text())["variants"]
+
+
+def load(name: str):
+    """The golden tokenizer, its input and its recorded outputs."""
+    shapes = json.loads((GOLDEN / "shapes.json").read_text())[name]
+    case = np.load(GOLDEN / f"{name}.npz")
+    state = {key: torch.from_numpy(value) for key, value in weights.golden_state_dict(shapes).items()}
+    tok = streamtok.from_cosmos(state, json.loads(str(case["config"])))
+    clip = weights.golden_video(int(case["input_seed"]), case["input_shape"])
+    assert weights.array_digest(clip) == json.loads(str(case["meta"]))["input_sha256"]
+    return (
+        tok,
+        torch.from_numpy(clip),
+        {key: torch.from_numpy(case[key]) for key in case if case[key].dtype.kind in "fi"},
+    )
+
+
+@pytest.mark.parametrize("name", ["ci8x8_small", "cv8x8x8_small", "dv4x8x8_small"])
+def test_golden_vectors_are_reproduced(name):
+    tok, clip, want = load(name)
+    out = tok.encode(clip, context=None)
+    torch.testing.assert_close(out.latent, want["latent"], rtol=0, atol=2e-5)
+    if "indices" in want:
+        bounded = tok.quantizer.bound(want["latent"].flatten(0, 1).movedim(1, 0).flatten(2)[..., None])
+        near = ((bounded - bounded.floor() - 0.5).abs() < 1e-4).any(1).view(want["indices"].shape)
+        assert out.indices.dtype == torch.int32
+        assert torch.equal(out.indices[~near], want["indices"][~near])
+    tokens = want.get("indices", want["latent"])
+    torch.testing.assert_close(tok.decode(tokens, context=None), want["recon"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["cv8x8x8_small", "dv4x8x8_small"])
+def test_streaming_the_golden_clip_gives_the_golden_latents(name):
+    tok, clip, want = load(name)
+    stream = tok.stream(slots=1, height=clip.shape[-2], width=clip.shape[-1])
+    groups = [clip[:, :, :1], *clip[:, :, 1:].split(tok.group, 2)]
+    latent = torch.cat([stream.step(group).latent for group in groups], 2)
+    torch.testing.assert_close(latent, want["latent"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(latent, tok.encode(clip, context=None).latent, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", list(KEYS))
+def test_every_published_variant_has_its_names_and_shapes(variant):
+    """Checked on the meta device: all ten at full size, with the parameters that forward never reaches left out."""
+    preset = f"cosmos-{variant.lower()}"
+    with torch.device("meta"):
+        model = build(PRESETS[preset])
+    ours = {theirs: tuple(model.get_parameter(name).shape) for name, theirs in published_names(model).items()}
+    unused = set(KEYS[variant]["keys_not_reached_by_forward"])
+    theirs = {key: tuple(shape) for key, shape in KEYS[variant]["keys"] if key not in unused}
+    assert ours.keys() == theirs.keys()
+    for key, shape in theirs.items():
+        assert np.prod(ours[key]) == np.prod(shape), key
+    assert all(name.startswith(("encoder.", "decoder.", "quant_conv", "post_quant_conv")) for name in ours)

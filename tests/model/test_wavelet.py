@@ -1,0 +1,47 @@
+"""The Haar transform: exact inverse, published band order, plain mean as the lowest band."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from([2, 4]), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 2))
+def test_inverse_is_exact_for_pixels(patch, t, h, w, batch):
+    """Pixel levels are small integers, so every sum is exact and equality is bit for bit."""
+    video = torch.randint(0, 256, (batch, 3, t * patch, h * patch, w * patch)).float()
+    assert torch.equal(inverse_haar3d(haar3d(video, patch), patch, batch), video)
+    image = video[:, :, 0]
+    assert torch.equal(inverse_haar2d(haar2d(image, patch), patch), image)
+
+
+def test_lowest_band_is_the_mean_and_levels_divide_as_published():
+    video = torch.rand(1, 3, 4, 8, 8, dtype=torch.float64)
+    bands = haar3d(video, 4)
+    mean = torch.nn.functional.avg_pool3d(video, 4)[0].transpose(0, 1)
+    torch.testing.assert_close(bands[:, :3], mean)
+    pairs = (video[:, :, 0::2] - video[:, :, 1::2]) / 2  # one level in time: half the difference, first minus second
+    high = torch.nn.functional.avg_pool3d(pairs, (2, 4, 4))[0].transpose(0, 1)
+    torch.testing.assert_close(bands[:, 3 * 4 : 3 * 5], high)  # level 1 high in time, all else low: band 4
+
+
+@pytest.mark.parametrize(("axis", "band"), [("height", 1), ("width", 2)])
+def test_image_bands_have_width_slower_than_height(axis, band):
+    ramp = torch.tensor([1.0, -1.0])
+    image = (ramp.view(2, 1) if axis == "height" else ramp.view(1, 2)).expand(2, 2).repeat(1, 3, 1, 1)
+    bands = haar2d(image, 2)
+    assert bands[0, :, 0, 0].nonzero().flatten().tolist() == [3 * band, 3 * band + 1, 3 * band + 2]
+    video = image[:, :, None].expand(-1, -1, 2, -1, -1)
+    still = haar3d(video, 2)[0, :, 0, 0].nonzero().flatten().tolist()
+    assert still[0] == 3 * (2 if axis == "height" else 1)  # in video width is the fastest
+
+
+def test_bands_that_do_not_vary_in_time_come_first_on_request():
+    still = torch.randint(0, 256, (1, 3, 1, 8, 8)).double()
+    bands = haar3d(still.expand(-1, -1, 4, -1, -1), 4, "=thw")
+    assert torch.all(bands[:, 48:] == 0)
+    torch.testing.assert_close(bands[:, :48], haar2d(still[:, :, 0], 4, "hw"))
+    torch.testing.assert_close(inverse_haar3d(bands, 4, 1, "=thw"), still.expand(-1, -1, 4, -1, -1))

@@ -1,0 +1,90 @@
+"""Frechet distances against closed forms and another way to take the square root."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streamtok.evaluation.frechet import FeaturePairs, frechet_distance
+
+
+class MeanColour(torch.nn.Module):
+    """Stands for an Inception archive that takes uint8 pixels alone: the mean and spread of each colour."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float()
+        return torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
+
+
+class VideoMoments(torch.nn.Module):
+    """Has the arguments of the published I3D archive."""
+
+    def forward(self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False):
+        if rescale or resize or not return_features:
+            raise ValueError("pixels come ready, and features are wanted")
+        return torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4)), torch.tensor([x.shape], dtype=x.dtype)], 1)
+
+
+def archive(network: torch.nn.Module, path: Path) -> Path:
+    torch.jit.script(network).save(str(path))
+    return path
+
+
+def test_one_dimension_is_the_difference_of_means_and_deviations():
+    a, b = np.array([[0.0], [2.0]]), np.array([[5.0], [11.0]])
+    deviations = (np.std([0, 2], ddof=1), np.std([5, 11], ddof=1))
+    assert frechet_distance(a, b) == pytest.approx((1 - 8) ** 2 + (deviations[0] - deviations[1]) ** 2)
+
+
+def test_equal_features_are_at_distance_zero():
+    a = np.random.default_rng(0).normal(size=(40, 6))
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a + 2) == pytest.approx(24, abs=1e-6)
+
+
+def test_general_case_against_eigenvalues_of_the_product():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(50, 5)) @ rng.normal(size=(5, 5)), rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)) + 1
+    cov = [np.cov(x, rowvar=False) for x in (a, b)]
+    roots = np.sqrt(np.linalg.eigvals(cov[0] @ cov[1]).real.clip(min=0)).sum()
+    mean = a.mean(0) - b.mean(0)
+    assert frechet_distance(a, b) == pytest.approx(mean @ mean + np.trace(cov[0] + cov[1]) - 2 * roots, rel=1e-6)
+
+
+def test_fewer_samples_than_features_still_give_a_number():
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=(4, 64))
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(a, rng.normal(size=(4, 64))) > 1
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"N of 2 or more"):
+        frechet_distance(np.zeros((1, 3)), np.zeros((4, 3)))
+
+
+def test_picture_features_come_from_uint8_pixels(tmp_path: Path):
+    pairs = FeaturePairs.load(archive(MeanColour(), tmp_path / "net.pt"), video=False)
+    frames = torch.rand(6, 3, 16, 16)
+    assert pairs.distance() is None
+    assert pairs.add(frames, frames)
+    assert pairs.distance() == pytest.approx(0, abs=1e-6)
+    assert pairs.original[0].shape == (6, 6)
+    assert pairs.original[0][:, :3] == pytest.approx(255 * frames.mean((2, 3)).numpy(), abs=0.2)
+
+
+def test_video_features_are_taken_as_published_scores_take_them(tmp_path: Path):
+    pairs = FeaturePairs.load(archive(VideoMoments(), tmp_path / "net.pt"), video=True)
+    assert not pairs.add(torch.rand(9, 3, 32, 48), torch.rand(9, 3, 32, 48))  # too short to pool over
+    for level in (0.25, 0.75):
+        clip = torch.full((12, 3, 32, 48), level)
+        assert pairs.add(clip, clip)
+    assert pairs.original[0][0].tolist() == pytest.approx([-0.5] * 6 + [1, 3, 12, 224, 224])
+    assert pairs.distance() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path):
+    (tmp_path / "net.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"net\.pt is not a TorchScript archive"):
+        FeaturePairs.load(tmp_path / "net.pt", video=True)

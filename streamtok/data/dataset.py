@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.data.tracks import Grids, Track, find_drives, open_tracks
+from streamtok.data.tracks import Grids, Track, find_drives, open_tracks, same_identity
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
 
@@ -75,7 +75,7 @@ class TokenDataset(Dataset):
             raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
         self.window, self.stride, self.align = window, stride, align
         drives = [[t for path in paths for t in open_tracks(path, streams)] for paths in find_drives(source)]
-        self.identity = _same_identity([track for tracks in drives for track in tracks], source, streams)
+        self.identity = same_identity([track for tracks in drives for track in tracks], source, streams)
         if align:
             self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
         else:
@@ -224,15 +224,3 @@ def _aligned(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | No
     chosen = tuple(by_name[name] for name in streams)
     steps = np.diff(chosen[0].times_ns)
     return _Series(chosen, tolerance_ns if tolerance_ns is not None else int(np.median(steps) / 2) if len(steps) else 0)
-
-
-def _same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
-    if not tracks:
-        raise ValueError(f"{source} has none of the streams {list(streams or [])}")
-    first = tracks[0]
-    for track in tracks[1:]:
-        differing = [key for key, value in first.identity.items() if track.identity[key] != value]
-        if differing:
-            pairs = ", ".join(f"{key} {track.identity[key]} against {first.identity[key]}" for key in differing)
-            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
-    return first.identity

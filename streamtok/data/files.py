@@ -103,7 +103,7 @@ def decode_file(
     the one that the file names. ValueError if the tokens were made by another tokenizer, or the file is damaged.
     """
     file = TokenFile(path)
-    tok = matching_tokenizer(file, model).to(pick_device(device))
+    tok = matching_tokenizer(file.path, file.meta, model).to(pick_device(device))
     start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
     if start == len(file):
         raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")
@@ -141,13 +141,23 @@ def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) 
 
 def picture_size(meta: dict[str, Any]) -> tuple[int, int]:
     """(H, W) of the pictures that come back: the encoded size without its padding."""
-    (height, width), (top, bottom, left, right) = meta["image_size"], meta.get("padding") or (0, 0, 0, 0)
+    (height, width), (top, bottom, left, right) = meta["image_size"], padding_of(meta)
     return height - top - bottom, width - left - right
+
+
+def padding_of(meta: dict[str, Any]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) that is no part of the picture; recordings give the picture's rectangle instead."""
+    if meta.get("padding"):
+        return tuple(meta["padding"])
+    if not meta.get("source_rect"):
+        return 0, 0, 0, 0
+    (height, width), (top, left, inner_height, inner_width) = meta["image_size"], meta["source_rect"]
+    return top, height - top - inner_height, left, width - left - inner_width
 
 
 def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
     """Decoded frames (3, T, H, W) in -1..1 -> uint8 RGB (T, h, w, 3), the recorded padding cropped."""
-    top, bottom, left, right = meta.get("padding") or (0, 0, 0, 0)
+    top, bottom, left, right = padding_of(meta)
     inner = video[:, :, top : video.shape[2] - bottom, left : video.shape[3] - right]
     return ((inner.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
 
@@ -155,8 +165,8 @@ def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
 def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
     """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
     tok = core.tokenizer
-    height, width = core.open(stream, source_size)
-    top, left, inner_height, inner_width = core.preprocessor(stream, source_size).rect
+    size = core.open(stream, source_size)
+    rect = core.preprocessor(stream, source_size).rect
     return {
         "tokenizer": tok.fingerprint,
         "config": tok.config.to_dict(),
@@ -164,23 +174,23 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
         "stream": stream,
         "clock": "presentation",
         "source_size": source_size,
-        "image_size": (height, width),
-        "padding": (top, height - top - inner_height, left, width - left - inner_width),
-        "grid": tok.config.grid(height, width),
+        "image_size": size,
+        "padding": padding_of({"image_size": size, "source_rect": rect}),
+        "grid": tok.config.grid(*size),
     }
 
 
-def matching_tokenizer(file: TokenFile, model: str | None) -> Any:
-    """The tokenizer that made the tokens: `model`, or the one that the file names; ValueError if it is another."""
+def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> Any:
+    """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
     import streamtok
 
-    name = model or file.meta.get("model")
+    name = model or meta.get("model")
     if not name:
-        raise ValueError(f"{file.path} does not name the model that made it: give it with --model")
+        raise ValueError(f"{path} does not name the model that made it: give it with --model")
     tok = streamtok.load(name)
-    if tok.fingerprint != file.meta["tokenizer"]:
+    if tok.fingerprint != meta["tokenizer"]:
         raise ValueError(
-            f"{file.path} was made by tokenizer {file.meta['tokenizer'][:16]}... (called {file.meta.get('model')!r}), "
+            f"{path} was made by tokenizer {meta['tokenizer'][:16]}... (called {meta.get('model')!r}), "
             f"but {name!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean other pictures; "
             "give the checkpoint that made the file with --model"
         )

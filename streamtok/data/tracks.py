@@ -129,3 +129,16 @@ def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
     return list(drives.values())
+
+
+def same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
+    """Tokenizer, grid and dtype of all tracks; ValueError naming two that differ, or that there are none."""
+    if not tracks:
+        raise ValueError(f"{source} has none of the streams {list(streams or [])}")
+    first = tracks[0]
+    for track in tracks[1:]:
+        differing = [key for key, value in first.identity.items() if track.identity[key] != value]
+        if differing:
+            pairs = ", ".join(f"{key} {track.identity[key]} against {first.identity[key]}" for key in differing)
+            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
+    return first.identity

@@ -76,6 +76,7 @@ def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bo
                 stream=stream,
                 seq=seq,
                 publish_ns=group.capture_ns[-1] + 5000,
+                compression="none",
                 checksum=checksum_of(payload),
                 **common,
                 **{name: getattr(group, name) for name in names},

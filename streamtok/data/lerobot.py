@@ -1,0 +1,142 @@
+"""Tokens in the LeRobot v3 dataset layout, written without LeRobot.
+
+A frame of the dataset is one token grid; its rate is the group rate. Episodes are the stretches without a gap, since
+the layout's timestamps are `frame_index / fps`: true capture times are in a column of their own, `capture_ns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.data.dataset import nearest
+from streamtok.data.export import ExportOptions, stretches
+from streamtok.data.lerobot_layout import OWN, DatasetWriter, VideoColumn
+from streamtok.data.tracks import Grids, Track, find_drives, open_tracks, same_identity
+
+
+def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
+    """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
+
+    Columns `observation.tokens.STREAM`, `capture_ns`, `epoch` and `keyframe` beside LeRobot's own; with
+    `options.video`, `observation.images.STREAM` decoded from the tokens. ValueError if drives have other streams.
+    """
+    drives = [[t for path in paths for t in open_tracks(path, options.streams)] for paths in find_drives(source)]
+    identity = same_identity([track for tracks in drives for track in tracks], source, options.streams)
+    cameras = [_cameras(tracks, options.streams) for tracks in drives if tracks]
+    names = [track.stream for track in cameras[0]]
+    for tracks in cameras[1:]:
+        if [track.stream for track in tracks] != names:
+            found = [track.stream for track in tracks]
+            raise ValueError(
+                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --streams"
+            )
+    fps = options.fps or _group_rate(cameras[0][0])
+    out.mkdir(parents=True, exist_ok=True)
+    videos = _video_columns(out, cameras[0], fps, options)
+    features = _features(names, identity, fps) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
+    writer = DatasetWriter(out, fps, features, options.task)
+    for tracks in cameras:
+        for fresh, rows in aligned_rows(tracks):
+            if fresh:
+                episode = writer.start_episode()
+                for video in videos:
+                    video.start(episode)
+            writer.add(_columns(rows, names))
+            for video, grids, track in zip(videos, rows, tracks, strict=False):
+                video.add(writer.episodes[-1], grids, track.meta)
+    writer.close()
+    for video in videos:
+        video.close()
+    return {"rows": writer.rows, "episodes": len(writer.episodes)}
+
+
+def aligned_rows(tracks: Sequence[Track]) -> Iterator[tuple[bool, list[Grids]]]:
+    """Grids of all tracks at the times of the first: (whether an episode starts, rows of each track).
+
+    Times at which a camera has no grid within half a step are left out, and end the episode.
+    """
+    reference = tracks[0]
+    steps = np.diff(reference.times_ns)
+    tolerance = int(np.median(steps) / 2) if len(steps) else 0
+    last: list[np.ndarray] | None = None
+    for fresh, indices, _ in stretches(reference):
+        times = reference.times_ns[indices]
+        found = [indices, *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])]
+        last = None if fresh else last
+        for rows in _whole_runs(found):
+            wanted = [numbers[rows] for numbers in found]
+            grids = [track.read(numbers) for track, numbers in zip(tracks, wanted, strict=True)]
+            goes_on = last is not None and all(b[0] == a[-1] + 1 for a, b in zip(last, wanted, strict=True))
+            yield not goes_on, grids
+            last = wanted
+
+
+def _whole_runs(found: list[np.ndarray]) -> Iterator[slice]:
+    """Runs of rows in which every camera has a grid, the one after that of the row before."""
+    table = np.stack(found)
+    present = (table >= 0).all(0)
+    follows = np.concatenate([[False], (np.diff(table, axis=1) == 1).all(0)]) & present
+    starts = np.flatnonzero(present & ~follows)
+    for start in starts:
+        ends = np.flatnonzero(~follows[start + 1 :])
+        yield slice(start, start + 1 + (int(ends[0]) if len(ends) else len(follows) - start - 1))
+
+
+def _cameras(tracks: list[Track], streams: Sequence[str] | None) -> list[Track]:
+    by_name = {track.stream: track for track in tracks}
+    names = streams or sorted(by_name)
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise ValueError(f"{tracks[0].path} lacks the streams {missing}; it has {sorted(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def _group_rate(track: Track) -> float:
+    """Grids per second: the usual step of the first stream's times, rounded to a thousandth."""
+    if len(track) < 2:
+        raise ValueError(f"{track.path} has a single grid, which tells no rate: give it with --fps")
+    return round(1e9 / float(np.median(np.diff(track.times_ns))), 3)
+
+
+def _features(names: list[str], identity: dict[str, Any], fps: float) -> dict[str, dict]:
+    size = int(np.prod(identity["grid"]))
+    kind = "float32" if identity["dtype"] == "float16" else "int32"
+    features: dict[str, dict] = {
+        f"observation.tokens.{name}": {"dtype": kind, "shape": [size], "names": None} for name in names
+    }
+    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in ("capture_ns", "epoch", "keyframe")}
+    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in OWN[1:]}
+    return features
+
+
+def _columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, grids in zip(names, rows, strict=True):
+        kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32
+        columns[f"observation.tokens.{name}"] = grids.tokens.reshape(len(grids.tokens), -1).astype(kind)
+    first = rows[0]
+    own = {"capture_ns": first.capture_ns, "epoch": first.epoch, "keyframe": first.keyframe.astype(np.int64)}
+    return columns | own
+
+
+def _video_columns(out: Path, tracks: list[Track], fps: float, options: ExportOptions) -> list[VideoColumn]:
+    if not options.video:
+        return []
+    from streamtok.data.files import matching_tokenizer
+
+    tok = matching_tokenizer(tracks[0].path, tracks[0].meta, options.model)
+    return [VideoColumn(out, track.stream, fps, tok) for track in tracks]
+
+
+def _video_feature(track: Track, fps: float) -> dict[str, Any]:
+    from streamtok.data.files import picture_size
+
+    height, width = picture_size(track.meta)
+    info = {"video.height": height, "video.width": width, "video.codec": "h264", "video.fps": fps, "has_audio": False}
+    info |= {"video.pix_fmt": "yuv444p" if height % 2 or width % 2 else "yuv420p", "video.is_depth_map": False}
+    return {"dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"], "info": info}

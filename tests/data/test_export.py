@@ -1,0 +1,101 @@
+"""Exports: other libraries read back exactly the tokens that went in."""
+
+import json
+
+import numpy as np
+import pytest
+from streamtok.tools import export as command
+
+from streamtok.data.export import ExportOptions, export, stretches
+from streamtok.data.tracks import open_tracks
+
+
+@pytest.mark.parametrize("kind", ["tokens", "recording"])
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_stretches_do_not_depend_on_the_block_size(store, groups_of, kind, size):
+    groups = groups_of([5, 9, -3, 1])
+    (track,) = open_tracks(store(kind, groups))
+    parts = list(stretches(track, size))
+    got = np.concatenate([grids.tokens for _, _, grids in parts])
+    np.testing.assert_array_equal(got, np.stack([group.tokens for group in groups]))
+    assert [int(numbers[0]) for fresh, numbers, _ in parts if fresh] == [0, 5, 17]
+
+
+def test_webdataset_reads_the_shards(tmp_path, token_file, groups_of):
+    webdataset = pytest.importorskip("webdataset")
+    groups = groups_of([10, 7])
+    counts = export(
+        token_file(tmp_path / "a.safetensors", groups),
+        tmp_path / "out",
+        "webdataset",
+        ExportOptions(window=4, shard_samples=2),
+    )
+    assert counts == {"samples": 5, "shards": 3}
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    got = np.concatenate([sample["tokens.npy"][sample["mask.npy"]] for sample in samples])
+    np.testing.assert_array_equal(got, np.stack([group.tokens for group in groups]))
+    assert samples[0]["json"]["stream"] == "front"
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["tokenizer"] == "ab" * 8
+
+
+def test_parquet_holds_every_grid(tmp_path, recording, groups_of):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    streams = {"front": groups_of([300, 5], "front"), "left": groups_of([4], "left", seed=1)}
+    counts = export(recording(tmp_path / "a.mcap", streams), tmp_path / "out", "parquet")
+    assert counts == {"rows": 309, "files": 2}
+    for path in sorted((tmp_path / "out").iterdir()):
+        table = parquet.read_table(path)
+        groups = streams[table["stream"][0].as_py()]
+        tokens = np.array(table["tokens"].to_pylist()).reshape(-1, 3, 4)
+        np.testing.assert_array_equal(tokens, np.stack([group.tokens for group in groups]))
+        assert table["capture_ns"].to_pylist() == [group.capture_ns[-1] for group in groups]
+        assert table["keyframe"].to_pylist() == [group.keyframe for group in groups]
+        assert json.loads(table.schema.metadata[b"streamtok"])["grid"] == [3, 4]
+
+
+def test_lerobot_layout(tmp_path, recording, groups_of):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    streams = {"front": groups_of([20, 10], "front"), "left": groups_of([30], "left", seed=1)}
+    counts = export(recording(tmp_path / "a.mcap", streams), tmp_path / "out", "lerobot", ExportOptions(task="go"))
+    meta = tmp_path / "out" / "meta"
+    info = json.loads((meta / "info.json").read_text())
+    rows = parquet.read_table(tmp_path / "out" / info["data_path"].format(chunk_index=0, file_index=0)).to_pydict()
+    episodes = parquet.read_table(meta / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
+    assert counts == {"rows": info["total_frames"], "episodes": info["total_episodes"]}
+    assert len(rows["index"]) == info["total_frames"] == sum(episode["length"] for episode in episodes)
+    assert rows["index"] == list(range(len(rows["index"])))
+    for episode in episodes:
+        at = slice(episode["dataset_from_index"], episode["dataset_to_index"])
+        assert rows["frame_index"][at] == list(range(episode["length"]))
+        assert set(rows["episode_index"][at]) == {episode["episode_index"]}
+        assert episode["tasks"] == ["go"]
+        np.testing.assert_allclose(rows["timestamp"][at], np.arange(episode["length"]) / info["fps"], rtol=1e-6)
+    by_time = {group.capture_ns[-1]: group for group in streams["front"]}
+    for time, tokens in zip(rows["capture_ns"], rows["observation.tokens.front"], strict=True):
+        np.testing.assert_array_equal(np.array(tokens).reshape(3, 4), by_time[time].tokens)
+    assert info["codebase_version"] == "v3.0"
+    assert info["features"]["observation.tokens.left"] == {"dtype": "int32", "shape": [12], "names": None}
+    stats = json.loads((meta / "stats.json").read_text())["observation.tokens.front"]
+    np.testing.assert_allclose(stats["mean"], np.mean(rows["observation.tokens.front"], 0))
+    np.testing.assert_allclose(stats["std"], np.std(rows["observation.tokens.front"], 0))
+    assert stats["count"] == [len(rows["index"])]
+
+
+def test_lerobot_episodes_stop_where_a_camera_is_missing(tmp_path, recording, groups_of):
+    pytest.importorskip("pyarrow")
+    streams = {"front": groups_of([30], "front"), "left": groups_of([30], "left", seed=1)}
+    del streams["left"][12]
+    counts = export(recording(tmp_path / "a.mcap", streams), tmp_path / "out", "lerobot")
+    assert counts == {"rows": 29, "episodes": 2}
+
+
+def test_command_line(tmp_path, token_file, groups_of, capsys):
+    path = str(token_file(tmp_path / "a.safetensors", groups_of([4])))
+    out = str(tmp_path / "out")
+    assert command.main([path, "--to", "webdataset", "--out", out, "--window", "2", "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"samples": 2, "shards": 1}
+    assert command.main([path, "--to", "webdataset", "--out", out, "--quiet"]) == 1
+    assert "not an empty folder" in capsys.readouterr().err
+    assert command.main([str(tmp_path / "absent"), "--to", "parquet", "--out", str(tmp_path / "new")]) == 1
+    assert "absent" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Export tokens for other tools: WebDataset shards, Parquet tables, or the LeRobot v3 layout.
+
+    streamtok export recordings/ --to webdataset --out shards --window 16
+    streamtok export drive.mcap --to parquet --out tables
+    streamtok export drive.mcap --to lerobot --out dataset --task 'drive through the city' --video
+
+The source is a token file, a recording, or a folder of these. Windows and episodes never go on across a gap.
+"""
+
+import argparse
+import json
+import sys
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
+        "streamtok export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("source", nargs="+", help="token files, recordings, or folders of them")
+    arguments.add_argument("--to", required=True, choices=("webdataset", "parquet", "lerobot"))
+    arguments.add_argument("--out", "-o", required=True, help="a new folder")
+    arguments.add_argument("--streams", nargs="+", help="only these, the one that gives the clock first (default: all)")
+    arguments.add_argument("--window", type=int, default=16, help="webdataset: grids per sample (default: 16)")
+    arguments.add_argument("--shard-samples", type=int, default=1000, help="webdataset: samples per shard (1000)")
+    arguments.add_argument("--fps", type=float, help="lerobot: grids per second (default: as recorded)")
+    arguments.add_argument("--task", default="drive", help="lerobot: what happens, in words (default: drive)")
+    arguments.add_argument("--video", action="store_true", help="lerobot: also pictures, decoded from the tokens")
+    arguments.add_argument("--model", help="lerobot: the model that decodes (default: the one that the source names)")
+    arguments.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    args = parser().parse_args(argv)
+    from streamtok.data.export import ExportOptions, export
+
+    options = ExportOptions(
+        streams=args.streams,
+        window=args.window,
+        shard_samples=args.shard_samples,
+        fps=args.fps,
+        task=args.task,
+        video=args.video,
+        model=args.model,
+        progress=not args.quiet,
+    )
+    try:
+        counts = export(args.source, args.out, args.to, options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"streamtok export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"streamtok export: stopped; {args.out} is not whole", file=sys.stderr)
+        return 130
+    print(json.dumps(counts) if args.json else f"{args.out}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,10 +31,11 @@ class Seam:
         return self.in_stream - self.after_reset
 
 
-def seam(tok: Tokenizer, clip: Clip, frame: int = SEAM_FRAME, frames: int = 8) -> Seam:
+def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor, frame: int = SEAM_FRAME, frames: int = 8) -> Seam:
     """Compare `frames` frames after number `frame` in the stream with the same after a reset there.
 
-    Numbers count from 0; both must be multiples of the group. A clip that is too short raises ValueError.
+    rebuilt: the whole clip through the tokenizer, (T, 3, H, W) in 0..1. Numbers count from 0; both must be multiples of
+    the group. A clip that is too short raises ValueError.
     """
     end = frame + frames
     group = tok.config.temporal_compression
@@ -43,7 +44,7 @@ def seam(tok: Tokenizer, clip: Clip, frame: int = SEAM_FRAME, frames: int = 8) -
             f"{clip.name}: a seam at frame {frame} over {frames} frames needs {end + 1} frames and multiples of the "
             f"group of {group}, got {len(clip.frames)} frames"
         )
-    running = reconstruct(tok, Clip(clip.name, clip.frames[: end + 1]))[0][frame + 1 :]
+    running = rebuilt[frame + 1 : end + 1]
     fresh = reconstruct(tok, Clip(clip.name, clip.frames[frame : end + 1]))[0][1:]
     original = _unit(clip.frames[frame + 1 : end + 1]).to(running.device)
     return Seam(frame, *(psnr_from_mse(frame_mse(original, x).mean().item()) for x in (running, fresh)))

@@ -144,7 +144,7 @@ class _Suite:
         if self.options.baselines:
             self._baselines(clip, original)
         if self.config.video and len(clip.frames) > 1:
-            self._over_time(clip)
+            self._over_time(clip, rebuilt)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < self.options.sheet_clips:
             self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
@@ -152,9 +152,9 @@ class _Suite:
             self.video.add(clip.frames, pictures)
         self.progress(clip.name)
 
-    def _over_time(self, clip: Clip) -> None:
+    def _over_time(self, clip: Clip, rebuilt: Tensor) -> None:
         if self.options.seams and len(clip.frames) > SEAM_FRAME + 8:
-            self.seams.append(seam(self.tok, clip))
+            self.seams.append(seam(self.tok, clip, rebuilt))
         if len(self.pictures) < self.options.still_pictures:
             self.pictures.append(clip.frames[0])
         if self.moving is None:

@@ -95,7 +95,7 @@ def test_nothing_to_judge_is_an_error_that_names_what_was_skipped(tiny: Make, tm
 
 def test_seam_compares_the_stream_with_a_fresh_start(tiny: Make):
     tok, frames = tiny(), scene(33, 16, 32)
-    found = seam(tok, Clip("scene", frames))
+    found = seam(tok, Clip("scene", frames), reconstruct(tok, Clip("scene", frames))[0])
     original = as_unit(tensor(frames)[0].transpose(0, 1))[25:33]
     running = as_unit(tok.decode(tok.encode(tensor(frames)).indices)[0].transpose(0, 1))[25:]
     fresh = as_unit(tok.decode(tok.encode(tensor(frames[24:])).indices)[0].transpose(0, 1))[1:]
@@ -103,7 +103,7 @@ def test_seam_compares_the_stream_with_a_fresh_start(tiny: Make):
     assert found.after_reset == pytest.approx(psnr(original, fresh), abs=1e-4)
     assert found.gain == found.in_stream - found.after_reset
     with pytest.raises(ValueError, match="needs 33 frames"):
-        seam(tok, Clip("short", frames[:32]))
+        seam(tok, Clip("short", frames[:32]), running)
 
 
 def test_a_held_still_is_constant_for_a_plain_model(tiny: Make):

@@ -1,0 +1,153 @@
+"""The engine configuration: what was chosen by measurement, chosen once, stored, published and reused.
+
+Replay needs the same choices to give the same tokens, so nothing on the token path is tuned again at a start. A stored
+configuration counts only for the weights, machine, versions and shapes that it was made for.
+"""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EngineConfiguration:
+    """How one model runs on one machine. `kernels`: "plain" or "fused"; `over_space`: the kind of spatial attention of
+    fused kernels; `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
+    """
+
+    device: str = "cpu"
+    device_name: str = ""
+    precision: str = "float32"
+    slots_per_step: int = 1
+    threads: int = 0
+    graph: bool = False
+    compile: bool = False
+    kernels: str = "plain"
+    over_space: str = "flash"
+    fingerprint: str = ""
+    torch_version: str = ""
+    triton_version: str = ""
+    size: tuple[int, int] = (0, 0)
+    format: int = FORMAT
+    agreement: dict[str, float] = field(default_factory=dict)
+    measured_ms: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)} (or auto)")
+        if self.device == "cpu" and self.precision == "float16":
+            raise ValueError(
+                "precision float16 on the CPU is dozens of times slower than float32; use bfloat16 or float32"
+            )
+        if self.kernels not in ("plain", "fused"):
+            raise ValueError(f"kernels is {self.kernels!r}, expected 'plain' or 'fused'")
+        if self.graph and self.device == "cpu":
+            raise ValueError("graph is set on the CPU; CUDA graphs need a GPU, set graph=False")
+        object.__setattr__(self, "size", tuple(self.size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as a torch dtype."""
+        return getattr(torch, self.precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for `info`, recordings and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EngineConfiguration":
+        """The inverse of `to_dict`; ValueError names unknown keys."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown engine configuration keys {unknown}; known: {sorted(known)}")
+        return cls(**values)
+
+    def differs_from(self, machine: "EngineConfiguration") -> list[str]:
+        """Why this configuration does not hold where `machine` does: one "name: stored, here" per difference."""
+        names = ("format", "device", "device_name", "fingerprint", "torch_version", "triton_version", "size")
+        pairs = [(name, getattr(self, name), getattr(machine, name)) for name in names]
+        return [f"{name}: {stored!r} stored, {here!r} here" for name, stored, here in pairs if stored != here]
+
+
+def here(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> EngineConfiguration:
+    """A configuration with the facts of this machine filled in and no choice made."""
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_processor()}"
+    return EngineConfiguration(
+        device=device, device_name=name, fingerprint=fingerprint, torch_version=torch.__version__,
+        triton_version=triton_version(), size=size,
+    )  # fmt: skip
+
+
+def triton_version() -> str:
+    """Triton's version, or an empty string without it."""
+    try:
+        import triton
+    except ImportError:
+        return ""
+    return triton.__version__
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def cache_folder() -> Path:
+    """Where configurations are kept: STREAMTOK_CACHE, else the user's cache folder."""
+    base = os.environ.get("STREAMTOK_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "streamtok"
+
+
+def stored_path(machine: EngineConfiguration) -> Path:
+    """The file of one model, device and frame size."""
+    height, width = machine.size
+    return cache_folder() / "engine" / f"{machine.fingerprint}-{machine.device}-{height}x{width}.json"
+
+
+def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | None, list[str]]:
+    """The stored configuration that holds here, or None and the reasons why there is none."""
+    path = stored_path(machine)
+    if not path.exists():
+        return None, ["none is stored"]
+    try:
+        stored = EngineConfiguration.from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        return None, [f"{path} cannot be read: {error}"]
+    differences = stored.differs_from(machine)
+    return (None, differences) if differences else (stored, [])
+
+
+def store(configuration: EngineConfiguration) -> Path:
+    """Write the configuration to its file, replacing what was there in one move; returns the path."""
+    path = stored_path(configuration)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(configuration.to_dict(), indent=1) + "\n")
+    temporary.replace(path)
+    return path
+
+
+__all__ = [
+    "PRECISIONS",
+    "EngineConfiguration",
+    "cache_folder",
+    "here",
+    "load_stored",
+    "replace",
+    "store",
+    "stored_path",
+]

@@ -1,0 +1,180 @@
+"""Encoding streams that run on fused kernels, captured graphs, or both.
+
+They behave as `streamtok.model.EncodeStream` and share its snapshots: a snapshot taken under one engine resumes
+under any other of the same precision.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from streamtok.engine.graph import CapturedStep, check_room
+from streamtok.model.frames import NonFiniteError, to_float
+from streamtok.model.quantizer import FSQ
+from streamtok.model.state import Clock, map_state
+from streamtok.model.stream import EncodeStream
+from streamtok.model.tokenizer import Encoded, Tokenizer, unfold
+from streamtok.model.wavelet import _matrix
+
+if TYPE_CHECKING:
+    from streamtok.engine.configuration import EngineConfiguration
+
+
+class EngineStream(EncodeStream):
+    """An encoding stream whose step is captured as the configuration says; otherwise as its parent."""
+
+    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
+                 configuration: "EngineConfiguration"):  # fmt: skip
+        self.configuration = configuration
+        if model.device.type == "cuda":
+            check_room(
+                self.state_bytes(model, slots, size, context), f"the state of {slots} slots at {size[0]}x{size[1]}"
+            )
+        super().__init__(model, slots, size, context)
+        self._graphs: dict[tuple, CapturedStep] = {}
+        self._pool: Any = None
+
+    def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
+        if not self.configuration.graph:
+            return super()._run(x, active, keyframe)
+        if self.configuration.slots_per_step == 1 or self.slots == 1 or self.model.deterministic:
+            out, moved = self._each(x, active, keyframe)
+        else:
+            masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
+            out, moved_now = self._captured(x, None)(x, masks[0], masks[1])
+            out, moved = _own(out), moved_now.tolist()
+        self._started = [old or new for old, new in zip(self._started, moved, strict=True)]
+        bad = [slot for slot in range(self.slots) if active[slot] and not moved[slot]]
+        if bad:
+            self._clean(bad)
+            raise NonFiniteError(bad, out)
+        return out
+
+    def _each(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
+        """The graphs of the active slots, one after the other."""
+        outs: list[Encoded | None] = [None] * self.slots
+        moved: list[Tensor | None] = [None] * self.slots
+        with torch.no_grad():
+            for slot in [slot for slot in range(self.slots) if active[slot]]:
+                row = x[slot : slot + 1]
+                out, moved_now = self._captured(row, slot)(row, True, keyframe[slot])
+                outs[slot], moved[slot] = _own(out), moved_now.clone()
+        told = iter(torch.cat([mark for mark in moved if mark is not None]).tolist() if any(active) else [])
+        return self._merge(outs), [mark is not None and next(told) for mark in moved]
+
+    def _captured(self, x: Tensor, slot: int | None) -> CapturedStep:
+        """The graph of one slot (None: of all) for frames of this dtype; captured at its first use."""
+        key = (slot, x.dtype)
+        if key not in self._graphs:
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            state = self.state
+            if slot is not None:
+                state = map_state(lambda tensor: tensor[slot : slot + 1], self.state)
+
+            def step(frames: Tensor, active: Tensor, keyframe: Tensor) -> tuple:
+                return self._advance_slots(frames, active, keyframe, state)
+
+            with torch.no_grad():
+                self._graphs[key] = CapturedStep(step, x, self._pool)
+        return self._graphs[key]
+
+    def prepare(self, dtype: torch.dtype = torch.uint8) -> None:
+        """Capture every graph that steps on frames of `dtype` will use, so that no step waits for it."""
+        if not self.configuration.graph:
+            return
+        shape = (3, self.model.group, *self.size)
+        each = self.configuration.slots_per_step == 1 or self.slots == 1 or self.model.deterministic
+        for slot in range(self.slots) if each else [None]:
+            count = self.slots if slot is None else 1
+            self._captured(torch.zeros(count, *shape, dtype=dtype, device=self.model.device), slot)
+
+
+def _own(out: Encoded) -> Encoded:
+    """A copy that no later step writes into."""
+    return Encoded(None if out.indices is None else out.indices.clone(), out.latent.clone())
+
+
+class FusedStream(EngineStream):
+    """A stream of a model from `fused.fuse`: its convolutions keep their past in rings."""
+
+    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
+                 configuration: "EngineConfiguration"):  # fmt: skip
+        from streamtok.engine.kernels.fsq import FsqTables
+
+        config, device = model.config, model.device
+        self._tables = FsqTables(config.levels, device) if isinstance(model.quantizer, FSQ) else None
+        self._signs = None
+        if config.patch_size == 4:
+            self._signs = (
+                (_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(device)
+            )
+        super().__init__(model, slots, size, context, configuration)
+
+    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Encoded, dict]:
+        from streamtok.engine.kernels.fsq import fsq_pack
+        from streamtok.engine.kernels.haar import haar_bands
+
+        if x.dtype == torch.uint8 and self._signs is not None:
+            bands = haar_bands(x, self._signs, self.model.dtype, edge=1)
+        else:
+            bands = self.model._bands(to_float(x, self.model.dtype))
+        features, new = self.model.encoder(bands, state["encoder"], clock)
+        if self._tables is None:
+            coded = self.model._bottleneck(features, x.shape[0])
+            return Encoded(coded.indices, coded.latent), {"encoder": new}
+        last = self.model.quant_conv  # a few channels: in float32, so that no rounding comes just before the tokens
+        z = F.conv2d(features.float(), last.weight.float(), last.bias.float())
+        indices = fsq_pack(z, self._tables).unflatten(0, (x.shape[0], -1))
+        return Encoded(indices, unfold(z, x.shape[0])), {"encoder": new}
+
+    # Snapshots have the plain form, the last P frames from the oldest: rings are put into it and taken from it.
+
+    def snapshot(self, slots=None) -> dict[str, Any]:
+        """As `EncodeStream.snapshot`."""
+        snapshot = super().snapshot(slots)
+        tensors = snapshot["tensors"]
+        for name, past in self._rings().items():
+            tensors[name] = unroll(tensors[name], tensors["count"], past)
+        return snapshot
+
+    def restore(self, snapshot: dict[str, Any], slots=None) -> None:
+        """As `EncodeStream.restore`."""
+        tensors = dict(snapshot["tensors"])
+        for name, past in self._rings().items():
+            if name in tensors and tensors[name].ndim == 5 and tensors[name].shape[1] == past:
+                tensors[name] = roll(tensors[name], tensors["count"], self.buffers[name].shape[1])
+        super().restore({"meta": snapshot["meta"], "tensors": tensors}, slots)
+
+    def _rings(self) -> dict[str, int]:
+        """The names of the buffers that are rings of frames, and how many frames of the past each keeps."""
+        from streamtok.engine.fused import RingConv
+
+        rings = {}
+        for name in self.buffers:
+            module: Any = self.model
+            for part in name.split("."):
+                module = getattr(module, part, None) if not part.isdigit() else module[int(part)]
+            if isinstance(module, RingConv):
+                rings[name] = 2
+        return rings
+
+
+def unroll(ring: Tensor, count: Tensor, past: int) -> Tensor:
+    """The newest `past` frames of each slot, from the oldest: ring (B, P + T, ...), count (B,) -> (B, P, ...)."""
+    length = ring.shape[1]
+    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
+    places = newest.clamp(min=0) % length
+    frames = ring[torch.arange(len(ring))[:, None], places]
+    return frames * (count > 0).view(-1, *[1] * (ring.ndim - 1)).to(ring.dtype)
+
+
+def roll(frames: Tensor, count: Tensor, length: int) -> Tensor:
+    """The inverse of `unroll`: frames (B, P, ...) -> ring (B, length, ...), zero where nothing is kept."""
+    past = frames.shape[1]
+    ring = frames.new_zeros(frames.shape[0], length, *frames.shape[2:])
+    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
+    for slot, place in (newest >= 0).nonzero().tolist():
+        ring[slot, newest[slot, place] % length] = frames[slot, place]
+    return ring

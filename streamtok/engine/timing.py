@@ -1,0 +1,62 @@
+"""Timing on a GPU: medians over replays of a captured graph, so that launches on the host do not count."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50, p99, mean and count of a list of milliseconds."""
+    ordered = sorted(values)
+    at = min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))
+    return {
+        "p50_ms": statistics.median(ordered), "p99_ms": ordered[at], "mean_ms": statistics.fmean(ordered),
+        "count": len(ordered),
+    }  # fmt: skip
+
+
+def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5) -> float:
+    """Median milliseconds of one call on the GPU, from graphs of `repeat` calls replayed `rounds` times."""
+    function()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(repeat):
+            function()
+    graph.replay()
+    times = []
+    for _ in range(rounds):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / repeat)
+    return statistics.median(times)
+
+
+def call_times_ms(function: Callable[[], object], count: int, device: str = "cpu", warm_up: int = 3) -> list[float]:
+    """Wall-clock milliseconds of each of `count` calls, the device's work included."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    for _ in range(warm_up):
+        function()
+    wait()
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        function()
+        wait()
+        times.append(1000 * (time.perf_counter() - begin))
+    return times
+
+
+def gpu_peak(dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
+    """Measured ceilings of this device: TFLOP/s of a large product on random data, TB/s of a large copy (read + write)."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+    product = kernel_ms(lambda: a @ b)
+    source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = kernel_ms(lambda: target.copy_(source), repeat=3)
+    return {"tflops": 2 * 8192**3 / product / 1e9, "terabytes_per_s": 2 * source.numel() / copy / 1e9}

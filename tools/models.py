@@ -1,0 +1,106 @@
+"""List the presets: what they compress, what they cost, what they remember.
+
+    streamtok models                          # at 720p, 30 frames per second
+    streamtok models --size 256x448 --fps 10
+    streamtok models nano --json
+
+FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is that
+of one camera in float16, convolution tails plus `context` steps of attention keys and values.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+SIZE, FPS = "720x1280", 30.0
+
+
+def describe(name: str, height: int, width: int, fps: float) -> dict[str, Any]:
+    """The facts of one preset at one frame size and rate, computed on the meta device (no weights are allocated)."""
+    import torch
+
+    from streamtok.config import PRESETS
+    from streamtok.model import DecodeStream, EncodeStream, build
+    from streamtok.model.costs import group_flops
+
+    config = PRESETS[name]
+    with torch.device("meta"):
+        model = build(config)
+    step = config.spatial_compression
+    height, width = -(-height // step) * step, -(-width // step) * step
+    grid = config.grid(height, width)
+    groups = fps / config.temporal_compression
+    per_second = grid[0] * grid[1] * groups * config.num_quantizers
+    bits = (config.bits_per_token or 16 * config.latent_channels) * grid[0] * grid[1] * groups
+    half = model.to(torch.float16)
+    return {
+        "name": name,
+        "compression": "x".join(map(str, ([config.temporal_compression] if config.video else []) + [step, step])),
+        "compression_ratio": config.compression_ratio,
+        "codebook_size": config.codebook_size,
+        "bits_per_token": config.bits_per_token,
+        "grid": list(grid),
+        "tokens_per_second": per_second if config.discrete else None,
+        "bits_per_second": bits,
+        "parameters": model.parameters_count,
+        "encode_flops": group_flops(model, (height, width), encode=True),
+        "decode_flops": group_flops(model, grid, encode=False),
+        "encode_state_bytes": EncodeStream.state_bytes(half, 1, (height, width), config.context),
+        "decode_state_bytes": DecodeStream.state_bytes(half, 1, grid, config.context),
+    }
+
+
+def table(rows: list[dict[str, Any]], size: str, fps: float) -> str:
+    """The rows as text; a continuous model has no codebook and no tokens per second."""
+    head = ["preset", "TxHxW", "ratio", "codes", "bits/token", "tokens/s", "kbit/s", "params", "GFLOP enc", "GFLOP dec",
+            "state enc MB", "state dec MB"]  # fmt: skip
+    body = [
+        [
+            row["name"], row["compression"], f"{row['compression_ratio']:.0f}", _or_dash(row["codebook_size"], "d"),
+            _or_dash(row["bits_per_token"], ".2f"), _or_dash(row["tokens_per_second"], ",.0f"),
+            f"{row['bits_per_second'] / 1e3:,.0f}", f"{row['parameters'] / 1e6:.1f} M", f"{row['encode_flops'] / 1e9:,.1f}",
+            f"{row['decode_flops'] / 1e9:,.1f}", f"{row['encode_state_bytes'] / 1e6:,.1f}",
+            f"{row['decode_state_bytes'] / 1e6:,.1f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+             for line in [head, *body]]  # fmt: skip
+    return f"At {size} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n" + "\n".join(lines)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; returns 0, or 2 for wrong use."""
+    parser = argparse.ArgumentParser(
+        "streamtok models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="presets (default: all)")
+    parser.add_argument("--size", default=SIZE, metavar="HxW", help=f"frame size, height first (default {SIZE})")
+    parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
+    parser.add_argument("--json", action="store_true", help="one line, one object: the list under `models`")
+    arguments = parser.parse_args(argv)
+    from streamtok.config import PRESETS
+
+    unknown = [name for name in arguments.names if name not in PRESETS]
+    try:
+        height, width = (int(part) for part in arguments.size.lower().split("x"))
+    except ValueError:
+        print(f"models: --size is {arguments.size!r}, expected HxW such as 720x1280", file=sys.stderr)
+        return 2
+    if unknown or min(height, width, arguments.fps) <= 0:
+        print(f"models: {unknown or (height, width, arguments.fps)} is not known or not positive; presets: "
+              f"{', '.join(PRESETS)}", file=sys.stderr)  # fmt: skip
+        return 2
+    rows = [describe(name, height, width, arguments.fps) for name in arguments.names or PRESETS]
+    print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

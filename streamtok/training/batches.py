@@ -18,6 +18,7 @@ class Plan:
     colours: np.ndarray
 
 
+MOST = 0.6  # share of the clips that must be long enough for a stride or for going on
 OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
 
 
@@ -41,9 +42,8 @@ class Sampler:
     def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
         """The plan of a batch of `frames` frames of crop x crop pixels; the same for the same seed and step."""
         rng = generator(self.seed, step)
-        stride = int(rng.choice(self.config.strides))
-        while stride > 1 and not (self.lengths > (frames - 1) * stride).any():
-            stride -= 1
+        enough = [s for s in self.config.strides if (self.lengths > (frames - 1) * s).mean() >= MOST]
+        stride = int(rng.choice(enough or [min(self.config.strides)]))
         fitting = np.flatnonzero(self.lengths > (frames - 1) * stride)
         if not len(fitting):
             longest = int(self.lengths.max())
@@ -140,11 +140,12 @@ class Course:
 
 
 def _segments(rng: np.random.Generator, sampler: Sampler, phase: PhaseConfig) -> int:
-    """How many segments the next clips have: geometric, as far as the longest clip goes."""
+    """How many segments the next clips have: geometric, as far as most clips go."""
     if phase.frames == 1:
         return 1
-    longest = max(1, (int(sampler.lengths.max()) - 1) // (phase.frames - 1))
+    common = int(np.quantile(sampler.lengths, 1 - MOST, method="lower"))
+    limit = min(phase.max_segments, (common - 1) // ((phase.frames - 1) * min(sampler.config.strides)))
     count = 1
-    while count < min(phase.max_segments, longest) and rng.random() < phase.carry:
+    while count < limit and rng.random() < phase.carry:
         count += 1
     return count

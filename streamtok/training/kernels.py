@@ -32,9 +32,9 @@ class TrainingKernels(Kernels):
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-    wide = x.float().unflatten(1, (groups, -1))
+    wide = x.float().reshape(x.shape[0], groups, -1, *x.shape[2:])
     variance, mean = torch.var_mean(wide, dim=(2, 3, 4), correction=0, keepdim=True)
-    y = ((wide - mean) * torch.rsqrt(variance + 1e-6)).flatten(1, 2)
+    y = ((wide - mean) * torch.rsqrt(variance + 1e-6)).reshape(x.shape)
     y = y * weight[:, None, None] + bias[:, None, None]
     return (F.silu(y) if silu else y).to(x.dtype)
 

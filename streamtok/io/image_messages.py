@@ -26,11 +26,6 @@ ALIASES = {
     "8UC1": "mono8",
     "8UC3": "bgr8",
     "8UC4": "bgra8",
-    "yuv422": "uyvy",
-    "uyvy422": "uyvy",
-    "yuv422_yuy2": "yuyv",
-    "yuyv422": "yuyv",
-    "yuy2": "yuyv",
     "yuv420": "i420",
 }
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1", "vp9": "vp9"}
@@ -181,9 +176,11 @@ def decode_raw(message: ImageMessage) -> np.ndarray:
     from streamtok.engine.preprocess import to_rgb
 
     data = np.frombuffer(message.data, np.uint8)
-    encoding = ALIASES.get(message.encoding, message.encoding)
+    encoding, step = ALIASES.get(message.encoding, message.encoding), message.step or None
+    if encoding == "mono16":  # the high bytes
+        data, encoding, step = data[1::2], "mono8", step and step // 2
     try:
-        return to_rgb(data, encoding, message.height, message.width, message.step or None)
+        return to_rgb(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error
 

@@ -136,8 +136,7 @@ class Recorder:
             return
         if frame.stream not in self._infos:
             self._add_bare(frame.stream)
-        packet = frame.packet if self.options.frames == "lossless" else None
-        size = len(packet) if packet is not None else frame.image.nbytes
+        size = len(frame.packet) if frame.packet is not None else frame.image.nbytes
         self._put(_Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int, reason: str = "network") -> None:

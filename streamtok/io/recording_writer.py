@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from streamtok.io import recording_format as form
+from streamtok.wire.message import encode
 
 if TYPE_CHECKING:
     from streamtok.io.source import Frame
@@ -36,7 +37,7 @@ class RecordingWriter:
     """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
 
     `frames` is how camera images are stored: "lossless" keeps compressed packets and stores other images as they are
-    (rows of RGB in zstd chunks), "lossy" stores JPEG. Raises FileExistsError rather than overwrite.
+    (rows of RGB in zstd chunks), "lossy" stores those as JPEG. Raises FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], *, frames: str = "lossless", pictures: bool = False):
@@ -79,7 +80,7 @@ class RecordingWriter:
         if channel is None:
             channel = self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         capture = header.capture_ns[-1]
-        data = form.pack_tokens(msgspec.msgpack.encode(header), payload)
+        data = form.pack_tokens(encode(header), payload)
         self._add(channel, entry, capture, data, (header.publish_ns, header.seq))
         self.counts[form.TOKENS + header.stream] += 1
         if self.pictures and header.dtype in ("uint16", "uint32"):
@@ -133,7 +134,7 @@ class RecordingWriter:
     def _write_info(self, name: str, entry: StreamEntry, info: Info) -> None:
         channel = entry.channels.get(form.INFO) or self._channel(entry, form.INFO, name, form.INFO)
         utc = self._last_utc or max(0, info.clock[1])
-        self._writer.add_message(channel, utc, msgspec.msgpack.encode(info), utc)
+        self._writer.add_message(channel, utc, encode(info), utc)
 
     def _channel(
         self, entry: StreamEntry, prefix: str, stream: str, schema: str, facts: dict[str, Any] | None = None
@@ -161,7 +162,7 @@ class RecordingWriter:
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
         """(codec, message name, message) of a camera image."""
         utc = frame.capture_ns + entry.offset_ns
-        if self.frames == "lossy":
+        if self.frames == "lossy" and frame.packet is None:
             data = encode_jpeg(frame.image)
             return "jpeg", "CompressedImage", _message("CompressedImage", utc, frame.stream, data=data, format="jpeg")
         if frame.packet is not None and frame.codec in ("mjpeg", "jpeg", "png", "webp"):

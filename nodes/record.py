@@ -1,0 +1,95 @@
+"""Record token streams, and camera frames if asked, to MCAP.
+
+    streamtok record tcp://127.0.0.1:5555 -o drive.mcap
+    streamtok record tcp://127.0.0.1:5555 -o drive.mcap --frames --max-minutes 10 --pictures
+
+Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
+Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
+"""
+
+import argparse
+import json
+import sys
+import threading
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags; what is not given comes from --config, else from the defaults of streamtok.io.drive_settings."""
+    parser = argparse.ArgumentParser("streamtok record", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    add = parser.add_argument
+    add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
+    add("-o", "--out", metavar="FILE", help="the MCAP file to write; never overwrites one")
+    add("--stream", action="append", dest="streams", metavar="NAME", help="record only this stream (repeat for more)")
+    add("--frames", nargs="?", const="lossless", choices=["none", "lossless", "lossy"],
+        help="also the camera frames: lossless (when no value is given), or lossy: not for --verify")  # fmt: skip
+    add("--pictures", action="store_true", help="also the token grids as grey images, to look at in Foxglove")
+    add("--max-size", type=float, metavar="MB", help="begin a new file (FILE_001, ...) at this size")
+    add("--max-minutes", type=float, metavar="MINUTES", help="begin a new file after this time")
+    add("--min-free", type=float, metavar="MB", help="stop when the disk has less than this free (default 512)")
+    add("--seconds", type=float, metavar="S", help="end after this time")
+    add("--until-end", action=argparse.BooleanOptionalAction, help="end when the node's streams end (default yes)")
+    add("--curve", metavar="DIR", help="folder with this reader's keys, from `streamtok keys generate`")
+    add("--config", metavar="FILE", help="YAML with the same names (max_size, frames, ...); flags override it")
+    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node; 0 when it has recorded, 1 if recording failed or stopped early, 2 for wrong use."""
+    arguments = vars(build_parser().parse_args(argv))
+    from streamtok.io.drive_settings import RecordSettings, settings_of
+
+    as_json = arguments.pop("json")
+    try:
+        settings = settings_of(RecordSettings, arguments.pop("config", None), arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"streamtok record: {error}", file=sys.stderr)
+        return 2
+    try:
+        summary = run(settings)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"streamtok record: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(summary) if as_json else describe(summary))
+    if summary["error"]:
+        print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
+    return 1 if summary["error"] else 0
+
+
+def run(settings: Any) -> dict[str, Any]:
+    """Record until told to stop; returns the recorder's summary."""
+    from streamtok.display import log_to_stderr
+    from streamtok.io.network_recorder import NetworkRecorder
+    from streamtok.io.recorder import Recorder
+    from streamtok.signals import stop_on_signals
+    from streamtok.wire.security import CurveClient
+
+    log_to_stderr()
+    stopping = threading.Event()
+    curve = CurveClient.load(settings.curve) if settings.curve else None
+    recorder = Recorder(settings.out, settings.recorder_options(), metadata={"recorded_from": settings.endpoint})
+    with stop_on_signals(stopping.set):
+        try:
+            reader = NetworkRecorder(settings.endpoint, recorder, settings.streams, curve=curve)
+            try:
+                reader.run(stopping.is_set, seconds=settings.seconds, until_end=settings.until_end)
+            finally:
+                reader.close()
+        finally:
+            recorder.close()
+    return {**recorder.summary(), "malformed": dict(reader.rejects.counts)}
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
+    return (
+        f"recorded {counts}, {summary.get('bytes', 0) / 1e6:.1f} MB in {', '.join(summary['files'])}; "
+        f"missed {summary.get('missed', 0)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

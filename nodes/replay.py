@@ -1,0 +1,93 @@
+"""Recorded drives through the same core as live.
+
+    streamtok replay drive.mcap --verify
+    streamtok replay drive.mcap --bind tcp://127.0.0.1:5555 --realtime
+    streamtok replay drive.bag --topic /front/image_raw --topic /rear/image_raw --model nano --out tokens/
+    streamtok replay drive.mcap --recorded-tokens --bind tcp://127.0.0.1:5555 --speed 4
+
+A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
+folder with one video or one folder of images per camera. A recording with tokens is cut exactly as it was live;
+--verify compares every token and prints the first difference.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags; what is not given comes from --config, else from the defaults of streamtok.io.drive_settings."""
+    parser = argparse.ArgumentParser("streamtok replay", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    add = parser.add_argument
+    add("path", nargs="?", metavar="DRIVE", help="the drive: a file or a folder")
+    add("--topic", action="append", dest="topics", metavar="NAME", help="only this camera topic or stream (repeat it)")
+    add("--model", help="preset name or checkpoint folder (default: the recorded one, else nano)")
+    add("--device", choices=["auto", "cpu", "cuda"], help="where the network runs (default auto)")
+    add("--deterministic", action=argparse.BooleanOptionalAction, help="default: as recorded")
+    add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
+    add("--verify", action="store_true", help="compare with the recorded tokens; exit status 1 if any differs")
+    add("--recorded-tokens", action="store_true", help="publish the recorded tokens instead of encoding again")
+    add("--realtime", action="store_true", help="as fast as it was driven (default: as fast as possible)")
+    add("--speed", type=float, metavar="X", help="X times as fast as it was driven")
+    add("--bind", metavar="ENDPOINT", help="publish here, as a live node does")
+    add("--control", metavar="ENDPOINT", help="control socket (default: beside --bind)")
+    add("--wait-subscribers", type=int, metavar="N", help="hold the first message until N readers have joined")
+    add("--publish-frames", action="store_true", help="also send the camera images")
+    add("--insecure", action="store_true", help="allow a network address without keys")
+    add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
+    add("--node", metavar="NAME", help="name of this process in info (default replay)")
+    add("--out", metavar="DIR", help="write token files, DIR/STREAM.safetensors")
+    add("--record", metavar="FILE", help="record frames and tokens anew")
+    add("--size", metavar="HxW", help="for drives without tokens: resize (default: the source's, padded to the grid)")
+    add("--fit", choices=["stretch", "crop", "pad"], help="how --size treats another aspect ratio (default stretch)")
+    add("--on-gap", choices=["reset", "bridge"], help="missing frames: new keyframe, or go on (default reset)")
+    add("--keyframe-interval", type=float, metavar="SECONDS", help="of capture time, 0 for never (default 10)")
+    add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
+    add("--max-groups", type=int, metavar="N", help="end after N groups")
+    add("--config", metavar="FILE", help="YAML with the same names (speed, bind, ...); flags override it")
+    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the replay; 0 at its end, 1 if it failed or tokens differ, 2 for wrong use."""
+    arguments = vars(build_parser().parse_args(argv))
+    from streamtok.io.drive_settings import ReplaySettings, settings_of
+
+    as_json = arguments.pop("json")
+    try:
+        settings = settings_of(ReplaySettings, arguments.pop("config", None), arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"streamtok replay: {error}", file=sys.stderr)
+        return 2
+    try:
+        return run(settings, as_json)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"streamtok replay: {error}", file=sys.stderr)
+        return 1
+
+
+def run(settings: Any, as_json: bool) -> int:
+    """Replay and print the summary."""
+    from streamtok.display import log_to_stderr
+    from streamtok.io.replay_node import ReplayNode, describe
+    from streamtok.signals import stop_on_signals
+
+    log_to_stderr()
+    node = ReplayNode(settings)
+    with stop_on_signals(node.stop):
+        summary = node.run()
+    for note in summary["notes"][:20]:
+        print(f"streamtok replay: {note}", file=sys.stderr)
+    print(json.dumps(summary) if as_json else describe(summary, node.verification if settings.verify else None))
+    if not settings.verify:
+        return 0
+    if not node.verification.compared:
+        print("streamtok replay: nothing could be compared", file=sys.stderr)
+    return 0 if node.verification.compared and not node.verification.different else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

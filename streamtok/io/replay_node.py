@@ -1,0 +1,233 @@
+"""One replay from its settings: what is in the drive decides how it is cut, the settings where the tokens go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamtok.io.drive import kind_of, open_drive
+from streamtok.io.recording import Recording, recording_parts
+from streamtok.io.replay import DriveReplay, RecordedReplay, Replayed, Verification, engine_differences, open_verifiable
+from streamtok.io.replay_outputs import Outputs, Pace
+
+if TYPE_CHECKING:
+    from streamtok.io.drive_settings import ReplaySettings
+    from streamtok.wire.message import Info
+
+log = logging.getLogger("streamtok.replay")
+
+
+class ReplayNode:
+    """Runs one replay; `run` returns the summary that `--json` prints.
+
+    The mode is "recorded" (frames of a recording cut as its headers say), "tokens" (its tokens published again) or
+    "drive" (cut by the rules on frame ids and capture times). The tokenizer is loaded unless it is given.
+    """
+
+    def __init__(
+        self, settings: ReplaySettings, tokenizer: Any = None, on_update: Callable[[ReplayNode], None] | None = None
+    ) -> None:
+        self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
+        self.recording = find_recording(settings.path)
+        self.mode = self._choose_mode()
+        self.infos: dict[str, Info] = self.recording.first_infos() if self.recording else {}
+        self.verification = Verification()
+        self.counts: dict[str, Counter[str]] = {}
+        self.skipped: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._stopping = threading.Event()
+        self._seconds = 0.0
+        self._span: tuple[int, int] | None = None
+
+    def stop(self) -> None:
+        """Ask the replay to end."""
+        self._stopping.set()
+
+    def run(self) -> dict[str, Any]:
+        """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
+        if self.mode == "tokens":
+            return self._publish_recorded()
+        if self.tokenizer is None:
+            self.tokenizer = self._load()
+        replay = self._open()
+        infos = {name: info for stream in self.infos.values() for name, info in [(stream.stream, stream)]}
+        with Outputs(self.settings, replay.core, infos, self._stopping.is_set) as outputs:
+            outputs.wait_for_subscribers()
+            pace, started = Pace(self.settings.pace), time.monotonic()
+            for replayed in self._limited(iter(replay)):
+                pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
+                self._count(replayed)
+                outputs.group(replayed)
+                outputs.idle()
+            self._seconds = time.monotonic() - started
+        self._collect(replay)
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints: counts per stream, speed, and the verification if there was one."""
+        frames = sum(counts["frames"] for counts in self.counts.values())
+        drive_s = (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
+        result: dict[str, Any] = {
+            "mode": self.mode,
+            "streams": {name: dict(counts) for name, counts in self.counts.items()},
+            "seconds": round(self._seconds, 3),
+            "fps": round(frames / self._seconds, 2) if self._seconds else 0.0,
+            "times_real_time": round(drive_s / self._seconds, 2) if self._seconds else 0.0,
+            "skipped": dict(self.skipped),
+            "notes": self.notes,
+        }
+        if self.settings.verify:
+            found = self.verification
+            result |= {"compared": found.compared, "different": found.different, "first_difference": found.first}
+        return result
+
+    def _choose_mode(self) -> str:
+        recording, settings = self.recording, self.settings
+        if recording is None or not recording.streams:
+            if settings.verify or settings.recorded_tokens:
+                raise ValueError(f"{settings.path} has no recorded tokens")
+            return "drive"
+        if settings.recorded_tokens:
+            return "tokens"
+        if not set(recording.streams) & set(recording.cameras) and settings.bind and not settings.verify:
+            return "tokens"
+        return "recorded"
+
+    def _load(self) -> Any:
+        import streamtok
+        from streamtok.data.files import pick_device
+
+        engine = next((info.engine for info in self.infos.values()), {})
+        deterministic = self.settings.deterministic
+        if deterministic is None:
+            deterministic = bool(engine.get("deterministic", False))
+        name = self.settings.model or next((info.model for info in self.infos.values()), "") or "nano"
+        try:
+            tokenizer = streamtok.load(name, deterministic=deterministic)
+        except ValueError as error:
+            hint = "" if self.settings.model else f" ({self.settings.path} was recorded with it; give it by --model)"
+            raise ValueError(f"{error}{hint}") from error
+        use_threads(engine)
+        return tokenizer.to(pick_device(self.settings.device))
+
+    def _open(self) -> Any:
+        from streamtok.engine.ingest import IngestCore
+        from streamtok.pipeline import engine_configuration
+
+        settings = self.settings
+        if self.mode == "drive":
+            drive = open_drive(settings.path, settings.topics)
+            core = IngestCore(
+                self.tokenizer, dict.fromkeys(drive.streams, settings.options()), context=settings.context
+            )  # fmt: skip
+            return DriveReplay(drive, core)
+        for info in self.infos.values():
+            different = engine_differences(info.engine, engine_configuration(self.tokenizer))
+            self.notes += [f"{info.stream}: engine {text}" for text in different]
+        if settings.verify:
+            return open_verifiable(settings.path, self.tokenizer, settings.topics)
+        return RecordedReplay(self.recording, self.tokenizer, settings.topics)
+
+    def _limited(self, replayed: Iterator[Replayed]) -> Iterator[Replayed]:
+        for number, one in enumerate(replayed):
+            if self._stopping.is_set() or number == self.settings.max_groups:
+                return
+            yield one
+
+    def _count(self, replayed: Replayed) -> None:
+        group = replayed.group
+        counts = self.counts.setdefault(group.stream, Counter())
+        counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, dropped=group.dropped)
+        first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
+        self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
+        if self.settings.verify:
+            self.verification.add(replayed)
+        if self.on_update is not None:
+            self.on_update(self)
+
+    def _collect(self, replay: Any) -> None:
+        self.skipped.update(getattr(replay, "skipped", {}))
+        self.notes += getattr(replay, "problems", [])
+        self.notes += [f"{problem.stream or 'file'}: {problem.text}" for problem in replay.drive.problems]
+        for name, counts in replay.drive.counts.items():
+            for reason in ("damaged", "backwards"):
+                if counts[reason]:
+                    self.skipped[f"{name}: frames {reason}"] += counts[reason]
+
+    def _publish_recorded(self) -> dict[str, Any]:
+        by_session = {(info.stream, info.session): info for infos in self.recording.infos().values() for info in infos}
+        with Outputs(self.settings, None, self.infos, self._stopping.is_set) as outputs:
+            for info in self.infos.values():
+                outputs.announce(info)
+            outputs.wait_for_subscribers()
+            pace, started = Pace(self.settings.pace), time.monotonic()
+            current = {name: info.session for name, info in self.infos.items()}
+            for number, message in enumerate(self.recording.messages(self.settings.topics)):
+                if self._stopping.is_set() or number == self.settings.max_groups:
+                    break
+                key = message.stream, message.header.session
+                if current[message.stream] != key[1] and key in by_session:
+                    current[message.stream] = key[1]
+                    outputs.announce(by_session[key])
+                pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
+                outputs.message(message)
+                outputs.idle()
+                self._count_message(message)
+            self._seconds = time.monotonic() - started
+        self.notes += self.recording.damage
+        return self.summary()
+
+    def _count_message(self, message: Any) -> None:
+        header = message.header
+        counts = self.counts.setdefault(header.stream, Counter())
+        counts.update(groups=1, frames=len(header.frame_ids), keyframes=header.keyframe, lost=message.lost)
+        first, last = self._span or (header.capture_ns[0], header.capture_ns[-1])
+        self._span = min(first, header.capture_ns[0]), max(last, header.capture_ns[-1])
+        if self.on_update is not None:
+            self.on_update(self)
+
+
+def find_recording(path: Path) -> Recording | None:
+    """The recording of streamtok at `path`, or None if it is some other drive. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    if path.is_file() and kind_of(path) != "mcap":
+        return None
+    if path.is_dir() and not any(path.glob("*.mcap")):
+        return None
+    with contextlib.suppress(ValueError):
+        recording = Recording(recording_parts(path))
+        return recording if recording.streams or recording.metadata else None
+    return None
+
+
+def use_threads(engine: dict[str, Any]) -> None:
+    """Compute with as many threads as the recorded engine did: on a CPU the last bits depend on it."""
+    import torch
+
+    threads = engine.get("threads")
+    if isinstance(threads, int) and threads > 0 and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+
+
+def describe(summary: dict[str, Any], verification: Verification | None) -> str:
+    """The summary for people."""
+    lines = [
+        f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.items())
+        for name, counts in summary["streams"].items()
+    ]
+    lines.append(
+        f"{summary['seconds']:.1f} s, {summary['fps']:.1f} frames per second, "
+        f"{summary['times_real_time']:.2f} times real time"
+    )
+    if verification is not None:
+        lines.append(verification.report(Counter(summary["skipped"])))
+    else:
+        lines += [f"{count} left out: {reason}" for reason, count in summary["skipped"].items()]
+    return "\n".join(lines)

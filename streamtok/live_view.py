@@ -1,6 +1,8 @@
 """Where the pictures of a live stream go: a window, a video file, PNGs, or JPEG over ZeroMQ."""
 
 import logging
+import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ def view_stream(options: ViewOptions, stop: threading.Event) -> dict[str, Any]:
     with subscribe(options.endpoint, names, join=options.join, until_end=True, curve=curve) as subscription:
         info = first_info(subscription, options.stream, stop)
         if info is None:
-            return {"pictures": 0}
+            return {"shown": 0}
         decoder = LiveDecoder(tokenizer_of(info, options), info.context)
         sink = open_sink(options.out, info)
         try:
@@ -72,7 +74,8 @@ def pump(
             continue
         for picture in decoder.feed(message):
             sink.show(picture, cropped(picture.image, subscription.infos[info.stream]))
-            if options.max_frames is not None and decoder.counts["pictures"] >= options.max_frames:
+            decoder.counts["shown"] += 1
+            if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
                 return
 
 
@@ -146,6 +149,9 @@ class Window:
     """A window that shows pictures at the pace they were taken; q or Escape closes it."""
 
     def __init__(self, title: str) -> None:
+        # Asked here because Qt ends the process when it finds no display.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise OSError("there is no display for a window; use -o FILE.mp4, a folder, or -o zmq:tcp://127.0.0.1:5556")
         self.title = f"streamtok {title}"
         self.wanted = True
         self._last_ns = 0
@@ -156,13 +162,8 @@ class Window:
 
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
         wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
-        try:
-            cv2.imshow(self.title, np.ascontiguousarray(image[..., ::-1]))
-            key = cv2.waitKey(max(1, round(1e3 * wait_s)))
-        except cv2.error as error:
-            raise OSError(
-                "no window can be opened here; use --out FILE.mp4 or --out zmq:tcp://127.0.0.1:5556"
-            ) from error
+        cv2.imshow(self.title, np.ascontiguousarray(image[..., ::-1]))
+        key = cv2.waitKey(max(1, round(1e3 * wait_s)))
         self._last_ns, self._shown = picture.capture_ns, time.monotonic()
         self.wanted = key not in (ord("q"), 27)
 

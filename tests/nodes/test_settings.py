@@ -1,0 +1,114 @@
+"""Configuration files: what ships is valid, and mistakes explain themselves."""
+
+from importlib.resources import files
+
+import pytest
+import yaml
+
+from streamtok.settings import SettingsError, load_rig, parse_set
+
+SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
+
+WRONG = """\
+modle: nano
+device: gpu
+bind: localhost:5555
+metrics: lots
+defaults:
+  sizee: [3]
+streams:
+  - name: front cam
+    source: /dev/video0
+    size: 360
+  - name: rear
+    sorce: x
+    policy: newest
+"""
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(WRONG)
+    return path
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_is_valid_and_says_what_each_field_is_for(name):
+    path = files("streamtok.configs") / f"{name}.yaml"
+    assert load_rig(str(path)).resolved()
+    lines = path.read_text().splitlines()
+    assert sum(line.lstrip().startswith("#") for line in lines) >= 10
+
+
+def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allowed(wrong):
+    with pytest.raises(SettingsError) as caught:
+        load_rig(wrong)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 10  # those below, and that `source` is missing
+    for expected in (
+        f"{wrong}:1: modle: unknown key (value 'nano'); did you mean 'model'? allowed: node, model,",
+        f"{wrong}:2: device: input should be 'auto', 'cpu' or 'cuda' (got 'gpu')",
+        f"{wrong}:3: bind: expected tcp://ADDRESS:PORT or ipc://PATH (got 'localhost:5555')",
+        f"{wrong}:4: metrics: input should be a valid integer",
+        f"{wrong}:6: defaults.sizee: unknown key (value [3]); did you mean 'size'?",
+        f"{wrong}:8: streams.0.name:",
+        f"{wrong}:10: streams.0.size: expected HEIGHTxWIDTH in pixels, such as 256x448 (got 360)",
+        f"{wrong}:12: streams.1.sorce: unknown key (value 'x'); did you mean 'source'?",
+        f"{wrong}:13: streams.1.policy: input should be 'latest' or 'lossless' (got 'newest')",
+    ):
+        assert any(line.startswith(expected) for line in lines), (expected, lines)
+
+
+def test_flags_override_the_file_and_are_named_as_such(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump({"streams": [{"name": "a", "source": "x.mp4"}, {"name": "b", "source": "y.mp4"}]}))
+    rig = load_rig(path, parse_set(["model=small", "streams.1.size=64x96"]), {"fit": "crop"})
+    assert rig.model == "small"
+    assert [(stream.fit, stream.size) for stream in rig.streams] == [("crop", None), ("crop", (64, 96))]
+    with pytest.raises(SettingsError, match=r"^command line: streams.0.fit: input should be"):
+        load_rig(path, None, {"fit": "zoom"})
+
+
+def test_defaults_fill_what_a_stream_does_not_say():
+    rig = load_rig(
+        None,
+        {
+            "defaults": {"size": "64x96", "tail": "drop"},
+            "streams": [{"name": "a", "source": "x", "tail": "pad"}, {"name": "b", "source": "y"}],
+        },
+    )
+    assert [(stream.size, stream.tail) for stream in rig.resolved()] == [((64, 96), "pad"), ((64, 96), "drop")]
+
+
+def test_cameras_are_never_behind_and_files_never_lose():
+    [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
+    assert stream.options(live=True).policy == "latest"
+    assert stream.options(live=False).policy == "lossless"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("streams: [", "not valid YAML"),
+        ("- 3", "expected keys and values at the top, found list"),
+        ("", "streams: required, not given"),
+        ("streams: []", "streams: list should have at least 1 item"),
+        ("streams: [{name: a, source: x}, {name: a, source: y}]", "stream names must differ, a is used more than once"),
+        ("streams: [{name: a, source: /dev/video0}, {name: b, source: /dev/video0}]", "source of more than one stream"),
+    ],
+)
+def test_a_broken_file_says_what_is_broken(tmp_path, text, message):
+    path = tmp_path / "rig.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_rig(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("item", ["model", "=3", "streams.x.size=3", "model.deep=3"])
+def test_a_wrong_override_is_refused(tmp_path, item):
+    path = tmp_path / "rig.yaml"
+    path.write_text("model: nano\nstreams: [{name: a, source: x}]")
+    with pytest.raises(SettingsError, match="--set"):
+        load_rig(path, parse_set([item]))

@@ -96,7 +96,8 @@ class _Run:
 
 
 def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_after: float | None = None) -> Summary:
-    """Train `model` until the schedule ends, or for `stop_after` seconds (then resume goes on exactly from there).
+    """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step
+    (then resume goes on exactly from there).
 
     The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
     log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
@@ -106,7 +107,8 @@ def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_a
     meter, first = _Meter(run.number, time.monotonic()), run.number
     while True:
         progress = run.progress()
-        stops = progress >= 1 or (stop_after is not None and run.elapsed() - run.used >= stop_after)
+        late = stop_after is not None and run.elapsed() - run.used >= stop_after
+        stops = progress >= 1 or (late and run.number > first)
         if stops or (run.number > first and run.number % config.save_every == 0):
             run.save()
         if stops or (run.number > first and run.number % config.sample_every == 0):

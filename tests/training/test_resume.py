@@ -1,0 +1,87 @@
+"""A run that was stopped or killed goes on bit for bit, whatever it was doing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from streamtok.training.build import build_model
+from streamtok.training.loop import train
+from streamtok.training.report import read_journal
+from tests.training.kit import config, table
+
+
+def final(out: Path) -> dict:
+    return torch.load(out / "last.pt", weights_only=True)
+
+
+def assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list):
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
+    else:
+        assert a == b
+
+
+def without_clock(content: dict) -> dict:
+    return content | {"position": {k: v for k, v in content["position"].items() if k != "seconds"}}
+
+
+@pytest.mark.parametrize("model", ["nano", "nano-p"])
+def test_stopping_anywhere_and_resuming_gives_the_same_run(tmp_path, model):
+    whole = config(tmp_path / "whole", model=model, reference_noise=0.05)
+    train(whole, build_model(whole))
+    parts = config(tmp_path / "parts", model=model, reference_noise=0.05)
+    train(parts, build_model(parts), stop_after=0)
+    for _ in range(7):
+        summary = train(parts, build_model(parts), resume=True, stop_after=0)  # one step each
+    assert (summary.steps, summary.complete) == (8, False)
+    assert train(parts, build_model(parts), resume=True).complete
+    assert_same(without_clock(final(tmp_path / "whole")), without_clock(final(tmp_path / "parts")))
+
+
+@pytest.mark.slow
+def test_kill_nine_and_resume_gives_the_same_run(tmp_path):
+    whole = config(tmp_path / "whole", steps=40)
+    train(whole, build_model(whole))
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(table(tmp_path / "killed", steps=40)))
+    command = [sys.executable, "-m", "streamtok.tools.train", "--config", str(file)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "killed" / "log.jsonl"
+    while process.poll() is None and len(read_journal(journal)) < 8:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert final(tmp_path / "killed")["position"]["step"] < 40
+    resumed = config(tmp_path / "killed", steps=40)
+    train(resumed, build_model(resumed), resume=True)
+    assert_same(without_clock(final(tmp_path / "whole")), without_clock(final(tmp_path / "killed")))
+    steps = [line["step"] for line in read_journal(journal) if line["kind"] == "train"]
+    assert steps == list(range(40))
+
+
+def test_resuming_another_models_run_is_refused(tmp_path):
+    first = config(tmp_path)
+    train(first, build_model(first), stop_after=0)
+    other = config(tmp_path, seed=1)
+    with pytest.raises(ValueError, match="belongs to"):
+        train(other, build_model(other), resume=True)
+
+
+def test_resuming_nothing_says_so(tmp_path):
+    run = config(tmp_path)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        train(run, build_model(run), resume=True)

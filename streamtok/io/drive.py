@@ -114,6 +114,10 @@ class Drive:
             if frame is not None:
                 yield frame
 
+    def items(self) -> Iterator[Item]:
+        """Every image of the drive as it is stored, not decoded, nothing left out."""
+        return self._items(self.streams)
+
     def report(self) -> str:
         """What was read and what was left out, in a few lines."""
         lines = [

@@ -22,7 +22,8 @@ MAGIC = b"\x89MCAP0\r\n"
 RECORD = struct.Struct("<BQ")
 CHUNK_HEAD = struct.Struct("<QQQI")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
-OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX, OP_METADATA = 2, 3, 4, 5, 6, 7, 12
+OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
+OP_METADATA = 12
 LARGEST_RECORD = 4 << 30
 
 
@@ -61,8 +62,8 @@ class _Found:
 class McapFile:
     """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and `messages()`.
 
-    `indexed` tells whether the file was closed properly; `damage` lists what could not be read, in words. Raises
-    ValueError if the file is no MCAP file at all.
+    `profile` is what the file says it follows; `indexed` tells whether it was closed properly; `damage` lists what
+    could not be read, in words. Raises ValueError if the file is no MCAP file at all.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,12 +73,14 @@ class McapFile:
         self.schemas: dict[int, Any] = {}
         self.metadata: list[tuple[str, dict[str, str]]] = []
         self.counts: dict[int, int] = {}
+        self.profile = ""
         self._chunks: list[Chunk] = []
         self._loose = False
         with self.path.open("rb") as stream:
             found = stream.read(len(MAGIC))
             if found != MAGIC:
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
+            self.profile = _read_profile(stream)
             self.indexed = self._read_index(stream)
             if not self.indexed:
                 self._walk(stream)
@@ -267,6 +270,15 @@ class McapFile:
                 if (ids is None or message.channel_id in ids) and message.channel_id in self.channels:
                     yield message
             offset = stream.seek(offset + RECORD.size + length)
+
+
+def _read_profile(stream: BinaryIO) -> str:
+    """The profile that the header record names; empty if that record is damaged."""
+    head = stream.read(RECORD.size + 4)
+    if len(head) < RECORD.size + 4 or head[0] != OP_HEADER:
+        return ""
+    length = struct.unpack_from("<I", head, RECORD.size)[0]
+    return stream.read(length).decode("utf-8", "replace") if length < 256 else ""
 
 
 def split_records(data: memoryview, lenient: bool = False) -> list[tuple[int, memoryview]]:

@@ -48,13 +48,14 @@ class IngestNode:
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.metrics = Metrics()
+        self.metrics_port: int | None = None
         self.failures: list[str] = []
         self.captures: dict[str, Capture] = {}
         self.streams = {stream.name: stream for stream in settings.resolved()}
         self.sources = {name: make_source(stream) for name, stream in self.streams.items()}
         self._stopping = threading.Event()
         self._wake = threading.Condition()
-        self._announced: dict[str, tuple[int, int] | None] = dict.fromkeys(self.streams)
+        self._announced: dict[str, tuple | None] = dict.fromkeys(self.streams)
         self._flushed: set[str] = set()
         self._status_due = 0.0
         self._seconds = 0.0
@@ -89,6 +90,7 @@ class IngestNode:
         if settings.metrics is not None:
             server = serve_prometheus(self.metrics, settings.metrics, settings.metrics_address)
             stack.callback(server.close)
+            self.metrics_port = server.port
             log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)
         for source in self.sources.values():
             stack.enter_context(source)
@@ -186,7 +188,8 @@ class IngestNode:
 
     def _publish(self, group: TokenGroup, item: Captured | None) -> None:
         encoded_ns = time.monotonic_ns()
-        self._announce(group.stream)
+        if group.image_size == self.core.lane(group.stream).image_size:
+            self._announce(group.stream)  # a group that was padded at a change of size is of the size before
         try:
             header = self.publisher.publish(group)
         except ReaderTooSlow as error:
@@ -216,8 +219,8 @@ class IngestNode:
     def _announce(self, name: str) -> None:
         """Tell readers what a stream is, at its start and when its size changes."""
         lane = self.core.lane(name)
-        if self._announced[name] != lane.image_size:
-            self._announced[name] = lane.image_size
+        if self._announced[name] != (lane.source_size, lane.image_size):
+            self._announced[name] = lane.source_size, lane.image_size
             info = self.publisher.add_stream(self._info(name))
             if self.recorder is not None:
                 self.recorder.add_stream(info)

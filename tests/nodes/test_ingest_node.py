@@ -1,0 +1,247 @@
+"""The ingest node end to end, over real sockets."""
+
+import math
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zmq
+
+from streamtok.io.source import open_source
+from streamtok.live_decoder import LiveDecoder
+from streamtok.pipeline import IngestNode
+from streamtok.wire.message import unpack, unpack_frame
+from streamtok.wire.subscriber import subscribe
+from tests.nodes.tiny import (
+    ATTENTION,
+    CONTINUOUS,
+    IMAGE,
+    SIZE,
+    VIDEO,
+    RunningNode,
+    ScriptedCamera,
+    build,
+    image,
+    read_all,
+    rig,
+)
+
+MODELS = {config.name: build(config) for config in (VIDEO, ATTENTION, CONTINUOUS, IMAGE)}
+TINY = MODELS["tiny"]
+
+
+@pytest.fixture
+def endpoint():
+    """An ipc endpoint with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield f"ipc://{folder}/s"
+        assert not list(Path(folder).iterdir()), "a socket or lock file was left"
+
+
+def psnr(pictures: list, originals: list) -> float:
+    error = np.mean([(picture.image.astype(float) - original) ** 2 for picture, original in zip(pictures, originals)])  # noqa: B905
+    return 10 * math.log10(255**2 / error)
+
+
+def grids(tok, messages, frames) -> list[np.ndarray]:
+    """What `tok.stream` makes of the frames that the messages name."""
+    result, stream = [], None
+    for message in messages:
+        header = message.header
+        pictures = [frames[number].image for number in header.frame_ids]
+        pictures += pictures[-1:] * header.repeated
+        clip = torch.from_numpy(np.stack(pictures).transpose(3, 0, 1, 2)[None].copy())
+        if stream is None or (header.keyframe and tok.config.video):
+            stream = tok.stream(slots=1, height=clip.shape[3], width=clip.shape[4])
+        out = stream.step(clip)
+        result.append(out.indices[0, 0].numpy() if tok.config.discrete else out.latent[0, :, 0].half().numpy())
+    return result
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("interval", [0, 0.4])
+def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interval, endpoint, capsys):
+    tok, count, source = MODELS[name], 42, "synthetic:32x48@30?seed=3&frames=42"
+    settings = rig(endpoint, {"a": {"source": source, "keyframe_interval": interval}}, wait_subscribers=1)
+    with RunningNode(IngestNode(settings, tok)) as running:
+        messages = read_all(endpoint)
+        summary = running.result()
+    with open_source(source) as opened:
+        frames = list(opened)
+    assert [message.header.seq for message in messages] == list(range(len(messages)))
+    assert [number for message in messages for number in message.header.frame_ids] == list(range(count))
+    assert all(message.decodable and message.lost == 0 for message in messages)
+    epochs = {message.header.epoch for message in messages}
+    assert len(epochs) == (1 if interval == 0 else 4)  # 13 frames are 0.4 s at a boundary, 42 frames
+    for epoch in epochs:
+        part = [message for message in messages if message.header.epoch == epoch]
+        real = sum(len(message.header.frame_ids) for message in part)
+        assert len(part) == 1 + math.ceil((real - 1) / tok.config.temporal_compression)
+    for message, grid in zip(messages, grids(tok, messages, frames), strict=True):
+        np.testing.assert_array_equal(message.tokens, grid)
+    decoder = LiveDecoder(tok)
+    pictures = [picture for message in messages for picture in decoder.feed(message)]
+    assert [picture.frame_id for picture in pictures] == list(range(count))
+    with capsys.disabled():
+        print(f"{name}: PSNR {psnr(pictures, [frame.image for frame in frames]):.2f} dB (random weights)")
+    stream = summary["streams"]["a"]
+    assert stream == {
+        "frames": count, "groups": len(messages), "keyframes": sum(message.header.keyframe for message in messages),
+        "dropped": 0, "gaps": 0, "published": len(messages), "tokens_per_group": 24,
+    }  # fmt: skip
+    assert set(summary) == {"streams", "latency_ms", "fps"}
+    assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
+
+
+def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoint):
+    scripts = {
+        "good": (40, 80, lambda number: image(number)),
+        "slow": (15, 30, lambda number: image(number)),
+        "dying": (25, 50, lambda number: None if 20 <= number < 30 else image(number)),
+        "frozen": (25, 50, lambda number: image(min(number, 10))),
+    }
+    streams = {name: {"policy": "latest" if name == "dying" else "lossless"} for name in scripts}
+    node = IngestNode(rig(endpoint, streams, wait_subscribers=1), TINY)
+    node.sources = {name: ScriptedCamera(name, *script) for name, script in scripts.items()}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        summary = running.result()
+    ids = {name: [] for name in scripts}
+    for message in messages:
+        ids[message.stream] += message.header.frame_ids
+    for name in ("good", "slow", "frozen"):
+        assert ids[name] == list(range(scripts[name][1]))
+        assert (summary["streams"][name]["dropped"], summary["streams"][name]["gaps"]) == (0, 0)
+    back = next(message for message in messages if message.stream == "dying" and message.header.frame_ids[0] >= 30)
+    assert back.header.keyframe
+    assert summary["streams"]["dying"]["gaps"] >= 1
+    assert node.metrics.counter("reconnects", "dying") == 1
+
+
+def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):
+    node = IngestNode(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
+    node.sources = {"a": ScriptedCamera("a", 200, 20, lambda number: image(number, SIZE if number < 10 else (48, 48)))}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        running.result()
+    changed = [message for message in messages if message.header.image_size == [48, 48]]
+    assert changed[0].header.keyframe
+    assert changed[0].tokens.shape == (6, 6)
+    assert [number for message in messages for number in message.header.frame_ids] == list(range(20))
+
+
+def test_a_frame_that_cannot_be_read_ends_its_stream_only(endpoint):
+    def broken(number: int) -> np.ndarray:
+        if number == 5:
+            raise OSError("unplugged for good")
+        return image(number)
+
+    node = IngestNode(
+        rig(endpoint, {"a": {"policy": "lossless"}, "b": {"policy": "lossless"}}, wait_subscribers=1), TINY
+    )
+    node.sources = {"a": ScriptedCamera("a", 100, 9, broken), "b": ScriptedCamera("b", 100, 9, image)}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        running.result()
+    assert [number for message in messages if message.stream == "b" for number in message.header.frame_ids] == list(
+        range(9)
+    )
+    assert node.failures == ["a: unplugged for good"]
+
+
+def test_a_reader_may_ask_for_a_keyframe_and_for_the_epoch(endpoint):
+    settings = rig(endpoint, {"a": {"source": "synthetic:32x48@100", "realtime": True, "policy": "lossless"}})
+    with RunningNode(IngestNode(settings, TINY)), subscribe(endpoint, ["a"], timeout=20) as first:
+        head = [next(first) for _ in range(5)]
+        with subscribe(endpoint, ["a"], join="epoch", timeout=20) as late:
+            joined = next(late)
+            assert (joined.header.keyframe, joined.decodable, joined.header.epoch) == (True, True, 0)
+        first.request_keyframe("a")
+        asked = next(message for message in first if message.header.keyframe and message.header.epoch > 0)
+        assert asked.header.dropped == 0
+        assert head[0].header.session == asked.header.session
+
+
+def test_frames_are_published_when_asked_for(endpoint):
+    settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=9"], publish_frames=True, wait_subscribers=1)
+    with RunningNode(IngestNode(settings, TINY)), zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        for topic in (b"frames/", b"info/"):
+            socket.subscribe(topic)
+        socket.connect(endpoint)
+        assert socket.poll(20_000)  # the first info: what follows will be seen
+        socket.recv_multipart()
+        socket.subscribe(b"tokens/")
+        headers = []
+        while len(headers) < 9 and socket.poll(20_000):
+            parts = socket.recv_multipart()
+            if parts[0] == b"frames/a":
+                message = unpack_frame(parts)
+                assert len(message.payload) == 32 * 48 * 3
+                headers.append(message.header)
+    assert [header.frame_id for header in headers] == list(range(9))
+
+
+def test_a_recording_holds_what_was_published(endpoint, tmp_path):
+    from streamtok.io.recording import open_recording
+
+    path = tmp_path / "drive.mcap"
+    settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(path), record_frames="lossless")
+    with RunningNode(IngestNode(settings, TINY)) as running:
+        running.result()
+    recorded = list(open_recording(path).messages())
+    assert [number for entry in recorded for number in entry.header.frame_ids] == list(range(13))
+
+
+def test_metrics_tell_what_the_node_does(endpoint):
+    settings = rig(endpoint, {"a": {"source": "synthetic:32x48@50", "realtime": True}}, metrics=0)
+    seen = threading.Event()
+    node = IngestNode(
+        settings, TINY, on_update=lambda node: seen.set() if node.metrics.counter("groups", "a") > 2 else None
+    )
+    with RunningNode(node):
+        assert seen.wait(30)
+        with urllib.request.urlopen(f"http://127.0.0.1:{node.metrics_port}/metrics") as answer:
+            text = answer.read().decode()
+    for name in ("frames_total", "groups_total", "dropped_total", "up", "queue_depth", "subscribers"):
+        assert f'streamtok_{name}{{stream="a"}}' in text
+    assert 'stage="total"' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [8])
+def test_a_reader_that_stops_reading_costs_nobody_else_anything(seconds, endpoint):
+    source = f"synthetic:128x192@100?seed=3&frames={100 * seconds}"
+    settings = rig(endpoint, {"a": {"source": source, "realtime": True, "policy": "latest"}}, wait_subscribers=2)
+    tok = MODELS["tiny-image"]
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as stalled,
+        RunningNode(IngestNode(settings, tok)) as running,
+    ):
+        stalled.set(zmq.RCVHWM, 4)
+        stalled.set(zmq.RCVBUF, 4096)
+        stalled.subscribe(b"tokens/")
+        stalled.connect(endpoint)
+        messages = read_all(endpoint)
+        summary = running.result()
+        numbers = []
+        while stalled.poll(500):
+            numbers.append(unpack(stalled.recv_multipart()).header.seq)
+    assert sum(message.lost for message in messages) == 0
+    assert len(messages) == summary["streams"]["a"]["published"]
+    assert len(numbers) < len(messages)
+
+
+def test_threads_and_sockets_are_gone_after_the_end(endpoint):
+    before = {thread.name for thread in threading.enumerate()}
+    with RunningNode(IngestNode(rig(endpoint, ["synthetic:32x48@30?frames=5"] * 2, metrics=0), TINY)) as running:
+        running.result()
+    deadline = time.monotonic() + 5
+    while {thread.name for thread in threading.enumerate()} - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not {thread.name for thread in threading.enumerate()} - before

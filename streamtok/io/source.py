@@ -182,21 +182,30 @@ class RecordedSource(Source):
 
 
 def open_source(
-    spec: str, stream: str = "cam0", *, realtime: bool | None = None, max_frames: int | None = None
+    spec: str,
+    stream: str = "cam0",
+    *,
+    realtime: bool | None = None,
+    max_frames: int | None = None,
+    keep_packets: bool = False,
 ) -> Source:
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
-    `realtime` paces recordings by their own times (None: no); cameras always are. ValueError says what is wrong with
-    the spec; a missing file raises FileNotFoundError.
+    `realtime` paces recordings by their own times (None: no); cameras always are. With `keep_packets`, frames of
+    compressed sources carry the packet they were decoded from, where each packet is one frame. ValueError says what
+    is wrong with the spec; a missing file raises FileNotFoundError.
     """
     scheme, _, rest = spec.partition(":")
-    paced = bool(realtime)
+    recorded = {"realtime": bool(realtime), "max_frames": max_frames}
     if scheme == "synthetic":
         from streamtok.io.synthetic import parse_synthetic
 
-        return parse_synthetic(spec, stream, realtime=paced, max_frames=max_frames)
+        return parse_synthetic(spec, stream, realtime=bool(realtime), max_frames=max_frames)
     if scheme == "images":
-        return _images(spec, rest, stream, paced, max_frames)
+        from streamtok.io.images import ImageFolderSource
+
+        folder, options = split_options(spec, rest, {"fps": float, "timestamps": str})
+        return ImageFolderSource(folder, stream, keep_packets=keep_packets, **options, **recorded)
     if scheme == "zmq":
         from streamtok.io.zmq_frames import ZmqSource
 
@@ -205,7 +214,10 @@ def open_source(
         from streamtok.io.camera import parse_camera
 
         return parse_camera(spec, stream, max_frames=max_frames)
-    return _file(spec.removeprefix("file://"), stream, paced, max_frames)
+    from streamtok.io.video import VideoSource
+
+    path, options = _file(spec.removeprefix("file://"))
+    return VideoSource(path, stream, keep_packets=keep_packets, **options, **recorded)
 
 
 def split_options(spec: str, text: str, allowed: dict[str, type]) -> tuple[str, dict]:
@@ -230,23 +242,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _images(spec: str, rest: str, stream: str, realtime: bool, max_frames: int | None) -> Source:
-    from streamtok.io.images import ImageFolderSource
-
-    folder, options = split_options(spec, rest, {"fps": float, "timestamps": str})
-    return ImageFolderSource(folder, stream, realtime=realtime, max_frames=max_frames, **options)
-
-
-def _file(path_text: str, stream: str, realtime: bool, max_frames: int | None) -> Source:
-    path = Path(path_text)
+def _file(text: str) -> tuple[Path, dict]:
+    """Path and options of "FILE" or "FILE?fps=20" (for streams without times); says what else it may be."""
+    path, options = Path(text), {}
+    if not path.exists() and "?" in text:
+        name, options = split_options(text, text, {"fps": float})
+        path = Path(name)
     if path.is_dir():
-        raise ValueError(f"source {path_text!r} is a folder: write images:{path_text} for a folder of images")
+        raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
     if not path.exists():
-        scheme = path_text.partition(":")[0]
-        hint = f"; {scheme!r} is no kind of source" if ":" in path_text and "/" not in scheme else ""
-        raise FileNotFoundError(f"source {path_text!r}: no such file{hint}. A source is {SPEC_HELP}")
+        scheme = text.partition(":")[0]
+        hint = f"; {scheme!r} is no kind of source" if ":" in text and "/" not in scheme else ""
+        raise FileNotFoundError(f"source {text!r}: no such file{hint}. A source is {SPEC_HELP}")
     if path.suffix.lower() in DRIVE_SUFFIXES:
-        raise ValueError(f"source {path_text!r} is a recorded drive: use `streamtok replay {path_text}`")
-    from streamtok.io.video import VideoSource
-
-    return VideoSource(path, stream, realtime=realtime, max_frames=max_frames)
+        raise ValueError(f"source {text!r} is a recorded drive: use `streamtok replay {text}`")
+    return path, options

@@ -1,0 +1,135 @@
+"""Image folders: layouts that people have, times by rule, damage counted."""
+
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.io.image_times import time_ns, times_in_names
+from streamtok.io.images import list_images
+from streamtok.io.source import open_source
+
+NUSCENES = "n015-2018-07-24-11-22-45+0800__CAM_FRONT__"
+
+
+def save(folder, names, height=12, width=16):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        image = np.full((height, width, 3), 10 * number % 256, np.uint8)
+        image[..., 0] = 200  # blue as OpenCV writes it: channels must come out in RGB order
+        cv2.imwrite(str(folder / name), image)
+    return folder
+
+
+def play(spec):
+    with open_source(str(spec)) as source:
+        frames = list(source)
+    return [(f.frame_id, f.capture_ns - source.start_ns) for f in frames], frames, source
+
+
+def test_a_rate_and_natural_order(tmp_path):
+    folder = save(tmp_path / "a", [f"frame_{n}.png" for n in range(12)])
+    times, frames, source = play(f"images:{folder}?fps=20")
+    assert times == [(n, n * 50_000_000) for n in range(12)]
+    assert [frame.image[0, 0].tolist() for frame in frames] == [[10 * n, 10 * n, 200] for n in range(12)]
+    assert (source.size, source.fps) == ((12, 16), 20)
+
+
+def test_kitti_raw_with_missing_frames_keeps_their_numbers(tmp_path):
+    save(tmp_path / "image_02" / "data", [f"{n:010d}.png" for n in (0, 1, 2, 5, 6)])
+    lines = [f"2011-09-26 13:02:2{5 + n // 10}.{n % 10}00000000" for n in range(8)]
+    (tmp_path / "image_02" / "timestamps.txt").write_text("\n".join(lines) + "\n")
+    for folder in ("image_02", "image_02/data"):
+        times, _, _ = play(f"images:{tmp_path / folder}")
+        assert times == [(n, n * 100_000_000) for n in (0, 1, 2, 5, 6)]
+
+
+def test_kitti_odometry_has_one_file_for_all_cameras(tmp_path):
+    save(tmp_path / "image_2", [f"{n:06d}.png" for n in range(3)])
+    (tmp_path / "times.txt").write_text("0.000000e+00\n1.037360e-01\n2.074810e-01\n")
+    assert play(f"images:{tmp_path / 'image_2'}")[0] == [(0, 0), (1, 103_736_000), (2, 207_481_000)]
+
+
+def test_nuscenes_times_are_in_the_names(tmp_path):
+    stamps = [1532402927612460, 1532402927662460, 1532402927762460]
+    folder = save(tmp_path / "CAM_FRONT", [f"{NUSCENES}{stamp}.jpg" for stamp in stamps])
+    assert play(f"images:{folder}")[0] == [(0, 0), (1, 50_000_000), (2, 150_000_000)]
+    assert list_images(folder)[0].time_ns == stamps[0] * 1000
+
+
+def test_euroc_table_names_its_files(tmp_path):
+    stamps = [1403636579763555584 + n * 50_000_000 for n in range(3)]
+    save(tmp_path / "cam0" / "data", [f"{stamp}.png" for stamp in stamps])
+    table = "#timestamp [ns],filename\n" + "".join(f"{stamp},{stamp}.png\n" for stamp in stamps)
+    (tmp_path / "cam0" / "data.csv").write_text(table)
+    assert play(f"images:{tmp_path / 'cam0'}")[0] == [(n, n * 50_000_000) for n in range(3)]
+
+
+def test_tum_list_beside_the_folder_sets_the_order(tmp_path):
+    save(tmp_path / "rgb", ["b.png", "a.png"])
+    (tmp_path / "rgb.txt").write_text("# colour images\n1305031102.175304 rgb/b.png\n1305031102.211214 rgb/a.png\n")
+    images = list_images(tmp_path / "rgb")
+    assert [image.path.name for image in images] == ["b.png", "a.png"]
+    assert images[1].time_ns - images[0].time_ns == 35_910_000
+
+
+def test_a_timestamps_file_can_be_named(tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.png"])
+    (tmp_path / "mine.txt").write_text("10\n12\n")
+    assert play(f"images:{folder}?timestamps={tmp_path / 'mine.txt'}")[0] == [(0, 0), (1, 2_000_000_000)]
+
+
+def test_without_times_the_error_says_what_to_do(tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.png"])
+    with pytest.raises(ValueError, match=r"timestamps.txt .*fps=10"):
+        open_source(f"images:{folder}")
+
+
+def test_folders_of_folders_name_the_ones_with_images(tmp_path):
+    save(tmp_path / "front", ["0.png"])
+    with pytest.raises(ValueError, match="front"):
+        open_source(f"images:{tmp_path}?fps=1")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        open_source(f"images:{tmp_path / 'none'}?fps=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("1\n2\n3\n", "3 times for 2 images"), ("1\nx\n", "line 2"), ("", "no times"), ("1 c.png\n", "names none")],
+)
+def test_timestamps_that_do_not_fit_are_refused(tmp_path, text, words):
+    folder = save(tmp_path / "a", ["a.png", "b.png"])
+    (folder / "timestamps.txt").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        list_images(folder)
+
+
+def test_damaged_images_and_times_that_run_backwards_are_counted_and_leave_a_gap(tmp_path):
+    folder = save(tmp_path / "a", [f"{n}.png" for n in range(6)])
+    (folder / "2.png").write_bytes(b"broken")
+    (folder / "timestamps.txt").write_text("1.0\n1.1\n1.2\n1.3\n1.05\n1.5\n")
+    times, _, source = play(f"images:{folder}")
+    assert [frame_id for frame_id, _ in times] == [0, 1, 3, 5]
+    assert source.counts["damaged"] == 1
+    assert source.counts["backwards"] == 1
+    assert source.size == (12, 16)
+
+
+def test_original_files_are_kept_when_asked(tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.jpg"])
+    with open_source(f"images:{folder}?fps=5", keep_packets=True) as source:
+        frames = list(source)
+    assert [frame.codec for frame in frames] == ["png", "jpeg"]
+    assert frames[1].packet == (folder / "1.jpg").read_bytes()
+
+
+def test_times_as_people_write_them():
+    assert time_ns("1532402927612460") == 1532402927612460000
+    assert time_ns("1403636579763555584") == 1403636579763555584
+    assert time_ns("1532402927612") == 1532402927612000000
+    assert time_ns("1305031102.175304") == 1305031102175304000
+    assert time_ns("12") == 12_000_000_000
+    assert time_ns("1970-01-02 00:00:01.5") == 86_401_500_000_000
+    assert times_in_names(["frame_000001", "frame_000002"]) is None
+    for text in ("", "abc", "nan"):
+        with pytest.raises(ValueError, match="no time"):
+            time_ns(text)

@@ -1,0 +1,173 @@
+"""Video files: exact times and pictures, damage left out and counted, packets kept."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.io.source import open_source
+from streamtok.io.video import VideoReader
+
+TICKS = Fraction(1, 12800)
+
+
+def numbered(count, height=64, width=96):
+    """Pictures that say their own number: 8 blocks, black or white, are its bits."""
+    images = np.full((count, height, width, 3), 96, np.uint8)
+    for n in range(count):
+        for bit in range(8):
+            images[n, 16:48, 8 + bit * 10 : 16 + bit * 10] = 235 if n >> bit & 1 else 16
+    return images
+
+
+def number_of(image):
+    return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
+
+
+def write_video(path, images, ticks, codec="libx264", **options):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", TICKS
+        for image, tick in zip(images, ticks, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = tick, TICKS
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+ORDERED = {"bf": "2", "g": "10"}
+PLAIN = {"bf": "0", "g": "10", "tune": "zerolatency"}
+
+
+@pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["b-frames", "plain"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_uneven_times_are_exact_and_pictures_in_order(tmp_path, options, suffix):
+    ticks = np.cumsum(np.random.default_rng(1).integers(300, 900, 30)).tolist()
+    path = write_video(tmp_path / f"drive.{suffix}", numbered(30), ticks, **options)
+    with open_source(str(path)) as source:
+        frames = list(source)
+        assert source.size == (64, 96)
+    assert [frame.frame_id for frame in frames] == list(range(30))
+    assert [number_of(frame.image) for frame in frames] == list(range(30))
+    want = [float((tick - ticks[0]) * TICKS) for tick in ticks]
+    got = [(frame.capture_ns - source.start_ns) / 1e9 for frame in frames]
+    tolerance = 0.001 if suffix == "mkv" else 1e-8  # mkv keeps whole milliseconds
+    assert np.abs(np.array(got) - want).max() <= tolerance
+
+
+def test_opening_again_gives_the_same_frames(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(12), range(0, 12 * 512, 512), **ORDERED)
+    source = open_source(str(path), max_frames=9)
+    runs = []
+    for _ in range(2):
+        with source:
+            runs.append([(f.frame_id, f.capture_ns - source.start_ns, f.image.tobytes()) for f in source])
+        source = open_source(str(path), max_frames=9)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 9
+
+
+def test_damage_costs_the_pictures_up_to_the_next_key_frame(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(40), range(0, 40 * 512, 512), **PLAIN)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
+    hit = 14
+    assert not packets[hit][2]
+    at, size, _ = packets[hit]
+    data[at + 5 : at + size] = np.random.default_rng(3).bytes(size - 5)
+    path.write_bytes(data)
+    with open_source(str(path)) as source:
+        frames = list(source)
+    ids = [frame.frame_id for frame in frames]
+    assert ids == [number_of(frame.image) for frame in frames]
+    assert set(range(14)) <= set(ids)
+    assert set(range(20, 40)) <= set(ids)
+    assert source.counts["damaged"] == 40 - len(ids) > 0
+
+
+def test_a_truncated_file_gives_what_is_there(tmp_path):
+    path = write_video(tmp_path / "a.mkv", numbered(40), range(0, 40 * 512, 512), **PLAIN)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    with open_source(str(path)) as source:
+        ids = [frame.frame_id for frame in source]
+    assert 5 < len(ids) < 40
+    assert ids == list(range(len(ids)))
+
+
+def test_a_stream_that_starts_between_key_frames_starts_at_one(tmp_path):
+    path = write_video(tmp_path / "a.h264", numbered(40), range(0, 40 * 512, 512), **PLAIN)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    path.write_bytes(b"".join(packets[:1] + packets[3:]))
+    with VideoReader(path) as video:
+        numbers = [number_of(picture.image) for picture in video]
+    assert numbers[0] == 0
+    assert set(range(10, 40)) <= set(numbers)
+    path.write_bytes(b"".join(packets[5:]))
+    with VideoReader(path) as video:
+        assert next(number_of(picture.image) for picture in video) in (10, 20)
+
+
+def test_a_raw_stream_has_the_rate_that_is_asked_for(tmp_path):
+    path = write_video(tmp_path / "dashcam.hevc", numbered(10), range(0, 10 * 512, 512), "libx265",
+                       **{"x265-params": "bframes=0:log-level=none:pools=1"})  # fmt: skip
+    with open_source(f"{path}?fps=20") as source:
+        frames = list(source)
+    assert [frame.capture_ns - source.start_ns for frame in frames] == [n * 50_000_000 for n in range(10)]
+    assert [number_of(frame.image) for frame in frames] == list(range(10))
+
+
+def test_kept_packets_decode_to_the_same_pictures(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(25), range(0, 25 * 512, 512), **PLAIN)
+    with open_source(str(path), keep_packets=True) as source:
+        frames = list(source)
+    assert {frame.codec for frame in frames} == {"h264"}
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    images = [p.to_ndarray(format="rgb24") for f in frames for p in decoder.decode(av.Packet(f.packet))]
+    images += [p.to_ndarray(format="rgb24") for p in decoder.decode(None)]
+    assert np.array_equal(images, [frame.image for frame in frames])
+
+
+def test_packets_out_of_order_are_not_kept(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(12), range(0, 12 * 512, 512), **ORDERED)
+    with open_source(str(path), keep_packets=True) as source:
+        assert all(frame.packet is None for frame in source)
+
+
+def test_real_time_waits_for_each_frame_and_close_ends_the_wait(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(3), [0, 640, 640 * 2000], **PLAIN)
+    with open_source(str(path), realtime=True) as source:
+        assert source.read().frame_id == 0
+        assert source.read().frame_id == 1
+        assert source.read(timeout=0.01) is None
+        assert source.state == "up"
+    assert source.state == "ended"
+
+
+def test_what_is_no_video_says_so(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
+    with pytest.raises(ValueError, match="cannot be read as a video"):
+        open_source(str(tmp_path / "a.mp4")).open()
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_source(str(tmp_path / "b.mp4"))
+    with pytest.raises(FileNotFoundError, match="'foo' is no kind of source"):
+        open_source("foo:bar")
+    with pytest.raises(ValueError, match="images:"):
+        open_source(str(tmp_path))
+    (tmp_path / "a.mcap").write_bytes(b"x")
+    with pytest.raises(ValueError, match="streamtok replay"):
+        open_source(str(tmp_path / "a.mcap"))
+    with pytest.raises(ValueError, match="1 to 64"):
+        open_source("synthetic:", "front left")
+
+
+def test_a_picture_alone_is_a_video_of_one_frame(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(1)[0])
+    with open_source(str(tmp_path / "a.png")) as source:
+        assert [number_of(frame.image) for frame in source] == [0]

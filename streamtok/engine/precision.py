@@ -1,9 +1,19 @@
 """Which precision: from measured speed and from token agreement with float32, both reported."""
 
 import math
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.model import Tokenizer
+
+FLOOR = 0.9  # tokens equal to float32's that a precision must reach to be chosen by `auto`
+NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
 
 
 def moving_scene(size: tuple[int, int], frames: int, seed: int = 0) -> Tensor:
@@ -22,3 +32,82 @@ def moving_scene(size: tuple[int, int], frames: int, seed: int = 0) -> Tensor:
         for t in range(frames)
     ]
     return ((torch.stack(views, 2) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def candidates(device: str) -> list[str]:
+    """The precisions worth trying on a device; float32 first. float16 on a CPU is never one."""
+    if device == "cuda":
+        return ["float32", "bfloat16", "float16"]
+    return ["float32", "bfloat16"] if cpu_has_bfloat16() else ["float32"]
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere it is slower than float32."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def how(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
+    """How a model runs in a precision before anything is measured: fused where it can, captured on any GPU."""
+    model = tok.cast(getattr(torch, precision), machine.device)
+    fused = False
+    if machine.device == "cuda" and machine.triton_version and not tok.deterministic:
+        from streamtok.engine.fused import unsupported
+
+        fused = unsupported(model) is None and torch.cuda.get_device_capability() >= (9, 0)
+    return replace(
+        machine, precision=precision, graph=machine.device == "cuda", kernels="fused" if fused else "plain",
+        threads=torch.get_num_threads() if machine.device == "cpu" else 0, slots_per_step=1,
+    )  # fmt: skip
+
+
+def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = 8,
+           clip: Tensor | None = None) -> tuple[EngineConfiguration, list[str]]:  # fmt: skip
+    """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
+
+    `clip`: uint8 (1, 3, T, H, W) of at least `groups` groups, real material by preference; default `moving_scene`.
+    Returns the configuration, agreement and milliseconds of all candidates inside, and a table for people.
+    """
+    names = candidates(machine.device) if precision == "auto" else [precision]
+    frames = moving_scene(machine.size, groups * tok.group) if clip is None else clip
+    configurations = {name: how(tok, machine, name) for name in dict.fromkeys(["float32", *names])}
+    tokens, times = {}, {}
+    for name, configuration in configurations.items():
+        tokens[name], times[name] = _measure(tok, configuration, frames, groups)
+    agreement = {name: same(found, tokens["float32"]) for name, found in tokens.items()}
+    good = [name for name in names if agreement[name] >= FLOOR]
+    best = min(good or names, key=lambda name: times[name])
+    near = [name for name in good if times[name] <= NEAR * times[best]]
+    best = max(near or [best], key=lambda name: agreement[name])
+    table = [f"precision={name} ms_per_group={times[name]:.2f} tokens_equal_to_float32={agreement[name]:.4f}"
+             f"{' chosen' if name == best else ''}" for name in configurations]  # fmt: skip
+    return replace(configurations[best], agreement=agreement, measured_ms=times), table
+
+
+def same(found: Tensor, wanted: Tensor) -> float:
+    """Share of equal tokens; of continuous latents, 1 minus the relative error."""
+    if found.dtype.is_floating_point:
+        return 1 - float((found - wanted).norm() / wanted.norm())
+    return float((found == wanted).float().mean())
+
+
+def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int) -> tuple[Tensor, float]:
+    """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
+    from streamtok.engine.engine import apply
+
+    stream = apply(tok, configuration).stream(1, *configuration.size)
+    frames = frames.to(configuration.device)
+    # on a CPU others may be running too, so its own time is counted there, over all threads
+    clock = time.process_time if configuration.device == "cpu" else time.perf_counter
+    outs, times = [], []
+    for i in range(groups):
+        group = frames[:, :, i * tok.group : (i + 1) * tok.group]
+        begin = clock()
+        out = stream.step(group[:, :, :1] if i == 0 else group)
+        outs.append((out.latent.float() if out.indices is None else out.indices).cpu())
+        times.append(1000 * (clock() - begin))
+    return torch.cat(outs, -3), statistics.median(times[min(2, groups - 1) :])
+

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamtok.engine.graph import CapturedStep, check_room
+from streamtok.engine.graph import CapturedStep, check_room, own
 from streamtok.model.frames import NonFiniteError, to_float
 from streamtok.model.quantizer import FSQ
 from streamtok.model.state import Clock, map_state
@@ -44,7 +44,7 @@ class EngineStream(EncodeStream):
         else:
             masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
             out, moved_now = self._captured(x, None)(x, masks[0], masks[1])
-            out, moved = _own(out), moved_now.tolist()
+            out, moved = own(out), moved_now.tolist()
         self._started = [old or new for old, new in zip(self._started, moved, strict=True)]
         bad = [slot for slot in range(self.slots) if active[slot] and not moved[slot]]
         if bad:
@@ -60,7 +60,7 @@ class EngineStream(EncodeStream):
             for slot in [slot for slot in range(self.slots) if active[slot]]:
                 row = x[slot : slot + 1]
                 out, moved_now = self._captured(row, slot)(row, True, keyframe[slot])
-                outs[slot], moved[slot] = _own(out), moved_now.clone()
+                outs[slot], moved[slot] = own(out), moved_now.clone()
         told = iter(torch.cat([mark for mark in moved if mark is not None]).tolist() if any(active) else [])
         return self._merge(outs), [mark is not None and next(told) for mark in moved]
 
@@ -89,11 +89,6 @@ class EngineStream(EncodeStream):
         for slot in range(self.slots) if each else [None]:
             count = self.slots if slot is None else 1
             self._captured(torch.zeros(count, *shape, dtype=dtype, device=self.model.device), slot)
-
-
-def _own(out: Encoded) -> Encoded:
-    """A copy that no later step writes into."""
-    return Encoded(None if out.indices is None else out.indices.clone(), out.latent.clone())
 
 
 class FusedStream(EngineStream):

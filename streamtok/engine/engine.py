@@ -1,0 +1,134 @@
+"""A tokenizer made fast for one machine: `optimize(tok)`, also as `streamtok.load(..., engine="auto")`.
+
+The result is a `Tokenizer` like any other, in the chosen precision and on the chosen device, whose streams run on
+captured graphs, fused kernels or a compiled step. What was chosen is in its `engine` (see `configuration`).
+"""
+
+import copy
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
+from streamtok.engine.graph import EngineError, capturable, captured, check_room, gib
+from streamtok.engine.streams import EngineStream
+from streamtok.model import DecodeStream, EncodeStream, Tokenizer
+
+log = logging.getLogger("streamtok.engine")
+
+MODES = ("auto", "eager")
+FILLING_GFLOP = 20.0  # a step of more than this fills a large GPU by itself, so slots take turns
+
+
+class OptimizedTokenizer(Tokenizer):
+    """What `optimize` returns; `engine` says how it runs."""
+
+    engine: EngineConfiguration
+
+    def stream(self, slots: int, height: int, width: int, context: int | None = None, dtype: torch.dtype | None = None,
+               device: torch.device | str | None = None, compile_step: Any = None) -> EncodeStream:  # fmt: skip
+        """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
+        plain = (dtype or self.dtype) != self.dtype or torch.device(device or self.device) != self.device
+        if plain or compile_step:
+            return super().stream(slots, height, width, context, dtype, device, compile_step)
+        model, size = self.__dict__["_for_streams"], (height, width)
+        if self.engine.kernels == "fused":
+            from streamtok.engine.streams import FusedStream
+
+            return FusedStream(model, slots, size, context or self.config.context, self.engine)
+        if self.engine.graph:
+            return EngineStream(model, slots, size, context or self.config.context, self.engine)
+        step = compiled if self.engine.compile else None
+        return EncodeStream(model, slots, size, context or self.config.context, step)
+
+    def decode_stream(self, slots: int, grid_height: int, grid_width: int, context: int | None = None,
+                      dtype: torch.dtype | None = None, device: torch.device | str | None = None,
+                      compile_step: Any = None) -> DecodeStream:  # fmt: skip
+        """As `Tokenizer.decode_stream`, captured or compiled where the engine is."""
+        if compile_step is None and self.engine.graph and self.deterministic is False:
+            compile_step = captured
+        elif compile_step is None and self.engine.compile:
+            compile_step = compiled
+        model, size = capturable(self.cast(dtype, device)), (grid_height, grid_width)
+        return DecodeStream(model, slots, size, context or self.config.context, compile_step)
+
+
+def compiled(step: Any) -> Any:
+    """A `compile_step` through torch.compile, for the CPU and for models without fused kernels."""
+    return torch.compile(step, dynamic=False)
+
+
+def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
+    """The tokenizer as `configuration` says. EngineError if the weights do not fit, ValueError if it cannot run so."""
+    if configuration.device == "cuda":
+        if not torch.cuda.is_available():
+            raise EngineError("the engine configuration is for a GPU and none is here; use engine 'auto' or 'eager'")
+        check_room(tok.parameters_count * configuration.dtype.itemsize, f"the weights of {tok.config.name!r}")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False  # it would choose anew at every start
+    if configuration.threads and configuration.device == "cpu":
+        torch.set_num_threads(configuration.threads)
+    model = tok.cast(configuration.dtype, configuration.device)
+    fingerprint, made = model.fingerprint, copy.copy(model)
+    made.__class__ = _class_for(type(model))
+    streams = capturable(model) if configuration.graph else model
+    if configuration.kernels == "fused":
+        from streamtok.engine.fused import fuse
+
+        streams = fuse(model, configuration.over_space)
+    made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint), _for_streams=streams, engine=configuration)
+    return made  # type: ignore[return-value]
+
+
+def _class_for(kind: type[Tokenizer]) -> type[Tokenizer]:
+    return OptimizedTokenizer if kind is Tokenizer else type(f"Optimized{kind.__name__}", (OptimizedTokenizer, kind), {})
+
+
+def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto", *, size: tuple[int, int] = (256, 448),
+             device: str | None = None, precision: str = "auto") -> OptimizedTokenizer:  # fmt: skip
+    """Make `tok` fast on this machine for frames of `size` (height, width).
+
+    `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
+    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info` or a
+    recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
+    """
+    if isinstance(engine, dict):
+        engine = EngineConfiguration.from_dict(engine)
+    if isinstance(engine, EngineConfiguration):
+        if engine.fingerprint and engine.fingerprint != tok.fingerprint:
+            raise ValueError(
+                f"the engine configuration is for weights {engine.fingerprint}, this tokenizer has {tok.fingerprint}"
+            )
+        return apply(tok, engine)
+    if engine not in MODES:
+        raise ValueError(f"engine is {engine!r}, expected one of {', '.join(MODES)} or an EngineConfiguration")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    machine = here(tok.fingerprint, size, device)
+    if engine == "eager":
+        return apply(tok, replace(machine, precision="float32" if precision == "auto" else precision))
+    stored, reasons = load_stored(machine)
+    if stored and precision in ("auto", stored.precision):
+        log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
+        return apply(tok, stored)
+    from streamtok.engine.precision import choose
+
+    chosen, table = choose(tok, machine, precision)
+    for line in table:
+        log.info("%s", line)
+    path = store(chosen)
+    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, path, "; ".join(reasons))
+    return apply(tok, chosen)
+
+
+def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> dict[str, int]:
+    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams, in the tokenizer's precision."""
+    state = EncodeStream.state_bytes(tok, slots, size, context or tok.config.context)
+    return {"weights": tok.parameters_count * tok.dtype.itemsize, "state": state}
+
+
+def describe_memory(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> str:
+    """One line for people about `memory_needed`."""
+    needed = memory_needed(tok, slots, size, context)
+    return f"weights {gib(needed['weights'])}, state of {slots} slots at {size[0]}x{size[1]} {gib(needed['state'])}"

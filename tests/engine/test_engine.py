@@ -1,0 +1,145 @@
+"""The engine configuration, the choice of precision, and optimized tokenizers, on any machine."""
+
+import json
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.engine import EngineConfiguration, EngineError, optimize
+from streamtok.engine.configuration import cache_folder, here, load_stored, store
+from streamtok.engine.engine import apply, memory_needed
+from streamtok.engine.graph import CachedFSQ, capturable
+from streamtok.engine.precision import candidates, choose, moving_scene, same
+from streamtok.model import build
+from streamtok.model.quantizer import FSQ
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(scope="module")
+def tok():
+    torch.manual_seed(0)
+    return build(PRESETS["nano"])
+
+
+def test_configuration_round_trips_through_json():
+    made = EngineConfiguration(device="cuda", precision="bfloat16", graph=True, size=(720, 1280), agreement={"bfloat16": 0.97})
+    assert EngineConfiguration.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"precision": "float8"}, "float8.*expected one of"),
+        ({"precision": "float16"}, "float16 on the CPU"),
+        ({"graph": True}, "graphs need a GPU"),
+        ({"kernels": "magic"}, "'plain' or 'fused'"),
+    ],
+)
+def test_configuration_refuses_what_cannot_run(values, says):
+    with pytest.raises(ValueError, match=says):
+        EngineConfiguration(**values)
+
+
+def test_unknown_keys_are_named():
+    with pytest.raises(ValueError, match="presicion"):
+        EngineConfiguration.from_dict({"presicion": "float32"})
+
+
+def test_stored_configuration_holds_only_where_it_was_made(tok):
+    machine = here(tok.fingerprint, SIZE)
+    assert load_stored(machine) == (None, ["none is stored"])
+    path = store(machine)
+    assert path.is_relative_to(cache_folder())
+    assert load_stored(machine) == (machine, [])
+    path.write_text(path.read_text().replace(torch.__version__, "1.0"))
+    stored, reasons = load_stored(machine)
+    assert stored is None
+    assert "torch_version: '1.0' stored" in reasons[0]
+    path.write_text("{")
+    assert "cannot be read" in load_stored(machine)[1][0]
+
+
+def test_optimize_measures_once_and_reuses(tok, caplog):
+    caplog.set_level("INFO", "streamtok.engine")
+    first = optimize(tok, size=SIZE)
+    assert "tokens_equal_to_float32" in caplog.text
+    assert set(first.engine.agreement) == set(candidates(first.engine.device))
+    caplog.clear()
+    second = optimize(tok, size=SIZE)
+    assert second.engine == first.engine
+    assert "engine=stored" in caplog.text
+    assert second.fingerprint == tok.fingerprint
+
+
+def test_eager_engine_gives_the_plain_tokens(tok):
+    fast = optimize(tok, "eager", size=SIZE, device="cpu")
+    clip = moving_scene(SIZE, 5)
+    assert torch.equal(fast.encode(clip).indices, tok.encode(clip).indices)
+    plain, optimized = tok.stream(1, *SIZE), fast.stream(1, *SIZE)
+    for group in (clip[:, :, :1], clip[:, :, 1:]):
+        assert torch.equal(optimized.step(group).indices, plain.step(group).indices)
+
+
+def test_recorded_configuration_is_refused_for_other_weights(tok):
+    other = EngineConfiguration(fingerprint="0" * 32)
+    with pytest.raises(ValueError, match="is for weights 000"):
+        optimize(tok, other.to_dict())
+    with pytest.raises(ValueError, match="expected one of auto, eager"):
+        optimize(tok, "fastest")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_configuration_for_a_gpu_says_that_none_is_here(tok):
+    with pytest.raises(EngineError, match="none is here"):
+        apply(tok, EngineConfiguration(device="cuda", graph=True))
+
+
+def test_choice_prints_agreement_and_speed_of_all(tok):
+    chosen, table = choose(tok, here(tok.fingerprint, SIZE), groups=3)
+    assert len(table) == len(chosen.agreement) == len(chosen.measured_ms)
+    assert sum("chosen" in line for line in table) == 1
+    assert chosen.agreement["float32"] == 1.0
+
+
+def test_precision_agreement_is_above_its_floor(tok):
+    if "bfloat16" not in candidates("cpu"):
+        pytest.skip("this processor has no bfloat16")
+    chosen, _ = choose(tok, here(tok.fingerprint, SIZE), "bfloat16", groups=4)
+    assert chosen.agreement["bfloat16"] > 0.85
+
+
+def test_agreement_of_tokens_and_latents():
+    assert same(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.75
+    assert same(torch.ones(3), torch.ones(3)) == 1.0
+
+
+def test_capturable_model_gives_the_same_codes(tok):
+    plain, cached = FSQ((8, 8, 8, 5, 5, 5)), CachedFSQ((8, 8, 8, 5, 5, 5))
+    z = torch.randn(2, 6, 5, 7)
+    for _ in range(2):
+        wanted, found = plain(z), cached(z)
+        assert torch.equal(found.indices, wanted.indices)
+        assert torch.equal(found.codes, wanted.codes)
+        assert torch.equal(cached.decode(wanted.indices, torch.float32), plain.decode(wanted.indices, torch.float32))
+    assert capturable(tok).fingerprint == tok.fingerprint
+
+
+def test_no_allocation_growth_over_many_steps(tok):
+    stream = optimize(tok, "eager", size=SIZE, device="cpu").stream(1, *SIZE)
+    group = moving_scene(SIZE, 4)
+    stream.step(group[:, :, :1])
+    places = {name: buffer.data_ptr() for name, buffer in stream.buffers.items()}
+    size = stream.nbytes
+    for _ in range(100):
+        stream.step(group)
+    assert {name: buffer.data_ptr() for name, buffer in stream.buffers.items()} == places
+    assert stream.nbytes == size == memory_needed(tok, 1, SIZE)["state"]
+
+
+def test_scene_moves_and_repeats_for_a_seed():
+    scene = moving_scene(SIZE, 6)
+    assert scene.shape == (1, 3, 6, *SIZE)
+    assert torch.equal(scene, moving_scene(SIZE, 6))
+    assert (scene[:, :, 0] != scene[:, :, 1]).float().mean() > 0.3

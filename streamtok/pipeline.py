@@ -8,6 +8,7 @@ The loop is thin: capture threads resize and queue, `IngestCore` decides and enc
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 from streamtok.capture import Capture, Captured
 from streamtok.engine.ingest import IngestCore, TokenGroup, dtype_of, grid_shape, levels_of
 from streamtok.io.source import Source, open_source
+from streamtok.loading import engine_configuration, load_tokenizer
 from streamtok.metrics import Metrics, serve_prometheus
 from streamtok.settings import RigSettings, StreamSettings
 from streamtok.signals import notify_systemd
@@ -83,10 +85,6 @@ class IngestNode:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self.settings
-        if self.tokenizer is None:
-            self.tokenizer = load_tokenizer(settings)
-        options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
-        self.core = IngestCore(self.tokenizer, options, context=settings.context)
         if settings.metrics is not None:
             server = serve_prometheus(self.metrics, settings.metrics, settings.metrics_address)
             stack.callback(server.close)
@@ -94,6 +92,11 @@ class IngestNode:
             log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)
         for source in self.sources.values():
             stack.enter_context(source)
+        options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
+        if self.tokenizer is None:
+            sizes = [option.size or self.sources[name].size for name, option in options.items()]
+            self.tokenizer = load_tokenizer(settings, max(filter(None, sizes), default=None, key=math.prod))
+        self.core = IngestCore(self.tokenizer, options, context=settings.context)
         self.publisher = stack.enter_context(self._make_publisher())
         self.recorder = self._make_recorder(stack)
         for name, source in self.sources.items():
@@ -104,12 +107,7 @@ class IngestNode:
         log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
         notify_systemd("READY=1")
         self._wait_for_subscribers()
-        for name, source in self.sources.items():
-            lossless = self.core.lane(name).options.policy == "lossless"
-            capacity = 2 * self.core.group_frames + 2
-            capture = Capture(source, self.core.prepare, capacity=capacity, lossless=lossless, wake=self._wake)
-            self.captures[name] = capture
-            capture.start()
+        self._start_captures()
 
     def _make_publisher(self) -> Publisher:
         lanes = self.core.lanes.values()
@@ -138,17 +136,26 @@ class IngestNode:
         return recorder
 
     def _wait_for_subscribers(self) -> None:
-        """Hold the first frame; recordings start anew afterwards, so that their times start when the frames do."""
+        """Hold the first frame until enough readers have joined."""
         wanted = self.settings.wait_subscribers
-        if not wanted:
-            return
-        log.info("event=waiting subscribers=%d", wanted)
-        while not self._stopping.is_set() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
+        if wanted:
+            log.info("event=waiting subscribers=%d", wanted)
+        while wanted and not self._stopping.is_set() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
             self._update()
-        for source in self.sources.values():
+
+    def _start_captures(self) -> None:
+        """Recordings are opened anew, so that their times start when their frames do."""
+        for name, source in self.sources.items():
             if not source.live:
                 source.close()
                 source.open()
+            lossless = self.core.lane(name).options.policy == "lossless"
+            capacity = 2 * self.core.group_frames + 2
+            self.captures[name] = Capture(
+                source, self.core.prepare, capacity=capacity, lossless=lossless, wake=self._wake
+            )
+        for capture in self.captures.values():
+            capture.start()
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
@@ -314,37 +321,6 @@ def make_source(stream: StreamSettings) -> Source:
 def is_paced(source: Source) -> bool:
     """Whether frames come at the times they carry: a camera, or a recording in real time."""
     return source.live or bool(getattr(source, "realtime", False))
-
-
-def pick_device(name: str) -> str:
-    """ "auto" is CUDA where there is one; asking for CUDA without one is a ValueError."""
-    import torch
-
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or see `streamtok doctor`")
-    return "cuda" if name != "cpu" and available else "cpu"
-
-
-def load_tokenizer(settings: RigSettings) -> Any:
-    """The model of a rig, on its device."""
-    import streamtok
-
-    return streamtok.load(settings.model, deterministic=settings.deterministic).to(pick_device(settings.device))
-
-
-def engine_configuration(tokenizer: Any) -> dict:
-    """What was chosen by measurement or by flag and decides the last bits of a latent: published and recorded."""
-    import torch
-
-    parameter = next(tokenizer.parameters())
-    return {
-        "device": torch.cuda.get_device_name() if parameter.is_cuda else "cpu",
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "deterministic": bool(getattr(tokenizer, "deterministic", False)),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
 
 
 def describe_summary(summary: dict) -> str:

@@ -85,6 +85,7 @@ class RigSettings(Strict):
     node: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "ingest"
     model: Annotated[str, Field(min_length=1)] = "nano"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "eager"] | None = None
     deterministic: bool = False
     context: Annotated[int, Field(ge=1)] | None = None
     bind: Endpoint = "tcp://127.0.0.1:5555"

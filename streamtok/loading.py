@@ -1,0 +1,41 @@
+"""The model of a node: loaded, on its device, made fast, and described for those who must reproduce its tokens."""
+
+from typing import Any
+
+from streamtok.settings import RigSettings
+
+
+def load_tokenizer(settings: RigSettings, size: tuple[int, int] | None = None) -> Any:
+    """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it.
+
+    `engine` None is "auto" on a GPU and "eager" on a CPU; deterministic mode is always eager.
+    """
+    import streamtok
+    from streamtok.data.files import pick_device
+
+    tokenizer = streamtok.load(settings.model, deterministic=settings.deterministic)
+    device = pick_device(settings.device).type
+    engine = settings.engine or ("auto" if device == "cuda" else "eager")
+    if settings.deterministic or engine == "eager":
+        return tokenizer.to(device)
+    from streamtok.engine.engine import optimize
+
+    step = tokenizer.config.spatial_compression
+    height, width = size or (256, 448)
+    return optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
+
+
+def engine_configuration(tokenizer: Any) -> dict:
+    """What was chosen by measurement or by flag and decides the last bits of a latent: published and recorded."""
+    import torch
+
+    if hasattr(tokenizer, "engine"):
+        return tokenizer.engine.to_dict()
+    parameter = next(tokenizer.parameters())
+    return {
+        "device": torch.cuda.get_device_name() if parameter.is_cuda else "cpu",
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "deterministic": bool(tokenizer.deterministic),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }

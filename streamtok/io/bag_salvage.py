@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bz2
-import sqlite3
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH = struct.Struct("<I")
-MOST_MISSES = 100_000  # unreadable rows in a row after which there is nothing more
+MOST_ROWS = 1 << 30
+MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = 2, 5, 7
 Found = tuple[str, str, int, Any]
 
@@ -112,54 +113,85 @@ def _learn(header: dict[str, bytes], data: bytes, connections: dict[int, tuple[s
 
 def salvage_db3(path: Path, note: Callable[[str], None]) -> Iterator[Found]:
     """(topic, type, time in ns, bytes) of every message row of a ROS 2 SQLite file that can be read, as inserted."""
-    database = sqlite3.connect(f"file:{path.resolve()}?mode=ro&immutable=1", uri=True)
+    import apsw
+
+    vfs = _strict_vfs()
+    database = apsw.Connection(
+        f"file:{path.resolve()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs.vfs_name
+    )
     try:
+        database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
         topics = {row[0]: (row[1], row[2]) for row in database.execute("SELECT id, name, type FROM topics")}
         last = _last_row(database)
         misses = in_a_row = 0
         for number in range(1, last + 1):
-            try:
-                row = database.execute(
-                    "SELECT topic_id, timestamp, data FROM messages WHERE id = ?", (number,)
-                ).fetchone()
-            except sqlite3.DatabaseError:
+            row = _row(database, number)
+            if row is None:
                 misses, in_a_row = misses + 1, in_a_row + 1
                 if in_a_row > MOST_MISSES:
                     break
-                continue
-            in_a_row = 0
-            if row is not None and row[0] in topics:
-                yield *topics[row[0]], row[1], row[2]
+            elif row:
+                in_a_row = 0
+                if row[0] in topics:
+                    yield *topics[row[0]], row[1], row[2]
         if misses:
             note(f"{misses} of {last} rows of the bag cannot be read and are left out")
-    except sqlite3.DatabaseError as error:
+    except apsw.Error as error:
         note(f"the database cannot be read: {error}")
     finally:
         database.close()
 
 
-def _last_row(database: sqlite3.Connection) -> int:
-    """The highest message id; where the end of the table is gone, found by doubling and halving."""
+def _row(database: Any, number: int) -> tuple | None:
+    """(topic, time, data) of one row, () if there is none of that number, None if it cannot be read."""
+    import apsw
+
     try:
-        return database.execute("SELECT max(id) FROM messages").fetchone()[0] or 0
-    except sqlite3.DatabaseError:
-        pass
-    try:
-        return int(database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()[0])
-    except (sqlite3.DatabaseError, TypeError):
-        return _search_last(database)
+        rows = list(database.execute("SELECT topic_id, timestamp, data FROM messages WHERE id = ?", (number,)))
+    except apsw.Error:
+        return None
+    return rows[0] if rows else ()
 
 
-def _search_last(database: sqlite3.Connection) -> int:
-    """Past the last row a look-up answers "no row"; a damaged page answers with an error."""
-    step = 1
-    while step < 1 << 40:
+@functools.cache
+def _strict_vfs() -> Any:
+    """File access for SQLite that fails past the end of a file; SQLite's own fills in zeros, which would be black."""
+    import apsw
+
+    class File(apsw.VFSFile):
+        def xRead(self, amount: int, offset: int) -> bytes:
+            if offset > 0 and offset + amount > self.xFileSize():
+                raise apsw.IOError("past the end of the file")
+            return super().xRead(amount, offset)
+
+    class Strict(apsw.VFS):
+        def __init__(self) -> None:
+            self.vfs_name = "streamtok-strict"
+            super().__init__(self.vfs_name, "")
+
+        def xOpen(self, name: Any, flags: list[int]) -> Any:
+            return File("", name, flags)
+
+    return Strict()
+
+
+def _last_row(database: Any) -> int:
+    """The highest message id; where the end of the table is gone, found by doubling."""
+    import apsw
+
+    for question in ("SELECT max(id) FROM messages", "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"):
         try:
-            if database.execute("SELECT id FROM messages WHERE id >= ? LIMIT 1", (step,)).fetchone() is None:
-                return step
-        except sqlite3.DatabaseError:
+            found = list(database.execute(question))
+        except apsw.Error:
+            continue
+        if found and found[0][0] is not None:
+            return int(found[0][0])
+    step = 1
+    while step < MOST_ROWS:
+        try:
+            if not list(database.execute("SELECT id FROM messages WHERE id >= ? LIMIT 1", (step,))):
+                break
+        except apsw.Error:  # a page on the way there is gone; there may be rows beyond it
             pass
         step *= 2
-        if step > 1 << 24:
-            return step
     return step

@@ -33,8 +33,9 @@ from streamtok.io.source import Frame
 log = logging.getLogger("streamtok.drive")
 
 REORDER_FRAMES = 4  # per camera: recorders write frames of several threads slightly out of order
+STEP_BACK_NS = 1_000_000_000
 NEW_CLOCK_FRAMES = 30  # after so many frames that rise together in the past, the clock was set back for good
-MOST_PROBLEMS = 1000
+MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
 KINDS = {
     b"\x89MCAP0\r\n": "mcap",
     b"#ROSBAG V2.0": "bag",
@@ -134,7 +135,8 @@ class Drive:
         problem = Problem(stream, text, frame_id)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
-        log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)
+        if len(self.problems) < LOGGED_PROBLEMS:
+            log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)
         self.problems.append(problem)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
@@ -194,19 +196,30 @@ class SourcesDrive(Drive):
         super().__init__(path, list(open_sources))
         self._open_sources = open_sources
 
+    def add_streams(self, names: list[str]) -> None:
+        """Name the cameras that have been added to the sources since this drive was made."""
+        self.streams += names
+        self.counts |= {name: Counter() for name in names}
+
     def _items(self, streams: list[str]) -> Iterator[Item]:
         sources = [self._open_sources[name]() for name in streams]
         return heapq.merge(*sources, key=lambda item: item.capture_ns)
 
 
 def reorder(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Items by capture time, as far as holding back `depth` of them allows."""
-    count = itertools.count()
-    heap: list[tuple[int, int, Item]] = []
+    """Items by capture time, as far as holding back `depth` of them allows. Where the clock was set back (several
+    frames of a camera lie far ahead of its next one) what is held back comes first."""
     if not depth:
         yield from items
         return
+    count = itertools.count()
+    heap: list[tuple[int, int, Item]] = []
     for item in items:
+        ahead = [held for _, _, held in heap
+                 if held.stream == item.stream and held.capture_ns > item.capture_ns + STEP_BACK_NS]  # fmt: skip
+        if len(ahead) > 1:
+            yield from (held for _, _, held in sorted(heap))
+            heap.clear()
         heapq.heappush(heap, (item.capture_ns, next(count), item))
         if len(heap) > depth:
             yield heapq.heappop(heap)[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from streamtok.io.mcap_reader import McapFile, RawMessage
 from streamtok.io.source import Frame
 from streamtok.io.video_packets import VideoDecoder
 
-STILL_CODECS = {"jpeg": "mjpeg", "jpg": "mjpeg"}
+STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Camera:
     offset_ns: int = 0
     first_id: int = 0
     session: str = ""
+    codec: str = ""
 
     def frame_id(self, sequence: int) -> int | None:
         """The frame's own id from the low 32 bits that MCAP keeps of it; None if the file has no ids."""
@@ -103,7 +104,8 @@ class McapDrive(Drive):
                 cameras[channel.id] = Camera(stream, parse)
                 continue
             first, session = int(channel.metadata.get("first_frame_id", 0)), channel.metadata.get("session", "")
-            cameras[channel.id] = Camera(stream, parse, True, int(offset), first, session)
+            codec = channel.metadata.get("codec", "")
+            cameras[channel.id] = Camera(stream, parse, True, int(offset), first, session, codec)
         return cameras
 
     def events(self, streams: list[str], topics: Collection[str] = ()) -> Iterator[Frame | Other]:
@@ -149,10 +151,14 @@ class McapDrive(Drive):
             yield Item(camera.stream, camera.capture_ns(message.log_time, 0), failing(str(error)), frame_id)
             return
         capture_ns = camera.capture_ns(message.log_time, image.stamp_ns)
+        if (
+            camera.codec == "mjpeg"
+        ):  # the picture of a video decoder, which differs from an image decoder's in the last bit
+            image = replace(image, kind="video", encoding="mjpeg")
         if image.kind == "video":
             yield from self._video(camera, image, (capture_ns, frame_id), states)
             return
-        codec = STILL_CODECS.get(image.encoding) if image.kind == "image" else None
+        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
         packet = bytes(image.data) if codec else None
         yield Item(camera.stream, capture_ns, loader(image), frame_id, packet, codec)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
 JPEG_QUALITY = 92
+STILL_FORMATS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
+VIDEO_FORMATS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
 CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not worth a new message
 
 
@@ -36,8 +38,9 @@ class StreamEntry:
 class RecordingWriter:
     """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
 
-    `frames` is how camera images are stored: "lossless" keeps compressed packets and stores other images as they are
-    (rows of RGB in zstd chunks), "lossy" stores those as JPEG. Raises FileExistsError rather than overwrite.
+    `frames` is how camera images are stored: "lossless" keeps compressed packets that can be decoded on their own, in
+    order, and stores other images as they are (rows of RGB in zstd chunks); "lossy" stores those as JPEG. Raises
+    FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], *, frames: str = "lossless", pictures: bool = False):
@@ -165,14 +168,14 @@ class RecordingWriter:
         if self.frames == "lossy" and frame.packet is None:
             data = encode_jpeg(frame.image)
             return "jpeg", "CompressedImage", _message("CompressedImage", utc, frame.stream, data=data, format="jpeg")
-        if frame.packet is not None and frame.codec in ("mjpeg", "jpeg", "png", "webp"):
-            name = "jpeg" if frame.codec == "mjpeg" else frame.codec
-            data = _message("CompressedImage", utc, frame.stream, data=frame.packet, format=name)
-            return name, "CompressedImage", data
-        if frame.packet is not None and frame.codec is not None:
-            name = "h265" if frame.codec == "hevc" else frame.codec
-            return name, "CompressedVideo", _message(
-                "CompressedVideo", utc, frame.stream, data=frame.packet, format=name
+        codec = frame.codec if frame.packet is not None else None
+        if codec in STILL_FORMATS:
+            return codec, "CompressedImage", _message(
+                "CompressedImage", utc, frame.stream, data=frame.packet, format=STILL_FORMATS[codec]
+            )  # fmt: skip
+        if codec in VIDEO_FORMATS:
+            return codec, "CompressedVideo", _message(
+                "CompressedVideo", utc, frame.stream, data=frame.packet, format=VIDEO_FORMATS[codec]
             )  # fmt: skip
         height, width = frame.image.shape[:2]
         rows = np.ascontiguousarray(frame.image).tobytes()

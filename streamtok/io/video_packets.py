@@ -47,6 +47,10 @@ class VideoDecoder:
         """Feed one access unit; yields what became of it or of units before it, in presentation order."""
         import av
 
+        if not len(data):  # which a decoder would take for the end of the stream
+            yield Decoded(key, None, "it is empty")
+            self._broken = self._broken or "depends on a damaged picture"
+            return
         packet = av.Packet(bytes(data))
         packet.pts = packet.dts = self._next
         self._waiting[self._next] = key

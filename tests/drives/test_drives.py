@@ -1,0 +1,462 @@
+"""Recorded drives of every kind give the frames that were put in; damage costs only what it touches."""
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.io.drive import open_drive, stream_names
+from streamtok.io.mcap_reader import McapFile
+from tests.drives.kit import (
+    START_NS,
+    STEP_NS,
+    assert_same_frames,
+    decode_video,
+    encode_video,
+    foxglove_data,
+    frames_of,
+    picture,
+    rig,
+    ros_image,
+    write_bag1,
+    write_bag2,
+    write_mcap,
+)
+
+WRITERS = {
+    "ros1 bag": lambda folder, frames: write_bag1(folder / "d.bag", frames),
+    "ros1 bag, png": lambda folder, frames: write_bag1(folder / "d.bag", frames, compressed=True),
+    "ros2 db3": lambda folder, frames: write_bag2(folder / "d", frames, padding=5),
+    "ros2 mcap": lambda folder, frames: write_bag2(folder / "d", frames, "MCAP"),
+    "mcap, raw": lambda folder, frames: write_mcap(folder / "d.mcap", frames),
+    "mcap, png": lambda folder, frames: write_mcap(folder / "d.mcap", frames, "CompressedImage"),
+    "mcap, no chunks": lambda folder, frames: write_mcap(folder / "d.mcap", frames, chunking=False),
+}
+
+
+def read(path: Path, **options) -> list:
+    with open_drive(path, **options) as drive:
+        return list(drive)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_kind_of_drive_gives_its_frames_with_their_own_times(tmp_path, kind):
+    frames = rig(15)
+    path = WRITERS[kind](tmp_path, frames)
+    with open_drive(path) as drive:
+        assert sorted(drive.streams) == ["front", "rear"]
+        found = list(drive)
+        assert not drive.problems
+    assert_same_frames(found, frames)
+    first = 100 if kind.startswith("ros1") else 0  # header.seq counts them there
+    assert [frame.frame_id for frame in found if frame.stream == "rear"] == list(range(first, first + 15))
+
+
+def test_a_bare_db3_file_opens_without_its_folder(tmp_path):
+    frames = rig(5)
+    assert_same_frames(read(next(write_bag2(tmp_path / "d", frames).glob("*.db3"))), frames)
+
+
+def test_cameras_written_one_after_another_come_out_merged(tmp_path):
+    one_by_one = frames_of("front", 12) + frames_of("rear", 12)
+    path = write_mcap(tmp_path / "d.mcap", one_by_one, chunk_size=1 << 20)
+    assert_same_frames(read(path), rig(12))
+
+
+def test_one_camera_can_be_chosen_and_named(tmp_path):
+    path = write_mcap(tmp_path / "d.mcap", rig(4))
+    assert {frame.stream for frame in read(path, topics=["/rear/image"])} == {"rear"}
+    assert {frame.stream for frame in read(path, topics=["front"])} == {"front"}
+    assert {frame.stream for frame in read(path, topics={"/rear/image": "back"})} == {"back"}
+    with open_drive(path) as drive:
+        assert {frame.stream for frame in drive.frames(["rear"])} == {"rear"}
+
+
+def test_topics_become_stream_names_that_differ():
+    names = stream_names(["/cam/front/image_raw", "/cam/front/image_raw/compressed", "/a b/ä", "frames/left"])
+    assert names["/cam/front/image_raw"] == "cam_front"
+    assert names["frames/left"] == "left"
+    assert len(set(names.values())) == 4
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_compressed_video_gives_the_decoders_pictures(tmp_path, codec):
+    frames = frames_of("front", 25)
+    decoded = decode_video(encode_video([frame.image for frame in frames], codec), codec)
+    found = read(write_mcap(tmp_path / "d.mcap", frames, "CompressedVideo", codec=codec))
+    assert_same_frames(found, [replace(f, image=image) for f, image in zip(frames, decoded, strict=True)])
+    assert all(frame.codec == codec and frame.packet for frame in found)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [("no key frame first", range(10, 30)), ("a bad unit", [*range(13), *range(20, 30)])],
+)
+def test_video_pictures_that_damage_may_have_touched_are_left_out(tmp_path, codec, damage, kept):
+    frames = frames_of("front", 30)
+    packets = encode_video([frame.image for frame in frames], codec)
+    decoded = decode_video(packets, codec)
+    if damage == "no key frame first":
+        packets[0] = b""
+    else:
+        middle = len(packets[13]) // 2
+        packets[13] = packets[13][:middle]
+    path = write_video_messages(tmp_path / "d.mcap", frames, packets, codec)
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert drive.counts["front"]["damaged"] == 30 - len(kept)
+        assert drive.problems
+    assert [frame.frame_id for frame in found] == list(kept)
+    for frame in found:
+        np.testing.assert_array_equal(frame.image, decoded[frame.frame_id])
+
+
+def write_video_messages(path, frames, packets, codec):
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
+        channel = writer.register_channel("/front/video", "protobuf", schema)
+        for frame, packet in zip(frames, packets, strict=True):
+            data = foxglove_data("CompressedVideo", frame, packet, codec)
+            writer.add_message(channel, frame.capture_ns, data, frame.capture_ns)
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+def test_a_truncated_mcap_gives_what_was_whole(tmp_path, chunking):
+    frames = frames_of("front", 40)
+    whole = write_mcap(tmp_path / "d.mcap", frames, chunking=chunking).read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(whole[: int(len(whole) * 0.6)])
+    with open_drive(cut) as drive:
+        found = list(drive)
+        assert any("cut off" in problem.text for problem in drive.problems)
+    assert 15 < len(found) < 40
+    assert_same_frames(found, frames[: len(found)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(share=st.floats(0.001, 0.999))
+def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_factory, share):
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "whole.mcap"
+    if not path.exists():
+        write_mcap(path, frames_of("front", 20), chunk_size=20_000)
+    whole = path.read_bytes()
+    cut = folder / "cut.mcap"
+    cut.write_bytes(whole[: max(1, int(len(whole) * share))])
+    if len(McapFile(cut).channels if share > 0.01 else ()):
+        found = read(cut)
+        assert_same_frames(found, frames_of("front", len(found)))
+    else:
+        with pytest.raises(ValueError, match=r"cut\.mcap"):
+            read(cut)
+
+
+def test_a_damaged_chunk_costs_its_own_frames(tmp_path):
+    frames = frames_of("front", 40)
+    path = write_mcap(tmp_path / "d.mcap", frames)
+    chunks = McapFile(path)._chunks
+    data = bytearray(path.read_bytes())
+    place = chunks[3].offset + chunks[3].length // 2
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert any("chunk at byte" in problem.text for problem in drive.problems)
+    times = {frame.capture_ns for frame in found}
+    lost = [frame.frame_id for frame in frames if frame.capture_ns not in times]
+    assert 0 < len(lost) <= 8
+    assert lost == list(range(lost[0], lost[-1] + 1))
+
+
+def test_a_lost_index_is_done_without(tmp_path):
+    frames = rig(10)
+    path = write_mcap(tmp_path / "d.mcap", frames)
+    data = bytearray(path.read_bytes())
+    data[-36:-8] = b"\xff" * 28
+    path.write_bytes(data)
+    assert_same_frames(read(path), frames)
+
+
+def test_corrupt_messages_in_a_bag_are_counted_and_listed(tmp_path):
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store, kind = get_typestore(Stores.ROS1_NOETIC), "sensor_msgs/msg/Image"
+    frames = frames_of("front", 10)
+    with Writer(tmp_path / "d.bag") as writer:
+        topic = writer.add_connection("/front/image_raw", kind, typestore=store)
+        for frame in frames:
+            data = bytes(store.serialize_ros1(ros_image(store, frame, seq=0), kind))
+            data = {3: data[:40], 6: b"", 7: data[:30] + b"\xff" * 40 + data[70:]}.get(frame.frame_id, data)
+            writer.write(topic, frame.capture_ns, data)
+    with open_drive(tmp_path / "d.bag") as drive:
+        found = list(drive)
+        assert drive.counts["front"] == {"frames": 7, "damaged": 3}
+        assert [problem.frame_id for problem in drive.problems] == [3, 6, 7]
+    assert [frame.frame_id for frame in found] == [0, 1, 2, 4, 5, 8, 9]
+
+
+@pytest.mark.parametrize("compression", [None, "BZ2", "LZ4"])
+def test_a_bag_that_was_cut_off_or_never_closed_gives_its_first_frames(tmp_path, compression):
+    from rosbags.rosbag1 import Writer
+
+    options = {} if compression is None else {"compression": Writer.CompressionFormat[compression]}
+    frames = frames_of("front", 30)
+    whole = write_bag1(tmp_path / "d.bag", frames, **options).read_bytes()
+    cut = tmp_path / "cut.bag"
+    cut.write_bytes(whole[: int(len(whole) * 0.5)])
+    with open_drive(cut) as drive:
+        found = list(drive)
+        assert drive.problems
+    assert 5 < len(found) < 30
+    assert_same_frames(found, frames[: len(found)])
+
+
+def test_a_damaged_chunk_of_a_bag_costs_its_own_frames(tmp_path):
+    from rosbags.rosbag1 import Reader, Writer
+
+    frames = frames_of("front", 30)
+    path = write_bag1(tmp_path / "d.bag", frames, compression=Writer.CompressionFormat.LZ4)
+    with Reader(path) as reader:
+        place = sorted(reader.chunks.values(), key=lambda chunk: chunk.datapos)[2]
+    data = bytearray(path.read_bytes())
+    data[place.datapos + 5 : place.datapos + 200] = b"\xff" * 195
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert any("damaged" in problem.text for problem in drive.problems)
+    assert found[0].capture_ns == frames[0].capture_ns
+    assert found[-1].capture_ns == frames[-1].capture_ns
+    assert 20 < len(found) < 30
+
+
+def test_a_truncated_db3_gives_the_rows_that_are_there(tmp_path):
+    frames = frames_of("front", 60)
+    path = next(write_bag2(tmp_path / "d", frames).glob("*.db3"))
+    cut = tmp_path / "cut.db3"
+    cut.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.5)])
+    with open_drive(cut) as drive:
+        found = list(drive)
+        assert drive.problems
+    assert len(found) > 15
+    times = [frame.capture_ns for frame in found]
+    assert times == sorted(times)
+    for frame in found:
+        number = (frame.capture_ns - frames[0].capture_ns) // STEP_NS
+        np.testing.assert_array_equal(frame.image, picture(number))
+
+
+def test_a_file_is_read_as_what_it_is_with_a_note(tmp_path):
+    frames = frames_of("front", 5)
+    path = write_bag1(tmp_path / "d.bag", frames).rename(tmp_path / "d.mcap")
+    with open_drive(path) as drive:
+        assert_same_frames(list(drive), frames)
+        assert "ROS 1 bag" in drive.problems[0].text
+
+
+@pytest.mark.parametrize("name", ["d.mcap", "d.bag", "d.db3"])
+def test_a_file_that_is_nothing_says_so(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"this is a letter, not a drive" * 10)
+    with pytest.raises(ValueError, match=f"{name}: not an?.*this is a letter"):
+        open_drive(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty"):
+        open_drive(path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.mcap"):
+        open_drive(tmp_path / "gone.mcap")
+
+
+def test_a_topic_that_is_not_there_names_those_that_are(tmp_path):
+    path = write_mcap(tmp_path / "d.mcap", rig(2))
+    with pytest.raises(ValueError, match=r"no topic '/frnt/image'.*did you mean '/front/image'"):
+        open_drive(path, topics=["/frnt/image"])
+
+
+def test_a_topic_that_is_no_camera_is_named_with_its_type(tmp_path):
+    from mcap.writer import Writer
+
+    with (tmp_path / "d.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("nav_msgs/msg/Odometry", "ros2msg", b"")
+        writer.add_message(writer.register_channel("/odom", "cdr", schema), 1, b"", 1)
+        writer.finish()
+    with pytest.raises(ValueError, match=r"no camera images; it has /odom \(nav_msgs/msg/Odometry\)"):
+        open_drive(tmp_path / "d.mcap")
+    with pytest.raises(ValueError, match="'/odom' is nav_msgs/msg/Odometry, not camera images"):
+        open_drive(tmp_path / "d.mcap", topics=["/odom"])
+
+
+def with_times(frames, times):
+    return [replace(frame, capture_ns=START_NS + time * STEP_NS) for frame, time in zip(frames, times, strict=True)]
+
+
+def test_frames_slightly_out_of_order_are_put_in_order(tmp_path):
+    frames = with_times(frames_of("front", 12), [0, 1, 3, 2, 4, 5, 8, 6, 7, 9, 10, 11])
+    found = read(write_mcap(tmp_path / "d.mcap", frames, chunking=False))
+    assert [(frame.capture_ns - START_NS) // STEP_NS for frame in found] == list(range(12))
+
+
+def test_times_that_run_backwards_are_left_out_until_they_go_on(tmp_path):
+    times = [*range(10, 30), *range(10), *range(31, 40)]
+    frames = with_times(frames_of("front", len(times)), times)
+    with open_drive(write_mcap(tmp_path / "d.mcap", frames, chunking=False)) as drive:
+        found = [(frame.capture_ns - START_NS) // STEP_NS for frame in drive]
+        assert drive.counts["front"]["backwards"] == 10
+        assert "runs backwards by" in drive.problems[0].text
+    assert found == [*range(10, 30), *range(31, 40)]
+
+
+def test_after_the_clock_was_set_back_the_drive_goes_on_in_the_new_time(tmp_path):
+    times = [*range(1000, 1020), *range(100)]
+    frames = with_times(frames_of("front", len(times)), times)
+    with open_drive(write_mcap(tmp_path / "d.mcap", frames, chunking=False)) as drive:
+        found = [(frame.capture_ns - START_NS) // STEP_NS for frame in drive]
+        assert any("set back" in problem.text for problem in drive.problems)
+    assert found[:20] == list(range(1000, 1020))
+    assert found[20:] == list(range(30, 100))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "width"),
+    [("mono8", 1), ("8UC1", 1), ("yuv422", 2), ("yuv422_yuy2", 2), ("bayer_rggb8", 1), ("bgra8", 4)],
+)
+def test_camera_encodings_are_those_of_preprocessing(tmp_path, encoding, width):
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    from streamtok.engine.preprocess import to_rgb
+
+    store, kind = get_typestore(Stores.ROS2_HUMBLE), "sensor_msgs/msg/Image"
+    height, columns = 16, 24
+    data = np.random.default_rng(0).integers(0, 256, height * columns * width, dtype=np.uint8)
+    image = store.types[kind](
+        ros_image(store, frames_of("a", 1)[0]).header, height, columns, encoding, 0, columns * width, data
+    )
+    with Writer(tmp_path / "d", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/a/image_raw", kind, typestore=store)
+        writer.write(topic, 1, store.serialize_cdr(image, kind))
+    (found,) = read(tmp_path / "d")
+    name = {"8UC1": "mono8"}.get(encoding, encoding)
+    np.testing.assert_array_equal(found.image, to_rgb(data, name, height, columns))
+
+
+def test_an_unknown_encoding_is_a_damaged_frame_that_says_what_is_known(tmp_path):
+    frame = frames_of("front", 1)[0]
+    path = write_mcap(tmp_path / "d.mcap", [frame])
+    path.write_bytes(path.read_bytes())
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("foxglove.RawImage", "protobuf", b"")
+        channel = writer.register_channel("/front/image", "protobuf", schema)
+        data = foxglove_data("RawImage", frame, b"", "").replace(b"rgb8", b"odd9")
+        writer.add_message(channel, 5, data, 5)
+        writer.finish()
+    with open_drive(path) as drive:
+        assert list(drive) == []
+        assert "odd9" in drive.problems[0].text
+        assert "rgb8" in drive.problems[0].text
+
+
+def test_a_cut_off_jpeg_is_damaged_not_grey(tmp_path):
+    import cv2
+    from mcap.writer import Writer
+
+    from tests.drives.kit import foxglove
+
+    frames = frames_of("front", 3)
+    with (tmp_path / "d.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        schema = writer.register_schema("foxglove.CompressedImage", "protobuf", b"")
+        channel = writer.register_channel("/front/image", "protobuf", schema)
+        for frame in frames:
+            jpeg = cv2.imencode(".jpg", frame.image)[1].tobytes()
+            jpeg = jpeg[: len(jpeg) // 2] if frame.frame_id == 1 else jpeg
+            data = foxglove("CompressedImage", frame, data=jpeg, format="jpeg")
+            writer.add_message(channel, frame.capture_ns, data, frame.capture_ns)
+        writer.finish()
+    found = read(tmp_path / "d.mcap")
+    assert [frame.frame_id for frame in found] == [0, 2]
+    assert found[0].codec == "jpeg"
+
+
+def test_a_zero_stamp_falls_back_to_the_files_time(tmp_path):
+    frames = [replace(frame, capture_ns=0) for frame in frames_of("front", 1)]
+    (found,) = read(write_mcap(tmp_path / "d.mcap", frames))
+    assert found.capture_ns == 4_000_000
+
+
+def test_an_absurd_length_allocates_nothing(tmp_path):
+    path = tmp_path / "d.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + struct.pack("<BQ", 1, 1 << 60) + b"\0" * 100)
+    with pytest.raises(ValueError, match="no camera images"):
+        open_drive(path)
+
+
+def test_a_folder_per_camera_is_one_drive_on_one_clock(tmp_path):
+    frames = rig(6)
+    write_folders(tmp_path, frames)
+    with open_drive(tmp_path) as drive:
+        assert sorted(drive.streams) == ["front", "rear"]
+        assert_same_frames(list(drive), frames)
+
+
+def write_folders(root, frames):
+    import cv2
+
+    for frame in frames:
+        folder = root / frame.stream / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{frame.frame_id:010d}.png"), frame.image[:, :, ::-1])
+        with (root / frame.stream / "timestamps.txt").open("a") as lines:
+            lines.write(f"{frame.capture_ns}\n")
+    return root
+
+
+def test_a_damaged_image_file_leaves_a_gap_in_the_numbers(tmp_path):
+    write_folders(tmp_path, frames_of("front", 6))
+    broken = tmp_path / "front" / "data" / f"{2:010d}.png"
+    broken.write_bytes(b"no picture")
+    with open_drive(tmp_path) as drive:
+        assert [frame.frame_id for frame in drive] == [0, 1, 3, 4, 5]
+        assert drive.problems[0].frame_id == 2
+
+
+def test_a_video_per_camera_is_one_drive(tmp_path):
+    import av
+
+    for name in ("left", "right"):
+        with av.open(str(tmp_path / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=20, options={"bf": "0"})
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+            for number in range(8):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture(number, name)), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    with open_drive(tmp_path) as drive:
+        found = list(drive)
+    assert [frame.stream for frame in found] == ["left", "right"] * 8
+    assert [frame.capture_ns for frame in found[::2]] == [number * 50_000_000 for number in range(8)]
+    assert [frame.frame_id for frame in read(tmp_path / "left.mp4")] == list(range(8))
+
+
+def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(ValueError, match="holds no drive: looked for"):
+        open_drive(tmp_path)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from streamtok.data.frames import open_frames
 from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup, levels_of
 from streamtok.io.source import Frame
 
 
@@ -177,6 +177,7 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
         "image_size": size,
         "padding": padding_of({"image_size": size, "source_rect": rect}),
         "grid": tok.config.grid(*size),
+        "levels": levels_of(tok.config),
     }
 
 

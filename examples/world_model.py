@@ -1,0 +1,212 @@
+"""A small world model: predict the next token grid from those before it, and say in bits how well.
+
+    python examples/world_model.py                     # tokenizes a synthetic drive first; two minutes on a laptop
+    python examples/world_model.py recordings/         # on your own recordings or token files
+
+Tokens are there for this second stage: a model that knows what comes next. Each grid is predicted from the grids
+before it, every token as its FSQ digits, one after another, so that 64,000 codes need a few dozen outputs. The loss is
+cross-entropy in bits per token. The baseline is the entropy of the token frequencies of the held-out grids themselves:
+no model that ignores the past can do better, so what lies below it was learned from the past.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from streamtok.data import TokenDataset
+from streamtok.data.files import EncodeOptions, encode_file
+
+
+class GridNorm(nn.GroupNorm):
+    """Normalises grid by grid: statistics over time would let the future leak into the past. x (B, C, N, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, steps, height, width = x.shape
+        flat = x.transpose(1, 2).reshape(batch * steps, channels, height, width)
+        return super().forward(flat).reshape(batch, steps, channels, height, width).transpose(1, 2)
+
+
+class CausalBlock(nn.Module):
+    """A residual block that sees neighbours in space, and in time this grid and the two before. x (B, C, N, h, w)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = GridNorm(8, channels)
+        self.space = nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1))
+        self.time = nn.Conv3d(channels, channels, (3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.space(F.silu(self.norm(x))))
+        return x + self.time(F.pad(y, (0, 0, 0, 0, 2, 0)))
+
+
+class WorldModel(nn.Module):
+    """Causal convolutions over the grids so far correct what counting says; FSQ `levels` are the digits of a token.
+
+    tokens (B, N, h, w) int -> bits (B, N - 1, h, w): what each token of grids 1 to N - 1 costs, given those before.
+    """
+
+    def __init__(self, levels: tuple[int, ...], channels: int = 64, blocks: int = 3):
+        super().__init__()
+        self.levels = levels
+        self.embed = nn.ModuleList(nn.Embedding(size, channels) for size in levels)
+        self.blocks = nn.ModuleList(CausalBlock(channels) for _ in range(blocks))
+        self.norm = GridNorm(8, channels)
+        self.heads = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(channels, size)) for size in levels)
+        # Log odds of a digit given the same digit one grid earlier, and whether an earlier digit changed since then.
+        self.counted = nn.ParameterList(torch.zeros(2, size, size) for size in levels)
+        for head in self.heads:
+            nn.init.zeros_(head[1].weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        digits = self.digits(tokens)
+        embedded = [table(digit) for table, digit in zip(self.embed, digits, strict=True)]
+        x = sum(embedded)[:, :-1].permute(0, 4, 1, 2, 3)  # (B, C, N - 1, h, w)
+        for block in self.blocks:
+            x = block(x)
+        known, bits = self.norm(x).permute(0, 2, 3, 4, 1), 0.0
+        for k, (changed, before, now) in enumerate(self.transitions(digits)):
+            odds = self.heads[k](known) + self.counted[k][changed, before]
+            bits = bits + F.cross_entropy(odds.movedim(-1, 1), now, reduction="none") / math.log(2)
+            known = known + embedded[k][:, 1:]  # the digits that come after may know this one
+        return bits
+
+    def digits(self, tokens: Tensor) -> list[Tensor]:
+        """The FSQ digits of each token, the fastest-running first."""
+        tokens, digits = tokens.long(), []
+        for size in self.levels:
+            digits.append(tokens % size)
+            tokens = tokens // size
+        return digits
+
+    def transitions(self, digits: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each digit (B, N - 1, h, w): whether an earlier digit differs from one grid before, it then, it now."""
+        changed = torch.zeros_like(digits[0][:, 1:])
+        for digit in digits:
+            yield changed, digit[:, :-1], digit[:, 1:]
+            changed = changed | (digit[:, :-1] != digit[:, 1:])
+
+    @torch.no_grad()
+    def count(self, data: Dataset) -> None:
+        """Begin with the transitions that are counted in the training windows: the network learns the rest."""
+        counts = [torch.full_like(table, 0.5) for table in self.counted]
+        for item in data:
+            seen = item["tokens"][item["mask"]][None]
+            for table, (changed, before, now) in zip(counts, self.transitions(self.digits(seen)), strict=True):
+                table.index_put_((changed.long(), before, now), torch.ones(()), accumulate=True)
+        for table, numbers in zip(self.counted, counts, strict=True):
+            table.copy_((numbers / numbers.sum(-1, keepdim=True)).log())
+
+
+def bits_per_token(model: WorldModel, batch: dict) -> Tensor:
+    """The mean over the tokens that have a past in their window and are not masked."""
+    bits, valid = model(batch["tokens"]), batch["mask"][:, 1:]
+    return bits[valid].mean() if valid.any() else bits.sum() * 0
+
+
+def frequency_entropy(data: Dataset) -> float:
+    """Bits per token of the best code that ignores the past: the entropy of the token frequencies of `data` itself."""
+    counts: Counter[int] = Counter()
+    for item in data:
+        values, numbers = item["tokens"][item["mask"]].unique(return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    total = sum(counts.values())
+    return -sum(n / total * math.log2(n / total) for n in counts.values())
+
+
+def evaluate(model: WorldModel, data: Dataset) -> float:
+    """Bits per token over all windows, each token counted once."""
+    total, tokens = 0.0, 0
+    model.eval()
+    with torch.inference_mode():
+        for batch in DataLoader(data, batch_size=8):
+            bits, valid = model(batch["tokens"]), batch["mask"][:, 1:]
+            total, tokens = total + float(bits[valid].sum()), tokens + int(bits[valid].numel())
+    return total / max(1, tokens)
+
+
+def train(model: WorldModel, data: Dataset, seconds: float, held_out: Dataset) -> int:
+    """Train for so long with a rate that falls to nothing; returns the steps taken."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    started, step, said = time.monotonic(), 0, 0.0
+    while True:
+        for batch in DataLoader(data, batch_size=8, shuffle=True):
+            progress = (time.monotonic() - started) / seconds
+            if progress >= 1:
+                return step
+            if progress >= said:
+                print(f"step {step:5d}: {evaluate(model, held_out):.3f} bits per token held out", file=sys.stderr)
+                said += 0.25
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-3 * (1 - progress) * min(1.0, (step + 1) / 50)
+            model.train()
+            optimizer.zero_grad()
+            bits_per_token(model, batch).backward()
+            optimizer.step()
+            step += 1
+
+
+def tokenize_synthetic_drives(folder: Path, tokenizer: str, frames: int) -> Path:
+    """Token files of three synthetic drives, the last of which is held out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(3):
+        out = folder / f"drive{seed}" / "front.safetensors"
+        if not out.exists():
+            out.parent.mkdir(exist_ok=True)
+            source = f"synthetic:128x224@30?seed={seed}&frames={frames}"
+            encode_file(source, out, tokenizer, EncodeOptions(max_frames=frames, progress=True))
+    return folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, evaluate, and compare with the baseline; 1 if the model does not beat it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="*", help="recordings, token files or folders (default: synthetic drives)")
+    parser.add_argument("--tokenizer", default="nano", help="model for the synthetic drives (default: nano)")
+    parser.add_argument("--frames", type=int, default=900, help="frames of each synthetic drive (default: 900)")
+    parser.add_argument("--window", type=int, default=8, help="grids in a window (default: 8)")
+    parser.add_argument("--seconds", type=float, default=90, help="how long to train (default: 90)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/world_model"), help="where the synthetic drives' tokens go"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    source = args.source or tokenize_synthetic_drives(args.out, args.tokenizer, args.frames)
+    data = TokenDataset(source, window=args.window)
+    if not data.levels:
+        print(f"{source}: its tokens have no FSQ digits; use a tokenizer with FSQ", file=sys.stderr)
+        return 1
+    # The last third by drive and time, never mixed with what is trained on.
+    border = 2 * len(data) // 3
+    training, held_out = Subset(data, range(border)), Subset(data, range(border, len(data)))
+    model = WorldModel(data.levels)
+    model.count(training)
+    steps = train(model, training, args.seconds, held_out)
+    result = {
+        "bits_per_token": round(evaluate(model, held_out), 3),
+        "frequency_entropy": round(frequency_entropy(held_out), 3),
+        "log2_codes": round(math.log2(math.prod(data.levels)), 3),
+        "steps": steps,
+        "windows": len(data),
+    }
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"held out: {result['bits_per_token']} bits per token after {steps} steps")
+        print(f"baseline: {result['frequency_entropy']} bits per token, the entropy of the token frequencies")
+    return 0 if result["bits_per_token"] < result["frequency_entropy"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from streamtok.wire.endpoint import receive, socket_of
-from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, check_version, decode_map
+from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, check_version, decode_map, encode
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
@@ -93,7 +93,7 @@ class ControlServer:
             except WireError as error:
                 self.rejects.add("control", error)
                 continue
-            self.socket.send_multipart([*route, msgspec.msgpack.encode(reply)], zmq.NOBLOCK)
+            self.socket.send_multipart([*route, encode(reply)], zmq.NOBLOCK)
 
     def answer(self, body: bytes) -> Reply:
         """The reply to one encoded request; raises WireError if it is not a request at all."""
@@ -109,6 +109,9 @@ class ControlServer:
             return Reply(id=request.id, ok=True, result=handler(request.stream))
         except ValueError as error:
             return Reply(id=request.id, ok=False, error=str(error))
+        except Exception as error:  # a fault of one handler is the asker's answer, not the end of the stream
+            log.exception("event=control_failed op=%s stream=%s", request.op, request.stream)
+            return Reply(id=request.id, ok=False, error=f"{request.op} failed in the node: {error!r}")
 
 
 @dataclass
@@ -190,7 +193,7 @@ class ControlClient:
         The result of op `epoch` is an `EpochResult`, of the others a map.
         """
         asked = next(self._ids)
-        self._socket.send(msgspec.msgpack.encode(Request(id=asked, op=op, stream=stream)))
+        self._socket.send(encode(Request(id=asked, op=op, stream=stream)))
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if not self._socket.poll(max(1, int(left * 1000))):

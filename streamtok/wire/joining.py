@@ -11,7 +11,7 @@ import zmq
 
 from streamtok.wire.control import Request, control_socket, decode_result, read_reply
 from streamtok.wire.endpoint import reachable, receive
-from streamtok.wire.message import Info, Limits, TokenMessage, WireError, unpack
+from streamtok.wire.message import Info, Limits, TokenMessage, WireError, encode, unpack
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
@@ -71,7 +71,7 @@ class Joiner:
             return
         try:
             join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
-            join.socket.send(msgspec.msgpack.encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
+            join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
             join.deadline = 0.0

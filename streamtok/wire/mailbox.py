@@ -78,6 +78,12 @@ class Mailbox(Generic[Item]):
 
         return remove
 
+    @property
+    def over(self) -> bool:
+        """Whether the end has come and all that waited was taken."""
+        with self._changed:
+            return self._end is not None and not any(self._queues.values())
+
     def __len__(self) -> int:
         with self._changed:
             return sum(map(len, self._queues.values()))

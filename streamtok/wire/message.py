@@ -254,9 +254,14 @@ def checksum_of(payload: bytes | memoryview | np.ndarray) -> int:
     return zlib.crc32(payload)
 
 
+def encode(value: Any) -> bytes:
+    """One msgpack value; numpy scalars become numbers, and what msgpack does not know becomes text."""
+    return msgspec.msgpack.encode(value, enc_hook=lambda odd: odd.item() if isinstance(odd, np.generic) else str(odd))
+
+
 def pack(header: Header, payload: bytes | memoryview = b"") -> list[bytes | memoryview]:
     """The three parts of a message: topic, header, payload."""
-    return [topic_of(header), msgspec.msgpack.encode(header), payload]
+    return [topic_of(header), encode(header), payload]
 
 
 def unpack(parts: list[Any], limits: Limits = Limits()) -> TokenMessage:

@@ -86,6 +86,11 @@ class Subscription:
             return None
         return None if message is None else self._deliver(message)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come: closed, or the end under `until_end`, and all read."""
+        return self._mailbox.over
+
     def decodable(self) -> Iterator[TokenMessage]:
         """Only the messages that a decoder can take: after a loss, everything from the next keyframe on."""
         return (message for message in self if message.decodable)

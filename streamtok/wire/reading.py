@@ -1,0 +1,142 @@
+"""What `streamtok subscribe` runs: its settings, its loop, its words."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from streamtok.settings import Endpoint, Strict, check, read_yaml
+from streamtok.wire.message import TokenMessage
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.relay import Relay
+from streamtok.wire.security import CurveClient, CurveServer
+from streamtok.wire.subscriber import Subscription, subscribe
+
+WAIT_S = 0.05
+
+
+class ReaderSettings(Strict):
+    """A reader of token streams: what it reads, and where it passes it on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    endpoint: Endpoint
+    streams: Annotated[list[str], Field(min_length=1)] | None = None
+    latest_only: bool = False
+    join: Literal["keyframe", "epoch"] | None = None
+    max_messages: Annotated[int, Field(ge=1)] | None = None
+    until_end: bool = False
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    forward: Endpoint | None = None
+    control: Endpoint | None = None
+    curve: Path | None = None
+    forward_curve: Path | None = None
+    insecure: bool = False
+    quiet: bool = False
+    json_only: bool = Field(default=False, alias="json")
+
+
+def load_reader(path: str | Path | None, given: Mapping[str, Any]) -> ReaderSettings:
+    """Read a YAML file (None: nothing) and put `given` on top; raises SettingsError with every fault."""
+    values, lines = read_yaml(path) if path is not None else ({}, {})
+    name = "command line" if path is None else str(path)
+    return check(ReaderSettings, values | dict(given), name, lines, set(given))
+
+
+class Reading:
+    """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
+
+    def __init__(self, settings: ReaderSettings, stop: threading.Event) -> None:
+        self.settings, self.stop = settings, stop
+        self.messages = 0
+        self.nbytes = 0
+        self._stack = ExitStack()
+        try:
+            self.subscription = self._stack.enter_context(self._subscribe())
+            self.relay = self._relay() if settings.forward is not None else None
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[TokenMessage]:
+        """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
+        heard = time.monotonic()
+        while not self.stop.is_set() and self.messages != self.settings.max_messages:
+            message = self.subscription.get(WAIT_S)
+            if self.relay is not None:
+                self.relay.poll()
+            if message is not None:
+                heard = time.monotonic()
+                self._count(message)
+                yield message
+            elif self.subscription.ended:
+                return
+            elif self.settings.timeout is not None and time.monotonic() - heard > self.settings.timeout:
+                raise TimeoutError(
+                    f"no message from {self.settings.endpoint} for {self.settings.timeout} s; is the node running?"
+                )
+
+    def summary(self) -> dict[str, Any]:
+        """What came, what was lost, what was refused."""
+        result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
+        result["malformed"] = dict(self.subscription.rejects.counts)
+        if self.relay is not None:
+            result["forwarded"] = self.relay.counts["forwarded"]
+        return result
+
+    def _count(self, message: TokenMessage) -> None:
+        self.messages += 1
+        self.nbytes += len(message.payload)
+        if self.relay is not None:
+            self.relay.forward(message)
+
+    def _subscribe(self) -> Subscription:
+        settings = self.settings
+        join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
+        return subscribe(
+            settings.endpoint,
+            settings.streams,
+            latest_only=settings.latest_only,
+            join=join,
+            until_end=settings.until_end,
+            curve=CurveClient.load(settings.curve) if settings.curve else None,
+        )
+
+    def _relay(self) -> Relay:
+        settings = self.settings
+        curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
+        options = {"node": "relay", "curve": curve, "insecure": settings.insecure, "stop": self.stop.is_set}
+        publisher = Publisher(settings.forward, settings.control, **options)
+        return Relay(self.subscription, self._stack.enter_context(publisher))
+
+
+def describe_message(message: TokenMessage) -> str:
+    """One line for people."""
+    header = message.header
+    marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
+    marks += f" lost {message.lost}" if message.lost else ""
+    grid = "x".join(map(str, header.grid))
+    wait_ms = (header.publish_ns - message.capture_ns) / 1e6
+    line = f"{header.stream} seq {header.seq} epoch {header.epoch} grid {grid} {header.dtype} "
+    line += f"frames {header.frame_ids[0]}-{header.frame_ids[-1]} capture-to-publish {wait_ms:.1f} ms {marks}"
+    return line.rstrip()
+
+
+def describe_summary(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
+    for stream, counts in summary["streams"].items():
+        lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if summary["malformed"]:
+        lines.append("  malformed: " + ", ".join(f"{kind} {count}" for kind, count in summary["malformed"].items()))
+    return "\n".join(lines)

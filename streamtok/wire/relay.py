@@ -1,0 +1,57 @@
+"""Passing a stream on: the messages of one publisher, unchanged, to the readers of another."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+from streamtok.wire.control import ControlError
+from streamtok.wire.message import Info, TokenMessage, WireError
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.subscriber import Subscription
+
+log = logging.getLogger("streamtok.wire")
+KEYFRAME_TIMEOUT_S = 0.5
+
+
+@dataclass
+class Relay:
+    """Forwards what a subscription receives; session, seq, clock and tokenizer stay the origin's.
+
+    Late joiners get the current epoch from the relay, keyframe requests go on to the origin. `counts` has forwarded,
+    and no_info for messages that came before their stream's info.
+    """
+
+    subscription: Subscription
+    publisher: Publisher
+    counts: Counter = field(default_factory=Counter)
+    _sent: dict[str, Info] = field(default_factory=dict)
+
+    def forward(self, message: TokenMessage) -> None:
+        """Send one message on."""
+        info = self.subscription.infos.get(message.stream)
+        if info is None or info.session != message.header.session:
+            self.counts["no_info"] += 1
+            return
+        self._announce(info)
+        self.publisher.forward(message)
+        self.counts["forwarded"] += 1
+
+    def poll(self) -> None:
+        """Serve the relay's own readers; call it often."""
+        for info in list(self.subscription.infos.values()):
+            self._announce(info)
+        for event in self.publisher.poll():
+            if event.kind == "keyframe":
+                self._ask_origin(event.stream)
+
+    def _announce(self, info: Info) -> None:
+        if self._sent.get(info.stream) is not info:
+            self._sent[info.stream] = info
+            self.publisher.forward_info(info)
+
+    def _ask_origin(self, stream: str) -> None:
+        try:
+            self.subscription.request_keyframe(stream, KEYFRAME_TIMEOUT_S)
+        except (TimeoutError, ControlError, WireError, ValueError) as error:
+            self.counts["keyframe_failed"] += 1
+            log.warning("event=keyframe_failed stream=%s error=%s", stream, error)

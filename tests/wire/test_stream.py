@@ -1,0 +1,480 @@
+"""Publisher and subscriber over real sockets."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from itertools import islice
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from streamtok.io.source import Frame
+from streamtok.wire.control import ControlClient, ControlError
+from streamtok.wire.message import unpack, unpack_frame, unpack_info, unpack_status
+from streamtok.wire.publisher import Publisher, ReaderTooSlow
+from streamtok.wire.subscriber import subscribe
+from tests.wire.wirekit import Served, eventually, make_group, make_info
+
+
+def sequence(messages) -> list[int]:
+    return [message.header.seq for message in messages]
+
+
+def test_every_message_arrives_in_order_with_its_tokens():
+    with Served("front") as node, subscribe(node.endpoint, ["front"], timeout=10) as reader:
+        node.wait_subscribers(1)
+        groups = [make_group(number) for number in range(20)]
+        node.publish(*groups)
+        for seq, (message, group) in enumerate(zip(islice(reader, 20), groups, strict=True)):
+            header = message.header
+            assert (header.seq, header.epoch, header.keyframe) == (seq, group.epoch, group.keyframe)
+            assert (header.frame_ids, header.capture_ns) == (group.frame_ids, group.capture_ns)
+            assert np.array_equal(message.tokens, group.tokens)
+            assert message.decodable
+        counts = reader.counts()["front"]
+        assert (counts["messages"], counts["keyframes"], counts["lost"], counts["discarded"]) == (20, 3, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "grid", "levels"),
+    [("float16", [16, 4, 6], []), ("uint16", [3, 4, 6], [8, 8]), ("uint32", [4, 6], [1024, 1024])],
+)
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_every_kind_of_grid_arrives_bit_for_bit(dtype, grid, levels, compression):
+    if compression == "zstd":
+        pytest.importorskip("zstandard")
+    tokens = np.random.default_rng(0).integers(0, 64, grid).astype(dtype)
+    with Served("other") as node, subscribe(node.endpoint, ["front"], timeout=10) as reader:
+        info = make_info("front", dtype=dtype, grid=grid, levels=levels, compression=compression)
+        node.do(lambda publisher: publisher.add_stream(info))
+        node.wait_subscribers(1)
+        node.publish(make_group(0, tokens=tokens))
+        message = next(reader)
+        assert message.tokens.dtype == tokens.dtype
+        assert message.tokens.tobytes() == tokens.tobytes()
+
+
+def test_a_name_that_begins_another_does_not_deliver_both():
+    with Served("front", "front_left") as node, subscribe(node.endpoint, ["front"], timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0, stream="front_left"), make_group(0), make_group(1))
+        assert [message.stream for message in islice(reader, 2)] == ["front", "front"]
+        assert list(reader.counts()) == ["front"]
+        assert reader.rejects.total == 0
+
+
+def test_info_comes_on_joining_and_every_second_with_the_clock():
+    with Served("front") as node:
+        node.publish(make_group(0), make_group(1))
+        with subscribe(node.endpoint) as reader:
+            first = reader.info("front")
+            assert first.last_seq == 1
+            assert first.control == node.publisher.control_endpoint
+            assert first.session == node.publisher.session
+            assert eventually(lambda: reader.infos["front"].clock > first.clock)
+            monotonic, utc = first.clock
+            offset = time.time_ns() - time.monotonic_ns()
+            assert abs((utc - monotonic) - offset) < 1_000_000_000
+
+
+def test_each_of_two_equal_subscriptions_gets_info():
+    """Without XPUB_VERBOSER the publisher would not see the second one."""
+    with Served("front") as node, subscribe(node.endpoint) as one:
+        one.info("front")
+        with subscribe(node.endpoint) as two:
+            two.info("front")
+            node.wait_subscribers(2)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 1)
+
+
+def test_subscribers_are_counted_by_any_matching_prefix(context):
+    with Served("front", "rear") as node:
+        sockets = []
+        for prefix in (b"", b"tokens/", b"tokens/front", b"tokens/front_left", b"info/", b"tokens/rear"):
+            socket = context.socket(zmq.SUB)
+            socket.subscribe(prefix)
+            socket.connect(node.endpoint)
+            sockets.append(socket)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 3)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers()) == 4)
+        for socket in sockets:
+            socket.close(0)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers()) == 0)
+
+
+def test_wait_subscribers_holds_until_enough_have_joined():
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        publisher.add_stream(make_info())
+        assert not publisher.wait_subscribers(1, timeout=0.05)
+        with subscribe(publisher.endpoint, ["front"]):
+            assert publisher.wait_subscribers(1, timeout=20)
+
+
+def test_late_join_by_epoch_gives_the_whole_epoch_then_live():
+    with Served("front") as node:
+        node.publish(*[make_group(number) for number in range(12)])
+        with subscribe(node.endpoint, join="epoch", timeout=10) as reader:
+            node.wait_subscribers(1)
+            reader.info("front")
+            node.publish(*[make_group(number) for number in range(12, 18)])
+            messages = list(islice(reader, 10))
+        assert sequence(messages) == list(range(8, 18))
+        assert all(message.decodable for message in messages)
+        assert not node.events or {event.kind for event in node.events} == {"joined"}
+
+
+def test_late_join_without_asking_waits_for_the_keyframe():
+    with Served("front") as node:
+        node.publish(*[make_group(number) for number in range(5)])
+        with subscribe(node.endpoint, timeout=10) as reader:
+            node.wait_subscribers(1)
+            node.publish(*[make_group(number) for number in range(5, 10)])
+            messages = list(islice(reader, 5))
+        assert [message.decodable for message in messages] == [False, False, False, True, True]
+        assert all(message.lost == 0 for message in messages)
+
+
+def test_joining_by_epoch_goes_on_without_a_control_socket_or_before_the_first_message():
+    with Served("front", control="") as node:
+        node.publish(make_group(0), make_group(1))
+        with subscribe(node.endpoint, join="epoch", timeout=10) as reader:
+            node.wait_subscribers(1)
+            reader.info("front")
+            node.publish(make_group(2), make_group(8))
+            assert [message.decodable for message in islice(reader, 2)] == [False, True]
+    with Served("front") as node, subscribe(node.endpoint, join="epoch", timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        assert next(reader).decodable
+
+
+def test_a_restarted_node_is_a_new_session_and_no_loss(ipc_path):
+    with subscribe(f"ipc://{ipc_path}", timeout=30) as reader:
+        for _ in range(2):
+            with Served("front", bind=f"ipc://{ipc_path}") as node:
+                node.wait_subscribers(1)
+                node.publish(make_group(0), make_group(1))
+                assert sequence(islice(reader, 2)) == [0, 1]
+        counts = reader.counts()["front"]
+        assert (counts["sessions"], counts["lost"], counts["messages"]) == (2, 0, 4)
+
+
+def test_a_tail_that_is_lost_shows_in_info():
+    """Nothing follows the lost messages, so only `last_seq` can tell."""
+    with Served("front") as node, subscribe(node.endpoint, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        next(reader)
+
+        def lose(publisher):
+            state = publisher._table.get("front")
+            state.info = msgspec.structs.replace(state.info, last_seq=3)
+
+        node.do(lose)
+        assert eventually(lambda: reader.counts()["front"]["lost"] == 3)
+        node.publish(make_group(4))
+        message = next(reader)
+        assert (message.lost, message.decodable) == (3, False)
+
+
+def test_the_queue_discards_its_oldest_and_decoding_resumes_at_a_keyframe():
+    with Served("front") as node, subscribe(node.endpoint, queue_size=6, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(20)])
+        assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 20)
+        messages = list(islice(reader, 6))
+        assert sequence(messages) == list(range(14, 20))
+        assert [message.decodable for message in messages] == [False, False, True, True, True, True]
+        counts = reader.counts()["front"]
+        assert (counts["discarded"], counts["lost"]) == (14, 0)
+
+
+def test_only_decodable_messages_on_request():
+    with Served("front") as node, subscribe(node.endpoint, queue_size=6, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(20)])
+        assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 20)
+        assert sequence(islice(reader.decodable(), 4)) == [16, 17, 18, 19]
+
+
+def test_latest_only_keeps_one_message_per_stream():
+    with Served("front", "rear") as node, subscribe(node.endpoint, latest_only=True, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number, stream=name) for number in range(9) for name in ("front", "rear")])
+        received = lambda: [counts["messages"] for counts in reader.counts().values()]  # noqa: E731
+        assert eventually(lambda: received() == [9, 9])
+        assert {message.stream: message.header.seq for message in islice(reader, 2)} == {"front": 8, "rear": 8}
+        assert reader.get(0.05) is None
+
+
+def test_a_reader_that_stops_costs_only_itself(context):
+    """A plain client that never reads: the publisher goes on, others lose nothing, it finds a jump in `seq`."""
+    stalled = context.socket(zmq.SUB)
+    stalled.set(zmq.RCVHWM, 4)
+    stalled.set(zmq.RCVBUF, 4096)
+    stalled.subscribe(b"tokens/front")
+    big = np.zeros([128, 256], np.uint16)
+    with (
+        Served("other", messages_per_second=16) as node,
+        subscribe(node.endpoint, ["front"], queue_size=500, timeout=10) as reader,
+    ):
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=[128, 256])))
+        stalled.connect(node.endpoint)
+        node.wait_subscribers(2)
+        for number in range(400):
+            node.publish(make_group(number, tokens=big))
+        assert sequence(islice(reader, 400)) == list(range(400))
+        assert reader.counts()["front"]["lost"] == 0
+        # the stale backlog comes first: libzmq drops the newest for a full reader
+        backlog = []
+        while stalled.poll(500):
+            backlog.append(unpack(stalled.recv_multipart()).header.seq)
+        assert backlog[0] == 0
+        assert len(backlog) < 400
+        node.publish(make_group(400, tokens=big))
+        assert stalled.poll(10_000)
+        assert unpack(stalled.recv_multipart()).header.seq == 400 > backlog[-1] + 1
+
+
+def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
+    slow = context.socket(zmq.SUB)
+    slow.set(zmq.RCVHWM, 4)
+    slow.set(zmq.RCVBUF, 4096)
+    slow.subscribe(b"tokens/")
+    big = np.zeros([128, 256], np.uint16)
+    received = []
+
+    def read() -> None:
+        while len(received) < 200 and slow.poll(20_000):
+            received.append(unpack(slow.recv_multipart()).header.seq)
+            time.sleep(0.002)
+
+    with Publisher("tcp://127.0.0.1:*", lossless=True, messages_per_second=16) as publisher:
+        publisher.add_stream(make_info(grid=[128, 256]))
+        slow.connect(publisher.endpoint)
+        assert publisher.wait_subscribers(1, 20)
+        thread = threading.Thread(target=read)
+        thread.start()
+        for number in range(200):
+            publisher.publish(make_group(number, tokens=big))
+        thread.join()
+    assert received == list(range(200))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context):
+    stuck = context.socket(zmq.SUB)
+    stuck.set(zmq.RCVHWM, 1)
+    stuck.set(zmq.RCVBUF, 4096)
+    stuck.subscribe(b"tokens/")
+    stop = threading.Event()
+    big = np.zeros([256, 512], np.uint16)
+    options = {"lossless": True, "messages_per_second": 16, "stop": stop.is_set}
+    with Publisher("tcp://127.0.0.1:*", lossless_timeout=60 if stopped else 0.3, **options) as publisher:
+        publisher.add_stream(make_info(grid=[256, 512]))
+        stuck.connect(publisher.endpoint)
+        assert publisher.wait_subscribers(1, 20)
+        if stopped:
+            threading.Timer(0.5, stop.set).start()
+        with pytest.raises(ReaderTooSlow, match="tokens/front"):
+            deque(publisher.publish(make_group(number, tokens=big)) for number in range(1000))
+        stuck.close(0)
+
+
+def test_what_was_sent_before_closing_arrives():
+    with Served("front") as node:
+        reader = subscribe(node.endpoint, until_end=True, timeout=20)
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(50)])
+    with reader:
+        assert sequence(reader) == list(range(50))
+        assert reader.infos["front"].ended
+        assert reader.ended
+
+
+def test_silence_is_an_error_when_a_timeout_is_set():
+    with Served("front") as node, subscribe(node.endpoint, timeout=0.1) as reader:
+        with pytest.raises(TimeoutError, match=r"no message from .* for 0.1 s"):
+            next(reader)
+        with pytest.raises(TimeoutError, match="no info of stream 'rear'"):
+            reader.info("rear", timeout=0.1)
+
+
+def test_closing_ends_a_reader_that_waits():
+    with Served("front") as node:
+        reader = subscribe(node.endpoint)
+        threading.Timer(0.1, reader.close).start()
+        assert list(reader) == []
+        reader.close()
+
+
+def test_asyncio_reads_the_same_and_cancelling_loses_nothing():
+    async def read(reader) -> list[int]:
+        task = asyncio.create_task(anext(reader))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(node.publish, *[make_group(number) for number in range(5)])
+        found = []
+        async for message in reader:
+            found.append(message.header.seq)
+            if len(found) == 5:
+                return found
+
+    async def run() -> list[int]:
+        async with subscribe(node.endpoint, timeout=10) as reader:
+            await asyncio.to_thread(node.wait_subscribers, 1)
+            return await read(reader)
+
+    async def wait_in_vain() -> None:
+        async with subscribe(node.endpoint, timeout=0.1) as reader:
+            await anext(reader)
+
+    with Served("front") as node:
+        assert asyncio.run(run()) == [0, 1, 2, 3, 4]
+        with pytest.raises(TimeoutError, match="no message"):
+            asyncio.run(wait_in_vain())
+
+
+def test_control_answers_info_stats_and_errors():
+    with Served("front", "rear", stats=lambda: {"fps": np.float32(29.5)}) as node:
+        node.publish(make_group(0))
+        with ControlClient(node.publisher.control_endpoint) as client:
+            assert client.request("info", "front")["last_seq"] == 0
+            assert sorted(client.request("info")) == ["front", "rear"]
+            stats = client.request("stats")
+            assert stats["streams"]["front"]["published"] == 1
+            assert stats["node_stats"] == {"fps": 29.5}
+            assert list(client.request("stats", "rear")["streams"]) == ["rear"]
+            for op, stream, text in (
+                ("info", "left", "there are front, rear"),
+                ("epoch", "rear", "ask for a keyframe instead"),
+                ("epoch", None, "not announced"),
+                ("keyframe", "left", "not announced"),
+                ("reboot", None, "expected one of info, stats, keyframe, epoch"),
+            ):
+                with pytest.raises(ControlError, match=text):
+                    client.request(op, stream)
+
+
+def test_a_fault_in_the_nodes_own_numbers_is_answered_not_fatal():
+    def broken() -> dict:
+        raise KeyError("gpu")
+
+    with Served("front", stats=broken) as node, ControlClient(node.publisher.control_endpoint) as client:
+        with pytest.raises(ControlError, match="gpu"):
+            client.request("stats")
+        assert client.request("info", "front")["stream"] == "front"
+
+
+def test_control_without_a_node_times_out():
+    with ControlClient("tcp://127.0.0.1:1") as client, pytest.raises(TimeoutError, match="is the node running"):
+        client.request("info", timeout=0.1)
+
+
+def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second():
+    def asked() -> int:
+        return [event.kind for event in node.events].count("keyframe")
+
+    with Served("front") as node, ControlClient(node.publisher.control_endpoint) as client:
+        results = [client.request("keyframe", "front") for _ in range(5)]
+        assert eventually(lambda: asked() == 1)
+        assert {result["coalesced"] for result in results} <= {True, False}
+        client.request("keyframe", "front")
+        # the next one has to wait for its second, and is then not needed any more
+        node.publish(make_group(0))
+        assert node.do(lambda publisher: publisher._table.get("front").gate.pending) is False
+
+
+def test_an_epoch_beyond_its_bound_is_not_kept():
+    with Served("front", max_epoch_bytes=2000) as node, ControlClient(node.publisher.control_endpoint) as client:
+        node.publish(*[make_group(number, interval=100) for number in range(4)])
+        assert len(client.request("epoch", "front").messages) == 4
+        node.publish(*[make_group(number, interval=100) for number in range(4, 20)])
+        with pytest.raises(ControlError, match="at most 2000"):
+            client.request("epoch", "front")
+        node.publish(make_group(100, interval=100))
+        assert len(client.request("epoch", "front").messages) == 1
+
+
+def test_a_new_size_is_announced_and_seq_runs_on():
+    with Served("front") as node, subscribe(node.endpoint, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        with pytest.raises(ValueError, match=r"tokens \[2, 2\], announced \[4, 6\]"):
+            node.publish(make_group(1, tokens=np.zeros([2, 2], np.uint16)))
+        with pytest.raises(ValueError, match="tokens of int32, announced uint16"):
+            node.publish(make_group(1, tokens=np.zeros([4, 6], np.int32)))
+        with pytest.raises(ValueError, match="'left' is not announced; there are front"):
+            node.publish(make_group(1, stream="left"))
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=[2, 2])))
+        node.publish(make_group(8, tokens=np.zeros([2, 2], np.uint16)))
+        assert [(message.header.seq, message.header.grid) for message in islice(reader, 2)] == [
+            (0, [4, 6]),
+            (1, [2, 2]),
+        ]
+
+
+def test_frames_go_out_only_to_those_who_listen(context):
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    frame = Frame("front", 7, 1234, image)
+    socket = context.socket(zmq.SUB)
+    socket.subscribe(b"frames/")
+    with Served("front") as node:
+        assert node.do(lambda publisher: publisher.publish_frame(frame)) is False
+        socket.connect(node.endpoint)
+        assert eventually(lambda: node.do(lambda publisher: publisher.publish_frame(frame)))
+        message = unpack_frame(socket.recv_multipart())
+        assert (message.header.frame_id, message.header.capture_ns, message.header.encoding) == (7, 1234, "rgb8")
+        assert bytes(message.payload) == image.tobytes()
+        packet = replace(frame, packet=b"\x00\x00\x01", codec="h264")
+        node.do(lambda publisher: publisher.publish_frame(packet))
+        message = unpack_frame(socket.recv_multipart())
+        assert (message.header.encoding, message.header.seq, bytes(message.payload)) == ("h264", 1, b"\x00\x00\x01")
+
+
+def test_status_reaches_dashboards(context):
+    socket = context.socket(zmq.SUB)
+    socket.subscribe(b"status/")
+    with Served("front", node="rig") as node:
+        socket.connect(node.endpoint)
+        send = lambda: node.do(lambda publisher: publisher.publish_status({"fps": np.float64(3)}))  # noqa: E731
+        assert eventually(lambda: send() or socket.poll(10))
+        assert unpack_status(socket.recv_multipart()).values == {"fps": 3.0}
+
+
+def test_a_replay_gives_its_own_clock():
+    options = {"clock_ns": lambda: 77, "clock_pair": lambda: (5, 6)}
+    with Served("front", **options) as node, subscribe(node.endpoint, timeout=10) as reader:
+        node.do(lambda publisher: publisher.add_stream(make_info(replay=True)))
+        node.wait_subscribers(1)
+        info = reader.info("front")
+        assert info.clock == (5, 6)
+        node.publish(make_group(0))
+        assert next(reader).header.publish_ns == 77
+
+
+def test_plain_sockets_see_three_parts_on_every_topic(context):
+    socket = context.socket(zmq.SUB)
+    socket.subscribe(b"")
+    with Served("front") as node:
+        socket.connect(node.endpoint)
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        topics = {}
+        while len(topics) < 2 and socket.poll(10_000):
+            parts = socket.recv_multipart()
+            assert len(parts) == 3
+            topics[parts[0]] = parts
+        assert unpack_info(topics[b"info/front"]).stream == "front"
+        assert unpack(topics[b"tokens/front"]).header.seq == 0
+
+
+@pytest.mark.parametrize("options", [{"join": "now"}, {"latest_only": True, "join": "epoch"}, {"queue_size": 0}])
+def test_a_subscription_that_makes_no_sense_is_refused(options):
+    with pytest.raises(ValueError, match=r"expected|choose one"):
+        subscribe("tcp://127.0.0.1:1", **options)

@@ -1,0 +1,48 @@
+"""CURVE keys for secure streams.
+
+    streamtok keys generate --out keys               a key pair for the node and one for a reader named "client"
+    streamtok keys generate --out keys --name laptop one more reader
+    streamtok keys allow laptop.key --out keys       let in a reader whose keys were made elsewhere
+
+The node runs with `streamtok ingest --curve keys ...`. A reader needs two files of that folder, `client.key_secret`
+and `server.key`, and runs with `streamtok subscribe --curve FOLDER ...`. Removing a file from `keys/allowed` shuts
+that reader out from its next connection on.
+"""
+
+import argparse
+import sys
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """`generate` and `allow`."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("streamtok keys", description=__doc__, formatter_class=shape)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    generate = commands.add_parser("generate", help="make keys for the node (once) and for a reader")
+    generate.add_argument("--out", default="keys", metavar="DIR", help="folder for the keys (default keys)")
+    generate.add_argument("--name", default="client", help="name of the reader's keys (default client)")
+    allow = commands.add_parser("allow", help="let a reader in by its public key file")
+    allow.add_argument("key", nargs="+", metavar="FILE.key", help="public key file of a reader")
+    allow.add_argument("--out", default="keys", metavar="DIR", help="the node's key folder (default keys)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
+    arguments = build_parser().parse_args(argv)
+    from streamtok.wire.security import allow, generate
+
+    try:
+        if arguments.command == "generate":
+            made = generate(arguments.out, arguments.name)
+        else:
+            made = [allow(key, arguments.out) for key in arguments.key]
+    except (ValueError, OSError) as error:
+        print(f"streamtok keys: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(map(str, made)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

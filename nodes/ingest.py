@@ -103,7 +103,11 @@ def run(settings: Any, as_json: bool) -> int:
     log_to_stderr()
     node = IngestNode(settings, on_update=lambda node: display.update())
     title = f"{settings.node}: {settings.model} on {settings.bind}"
-    with stop_on_signals(node.stop), LiveDisplay(node.metrics, list(node.streams), title) as display:
+
+    def last_words() -> None:
+        print(json.dumps(node.summary()) if as_json else describe_summary(node.summary()), flush=True)
+
+    with stop_on_signals(node.stop, last_words), LiveDisplay(node.metrics, list(node.streams), title) as display:
         summary = node.run()
     print(json.dumps(summary) if as_json else describe_summary(summary))
     for failure in node.failures:

@@ -267,8 +267,7 @@ def summary_of(node: subprocess.Popen) -> dict:
     output, _ = node.communicate(timeout=10)
     if node.returncode == 0:
         return json.loads(output)
-    command = " ".join(map(str, node.args[2:]))
-    raise RuntimeError(f"the ingest node ended with status {node.returncode} ({command}); its log is ingest.log")
+    raise RuntimeError(f"the ingest node ended with status {node.returncode}; its log, ingest.log, says why")
 
 
 def is_live(source: str) -> bool:
@@ -287,4 +286,5 @@ def suitable_size(source: str) -> tuple[int, int] | None:
     if size is None or math.prod(size) <= PIXELS:
         return None
     scale = math.sqrt(PIXELS / math.prod(size))
-    return tuple(max(16, round(side * scale / 16) * 16) for side in size)
+    height, width = (max(16, round(side * scale / 16) * 16) for side in size)
+    return height, width

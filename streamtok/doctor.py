@@ -92,8 +92,8 @@ def check_model() -> Iterator[Check]:
     import streamtok
 
     tok = streamtok.load("nano")
-    tokens = tok.stream(slots=1, height=32, width=32).step(torch.zeros(1, 3, 1, 32, 32, dtype=torch.uint8))
-    yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(tokens.indices.shape[-2:])} tokens")
+    out = tok.stream(slots=1, height=32, width=32).step(torch.zeros(1, 3, 1, 32, 32, dtype=torch.uint8))
+    yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(out.latent.shape[-2:])} tokens")
 
 
 def check_zmq() -> Iterator[Check]:

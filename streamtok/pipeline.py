@@ -50,6 +50,7 @@ class IngestNode:
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.metrics = Metrics()
+        self.core: Any = None  # the IngestCore, once the node has started
         self.metrics_port: int | None = None
         self.failures: list[str] = []
         self.captures: dict[str, Capture] = {}
@@ -301,7 +302,7 @@ class IngestNode:
         names = "frames", "groups", "keyframes", "dropped", "gaps", "published"
         streams: dict[str, dict] = {}
         for name in self.streams:
-            size = self.core.lane(name).image_size
+            size = self.core.lane(name).image_size if self.core is not None else None
             shape = grid_shape(self.core.config, *size)[-2:] if size else (0, 0)
             streams[name] = {counter: self.metrics.counter(counter, name) for counter in names}
             streams[name]["tokens_per_group"] = shape[0] * shape[1]

@@ -165,7 +165,7 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     return values, lines
 
 
-def mark_lines(node: yaml.Node, where: tuple, lines: dict[tuple, int]) -> None:
+def mark_lines(node: Any, where: tuple, lines: dict[tuple, int]) -> None:
     """Remember the line of every key and list item below `node`."""
     if isinstance(node, yaml.MappingNode):
         children = [(key.value, key, child) for key, child in node.value]

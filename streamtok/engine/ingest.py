@@ -87,7 +87,7 @@ class Lane:
     options: StreamOptions
     counts: Counter = field(default_factory=Counter)
     encoder: Any = None
-    buffer: torch.Tensor | None = None  # (1, 3, G, H, W) uint8, where the encoder is
+    buffer: Any = None  # Tensor (1, 3, G, H, W) uint8 on the encoder's device, once the size is known
     source_size: tuple[int, int] | None = None
     frame_ids: list[int] = field(default_factory=list)
     capture_ns: list[int] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Lane:
     dropped: int = 0
 
     @property
-    def image_size(self) -> tuple[int, int] | None:
+    def image_size(self) -> Any:
         """(H, W) that the encoder takes; None until the size of the source is known."""
         return None if self.buffer is None else tuple(self.buffer.shape[-2:])
 
@@ -150,7 +150,7 @@ class IngestCore:
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Any:
         """The `Preprocessor` that turns images of `source_size` (height, width) into what this stream encodes."""
-        key = stream, tuple(source_size)
+        key = stream, (source_size[0], source_size[1])
         if key not in self._preprocessors:
             from streamtok.engine.preprocess import Preprocessor
 
@@ -168,7 +168,7 @@ class IngestCore:
         """Allocate what a stream needs before its first frame; returns the (H, W) that will be encoded."""
         lane = self.lane(stream)
         size = tuple(self.preprocessor(stream, source_size).size)
-        lane.source_size = tuple(source_size)
+        lane.source_size = source_size[0], source_size[1]
         if lane.image_size != size:
             height, width = size
             lane.encoder = self.tokenizer.stream(slots=1, height=height, width=width, context=self.context)
@@ -353,7 +353,7 @@ class IngestCore:
         return group
 
 
-def dtype_of(config: Any) -> str:
+def dtype_of(config: Any) -> Any:
     """The type that a model's tokens are sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
     if not config.discrete:
         return "float16"

@@ -1,0 +1,246 @@
+"""The commands as processes: flags, exit status, JSON, signals."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from streamtok.nodes import decode, demo, doctor, ingest
+
+import streamtok
+from streamtok.wire.message import unpack_frame
+from streamtok.wire.subscriber import subscribe
+from tests.nodes.tiny import VIDEO, build
+
+ENDLESS = "synthetic:32x48@50?seed=3"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A checkpoint folder of a tiny model."""
+    folder = tmp_path_factory.mktemp("model")
+    streamtok.save(build(VIDEO), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def endpoint():
+    """An ipc endpoint with a path short enough for a socket; nothing may be left of it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield f"ipc://{folder}/s"
+        assert not list(Path(folder).iterdir()), "a socket or lock file was left"
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "streamtok.cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number, model, endpoint):
+    node = start("ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model,
+                 "--bind", endpoint, "--wait-subscribers", "1", "--json")  # fmt: skip
+    with subscribe(endpoint, until_end=True, timeout=60) as subscription:
+        messages = [next(subscription) for _ in range(6)]
+        node.send_signal(number)
+        messages += list(subscription)
+    output, log = node.communicate(timeout=20)
+    assert node.returncode == 0, log
+    [line] = output.splitlines()
+    [stream] = json.loads(line)["streams"].values()
+    assert stream["published"] == len(messages)
+    assert [message.header.seq for message in messages] == list(range(len(messages)))
+
+
+def test_a_signal_while_waiting_for_readers_ends_ingest(model, endpoint):
+    node = start("ingest", "--source", ENDLESS, "--model", model, "--bind", endpoint, "--wait-subscribers", "9")
+    while "event=waiting" not in node.stderr.readline():
+        assert node.poll() is None
+    node.send_signal(signal.SIGTERM)
+    output, log = node.communicate(timeout=20)
+    assert node.returncode == 0, log
+    assert "0 frames in 0 groups" in output
+
+
+def test_systemd_hears_that_the_node_is_ready_and_alive_and_stopping(model, endpoint, tmp_path, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(f"{folder}/n")
+        notify.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{folder}/n")
+        assert ingest.main(["--source", "synthetic:32x48@30?frames=5", "--model", model, "--bind", endpoint]) == 0
+        heard = []
+        while b"STOPPING=1" not in heard:
+            heard.append(notify.recv(100))
+    assert heard[0] == b"READY=1"
+    assert b"WATCHDOG=1" in heard
+
+
+def test_a_second_signal_ends_a_process_that_does_not_stop():
+    program = """
+import time
+from streamtok.signals import stop_on_signals
+with stop_on_signals(lambda: None, last_words=lambda: print("last words", flush=True)):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert (output, process.returncode) == ("last words\n", 1)
+
+
+def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
+    status = ingest.main([
+        "--source", "synthetic:40x50@30?frames=7", "--source", "synthetic:40x50@30?frames=9", "--stream", "front",
+        "--model", model, "--bind", endpoint, "--size", "32x48", "--fit", "crop", "--tail", "drop", "--max-frames", "8",
+        "--keyframe-interval", "0.1", "--on-gap", "bridge", "--device", "cpu", "--deterministic", "--no-realtime",
+        "--json",
+    ])  # fmt: skip
+    summary = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert list(summary["streams"]) == ["front", "cam1"]
+    front, cam1 = summary["streams"].values()
+    assert (front["frames"], front["groups"], front["dropped"]) == (7, 3, 1)  # 0; 1 to 4; keyframe 5; 6 is the tail
+    assert cam1["frames"] == 8
+    assert front["tokens_per_group"] == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "nothing to read: give --source SRC or --config FILE"),
+        (["--stream", "a"], 2, "1 --stream for 0 --source"),
+        (["--source", ENDLESS, "--size", "big"], 2, "streams.0.size: expected HEIGHTxWIDTH in pixels"),
+        (["--source", ENDLESS, "--set", "modle=small"], 2, "did you mean 'model'?"),
+        (["--source", ENDLESS, "--config", "none.yaml"], 2, "none.yaml: no such configuration file"),
+        (["--source", "none.mp4"], 1, "stream cam0: source 'none.mp4': no such file"),
+        (["--source", ENDLESS, "--model", "nanoo"], 1, "did you mean nano"),
+        (["--source", ENDLESS, "--size", "30x44"], 1, "needs multiples of 8"),
+        (["--source", ENDLESS, "--bind", "tcp://0.0.0.0:*"], 1, "refusing to bind tcp://0.0.0.0:* without keys"),
+        (["--source", ENDLESS, "--curve", "/nonexistent"], 1, "streamtok keys generate"),
+    ],
+)
+def test_ingest_says_what_is_wrong(arguments, status, message, model, capsys):
+    bind = [] if "--bind" in arguments else ["--bind", "tcp://127.0.0.1:*"]
+    weights = [] if "--model" in arguments else ["--model", model]
+    assert ingest.main([*arguments, *weights, *bind]) == status
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys):
+    import av
+
+    node = start("ingest", "--source", "synthetic:40x60@50?seed=3&frames=600", "--realtime", "--policy", "lossless",
+                 "--model", model, "--bind", endpoint, "--wait-subscribers", "1")  # fmt: skip
+    video = tmp_path / "back.mp4"
+    while "event=waiting" not in node.stderr.readline():
+        assert node.poll() is None
+    arguments = [endpoint, "-o", str(video), "--model", model, "--max-frames", "22", "--json"]
+    assert decode.main(arguments) == 0
+    node.send_signal(signal.SIGTERM)
+    node.communicate(timeout=20)
+    assert json.loads(capsys.readouterr().out)["shown"] == 22
+    with av.open(str(video)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(pictures) == 22
+    assert pictures[0].shape == (40, 60, 3)  # the padding to 40x64 is gone
+
+
+def test_decode_sends_jpeg_over_zeromq(model, endpoint):
+    import zmq
+
+    node = start(
+        "ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model, "--bind", endpoint
+    )
+    viewer = start("decode", endpoint, "-o", f"zmq:{endpoint}.jpeg", "--model", model)
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.subscribe(b"frames/")
+        socket.connect(f"{endpoint}.jpeg")
+        assert socket.poll(60_000)
+        message = unpack_frame(socket.recv_multipart())
+        socket.close(0)
+    for process in (viewer, node):
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0, log
+    assert message.header.encoding == "jpeg"
+    assert bytes(message.payload[:2]) == b"\xff\xd8"
+
+
+def test_decode_refuses_another_model(model, endpoint, tmp_path, capsys):
+    streamtok.save(build(VIDEO, seed=1), tmp_path / "other")
+    node = start("ingest", "--source", ENDLESS, "--realtime", "--model", model, "--bind", endpoint)
+    assert decode.main([endpoint, "-o", str(tmp_path / "x.mp4"), "--model", str(tmp_path / "other")]) == 1
+    node.send_signal(signal.SIGTERM)
+    node.communicate(timeout=20)
+    assert "give the checkpoint that the node runs with --model" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        decode.main(["tokens.safetensors"])
+    assert caught.value.code == 2
+
+
+def test_flags_may_come_from_a_file_and_faults_in_it_are_named(tmp_path, capsys):
+    path = tmp_path / "demo.yaml"
+    path.write_text("source: none.mp4\nmax_frames: 5\n")
+    assert demo.main(["--config", str(path), "--out", str(tmp_path)]) == 1
+    assert "none.mp4" in capsys.readouterr().err
+    path.write_text("sorce: x\nmax_frames: many\ndevice: tpu\n")
+    with pytest.raises(SystemExit) as caught:
+        demo.main(["--config", str(path)])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    for part in (
+        f"{path}:1: sorce: unknown key (value 'x'); did you mean 'source'?",
+        f"{path}:2: max_frames: expected int (got 'many')",
+        f"{path}:3: device: expected auto, cpu or cuda (got 'tpu')",
+    ):
+        assert part in message
+
+
+def test_doctor_reports(capsys):
+    status = doctor.main(["--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert status == int(not report["ok"])
+    assert {"python", "torch", "cuda", "zmq", "video", "cameras", "disk"} <= {
+        check["name"] for check in report["checks"]
+    }
+    assert all(check["advice"] for check in report["checks"] if check["state"] != "ok")
+    assert doctor.main(["--folder", "/nonexistent"]) in (0, 1)
+
+
+def test_doctor_makes_a_finding_of_a_probe_that_fails():
+    from streamtok.doctor import collect
+
+    def check_something():
+        raise ImportError("no library")
+
+    [finding] = collect(check_something)
+    assert (finding.name, finding.state, finding.found) == ("something", "bad", "ImportError: no library")
+
+
+@pytest.mark.slow
+def test_the_demo_shows_the_whole_pipeline(model, tmp_path, capsys):
+    import av
+    import cv2
+
+    source = "synthetic:64x96@30?seed=7&frames=40"
+    assert demo.main(["--source", source, "--model", model, "--out", str(tmp_path / "demo")]) == 0
+    text = capsys.readouterr().out
+    for word in ("frames per second", "latency", "Mbit/s", "PSNR", "side_by_side.mp4", "picture.png"):
+        assert word in text
+    with av.open(str(tmp_path / "demo" / "side_by_side.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 40
+    assert cv2.imread(str(tmp_path / "demo" / "picture.png")) is not None
+
+
+def test_the_demo_says_why_it_cannot_start(tmp_path, capsys):
+    assert demo.main(["--source", "none.mp4", "--out", str(tmp_path)]) == 1
+    assert "no such file" in capsys.readouterr().err

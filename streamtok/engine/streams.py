@@ -34,7 +34,6 @@ class EngineStream(EncodeStream):
             )
         super().__init__(model, slots, size, context)
         self._graphs: dict[tuple, CapturedStep] = {}
-        self._pool: Any = None
 
     def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
         if not self.configuration.graph:
@@ -68,7 +67,8 @@ class EngineStream(EncodeStream):
         """The graph of one slot (None: of all) for frames of this dtype; captured at its first use."""
         key = (slot, x.dtype)
         if key not in self._graphs:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            # one pool for all streams of a model: graphs run one at a time, and their outputs are copied at once
+            pool = self.model.__dict__.setdefault("_graph_pool", torch.cuda.graph_pool_handle())
             state = self.state
             if slot is not None:
                 state = map_state(lambda tensor: tensor[slot : slot + 1], self.state)
@@ -77,7 +77,7 @@ class EngineStream(EncodeStream):
                 return self._advance_slots(frames, active, keyframe, state)
 
             with torch.no_grad():
-                self._graphs[key] = CapturedStep(step, x, self._pool)
+                self._graphs[key] = CapturedStep(step, x, pool)
         return self._graphs[key]
 
     def prepare(self, dtype: torch.dtype = torch.uint8) -> None:

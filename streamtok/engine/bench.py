@@ -1,0 +1,241 @@
+"""Rates, latencies and ratios of one model on one machine; every comparison is made in the same run.
+
+`run` returns plain values in one schema (SCHEMA lists the sections) that `bench_report` prints and plots.
+"""
+
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamtok.engine.configuration import here
+from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
+from streamtok.engine.precision import choose, how, moving_scene
+from streamtok.engine.timing import percentiles
+from streamtok.model import Tokenizer
+
+SCHEMA = 1
+SECTIONS = ("machine", "engine", "latency", "stateless", "roofline", "stages", "steady", "end_to_end")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the stateless
+    windows, steady-state groups (0: none), and whether to measure from capture to subscriber."""
+
+    size: tuple[int, int] = (256, 448)
+    cameras: int = 1
+    precision: str = "auto"
+    device: str = "cpu"
+    fps: float = 30.0
+    groups: int = 50
+    windows: tuple[int, ...] = (17, 33, 49)
+    steady: int = 0
+    end_to_end: bool = False
+
+
+def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure `tok` as the options say. Returns {"schema", "model", "options", and the sections that were run}."""
+    machine = here(tok.fingerprint, options.size, options.device)
+    if options.precision == "auto":
+        engine, table = choose(tok, machine)
+        for line in table:
+            say(line)
+    else:
+        engine = how(tok, machine, options.precision)
+    fast = apply(tok, engine)
+    report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": vars(options) | {}}
+    report["machine"] = describe_machine(options.device)
+    report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
+    report["latency"] = latency(fast, options)
+    say(f"latency: {report['latency']['p50_ms']:.2f} ms per group at the median")
+    report["stateless"] = stateless(tok, fast, options, report["latency"]["p50_ms"], say)
+    report["roofline"] = roofline(fast, options, report["latency"]["p50_ms"])
+    report["stages"] = stages(fast, options)
+    if options.steady:
+        report["steady"] = steady(fast, options)
+    if options.end_to_end:
+        from streamtok.engine.bench_nodes import end_to_end
+
+        report["end_to_end"] = end_to_end(fast, options)
+    return report
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """The device's name, versions and threads."""
+    facts = here("", (0, 0), device)
+    return {
+        "device": device, "name": facts.device_name, "torch": facts.torch_version, "triton": facts.triton_version,
+        "threads": torch.get_num_threads(), "cuda": torch.version.cuda or "",
+    }  # fmt: skip
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
+    """Groups (cameras, 3, G, H, W) uint8 on the device, the same for every camera."""
+    scene = moving_scene(options.size, groups * group).to(options.device)
+    return [part.expand(options.cameras, -1, -1, -1, -1).contiguous() for part in scene.split(group, 2)]
+
+
+def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
+    """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second."""
+    stream = fast.stream(options.cameras, *options.size)
+    groups = _clip(options, 4, fast.group)
+    stream.step(groups[0], keyframe=[True] * options.cameras)
+    for group in groups[1:]:
+        stream.step(group)
+    times = [_timed(lambda i=i: _to_host(stream.step(groups[i % 4])), options.device) for i in range(options.groups)]
+    found = percentiles(times)
+    budget = 1000 * fast.group / options.fps
+    return found | {
+        "cameras": options.cameras,
+        "ms_per_camera": found["p50_ms"] / options.cameras,
+        "frames_per_s": 1000 * fast.group * options.cameras / found["mean_ms"],
+        "share_of_group_time": found["p50_ms"] / budget,
+        "peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else 0,
+    }
+
+
+def _to_host(out: Any) -> Tensor:
+    """Tokens as published: uint16 on the host (float16 latents of continuous models)."""
+    return out.latent.half().cpu() if out.indices is None else out.indices.to(torch.uint16).cpu()
+
+
+def _timed(function: Callable[[], object], device: str) -> float:
+    _wait(device)
+    begin = time.perf_counter()
+    function()
+    _wait(device)
+    return 1000 * (time.perf_counter() - begin)
+
+
+def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step_ms: float,
+              say: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
+    """The same network as published code is used live: the whole window again for every group, eager, same precision.
+
+    Per window: milliseconds, and the ratio to one camera's step. A window that does not fit into memory is named so.
+    """
+    model = tok.cast(fast.dtype, options.device)
+    eager = model.stream(1, *options.size)
+    groups = _clip(BenchOptions(options.size, device=options.device), 3, model.group)
+    eager.step(groups[0], keyframe=[True])
+    times = [_timed(lambda i=i: eager.step(groups[i % 3]), options.device) for i in range(max(4, options.groups // 5))]
+    step_ms /= options.cameras
+    found: dict[str, Any] = {"step_ms": step_ms, "eager_step_ms": statistics.median(times[1:]), "windows": {}}
+    for window in options.windows:
+        count = 1 + (window - 1) // model.group * model.group
+        clip = moving_scene(options.size, count).to(options.device)
+        try:
+            times = [_timed(lambda clip=clip: model.encode(clip), options.device) for _ in range(3)]
+        except torch.cuda.OutOfMemoryError:
+            found["windows"][str(window)] = {"error": "does not fit into the device's memory"}
+            continue
+        ms = min(times[1:])
+        found["windows"][str(window)] = {"ms": ms, "ratio": ms / step_ms, "ratio_eager": ms / found["eager_step_ms"]}
+        say(f"stateless window of {window} frames: {ms:.1f} ms, {ms / step_ms:.1f} times a step")
+    return found
+
+
+def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
+    """FLOPs of one group of one camera, and the bytes that must move at least: weights, state read, new state written."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from streamtok.model import build
+    from streamtok.model.state import Clock, StateSpec, nbytes
+
+    with torch.device("meta"):
+        plain = build(tok.config)
+        spec = StateSpec(1, tok.config.context, torch.float32, torch.device("meta"))
+        state = plain.init_state(spec, *size)
+        frames = torch.zeros(1, 3, tok.group, *size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            plain.encode_groups(frames, state, Clock(torch.ones(1, dtype=torch.long), tok.config.context))
+    encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
+    width = tok.dtype.itemsize
+    return {
+        "flops": float(counter.get_total_flops()),
+        "bytes": float(width * encoder + 1.5 * nbytes(state) / 4 * width + frames.numel()),
+    }
+
+
+def roofline(fast: OptimizedTokenizer, options: BenchOptions, step_ms: float) -> dict[str, Any]:
+    """Counted work over this device's measured peaks: the least time a group could take, and the share reached."""
+    work, peak = count_work(fast, options.size), measured_peak(fast.dtype, options.device)
+    compute_ms = work["flops"] / peak["tflops"] / 1e9
+    memory_ms = work["bytes"] / peak["terabytes_per_s"] / 1e9
+    per_camera = step_ms / options.cameras
+    return work | peak | {
+        "compute_ms": compute_ms, "memory_ms": memory_ms, "achieved_tflops": work["flops"] / per_camera / 1e9,
+        "share_of_peak": compute_ms / per_camera, "share_of_roofline": max(compute_ms, memory_ms) / per_camera,
+    }  # fmt: skip
+
+
+def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
+    """TFLOP/s of a large product on random data and TB/s of a large copy (read and written), in this process."""
+    if device == "cuda":
+        from streamtok.engine.timing import gpu_peak
+
+        return gpu_peak(dtype)
+    a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
+    product = min(_timed(lambda: a @ b, device) for _ in range(8))
+    source = torch.ones(32 << 20)
+    target = torch.empty_like(source)
+    copy = min(_timed(lambda: target.copy_(source), device) for _ in range(5))
+    return {"tflops": 2 * 1024**3 / product / 1e9, "terabytes_per_s": 8 * source.numel() / copy / 1e9}
+
+
+def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
+    """Median milliseconds of what one camera's group goes through, each alone: prepare (4 frames), upload, encode, tokens."""
+    from streamtok.engine.preprocess import Preprocessor
+
+    stream, device = fast.stream(1, *options.size), options.device
+    scene = moving_scene(options.size, fast.group)
+    big = tuple(max(side, least) for side, least in zip(options.size, (720, 1280), strict=True))
+    image = moving_scene(big, 1)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
+    prepare = Preprocessor(big, options.size)
+    pinned = scene.pin_memory() if device == "cuda" else scene
+    on_device = torch.empty(scene.shape, dtype=torch.uint8, device=device)
+    out = stream.step(scene[:, :, :1].to(device))
+    on_device.copy_(scene)
+    parts: dict[str, Callable[[], object]] = {
+        f"prepare_{fast.group}_frames_from_{big[0]}x{big[1]}": lambda: [prepare(image) for _ in range(fast.group)],
+        "upload": lambda: on_device.copy_(pinned, non_blocking=True),
+        "encode": lambda: stream.step(on_device),
+        "tokens_to_host": lambda: _to_host(out),
+    }
+    return {name: statistics.median([_timed(part, device) for _ in range(9)]) for name, part in parts.items()}
+
+
+def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
+    """`steady` groups in one epoch: median of the first and the last tenth, and memory before and after."""
+    stream, count = fast.stream(1, *options.size), options.steady
+    groups = _clip(BenchOptions(options.size, device=options.device), 4, fast.group)
+    stream.step(groups[0], keyframe=[True])
+    for i in range(20):
+        stream.step(groups[i % 4])
+    gc.collect()
+    before, times = _memory(options.device), []
+    for i in range(count):
+        times.append(_timed(lambda i=i: stream.step(groups[i % 4]), options.device))
+    tenth = max(1, count // 10)
+    return {
+        "groups": count, "first_p50_ms": statistics.median(times[:tenth]), "last_p50_ms": statistics.median(times[-tenth:]),
+        "memory_before": before, "memory_after": _memory(options.device), **percentiles(times),
+    }  # fmt: skip
+
+
+def _memory(device: str) -> int:
+    """Bytes in use: of the device's allocator, or of this process at its largest."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,80 @@
+"""The benchmark's report has its sections, its numbers fit together, and the command writes what it says."""
+
+import json
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.engine.bench import SECTIONS, BenchOptions, count_work, run
+from streamtok.engine.bench_report import describe, plot
+from streamtok.engine.timing import percentiles
+from streamtok.model import build
+from streamtok.tools import bench
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(scope="module")
+def report():
+    torch.manual_seed(0)
+    options = BenchOptions(SIZE, precision="float32", groups=5, windows=(9, 17), steady=20)
+    return run(build(PRESETS["nano"]), options)
+
+
+def test_report_has_its_sections_and_survives_json(report):
+    assert {"schema", "model", "options"} | set(SECTIONS) - {"end_to_end"} == set(report)
+    assert json.loads(json.dumps(report))["schema"] == report["schema"]
+
+
+def test_ratios_are_those_of_the_milliseconds_beside_them(report):
+    part = report["stateless"]
+    assert set(part["windows"]) == {"9", "17"}
+    for found in part["windows"].values():
+        assert found["ratio"] == pytest.approx(found["ms"] / part["step_ms"])
+    roofline = report["roofline"]
+    assert roofline["share_of_peak"] == pytest.approx(roofline["compute_ms"] / report["latency"]["p50_ms"])
+    assert report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
+
+
+def test_report_for_people_names_every_window(report):
+    text = describe(report)
+    for words in ("group, p50 / p99", "stateless, 17 frames", "share of the roofline", "20 groups"):
+        assert words in text
+
+
+def test_plot_is_written(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert plot(report, tmp_path / "deep" / "bench.png").stat().st_size > 1000
+
+
+def test_work_of_the_full_size_encoder_is_the_published_count():
+    work = count_work(build_on_meta("cosmos-dv4x8x8"), (720, 1280))
+    assert work["flops"] == pytest.approx(1.927e12, rel=0.01)
+
+
+def build_on_meta(name):
+    with torch.device("meta"):
+        return build(PRESETS[name])
+
+
+def test_command_prints_json_and_writes_a_file(tmp_path, capsys):
+    arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", "9"]
+    assert bench.main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (written,) = tmp_path.glob("*-32x48-float32.json")
+    assert json.loads(written.read_text()) == printed
+
+
+def test_command_refuses_wrong_use(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--size", "720p"])
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
+    assert bench.main(["--model", "nanoo"]) == 1
+    assert "did you mean nano" in capsys.readouterr().err
+
+
+def test_percentiles_of_a_list():
+    found = percentiles([float(i) for i in range(1, 101)])
+    assert (found["p50_ms"], found["count"]) == (50.5, 100)
+    assert found["p99_ms"] == 99.0

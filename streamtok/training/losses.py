@@ -6,12 +6,15 @@ Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from streamtok.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
-HOST_LOSSES = {"flow"}  # they leave the device, so no CUDA graph can hold them
+UNCAPTURED = {"flow", "adversarial"}  # no CUDA graph holds them: one works on the host, one has its own optimiser
+QUANTIZER = {"kl", "commitment", "entropy_commitment"}  # from the bottleneck; they count once unless given a weight
+KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | QUANTIZER
 
 
 def l1(reconstruction: Tensor, source: Tensor) -> Tensor:
@@ -27,18 +30,23 @@ def mse(reconstruction: Tensor, source: Tensor) -> Tensor:
 class Losses:
     """All losses a run uses; `terms(output, source, weights)` gives them by name, unweighted."""
 
-    def __init__(self, config: TrainConfig, device: Any):
+    def __init__(self, config: TrainConfig, device: torch.device):
+        self.used = used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
         self.pixels: dict[str, Loss] = {"l1": l1, "mse": mse}
-        used = {name for i in range(len(config.phases)) for name, w in config.weights_at(i).items() if w}
         if used & {"perceptual", "gram"}:
             from streamtok.training.perceptual import Features
 
             features = Features.load(config.backbone).to(device)
             self.pixels |= {"perceptual": features.distance, "gram": features.gram}
         if "flow" in used:
-            from streamtok.training.flow import flow_consistency
+            from streamtok.training.flow import flow_loss
 
-            self.pixels["flow"] = flow_consistency
+            self.pixels["flow"] = flow_loss(config.flow_network, device)
+        if config.deterministic and "flow" in used and device.type == "cuda":
+            raise ValueError("deterministic: the flow loss has no deterministic backward on a GPU; switch one off")
+        unknown = used - set(self.pixels) - KNOWN
+        if unknown:
+            raise ValueError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
 
     def terms(self, output: Any, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
         """The pixel losses with a weight, and the quantizer's own from `output.losses`."""

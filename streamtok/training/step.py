@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from streamtok.model.functional import use_kernels
+from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
 from streamtok.training.kernels import KeptConstants, TrainingKernels
-from streamtok.training.losses import HOST_LOSSES, Losses, total
+from streamtok.training.losses import UNCAPTURED, Losses, total
 from streamtok.training.optimizer import Average, MuonAdamW
 
 log = logging.getLogger("streamtok.training")
@@ -64,7 +65,7 @@ class Step:
             p.grad = torch.zeros_like(p)
         self.device = self.optimizer.parameters[0].device
         self.kernels = TrainingKernels(compiled=config.compile)
-        self.adversary: Any = None
+        self.adversary = Adversary(config.adversary, self.device) if "adversarial" in losses.used else None
         self.graphs: dict[Any, _Graph] = {}
         self.pool: Any = None
         self.captures = config.cuda_graph and self.device.type == "cuda"
@@ -81,11 +82,22 @@ class Step:
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
         terms = self.losses.terms(output, video, weights)
-        total(terms, weights).backward()
+        loss = total(terms, weights)
+        if self.adversary and weights.get("adversarial"):
+            terms |= self._adversarial(video, output.reconstruction, loss)
+            loss = loss + weights["adversarial"] * terms["adaptive_weight"] * terms["adversarial"]
+        loss.backward()
         grads = [p.grad for p in self.optimizer.parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
         return named, map_state(Tensor.detach, output.state)
+
+    def _adversarial(self, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
+        """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
+        own = self.adversary.train(video, reconstruction)
+        loss = self.adversary.fool(reconstruction)
+        factor = self.adversary.adaptive_weight(rest, loss, reconstruction)
+        return {"adversarial": loss, "adaptive_weight": factor} | own
 
     def update(self) -> None:
         """Clip, move the weights and their average."""
@@ -96,7 +108,7 @@ class Step:
     def __call__(self, step: int, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict, State]:
         """One whole step; raises NonFiniteTraining before any weight is touched."""
         torch.manual_seed((self.config.seed << 32) + step)
-        if self.captures and not any(w for name, w in weights.items() if name in HOST_LOSSES):
+        if self.captures and not any(w for name, w in weights.items() if name in UNCAPTURED):
             named, state = self._replay(video, state, weights)
             update = self._update_graph().replay
         else:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from streamtok.data.frames import open_frames
+from streamtok.data.frames import open_frames, resized
 from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup, levels_of
+from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup, grid_shape, levels_of
 from streamtok.io.source import Frame
 
 
@@ -71,19 +71,23 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
         tok = streamtok.load(model, deterministic=options.deterministic).to(pick_device(options.device))
-        rules = StreamOptions("lossless", keyframe_interval=0, size=options.size)
-        core = IngestCore(tok, {"cam0": rules}, context=options.context)
-        frames = iter(tqdm(opened.frames, "encode", opened.total, unit="frame", disable=not options.progress))
+        size, frames = options.size, opened.frames
+        if size and any(side % tok.config.spatial_compression for side in size):
+            size, frames = None, resized(frames, size)  # and padded to the grid by the core
+        core = IngestCore(
+            tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
+        )
+        frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=not options.progress))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
         meta = token_meta(core, "cam0", first.image.shape[:2])
-        meta |= {"model": model, "deterministic": options.deterministic, "source": Path(source).name, "fps": opened.fps}
+        meta |= {"model": model, "source": Path(source).name, "fps": opened.fps}
         with TokenFileWriter(out, meta) as writer:
             for group in encode_frames(core, itertools.chain([first], frames)):
                 writer.write(group)
-    lost = core.lane("cam0").counts["nonfinite"]
-    return FileSummary(Path(out), writer.frames, writer.groups, group.tokens.shape, writer.repeated, lost)
+    lost, shape = core.lane("cam0").counts["nonfinite"], grid_shape(tok.config, *meta["image_size"])
+    return FileSummary(Path(out), writer.frames, writer.groups, shape, writer.repeated, lost)
 
 
 def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:
@@ -164,6 +168,8 @@ def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
 
 def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
     """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
+    from streamtok.pipeline import engine_configuration
+
     tok = core.tokenizer
     size = core.open(stream, source_size)
     rect = core.preprocessor(stream, source_size).rect
@@ -171,6 +177,7 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
         "tokenizer": tok.fingerprint,
         "config": tok.config.to_dict(),
         "context": core.context or tok.config.context,
+        "engine": engine_configuration(tok),
         "stream": stream,
         "clock": "presentation",
         "source_size": source_size,

@@ -34,6 +34,18 @@ def open_frames(source: str, stream: str = "cam0", max_frames: int | None = None
         yield FrameStream(_from_start(opened, start), opened.fps, max_frames or _count_frames(source))
 
 
+def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
+    """The same frames at `size` (H, W), resized in the integer arithmetic of live streams."""
+    from streamtok.engine.preprocess import Preprocessor
+
+    prepare = None
+    for frame in frames:
+        shape = frame.image.shape[:2]
+        if prepare is None or prepare.source_size != shape:
+            prepare = Preprocessor(shape, size, multiple=1)
+        yield replace(frame, image=np.ascontiguousarray(prepare(frame.image).transpose(1, 2, 0)))
+
+
 def read_image(path: str) -> np.ndarray:
     """uint8 RGB (h, w, 3); FileNotFoundError, or ValueError for what is no picture."""
     import cv2

@@ -86,7 +86,9 @@ class TokenFileWriter:
             return
         if self._grid is None:
             self.abort()
-            raise ValueError(f"{self.path}: no token group was written; the source gave no frame")
+            raise ValueError(
+                f"{self.path}: no token group was written: there was no frame, or none that could be encoded"
+            )
         self._integers("frame_start", [self.frames])
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:

@@ -131,11 +131,12 @@ def test_continuous_models_store_float16_latents(tmp_path):
     assert decode_file(tmp_path / "t.safetensors", tmp_path / "back.mp4").frames == 6
 
 
-def test_resizing_first(tmp_path, model):
+@pytest.mark.parametrize("size", [(24, 40), (21, 38)])
+def test_resizing_first(tmp_path, model, size):
     source = video(tmp_path / "in.mp4", 3, (48, 64))
-    done = encode_file(source, tmp_path / "t.safetensors", model, EncodeOptions(size=(24, 40), device="cpu"))
+    done = encode_file(source, tmp_path / "t.safetensors", model, EncodeOptions(size=size, device="cpu"))
     assert done.shape == (3, 5)
-    assert decode_file(tmp_path / "t.safetensors", tmp_path / "back").shape == (24, 40, 3)
+    assert decode_file(tmp_path / "t.safetensors", tmp_path / "back").shape == (*size, 3)
 
 
 def test_other_weights_are_refused(tmp_path, model):

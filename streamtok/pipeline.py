@@ -55,7 +55,8 @@ class IngestNode:
         self.failures: list[str] = []
         self.captures: dict[str, Capture] = {}
         self.streams = {stream.name: stream for stream in settings.resolved()}
-        self.sources = {name: make_source(stream) for name, stream in self.streams.items()}
+        packets = settings.record_frames == "lossless" and not settings.publish_frames
+        self.sources = {name: make_source(stream, packets) for name, stream in self.streams.items()}
         self._stopping = threading.Event()
         self._wake = threading.Condition()
         self._announced: dict[str, tuple | None] = dict.fromkeys(self.streams)
@@ -180,7 +181,7 @@ class IngestNode:
             if self.recorder is not None:
                 self.recorder.write_frame(item.frame)
         for item in chosen:
-            groups = self.core.gap(name) if item.after_gap else []
+            groups = self.core.restart(name) if item.after_gap else []
             for group in groups + self.core.feed(item.prepared):
                 self._publish(group, item)
         if chosen:
@@ -267,7 +268,7 @@ class IngestNode:
             lane = self.core.lane(name)
             for counter in ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes"):
                 self.metrics.set_total(counter, name, lane.counts[counter])
-            for counter in ("frames", "reconnects", "frozen", "damaged"):
+            for counter in ("frames", "reconnects", "frozen", "damaged", "missed"):
                 self.metrics.set_total(counter, name, source.counts[counter])
             self.metrics.gauge("up", name, source.state == "up")
             self.metrics.gauge("epoch", name, lane.epoch)
@@ -311,10 +312,11 @@ class IngestNode:
         return {"streams": streams, "latency_ms": self.metrics.latency_ms(), "fps": fps}
 
 
-def make_source(stream: StreamSettings) -> Source:
+def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
     """The source of one stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
+    options: dict[str, Any] = {"realtime": stream.realtime, "max_frames": stream.max_frames}
     try:
-        return open_source(stream.source, stream.name, realtime=stream.realtime, max_frames=stream.max_frames)
+        return open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"stream {stream.name}: {error}") from error
 

@@ -97,6 +97,7 @@ class Lane:
     epoch: int = -1
     keyframe_ns: int = 0
     requested: bool = False
+    restarted: bool = False
     dropped: int = 0
 
     @property
@@ -219,6 +220,16 @@ class IngestCore:
         lane.drop(lost)  # after the reset: a group padded there ends before these frames
         return groups
 
+    def restart(self, stream: str) -> list[TokenGroup]:
+        """Note that the source was lost and is back: the next frame starts an epoch, whatever `on_gap` says.
+
+        What was missed is told by its `frame_id`; without a jump there it still counts as a gap.
+        """
+        lane = self.lane(stream)
+        groups = self._reset(lane)
+        lane.restarted = True
+        return groups
+
     def flush(self, stream: str, tail: str | None = None) -> list[TokenGroup]:
         """End a stream: its partial group is padded or dropped, as `tail` or else the options say.
 
@@ -274,6 +285,7 @@ class IngestCore:
 
     def _notice_gap(self, lane: Lane, item: Prepared) -> list[TokenGroup]:
         """Compare with the number that should follow, also between groups; back in number or time is a restart."""
+        restarted, lane.restarted = lane.restarted, False
         late = lane.last_capture_ns is not None and item.capture_ns <= lane.last_capture_ns
         back = lane.expected_id is not None and item.frame_id < lane.expected_id
         if late or back:
@@ -282,6 +294,7 @@ class IngestCore:
             return self._reset(lane)
         if lane.expected_id is not None and item.frame_id > lane.expected_id:
             return self.gap(lane.name, item.frame_id - lane.expected_id)
+        lane.counts["gaps"] += restarted
         return []
 
     def _reset(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:

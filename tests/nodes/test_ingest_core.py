@@ -79,6 +79,17 @@ def test_a_bridged_gap_is_marked_and_invents_no_frame():
     np.testing.assert_array_equal(groups[1].tokens, expected_tokens(TINY, groups)[1])
 
 
+@pytest.mark.parametrize("on_gap", ["reset", "bridge"])
+@pytest.mark.parametrize(("following", "lost"), [(3, 0), (6, 3)])
+def test_a_camera_that_comes_back_starts_an_epoch_and_counts_one_gap(on_gap, following, lost):
+    ingest = core(on_gap=on_gap)
+    feed(ingest, map(frame, range(3)))
+    assert ingest.restart("a") == []
+    [group] = ingest.feed(frame(following))
+    assert (group.keyframe, group.epoch, group.dropped) == (True, 1, 2 + lost)
+    assert ingest.lane("a").counts["gaps"] == 1
+
+
 def test_going_back_in_number_or_time_starts_an_epoch():
     restarted = feed(core(on_gap="bridge"), [*map(frame, range(5)), *(frame(n, time_ms=900 + n) for n in range(5))])
     assert [group.epoch for group in restarted] == [0, 0, 1, 1]

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from streamtok.checkpoint import from_cosmos, load, save
+from streamtok import checkpoint
+from streamtok.checkpoint import from_cosmos, save
 from streamtok.config import TokenizerConfig, list_presets
 from streamtok.model import NonFiniteError, Tokenizer
 
@@ -21,6 +22,27 @@ __all__ = [
     "save",
     "subscribe",
 ]
+
+
+def load(
+    name: str, deterministic: bool = False, *, engine: Any = None, size: tuple[int, int] = (256, 448),
+    device: str | None = None,
+) -> Tokenizer:  # fmt: skip
+    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
+
+    `engine` makes it fast for frames of `size` (height, width): "auto" measures once on this machine and stores what it
+    chose, an `EngineConfiguration` (or its dict) is taken as it is, None leaves it plain in float32. See
+    `streamtok.checkpoint.load` and `streamtok.engine.optimize` for what they raise.
+    """
+    tokenizer = checkpoint.load(name, deterministic)
+    if engine is None:
+        return tokenizer.to(device) if device else tokenizer
+    if deterministic:
+        raise ValueError(f"deterministic=True runs one slot and one group at a time, plainly; drop engine={engine!r}")
+    from streamtok.engine import optimize
+
+    return optimize(tokenizer, engine, size=size, device=device)
+
 
 _LAZY = {"subscribe": "streamtok.wire.subscriber", "TokenWindow": "streamtok.wire.window"}
 

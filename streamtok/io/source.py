@@ -209,7 +209,7 @@ def open_source(
     if scheme == "zmq":
         from streamtok.io.zmq_frames import ZmqSource
 
-        return ZmqSource(rest, stream, max_frames=max_frames)
+        return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera") or spec.startswith("/dev/video"):
         from streamtok.io.camera import parse_camera
 

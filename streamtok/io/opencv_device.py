@@ -1,0 +1,141 @@
+"""A camera that OpenCV opens: V4L2 and USB devices, URLs (FFmpeg) and GStreamer pipelines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.camera import Grabbed
+
+log = logging.getLogger("streamtok.io")
+
+OPEN_TIMEOUT_MS = 5000
+READ_TIMEOUT_MS = 5000
+NEWEST_DRIVER_AGE_NS = 5_000_000_000
+"""A driver's time is believed if it is not in the future and not older than this."""
+
+
+class OpenCVDevice:
+    """`kind` is "v4l2" (a device path), "url" or "gst" (a pipeline that ends in appsink).
+
+    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device; what it
+    really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        kind: str,
+        *,
+        size: tuple[int, int] | None = None,
+        fps: float | None = None,
+        format: str | None = None,
+    ) -> None:
+        if format is not None and len(format) != 4:
+            raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")
+        self.target, self.kind = target, kind
+        self.name = _without_password(target)
+        self.size, self.fps = size, fps
+        self._asked = size, fps, format
+        self._capture: Any = None
+        self._driver_time = kind == "v4l2"
+
+    def connect(self) -> None:
+        """Open the device; raises OSError that says what is missing."""
+        import cv2
+
+        self.release()
+        if self.kind == "v4l2":
+            self._check_path()
+            self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
+            self._ask(cv2)
+        elif self.kind == "gst":
+            _check_gstreamer(cv2)
+            self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
+        else:
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+            self._capture = cv2.VideoCapture(self.target, cv2.CAP_FFMPEG, limits)
+        if not self._capture.isOpened():
+            self.release()
+            raise OSError(f"camera {self.name} cannot be opened: {self._advice()}")
+        height, width = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.size = (height, width) if height > 0 and width > 0 else None
+        self.fps = rate if 0 < rate <= 1000 else None
+
+    def grab(self) -> Grabbed | None:
+        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost."""
+        import cv2
+
+        if not self._capture.grab():
+            return None
+        arrival_ns = time.monotonic_ns()
+        capture_ns = self._driver_ns(cv2, arrival_ns)
+        fetched, image = self._capture.retrieve()
+        if not fetched or image is None:
+            return None
+        return Grabbed(_to_rgb(cv2, image), capture_ns)
+
+    def release(self) -> None:
+        """Close the device."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _driver_ns(self, cv2: Any, arrival_ns: int) -> int:
+        """V4L2 buffers carry the kernel's monotonic time, which OpenCV gives in ms; others only a position."""
+        if not self._driver_time:
+            return arrival_ns
+        driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        if 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
+            return driver_ns
+        self._driver_time = False
+        log.info("device=%s event=no_driver_time used=arrival", self.name)
+        return arrival_ns
+
+    def _ask(self, cv2: Any) -> None:
+        size, fps, pixel_format = self._asked
+        if pixel_format is not None:
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*pixel_format))
+        if size is not None:
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[1])
+        if fps is not None:
+            self._capture.set(cv2.CAP_PROP_FPS, fps)
+
+    def _check_path(self) -> None:
+        if not Path(self.target).exists():
+            there = sorted(str(path) for path in Path("/dev").glob("video*"))
+            raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
+        if not os.access(self.target, os.R_OK | os.W_OK):
+            raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
+
+    def _advice(self) -> str:
+        if self.kind == "v4l2":
+            return "is another program using it, and is it a capture device?"
+        if self.kind == "gst":
+            return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
+        return "is the address right, the camera switched on, and the password in the URL?"
+
+
+def _check_gstreamer(cv2: Any) -> None:
+    line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer:" in line), "")
+    if "YES" not in line:
+        raise OSError("gst: this OpenCV was built without GStreamer (as those of PyPI are); use the system's OpenCV")
+
+
+def _to_rgb(cv2: Any, image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _without_password(target: str) -> str:
+    """The URL without user and password: names go into logs."""
+    scheme, mark, rest = target.partition("://")
+    return scheme + mark + rest.rpartition("@")[2] if mark else target

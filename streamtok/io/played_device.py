@@ -1,0 +1,131 @@
+"""A recording, or the synthetic drive, that plays the part of a camera: real time, outages and frozen images on order.
+
+    camera:synthetic:96x160@30?seed=1#lost=2-3,10-12&frozen=5-6&loop=1
+
+Tests and demonstrations use it: everything that handles live cameras handles this one. Spans are in seconds since the
+camera was switched on; `lost` makes it unreachable, `frozen` makes it repeat its last image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from streamtok.io.camera import Grabbed
+from streamtok.io.source import EndOfSource, Frame, RecordedSource, open_source
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong with a played camera, and whether it starts over at its end."""
+
+    lost: tuple[Span, ...] = ()
+    frozen: tuple[Span, ...] = ()
+    loop: bool = False
+
+
+class PlayedDevice:
+    """Plays what `make_source` gives, at the times its frames carry, with `faults`; see the module."""
+
+    def __init__(
+        self, make_source: Callable[[], RecordedSource], name: str = "played", faults: Faults | None = None
+    ) -> None:
+        self.name, self.faults = name, faults or Faults()
+        self.fps: float | None = None
+        self.size: tuple[int, int] | None = None
+        self._make_source = make_source
+        self._source: RecordedSource | None = None
+        self._switched_on_ns = 0
+        self._lap_ns = 0
+        self._position_ns = 0
+        self._reached_ns = 0
+        self._image: np.ndarray | None = None
+
+    def connect(self) -> None:
+        """Switch on, or reach it again; OSError within a lost span."""
+        now_ns = time.monotonic_ns()
+        self._switched_on_ns = self._switched_on_ns or now_ns
+        self._reached_ns = now_ns - self._switched_on_ns
+        if _within(self.faults.lost, self._reached_ns):
+            raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
+        if self._source is None:
+            self._start()
+
+    def grab(self) -> Grabbed | None:
+        """The next image when its time has come; None once a lost span has begun. Nobody sees what an outage hides."""
+        frame = self._next()
+        while self._position_ns < self._reached_ns:
+            frame = self._next()
+        due_ns = self._switched_on_ns + self._position_ns
+        time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+        if _within(self.faults.lost, self._position_ns):
+            return None
+        if self._image is None or not _within(self.faults.frozen, self._position_ns):
+            self._image = frame.image
+        return Grabbed(self._image, due_ns)
+
+    def release(self) -> None:
+        """Out of reach; the camera itself goes on."""
+
+    def _start(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._source = self._make_source()
+        self._source.open()
+        self.fps, self.size = self._source.fps, self._source.size
+
+    def _next(self) -> Frame:
+        try:
+            frame = self._read()
+        except EndOfSource:
+            if not self.faults.loop:
+                raise
+            self._lap_ns = self._position_ns + round(1e9 / (self.fps or 30.0))
+            self._start()
+            frame = self._read()
+        self._position_ns = self._lap_ns + frame.capture_ns - self._source.start_ns
+        return frame
+
+    def _read(self) -> Frame:
+        frame = self._source.read()
+        if frame is None:
+            raise EndOfSource(f"{self.name} gave no image")
+        return frame
+
+
+def parse_played(spec: str) -> PlayedDevice:
+    """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; SRC is a file, images:DIR or synthetic:..."""
+    target, _, fragment = spec.removeprefix("camera:").partition("#")
+    known = {"lost": _spans, "frozen": _spans, "loop": lambda text: text in ("1", "true", "yes")}
+    faults: dict = {}
+    for key, value in parse_qsl(fragment, keep_blank_values=True, strict_parsing=bool(fragment)):
+        if key not in known:
+            raise ValueError(f"source {spec!r}: unknown fault {key!r}; known: {', '.join(known)}")
+        try:
+            faults[key] = known[key](value)
+        except ValueError as error:
+            raise ValueError(f"source {spec!r}: {key}={value!r}: {error}") from None
+    probe = open_source(target)
+    if not isinstance(probe, RecordedSource):
+        raise ValueError(f"source {spec!r}: {target!r} is live already; camera: plays a recording")
+    return PlayedDevice(lambda: open_source(target), target, Faults(**faults))
+
+
+def _spans(text: str) -> tuple[Span, ...]:
+    spans = []
+    for part in text.split(","):
+        start, dash, stop = part.partition("-")
+        if not dash or not float(start) < float(stop):
+            raise ValueError("expected seconds as START-STOP, for example 2-3.5,10-12")
+        spans.append((float(start), float(stop)))
+    return tuple(spans)
+
+
+def _within(spans: tuple[Span, ...], time_ns: int) -> bool:
+    return any(start <= time_ns / 1e9 < stop for start, stop in spans)

@@ -1,0 +1,206 @@
+"""Camera images of another node, over ZeroMQ: the topic `frames/<stream>` of docs/wire-protocol.md.
+
+    zmq:tcp://127.0.0.1:5555                       the publisher's stream of the same name as this one
+    zmq:ipc:///run/cameras?stream=front            another one
+    zmq:tcp://10.0.0.2:5555?stream=front&curve=keys      with the keys of a folder (`streamtok keys generate`)
+
+Capture times are the publisher's where its clock is this machine's (its publish time is then at most 5 s before the
+arrival). Else they are moved by one constant per session, so that the first frame is published when it arrives here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
+from streamtok.io.source import STREAM_NAME, Frame, Source, split_options
+from streamtok.io.watch import FreezeWatch
+
+log = logging.getLogger("streamtok.io")
+
+SILENT_S = 5.0
+CLOCK_NS = 5_000_000_000
+HIGH_WATER = 8
+POLL_S = 0.05
+
+
+class ZmqSource(Source):
+    """Frames of a publisher's `frames/<remote>`; ZeroMQ reconnects by itself, and the source never ends.
+
+    Raw encodings, still images and video packets are decoded; the packet stays in `packet` if asked. A publisher that
+    starts again goes on with higher `frame_id`s, and counts as a reconnect. Messages that break the protocol are
+    counted in `rejects`, pictures that cannot be decoded as `damaged`.
+    """
+
+    live = True
+
+    def __init__(
+        self, target: str, stream: str = "cam0", *, max_frames: int | None = None, keep_packets: bool = False
+    ) -> None:
+        super().__init__(stream, max_frames=max_frames)
+        spec = f"zmq:{target}"
+        self.endpoint, options = split_options(spec, target, {"stream": str, "curve": str, "freeze_after": float})
+        if not self.endpoint.startswith(("tcp://", "ipc://")):
+            raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
+        self.remote = options.get("stream", stream)
+        if not STREAM_NAME.fullmatch(self.remote):
+            raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
+        self._keys = options.get("curve")
+        self._keep_packets = keep_packets
+        self._watch = FreezeWatch(options.get("freeze_after", 5.0))
+        self._lock = threading.Lock()
+        self._context: Any = None
+        self._session: str | None = None
+        self._first_id = 0
+        self._shift_ns = 0
+        self._seq = 0
+        self._last: tuple[int, int] | None = None
+        self._pictures: list[Frame] = []
+
+    def _open(self) -> None:
+        import zmq
+
+        from streamtok.wire.endpoint import socket_of
+        from streamtok.wire.message import Limits
+        from streamtok.wire.rejects import Rejects
+        from streamtok.wire.security import CurveClient
+
+        self.rejects, self._limits, self._video = Rejects(), Limits(), None
+        keys = CurveClient.load(self._keys) if self._keys else None
+        self._context = zmq.Context()
+        self._socket = socket_of(self._context, zmq.SUB, HIGH_WATER, self._limits.max_part)
+        if keys is not None:
+            keys.apply(self._socket)
+        self._socket.subscribe(f"frames/{self.remote}")
+        try:
+            self._socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            self._close()
+            raise ValueError(f"cannot connect to {self.endpoint!r}: {error}") from error
+        self._heard = time.monotonic()
+
+    def _read(self, timeout: float | None) -> Frame | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._pictures:
+                return self._pictures.pop(0)
+            if self._stop.is_set():
+                self.end("closed")
+            left = POLL_S if deadline is None else min(deadline - time.monotonic(), POLL_S)
+            parts = self._receive(max(left, 0))
+            if parts is not None:
+                self._pictures += self._take(parts, time.monotonic_ns())
+            elif deadline is not None and time.monotonic() >= deadline:
+                return None
+
+    def _receive(self, wait_s: float) -> list[bytes] | None:
+        from streamtok.wire.endpoint import receive
+
+        with self._lock:
+            if self._context is None:
+                self.end("closed")
+            if self._socket.poll(wait_s * 1000):
+                return receive(self._socket)
+        if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
+            self.state = "lost"
+            log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)
+        return None
+
+    def _take(self, parts: list[bytes], arrival_ns: int) -> list[Frame]:
+        from streamtok.wire.message import WireError, unpack_frame
+
+        if parts[0] != f"frames/{self.remote}".encode():
+            return []
+        try:
+            message = unpack_frame(parts, self._limits)
+        except WireError as error:
+            self.rejects.add("frames", error)
+            return []
+        self._heard, self.state = time.monotonic(), "up"
+        header = message.header
+        if header.session != self._session:
+            self._new_session(header, arrival_ns)
+        elif self._video is not None and header.seq != self._seq + 1:
+            self._video.missing("pictures were lost on the network")
+        self._seq = header.seq
+        key = self._first_id + header.frame_id, header.capture_ns + self._shift_ns
+        if self._last is not None and (key[0] <= self._last[0] or key[1] <= self._last[1]):
+            self.counts["backwards"] += 1
+            return []
+        self._last = key
+        frames = []
+        for (frame_id, capture_ns), image in self._images(header, bytes(message.payload), key):
+            if self._watch.see(image, capture_ns):
+                self.counts["frozen"] += 1
+                log.warning("stream=%s event=frozen endpoint=%s", self.stream, self.endpoint)
+            self.size = image.shape[:2]
+            frames.append(self._frame(frame_id, capture_ns, image, message))
+        return frames
+
+    def _frame(self, frame_id: int, capture_ns: int, image: np.ndarray, message: Any) -> Frame:
+        packet = codec = None
+        if self._keep_packets and message.header.nbytes is None:
+            packet, codec = bytes(message.payload), message.header.encoding
+        return Frame(self.stream, frame_id, capture_ns, image, packet, codec)
+
+    def _new_session(self, header: Any, arrival_ns: int) -> None:
+        """Numbers go on after those of the session before, with one left out; times start where they should."""
+        if self._session is not None:
+            self.counts["reconnects"] += 1
+            log.info("stream=%s event=publisher_restarted endpoint=%s", self.stream, self.endpoint)
+        self._session, self._video = header.session, None
+        same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
+        self._shift_ns = 0 if same_clock else arrival_ns - header.publish_ns
+        self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
+
+    def _images(
+        self, header: Any, payload: bytes, key: tuple[int, int]
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # fmt: skip
+        try:
+            if header.encoding in VIDEO_CODECS:
+                yield from self._video_images(header.encoding, payload, key)
+                return
+            image = self._still(header, payload)
+        except (DamagedFrame, ValueError) as error:
+            self._damaged(str(error))
+            return
+        if image.shape[:2] != tuple(header.image_size):
+            self._damaged(f"picture of {image.shape[:2]} announced as {header.image_size}")
+            return
+        yield key, image
+
+    def _still(self, header: Any, payload: bytes) -> np.ndarray:
+        from streamtok.engine.preprocess import to_rgb
+
+        if header.nbytes is None:
+            return decode_still(payload)
+        return to_rgb(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
+
+    def _video_images(
+        self, codec: str, payload: bytes, key: tuple[int, int]
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # fmt: skip
+        from streamtok.io.video_packets import VideoDecoder
+
+        self._video = self._video or VideoDecoder(codec)
+        for decoded in self._video.decode(payload, key):
+            if decoded.image is None:
+                self._damaged(decoded.damage)
+            else:
+                yield decoded.key, decoded.image
+
+    def _damaged(self, reason: str) -> None:
+        self.counts["damaged"] += 1
+        if self.counts["damaged"] == 1:
+            log.warning("stream=%s event=damaged endpoint=%s reason=%r", self.stream, self.endpoint, reason)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._context is not None:
+                self._context.destroy(linger=0)
+                self._context = None

@@ -1,0 +1,285 @@
+"""Live sources with real devices behind them: played recordings, and network cameras served by this process."""
+
+import http.server
+import itertools
+import logging
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.io.camera import CameraSource, Grabbed, parse_camera
+from streamtok.io.opencv_device import OpenCVDevice
+from streamtok.io.played_device import parse_played
+from streamtok.io.source import EndOfSource, open_source
+from streamtok.io.synthetic import SyntheticDrive
+from streamtok.io.watch import Backoff, FreezeWatch
+
+
+def played(spec, **options):
+    return CameraSource(parse_played(spec), "front", backoff=Backoff(0.05, 0.1), **options)
+
+
+def read_until(source, done, limit=20.0):
+    """Frames until `done(frames)`; the end of the source, or of the time limit, ends it too."""
+    frames, deadline = [], time.monotonic() + limit
+    while not done(frames) and time.monotonic() < deadline:
+        try:
+            frame = source.read(0.05)
+        except EndOfSource:
+            break
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def test_a_played_camera_gives_the_recording_in_real_time():
+    drive = SyntheticDrive(48, 64, fps=50, seed=1)
+    with played("camera:synthetic:48x64@50?seed=1&frames=20") as source:
+        frames = read_until(source, lambda frames: False)
+        assert (source.live, source.fps, source.size) == (True, 50.0, (48, 64))
+    assert source.state == "ended"
+    assert source.end_reason == "end of the recording"
+    assert frames[-1].frame_id == 19
+    spacing = np.diff([frame.capture_ns for frame in frames]) / np.diff([frame.frame_id for frame in frames])
+    assert np.all(spacing == 20_000_000)
+    assert all(np.array_equal(frame.image, drive.frame(frame.frame_id)) for frame in frames)
+    assert frames[-1].capture_ns - frames[0].capture_ns == (19 - frames[0].frame_id) * 20_000_000
+
+
+def test_an_outage_shows_as_a_gap_of_the_frames_that_it_cost():
+    drive = SyntheticDrive(48, 64, fps=50, seed=2)
+    states = set()
+    with played("camera:synthetic:48x64@50?seed=2#lost=0.2-0.5") as source:
+
+        def done(frames):
+            states.add(source.state)
+            return bool(frames) and frames[-1].frame_id > 35
+
+        frames = read_until(source, done)
+        counts = source.counts
+    assert states == {"up", "lost"}
+    assert counts["reconnects"] == 1
+    ids = [frame.frame_id for frame in frames]
+    assert not set(range(10, 25)) & set(ids)
+    assert counts["missed"] >= 15
+    assert all(np.array_equal(frame.image, drive.frame(frame.frame_id)) for frame in frames)
+
+
+def test_a_frozen_image_is_noticed_once_and_its_end_too():
+    with played("camera:synthetic:48x64@50?seed=3#frozen=0.2-0.7", freeze_after=0.2) as source:
+        seen = []
+
+        def done(frames):
+            seen.append(source.frozen)
+            return bool(frames) and frames[-1].frame_id > 45
+
+        frames = read_until(source, done)
+        assert source.counts["frozen"] == 1
+        assert source.state == "up"
+    assert True in seen
+    assert seen[-1] is False
+    by_id = {frame.frame_id: frame.image for frame in frames}
+    still = [by_id[n] for n in range(12, 34) if n in by_id]
+    assert all(np.array_equal(image, still[0]) for image in still)
+
+
+def test_a_looping_camera_goes_on_after_its_end():
+    with played("camera:synthetic:48x64@100?frames=7#loop=1") as source:
+        frames = read_until(source, lambda frames: len(frames) > 20)
+    by_id = {frame.frame_id: frame for frame in frames}
+    same = [n for n in by_id if n + 7 in by_id]
+    assert same
+    assert all(np.array_equal(by_id[n].image, by_id[n + 7].image) for n in same)
+    assert np.all(np.diff([frame.capture_ns for frame in frames]) > 0)
+
+
+def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
+    with played("camera:synthetic:48x64@100?frames=60") as source:
+        source._thread.join(10)
+        frames = read_until(source, lambda frames: False)
+    assert [frame.frame_id for frame in frames] == list(range(52, 60))
+    assert source.counts["dropped"] == 52
+
+
+def test_max_frames_and_close_end_it_and_no_thread_is_left():
+    before = threading.active_count()
+    with open_source("camera:synthetic:48x64@100", max_frames=5) as source:
+        assert len(list(source)) == 5
+        assert "5 frames" in source.end_reason
+    source = played("camera:synthetic:48x64@100")
+    source.open()
+    waiting = threading.Thread(target=lambda: read_until(source, lambda frames: False))
+    waiting.start()
+    source.close()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert threading.active_count() == before
+    with pytest.raises(EndOfSource, match="closed"):
+        source.read(0)
+
+
+class BrokenDriver:
+    """A device whose driver fails in a way that nobody foresaw."""
+
+    name, fps, size = "broken", 30.0, None
+
+    def connect(self):
+        pass
+
+    def grab(self):
+        raise RuntimeError("driver bug")
+
+    def release(self):
+        pass
+
+
+def test_an_unforeseen_failure_ends_the_source_with_its_reason():
+    with CameraSource(BrokenDriver()) as source, pytest.raises(EndOfSource, match="driver bug"):
+        source.read(5)
+
+
+class Clockless:
+    """A device whose clock steps back once."""
+
+    name, fps, size = "clockless", 30.0, (8, 8)
+
+    def __init__(self):
+        self.times = [100, 200, 150, 300]
+
+    def connect(self):
+        pass
+
+    def grab(self):
+        if not self.times:
+            raise EndOfSource("done")
+        return Grabbed(np.zeros((8, 8, 3), np.uint8), self.times.pop(0))
+
+    def release(self):
+        pass
+
+
+def test_capture_times_rise_strictly_even_if_the_driver_s_do_not():
+    with CameraSource(Clockless()) as source:
+        frames = read_until(source, lambda frames: False)
+    assert [frame.capture_ns for frame in frames] == [100, 200, 201, 300]
+
+
+class MjpegCamera:
+    """A network camera of the kind that many dashboards have: JPEG images in one endless HTTP answer."""
+
+    def __init__(self, port=0):
+        self.serving = True
+        camera = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                camera.send(self.wfile)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def send(self, out):
+        drive = SyntheticDrive(48, 64, seed=4)
+        try:
+            for n in range(2000):
+                if not self.serving:
+                    return
+                jpeg = cv2.imencode(".jpg", drive.frame(n)[..., ::-1])[1].tobytes()
+                head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+                out.write(head + jpeg + b"\r\n")
+                time.sleep(0.01)
+        except OSError:
+            return
+
+    def stop(self):
+        self.serving = False
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
+    caplog.set_level(logging.INFO, "streamtok.io")
+    camera = MjpegCamera()
+    device = OpenCVDevice(f"http://user:secret@127.0.0.1:{camera.port}/", "url")
+    with CameraSource(device, backoff=Backoff(0.05, 0.1)) as source:
+        before = time.monotonic_ns()
+        first = read_until(source, lambda frames: len(frames) >= 5)
+        assert first[0].image.shape == (48, 64, 3)
+        assert abs(first[0].image.astype(int) - SyntheticDrive(48, 64, seed=4).frame(0)).mean() < 12
+        assert all(abs(frame.capture_ns - before) < 60e9 for frame in first)
+        camera.stop()
+        read_until(source, lambda frames: source.state == "lost")
+        assert source.state == "lost"
+        again = MjpegCamera(camera.port)
+        after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
+        again.stop()
+    assert source.counts["reconnects"] >= 1
+    assert len(after) >= 5
+    ids = [frame.frame_id for frame in first + after]
+    assert np.all(np.diff(ids) > 0)
+    assert "event=lost" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_devices_that_are_not_there_say_so_at_once():
+    with pytest.raises(OSError, match="no such device"):
+        open_source("/dev/video97").open()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(OSError, match="address right"):
+        open_source(f"rtsp://127.0.0.1:{port}/live").open()
+    if "GStreamer:                   NO" in cv2.getBuildInformation():
+        with pytest.raises(OSError, match="without GStreamer"):
+            open_source("gst:videotestsrc ! appsink").open()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("/dev/video0?format=MJPEG", "four letters"),
+        ("/dev/video0?size=big", "HEIGHTxWIDTH"),
+        ("/dev/video0?rate=5", "size, fps, format"),
+        ("camera:synthetic:#lost=5-2", "START-STOP"),
+        ("camera:synthetic:#gone=1-2", "lost, frozen, loop"),
+        ("camera:zmq:tcp://127.0.0.1:5", "live already"),
+    ],
+)
+def test_wrong_specs_say_what_is_allowed(spec, words):
+    with pytest.raises(ValueError, match=words):
+        parse_camera(spec)
+
+
+@settings(deadline=None, max_examples=50)
+@given(first=st.floats(0.01, 2), most=st.floats(2, 60))
+def test_waiting_doubles_up_to_the_cap(first, most):
+    backoff = Backoff(first, most)
+    waits = [backoff.next() for _ in range(40)]
+    assert waits[0] == first
+    assert all(b == min(2 * a, most) for a, b in itertools.pairwise(waits))
+    backoff.reset()
+    assert backoff.next() == first
+
+
+def test_freeze_watch_counts_by_time_and_not_by_images():
+    watch = FreezeWatch(1.0)
+    still, other = np.zeros((16, 16, 3), np.uint8), np.ones((16, 16, 3), np.uint8)
+    assert [watch.see(still, round(t * 1e9)) for t in (0, 0.9, 1.0, 5.0)] == [False, False, True, False]
+    assert watch.frozen
+    assert not watch.see(other, 6_000_000_000)
+    assert not watch.frozen
+    with pytest.raises(ValueError, match="more than 0"):
+        FreezeWatch(0)

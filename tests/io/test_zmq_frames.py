@@ -1,0 +1,176 @@
+"""Frames of another node over real sockets: every encoding, restarts, damage, and what is no frame."""
+
+import os
+import time
+
+import av
+import cv2
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.io.source import EndOfSource, open_source
+from streamtok.io.zmq_frames import ZmqSource
+from streamtok.wire.message import FrameHeader, checksum_of, pack
+
+IMAGE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+
+
+class Sender:
+    """A publisher of frames, plain enough to send what it should not."""
+
+    def __init__(self):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.XPUB)
+        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.session, self.seq = os.urandom(16).hex(), 0
+
+    def joined(self):
+        assert self.socket.poll(5000)
+        return self.socket.recv()
+
+    def send(self, frame_id, payload=None, *, encoding="rgb8", capture_ns=None, **changes):
+        payload = IMAGE.tobytes() if payload is None else payload
+        now = time.monotonic_ns()
+        header = FrameHeader(
+            stream="front", session=self.session, seq=self.seq, frame_id=frame_id, publish_ns=now, encoding=encoding,
+            capture_ns=now if capture_ns is None else capture_ns, image_size=[16, 24], checksum=checksum_of(payload),
+        )  # fmt: skip
+        header = msgspec.structs.replace(header, **changes)
+        self.socket.send_multipart(pack(header, payload))
+        self.seq += 1
+
+    def close(self):
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def link():
+    sender = Sender()
+    source = open_source(f"zmq:tcp://127.0.0.1:{sender.port}?stream=front", "cam7", keep_packets=True)
+    with source:
+        assert sender.joined() == b"\x01frames/front"
+        yield sender, source
+    sender.close()
+
+
+def test_raw_frames_keep_number_time_and_pixels(link):
+    sender, source = link
+    start = time.monotonic_ns()
+    for n in range(3):
+        sender.send(10 + n, capture_ns=start + n)
+    frames = [source.read(5) for _ in range(3)]
+    assert [(f.stream, f.frame_id, f.capture_ns) for f in frames] == [("cam7", 10 + n, start + n) for n in range(3)]
+    assert all(np.array_equal(frame.image, IMAGE) for frame in frames)
+    assert source.live
+    assert source.size == (16, 24)
+    assert source.read(0) is None
+
+
+def test_other_encodings_become_rgb(link):
+    sender, source = link
+    sender.send(0, np.ascontiguousarray(IMAGE[..., ::-1]).tobytes(), encoding="bgr8")
+    assert np.array_equal(source.read(5).image, IMAGE)
+    sender.send(1, bytes(16 * 24 * 3 // 2), encoding="nv12")
+    assert source.read(5).image.shape == (16, 24, 3)
+    png = cv2.imencode(".png", IMAGE[..., ::-1])[1].tobytes()
+    sender.send(2, png, encoding="png")
+    frame = source.read(5)
+    assert np.array_equal(frame.image, IMAGE)
+    assert (frame.packet, frame.codec) == (png, "png")
+
+
+def test_video_packets_are_decoded_and_a_lost_one_costs_up_to_the_key_frame(link):
+    sender, source = link
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width, encoder.pix_fmt, encoder.thread_count = 64, 96, "yuv420p", 1
+    encoder.framerate = 30
+    encoder.options = {"tune": "zerolatency", "x264-params": "keyint=6:repeat-headers=1:annexb=1"}
+    for n in range(14):
+        picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 20 * n % 200, np.uint8), format="rgb24")
+        picture.pts = n
+        packets = b"".join(bytes(packet) for packet in encoder.encode(picture))
+        if n == 2:
+            sender.seq += 1
+        else:
+            sender.send(n, packets, encoding="h264", image_size=[64, 96])
+    ids = []
+    while frame := source.read(1):
+        ids.append(frame.frame_id)
+        assert frame.image.shape == (64, 96, 3)
+        assert abs(int(frame.image.mean()) - 20 * frame.frame_id % 200) < 6
+    assert ids == [0, 1, *range(6, 14)]
+    assert source.counts["damaged"] == 3
+
+
+def test_a_publisher_that_starts_again_goes_on_behind_a_gap(link):
+    sender, source = link
+    sender.send(41)
+    assert source.read(5).frame_id == 41
+    sender.session, sender.seq = os.urandom(16).hex(), 0
+    sender.send(0)
+    sender.send(1)
+    assert [source.read(5).frame_id for _ in range(2)] == [43, 44]
+    assert source.counts["reconnects"] == 1
+
+
+def test_another_machine_s_clock_is_moved_to_ours_by_one_constant(link):
+    sender, source = link
+    away = 10**15
+    for n in range(3):
+        now = away + n * 33_000_000
+        sender.send(n, capture_ns=now - 5_000_000, publish_ns=now)
+    arrived = time.monotonic_ns()
+    times = [source.read(5).capture_ns for _ in range(3)]
+    assert np.diff(times).tolist() == [33_000_000, 33_000_000]
+    assert abs(times[0] - arrived) < 60_000_000_000
+
+
+def test_what_does_not_fit_is_counted_and_left_out(link):
+    sender, source = link
+    sender.send(0, b"short")
+    sender.send(1, checksum=1)
+    sender.socket.send_multipart([b"frames/front", b"\xc1", b""])
+    sender.socket.send_multipart([b"frames/front"])
+    sender.socket.send_multipart([b"frames/front_left", b"", b""])
+    sender.send(2, b"no jpeg", encoding="jpeg")
+    sender.send(3, cv2.imencode(".png", IMAGE[:8])[1].tobytes(), encoding="png")
+    sender.send(4)
+    sender.send(4)
+    sender.send(5)
+    assert [source.read(5).frame_id for _ in range(2)] == [4, 5]
+    assert source.counts["damaged"] == 2
+    assert source.counts["backwards"] == 1
+    assert source.rejects.total == 4
+
+
+@settings(deadline=None, max_examples=60)
+@given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5), named=st.booleans())
+def test_random_messages_never_raise(parts, named):
+    source = ZmqSource("tcp://127.0.0.1:9", "front")
+    with source:
+        if named:
+            parts[0] = b"frames/front"
+        assert source._take(parts, time.monotonic_ns()) == []
+
+
+def test_a_publisher_is_waited_for_and_close_ends_the_read():
+    source = open_source("zmq:tcp://127.0.0.1:9", "front")
+    source.open()
+    assert source.read(0.05) is None
+    source.close()
+    with pytest.raises(EndOfSource):
+        source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [("zmq:127.0.0.1:5", "tcp://HOST:PORT"), ("zmq:tcp://127.0.0.1:5?stream=a/b", "no stream name"),
+     ("zmq:tcp://127.0.0.1:5?topic=a", "stream, curve")],
+)  # fmt: skip
+def test_wrong_specs_say_what_is_allowed(spec, words):
+    with pytest.raises(ValueError, match=words):
+        open_source(spec)

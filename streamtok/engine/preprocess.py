@@ -196,7 +196,7 @@ def _bands(source: int, target: int, block: int, dtype: type) -> list[Band]:
 
 def _rounded(sums: np.ndarray, parts: int) -> np.ndarray:
     """(2 * sums + parts) // (2 * parts) of whole numbers kept in a float array, as uint8."""
-    whole = sums.astype(np.int32 if 511 * parts < 2**31 else np.int64)
+    whole: np.ndarray = sums.astype(np.int32 if 511 * parts < 2**31 else np.int64)
     whole *= 2
     whole += parts
     whole //= 2 * parts

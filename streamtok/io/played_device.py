@@ -89,11 +89,16 @@ class PlayedDevice:
             self._lap_ns = self._position_ns + round(1e9 / (self.fps or 30.0))
             self._start()
             frame = self._read()
-        self._position_ns = self._lap_ns + frame.capture_ns - self._source.start_ns
+        self._position_ns = self._lap_ns + frame.capture_ns - self._opened().start_ns
         return frame
 
+    def _opened(self) -> RecordedSource:
+        if self._source is None:
+            raise RuntimeError(f"{self.name}: grab before connect")
+        return self._source
+
     def _read(self) -> Frame:
-        frame = self._source.read()
+        frame = self._opened().read()
         if frame is None:
             raise EndOfSource(f"{self.name} gave no image")
         return frame
@@ -111,10 +116,15 @@ def parse_played(spec: str) -> PlayedDevice:
             faults[key] = known[key](value)
         except ValueError as error:
             raise ValueError(f"source {spec!r}: {key}={value!r}: {error}") from None
-    probe = open_source(target)
-    if not isinstance(probe, RecordedSource):
-        raise ValueError(f"source {spec!r}: {target!r} is live already; camera: plays a recording")
-    return PlayedDevice(lambda: open_source(target), target, Faults(**faults))
+    _recorded(target)
+    return PlayedDevice(lambda: _recorded(target), target, Faults(**faults))
+
+
+def _recorded(target: str) -> RecordedSource:
+    source = open_source(target)
+    if not isinstance(source, RecordedSource):
+        raise ValueError(f"source camera:{target}: {target!r} is live already; camera: plays a recording")
+    return source
 
 
 def _spans(text: str) -> tuple[Span, ...]:

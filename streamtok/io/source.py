@@ -18,9 +18,10 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -99,7 +100,7 @@ class Source:
             self.counts["frames"] += 1
         return frame
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str) -> NoReturn:
         """Mark the source as ended and raise EndOfSource."""
         self.state, self.end_reason = "ended", reason
         raise EndOfSource(reason)
@@ -164,11 +165,12 @@ class RecordedSource(Source):
     def _read(self, timeout: float | None) -> Frame | None:
         if self._pending is None:
             self._pending = self._next()
-        if self._pending is None:
+        frame = self._pending
+        if frame is None:
             self.end("end of the recording")
-        if self.realtime and not self._wait_until(self._pending.capture_ns, timeout):
+        if self.realtime and not self._wait_until(frame.capture_ns, timeout):
             return None
-        frame, self._pending = self._pending, None
+        self._pending = None
         return frame
 
     def _wait_until(self, due_ns: int, timeout: float | None) -> bool:
@@ -196,7 +198,7 @@ def open_source(
     is wrong with the spec; a missing file raises FileNotFoundError.
     """
     scheme, _, rest = spec.partition(":")
-    recorded = {"realtime": bool(realtime), "max_frames": max_frames}
+    recorded: dict[str, Any] = {"realtime": bool(realtime), "max_frames": max_frames}
     if scheme == "synthetic":
         from streamtok.io.synthetic import parse_synthetic
 
@@ -220,7 +222,7 @@ def open_source(
     return VideoSource(path, stream, keep_packets=keep_packets, **options, **recorded)
 
 
-def split_options(spec: str, text: str, allowed: dict[str, type]) -> tuple[str, dict]:
+def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:
     """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
@@ -244,7 +246,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _file(text: str) -> tuple[Path, dict]:
     """Path and options of "FILE" or "FILE?fps=20" (for streams without times); says what else it may be."""
-    path, options = Path(text), {}
+    path = Path(text)
+    options: dict[str, Any] = {}
     if not path.exists() and "?" in text:
         name, options = split_options(text, text, {"fps": float})
         path = Path(name)

@@ -113,7 +113,9 @@ def _paint_lanes(texture: np.ndarray) -> np.ndarray:
 
 def pyramid(sprite: np.ndarray) -> list[np.ndarray]:
     """The sprite and its halved copies down to 4 pixels, colour multiplied by alpha."""
-    levels = [np.concatenate([sprite[..., :3] * (sprite[..., 3:] / 255.0), sprite[..., 3:]], -1).astype(np.uint8)]
+    levels: list[np.ndarray] = [
+        np.concatenate([sprite[..., :3] * (sprite[..., 3:] / 255.0), sprite[..., 3:]], -1).astype(np.uint8)
+    ]
     while min(levels[-1].shape[:2]) >= 8:
         height, width = levels[-1].shape[:2]
         levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))

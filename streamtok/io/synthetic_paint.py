@@ -36,7 +36,7 @@ class View:
         column = self.column0 + self.focal * (x + bend - self.offset) / z
         return column, self.horizon + self.focal * (CAMERA_HEIGHT - rise - up) / z
 
-    def haze(self, z: float | np.ndarray) -> float | np.ndarray:
+    def haze(self, z: float | np.ndarray) -> np.ndarray:
         return 1 - np.exp(-((np.asarray(z) / 270.0) ** 1.25))
 
 

@@ -163,13 +163,6 @@ class VideoReader:
             return None
         return BitStreamFilterContext(ANNEX_B[self.codec], in_stream=self._stream)
 
-    def _annex_b(self) -> Any:
-        from av.bitstream import BitStreamFilterContext
-
-        if self.codec not in ANNEX_B or not self._stream.codec_context.extradata:
-            return None
-        return BitStreamFilterContext(ANNEX_B[self.codec], in_stream=self._stream)
-
     def _keep(self, packet: Any) -> None:
         import av
 

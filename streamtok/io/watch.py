@@ -27,7 +27,7 @@ class FreezeWatch:
 
     def see(self, image: np.ndarray, time_ns: int) -> bool:
         """Note one image; True when it is the one that makes the camera count as frozen."""
-        fingerprint = zlib.crc32(np.ascontiguousarray(image[::STRIDE, ::STRIDE]))
+        fingerprint = zlib.crc32(image[::STRIDE, ::STRIDE].tobytes())
         if fingerprint != self._print:
             self._print, self._since_ns, self.frozen = fingerprint, time_ns, False
             return False

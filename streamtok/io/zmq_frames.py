@@ -20,6 +20,7 @@ import numpy as np
 
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.source import STREAM_NAME, Frame, Source, split_options
+from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
 
 log = logging.getLogger("streamtok.io")
@@ -57,6 +58,7 @@ class ZmqSource(Source):
         self._lock = threading.Lock()
         self._context: Any = None
         self._session: str | None = None
+        self._video: VideoDecoder | None = None
         self._first_id = 0
         self._shift_ns = 0
         self._seq = 0
@@ -185,8 +187,6 @@ class ZmqSource(Source):
     def _video_images(
         self, codec: str, payload: bytes, key: tuple[int, int]
     ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # fmt: skip
-        from streamtok.io.video_packets import VideoDecoder
-
         self._video = self._video or VideoDecoder(codec)
         for decoded in self._video.decode(payload, key):
             if decoded.image is None:

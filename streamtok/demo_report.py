@@ -85,15 +85,17 @@ def describe(options: DemoOptions, result: DemoResult) -> str:
                   f"the encoder alone could do {alone:.0f}"),
         ("latency", f"{total.get('p50', 0):.0f} ms from a group's last frame to its tokens (99 of 100: "
                     f"{total.get('p99', 0):.0f} ms), of which the network takes {encode:.0f} ms"),
+        *([("", "this machine encodes slower than the source delivers, so frames wait for their turn")]
+          if total.get("p50", 0) > 3 * encode > 0 and alone < 1.2 * result.fps else []),
         ("tokens", f"{result.groups} messages of {grid} tokens{values}, for {info.temporal_compression} frames each"),
         ("rate", f"{result.token_bits_per_second / 1e6:.2f} Mbit/s instead of {result.raw_bits_per_second / 1e6:.1f} "
                  f"Mbit/s of raw video: {ratio:.0f} times less"),
         ("quality", f"PSNR {result.psnr:.2f} dB of the decoded pictures against the camera's"),
         ("losses", f"{result.lost} messages lost on the way"),
-        ("video", f"{result.video}"),
+        ("side by side", f"{result.video}"),
         ("picture", f"{result.picture}"),
     ]  # fmt: skip
-    lines = [f"{name:>9}  {text}" for name, text in rows]
+    lines = [f"{name:>13}  {text}" for name, text in rows]
     return "\n".join(["", f"streamtok demo with {options.model}", "", *lines[:-2], "", *lines[-2:]])
 
 

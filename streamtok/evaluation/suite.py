@@ -1,7 +1,7 @@
 """One whole evaluation run: every metric that the given files allow, the baselines, behaviour over time, pictures."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from streamtok.evaluation.baselines import CODECS, codec_at_bits, grid_average, unrounded
-from streamtok.evaluation.dataset import Clip, ClipSet
+from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import SEAM_FRAME, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
 from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
@@ -89,7 +89,7 @@ class Sample:
 
 
 def run_suite(
-    tok: Tokenizer, clips: ClipSet, options: Options, progress: Callable[[str], None] | None = None
+    tok: Tokenizer, clips: Iterable[Clip], options: Options, progress: Callable[[str], None] | None = None
 ) -> SuiteResult:
     """Evaluate `tok` on `clips` as `options` say; `progress` is told each clip's name when it is done.
 

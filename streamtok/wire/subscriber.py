@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import zmq
 
+from streamtok.wire.connection import Connection
 from streamtok.wire.control import ControlClient
 from streamtok.wire.endpoint import reachable, receive, socket_of
 from streamtok.wire.joining import Joiner
@@ -70,7 +71,7 @@ class Subscription:
         self._info_changed = threading.Condition()
         self._context = zmq.Context()
         try:
-            self._socket = self._connect()
+            self._connection = self._connect()
         except BaseException:
             self._context.destroy(0)
             raise
@@ -85,6 +86,11 @@ class Subscription:
         except Closed:
             return None
         return None if message is None else self._deliver(message)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node can be heard now."""
+        return self._connection.up
 
     @property
     def ended(self) -> bool:
@@ -184,7 +190,7 @@ class Subscription:
             return message
         return replace(message, lost=verdict.lost, decodable=verdict.decodable)
 
-    def _connect(self) -> zmq.Socket:
+    def _connect(self) -> Connection:
         high_water = max(16, round(self.messages_per_second))
         socket = socket_of(self._context, zmq.SUB, high_water, self.limits.max_part)
         if self.curve is not None:
@@ -193,15 +199,14 @@ class Subscription:
         for kind in ("tokens", "info"):
             for name in [""] if self.streams is None else self.streams:
                 socket.subscribe(f"{kind}/{name}".encode())
-        socket.set(zmq.IPV6, int("[" in self.endpoint))
-        socket.connect(self.endpoint)
-        return socket
+        return Connection(socket, self.endpoint)
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._socket.poll(POLL_MS):
+                if self._connection.socket.poll(POLL_MS):
                     self._drain()
+                self._connection.check()
                 for stream, messages in self._joiner.ready():
                     self._accept(stream, messages)
                 if self.until_end and self._has_ended():
@@ -211,7 +216,7 @@ class Subscription:
             raise
         finally:
             self._joiner.close()
-            self._socket.close(0)
+            self._connection.close()
             self._context.term()
 
     def _has_ended(self) -> bool:
@@ -222,7 +227,7 @@ class Subscription:
     def _drain(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
             try:
-                parts = receive(self._socket, copy=False)
+                parts = receive(self._connection.socket, copy=False)
             except zmq.Again:
                 return
             try:

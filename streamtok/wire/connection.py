@@ -1,0 +1,74 @@
+"""A connecting socket that is made to come back after every kind of break, and says why it cannot."""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+log = logging.getLogger("streamtok.wire")
+RETRY_S = 1.0
+_UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
+_TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
+_DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_EVENTS = _UP | _TRYING | _DENIED | zmq.EVENT_DISCONNECTED
+
+
+@dataclass
+class Connection:
+    """Connects `socket` to `endpoint` and watches it; call `check` often, from the socket's thread.
+
+    libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused
+    key: then nothing would ever arrive again, in silence. `counts` has connected, disconnected and refused.
+    """
+
+    socket: zmq.Socket
+    endpoint: str
+    up: bool = False
+    counts: Counter = field(default_factory=Counter)
+    _broken_since: float | None = None
+    _monitor: Any = None
+
+    def __post_init__(self) -> None:
+        self.socket.set(zmq.IPV6, int("[" in self.endpoint))
+        self._monitor = self.socket.get_monitor_socket(_EVENTS)
+        self.socket.connect(self.endpoint)
+
+    def check(self) -> None:
+        """Take what has happened; connect anew if libzmq has given up for RETRY_S."""
+        while self._monitor.poll(0):
+            self._on_event(recv_monitor_message(self._monitor)["event"])
+        if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
+            self._broken_since = time.monotonic()
+            self.socket.disconnect(self.endpoint)
+            self.socket.connect(self.endpoint)
+
+    def close(self) -> None:
+        """Stop watching and close the socket."""
+        self.socket.disable_monitor()
+        self._monitor.close(0)
+        self.socket.close(0)
+
+    def _on_event(self, event: int) -> None:
+        if event & _UP:
+            self.up, self._broken_since = True, None
+            self.counts["connected"] += 1
+        elif event & _TRYING:
+            self._broken_since = None
+        elif event & _DENIED:
+            self._on_denied()
+        else:
+            self.up, self._broken_since = False, time.monotonic()
+            self.counts["disconnected"] += 1
+
+    def _on_denied(self) -> None:
+        self.counts["refused"] += 1
+        if self.counts["refused"] == 1:
+            log.warning(
+                "event=refused endpoint=%s later=counted advice='the node wants other keys: pass --curve (curve=) with "
+                "a key on its allow list, and its server.key'",
+                self.endpoint,
+            )

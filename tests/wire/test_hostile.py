@@ -1,0 +1,291 @@
+"""Malformed input on every socket: counted, logged once, nothing crashes, and the stream goes on."""
+
+import logging
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamtok.wire.control import ControlClient
+from streamtok.wire.message import Limits, WireError, checksum_of, pack
+from streamtok.wire.rejects import Rejects
+from streamtok.wire.streams import StreamTable
+from streamtok.wire.subscriber import subscribe
+from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
+from tests.wire.wirekit import Served, eventually, make_group, make_info
+
+FIXED = {"node": "rig", "session": "0" * 32, "control": None}
+relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+old = msgpack.packb({"version": 0, "id": 1, "op": "info"})
+
+
+@pytest.fixture
+def node():
+    with Served("front") as served:
+        yield served
+
+
+@pytest.fixture
+def fake(context):
+    """A publisher that sends whatever a test likes: (socket, endpoint)."""
+    socket = context.socket(zmq.XPUB)
+    socket.linger = 0
+    socket.set(zmq.XPUB_VERBOSER, 1)
+    return socket, f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+
+
+def joined(socket) -> None:
+    """Wait until a reader's last subscription has come."""
+    while not socket.recv().startswith(b"\x01info/"):
+        pass
+
+
+def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:
+    table = StreamTable(FIXED)
+    table.add(make_info(stream))
+    state = table.get(stream)
+    for number in range(seq + 1):
+        header, parts = state.pack_group(make_group(number, stream=stream), 0)
+        state.sent(header, parts)
+    return parts
+
+
+requests = st.lists(st.binary(max_size=200), min_size=1, max_size=5)
+maps = st.dictionaries(
+    st.sampled_from(["version", "id", "op", "stream", "x"]),
+    st.none() | st.integers(-2, 2**40) | st.text(max_size=12) | st.lists(st.integers(0, 5), max_size=3) | st.floats(),
+)
+
+
+@relaxed
+@given(data=st.lists(requests | maps.map(lambda value: [msgpack.packb(value)]), min_size=1, max_size=10))
+def test_random_requests_leave_the_control_socket_working(node, data):
+    with zmq.Context() as context:
+        socket = context.socket(zmq.DEALER)
+        socket.linger = 1000
+        socket.connect(node.publisher.control_endpoint)
+        for parts in data:
+            socket.send_multipart(parts)
+        socket.close()
+    with ControlClient(node.publisher.control_endpoint) as client:
+        assert client.request("info", "front", timeout=10)["stream"] == "front"
+
+
+def test_requests_that_are_none_are_counted_and_logged_once(node, context, caplog):
+    caplog.set_level(logging.WARNING, "streamtok.wire")
+    socket = context.socket(zmq.DEALER)
+    socket.connect(node.publisher.control_endpoint)
+    for _ in range(20):
+        socket.send(b"\xc1")
+        socket.send_multipart([b"a", b"b", b"c", b"d"])
+    counts = lambda: node.do(lambda publisher: dict(publisher.rejects.counts))  # noqa: E731
+    assert eventually(lambda: counts() == {"control.header": 20, "control.parts": 20})
+    assert len([record for record in caplog.records if "event=malformed" in record.message]) == 2
+    socket.send(old)
+    assert "version 0, this node knows version 1" in msgpack.unpackb(socket.recv())["error"]
+
+
+def test_a_req_socket_works_too(node, context):
+    socket = context.socket(zmq.REQ)
+    socket.connect(node.publisher.control_endpoint)
+    socket.send(msgpack.packb({"version": 1, "id": "mine", "op": "info", "stream": "front"}))
+    reply = msgpack.unpackb(socket.recv())
+    assert (reply["ok"], reply["id"], reply["result"]["stream"]) == (True, "mine", "front")
+
+
+def test_a_request_beyond_the_size_limit_only_loses_its_sender(node, context):
+    socket = context.socket(zmq.DEALER)
+    socket.connect(node.publisher.control_endpoint)
+    socket.send(bytes(1 << 20))
+    with ControlClient(node.publisher.control_endpoint) as client:
+        assert client.request("info", "front")["stream"] == "front"
+    assert node.do(lambda publisher: publisher.rejects.total) == 0
+
+
+@relaxed
+@given(data=st.lists(st.lists(st.binary(max_size=200), min_size=1, max_size=4), min_size=1, max_size=10))
+def test_random_messages_from_a_reader_leave_the_stream_working(node, data):
+    """An XSUB peer can send anything upstream."""
+    with zmq.Context() as context:
+        socket = context.socket(zmq.XSUB)
+        socket.linger = 1000
+        socket.connect(node.endpoint)
+        for parts in data:
+            socket.send_multipart(parts)
+        socket.send(b"\x01tokens/front")
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) > 0)
+        node.publish(make_group(0))
+        while socket.recv_multipart()[0] != b"tokens/front":
+            pass
+        socket.close(0)
+    assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0)
+
+
+def test_what_no_reader_sends_is_counted(node, context):
+    socket = context.socket(zmq.XSUB)
+    socket.connect(node.endpoint)
+    socket.send(b"\x07hello")
+    socket.send_multipart([b"\x01tokens/", b"more"])
+    socket.send(b"\x01" + b"x" * 300)
+    counts = lambda: node.do(lambda publisher: dict(publisher.rejects.counts))  # noqa: E731
+    assert eventually(lambda: sum(counts().values()) >= 2 and "publish.topic" in counts())
+    assert set(counts()) <= {"publish.subscription", "publish.topic"}
+
+
+def test_subscriptions_take_bounded_memory():
+    subscriptions = Subscriptions()
+    for number in range(MAX_TOPICS + 500):
+        subscriptions.feed([b"\x01%d" % number])
+    assert len(subscriptions.topics) == MAX_TOPICS
+    subscriptions.feed([b"\x00never subscribed"])
+    for number in range(MAX_TOPICS + 500):
+        subscriptions.feed([b"\x00%d" % number])
+    assert len(subscriptions.topics) == 0
+
+
+@relaxed
+@given(data=st.data())
+def test_random_messages_from_a_publisher_are_counted_and_the_good_ones_arrive(fake, data):
+    socket, endpoint = fake
+    good = good_parts()
+    messages = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        parts = list(good)
+        which = data.draw(st.integers(0, 2))
+        parts[which] = data.draw(st.binary(max_size=60)) if data.draw(st.booleans()) else parts[which][:-3]
+        parts[0] = b"tokens/front" if which else b"tokens/" + parts[0][:9]
+        messages.append(parts[: data.draw(st.integers(1, 3))])
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        for parts in messages:
+            socket.send_multipart(parts)
+        socket.send_multipart(good)
+        message = next(reader)
+        assert np.array_equal(message.tokens, make_group(0).tokens)
+        assert 1 <= reader.rejects.total <= len(messages)
+
+
+def test_bad_messages_are_counted_by_kind_and_logged_once(fake, caplog):
+    caplog.set_level(logging.WARNING, "streamtok.wire")
+    socket, endpoint = fake
+    topic, head, payload = good_parts()
+    fields = msgpack.unpackb(head)
+    high = np.full([4, 6], 65535, np.uint16).tobytes()
+    bad = {
+        "parts": [topic, head],
+        "version": [topic, msgpack.packb(fields | {"version": 3}), payload],
+        "header": [topic, head[:-4], payload],
+        "topic": [topic + b"_left", head, payload],
+        "size": [topic, msgpack.packb(fields | {"checksum": checksum_of(payload + b"x")}), payload + b"x"],
+        "checksum": [topic, head, payload[:-1] + b"x"],
+        "values": [topic, msgpack.packb(fields | {"checksum": checksum_of(high)}), high],
+    }
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        for parts in bad.values():
+            for _ in range(5):
+                socket.send_multipart(parts)
+        socket.send_multipart([topic, head, payload])
+        assert next(reader).header.seq == 0
+        assert reader.rejects.counts == {f"subscribe.{kind}": 5 for kind in bad}
+        assert len([record for record in caplog.records if "event=malformed" in record.message]) == len(bad)
+
+
+def test_many_parts_are_not_kept(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart([b"tokens/front"] + [b"x"] * 5000)
+        socket.send_multipart(good_parts())
+        assert next(reader).header.seq == 0
+        assert reader.rejects.counts == {"subscribe.parts": 1}
+
+
+def test_a_grid_beyond_the_configured_maximum_is_refused(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20, limits=Limits(max_grid=20)) as reader:
+        joined(socket)
+        socket.send_multipart(good_parts())
+        assert eventually(lambda: reader.rejects.counts == {"subscribe.size": 1})
+
+
+def test_a_part_beyond_the_message_limit_never_arrives_and_the_reader_reconnects(fake):
+    socket, endpoint = fake
+    limits = Limits(max_grid=100, max_header=4096, max_frame=0)
+    with subscribe(endpoint, ["front"], timeout=30, limits=limits) as reader:
+        joined(socket)
+        socket.send_multipart([b"tokens/front", b"", bytes(1 << 20)])
+        # libzmq drops the connection for good; the reader makes it anew, so the subscriptions come again
+        joined(socket)
+        socket.send_multipart(good_parts())
+        assert next(reader).header.seq == 0
+
+
+def test_more_streams_than_accepted_are_refused(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20, max_streams=4) as reader:
+        joined(socket)
+        for number in range(10):
+            socket.send_multipart(pack(make_info(f"s{number}")))
+        assert eventually(lambda: reader.rejects.counts == {"subscribe.streams": 6})
+        assert sorted(reader.infos) == ["s0", "s1", "s2", "s3"]
+
+
+def reply_of(**fields) -> list[bytes]:
+    return [msgpack.packb({"version": 1, "id": 1, "ok": True, "error": None} | fields)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [b"\xc1"],
+        [b"a", b"b"],
+        reply_of(),
+        reply_of(result={"messages": "no"}),
+        reply_of(result={"messages": [[b"a", b"b"]]}),
+        reply_of(result={"messages": [[b"a", b"b", b"c"]]}),
+        reply_of(result={"messages": [good_parts(stream="rear")]}),
+        reply_of(ok=False, error="no", result=None),
+        reply_of(version=9),
+        None,
+    ],
+)
+def test_a_join_that_gets_nonsense_goes_on_live(fake, context, reply, monkeypatch):
+    monkeypatch.setattr("streamtok.wire.joining.PATIENCE", 0.5)
+    socket, endpoint = fake
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+        joined(socket)
+        info = make_info(session="0" * 32, last_seq=0, epoch=0, control=f"tcp://127.0.0.1:{port}")
+        socket.send_multipart(pack(info))
+        identity, _ = router.recv_multipart()
+        if reply is not None:
+            router.send_multipart([identity, *reply])
+        socket.send_multipart(good_parts(1))
+        message = next(reader)
+        assert (message.header.seq, message.decodable) == (1, False)
+
+
+def test_a_control_endpoint_that_is_none_does_not_stop_the_reader(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info(session="0" * 32, last_seq=0, control="nonsense://x")))
+        socket.send_multipart(good_parts(1))
+        assert next(reader).header.seq == 1
+        with pytest.raises(ValueError, match="cannot connect"):
+            reader.control("front")
+
+
+def test_the_first_of_each_kind_is_logged(caplog):
+    caplog.set_level(logging.WARNING, "streamtok.wire")
+    rejects = Rejects()
+    for _ in range(100):
+        rejects.add("subscribe", WireError("size", "too big"))
+    rejects.add("control", WireError("size", "too big"))
+    assert rejects.total == 101
+    assert len(caplog.records) == 2

@@ -1,0 +1,295 @@
+"""Who may bind, who may read: refusals, ipc permissions and locks, CURVE with an allow list."""
+
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from streamtok.tools import keys
+
+from streamtok.wire.control import ControlClient
+from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.security import CurveClient, CurveServer, allow, generate, load_public
+from streamtok.wire.subscriber import subscribe
+from tests.wire.wirekit import Served, eventually, make_group, make_info
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://127.0.0.1:5555",
+        "tcp://127.8.9.10:*",
+        "tcp://localhost:5555",
+        "tcp://[::1]:5555",
+        "ipc:///tmp/x",
+        "inproc://x",
+    ],
+)
+def test_private_addresses_need_no_keys(endpoint):
+    check_bind(endpoint, secure=False, insecure=False)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.2:5555", "tcp://eth0:5555", "tcp://[::]:5555", "tcp://127.evil.org:1",
+     "tcp://localhost.evil.org:1", "ipc://@abstract"],
+)  # fmt: skip
+def test_open_addresses_are_refused_without_keys(endpoint):
+    with pytest.raises(InsecureBindError, match="streamtok keys generate"):
+        Publisher(endpoint)
+    check_bind(endpoint, secure=True, insecure=False)
+    check_bind(endpoint, secure=False, insecure=True)
+
+
+def test_an_open_control_address_is_refused_too():
+    with pytest.raises(InsecureBindError, match=r"tcp://\*:5556"):
+        Publisher("tcp://127.0.0.1:*", "tcp://*:5556")
+
+
+def test_insecure_is_a_choice():
+    with Publisher("tcp://0.0.0.0:*", insecure=True) as publisher:
+        assert publisher.endpoint.startswith("tcp://0.0.0.0:")
+
+
+@pytest.mark.parametrize("endpoint", ["", "tcp://127.0.0.1", "tcp://:5555", "udp://127.0.0.1:1", "pgm://x:1", "front"])
+def test_what_is_no_endpoint_says_what_one_looks_like(endpoint):
+    with pytest.raises(ValueError, match="expected tcp://HOST:PORT"):
+        Publisher(endpoint)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_private_open_or_an_error(text):
+    try:
+        private = is_private(text)
+    except ValueError:
+        return
+    assert isinstance(private, bool)
+    assert not private or text.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://", "inproc://"))
+
+
+def test_a_wildcard_control_host_is_reached_where_the_stream_is():
+    assert reachable("tcp://0.0.0.0:7", "tcp://rig.local:5") == "tcp://rig.local:7"
+    assert reachable("tcp://[::]:7", "tcp://[fe80::1]:5") == "tcp://[fe80::1]:7"
+    assert reachable("tcp://10.0.0.2:7", "tcp://rig.local:5") == "tcp://10.0.0.2:7"
+    assert reachable("ipc:///tmp/x.control", "ipc:///tmp/x") == "ipc:///tmp/x.control"
+    assert control_beside("ipc:///tmp/x") == "ipc:///tmp/x.control"
+    assert control_beside("tcp://127.0.0.1:5555") == "tcp://127.0.0.1:*"
+
+
+def test_an_ipc_socket_is_its_owners_only_and_leaves_nothing(ipc_path):
+    before = os.umask(0)
+    try:
+        publisher = Publisher(f"ipc://{ipc_path}")
+        kept = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in ipc_path.parent.iterdir()}
+        publisher.close()
+        publisher.close()
+    finally:
+        assert os.umask(before) == 0
+    assert kept == {"s": 0, "s.lock": 0, "s.control": 0, "s.control.lock": 0}
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_a_second_bind_of_an_ipc_path_is_refused_and_the_first_goes_on(ipc_path):
+    endpoint = f"ipc://{ipc_path}"
+    with Served("front", bind=endpoint) as node, subscribe(endpoint, timeout=10) as reader:
+        node.wait_subscribers(1)
+        with pytest.raises(BindError, match="in use: another process holds"):
+            Publisher(endpoint)
+        program = f"from streamtok.wire.publisher import Publisher; Publisher({endpoint!r})"
+        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert other.returncode == 1
+        assert "in use" in other.stderr
+        node.publish(make_group(0))
+        assert next(reader).header.seq == 0
+    with Publisher(endpoint):
+        pass
+
+
+def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
+    program = (
+        "import os; from streamtok.wire.publisher import Publisher\n"
+        f"publisher = Publisher('ipc://{ipc_path}')\nos.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert ipc_path.exists()
+    with Served("front", bind=f"ipc://{ipc_path}") as node, subscribe(node.endpoint, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        assert next(reader).header.seq == 0
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_ipc_paths_that_cannot_work_say_why(tmp_path):
+    with pytest.raises(ValueError, match=f"expected 1 to {zmq.IPC_PATH_MAX_LEN}"):
+        Publisher("ipc:///tmp/" + "x" * 120)
+    with pytest.raises(ValueError, match="does not exist"):
+        Publisher("ipc:///tmp/no/such/folder/s")
+
+
+def test_a_tcp_port_in_use_names_it():
+    with Publisher("tcp://127.0.0.1:*") as publisher, pytest.raises(BindError, match="cannot bind tcp://127"):
+        Publisher(publisher.endpoint)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    generate(tmp_path)
+    return tmp_path
+
+
+def got_nothing(node: Served, **options) -> bool:
+    """Whether a reader with these options gets nothing of what the node sends, while an allowed one gets it all."""
+    with subscribe(node.endpoint, **options) as reader:
+        node.publish(*[make_group(number) for number in range(3)])
+        return reader.get(0.7) is None and not reader.infos
+
+
+def test_only_a_key_on_the_list_gets_the_stream(folder, tmp_path_factory):
+    stranger = tmp_path_factory.mktemp("stranger")
+    generate(stranger)
+    (stranger / "server.key").write_bytes((folder / "server.key").read_bytes())
+    server, client = CurveServer.load(folder), CurveClient.load(folder)
+    with Served("front", curve=server) as node, subscribe(node.endpoint, curve=client, timeout=20) as reader:
+        node.wait_subscribers(1)
+        assert got_nothing(node)
+        assert got_nothing(node, curve=CurveClient.load(stranger))
+        assert [next(reader).header.seq for _ in range(6)] == list(range(6))
+        assert node.do(lambda publisher: publisher.subscribers()) == 1
+        with ControlClient(node.publisher.control_endpoint) as plain, pytest.raises(TimeoutError):
+            plain.request("info", timeout=0.5)
+        with ControlClient(node.publisher.control_endpoint, client) as allowed:
+            assert allowed.request("info", "front")["stream"] == "front"
+
+
+def test_a_client_that_expects_another_server_gets_nothing(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    generate(other)
+    mistaken = CurveClient.load(folder)
+    mistaken = CurveClient(mistaken.public, mistaken.secret, load_public(other / "server.key"))
+    with Served("front", curve=CurveServer.load(folder)) as node:
+        assert got_nothing(node, curve=mistaken)
+
+
+def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):
+    with Served("front", curve=CurveServer.load(folder)) as node:
+        generate(folder, "laptop")
+        laptop = CurveClient.load(folder, "laptop")
+        with subscribe(node.endpoint, curve=laptop, timeout=20) as reader:
+            node.wait_subscribers(1)
+            node.publish(make_group(0))
+            assert next(reader).header.seq == 0
+        (folder / "allowed" / "laptop.key").unlink()
+        assert got_nothing(node, curve=laptop)
+
+
+def test_an_unreadable_list_lets_nobody_in_and_the_node_lives(folder):
+    with Served("front", curve=CurveServer.load(folder)) as node:
+        for path in (folder / "allowed").iterdir():
+            path.write_text("not a key")
+        assert got_nothing(node, curve=CurveClient.load(folder))
+        (folder / "allowed" / "client.key").write_bytes((folder / "client.key").read_bytes())
+        with subscribe(node.endpoint, curve=CurveClient.load(folder)):
+            node.wait_subscribers(1)
+
+
+def test_a_reader_that_is_refused_says_so_and_comes_in_once_it_is_allowed(folder, caplog):
+    caplog.set_level(logging.WARNING, "streamtok.wire")
+    client = CurveClient.load(folder)
+    (folder / "allowed" / "client.key").unlink()
+    with Served("front", curve=CurveServer.load(folder)) as node, subscribe(node.endpoint, curve=client) as reader:
+        assert eventually(lambda: any("event=refused" in record.message for record in caplog.records))
+        assert not reader.connected
+        allow(folder / "client.key", folder)
+        node.wait_subscribers(1)
+        assert eventually(lambda: reader.connected)
+
+
+def test_join_by_epoch_works_with_keys(folder):
+    server, client = CurveServer.load(folder), CurveClient.load(folder)
+    with Served("front", curve=server) as node:
+        node.publish(*[make_group(number) for number in range(3)])
+        with subscribe(node.endpoint, curve=client, join="epoch", timeout=20) as reader:
+            assert [next(reader).header.seq for _ in range(3)] == [0, 1, 2]
+
+
+def test_keys_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "keys"
+    assert keys.main(["generate", "--out", str(out)]) == 0
+    made = {Path(line).relative_to(out).as_posix() for line in capsys.readouterr().out.split()}
+    assert made == {"server.key", "server.key_secret", "client.key", "client.key_secret", "allowed/client.key"}
+    secrets = list(out.rglob("*.key_secret"))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in secrets] == [0o600, 0o600]
+
+    server = (out / "server.key").read_bytes()
+    assert keys.main(["generate", "--out", str(out)]) == 1
+    assert "choose another --name" in capsys.readouterr().err
+    assert keys.main(["generate", "--out", str(out), "--name", "laptop"]) == 0
+    assert (out / "server.key").read_bytes() == server
+    assert {path.name for path in (out / "allowed").iterdir()} == {"client.key", "laptop.key"}
+
+    elsewhere = tmp_path / "robot"
+    keys.main(["generate", "--out", str(elsewhere), "--name", "robot"])
+    assert keys.main(["allow", str(elsewhere / "robot.key"), "--out", str(out)]) == 0
+    assert load_public(out / "allowed" / "robot.key") == load_public(elsewhere / "robot.key")
+    capsys.readouterr()
+    assert keys.main(["allow", str(elsewhere / "robot.key_secret"), "--out", str(out)]) == 1
+    assert "holds a secret key" in capsys.readouterr().err
+    assert keys.main(["allow", str(tmp_path / "none.key"), "--out", str(out)]) == 1
+    with pytest.raises(SystemExit) as wrong:
+        keys.main([])
+    assert wrong.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["server", "../client", "a b", ""])
+def test_names_of_keys_stay_in_their_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="client name"):
+        generate(tmp_path, name)
+
+
+def test_key_files_that_are_wrong_say_so(folder):
+    with pytest.raises(ValueError, match="does not exist"):
+        CurveClient.load(folder, "nobody")
+    generate(folder / "b")
+    with pytest.raises(ValueError, match="holds another key"):
+        allow(folder / "b" / "client.key", folder)
+    (folder / "server.key_secret").write_text('curve\n    public-key = "short"\n')
+    with pytest.raises(ValueError, match="expected 40"):
+        CurveServer.load(folder)
+    shutil.rmtree(folder / "b" / "allowed")
+    with pytest.raises(ValueError, match="no allow list"):
+        CurveServer.load(folder / "b")
+
+
+def test_secrets_are_not_shown(folder):
+    for loaded in (CurveServer.load(folder), CurveClient.load(folder)):
+        assert loaded.secret.decode() not in repr(loaded)
+
+
+def test_two_nodes_with_keys_in_one_process_do_not_share_their_lists(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    generate(other)
+    with Served("front", curve=CurveServer.load(folder)) as one, Served("front", curve=CurveServer.load(other)) as two:
+        mixed = CurveClient(*_pair(other), load_public(folder / "server.key"))
+        assert got_nothing(one, curve=mixed)
+        with subscribe(two.endpoint, curve=CurveClient.load(other)):
+            assert eventually(lambda: two.do(lambda publisher: publisher.subscribers()) == 1)
+
+
+def _pair(folder: Path) -> tuple[bytes, bytes]:
+    client = CurveClient.load(folder)
+    return client.public, client.secret
+
+
+def test_info_never_names_a_stream_before_it_is_announced():
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        with pytest.raises(ValueError, match="there are none yet"):
+            publisher.publish(make_group(0))
+        assert publisher.add_stream(make_info()).session == publisher.session

@@ -56,11 +56,10 @@ class ReplayNode:
         if self.tokenizer is None:
             self.tokenizer = self._load()
         replay = self._open()
-        infos = {name: info for stream in self.infos.values() for name, info in [(stream.stream, stream)]}
-        with Outputs(self.settings, replay.core, infos, self._stopping.is_set) as outputs:
-            outputs.wait_for_subscribers()
+        with Outputs(self.settings, replay.core, self.infos, self._stopping.is_set) as outputs:
             pace, started = Pace(self.settings.pace), time.monotonic()
             for replayed in self._limited(iter(replay)):
+                outputs.prepare(replayed.group)
                 pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
                 self._count(replayed)
                 outputs.group(replayed)
@@ -128,7 +127,8 @@ class ReplayNode:
             )  # fmt: skip
             return DriveReplay(drive, core)
         for info in self.infos.values():
-            different = engine_differences(info.engine, engine_configuration(self.tokenizer))
+            now = engine_configuration(self.tokenizer)
+            different = engine_differences(info.engine, now) if info.engine else []
             self.notes += [f"{info.stream}: engine {text}" for text in different]
         if settings.verify:
             return open_verifiable(settings.path, self.tokenizer, settings.topics)

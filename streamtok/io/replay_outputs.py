@@ -84,6 +84,7 @@ class Outputs:
         self.recorder: Any = None
         self._files: dict[str, Any] = {}
         self._announced: dict[str, tuple[int, int]] = {}
+        self._waited = False
         self._stack = ExitStack()
         fixed = {"node": settings.node, "session": secrets.token_hex(16), "control": None}
         self._table = StreamTable(fixed, max_epoch_bytes=0)
@@ -103,8 +104,8 @@ class Outputs:
         self._stack.__exit__(*exc_info)
 
     def wait_for_subscribers(self) -> None:
-        """Hold the first message until as many readers as asked for have joined."""
-        wanted = self.settings.wait_subscribers
+        """Hold the first message until as many readers as asked for have joined the streams announced so far."""
+        wanted, self._waited = self.settings.wait_subscribers, True
         while wanted and not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
             pass
 
@@ -125,7 +126,6 @@ class Outputs:
         """Publish, record and write one replayed group."""
         group = replayed.group
         self.clock.reach(group.capture_ns[-1])
-        self._prepare(group)
         if self.recorder is not None:
             for frame in replayed.frames:
                 self.recorder.write_frame(frame)
@@ -148,12 +148,17 @@ class Outputs:
         state.sent(header, parts)
         return header
 
-    def _prepare(self, group: Any) -> None:
-        """Announce the stream, again when its size changes, and open its token file."""
-        name = group.stream
-        if self._announced.get(name) == group.image_size:
-            return
-        self._announced[name] = group.image_size
+    def prepare(self, group: Any) -> None:
+        """Announce the group's stream, again when its size changes, and open its token file; before the first group
+        of all, wait for the readers."""
+        if self._announced.get(group.stream) != group.image_size:
+            self._announced[group.stream] = group.image_size
+            self.clock.reach(group.capture_ns[-1])
+            self._announce(group.stream)
+        if not self._waited:
+            self.wait_for_subscribers()
+
+    def _announce(self, name: str) -> None:
         info = self._info(name)
         if self.publisher is not None:
             info = self.publisher.add_stream(info)

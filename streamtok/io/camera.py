@@ -34,10 +34,11 @@ JOIN_S = 1.0
 
 @dataclass(frozen=True)
 class Grabbed:
-    """One image as it came: uint8 RGB (H, W, 3) and its time, monotonic ns."""
+    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts."""
 
     image: np.ndarray
     capture_ns: int
+    number: int | None = None
 
 
 class Device(Protocol):
@@ -61,8 +62,8 @@ class CameraSource(Source):
     """Frames of one live device. Opening fails with OSError if the device is not there; later losses heal.
 
     `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
-    that an outage must have cost), `dropped` (frames that nobody read in time) and `frames`. `frozen` says whether the
-    image stands still now; such frames are delivered all the same.
+    that the device must have taken meanwhile), `dropped` (frames that nobody read in time) and `frames`. `frozen` says
+    whether the image stands still now; such frames are delivered all the same.
     """
 
     live = True
@@ -85,6 +86,7 @@ class CameraSource(Source):
         self._thread: threading.Thread | None = None
         self._next_id = 0
         self._last_ns: int | None = None
+        self._last_number: int | None = None
         self._ended = ""
 
     @property
@@ -95,7 +97,8 @@ class CameraSource(Source):
     def _open(self) -> None:
         self.device.connect()
         self.fps, self.size = self.device.fps, self.device.size
-        self._last_ns = None
+        self._ended = ""
+        self._queue.clear()
         self._heard_ns = time.monotonic_ns()
         self._thread = threading.Thread(target=self._run, name=f"camera-{self.stream}", daemon=True)
         self._thread.start()
@@ -146,10 +149,10 @@ class CameraSource(Source):
 
     def _deliver(self, grabbed: Grabbed) -> None:
         self._heard_ns = time.monotonic_ns()
+        missed = self._missed_before(grabbed)
+        self.counts["missed"] += missed
+        self._next_id += missed
         if self.state == "lost":
-            missed = self._missed_since(grabbed.capture_ns)
-            self.counts["missed"] += missed
-            self._next_id += missed
             self.state = "up"
             log.info("stream=%s event=up device=%s missed=%d", self.stream, self.device.name, missed)
         capture_ns = grabbed.capture_ns if self._last_ns is None else max(grabbed.capture_ns, self._last_ns + 1)
@@ -166,11 +169,17 @@ class CameraSource(Source):
             self._queue.append(frame)
             self._ready.notify_all()
 
-    def _missed_since(self, capture_ns: int) -> int:
-        """Frames that an outage before `capture_ns` cost, by the rate if it is known; at least one."""
+    def _missed_before(self, grabbed: Grabbed) -> int:
+        """Frames that the device took but nobody got: by its own numbers, else by rate after an outage; then >= 1."""
+        outage = self.state == "lost"
+        if grabbed.number is not None:
+            last, self._last_number = self._last_number, grabbed.number
+            return max(0 if last is None else grabbed.number - last - 1, int(outage))
+        if not outage:
+            return 0
         if self._last_ns is None or not self.fps:
             return 1
-        return max(round((capture_ns - self._last_ns) * self.fps / 1e9) - 1, 1)
+        return max(round((grabbed.capture_ns - self._last_ns) * self.fps / 1e9) - 1, 1)
 
     def _lose(self, reason: str) -> None:
         if self.state == "up":

@@ -19,6 +19,8 @@ from streamtok.io.camera import Grabbed
 from streamtok.io.source import EndOfSource, Frame, RecordedSource, open_source
 
 Span = tuple[float, float]
+LATE_NS = 150_000_000
+"""An image that nobody fetched for so long is gone: a camera has a few buffers."""
 
 
 @dataclass(frozen=True)
@@ -42,33 +44,34 @@ class PlayedDevice:
         self._make_source = make_source
         self._source: RecordedSource | None = None
         self._switched_on_ns = 0
-        self._lap_ns = 0
-        self._position_ns = 0
         self._reached_ns = 0
+        self._lap = (0, 0)
+        self._position = (0, 0)
         self._image: np.ndarray | None = None
 
     def connect(self) -> None:
         """Switch on, or reach it again; OSError within a lost span."""
-        now_ns = time.monotonic_ns()
-        self._switched_on_ns = self._switched_on_ns or now_ns
-        self._reached_ns = now_ns - self._switched_on_ns
-        if _within(self.faults.lost, self._reached_ns):
-            raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
         if self._source is None:
             self._start()
+            self._switched_on_ns = time.monotonic_ns()
+        if _within(self.faults.lost, self._now_ns()):
+            raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
+        self._reached_ns = self._now_ns() if self._image is not None else 0
 
     def grab(self) -> Grabbed | None:
-        """The next image when its time has come; None once a lost span has begun. Nobody sees what an outage hides."""
+        """The next image when its time has come; None once a lost span has begun.
+
+        Like a camera it waits for nobody: whoever comes late, or after an outage, has missed frames.
+        """
         frame = self._next()
-        while self._position_ns < self._reached_ns:
-            frame = self._next()
-        due_ns = self._switched_on_ns + self._position_ns
+        number, position_ns = self._position
+        due_ns = self._switched_on_ns + position_ns
         time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
-        if _within(self.faults.lost, self._position_ns):
+        if _within(self.faults.lost, position_ns):
             return None
-        if self._image is None or not _within(self.faults.frozen, self._position_ns):
+        if self._image is None or not _within(self.faults.frozen, position_ns):
             self._image = frame.image
-        return Grabbed(self._image, due_ns)
+        return Grabbed(self._image, due_ns, number)
 
     def release(self) -> None:
         """Out of reach; the camera itself goes on."""
@@ -80,28 +83,38 @@ class PlayedDevice:
         self._source.open()
         self.fps, self.size = self._source.fps, self._source.size
 
+    def _now_ns(self) -> int:
+        return time.monotonic_ns() - self._switched_on_ns
+
     def _next(self) -> Frame:
-        try:
+        """The next frame that is not too late; without a loop the others need not be made at all."""
+        oldest_ns = max(self._now_ns() - LATE_NS, self._reached_ns)
+        if not self.faults.loop:
+            self._opened().skip_to(self._opened().start_ns + oldest_ns)
+        frame = self._read()
+        while self._position[1] < oldest_ns:
             frame = self._read()
+        return frame
+
+    def _read(self) -> Frame:
+        try:
+            frame = self._opened().read()
         except EndOfSource:
             if not self.faults.loop:
                 raise
-            self._lap_ns = self._position_ns + round(1e9 / (self.fps or 30.0))
+            number, position_ns = self._position
+            self._lap = number + 1, position_ns + round(1e9 / (self.fps or 30.0))
             self._start()
-            frame = self._read()
-        self._position_ns = self._lap_ns + frame.capture_ns - self._opened().start_ns
+            frame = self._opened().read()
+        if frame is None:
+            raise EndOfSource(f"{self.name} gave no image")
+        self._position = self._lap[0] + frame.frame_id, self._lap[1] + frame.capture_ns - self._opened().start_ns
         return frame
 
     def _opened(self) -> RecordedSource:
         if self._source is None:
             raise RuntimeError(f"{self.name}: grab before connect")
         return self._source
-
-    def _read(self) -> Frame:
-        frame = self._opened().read()
-        if frame is None:
-            raise EndOfSource(f"{self.name} gave no image")
-        return frame
 
 
 def parse_played(spec: str) -> PlayedDevice:

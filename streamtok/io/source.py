@@ -155,9 +155,16 @@ class RecordedSource(Source):
         self._pending: Frame | None = None
 
     def open(self) -> None:
-        self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
         self._pending = None
         super().open()
+        self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
+
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time; they do not count as delivered."""
+        while self._pending is None or self._pending.capture_ns < capture_ns:
+            self._pending = self._next()
+            if self._pending is None:
+                return
 
     def _next(self) -> Frame | None:
         raise NotImplementedError

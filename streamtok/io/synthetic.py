@@ -12,6 +12,7 @@ same machine, and comes out the same to the byte. As a source: `synthetic:256x44
 from __future__ import annotations
 
 import itertools
+import math
 import re
 
 import cv2
@@ -184,6 +185,15 @@ class SyntheticSource(RecordedSource):
 
     def _open(self) -> None:
         self._number = 0
+        self.drive.frame(0)  # the art is made on first use, which takes a second: before the clock starts
+
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time, without drawing them."""
+        if self._pending is not None and self._pending.capture_ns < capture_ns:
+            self._pending = None
+        if self._pending is None:
+            first = math.ceil((capture_ns - self.start_ns) * self.drive.fps / 1e9 - 1e-6)
+            self._number = max(self._number, first)
 
     def _next(self) -> Frame | None:
         n = self._number

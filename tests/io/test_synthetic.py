@@ -70,6 +70,24 @@ def test_source_numbers_and_times_frames_and_ends():
         source.read()
 
 
+def test_passing_over_frames_leaves_the_later_ones_as_they_are(tmp_path):
+    import cv2
+
+    for n in range(9):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((16, 16, 3), n * 9, np.uint8))
+    for spec in ("synthetic:32x48@10?frames=9", f"images:{tmp_path}?fps=10"):
+        with open_source(spec) as source:
+            all_frames = {frame.frame_id: frame.image for frame in source}
+        with open_source(spec) as source:
+            source.read()
+            source.skip_to(source.start_ns + 400_000_000)
+            source.skip_to(source.start_ns)
+            rest = list(source)
+            assert source.counts["frames"] == 6
+        assert [frame.frame_id for frame in rest] == [4, 5, 6, 7, 8]
+        assert all(np.array_equal(frame.image, all_frames[frame.frame_id]) for frame in rest)
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

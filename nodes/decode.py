@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streamtok.flags import parse_with_config
+from streamtok.flags import parse_with_config, share_cores
 
 SCHEMES = ("tcp://", "ipc://", "inproc://")
 
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run; 0 at the end of the file or stream or when told to stop, 1 if it failed, 2 for wrong use."""
     parser = build_parser()
     arguments = parse_with_config(parser, argv)
+    share_cores()
     live = arguments.input.startswith(SCHEMES)
     if not live and arguments.out in (None, "window"):
         parser.error("give -o FILE.mp4, FILE.png or a folder: a token file has no window")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamtok.flags import parse_with_config
+from streamtok.flags import parse_with_config, share_cores
 
 DEFAULT_SOURCE = "synthetic:256x448@30?seed=7&frames=301"
 
@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
     arguments = parse_with_config(parser, argv)
+    share_cores()
     from streamtok.demo import DemoOptions, run_demo
     from streamtok.demo_report import describe, progress, to_dict
     from streamtok.settings import read_size

@@ -12,11 +12,13 @@ import json
 import sys
 from typing import Any
 
+from streamtok.flags import share_cores
+
 STREAM_FLAGS = ("size", "fit", "realtime", "policy", "on_gap", "keyframe_interval", "max_frames", "tail")
 NODE_FLAGS = (
     "model", "bind", "control", "wait_subscribers", "device", "deterministic", "publish_frames", "record", "metrics",
     "insecure", "curve", "context", "node", "record_frames",
-    "engine",
+    "engine", "threads",
 )  # fmt: skip
 
 
@@ -45,10 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
     add("--record", metavar="FILE", help="also write the token stream to an MCAP file")
-    add("--record-frames", choices=["none", "lossless", "lossy"], help="camera images in --record (default none)")
+    add(
+        "--record-frames",
+        choices=["none", "lossless", "lossy"],
+        help="camera images in --record: lossless (default) replays to the same tokens",
+    )
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")
+    add("--threads", type=int, metavar="N", help="of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
     add("--node", metavar="NAME", help="name of this process in info and status (default ingest)")
     add("--config", metavar="FILE", help="a rig's YAML file; flags override it")
@@ -78,6 +85,7 @@ def settings_from(arguments: argparse.Namespace) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
     arguments = build_parser().parse_args(argv)
+    share_cores()
     from streamtok.settings import SettingsError
 
     try:

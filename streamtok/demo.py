@@ -227,7 +227,7 @@ def ingest_process(
     command += ["--realtime", "--publish-frames", "--max-frames", str(options.max_frames), "--json"]
     command += [] if is_live(options.source) else ["--policy", "lossless"]
     command += ["--size", f"{size[0]}x{size[1]}"] if size else []
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     with (options.out / "ingest.log").open("w") as errors:
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:

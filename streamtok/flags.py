@@ -1,9 +1,20 @@
 """Command-line flags that may also come from a YAML file."""
 
 import argparse
+import os
+import sys
 from typing import Any
 
 NOT_KEYS = ("help", "config")
+
+
+def share_cores() -> None:
+    """Let PyTorch's threads sleep where they wait for each other; to be called before torch is imported.
+
+    They spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

@@ -10,10 +10,14 @@ def load_tokenizer(settings: RigSettings, size: tuple[int, int] | None = None) -
 
     `engine` None is "auto" on a GPU and "eager" on a CPU; deterministic mode is always eager.
     """
+    import torch
+
     import streamtok
     from streamtok.data.files import pick_device
 
     tokenizer = streamtok.load(settings.model, deterministic=settings.deterministic)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     device = pick_device(settings.device).type
     engine = settings.engine or ("auto" if device == "cuda" else "eager")
     if settings.deterministic or engine == "eager":

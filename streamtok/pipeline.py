@@ -55,7 +55,7 @@ class IngestNode:
         self.failures: list[str] = []
         self.captures: dict[str, Capture] = {}
         self.streams = {stream.name: stream for stream in settings.resolved()}
-        packets = settings.record_frames == "lossless" and not settings.publish_frames
+        packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
         self.sources = {name: make_source(stream, packets) for name, stream in self.streams.items()}
         self._stopping = threading.Event()
         self._wake = threading.Condition()

@@ -87,6 +87,7 @@ class RigSettings(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "eager"] | None = None
     deterministic: bool = False
+    threads: Annotated[int, Field(ge=1)] | None = None
     context: Annotated[int, Field(ge=1)] | None = None
     bind: Endpoint = "tcp://127.0.0.1:5555"
     control: Endpoint | None = None
@@ -95,7 +96,7 @@ class RigSettings(Strict):
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False
     record: Path | None = None
-    record_frames: Literal["none", "lossless", "lossy"] = "none"
+    record_frames: Literal["none", "lossless", "lossy"] = "lossless"
     metrics: Port | None = None
     metrics_address: str = "127.0.0.1"
     defaults: StreamDefaults = StreamDefaults()

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`fused`); without copies on a CPU (`cpu`)
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class EngineConfiguration:
-    """How one model runs on one machine. `kernels`: "plain" or "fused"; `over_space`: the kind of spatial attention of
-    fused kernels; `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
+    """How one model runs on one machine. `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused
+    kernels; `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
     """
 
     device: str = "cpu"
@@ -47,8 +48,10 @@ class EngineConfiguration:
             raise ValueError(
                 "precision float16 on the CPU is dozens of times slower than float32; use bfloat16 or float32"
             )
-        if self.kernels not in ("plain", "fused"):
-            raise ValueError(f"kernels is {self.kernels!r}, expected 'plain' or 'fused'")
+        if self.kernels not in KERNELS:
+            raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
+        if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):
+            raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
         if self.graph and self.device == "cpu":
             raise ValueError("graph is set on the CPU; CUDA graphs need a GPU, set graph=False")
         object.__setattr__(self, "size", tuple(self.size))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
+from streamtok.engine.cpu import InterleavedDecodeStream, InterleavedStream, interleave
 from streamtok.engine.graph import EngineError, capturable, captured, check_room, gib
 from streamtok.engine.streams import EngineStream
 from streamtok.model import DecodeStream, EncodeStream, Tokenizer
@@ -19,7 +20,6 @@ from streamtok.model import DecodeStream, EncodeStream, Tokenizer
 log = logging.getLogger("streamtok.engine")
 
 MODES = ("auto", "eager")
-FILLING_GFLOP = 20.0  # a step of more than this fills a large GPU by itself, so slots take turns
 
 
 class OptimizedTokenizer(Tokenizer):
@@ -38,6 +38,8 @@ class OptimizedTokenizer(Tokenizer):
             from streamtok.engine.streams import FusedStream
 
             return FusedStream(model, slots, size, context or self.config.context, self.engine)
+        if self.engine.kernels == "interleaved":
+            return InterleavedStream(model, slots, size, context or self.config.context)
         if self.engine.graph:
             return EngineStream(model, slots, size, context or self.config.context, self.engine)
         step = compiled if self.engine.compile else None
@@ -51,7 +53,10 @@ class OptimizedTokenizer(Tokenizer):
             compile_step = captured
         elif compile_step is None and self.engine.compile:
             compile_step = compiled
-        model, size = capturable(self.cast(dtype, device)), (grid_height, grid_width)
+        size = (grid_height, grid_width)
+        if self.engine.kernels == "interleaved" and dtype is device is compile_step is None:
+            return InterleavedDecodeStream(self.__dict__["_for_streams"], slots, size, context or self.config.context)
+        model = capturable(self.cast(dtype, device))
         return DecodeStream(model, slots, size, context or self.config.context, compile_step)
 
 
@@ -78,6 +83,8 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
         from streamtok.engine.fused import fuse
 
         streams = fuse(model, configuration.over_space)
+    if configuration.kernels == "interleaved":
+        streams = interleave(model, tok)
     made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint), _for_streams=streams, engine=configuration)
     return made  # type: ignore[return-value]
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.engine.kernels import attention, norm, spatial, temporal
+from streamtok.engine.rings import roll, unroll
 from streamtok.model.blocks import Downsample, ResBlock
 from streamtok.model.layers import FactorizedAttention, FactorizedConv, Norm, TemporalAttention
 from streamtok.model.state import Clock, State, StateSpec
@@ -65,6 +66,14 @@ class RingConv(nn.Module):
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
         """Two past frames and room for those of a step."""
         return spec.zeros(2 + self.frames, height, width, self.channels)
+
+    def to_plain(self, ring: Tensor, count: Tensor) -> Tensor:
+        """The past as `FactorizedConv` keeps it: (slots, 2 + T, H, W, D) -> (slots, 2, H, W, D)."""
+        return unroll(ring, count, 2)
+
+    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `to_plain`."""
+        return roll(past, count, 2 + self.frames)
 
     def forward(
         self, x: Tensor, ring: Tensor, clock: Clock, residual: Tensor | None = None, want_moments: bool = True

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from streamtok.engine import cpu
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.model import Tokenizer
 
@@ -51,17 +52,17 @@ def cpu_has_bfloat16() -> bool:
 
 
 def how(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
-    """How a model runs in a precision before anything is measured: fused where it can, captured on any GPU."""
-    model = tok.cast(getattr(torch, precision), machine.device)
-    fused = False
-    if machine.device == "cuda" and machine.triton_version and not tok.deterministic:
+    """How a model runs in a precision before anything is measured: with our own layers where they fit, and captured on
+    a GPU. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too."""
+    kernels, gpu = "plain", machine.device == "cuda"
+    if not tok.deterministic and not gpu:
+        kernels = "plain" if cpu.unsupported(tok) else "interleaved"
+    elif not tok.deterministic and machine.triton_version and torch.cuda.get_device_capability() >= (9, 0):
         from streamtok.engine.fused import unsupported
 
-        fused = unsupported(model) is None and torch.cuda.get_device_capability() >= (9, 0)
-    return replace(
-        machine, precision=precision, graph=machine.device == "cuda", kernels="fused" if fused else "plain",
-        threads=torch.get_num_threads() if machine.device == "cpu" else 0, slots_per_step=1,
-    )  # fmt: skip
+        kernels = "plain" if unsupported(tok.cast(getattr(torch, precision), "cuda")) else "fused"
+    threads = 0 if gpu else torch.get_num_threads()
+    return replace(machine, precision=precision, graph=gpu, kernels=kernels, threads=threads, slots_per_step=1)
 
 
 def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = 8,

@@ -22,7 +22,56 @@ if TYPE_CHECKING:
     from streamtok.engine.configuration import EngineConfiguration
 
 
-class EngineStream(EncodeStream):
+class PlainSnapshots:
+    """For streams whose layers keep their past in a form of their own: snapshots have the plain one.
+
+    A layer with `to_plain(past, count)` and `from_plain` says how.
+    """
+
+    buffers: dict[str, Tensor]
+    model: Tokenizer
+
+    def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
+        """As the stream's own; a slot whose keyframe was not finite is left fresh, since its past has been written over."""
+        try:
+            return self._attempt(x, active, keyframe)
+        except NonFiniteError as error:
+            self.reset([slot for slot in error.slots if keyframe[slot]])  # type: ignore[attr-defined]
+            raise
+
+    def _attempt(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
+        return super()._run(x, active, keyframe)  # type: ignore[misc]
+
+    def snapshot(self, slots: Any = None) -> dict[str, Any]:
+        """As the stream's own."""
+        snapshot = super().snapshot(slots)  # type: ignore[misc]
+        tensors = snapshot["tensors"]
+        for name, layer in self._special().items():
+            tensors[name] = layer.to_plain(tensors[name], tensors["count"]).contiguous()
+        return snapshot
+
+    def restore(self, snapshot: dict[str, Any], slots: Any = None) -> None:
+        """As the stream's own."""
+        tensors = dict(snapshot["tensors"])
+        for name, layer in self._special().items():
+            if name in tensors:
+                tensors[name] = layer.from_plain(tensors[name], tensors["count"])
+        super().restore({"meta": snapshot["meta"], "tensors": tensors}, slots)  # type: ignore[misc]
+
+    def _special(self) -> dict[str, Any]:
+        """The layers that keep a form of their own, by the name of their buffer."""
+        layers = {name: module_at(self.model, name) for name in self.buffers}
+        return {name: layer for name, layer in layers.items() if hasattr(layer, "to_plain")}
+
+
+def module_at(model: Any, name: str) -> Any:
+    """The sub-module whose state has this name, or None."""
+    for part in name.split("."):
+        model = model[int(part)] if part.isdigit() else getattr(model, part, None)
+    return model
+
+
+class EngineStream(PlainSnapshots, EncodeStream):
     """An encoding stream whose step is captured as the configuration says; otherwise as its parent."""
 
     def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
@@ -35,9 +84,9 @@ class EngineStream(EncodeStream):
         super().__init__(model, slots, size, context)
         self._graphs: dict[tuple, CapturedStep] = {}
 
-    def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
+    def _attempt(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
         if not self.configuration.graph:
-            return super()._run(x, active, keyframe)
+            return super()._attempt(x, active, keyframe)
         if self.configuration.slots_per_step == 1 or self.slots == 1 or self.model.deterministic:
             out, moved = self._each(x, active, keyframe)
         else:
@@ -123,53 +172,3 @@ class FusedStream(EngineStream):
         z = F.conv2d(features.float(), last.weight.float(), last.bias.float())
         indices = fsq_pack(z, self._tables).unflatten(0, (x.shape[0], -1))
         return Encoded(indices, unfold(z, x.shape[0])), {"encoder": new}
-
-    # Snapshots have the plain form, the last P frames from the oldest: rings are put into it and taken from it.
-
-    def snapshot(self, slots=None) -> dict[str, Any]:
-        """As `EncodeStream.snapshot`."""
-        snapshot = super().snapshot(slots)
-        tensors = snapshot["tensors"]
-        for name, past in self._rings().items():
-            tensors[name] = unroll(tensors[name], tensors["count"], past)
-        return snapshot
-
-    def restore(self, snapshot: dict[str, Any], slots=None) -> None:
-        """As `EncodeStream.restore`."""
-        tensors = dict(snapshot["tensors"])
-        for name, past in self._rings().items():
-            if name in tensors and tensors[name].ndim == 5 and tensors[name].shape[1] == past:
-                tensors[name] = roll(tensors[name], tensors["count"], self.buffers[name].shape[1])
-        super().restore({"meta": snapshot["meta"], "tensors": tensors}, slots)
-
-    def _rings(self) -> dict[str, int]:
-        """The names of the buffers that are rings of frames, and how many frames of the past each keeps."""
-        from streamtok.engine.fused import RingConv
-
-        rings = {}
-        for name in self.buffers:
-            module: Any = self.model
-            for part in name.split("."):
-                module = getattr(module, part, None) if not part.isdigit() else module[int(part)]
-            if isinstance(module, RingConv):
-                rings[name] = 2
-        return rings
-
-
-def unroll(ring: Tensor, count: Tensor, past: int) -> Tensor:
-    """The newest `past` frames of each slot, from the oldest: ring (B, P + T, ...), count (B,) -> (B, P, ...)."""
-    length = ring.shape[1]
-    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
-    places = newest.clamp(min=0) % length
-    frames = ring[torch.arange(len(ring))[:, None], places]
-    return frames * (count > 0).view(-1, *[1] * (ring.ndim - 1)).to(ring.dtype)
-
-
-def roll(frames: Tensor, count: Tensor, length: int) -> Tensor:
-    """The inverse of `unroll`: frames (B, P, ...) -> ring (B, length, ...), zero where nothing is kept."""
-    past = frames.shape[1]
-    ring = frames.new_zeros(frames.shape[0], length, *frames.shape[2:])
-    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
-    for slot, place in (newest >= 0).nonzero().tolist():
-        ring[slot, newest[slot, place] % length] = frames[slot, place]
-    return ring

@@ -34,7 +34,7 @@ def test_configuration_round_trips_through_json():
         ({"precision": "float8"}, "float8.*expected one of"),
         ({"precision": "float16"}, "float16 on the CPU"),
         ({"graph": True}, "graphs need a GPU"),
-        ({"kernels": "magic"}, "'plain' or 'fused'"),
+        ({"kernels": "magic"}, "expected one of plain, fused, interleaved"),
     ],
 )
 def test_configuration_refuses_what_cannot_run(values, says):

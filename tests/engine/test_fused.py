@@ -11,7 +11,7 @@ from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.fused import fuse, unsupported
 from streamtok.engine.precision import moving_scene
-from streamtok.engine.streams import FusedStream, roll, unroll
+from streamtok.engine.streams import FusedStream
 from streamtok.model import NonFiniteError, build
 
 CUDA = torch.cuda.is_available()
@@ -101,15 +101,6 @@ def test_reset_equals_a_fresh_start(model):
     stream.reset()
     found, wanted = (s.step(second, keyframe=[True]) for s in (stream, fresh))
     assert torch.equal(found.latent, wanted.latent)
-
-
-def test_ring_and_plain_past_are_inverses():
-    count = torch.tensor([0, 1, 2, 7])
-    for past, steps in ((2, 1), (2, 2), (1, 2)):
-        ring = torch.randn(4, past + steps, 2, 3, 5)
-        plain = unroll(ring, count, past)
-        assert torch.equal(unroll(roll(plain, count, past + steps), count, past)[2:], plain[2:])
-        assert not plain[0].any()
 
 
 def test_models_without_a_fused_form_say_why():

@@ -1,0 +1,185 @@
+"""The network on a CPU without the copies: the past stays where it was written.
+
+`interleave` returns a copy of a 4x model in which the past of each convolution lies beside the present, pixel by
+pixel: (slots, H, W, 3, C), step n at n % 3. A step writes its own third and multiplies the whole by weights whose
+taps are turned to match, so nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
+"""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamtok.engine.rings import roll, unroll
+from streamtok.engine.streams import PlainSnapshots
+from streamtok.model.layers import FactorizedConv
+from streamtok.model.state import Clock, StateSpec
+from streamtok.model.stream import DecodeStream, EncodeStream
+from streamtok.model.tokenizer import Encoded, Tokenizer
+from streamtok.model.wavelet import _matrix
+
+TAPS = 3
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (..., C), weight (D, C), bias (D,) -> (..., D), by oneDNN where PyTorch offers it.
+
+    PyTorch's own choice for float32 is another library, 2.5 times slower on the AMD processor where this was measured.
+    """
+    if x.dtype is torch.float32 and _ONEDNN:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class InterleavedConv(nn.Module):
+    """`FactorizedConv` for one frame per step. x (B, C, H, W) -> y (B, D, H, W); the past is changed in place."""
+
+    past_frames = 2
+
+    def __init__(self, conv: FactorizedConv):
+        super().__init__()
+        self.spatial, self.channels = conv.spatial, conv.temporal.weight.shape[2]
+        oldest, middle, newest = conv.temporal.weight.detach()
+        self.register_buffer("first", (oldest.float() + middle.float() + newest.float()).to(oldest.dtype))
+        self.register_buffer("second", torch.cat([(oldest.float() + middle.float()).to(oldest.dtype), newest], 1))
+        turned = [torch.cat([(oldest, middle, newest)[(lie - n - 1) % TAPS] for lie in range(TAPS)], 1) for n in range(TAPS)]
+        self.register_buffer("turned", torch.stack(turned))
+        self.bias = conv.temporal.bias
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
+        """(slots, H, W, 3, C)."""
+        return spec.zeros(height, width, TAPS, self.channels)
+
+    def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W), past (B, H, W, 3, C) -> y (B, D, H, W) and the same past."""
+        frames = self.see(x).permute(0, 2, 3, 1)
+        parts = []
+        for slot, count in enumerate(clock.count.tolist()):
+            past[slot, :, :, count % TAPS] = frames[slot]
+            if count == 0:
+                parts.append(linear(frames[slot], self.first, self.bias))
+            elif count == 1:
+                parts.append(linear(past[slot, :, :, :2].flatten(2), self.second, self.bias))
+            else:
+                parts.append(linear(past[slot].flatten(2), self.turned[count % TAPS], self.bias))
+        return torch.stack(parts).permute(0, 3, 1, 2) if len(parts) > 1 else parts[0][None].permute(0, 3, 1, 2), past
+
+    def see(self, x: Tensor) -> Tensor:
+        """The spatial half. x (B, C, H, W) -> (B, D, H, W)."""
+        return self.spatial(x)
+
+    def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The past as `FactorizedConv` keeps it: (slots, H, W, 3, C) -> (slots, 2, H, W, C)."""
+        return unroll(past.permute(0, 3, 1, 2, 4), count, self.past_frames)
+
+    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `to_plain`."""
+        return roll(past, count, TAPS).permute(0, 2, 3, 1, 4).contiguous()
+
+
+class FirstConv(InterleavedConv):
+    """The first convolution, which also takes bands as `bands_of_bytes` leaves them: unscaled, colour slowest."""
+
+    def __init__(self, conv: FactorizedConv, wide: Tensor, patch: int):
+        super().__init__(conv)
+        bands = patch**3
+        weight = wide.detach().float().unflatten(1, (bands, -1)).transpose(1, 2).flatten(1, 2) / (bands * 127.5)
+        dtype = conv.spatial.weight.dtype
+        self.register_buffer("bytes_weight", weight.to(dtype).contiguous(memory_format=torch.channels_last))
+
+    def see(self, x: Tensor) -> Tensor:
+        """The spatial half. x (B, C, H, W) -> (B, D, H, W)."""
+        if getattr(x, "of_bytes", False):
+            return F.conv2d(x, self.bytes_weight, self.spatial.bias, padding=1)
+        return self.spatial(x)
+
+
+def haar_of_bytes(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `bands_of_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
+    signs = _matrix(4, axes, torch.float32, torch.device("cpu")) * 64
+    return signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype)
+
+
+def bands_of_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
+    """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
+
+    Bytes are exact in bfloat16, so are their sums and differences in the product's accumulator: one rounding in all.
+    """
+    batch, colours, _, height, width = frames.shape
+    quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
+    cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
+    values = cells.view(torch.uint8).view(-1, 64).to(haar[0].dtype)
+    bands = linear(values, *haar).view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
+    bands.of_bytes = True  # type: ignore[attr-defined]
+    return bands
+
+
+class InterleavedStream(PlainSnapshots, EncodeStream):
+    """An encoding stream of a model from `interleave`: one slot at a time, only those that are active."""
+
+    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int):
+        plain = not model.config.predictive and model.config.patch_size == 4
+        self._haar = haar_of_bytes(model.axes, model.dtype) if plain else None
+        super().__init__(model, slots, size, context)
+
+    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Encoded, dict]:
+        if self._haar is None or x.dtype != torch.uint8:
+            return super()._compute(x, state, clock, keyframe)
+        features, new = self.model.encoder(bands_of_bytes(x, self._haar), state["encoder"], clock)
+        coded = self.model._bottleneck(features, x.shape[0])
+        return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new}
+
+    def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Any, Tensor]:
+        """As `EncodeStream.advance`."""
+        if self.slots == 1:
+            return self._advance_slots(x, active, keyframe, self.state)
+        return self._one_by_one(x, torch.stack([active, keyframe]), active.tolist())
+
+
+class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
+    """A decoding stream of a model from `interleave`."""
+
+    def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Any, Tensor]:
+        """As `DecodeStream.advance`."""
+        if self.slots == 1:
+            return self._advance_slots(x, active, keyframe, self.state)
+        return self._one_by_one(x, torch.stack([active, keyframe]), active.tolist())
+
+
+def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:
+    """A copy of a 4x video model on the CPU with interleaved pasts; it shares its other layers.
+
+    `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if the
+    model does not fit.
+    """
+    reason = unsupported(model)
+    if reason:
+        raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
+    fingerprint, made = model.fingerprint, copy.copy(model)
+    made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint))
+    made.__dict__["_modules"] = {name: _replace(child) for name, child in model._modules.items()}
+    if not model.config.predictive and model.config.patch_size == 4:
+        wide = source.encoder.conv_in.spatial.weight
+        made.encoder.conv_in = FirstConv(model.encoder.conv_in, wide, model.config.patch_size)
+    return made.eval()
+
+
+def unsupported(model: Tokenizer) -> str | None:
+    """Why a model cannot run interleaved, or None."""
+    if not model.config.video or model.config.temporal_resamplings:
+        return f"{model.config.name!r} does not step one frame of features at a time"
+    return None
+
+
+def _replace(module: Any) -> Any:
+    """A copy of `module` with every factorized convolution in it interleaved."""
+    if module is None or isinstance(module, FactorizedConv):
+        return module and InterleavedConv(module)
+    copied = copy.copy(module)
+    copied.__dict__["_modules"] = {name: _replace(child) for name, child in module._modules.items()}
+    return copied

@@ -1,0 +1,27 @@
+"""Between a ring of frames, as fast layers keep their past, and its plain form, the last frames from the oldest."""
+
+import torch
+from torch import Tensor
+
+
+def unroll(ring: Tensor, count: Tensor, past: int) -> Tensor:
+    """The newest `past` frames of each slot, from the oldest: ring (B, P + T, ...), count (B,) -> (B, P, ...).
+
+    Step-frame f lies at f % (P + T); before the first frame lies the first, and a fresh slot has nothing but zeros.
+    """
+    length = ring.shape[1]
+    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
+    places = newest.clamp(min=0) % length
+    frames = ring[torch.arange(len(ring))[:, None], places]
+    started = (count > 0).view(-1, *[1] * (ring.ndim - 1))
+    return torch.where(started, frames, torch.zeros_like(frames))
+
+
+def roll(frames: Tensor, count: Tensor, length: int) -> Tensor:
+    """The inverse of `unroll`: frames (B, P, ...) -> ring (B, length, ...), zero where nothing is kept."""
+    past = frames.shape[1]
+    ring = frames.new_zeros(frames.shape[0], length, *frames.shape[2:])
+    newest = count[:, None] * (length - past) + torch.arange(-past, 0)
+    for slot, place in (newest >= 0).nonzero().tolist():
+        ring[slot, newest[slot, place] % length] = frames[slot, place]
+    return ring

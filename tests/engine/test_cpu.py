@@ -1,0 +1,153 @@
+"""The interleaved layers give the plain ones' latents and snapshots; slots, resets and bad frames behave."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.cpu import interleave
+from streamtok.engine.engine import apply
+from streamtok.engine.precision import moving_scene
+from streamtok.engine.rings import roll, unroll
+from streamtok.model import NonFiniteError, build
+
+SIZE = (32, 48)
+TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (16, 32)}
+
+
+@pytest.fixture(scope="module", params=["nano", "nano-p", "cosmos-cv4x8x8"])
+def tok(request):
+    torch.manual_seed(0)
+    sizes = TINY | ({"context": 3} if request.param.startswith("cosmos") else {})
+    if request.param.startswith("cosmos"):
+        sizes |= {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
+    return build(replace(PRESETS[request.param], **sizes))
+
+
+def engine(tok):
+    return apply(tok, EngineConfiguration(kernels="interleaved"))
+
+
+def groups(tok, count, slots=1):
+    scenes = torch.cat([moving_scene(SIZE, count * tok.group, seed) for seed in range(slots)])
+    return list(scenes.split(tok.group, 2))
+
+
+@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
+def test_interleaved_equals_plain_past_a_reset(tok, floats):
+    plain, fast = tok.stream(1, *SIZE), engine(tok).stream(1, *SIZE)
+    for i, group in enumerate(groups(tok, 9)):
+        frames = group.float() / 127.5 - 1 if floats else group
+        wanted, found = (stream.step(frames, keyframe=[i in (0, 5, 6)]) for stream in (plain, fast))
+        torch.testing.assert_close(found.latent, wanted.latent, rtol=0, atol=1e-5)
+
+
+def test_decoding_interleaved_equals_plain(tok):
+    fast, grid = engine(tok), (SIZE[0] // 8, SIZE[1] // 8)
+    plain, quick, encoder = tok.decode_stream(1, *grid), fast.decode_stream(1, *grid), tok.stream(1, *SIZE)
+    for i, group in enumerate(groups(tok, 5)):
+        out = encoder.step(group, keyframe=[i == 0])
+        tokens = out.latent if out.indices is None else out.indices
+        wanted = plain.step(tokens)
+        torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_snapshots_pass_between_engines(tok):
+    plain, fast, resumed = tok.stream(1, *SIZE), engine(tok).stream(1, *SIZE), engine(tok).stream(1, *SIZE)
+    *first, last = groups(tok, 5)
+    for i, group in enumerate(first):
+        for stream in (plain, fast):
+            stream.step(group, keyframe=[i == 0])
+        wanted, snapshot = plain.snapshot(), fast.snapshot()
+        assert snapshot["meta"] == wanted["meta"]
+        for name, tensor in wanted["tensors"].items():
+            torch.testing.assert_close(snapshot["tensors"][name], tensor, rtol=0, atol=1e-5)
+    resumed.restore(snapshot)
+    found = resumed.step(last).latent
+    assert torch.equal(found, fast.step(last).latent)
+    plain.restore(snapshot)
+    torch.testing.assert_close(plain.step(last).latent, found, rtol=0, atol=1e-5)
+
+
+def test_slots_are_independent_and_idle_ones_do_not_move(tok):
+    fast = engine(tok)
+    rig, alone = fast.stream(2, *SIZE), [fast.stream(1, *SIZE) for _ in range(2)]
+    running = [[True, True], [True, False], [False, True], [True, True], [True, True]]
+    for i, group in enumerate(groups(tok, 5, slots=2)):
+        marks = [i in (0, 3), i == 0]
+        before = rig.snapshot()["tensors"]
+        found = rig.step(group, active=running[i], keyframe=marks)
+        after = rig.snapshot()["tensors"]
+        for slot, stream in enumerate(alone):
+            if running[i][slot]:
+                wanted = stream.step(group[slot : slot + 1], keyframe=marks[slot : slot + 1])
+                assert torch.equal(found.latent[slot], wanted.latent[0])
+            else:
+                assert all(torch.equal(after[name][slot], before[name][slot]) for name in before)
+
+
+def test_frames_that_are_not_finite_leave_no_trace(tok):
+    fast = engine(tok)
+    stream, clean = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
+    first, second, third = (group.float() / 127.5 - 1 for group in groups(tok, 3))
+    for other in (stream, clean):
+        other.step(first, keyframe=[True])
+    with pytest.raises(NonFiniteError):
+        stream.step(torch.full_like(first, torch.nan))
+    for group in (second, third):
+        assert torch.equal(stream.step(group).latent, clean.step(group).latent)
+
+
+def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok):
+    stream, fresh = (engine(tok).stream(2, *SIZE) for _ in range(2))
+    first, second = (torch.cat([group.float() / 127.5 - 1] * 2) for group in groups(tok, 2))
+    stream.step(first, keyframe=[True, True])
+    broken = second.clone()
+    broken[0] = torch.nan
+    with pytest.raises(NonFiniteError):
+        stream.step(broken, keyframe=[True, False])
+    assert stream.started == [False, True]
+    with pytest.raises(ValueError, match="fresh"):
+        stream.step(second)
+    found = stream.step(first, keyframe=[True, False]).latent[0]
+    assert torch.equal(found, fresh.step(first, keyframe=[True, True]).latent[0])
+
+
+def test_reset_equals_fresh(tok):
+    fast = engine(tok)
+    stream, fresh = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
+    first, second, third = groups(tok, 3)
+    stream.step(first, keyframe=[True])
+    stream.reset()
+    for group, marks in ((second, [True]), (third, [False])):
+        assert torch.equal(stream.step(group, keyframe=marks).latent, fresh.step(group, keyframe=marks).latent)
+
+
+def test_nothing_is_allocated_that_stays(tok):
+    stream = engine(tok).stream(1, *SIZE)
+    first, second = groups(tok, 2)
+    stream.step(first, keyframe=[True])
+    places = [buffer.data_ptr() for buffer in stream.buffers.values()]
+    for _ in range(50):
+        stream.step(second)
+    assert [buffer.data_ptr() for buffer in stream.buffers.values()] == places
+
+
+def test_ring_and_plain_past_are_inverses():
+    count = torch.tensor([0, 1, 2, 7])
+    for past, steps in ((2, 1), (2, 2), (1, 2)):
+        ring = torch.randn(4, past + steps, 2, 3, 5)
+        plain = unroll(ring, count, past)
+        assert torch.equal(unroll(roll(plain, count, past + steps), count, past)[2:], plain[2:])
+        assert not plain[0].any()
+
+
+def test_models_that_resample_time_say_why():
+    with pytest.raises(ValueError, match="does not step one frame"):
+        interleave(*[build(replace(PRESETS["cosmos-cv8x8x8"], **_small()))] * 2)
+
+
+def _small():
+    return {"stem_channels": 16, "encoder_channels": (16, 16, 16), "decoder_channels": (16, 16, 16)}

@@ -144,7 +144,7 @@ class RecordingWriter:
     ) -> int:
         metadata = {"stream": stream, "session": entry.session, "clock_offset_ns": str(entry.offset_ns)}
         if prefix == form.TOKENS and entry.info is not None:
-            info = msgspec.to_builtins(entry.info)
+            info = msgspec.msgpack.decode(encode(entry.info))
             metadata |= form.as_text({key: info[key] for key in info if key not in (*CHANGING, "version", "stream")})
         encoding = "msgpack" if schema in form.SCHEMAS else "protobuf"
         metadata |= form.as_text(facts or {})

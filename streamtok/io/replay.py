@@ -219,13 +219,6 @@ def first_difference(recorded: TokenMessage, group: TokenGroup) -> str:
     )
 
 
-def engine_differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is different in the engine configuration, which tokens may depend on."""
-    names = sorted(recorded.keys() | now.keys())
-    return [f"{name}: recorded {recorded.get(name)!r}, now {now.get(name)!r}" for name in names
-            if recorded.get(name) != now.get(name)]  # fmt: skip
-
-
 @dataclass
 class Verification:
     """Compares replayed groups with the recorded ones; `first` is the first difference, empty if there is none."""

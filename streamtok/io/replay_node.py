@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamtok.io.drive import kind_of, open_drive
 from streamtok.io.recording import Recording, recording_parts
-from streamtok.io.replay import DriveReplay, RecordedReplay, Replayed, Verification, engine_differences, open_verifiable
+from streamtok.io.replay import DriveReplay, RecordedReplay, Replayed, Verification, open_verifiable
+from streamtok.io.replay_engine import engine_differences, load_as_recorded
 from streamtok.io.replay_outputs import Outputs, Pace
 
 if TYPE_CHECKING:
@@ -99,25 +100,18 @@ class ReplayNode:
         return "recorded"
 
     def _load(self) -> Any:
-        import streamtok
-        from streamtok.data.files import pick_device
-
-        engine = next((info.engine for info in self.infos.values()), {})
-        deterministic = self.settings.deterministic
-        if deterministic is None:
-            deterministic = bool(engine.get("deterministic", False))
-        name = self.settings.model or next((info.model for info in self.infos.values()), "") or "nano"
+        recorded = next(iter(self.infos.values()), None)
+        name = self.settings.model or (recorded.model if recorded else "") or "nano"
+        engine = recorded.engine if recorded else {}
         try:
-            tokenizer = streamtok.load(name, deterministic=deterministic)
+            return load_as_recorded(name, engine, self.settings.device, self.settings.deterministic)
         except ValueError as error:
-            hint = "" if self.settings.model else f" ({self.settings.path} was recorded with it; give it by --model)"
+            hint = "" if self.settings.model else f" ({self.settings.path} names it; give the checkpoint by --model)"
             raise ValueError(f"{error}{hint}") from error
-        use_threads(engine)
-        return tokenizer.to(pick_device(self.settings.device))
 
     def _open(self) -> Any:
         from streamtok.engine.ingest import IngestCore
-        from streamtok.pipeline import engine_configuration
+        from streamtok.loading import engine_configuration
 
         settings = self.settings
         if self.mode == "drive":
@@ -127,8 +121,7 @@ class ReplayNode:
             )  # fmt: skip
             return DriveReplay(drive, core)
         for info in self.infos.values():
-            now = engine_configuration(self.tokenizer)
-            different = engine_differences(info.engine, now) if info.engine else []
+            different = engine_differences(info.engine, engine_configuration(self.tokenizer))
             self.notes += [f"{info.stream}: engine {text}" for text in different]
         if settings.verify:
             return open_verifiable(settings.path, self.tokenizer, settings.topics)
@@ -205,15 +198,6 @@ def find_recording(path: Path) -> Recording | None:
         recording = Recording(recording_parts(path))
         return recording if recording.streams or recording.metadata else None
     return None
-
-
-def use_threads(engine: dict[str, Any]) -> None:
-    """Compute with as many threads as the recorded engine did: on a CPU the last bits depend on it."""
-    import torch
-
-    threads = engine.get("threads")
-    if isinstance(threads, int) and threads > 0 and threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
 
 
 def describe(summary: dict[str, Any], verification: Verification | None) -> str:

@@ -171,7 +171,7 @@ class Outputs:
             self._files[name] = self._stack.enter_context(self._make_file(name))
 
     def _info(self, name: str) -> Info:
-        from streamtok.pipeline import engine_configuration
+        from streamtok.loading import engine_configuration
 
         core = self.core
         config, lane = core.config, core.lane(name)

@@ -299,6 +299,27 @@ def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
     assert "recorded [6, 8] uint16" in first_difference(message, smaller)
 
 
+def test_the_recorded_engine_is_used_again(tmp_path):
+    """A recording made on an optimized engine replays on that engine, found in the file and nowhere else."""
+    from streamtok.engine.engine import optimize
+
+    plain = build(VIDEO)
+    plain.deterministic = False
+    fast = optimize(plain, "eager", size=(48, 64), precision="bfloat16", device="cpu")
+    ingest(tmp_path / "d.mcap", fast, TWO_CAMERAS[:1])
+    import streamtok
+
+    streamtok.save(plain, tmp_path / "model")
+    node = ReplayNode(
+        settings_of(
+            ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
+        )
+    )
+    result = node.run()
+    assert node.tokenizer.engine == fast.engine
+    assert (result["compared"], result["different"], result["notes"]) == (12, 0, [])
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [

@@ -31,7 +31,7 @@ def open_frames(source: str, stream: str = "cam0", max_frames: int | None = None
         return
     with open_source(source, stream, max_frames=max_frames) as opened:
         start = opened.start_ns if isinstance(opened, RecordedSource) else None
-        yield FrameStream(_from_start(opened, start), opened.fps, max_frames or _count_frames(source))
+        yield FrameStream(_from_start(opened, start), opened.fps, max_frames or count_frames(source))
 
 
 def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
@@ -64,7 +64,7 @@ def _from_start(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame
         yield replace(frame, capture_ns=frame.capture_ns - start_ns)
 
 
-def _count_frames(source: str) -> int | None:
+def count_frames(source: str) -> int | None:
     """What a video's container says of its length; the true count may differ by a few."""
     if not Path(source).is_file():
         return None

@@ -1,0 +1,225 @@
+"""Many drives to token files: parallel, resumable, the same bytes however often it was interrupted.
+
+    from streamtok.data.fleet import Fleet
+    from streamtok.data.fleet_job import FleetOptions
+
+    result = Fleet(["drives/a.mcap", "drives/b.mcap"], "tokens", FleetOptions(model="nano"), workers=2).run()
+    print(result["done"], result["broken"])
+
+Every drive becomes a folder of the output, which appears when it is whole: a token file per camera and `drive.json`,
+which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from streamtok.data.fleet_job import FleetOptions, Job, done_record, load_tokenizer, make_job, path_hash
+from streamtok.data.store import is_url, open_store
+
+log = logging.getLogger("streamtok.fleet")
+
+SAVE_S = 60.0  # between two writings of the manifest while drives are done
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its record, or what went wrong; `died` if a worker's process did, `sure` if it was its own."""
+
+    job: Job
+    record: dict[str, Any] | None = None
+    error: str = ""
+    died: bool = False
+    sure: bool = True
+
+
+class Engine(Protocol):
+    """What runs jobs: processes of this machine, or a cluster."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job; not more than `workers` at a time."""
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        """Jobs that ended, after waiting for one for at most so many seconds."""
+
+    def running(self) -> dict[str, tuple[int, float]]:
+        """Running jobs by name: frames so far, and which share of the job that is, as far as it is known."""
+
+    def close(self) -> None:
+        """End the workers; running jobs stop."""
+
+
+class Fleet:
+    """One run over `drives` (paths and URLs) into the folder or URL `out`.
+
+    `make_engine(workers)` starts the engine, processes of this machine by default; `shard` (i, n) takes the drives
+    whose hash is i modulo n, so that n machines share a list; `check` reads what is done and compares checksums;
+    `retries` is how often a broken drive is tried again in this run. `stop` may be called from a signal handler.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[str],
+        out: str,
+        options: FleetOptions,
+        *,
+        workers: int = 1,
+        shard: tuple[int, int] = (0, 1),
+        retries: int = 1,
+        check: bool = False,
+        progress: bool = False,
+        make_engine: Callable[[str, FleetOptions, int], Engine] | None = None,
+    ) -> None:
+        if workers < 1 or not 0 <= shard[0] < shard[1]:
+            raise ValueError(
+                f"workers is {workers} and shard {shard[0]}/{shard[1]}: expected 1 or more, and 0/n to n-1/n"
+            )
+        self.out = out if is_url(out) else str(Path(out).resolve())
+        self.drives, self.options, self.workers, self.shard = drives, options, workers, shard
+        self.retries, self.check, self.progress = retries, check, progress
+        self.make_engine = make_engine or _local_engine
+        self.manifest: dict[str, dict[str, Any]] = {}
+        self._attempts: Counter[str] = Counter()
+        self._waiting: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
+        self._running: dict[str, Job] = {}
+        self._alone = self._stopping = False
+        self._frames = 0
+
+    def stop(self) -> None:
+        """End soon; what is done stays done."""
+        self._stopping = True
+
+    def run(self) -> dict[str, Any]:
+        """Work until nothing is left; returns counts and the broken drives with the reason for each."""
+        self.store = open_store(self.out)
+        self.store.clean()
+        started = time.monotonic()
+        skipped = self._plan()
+        engine = self.make_engine(self.out, self.options, self.workers) if self._waiting else None
+        try:
+            if engine is not None:
+                self._work(engine)
+        finally:
+            if engine is not None:
+                engine.close()
+            self._save()
+            self.store.clean()
+        return self._result(skipped, time.monotonic() - started)
+
+    def _plan(self) -> int:
+        """Find the drives that are left to do; returns how many are done."""
+        fingerprint = load_tokenizer(self.options).fingerprint
+        skipped = 0
+        for drive in dict.fromkeys(self.drives):
+            try:
+                job = make_job(drive)
+            except (OSError, ValueError, ImportError) as error:
+                self._note_broken(drive, str(error))
+                continue
+            if path_hash(job.drive) % self.shard[1] != self.shard[0]:
+                continue
+            record = done_record(self.store, job, self.options, fingerprint, self.check)
+            if record is None:
+                self._waiting.append(job)
+            else:
+                skipped += 1
+                self.manifest[job.drive] = {"status": "done"} | record
+        # Long drives first, so that none of them is left alone at the end.
+        self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
+        return skipped
+
+    def _work(self, engine: Engine) -> None:
+        total = sum(job.size for job in self._waiting)
+        settled, started = 0, time.monotonic()
+        saved = started
+        with tqdm(total=total, unit="B", unit_scale=True, desc="tokenize", disable=not self.progress) as bar:
+            while (self._waiting or self._suspects or self._running) and not self._stopping:
+                self._submit(engine)
+                for outcome in engine.collect(0.2):
+                    settled += self._take(outcome)
+                self._show(bar, engine.running(), settled, started)
+                if time.monotonic() - saved > SAVE_S:
+                    self._save()
+                    saved = time.monotonic()
+
+    def _submit(self, engine: Engine) -> None:
+        """Fill the workers. Drives that ran while some worker died run alone, to see which of them it was."""
+        if self._suspects or self._alone:
+            if not self._running and self._suspects:
+                self._alone = True
+                self._start(engine, self._suspects.popleft())
+            return
+        while self._waiting and len(self._running) < self.workers:
+            self._start(engine, self._waiting.popleft())
+
+    def _start(self, engine: Engine, job: Job) -> None:
+        self._running[job.name] = job
+        engine.submit(job)
+
+    def _take(self, outcome: Outcome) -> int:
+        """Note how a job ended; returns the bytes of drives that need no more work."""
+        job = outcome.job
+        del self._running[job.name]
+        self._alone = False
+        if outcome.record is not None:
+            self.manifest[job.drive] = {"status": "done"} | outcome.record
+            self._frames += sum(file.get("frames", 0) for file in outcome.record["files"])
+            return job.size
+        if outcome.died and not outcome.sure:
+            self._suspects.append(job)
+            return 0
+        self._attempts[job.name] += 1
+        log.warning("drive=%s attempt=%d error=%r", job.drive, self._attempts[job.name], outcome.error)
+        if self._attempts[job.name] <= self.retries:
+            (self._suspects if outcome.died else self._waiting).append(job)
+            return 0
+        self._note_broken(job.drive, outcome.error)
+        return job.size
+
+    def _show(self, bar: tqdm, running: dict[str, tuple[int, float]], settled: int, started: float) -> None:
+        frames = self._frames + sum(count for count, _ in running.values())
+        part = sum(self._running[name].size * share for name, (_, share) in running.items() if name in self._running)
+        broken = sum(record["status"] == "broken" for record in self.manifest.values())
+        left = len(self._waiting) + len(self._suspects) + len(self._running)
+        rate = frames / max(1e-9, time.monotonic() - started)
+        bar.set_postfix_str(f"{left} drives left, {broken} broken, {frames} frames, {rate:.0f} frames/s", refresh=False)
+        bar.update(max(0, min(bar.total, settled + int(part)) - bar.n))
+
+    def _note_broken(self, drive: str, error: str) -> None:
+        self.manifest[drive] = {"status": "broken", "drive": drive, "error": error}
+
+    def _save(self) -> None:
+        """Write the manifest, sorted, so that its bytes do not depend on who was done first."""
+        index, count = self.shard
+        name = "manifest.jsonl" if count == 1 else f"manifest-{index}-of-{count}.jsonl"
+        lines = [json.dumps(self.manifest[drive], sort_keys=True) for drive in sorted(self.manifest)]
+        self.store.write(name, "".join(f"{line}\n" for line in lines).encode())
+
+    def _result(self, skipped: int, seconds: float) -> dict[str, Any]:
+        broken = {drive: record["error"] for drive, record in self.manifest.items() if record["status"] == "broken"}
+        done = sum(record["status"] == "done" for record in self.manifest.values()) - skipped
+        return {
+            "done": done,
+            "skipped": skipped,
+            "broken": broken,
+            "left": len(self._waiting) + len(self._suspects) + len(self._running),
+            "frames": self._frames,
+            "seconds": round(seconds, 2),
+            "fps": round(self._frames / seconds, 2) if seconds else 0.0,
+        }
+
+
+def _local_engine(out: str, options: FleetOptions, workers: int) -> Engine:
+    from streamtok.data.fleet_local import LocalEngine
+
+    return LocalEngine(out, options, workers)

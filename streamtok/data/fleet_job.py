@@ -1,0 +1,194 @@
+"""One drive of a fleet: from where it lies to token files, the same bytes whenever and wherever it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from streamtok.data.frames import IMAGE_SUFFIXES, count_frames
+from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
+
+RECORD = "drive.json"
+MOST_NOTES = 100
+Report = Callable[[int, float], bool]
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """How every drive is tokenized; a drive that was done with other options is done again.
+
+    `size` (H, W) to encode, None for the cameras' own; `topics` None takes every camera; `threads` per worker: on a CPU
+    the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
+    """
+
+    model: str = "nano"
+    device: str = "auto"
+    deterministic: bool = False
+    context: int | None = None
+    size: tuple[int, int] | None = None
+    fit: str = "stretch"
+    on_gap: str = "reset"
+    keyframe_interval: float = 10.0
+    topics: tuple[str, ...] | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One drive to tokenize: a path or URL, the folder of the output that it fills, and its size in bytes."""
+
+    drive: str
+    name: str
+    size: int
+
+
+class Stopped(Exception):
+    """The run was told to end."""
+
+
+def make_job(drive: str) -> Job:
+    """Name a drive: by its file name and a hash of its whole path, so that two drives never share a folder.
+
+    FileNotFoundError if it is not there.
+    """
+    path = drive if is_url(drive) else str(Path(drive).resolve())
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
+    return Job(path, f"{stem}-{path_hash(path):08x}", size_of(path))
+
+
+def path_hash(path: str) -> int:
+    """32 bits that spread drives evenly over shards and stay the same wherever the list comes from."""
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
+
+
+def load_tokenizer(options: FleetOptions) -> Any:
+    """The model, on its device, computing with as many threads as the options say."""
+    import torch
+
+    import streamtok
+    from streamtok.data.files import pick_device
+
+    torch.set_num_threads(options.threads)
+    return streamtok.load(options.model, deterministic=options.deterministic).to(pick_device(options.device))
+
+
+def run_job(
+    job: Job, out: str, options: FleetOptions, tok: Any, report: Report = lambda frames, share: True
+) -> dict[str, Any]:
+    """Tokenize one drive into `out`; returns its record, which is also `drive.json` beside its token files.
+
+    `report` is given the frames so far and the share of all (0 if unknown) and answers whether to go on; `Stopped` if
+    not. Raises ValueError or
+    OSError for a drive that cannot be read at all; damage within it is listed in the record.
+    """
+    store = open_store(out)
+    with local_copy(job.drive) as path, store.workspace(job.name) as folder:
+        summary = _replay(path, folder, options, tok, report)
+        files = [_describe(file, summary) for file in sorted(folder.glob("*.safetensors"))]
+        if not files:
+            raise ValueError(
+                f"{job.drive}: no frame of it could be encoded: {'; '.join(summary['notes']) or 'it is empty'}"
+            )
+        record = {
+            "drive": job.drive,
+            "name": job.name,
+            "bytes": job.size,
+            "tokenizer": tok.fingerprint,
+            "options": plain(options),
+            "files": files,
+            "skipped": summary["skipped"],
+            "notes": summary["notes"][:MOST_NOTES],
+        }
+        (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        store.commit(folder, job.name)
+    return record
+
+
+def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
+    """The record of a drive that is done, as it should be; None if there is work to do.
+
+    Looks at the sizes of the files; with `check`, at their contents.
+    """
+    data = store.read(f"{job.name}/{RECORD}")
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+    except ValueError:
+        return None
+    wanted = {"drive": job.drive, "bytes": job.size, "tokenizer": tokenizer, "options": plain(options)}
+    if any(record.get(key) != value for key, value in wanted.items()):
+        return None
+    for file in record["files"]:
+        name = f"{job.name}/{file['path']}"
+        if store.size(name) != file["bytes"]:
+            return None
+        if check and hashlib.sha256(store.read(name) or b"").hexdigest() != file["sha256"]:
+            return None
+    return record
+
+
+def plain(options: FleetOptions) -> dict[str, Any]:
+    """The options as JSON gives them back."""
+    return json.loads(json.dumps(asdict(options)))
+
+
+def expected_frames(path: Path) -> int:
+    """How many frames a drive says it has, for progress only; 0 if it does not say."""
+    from streamtok.io.drive import kind_of
+
+    if path.is_dir():
+        return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
+    kind = kind_of(path)
+    if kind == "mcap":
+        from streamtok.io.image_messages import image_kind
+        from streamtok.io.mcap_reader import McapFile
+
+        file = McapFile(path)
+        schemas = {number: schema.name for number, schema in file.schemas.items()}
+        cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
+        return sum(file.counts.get(number, 0) for number in cameras)
+    return (count_frames(str(path)) or 0) if kind == "video" else 0
+
+
+def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
+    from streamtok.io.drive_settings import ReplaySettings
+    from streamtok.io.replay_node import ReplayNode
+
+    expected = expected_frames(path)
+
+    def on_update(node: ReplayNode) -> None:
+        frames = sum(counts["frames"] for counts in node.counts.values())
+        if not report(frames, min(1.0, frames / expected) if expected else 0.0):
+            raise Stopped
+
+    settings = ReplaySettings(
+        path=path,
+        out=folder,
+        model=options.model,
+        context=options.context,
+        topics=list(options.topics) if options.topics else None,
+        size=options.size,
+        fit=options.fit,  # type: ignore[arg-type]
+        on_gap=options.on_gap,  # type: ignore[arg-type]
+        keyframe_interval=options.keyframe_interval,
+    )
+    node = ReplayNode(settings, tok, on_update)
+    if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
+        # Recorded by another tokenizer, whose group boundaries mean nothing to this one.
+        node.mode, node.infos = "drive", {}
+    return node.run()
+
+
+def _describe(file: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(file, "rb") as data:
+        while block := data.read(1 << 20):
+            digest.update(block)
+    facts = {"path": file.name, "stream": file.stem, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    return facts | {key: int(value) for key, value in summary["streams"].get(file.stem, {}).items()}

@@ -1,0 +1,183 @@
+"""Folders that drives come from and tokens go to: on this machine, or behind a URL through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial"
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec has to open it ("s3://bucket/drive.mcap")."""
+    return "://" in path
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL and the path in it; ImportError or ValueError says what is missing."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ImportError(f"{url}: URLs need fsspec: pip install 'streamtok[dataset]'") from error
+    return fsspec.core.url_to_fs(url)
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file, or of all files of a folder; FileNotFoundError if it is not there."""
+    if is_url(path):
+        fs, inner = filesystem(path)
+        return int(fs.du(inner))
+    if os.path.isdir(path):
+        return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    return os.path.getsize(path)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[Path]:
+    """The path itself, or what a URL holds, fetched into a temporary folder for as long as the `with` lasts."""
+    if not is_url(path):
+        yield Path(path)
+        return
+    fs, inner = filesystem(path)
+    with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
+        target = Path(folder) / inner.rstrip("/").rsplit("/", 1)[-1]
+        fs.get(inner, str(target), recursive=fs.isdir(inner))
+        yield target
+
+
+class LocalStore:
+    """An output folder on this machine. What is committed appears whole or not at all."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        """A folder to write in, on the same disk; it is removed at the end unless it was committed."""
+        # One drive is one process's work at a time: what is there already was left by one that was killed.
+        for left in self.root.glob(f".{name}.*{PARTIAL}"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = self.root / _partial_name(name)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, folder: Path, name: str) -> None:
+        """Make a workspace the folder `name`, in place of an older one."""
+        for file in folder.iterdir():
+            with open(file, "rb") as written:
+                os.fsync(written.fileno())
+        target = self.root / name
+        try:
+            os.rename(folder, target)
+        except OSError:
+            # Only once the new one is known to be there is the old one moved out of the way.
+            if not (folder.is_dir() and target.is_dir()):
+                raise
+            old = self.root / _partial_name(f"{name}.old")
+            os.rename(target, old)
+            os.rename(folder, target)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Contents of a file; None if there is none."""
+        path = self.root / name
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole."""
+        partial = self.root / _partial_name(name)
+        partial.write_bytes(data)
+        os.replace(partial, self.root / name)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        path = self.root / name
+        return path.stat().st_size if path.is_file() else None
+
+    def clean(self) -> None:
+        """Remove what processes of this machine that no longer run left behind."""
+        for left in self.root.glob(f".*{PARTIAL}"):
+            _, host, pid = left.name.removesuffix(PARTIAL).rsplit(".", 2)
+            if host == _host() and not _runs(pid):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+class UrlStore:
+    """An output folder behind a URL. `drive.json` is uploaded last, so that what it names is there."""
+
+    def __init__(self, root: str) -> None:
+        self._fs, self._root = filesystem(root)
+        self._root = self._root.rstrip("/")
+        self._fs.makedirs(self._root, exist_ok=True)
+
+    @contextlib.contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        """A temporary folder on this machine."""
+        with tempfile.TemporaryDirectory(prefix=f"streamtok-{name}-") as folder:
+            yield Path(folder)
+
+    def commit(self, folder: Path, name: str) -> None:
+        """Upload a workspace as the folder `name`."""
+        self._fs.makedirs(f"{self._root}/{name}", exist_ok=True)
+        for file in sorted(folder.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
+            self._fs.put_file(str(file), f"{self._root}/{name}/{file.name}")
+
+    def read(self, name: str) -> bytes | None:
+        """Contents of a file; None if there is none."""
+        try:
+            return self._fs.cat_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole."""
+        self._fs.pipe_file(f"{self._root}/{name}", data)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        try:
+            return int(self._fs.size(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def clean(self) -> None:
+        """Uploads leave nothing half done."""
+
+
+Store = LocalStore | UrlStore
+
+
+def open_store(root: str) -> Store:
+    """The output folder of a path or URL; it is made if it is not there."""
+    return UrlStore(root) if is_url(root) else LocalStore(root)
+
+
+def _partial_name(name: str) -> str:
+    return f".{name}.{_host()}.{os.getpid()}{PARTIAL}"
+
+
+def _host() -> str:
+    return platform.node().replace(".", "_") or "host"
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process of this machine has that number."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

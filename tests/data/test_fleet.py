@@ -1,0 +1,263 @@
+"""Many drives: resumable, byte-identical after SIGKILL, broken drives listed, on this machine and behind URLs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from streamtok.tools import tokenize_drives
+
+import streamtok
+from streamtok.config import TokenizerConfig
+from streamtok.data.fleet import Fleet, Outcome
+from streamtok.data.fleet_job import FleetOptions, done_record, load_tokenizer, make_job, path_hash, run_job
+from streamtok.data.pictures import open_pictures
+from streamtok.data.store import open_store
+from streamtok.data.tokenfile import TokenFile
+from streamtok.io.source import open_source
+from streamtok.model import build
+
+SMALL = {"stem_channels": 8, "encoder_channels": (8, 16), "decoder_channels": (8, 16)}
+BLOCKS = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "m"
+    torch.manual_seed(0)
+    streamtok.save(build(TokenizerConfig("fleet-test", **SMALL, **BLOCKS)), folder)
+    return str(folder)
+
+
+def make_drives(folder: Path, lengths: list[int]) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    for seed, length in enumerate(lengths):
+        pictures = open_pictures(folder / f"drive{seed}.mp4", (32, 48), 30.0)
+        with open_source(f"synthetic:32x48@30?seed={seed}&frames={length}") as source:
+            for index, frame in enumerate(source):
+                pictures.write(frame.image, round(index / 30 * 1e9))
+        pictures.close()
+    return sorted(map(str, folder.glob("*.mp4")))
+
+
+class Here:
+    """An engine that runs jobs in this process, so that tests need not start others."""
+
+    def __init__(self, out: str, options: FleetOptions, workers: int):
+        self.out, self.options, self.tok = out, options, load_tokenizer(options)
+        self.jobs, self.ran = [], []
+
+    def submit(self, job):
+        self.jobs.append(job)
+
+    def collect(self, timeout):
+        jobs, self.jobs = self.jobs, []
+        return [self.outcome(job) for job in jobs]
+
+    def outcome(self, job):
+        self.ran.append(job.drive)
+        try:
+            return Outcome(job, run_job(job, self.out, self.options, self.tok))
+        except (ValueError, OSError) as error:
+            return Outcome(job, None, str(error))
+
+    def running(self):
+        return {}
+
+    def close(self):
+        pass
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_drive_is_a_folder_with_tokens_and_a_record(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [9, 5])
+    result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), make_engine=Here).run()
+    assert (result["done"], result["skipped"], result["broken"], result["frames"]) == (2, 0, {}, 14)
+    job = make_job(drives[0])
+    record = json.loads((tmp_path / "out" / job.name / "drive.json").read_text())
+    file = TokenFile(tmp_path / "out" / job.name / record["files"][0]["path"])
+    assert (len(file), file.meta["frames"], record["files"][0]["frames"]) == (3, 9, 9)
+    assert file.meta["tokenizer"] == record["tokenizer"] == streamtok.load(model).fingerprint
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["drive"] for line in lines] == drives
+
+
+def test_tokens_are_those_of_encoding_the_file(tmp_path, model):
+    from streamtok.data.files import EncodeOptions, encode_file
+
+    (drive,) = make_drives(tmp_path / "in", [14])
+    Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_engine=Here).run()
+    encode_file(drive, tmp_path / "t.safetensors", model, EncodeOptions(device="cpu"))
+    (path,) = (tmp_path / "out").glob("*/cam0.safetensors")
+    assert (TokenFile(path).tokens == TokenFile(tmp_path / "t.safetensors").tokens).all()
+
+
+def test_what_is_done_is_skipped_and_what_changed_is_done_again(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [5, 6, 7])
+    out = tmp_path / "out"
+    options = FleetOptions(model=model)
+
+    def run(**changes):
+        return Fleet(drives, str(out), options, make_engine=Here, **changes).run()
+
+    run()
+    before = tree(out)
+    assert run()["skipped"] == 3
+    (out / make_job(drives[1]).name / "cam0.safetensors").unlink()
+    result = run()
+    assert (result["done"], result["skipped"]) == (1, 2)
+    damaged = out / make_job(drives[2]).name / "cam0.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    assert run()["skipped"] == 3  # sizes are the same
+    assert run(check=True)["done"] == 1
+    assert tree(out) == before
+    options = FleetOptions(model=model, keyframe_interval=0)
+    assert run()["done"] == 3
+
+
+def test_broken_drives_are_listed_and_tried_again(tmp_path, model, capsys):
+    drives = make_drives(tmp_path / "in", [5])
+    broken = tmp_path / "in" / "broken.mp4"
+    broken.write_bytes(b"no video at all" * 50)
+    out = tmp_path / "out"
+    engines = []
+
+    def make_engine(*args):
+        engines.append(Here(*args))
+        return engines[-1]
+
+    def run():
+        given = [*drives, str(broken), str(tmp_path / "absent.mp4")]
+        return Fleet(given, str(out), FleetOptions(model=model), make_engine=make_engine, retries=2).run()
+
+    result = run()
+    assert result["done"] == 1
+    assert set(result["broken"]) == {str(broken), str(tmp_path / "absent.mp4")}
+    assert engines[0].ran.count(str(broken)) == 3
+    entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {entry["drive"]: entry["status"] for entry in entries}[str(broken)] == "broken"
+    make_drives(tmp_path / "other", [6])
+    broken.write_bytes((tmp_path / "other" / "drive0.mp4").read_bytes())
+    again = run()
+    assert (again["done"], again["skipped"], len(again["broken"])) == (1, 1, 1)
+
+
+def test_shards_share_the_list(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [2] * 9)
+    out = tmp_path / "out"
+    counts = []
+    for index in range(3):
+        fleet = Fleet(drives, str(out), FleetOptions(model=model), make_engine=Here, shard=(index, 3))
+        counts.append(fleet.run()["done"])
+    assert sum(counts) == 9
+    assert counts == [sum(path_hash(drive) % 3 == index for drive in drives) for index in range(3)]
+    assert Fleet(drives, str(out), FleetOptions(model=model), make_engine=Here).run()["skipped"] == 9
+
+
+def test_a_worker_that_dies_costs_only_its_own_drive(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [4, 5, 6, 7])
+
+    class Dying(Here):
+        """Drive 2 kills the pool, and with it whatever runs beside it."""
+
+        def collect(self, timeout):
+            jobs, self.jobs = self.jobs, []
+            if any("drive2" in job.drive for job in jobs):
+                self.ran += [job.drive for job in jobs]
+                return [Outcome(job, None, "died", died=True, sure=len(jobs) == 1) for job in jobs]
+            return [self.outcome(job) for job in jobs]
+
+    result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), workers=3, make_engine=Dying).run()
+    assert result["broken"] == {drives[2]: "died"}
+    assert result["done"] == 3
+
+
+def test_urls_through_fsspec(tmp_path, model):
+    pytest.importorskip("fsspec")
+    drives = [f"file://{drive}" for drive in make_drives(tmp_path / "in", [5, 6])]
+    out = f"file://{tmp_path}/out"
+    result = Fleet(drives, out, FleetOptions(model=model), make_engine=Here).run()
+    assert result["done"] == 2
+    assert Fleet(drives, out, FleetOptions(model=model), make_engine=Here).run()["skipped"] == 2
+    tok = load_tokenizer(FleetOptions(model=model))
+    job = make_job(drives[0])
+    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
+    (tmp_path / "out" / job.name / "cam0.safetensors").write_bytes(b"other")
+    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True) is None
+
+
+def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    drives = make_drives(tmp_path / "in", [2])
+    status = tokenize_drives.main([*drives, "--out", str(tmp_path / "out"), "--model", model, "--engine", "ray"])
+    assert status == 1
+    assert "streamtok[fleet]" in capsys.readouterr().err
+
+
+def test_wrong_use(tmp_path, model, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tokenize_drives.main(["--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 1
+    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 1
+    assert "0/n to n-1/n" in capsys.readouterr().err
+
+
+def command(drives: list[str], out: Path, model: str) -> list[str]:
+    module = [sys.executable, "-m", "streamtok.tools.tokenize_drives"]
+    return [*module, *drives, "--out", str(out), "--model", model, "--workers", "2", "--quiet", "--json"]
+
+
+def kill_when_something_is_done(arguments: list[str], out: Path) -> int:
+    """Start a run and end it with SIGKILL; returns how many drives were done."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(out.glob("*/drive.json")) and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return len(list(out.glob("*/drive.json")))
+
+
+def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path, model):
+    """SIGKILL as soon as something is done: the workers go too, and the next run completes what is missing."""
+    drives = make_drives(tmp_path / "in", [300, 40, 200])
+    Fleet(drives, str(tmp_path / "undisturbed"), FleetOptions(model=model), make_engine=Here).run()
+    done = kill_when_something_is_done(command(drives, tmp_path / "killed", model), tmp_path / "killed")
+    assert done >= 1
+    result = Fleet(drives, str(tmp_path / "killed"), FleetOptions(model=model), make_engine=Here).run()
+    assert result["done"] + result["skipped"] == 3
+    assert result["skipped"] >= done
+    assert tree(tmp_path / "killed") == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_killed_twice_with_other_numbers_of_workers(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [400, 40, 300, 200, 500, 60])
+    subprocess.run(command(drives, tmp_path / "undisturbed", model), check=True, capture_output=True, timeout=250)
+    out = tmp_path / "killed"
+    kill_when_something_is_done(command(drives, out, model), out)
+    kill_when_something_is_done([*command(drives, out, model), "--workers", "1"], out)
+    subprocess.run([*command(drives, out, model), "--workers", "3"], check=True, capture_output=True, timeout=250)
+    assert tree(out) == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_run_cleanly(tmp_path, model):
+    drives = make_drives(tmp_path / "in", [40, 1500, 1500])
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(drives, out, model), stdout=subprocess.PIPE, text=True)
+    while not list(out.glob("*/drive.json")) and process.poll() is None:
+        time.sleep(0.005)
+    process.terminate()
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert json.loads(text)["left"] >= 1
+    assert not [name for name in tree(out) if ".partial" in name]

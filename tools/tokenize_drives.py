@@ -1,0 +1,143 @@
+"""Tokenize many recorded drives: parallel, resumable, the same bytes however often it is interrupted.
+
+    streamtok tokenize drives/*.mcap --out tokens --workers 2
+    streamtok tokenize --list drives.txt --out s3://bucket/tokens --shard 3/16
+    streamtok tokenize drives/*.mcap --out tokens --engine ray --workers 16 --gpus 0.5
+    streamtok tokenize --plan 100000 --size 256x448
+
+A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. What is done is skipped when the
+command runs again, what broke is listed and tried again. `--plan` measures this machine and computes what so many hours
+of video need.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
+        "streamtok tokenize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = arguments.add_argument
+    add("drives", nargs="*", help="recorded drives: paths, or URLs that fsspec opens")
+    add("--list", type=Path, help="a text file with one drive per line, besides those given")
+    add("--out", "-o", help="folder or URL for the tokens")
+    add("--model", default="nano", help="preset or checkpoint (default: nano)")
+    add("--size", help="HEIGHTxWIDTH to encode (default: each camera's own, padded to the grid)")
+    add("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="how pictures fit --size (stretch)")
+    add("--topics", nargs="+", help="only these cameras, by topic or stream name (default: all)")
+    add("--on-gap", choices=("reset", "bridge"), default="reset", help="at lost frames (default: reset)")
+    add("--keyframe-interval", type=float, default=10.0, help="seconds of capture time, 0 for never (default: 10)")
+    add("--context", type=int, help="latent steps that attention sees (default: the model's)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
+    add("--workers", type=int, default=1, help="drives at a time (default: 1)")
+    add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
+    add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
+    add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
+    add("--check", action="store_true", help="read what is done and compare its checksums")
+    add("--engine", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
+    add("--gpus", type=float, default=0.0, help="ray: GPUs per worker, 0.5 lets two share one (default: 0)")
+    add(
+        "--plan",
+        type=float,
+        metavar="HOURS",
+        help="compute time, storage and cost for so many hours of video, then end",
+    )
+    add("--rate", type=float, help="plan: frames per second of one worker (default: measured here)")
+    add("--fps", type=float, default=30.0, help="plan: frames per second of the video (default: 30)")
+    add("--price", type=float, default=2.5, help="plan: cost of a worker's hour (default: 2.5)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    return arguments
+
+
+def fleet_options(args: argparse.Namespace) -> Any:
+    """The options of every drive."""
+    from streamtok.data.fleet_job import FleetOptions
+    from streamtok.io.source import parse_size
+
+    return FleetOptions(
+        model=args.model,
+        device=args.device,
+        deterministic=args.deterministic,
+        context=args.context,
+        size=parse_size(args.size) if args.size else None,
+        fit=args.fit,
+        on_gap=args.on_gap,
+        keyframe_interval=args.keyframe_interval,
+        topics=tuple(args.topics) if args.topics else None,
+        threads=args.threads,
+    )
+
+
+def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
+    """Tokenize; returns the result."""
+    from streamtok.data.fleet import Fleet
+    from streamtok.signals import stop_on_signals
+
+    drives = list(args.drives)
+    if args.list:
+        drives += [line.strip() for line in args.list.read_text().splitlines() if line.strip()]
+    index, _, count = args.shard.partition("/")
+    if not (index.isdigit() and count.isdigit()):
+        raise ValueError(f"--shard {args.shard}: expected i/N, such as 0/4")
+    make_engine = None
+    if args.engine == "ray":
+        from streamtok.data.fleet_ray import RayEngine, import_ray
+
+        import_ray()
+
+        def make_engine(out: str, options: Any, workers: int) -> Any:
+            return RayEngine(out, options, workers, args.gpus)
+
+    fleet = Fleet(
+        drives,
+        args.out,
+        fleet_options(args),
+        workers=args.workers,
+        shard=(int(index), int(count)),
+        retries=args.retries,
+        check=args.check,
+        progress=not args.quiet,
+        make_engine=make_engine,
+    )
+    with stop_on_signals(fleet.stop):
+        return fleet.run()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status, 1 if a drive is broken or left."""
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    if args.plan is None and not (args.out and (args.drives or args.list)):
+        arguments.error("give drives (or --list FILE) and --out, or --plan HOURS")
+    try:
+        if args.plan is not None:
+            from streamtok.data.fleet_plan import plan
+
+            print(plan(args.plan, fleet_options(args), args.fps, args.rate, args.price).report(args.json))
+            return 0
+        result = run_fleet(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"streamtok tokenize: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(result) if args.json else describe(result))
+    for drive, reason in result["broken"].items():
+        print(f"streamtok tokenize: {drive}: {reason}", file=sys.stderr)
+    return 1 if result["broken"] or result["left"] else 0
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The result for people."""
+    words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
+    words += f", {result['left']} left" if result["left"] else ""
+    return f"{words}; {result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} per second)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,7 +20,7 @@ import numpy as np
 
 from streamtok.io import synthetic_art as art
 from streamtok.io.source import Frame, RecordedSource, split_options
-from streamtok.io.synthetic_paint import NEAR, View, paint_thing, paste, rectangle
+from streamtok.io.synthetic_paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
 from streamtok.io.synthetic_world import BIOMES, Light, World
 
 CRISP = 20.0
@@ -45,36 +45,37 @@ class SyntheticDrive:
         t = n / self.fps
         view, light = View(self.world, t, self.height, self.width), self.world.light(t)
         scene = np.empty((self.height, self.width, 3), np.float32)
-        self._paint_ground(scene, view, light)
-        self._paint_sky(scene, view, light, t)
+        top = self._paint_ground(scene, view, light)
+        if top:
+            self._paint_sky(scene[:top], view, light, t)
         for thing in reversed(self.world.things(t)):
             paint_thing(scene, view, light, thing)
-        top, alpha, color = self._hood
-        scene[top:] += (color * light.gain - scene[top:]) * alpha
+        cover, color = self._hood
+        blend(scene[-len(cover) :], cover, cv2.transform(color, np.diag(light.gain)))
         return cv2.convertScaleAbs(scene, alpha=self.world.exposure(t))
 
     def clip(self, start: int, count: int, step: int = 1) -> np.ndarray:
         """Frames start, start + step, ...: uint8 RGB (count, height, width, 3)."""
         return np.stack([self.frame(start + i * step) for i in range(count)])
 
-    def _paint_ground(self, scene: np.ndarray, view: View, light: Light) -> None:
+    def _paint_ground(self, scene: np.ndarray, view: View, light: Light) -> int:
+        """Paint everything below the horizon; returns its first row."""
         top = int(np.clip(np.ceil(view.crest[-1]), 0, self.height))
         rows = np.arange(top, self.height)
-        self._ground_top = top
         if not len(rows):
-            return
+            return top
         z = np.interp(rows, view.crest[::-1], view.z[::-1])
         image = self._ground_image(view, rows, z)
         self._paint_marks(image, view, top)
 
         haze = view.haze(z)[:, None].astype(np.float32)
-        gain = (1 - haze) * light.gain
-        np.multiply(image, gain[:, None], out=scene[top:])
+        np.multiply(image, wide((1 - haze) * light.gain, self.width), out=scene[top:])
         if light.dark > 0.05:
             beam = light.dark * 1.9 * np.exp(-(((z - 11) / 12.0) ** 2)).astype(np.float32)
             spread = np.exp(-((((self._columns - view.column0) / view.focal)[None] * z[:, None] / 3.4) ** 2))
-            scene[top:] *= (1 + beam[:, None] * spread.astype(np.float32))[..., None]
-        scene[top:] += (haze * light.horizon)[:, None]
+            scene[top:] *= cv2.merge([1 + beam[:, None] * spread.astype(np.float32)] * 3)
+        scene[top:] += wide(haze * light.horizon, self.width)
+        return top
 
     def _ground_image(self, view: View, rows: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Texture seen in each of `rows`, uint8 RGB (rows, width, 3), read from copies as coarse as the row needs."""
@@ -105,19 +106,17 @@ class SyntheticDrive:
         for x, width, color, dashed in art.lane_marks():
             for near, far in _dashes(view.s) if dashed else [(NEAR, CRISP)]:
                 z = np.geomspace(near, far, 3 if dashed else 14)
-                left, rows = view.point(x - width / 2, 0.0, z)
-                right, _ = view.point(x + width / 2, 0.0, z)
+                left, rows = view.line(x - width / 2, z)
+                right, _ = view.line(x + width / 2, z)
                 line = np.concatenate([np.stack([left, rows], 1), np.stack([right, rows], 1)[::-1]])
                 line = np.clip(line - (0, top), -20000, 20000)
                 cv2.fillPoly(image, [np.round(line * 16).astype(np.int32)], color, cv2.LINE_AA, shift=4)
 
-    def _paint_sky(self, scene: np.ndarray, view: View, light: Light, t: float) -> None:
-        top = self._ground_top
-        if not top:
-            return
+    def _paint_sky(self, sky: np.ndarray, view: View, light: Light, t: float) -> None:
+        top = len(sky)
         up = np.maximum(view.horizon - np.arange(top, dtype=np.float32), 0)[:, None] / view.focal
-        fade = np.clip(up / 0.42, 0, 1)[..., None] ** 0.7
-        scene[:top] = light.horizon + (light.zenith - light.horizon) * fade
+        fade = np.clip(up / 0.42, 0, 1) ** 0.7
+        sky[:] = wide(light.horizon + (light.zenith - light.horizon) * fade, self.width)
 
         angle = (view.azimuth + np.arctan((self._columns - view.column0) / view.focal)).astype(np.float32)
         far = 26.0 / (up + 0.09)
@@ -126,16 +125,17 @@ class SyntheticDrive:
         cover = cv2.remap(clouds, map_x % np.float32(512), map_y % np.float32(256), 1, borderMode=cv2.BORDER_WRAP)
         cover = np.clip(cover * 0.62 + 0.05, 0, 0.85) * np.clip(up * 9, 0, 1)
         lit = light.horizon * 0.35 + np.array((255, 252, 246), np.float32) * 0.65 * light.gain
-        scene[:top] += (lit - scene[:top]) * cover[..., None]
-        self._paint_sun(scene[:top], view, light)
+        blend(sky, cover, lit)
+        self._paint_sun(sky, view, light)
         for number, (base, swing, tint) in enumerate(((0.030, 0.024, 0.72), (0.012, 0.011, 0.42))):
             ridge = art.noise(1, 1024, 0.9 + 0.1 * number, 30 + number + self.seed % 7)[0]
             height = np.interp(angle * 1024 / (2 * np.pi), np.arange(1024), ridge, period=1024) * swing + base
             edge = (view.horizon - height * view.focal).astype(np.float32)
             first = int(np.clip(edge.min() - 1, 0, top))
-            cover = np.clip(np.arange(first, top, dtype=np.float32)[:, None] - edge[None] + 0.5, 0, 1)[..., None]
+            cover = np.clip(np.arange(first, top, dtype=np.float32)[:, None] - edge[None] + 0.5, 0, 1)
             color = light.horizon * tint + np.array((70, 98, 92), np.float32) * (1 - tint) * light.gain
-            scene[first:top] += (color - scene[first:top]) * cover
+            if first < top:
+                blend(sky[first:], cover, color)
 
     def _paint_sun(self, sky: np.ndarray, view: View, light: Light) -> None:
         up = 0.24 - 0.34 * light.dark
@@ -151,7 +151,7 @@ class SyntheticDrive:
 def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Reflect |x| back and forth between `low` and `high`, so that the verge goes on without a road in it."""
     span = high - low
-    return np.sign(x) * (high - np.abs((np.abs(x) - high) % (2 * span) - span) * -1 - span)
+    return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
 
 
 def _dashes(s: float) -> list[tuple[float, float]]:
@@ -159,15 +159,15 @@ def _dashes(s: float) -> list[tuple[float, float]]:
     return [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
 
 
-def _hood(height: int, width: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """First row, alpha (rows, width, 1) and colour of the car's own bonnet at the bottom of the picture."""
+def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cover (rows, width) of the car's own bonnet at the bottom of the picture, and its colour times the cover."""
     top = int(height * 0.9)
     column = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
     edge = height * (0.945 + 0.05 * column**2 + 0.25 * np.maximum(np.abs(column) - 0.8, 0))
     rows = np.arange(top, height, dtype=np.float32)[:, None]
-    alpha = np.clip(rows - edge + 0.5, 0, 1)[..., None]
+    cover = np.clip(rows - edge + 0.5, 0, 1)
     shade = 1 + 0.7 * np.exp(-(((rows - edge - 0.006 * height) / (0.008 * height + 1)) ** 2))
-    return top, alpha, shade[..., None] * np.array((44, 48, 58), np.float32)
+    return cover, (shade * cover)[..., None] * np.array((44, 48, 58), np.float32)
 
 
 class SyntheticSource(RecordedSource):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -12,6 +14,10 @@ from streamtok.io.synthetic_world import Light, Thing, World
 CAMERA_HEIGHT = 1.4
 NEAR = 2.2
 """Nothing nearer than this many metres is drawn."""
+DEPTHS = np.geomspace(NEAR, 420.0, 192)
+CLEAR = np.array([[-1, 1]] * 3, np.float32)
+"""As a colour transform: what a cover leaves of the picture below."""
+DEPTH_STEP = math.log(420.0 / NEAR) / 191
 
 
 class View:
@@ -25,16 +31,31 @@ class View:
         self.column0 = 0.5 * width + self.focal * yaw
         self.horizon = 0.44 * height + self.focal * pitch
         self.azimuth = float(world.heading(self.s)) + yaw
-        self.z = np.geomspace(NEAR, 420.0, 192)
+        self.z = DEPTHS
         self.bend, self.rise = world.centre(self.s, self.z), world.elevation(self.s, self.z)
         rows = self.horizon + self.focal * (CAMERA_HEIGHT - self.rise) / self.z
         self.crest = np.minimum.accumulate(rows)
+        self._table = [line.tolist() for line in (self.bend, self.rise, self.crest)]
 
-    def point(self, x: float | np.ndarray, up: float, z: float | np.ndarray) -> tuple:
-        """Column and row of a place `x` right of the lane's centre and `up` above the road, `z` ahead."""
+    def line(self, x: float, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and rows of places on the road, `x` right of the lane's centre and `z` (n,) ahead."""
         bend, rise = np.interp(z, self.z, self.bend), np.interp(z, self.z, self.rise)
         column = self.column0 + self.focal * (x + bend - self.offset) / z
+        return column, self.horizon + self.focal * (CAMERA_HEIGHT - rise) / z
+
+    def point(self, x: float, up: float, z: float) -> tuple[float, float]:
+        """Column and row of one place `x` right of the lane's centre and `up` above the road, `z` ahead."""
+        bend, rise, _ = self.at(z)
+        column = self.column0 + self.focal * (x + bend - self.offset) / z
         return column, self.horizon + self.focal * (CAMERA_HEIGHT - rise - up) / z
+
+    def at(self, z: float) -> tuple[float, float, float]:
+        """How far right and how high the road lies at one `z`, and the highest row that it reaches up to there."""
+        place = min(max(math.log(z / NEAR) / DEPTH_STEP, 0.0), len(DEPTHS) - 1.001)
+        first = int(place)
+        part = (z - DEPTHS[first]) / (DEPTHS[first + 1] - DEPTHS[first])
+        bend, rise, crest = (line[first] + part * (line[first + 1] - line[first]) for line in self._table)
+        return bend, rise, crest
 
     def haze(self, z: float | np.ndarray) -> np.ndarray:
         return 1 - np.exp(-((np.asarray(z) / 270.0) ** 1.25))
@@ -72,12 +93,28 @@ def paste(
         tile = cv2.warpAffine(level, matrix[:2], (x1 - x0, y1 - y0))
     else:
         tile = cv2.warpPerspective(level, matrix, (x1 - x0, y1 - y0))
-    region = scene[y0:y1, x0:x1]
-    alpha = tile[..., 3:] * np.float32(opacity / 255)
-    region *= 1 - alpha
-    region += tile[..., :3] * (gain * opacity).astype(np.float32)
-    if np.any(haze):
-        region += alpha * haze
+    tile = tile.astype(np.float32)
+    mix = np.zeros((3, 4), np.float32)
+    mix[[0, 1, 2], [0, 1, 2]] = gain * opacity
+    mix[:, 3] = np.asarray(haze) * (opacity / 255)
+    blend(scene[y0:y1, x0:x1], tile[..., 3] * np.float32(opacity / 255), cv2.transform(tile, mix))
+
+
+def blend(region: np.ndarray, cover: np.ndarray, color: np.ndarray) -> None:
+    """Lay a colour over `region` (h, w, 3) where `cover` (h, w) says.
+
+    `color` (3,) is one for all, (h, w, 3) already multiplied by the cover. OpenCV, because numpy is slow along an axis
+    of 3.
+    """
+    if color.ndim == 1:
+        color = cv2.transform(cover, color.astype(np.float32)[:, None])
+    region *= cv2.transform(cover, CLEAR)
+    region += color.reshape(region.shape)
+
+
+def wide(rows: np.ndarray, width: int) -> np.ndarray:
+    """One colour per row (h, 3) as a picture (h, width, 3)."""
+    return cv2.repeat(np.ascontiguousarray(rows, np.float32)[:, None], 1, width)
 
 
 def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> None:
@@ -85,7 +122,7 @@ def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> No
     if far < NEAR + 0.3:
         return
     z = max(thing.z, NEAR)
-    crest = float(np.interp(z, view.z, view.crest))
+    crest = view.at(z)[2]
     visible = scene[: max(int(np.ceil(crest)) + 1, 0)]
     haze = float(view.haze(z))
     gain, veil = ((1 - haze) * light.gain).astype(np.float32), (haze * light.horizon).astype(np.float32)
@@ -143,8 +180,8 @@ def _paint_car(scene: np.ndarray, view: View, light: Light, thing: Thing, gain: 
     ground = [view.point(x, 0.0, z) for x, z in ((left, far), (right, far), (right, near), (left, near))]
     paste(scene, art.shadow(), np.array(ground, np.float64), np.zeros(3, np.float32), opacity=1 - 0.5 * light.dark)
 
-    side = thing.x - np.sign(thing.x) * width / 2
-    bend = float(np.interp(near, view.z, view.bend)) - view.offset
+    side = thing.x - np.sign(thing.x) * width * 0.455  # where the end views have their edge
+    bend = view.at(near)[0] - view.offset
     if thing.z < 70 and abs(thing.x + bend) > width / 2:
         flank = "side" if (thing.kind == "rear") == (thing.x < 0) else "side_left"
         levels = car(flank, thing.variant)

@@ -6,7 +6,9 @@ are metres, times seconds, angles radians; x is to the right of the ego lane's c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,6 +52,12 @@ def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
     return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
 
 
+@lru_cache(maxsize=4096)
+def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
+    """Five hashed numbers of 0..1."""
+    return tuple(unit(seed, salt, number, np.arange(5)).tolist())
+
+
 class World:
     """One seed's road, traffic and weather. Methods take a time in s or a place in m and give numbers."""
 
@@ -63,6 +71,7 @@ class World:
         self._hill_scale = np.array([118.0, 43.0])
         self._hill = np.array([0.022, 0.012]) * rng.uniform(0.5, 1.2, 2)
         self._day_phase = float(rng.uniform(0, 1))
+        self._plans: dict[int, tuple[Thing, ...]] = {}
 
     def position(self, t: float) -> float:
         """Distance driven: cruising with slow stretches, never backwards."""
@@ -140,15 +149,24 @@ class World:
         return sorted(self._standing(s) + self._traffic(t, s), key=lambda thing: thing.z)
 
     def _standing(self, s: float) -> list[Thing]:
-        slots = np.arange(int(np.floor((s - 12) / SLOT)), int((s + VIEW) / SLOT))
-        biomes = self.biome(slots * SLOT)
+        slots = range(int(np.floor((s - 12) / SLOT)), int((s + VIEW) / SLOT))
+        return [replace(thing, z=thing.z - s) for slot in slots for thing in self._planned(slot)]
+
+    def _planned(self, slot: int) -> tuple[Thing, ...]:
+        if len(self._plans) > 512:
+            self._plans.clear()
+        if slot not in self._plans:
+            self._plans[slot] = self._plan(slot)
+        return self._plans[slot]
+
+    def _plan(self, slot: int) -> tuple[Thing, ...]:
+        """What stands in one slot on both sides, `z` counted from the start of the road."""
+        biome = BIOMES[int(self.biome(np.array([slot * SLOT]))[0])]
         found = []
         for side in (-1, 1):
-            r = [unit(self.seed, 7, side, slots, k) for k in range(6)]
-            for i, slot in enumerate(slots):
-                z = float(slot * SLOT + (r[0][i] - 0.5) * 5 - s)
-                found += self._at_slot(int(slot), side, z, BIOMES[biomes[i]], [float(v[i]) for v in r])
-        return found
+            r = unit(self.seed, 7, side, slot, np.arange(6)).tolist()
+            found += self._at_slot(slot, side, slot * SLOT + (r[0] - 0.5) * 5, biome, r)
+        return tuple(found)
 
     def _at_slot(self, slot: int, side: int, z: float, biome: str, r: list[float]) -> list[Thing]:
         variant, found = int(r[4] * 1024), []
@@ -170,19 +188,22 @@ class World:
 
     def _traffic(self, t: float, s: float) -> list[Thing]:
         lead = 21.0 + 9.0 * float(np.sin(t / 7.3 + self._phase[15])) + 3.0 * float(np.sin(t / 2.9 + self._phase[16]))
-        cars = [self._car(unit(self.seed, 11, np.arange(4)), lead, 0.0, "rear")]
+        cars = [self._car(chance(self.seed, 11, 0), lead, 0.0, "rear")]
         cars += self._lane(3.6, 1.13 * self.cruise * t, 38.0, s, "rear", 13)
         cars += self._lane(-3.6, -0.95 * self.cruise * t, 46.0, s, "front", 14)
         return cars
 
     def _lane(self, x: float, moved: float, spacing: float, s: float, face: str, salt: int) -> list[Thing]:
         first = int(np.floor((s - 20 - moved) / spacing))
-        numbers = np.arange(first, first + int((VIEW + 40) / spacing) + 1)
-        r = np.stack([unit(self.seed, salt, numbers, k) for k in range(5)], axis=1)
-        places = numbers * spacing + moved - s + 0.62 * spacing * r[:, 4]
-        return [self._car(r[i], float(places[i]), x, face) for i in range(len(numbers)) if r[i, 0] < 0.75]
+        numbers = range(first, first + int((VIEW + 40) / spacing) + 1)
+        found = []
+        for number in numbers:
+            r = chance(self.seed, salt, number)
+            if r[0] < 0.75:
+                found.append(self._car(r, number * spacing + moved - s + 0.62 * spacing * r[4], x, face))
+        return found
 
-    def _car(self, r: np.ndarray, z: float, x: float, face: str) -> Thing:
+    def _car(self, r: Sequence[float], z: float, x: float, face: str) -> Thing:
         shape = int(r[1] * 2.999)
         size = ((1.82, 1.46, 4.5), (1.92, 1.75, 4.7), (2.2, 2.6, 6.4))[shape]
         return Thing(face, shape * 8 + int(r[2] * 7.999), z, x + 0.5 * float(r[3] - 0.5), size)

@@ -1,5 +1,10 @@
 """The synthetic drive: any frame at any time, the same to the byte, and something to look at."""
 
+import pickle
+import subprocess
+import sys
+import zlib
+
 import numpy as np
 import pytest
 
@@ -19,6 +24,16 @@ def test_a_frame_depends_on_seed_number_and_size_alone(height, width):
         assert a.dtype == np.uint8
         assert np.array_equal(a, b)
     assert not np.array_equal(forward[0], SyntheticDrive(height, width, seed=4).frame(0))
+
+
+def test_another_process_and_a_copy_draw_the_same_frame():
+    drive = SyntheticDrive(48, 64, seed=6)
+    want = zlib.crc32(drive.frame(77))
+    assert zlib.crc32(pickle.loads(pickle.dumps(drive)).frame(77)) == want
+    code = "import zlib; from streamtok.io.synthetic import SyntheticDrive as D; "
+    code += "print(zlib.crc32(D(48, 64, seed=6).frame(77)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == want
 
 
 def test_the_rate_changes_when_frames_are_taken_not_what_is_there():

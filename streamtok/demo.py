@@ -89,13 +89,12 @@ def run_demo(options: DemoOptions, on_progress: Callable[[DemoResult], None] = l
 
     size = options.size or suitable_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 2) // 2)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
     tokenizer = streamtok.load(options.model)
     result = DemoResult()
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         endpoint = f"ipc://{folder}/tokens"
-        with ingest_process(options, size, endpoint, threads) as node, reader_of_frames(endpoint, node) as frames:
+        with ingest_process(options, size, endpoint) as node, reader_of_frames(endpoint, node) as frames:
             Watcher(options, tokenizer, result, on_progress).watch(endpoint, frames, node)
             result.node = summary_of(node)
     return result
@@ -218,16 +217,14 @@ def image_of(message: Any) -> np.ndarray:
 
 
 @contextmanager
-def ingest_process(
-    options: DemoOptions, size: tuple[int, int] | None, endpoint: str, threads: int
-) -> Iterator[subprocess.Popen]:
+def ingest_process(options: DemoOptions, size: tuple[int, int] | None, endpoint: str) -> Iterator[subprocess.Popen]:
     """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", options.source, "--stream", STREAM]
     command += ["--model", options.model, "--bind", endpoint, "--device", options.device, "--wait-subscribers", "1"]
     command += ["--realtime", "--publish-frames", "--max-frames", str(options.max_frames), "--json"]
     command += [] if is_live(options.source) else ["--policy", "lossless"]
     command += ["--size", f"{size[0]}x{size[1]}"] if size else []
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     with (options.out / "ingest.log").open("w") as errors:
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
@@ -73,11 +74,8 @@ class BagDrive(Drive):
         return found
 
     def _open(self, path: Path) -> Any:
-        if self.kind == "bag":
-            from rosbags.rosbag1 import Reader
-        else:
-            from rosbags.rosbag2 import Reader
-        return Reader(path)
+        module = importlib.import_module("rosbags.rosbag1" if self.kind == "bag" else "rosbags.rosbag2")
+        return module.Reader(path)
 
     def _through_rosbags(self, path: Path, topics: Sequence[str]) -> Iterator[BagMessage]:
         with self._open(path) as reader:
@@ -131,13 +129,14 @@ class BagDrive(Drive):
         """Streams whose header.seq counts frames: throttled or rewritten topics have other numbers there."""
         streams = set()
         for topic in topics:
-            first = []
+            first: list[int] = []
             for message in itertools.islice(self.messages([topic]), SEQ_SAMPLE):
                 try:
-                    first.append(parser_of(message.kind, encoding)(message.data).seq)
+                    seq = parser_of(message.kind, encoding)(message.data).seq
                 except DamagedFrame:
-                    first.append(None)
-            if len(first) > 1 and None not in first and all(b == a + 1 for a, b in itertools.pairwise(first)):
+                    seq = None
+                first.append(-1 if seq is None else seq)
+            if len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first)):
                 streams.add(self.topics[topic])
         return streams
 

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from streamtok.io.drive import Drive, Item, SourcesDrive, choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import SUFFIXES, TimedImage, list_images
@@ -90,7 +92,7 @@ def _image_items(drive: Drive, folder: Path, stream: str) -> Iterator[Item]:
         yield Item(stream, image.time_ns, functools.partial(_load_image, image), image.frame_id)
 
 
-def _load_image(image: TimedImage) -> object:
+def _load_image(image: TimedImage) -> np.ndarray:
     try:
         data = image.path.read_bytes()
     except OSError as error:

@@ -202,8 +202,8 @@ def decode_still(data: Any, encoding: str = "") -> np.ndarray:
     if image is None:
         raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
     if bayer:
-        raw = ImageMessage("raw", source, np.ascontiguousarray(image).tobytes(), 0, *image.shape, image.shape[1])
-        return decode_raw(raw)
+        height, width = image.shape
+        return decode_raw(ImageMessage("raw", source, np.ascontiguousarray(image).tobytes(), 0, height, width, width))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

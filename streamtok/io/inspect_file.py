@@ -59,12 +59,17 @@ def _recording(recording: Recording, picture: bool) -> tuple[dict[str, Any], dic
             yield group_of(message), len(message.payload), message.lost
 
     surveys = survey_tokens(groups(), codes, picture)
-    streams = {}
+    streams: dict[str, Any] = {}
     for name, info in infos.items():
-        facts = {"model": info.model, "tokenizer": info.tokenizer, "engine": info.engine, "context": info.context}
+        facts: dict[str, Any] = {
+            "model": info.model,
+            "tokenizer": info.tokenizer,
+            "engine": info.engine,
+            "context": info.context,
+        }
         facts |= {"image_size": info.image_size, "sessions": len(sessions.get(name, ()))}
         streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
-    report = {
+    report: dict[str, Any] = {
         "kind": "recording",
         "files": [str(path) for path in recording.paths],
         "bytes": sum(path.stat().st_size for path in recording.paths),

@@ -96,7 +96,7 @@ class McapDrive(Drive):
         cameras = {}
         for channel in file.channels.values():
             stream = self.topics.get(channel.topic)
-            if stream not in streams:
+            if stream is None or stream not in streams:
                 continue
             parse = parser_of(file.schemas[channel.schema_id].name, channel.message_encoding)
             offset = channel.metadata.get("clock_offset_ns")

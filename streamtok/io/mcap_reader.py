@@ -222,7 +222,7 @@ class McapFile:
             if opcode in (OP_SCHEMA, OP_CHANNEL):
                 self._take_definition(opcode, bytes(record))
             elif opcode == OP_MESSAGE:
-                message = RawMessage(*MESSAGE_HEAD.unpack_from(record), record[MESSAGE_HEAD.size :])
+                message = read_message(record)
                 if (ids is None or message.channel_id in ids) and message.channel_id in self.channels:
                     messages.append(message)
         return messages
@@ -266,7 +266,7 @@ class McapFile:
                 record = memoryview(stream.read(length))
                 if len(record) < length:
                     return
-                message = RawMessage(*MESSAGE_HEAD.unpack_from(record), record[MESSAGE_HEAD.size :])
+                message = read_message(record)
                 if (ids is None or message.channel_id in ids) and message.channel_id in self.channels:
                     yield message
             offset = stream.seek(offset + RECORD.size + length)
@@ -279,6 +279,12 @@ def _read_profile(stream: BinaryIO) -> str:
         return ""
     length = struct.unpack_from("<I", head, RECORD.size)[0]
     return stream.read(length).decode("utf-8", "replace") if length < 256 else ""
+
+
+def read_message(record: memoryview) -> RawMessage:
+    """The message in a message record."""
+    channel_id, sequence, log_time, publish_time = MESSAGE_HEAD.unpack_from(record)
+    return RawMessage(channel_id, sequence, log_time, publish_time, record[MESSAGE_HEAD.size :])
 
 
 def split_records(data: memoryview, lenient: bool = False) -> list[tuple[int, memoryview]]:

@@ -13,8 +13,8 @@ MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summa
 TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
 FRAME_MODES = ("none", "lossless", "lossy")
 
-_INTEGERS = {"type": "array", "items": {"type": "integer"}}
-TOKEN_SCHEMA = {
+_INTEGERS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+TOKEN_SCHEMA: dict[str, Any] = {
     "title": "streamtok.TokenMessage",
     "description": "One token grid: the header as sent on the wire, and its payload. Encoded as msgpack.",
     "type": "object",
@@ -47,12 +47,12 @@ TOKEN_SCHEMA = {
         "payload": {"type": "string", "contentEncoding": "binary", "description": "the grid, row-major, little-endian"},
     },
 }
-INFO_SCHEMA = {
+INFO_SCHEMA: dict[str, Any] = {
     "title": "streamtok.Info",
     "description": "What stays the same from message to message of a stream, as sent on info/<stream>. msgpack.",
     "type": "object",
 }
-MISSED_SCHEMA = {
+MISSED_SCHEMA: dict[str, Any] = {
     "title": "streamtok.Missed",
     "description": "What is not in this file though it was sent. Encoded as msgpack.",
     "type": "object",
@@ -63,7 +63,7 @@ MISSED_SCHEMA = {
         "reason": {"enum": ["network", "queue", "disk"], "description": "lost on the way, recorder behind, or no room"},
     },
 }
-SCHEMAS = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}
+SCHEMAS: dict[str, dict[str, Any]] = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}
 
 
 class StoredTokens(msgspec.Struct):

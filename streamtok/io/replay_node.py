@@ -52,8 +52,8 @@ class ReplayNode:
 
     def run(self) -> dict[str, Any]:
         """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
-        if self.mode == "tokens":
-            return self._publish_recorded()
+        if self.mode == "tokens" and self.recording is not None:
+            return self._publish_recorded(self.recording)
         if self.tokenizer is None:
             self.tokenizer = self._load()
         replay = self._open()
@@ -123,7 +123,7 @@ class ReplayNode:
         for info in self.infos.values():
             different = engine_differences(info.engine, engine_configuration(self.tokenizer))
             self.notes += [f"{info.stream}: engine {text}" for text in different]
-        if settings.verify:
+        if settings.verify or self.recording is None:
             return open_verifiable(settings.path, self.tokenizer, settings.topics)
         return RecordedReplay(self.recording, self.tokenizer, settings.topics)
 
@@ -153,27 +153,27 @@ class ReplayNode:
                 if counts[reason]:
                     self.skipped[f"{name}: frames {reason}"] += counts[reason]
 
-    def _publish_recorded(self) -> dict[str, Any]:
-        by_session = {(info.stream, info.session): info for infos in self.recording.infos().values() for info in infos}
+    def _publish_recorded(self, recording: Recording) -> dict[str, Any]:
+        known = {identity(info): info for infos in recording.infos().values() for info in infos}
         with Outputs(self.settings, None, self.infos, self._stopping.is_set) as outputs:
             for info in self.infos.values():
                 outputs.announce(info)
             outputs.wait_for_subscribers()
             pace, started = Pace(self.settings.pace), time.monotonic()
-            current = {name: info.session for name, info in self.infos.items()}
-            for number, message in enumerate(self.recording.messages(self.settings.topics)):
+            current = {name: identity(info) for name, info in self.infos.items()}
+            for number, message in enumerate(recording.messages(self.settings.topics)):
                 if self._stopping.is_set() or number == self.settings.max_groups:
                     break
-                key = message.stream, message.header.session
-                if current[message.stream] != key[1] and key in by_session:
-                    current[message.stream] = key[1]
-                    outputs.announce(by_session[key])
+                found = identity(message.header)
+                if current[message.stream] != found and found in known:
+                    current[message.stream] = found
+                    outputs.announce(known[found])
                 pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
                 outputs.message(message)
                 outputs.idle()
                 self._count_message(message)
             self._seconds = time.monotonic() - started
-        self.notes += self.recording.damage
+        self.notes += recording.damage
         return self.summary()
 
     def _count_message(self, message: Any) -> None:
@@ -184,6 +184,11 @@ class ReplayNode:
         self._span = min(first, header.capture_ns[0]), max(last, header.capture_ns[-1])
         if self.on_update is not None:
             self.on_update(self)
+
+
+def identity(described: Any) -> tuple[str, str, tuple[int, ...]]:
+    """What an info and the headers that it describes share: stream, session and picture size."""
+    return described.stream, described.session, tuple(described.image_size)
 
 
 def find_recording(path: Path) -> Recording | None:

@@ -77,7 +77,8 @@ class Outputs:
     def __init__(
         self, settings: ReplaySettings, core: IngestCore | None, infos: dict[str, Info], stop: Callable[[], bool]
     ) -> None:
-        self.settings, self.core, self.infos, self.stop = settings, core, infos, stop
+        self.settings, self.infos, self.stop = settings, infos, stop
+        self.core: Any = core
         offsets = [info.clock[1] - info.clock[0] for info in infos.values() if tuple(info.clock) != (0, 0)]
         self.clock = ReplayClock(offsets[0] if offsets else 0)
         self.publisher: Any = None
@@ -92,9 +93,9 @@ class Outputs:
     def __enter__(self) -> Outputs:
         with ExitStack() as stack:
             if self.settings.bind:
-                self.publisher = stack.enter_context(self._make_publisher())
+                self.publisher = stack.enter_context(self._make_publisher(self.settings.bind))
             if self.settings.record:
-                self.recorder = stack.enter_context(self._make_recorder())
+                self.recorder = stack.enter_context(self._make_recorder(self.settings.record))
             if self.settings.out:
                 self.settings.out.mkdir(parents=True, exist_ok=True)
             self._stack = stack.pop_all()
@@ -168,7 +169,7 @@ class Outputs:
             pair = self.clock.pair()
             self.recorder.add_stream(msgspec.structs.replace(info, clock=pair))
         if self.settings.out and name not in self._files:
-            self._files[name] = self._stack.enter_context(self._make_file(name))
+            self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out))
 
     def _info(self, name: str) -> Info:
         from streamtok.loading import engine_configuration
@@ -198,13 +199,13 @@ class Outputs:
             replay=True,
         )
 
-    def _make_publisher(self) -> Any:
+    def _make_publisher(self, bind: str) -> Any:
         from streamtok.wire.publisher import Publisher
         from streamtok.wire.security import CurveServer
 
         settings = self.settings
         return Publisher(
-            settings.bind,
+            bind,
             settings.control,
             node=settings.node,
             curve=CurveServer.load(settings.curve) if settings.curve else None,
@@ -215,17 +216,17 @@ class Outputs:
             stop=self.stop,
         )
 
-    def _make_recorder(self) -> Any:
+    def _make_recorder(self, path: Path) -> Any:
         from streamtok.io.recorder import Recorder, RecorderOptions
 
         facts = {"replay_of": self.settings.path.name, "node": self.settings.node}
-        return Recorder(self.settings.record, RecorderOptions("lossless", wait=True), metadata=facts)
+        return Recorder(path, RecorderOptions("lossless", wait=True), metadata=facts)
 
-    def _make_file(self, name: str) -> Any:
+    def _make_file(self, name: str, folder: Path) -> Any:
         from streamtok.data.files import token_meta
         from streamtok.data.tokenfile import TokenFileWriter
 
         meta = token_meta(self.core, name, self.core.lane(name).source_size)
         meta |= {"model": self.settings.model or self.core.config.name, "source": self.settings.path.name}
         meta |= {"clock": "capture", "clock_offset_ns": self.clock.offset_ns}
-        return TokenFileWriter(Path(self.settings.out) / f"{name}.safetensors", meta)
+        return TokenFileWriter(folder / f"{name}.safetensors", meta)

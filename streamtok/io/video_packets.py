@@ -32,7 +32,7 @@ class VideoDecoder:
 
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
-        self._context = av.CodecContext.create(VIDEO_CODECS[codec], "r")
+        self._context: Any = av.CodecContext.create(VIDEO_CODECS[codec], "r")
         self._context.thread_count = 1
         self._context.options = {"err_detect": "explode"}
         self._waiting: dict[int, Any] = {}

@@ -185,7 +185,9 @@ class SyntheticSource(RecordedSource):
 
     def _open(self) -> None:
         self._number = 0
-        self.drive.frame(0)  # the art is made on first use, which takes a second: before the clock starts
+        self.drive.frame(0)  # art is made on first use, which takes up to a second: before the clock starts
+        for biome in BIOMES:
+            art.ground(biome)
 
     def skip_to(self, capture_ns: int) -> None:
         """Pass over the frames before a time, without drawing them."""

@@ -64,14 +64,13 @@ def _ground_texture(biome: str) -> np.ndarray:
     if biome == "field":
         verge *= 0.94 + 0.12 * _stripes(1.4)
 
-    asphalt = 104 + rough * 5 + broad * 6 + np.array([0, 1, 4], np.float32)
     x = _across()
-    for wheel in (-4.5, -2.7, -0.9, 0.9, 2.7, 4.5):
-        asphalt = asphalt - 7 * np.exp(-(((x - wheel) / 0.35) ** 2))
-    texture = np.where(np.abs(x) < ROAD_EDGE, asphalt, verge)
-    shoulder = np.abs(np.abs(x) - ROAD_EDGE - 0.35) < 0.35
-    texture = np.where(shoulder, (128, 120, 106) + rough * 12, texture)
-    return _paint_lanes(np.clip(texture, 0, 255).astype(np.uint8))
+    road = np.flatnonzero(np.abs(x[0, :, 0]) < ROAD_EDGE)
+    tracks = sum(7 * np.exp(-(((x[:, road] - wheel) / 0.35) ** 2)) for wheel in (-4.5, -2.7, -0.9, 0.9, 2.7, 4.5))
+    verge[:, road] = rough[:, road] * 5 + broad[:, road] * 6 - tracks + np.array([104, 105, 108], np.float32)
+    shoulder = np.flatnonzero(np.abs(np.abs(x[0, :, 0]) - ROAD_EDGE - 0.35) < 0.35)
+    verge[:, shoulder] = rough[:, shoulder] * 12 + np.array([128, 120, 106], np.float32)
+    return _paint_lanes(np.clip(verge, 0, 255).astype(np.uint8))
 
 
 def _across() -> np.ndarray:
@@ -106,8 +105,10 @@ def _paint_lanes(texture: np.ndarray) -> np.ndarray:
     for x0, width, color, dashed in lane_marks():
         cover = np.clip((width / 2 + texel / 2 - np.abs(_across()[0, :, 0] - x0)) / texel, 0, 1)
         along = (s % 9.0 < 3.0) if dashed else np.ones_like(s)
-        alpha = (along[:, None] * cover[None] * worn)[..., None]
-        texture = np.clip(texture + (np.array(color) - texture) * alpha, 0, 255).astype(np.uint8)
+        touched = np.flatnonzero(cover)
+        alpha = (along[:, None] * cover[touched] * worn[:, touched])[..., None]
+        below = texture[:, touched]
+        texture[:, touched] = np.clip(below + (np.array(color) - below) * alpha, 0, 255)
     return texture
 
 

@@ -1,0 +1,120 @@
+"""A policy that reads the tokens of several cameras and acts at a fixed rate.
+
+    streamtok ingest --source 'synthetic:256x448@30?seed=1' --stream front \\
+                     --source 'synthetic:256x448@30?seed=2' --stream left --realtime --bind tcp://127.0.0.1:5555
+    python examples/policy.py tcp://127.0.0.1:5555 --cameras front left --rate 10 --steps 8
+
+The network here is small and untrained: it shows where yours goes. What matters is around it: cameras lined up in
+time, a mask for what is missing, no acting on old pictures, and a clock that does not drift.
+"""
+
+import argparse
+import math
+import sys
+import time
+
+import torch
+from torch import Tensor, nn
+
+import streamtok
+from streamtok.wire.subscriber import Subscription
+
+
+class Policy(nn.Module):
+    """The last N token grids of every camera -> (steering, acceleration), each in -1..1.
+
+    `levels` are those of the tokenizer, from `info`: a token is taken apart into its digits, which are ordered
+    numbers, so that similar places look similar to the network (an embedding of 64,000 codes would have to learn it).
+    """
+
+    def __init__(self, levels: list[int], cameras: int, width: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.tensor(levels))
+        self.register_buffer("basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]))
+        self.look = nn.Sequential(nn.Conv2d(len(levels), width, 3, 2, 1), nn.SiLU(), nn.Conv2d(width, width, 3, 2, 1))
+        self.remember = nn.GRU(cameras * width, width, batch_first=True)
+        self.act = nn.Linear(width, 2)
+
+    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """tokens (cameras, N, h, w) int32, valid (cameras, N) -> (2,)."""
+        digits = tokens[:, :, None] // self.basis[:, None, None] % self.levels[:, None, None]
+        numbers = digits / (self.levels[:, None, None] // 2) - 1
+        seen = self.look(numbers.flatten(0, 1)).mean((-2, -1)).unflatten(0, valid.shape)
+        seen = seen * valid[..., None]
+        steps, _ = self.remember(seen.transpose(0, 1).flatten(1)[None])
+        return torch.tanh(self.act(steps[0, -1]))
+
+
+def levels_of(reader: Subscription, cameras: list[str]) -> list[int]:
+    """The tokenizer's levels, which all cameras must share; waits for their info."""
+    infos = [reader.info(camera, timeout=30) for camera in cameras]
+    if len({info.tokenizer for info in infos}) > 1:
+        raise ValueError(f"cameras {cameras} come from different tokenizers; a policy knows one")
+    if not infos[0].levels:
+        raise ValueError(f"{infos[0].model} is continuous; this policy reads tokens")
+    return infos[0].levels
+
+
+def run(arguments: argparse.Namespace, reader: Subscription) -> None:
+    """Act every 1 / rate seconds on what has arrived by then."""
+    policy = Policy(levels_of(reader, arguments.cameras), len(arguments.cameras)).eval()
+    window = streamtok.TokenWindow(arguments.cameras, arguments.steps, max_skew_ns=int(arguments.max_skew * 1e9))
+    period, late = 1 / arguments.rate, 0
+    deadline = time.monotonic() + period
+    for tick in range(arguments.ticks) if arguments.ticks else iter(int, 1):
+        while (left := deadline - time.monotonic()) > 0:
+            message = reader.get(left)
+            if message is not None:
+                window.push(message)
+        late += -left > period
+        deadline = max(deadline + period, time.monotonic())  # deadlines add up; after a stall they start anew
+        print(f"tick {tick} {decide(policy, window, arguments.max_age)} late {late}", flush=True)
+
+
+def decide(policy: Policy, window: streamtok.TokenWindow, max_age: float) -> str:
+    """One action in words, or why there is none."""
+    if len(window) == 0:
+        return "hold: no tokens yet"
+    view = window.read()
+    # the capture clock is the node's monotonic clock: comparable only on the same machine
+    age = (time.monotonic_ns() - int(view.capture_ns[:, -1].max())) / 1e9
+    if age > max_age:
+        return f"hold: newest step is {age:.2f} s old"
+    with torch.inference_mode():
+        steering, acceleration = policy(view.tokens, view.valid).tolist()
+    cameras = int(view.valid[:, -1].sum())
+    return f"steering {steering:+.3f} acceleration {acceleration:+.3f} cameras {cameras} age {age * 1e3:.0f} ms"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read, act, print; 1 if the cameras cannot be read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("endpoint")
+    parser.add_argument("--cameras", nargs="+", default=["cam0"], help="streams to read, in the policy's order")
+    parser.add_argument("--rate", type=float, default=10, help="actions per second")
+    parser.add_argument("--steps", type=int, default=8, help="token grids per camera that the policy sees")
+    parser.add_argument("--max-skew", type=float, default=0.05, help="seconds between cameras of one step")
+    parser.add_argument("--max-age", type=float, default=1.0, help="hold when the newest step is older, in seconds")
+    parser.add_argument("--ticks", type=int, default=0, help="end after this many actions (default: Ctrl-C)")
+    parser.add_argument("--curve", metavar="DIR", help="keys, where the node demands them")
+    arguments = parser.parse_args(argv)
+    curve = None
+    if arguments.curve:
+        from streamtok.wire.security import CurveClient
+
+        curve = CurveClient.load(arguments.curve)
+    torch.manual_seed(0)
+    try:
+        # the current epoch first: the window is full at once instead of after the next keyframe
+        with streamtok.subscribe(arguments.endpoint, arguments.cameras, join="epoch", curve=curve) as reader:
+            run(arguments, reader)
+    except (TimeoutError, ValueError) as error:
+        print(f"policy: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

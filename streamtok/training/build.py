@@ -2,40 +2,37 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
+from streamtok import checkpoint
+from streamtok.config import PRESETS
+from streamtok.model import Tokenizer, build
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import band_scale
 
 
-def build_model(config: TrainConfig) -> nn.Module:
+def build_model(config: TrainConfig) -> Tokenizer:
     """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset."""
-    from streamtok import checkpoint
-    from streamtok.config import PRESETS
-    from streamtok.model import build
-
     if config.init:
         return checkpoint.load(config.init)
     if config.model not in PRESETS:
         raise ValueError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
     torch.manual_seed(config.seed)
-    overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
+    overrides: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
     try:
         model = build(replace(PRESETS[config.model], **overrides))
     except TypeError as error:
         raise ValueError(f"model_overrides: {error}") from error
-    first = getattr(model.encoder.conv_in, "spatial", model.encoder.conv_in)
+    first = getattr(model.encoder.conv_in, "spatial", model.encoder.conv_in).weight
     with torch.no_grad():
-        first.weight.mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
+        first.mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model
 
 
-def export(model: nn.Module, path: Path) -> None:
+def export(model: Tokenizer, path: Path) -> None:
     """Write weights and config where `streamtok.load` finds them, in float16."""
-    from streamtok import checkpoint
-
     checkpoint.save(model, path, dtype=torch.float16)

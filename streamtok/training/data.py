@@ -163,11 +163,13 @@ def _decode(path: str, config: DataConfig, smallest: int) -> list[np.ndarray]:
     """One clip at every size -> a list of (T, H, W, 3) uint8; empty when the file is damaged from its first frame."""
     import cv2
 
-    sizes, kept = [], []
+    sizes: list[tuple[int, int]] = []
+    kept: list[list[np.ndarray]] = []
     try:
         for frame in read_frames(path, config.max_frames):
             if not sizes:
-                shape, sizes = frame.shape, sizes_for(*frame.shape[:2], config.scales, smallest)
+                shape = frame.shape
+                sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
                 kept = [[] for _ in sizes]
             if frame.shape != shape:
                 log.warning("event=size_changed file=%s kept=%d", path, len(kept[0]))
@@ -190,7 +192,9 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
     workers = config.threads or os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         clips = list(pool.map(lambda path: _decode(path, config, smallest), paths))
-    names, stored, offset = [], [], 0
+    names: list[str] = []
+    stored: list[Stored] = []
+    offset = 0
     for path, sizes in zip(paths, clips, strict=True):
         if not sizes:
             continue

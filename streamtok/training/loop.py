@@ -139,7 +139,7 @@ def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
     cache, held = load_data(config, device)
     model.to(device).train()
     if hasattr(model, "reference_noise"):
-        model.reference_noise = config.reference_noise
+        model.reference_noise = config.reference_noise  # type: ignore[assignment]
     step = Step(model, config, Losses(config, device))
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:

@@ -63,10 +63,12 @@ class Step:
         self.average = Average(model, config.optimizer.ema)
         for p in self.optimizer.parameters:
             p.grad = torch.zeros_like(p)
+        self.grads = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         self.device = self.optimizer.parameters[0].device
         self.kernels = TrainingKernels(compiled=config.compile)
         self.adversary = Adversary(config.adversary, self.device) if "adversarial" in losses.used else None
         self.graphs: dict[Any, _Graph] = {}
+        self.captured_update: torch.cuda.CUDAGraph | None = None
         self.pool: Any = None
         self.captures = config.cuda_graph and self.device.type == "cuda"
 
@@ -78,26 +80,18 @@ class Step:
 
     def gradients(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
         """Forward and backward of video (B, 3, T, H, W) -> losses and `grad_norm` by name, and the detached state."""
-        torch._foreach_zero_([p.grad for p in self.optimizer.parameters])
+        torch._foreach_zero_(self.grads)
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
         terms = self.losses.terms(output, video, weights)
         loss = total(terms, weights)
         if self.adversary and weights.get("adversarial"):
-            terms |= self._adversarial(video, output.reconstruction, loss)
+            terms |= _adversarial(self.adversary, video, output.reconstruction, loss)
             loss = loss + weights["adversarial"] * terms["adaptive_weight"] * terms["adversarial"]
         loss.backward()
-        grads = [p.grad for p in self.optimizer.parameters]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
         return named, map_state(Tensor.detach, output.state)
-
-    def _adversarial(self, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
-        """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
-        own = self.adversary.train(video, reconstruction)
-        loss = self.adversary.fool(reconstruction)
-        factor = self.adversary.adaptive_weight(rest, loss, reconstruction)
-        return {"adversarial": loss, "adaptive_weight": factor} | own
 
     def update(self) -> None:
         """Clip, move the weights and their average."""
@@ -123,8 +117,8 @@ class Step:
         for name, value in named.items():
             if name != "grad_norm" and not torch.isfinite(value):
                 return f"the loss {name!r}"
-        for name, p in zip(self.optimizer.names, self.optimizer.parameters, strict=True):
-            if not torch.isfinite(p.grad).all():
+        for name, grad in zip(self.optimizer.names, self.grads, strict=True):
+            if not torch.isfinite(grad).all():
                 return f"the gradient of {name!r}"
         return "the gradient norm"
 
@@ -136,13 +130,19 @@ class Step:
         return self.graphs[key](video, state)
 
     def _update_graph(self) -> torch.cuda.CUDAGraph:
-        if "update" not in self.graphs:
-            graph = torch.cuda.CUDAGraph()
+        if self.captured_update is None:
+            self.captured_update = torch.cuda.CUDAGraph()
             torch.cuda.synchronize()
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(self.captured_update, pool=self.pool):
                 self.update()
-            self.graphs["update"] = graph
-        return self.graphs["update"]
+        return self.captured_update
+
+
+def _adversarial(adversary: Adversary, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
+    """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
+    own = adversary.train(video, reconstruction)
+    loss = adversary.fool(reconstruction)
+    return {"adversarial": loss, "adaptive_weight": adversary.adaptive_weight(rest, loss, reconstruction)} | own
 
 
 class _Graph:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("streamtok.record")
 
 FLUSH_S = 1.0
+WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the sooner for it
 TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
 
 
@@ -150,6 +151,8 @@ class Recorder:
             self._closing = True
             self._room.notify_all()
         self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
 
     def __enter__(self) -> Recorder:
         return self
@@ -193,7 +196,8 @@ class Recorder:
     def _fits(self, job: _Job) -> bool:
         if job.size == 0:
             return job.kind == "info" or self._tokens_waiting < TOKEN_ROOM
-        return self._queued_bytes == 0 or self._queued_bytes + job.size <= self.options.queue_bytes
+        room = min(self.options.queue_bytes, WAITING_BYTES) if self.options.wait else self.options.queue_bytes
+        return self._queued_bytes == 0 or self._queued_bytes + job.size <= room
 
     def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
         if kind == "info":

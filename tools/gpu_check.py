@@ -5,8 +5,8 @@ Needs torch and triton, no network and no installation; runs from a plain copy o
     python -m tools.gpu_check --out gpu_check.json
     python tools/gpu_check.py --parts machine,kernels,step --seconds 100
 
-Parts: machine, kernels, agreement, step, tune, tests, bench. Each is written to the JSON as soon as it is done; a part that
-fails is recorded and the next one runs. `--seconds` starts no part after that time.
+Parts: machine, compile, kernels, agreement, step, tune, tests, bench. Each is written to the JSON as soon as it is
+done; a part that fails is recorded and the next one runs. `--seconds` starts no part after that time.
 """
 
 import argparse
@@ -32,23 +32,29 @@ def reach_repository() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the parts; 1 if a check failed, 2 for wrong use or without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="machine,kernels,agreement,step,tests,bench", help="comma-separated")
+    parser.add_argument("--parts", default="machine,kernels,agreement,step,tests,bench,tune", help="comma-separated")
     parser.add_argument("--out", default="gpu_check.json")
     parser.add_argument("--seconds", type=float, default=540.0)
     arguments = parser.parse_args(argv)
     reach_repository()
-    import torch
+    try:
+        import torch
 
-    if not torch.cuda.is_available():
-        print("gpu_check: no CUDA device; on a machine without one run `make test`, which checks the same kernels on "
-              "the CPU where triton is installed", file=sys.stderr)  # fmt: skip
+        from streamtok.engine import gpu_report
+    except ImportError as error:
+        print(f"gpu_check: {error}; it needs torch, numpy, safetensors and, for the kernels, triton", file=sys.stderr)
         return 2
-    from streamtok.engine import gpu_report
-
     parts = [part for part in arguments.parts.split(",") if part]
     unknown = sorted(set(parts) - set(gpu_report.PARTS))
     if unknown:
         print(f"gpu_check: unknown parts {unknown}; known: {', '.join(gpu_report.PARTS)}", file=sys.stderr)
+        return 2
+    if not torch.cuda.is_available() and set(parts) - set(gpu_report.WITHOUT_GPU):
+        print(
+            "gpu_check: no CUDA device. Without one, `--parts compile` builds the kernels for Hopper, and `make test` runs "
+            "them in Triton's interpreter; both need triton (pip install triton)",
+            file=sys.stderr,
+        )
         return 2
     report = gpu_report.run(parts, Path(arguments.out), time.monotonic() + arguments.seconds)
     print(json.dumps({"out": arguments.out, "seconds": report["seconds"], "failed": report["failed"]}))

@@ -1,24 +1,88 @@
 """Runs the parts of `gpu_check` one after the other and writes one JSON as they finish."""
 
 import json
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from streamtok.engine import gpu_parts
+import torch
 
-PARTS: dict[str, Callable[[], Any]] = {
+from streamtok.config import PRESETS
+from streamtok.engine import gpu_parts
+from streamtok.engine.bench import BenchOptions
+from streamtok.model import build
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = (
+    ("cosmos-dv4x8x8", BenchOptions((720, 1280), 1, "bfloat16", "cuda", groups=300, windows=(17, 33, 49), steady=2000)),
+    ("cosmos-dv4x8x8", BenchOptions((720, 1280), 8, "bfloat16", "cuda", groups=40, windows=())),
+    ("cosmos-dv4x8x8", BenchOptions((1088, 1920), 1, "bfloat16", "cuda", groups=60, windows=(17,))),
+    ("cosmos-dv4x8x8", BenchOptions((720, 1280), 1, "float16", "cuda", groups=100, windows=())),
+    ("nano", BenchOptions((720, 1280), 1, "auto", "cuda", groups=300, windows=(17,))),
+)
+
+
+def compiled() -> dict[str, Any]:
+    """What the kernels need on this machine's GPU; runs without one, for Hopper."""
+    from streamtok.engine.offline import compile_all
+
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
+    found = compile_all(10 * capability[0] + capability[1])
+    for name, entry in found.items():
+        gpu_parts.say(name, entry)
+    return found
+
+
+def tests() -> dict[str, Any]:
+    """The engine's tests, which on this machine run their GPU forms too, in a process of their own."""
+    import os
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", str(ROOT / "tests/engine")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    gpu_parts.say(done.stdout[-1500:])
+    return {"pytest": {"ok": done.returncode == 0, "tail": done.stdout[-6000:], "errors": done.stderr[-2000:]}}
+
+
+def bench(deadline: float = float("inf")) -> dict[str, Any]:
+    """The benchmark matrix, random weights, the most wanted first; what no longer fits the time is left out by name."""
+    from streamtok.engine import bench as one
+    from streamtok.engine.bench_report import describe
+
+    found: dict[str, Any] = {}
+    for model, options in MATRIX:
+        name = f"{model} {options.size[0]}x{options.size[1]} {options.precision} {options.cameras} cameras"
+        if time.monotonic() > deadline:
+            found[name] = {"skipped": "out of time"}
+            continue
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.manual_seed(0)
+        try:
+            found[name] = one.run(build(PRESETS[model]), options)
+            gpu_parts.say(describe(found[name]))
+        except (RuntimeError, ValueError) as error:  # out of memory, say: the other rows still count
+            found[name] = {"ok": False, "error": str(error)[:1000]}
+            gpu_parts.say(name, found[name])
+    return found
+
+
+PARTS: dict[str, Callable[..., Any]] = {
     "machine": gpu_parts.machine,
+    "compile": compiled,
     "kernels": gpu_parts.kernels,
     "agreement": gpu_parts.agreement,
     "step": gpu_parts.step,
     "tune": gpu_parts.tune,
+    "tests": tests,
+    "bench": bench,
 }
-
-
-TIMED = ("tune",)  # parts that watch the deadline themselves
+WITHOUT_GPU = ("compile",)
+TIMED = ("tune", "bench")  # parts that watch the deadline themselves
 
 
 def run(parts: list[str], out: Path, deadline: float) -> dict[str, Any]:

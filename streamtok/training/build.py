@@ -25,9 +25,10 @@ def build_model(config: TrainConfig) -> Tokenizer:
         model = build(replace(PRESETS[config.model], **overrides))
     except TypeError as error:
         raise ValueError(f"model_overrides: {error}") from error
-    first = getattr(model.encoder.conv_in, "spatial", model.encoder.conv_in).weight
+    weights = dict(model.named_parameters())
+    first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"
     with torch.no_grad():
-        first.mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
+        weights[first].mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model

@@ -21,9 +21,9 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
     """Where each pixel of first (N, 3, H, W) in -1..1 lies in second: (N, 2, H, W), x before y, in pixels."""
     import cv2
 
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grey = [x.float().mean(1).clamp(-1, 1).add(1).mul(127.5).byte().cpu().numpy() for x in (first, second)]
-    flows = [method.calc(a, b, None) for a, b in zip(*grey, strict=True)]
+    flows = [method.calc(a, b, np.zeros((*a.shape, 2), np.float32)) for a, b in zip(*grey, strict=True)]
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(first.device)
 
 

@@ -65,6 +65,10 @@ def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
     return matrix.view(like.shape)
 
 
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
 class MuonAdamW:
     """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
 
@@ -74,7 +78,7 @@ class MuonAdamW:
             raise ValueError("the model has no parameters to train")
         self.config = config
         self.names = [name for name, _ in named]
-        self.parameters = [p for _, p in named]
+        self.parameters: list[Tensor] = [p for _, p in named]
         device = self.parameters[0].device
         self.lr_scale = torch.ones((), device=device)
         self.count = torch.zeros((), device=device)
@@ -101,7 +105,7 @@ class MuonAdamW:
 
     def clip(self) -> Tensor:
         """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
+        grads = _gradients(self.parameters)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1))
         return norm
@@ -122,7 +126,7 @@ class MuonAdamW:
 
     def _muon_step(self) -> None:
         beta = self.config.muon_momentum
-        grads = [p.grad for p in self.muon]
+        grads = _gradients(self.muon)
         torch._foreach_lerp_(self.momentum, grads, 1 - beta)
         ahead = torch._foreach_lerp(grads, self.momentum, beta)  # Nesterov
         for members in self.same_shape:
@@ -134,7 +138,7 @@ class MuonAdamW:
 
     def _adamw_step(self) -> None:
         beta1, beta2 = self.config.adamw_betas
-        grads = [p.grad for p in self.adamw]
+        grads = _gradients(self.adamw)
         torch._foreach_lerp_(self.first, grads, 1 - beta1)
         torch._foreach_mul_(self.second, beta2)
         torch._foreach_addcmul_(self.second, grads, grads, 1 - beta2)
@@ -144,7 +148,7 @@ class MuonAdamW:
         update = torch._foreach_div(self.first, spread)
         torch._foreach_mul_(update, -self.config.adamw_lr * self.lr_scale / (1 - beta1**self.count))
         torch._foreach_mul_(update, self.rates)
-        torch._foreach_add_(self.adamw, update)
+        torch._foreach_add_(self.adamw, list(update))
 
     def _slots(self) -> dict[str, list[Tensor]]:
         return {"momentum": self.momentum, "first": self.first, "second": self.second}

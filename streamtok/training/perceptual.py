@@ -59,9 +59,9 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Iterator[Tensor]:
         """x (N, 3, H, W) -> the features after each tapped block."""
         for i, block in enumerate(self.blocks):
-            y = x
-            for j, layer in enumerate(block):
-                linear = i > 0 and j == len(block) - 1
+            y, layers = x, list(block.children())
+            for j, layer in enumerate(layers):
+                linear = i > 0 and j == len(layers) - 1
                 y = layer(y) if linear else F.relu6(layer(y))
             x = x + y if y.shape == x.shape and i > 0 else y
             if i in MOBILENET_TAPS:
@@ -84,6 +84,9 @@ def _folded(weights: dict[str, Tensor], conv: str, norm: str, stride: int) -> nn
 
 class Features(nn.Module):
     """A frozen network and the distances in its features. Videos are (B, 3, T, H, W) in -1..1."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module):
         super().__init__()

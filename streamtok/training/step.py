@@ -43,9 +43,10 @@ def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 def state_tensors(state: State) -> list[Tensor]:
     """Every tensor of a state, in a fixed order."""
-    found: list[Tensor] = []
-    map_state(lambda t: found.append(t) or t, state)
-    return found
+    if isinstance(state, Tensor):
+        return [state]
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for value in inner for tensor in state_tensors(value)]
 
 
 def band_scale(model: nn.Module) -> float:

@@ -60,6 +60,12 @@ def read_grid(header, payload):
     return struct.unpack(f"<{count}{FORMATS[header['dtype']]}", payload)
 
 
+def reachable(control, endpoint):
+    """A node bound to all its addresses names none of them: take the host that the stream comes from."""
+    host, _, port = control.removeprefix("tcp://").rpartition(":")
+    return f"{endpoint.rpartition(':')[0]}:{port}" if host in ("0.0.0.0", "[::]") else control
+
+
 def request(context, control, op, stream, timeout_ms=3000):
     """One request to the node's control socket; its result, or RuntimeError."""
     socket = context.socket(zmq.DEALER)
@@ -121,7 +127,7 @@ def messages(context, endpoint, stream, join):
             if parts[0] == info_topic:
                 continuity.info(header)
                 if joining and header["control"] and header["last_seq"] >= 0:
-                    waiting = request(context, header["control"], "epoch", stream)["messages"]
+                    waiting = request(context, reachable(header["control"], endpoint), "epoch", stream)["messages"]
                 joining = False
             for message in waiting:
                 header = read_header(message)

@@ -1,6 +1,7 @@
 """Malformed input on every socket: counted, logged once, nothing crashes, and the stream goes on."""
 
 import logging
+import socket as socketlib
 
 import msgpack
 import numpy as np
@@ -122,6 +123,19 @@ def test_random_messages_from_a_reader_leave_the_stream_working(node, data):
             pass
         socket.close(0)
     assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0)
+
+
+def test_garbage_on_the_ports_themselves_leaves_the_stream_working(node):
+    """Port scanners and lost web browsers speak no ZeroMQ."""
+    rng = np.random.default_rng(0)
+    for endpoint in (node.endpoint, node.publisher.control_endpoint):
+        for start in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL"):
+            with socketlib.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2]))) as raw:
+                raw.sendall(start + rng.bytes(2000))
+    with subscribe(node.endpoint, timeout=20) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        assert next(reader).header.seq == 0
 
 
 def test_what_no_reader_sends_is_counted(node, context):

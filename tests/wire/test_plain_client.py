@@ -34,6 +34,13 @@ def lines_of(client: subprocess.Popen) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+def test_a_client_finds_the_control_socket_of_a_node_bound_to_all_addresses():
+    with Served("front", bind="tcp://0.0.0.0:*", insecure=True) as node:
+        node.publish(make_group(0), make_group(1))
+        client = start(node.endpoint.replace("0.0.0.0", "127.0.0.1"), "front", "--join", "--messages", "2")
+        assert [line["seq"] for line in lines_of(client)] == [0, 1]
+
+
 def test_the_client_uses_nothing_of_ours():
     text = CLIENT.read_text()
     imports = {line.split()[1] for line in text.splitlines() if line.startswith(("import ", "from "))}

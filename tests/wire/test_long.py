@@ -1,0 +1,73 @@
+"""The long forms: a reader that stalls for a minute, and memory over many messages."""
+
+import resource
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from streamtok.wire.message import unpack
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.subscriber import subscribe
+from tests.wire.wirekit import Served, eventually, make_group, make_info
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_a_minute_without_reading_costs_only_those_who_do_not_read(context):
+    """30 groups a second: one reader reads, one program does not look at its queue, one plain client hangs."""
+    hanging = context.socket(zmq.SUB)
+    hanging.set(zmq.RCVHWM, 30)
+    hanging.subscribe(b"tokens/front")
+    grid = np.zeros([90, 160], np.uint16)
+    with (
+        Served("other", messages_per_second=30) as node,
+        subscribe(node.endpoint, ["front"], queue_size=10_000, timeout=10) as reading,
+        subscribe(node.endpoint, ["front"], queue_size=90, timeout=10) as stalled,
+    ):
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=list(grid.shape))))
+        hanging.connect(node.endpoint)
+        node.wait_subscribers(3)
+        count = 60 * 30
+        for number in range(count):
+            node.publish(make_group(number, tokens=grid, interval=75))
+            time.sleep(1 / 30)
+        assert [message.header.seq for message in islice(reading, count)] == list(range(count))
+        assert reading.counts()["front"]["lost"] == 0
+
+        assert eventually(lambda: stalled.counts()["front"]["messages"] == count)
+        newest = list(islice(stalled, 90))
+        assert [message.header.seq for message in newest] == list(range(count - 90, count))
+        assert next(message for message in newest if message.decodable).header.keyframe
+        assert stalled.counts()["front"]["discarded"] == count - 90
+
+        backlog = []
+        while hanging.poll(500):
+            backlog.append(unpack(hanging.recv_multipart()).header.seq)
+        node.publish(make_group(count, tokens=grid, interval=75))
+        assert hanging.poll(10_000)
+        assert unpack(hanging.recv_multipart()).header.seq == count > backlog[-1] + 1
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_memory_is_flat_over_many_messages():
+    with Publisher("tcp://127.0.0.1:*", lossless=True) as publisher:
+        publisher.add_stream(make_info())
+        with subscribe(publisher.endpoint, ["front"], queue_size=100, timeout=10) as reader:
+            assert publisher.wait_subscribers(1, 20)
+            sizes = []
+            for number in range(60_000):
+                publisher.publish(make_group(number, interval=75))
+                if number % 50 == 0:
+                    publisher.poll()
+                if number % 20_000 == 19_999:
+                    sizes.append(resident_bytes())
+            assert eventually(lambda: reader.counts()["front"]["messages"] == 60_000)
+            assert len(list(islice(reader, 100))) == 100
+    assert sizes[-1] - sizes[0] < 8 << 20, sizes

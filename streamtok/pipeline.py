@@ -133,9 +133,16 @@ class IngestNode:
         from streamtok.io.recorder import Recorder, RecorderOptions
 
         waits = all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
-        recorder = Recorder(self.settings.record, RecorderOptions(self.settings.record_frames, wait=waits))
-        stack.callback(recorder.close, RECORDER_S)
+        options = RecorderOptions(self.settings.record_frames, wait=waits)
+        recorder = Recorder(self.settings.record, options, metadata={"config": self.settings.model_dump(mode="json")})
+        stack.callback(self._close_recorder)
         return recorder
+
+    def _close_recorder(self) -> None:
+        """Write what waits; after `stop` only as long as there is time for it."""
+        self.recorder.close(RECORDER_S if self._stopping.is_set() else None)
+        if self.recorder.error:
+            self.failures.append(f"recording stopped: {self.recorder.error}")
 
     def _wait_for_subscribers(self) -> None:
         """Hold the first frame until enough readers have joined."""
@@ -288,8 +295,6 @@ class IngestNode:
             capture.stop()
             if capture.error is not None:
                 self.failures.append(f"{capture.stream}: {capture.error}")
-        if self.recorder is not None and self.recorder.error:
-            self.failures.append(f"recording stopped: {self.recorder.error}")
         deadline = time.monotonic() + STOP_BUDGET_S
         step_s = self.metrics.latency_ms().get("encode", {}).get("p99", 0.0) / 1e3
         for name in self.captures:

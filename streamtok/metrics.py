@@ -66,7 +66,7 @@ class Metrics:
     """Counters and gauges by (name, stream), latencies by stage; threads may share one."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask while its own thread counts
         self._counters: Counter[tuple[str, str]] = Counter()
         self._gauges: dict[tuple[str, str], float] = {}
         self._stages: dict[str, Reservoir] = {}

@@ -28,7 +28,7 @@ ALIASES = {
     "8UC4": "bgra8",
     "yuv420": "i420",
 }
-VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1", "vp9": "vp9", "mjpeg": "mjpeg"}
+VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
 class DamagedFrame(ValueError):

@@ -15,6 +15,8 @@ from streamtok.io.source import Frame
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 33_000_000
 SIZE = 32, 48
+ENCODERS = {"h264": "libx264", "h265": "libx265", "av1": "libsvtav1"}
+DECODERS = {"h264": "h264", "h265": "hevc", "av1": "libdav1d"}
 BAG_DELAY_NS = 4_000_000  # a bag notes when a message arrived, which is later than its stamp
 
 
@@ -110,7 +112,7 @@ def foxglove(name: str, frame: Frame, **fields: Any) -> bytes:
 
 
 def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **options: Any) -> Path:
-    """An MCAP file with Foxglove messages: RawImage, CompressedImage (PNG) or CompressedVideo (H.264 or H.265).
+    """An MCAP file with Foxglove messages: RawImage, CompressedImage (PNG) or CompressedVideo (H.264, H.265 or AV1).
 
     `options`: codec, chunk_size, chunking, metadata of all channels.
     """
@@ -153,16 +155,19 @@ def foxglove_data(kind: str, frame: Frame, packet: bytes, codec: str) -> bytes:
 
 
 def encode_video(images: Sequence[np.ndarray], codec: str = "h264", key_every: int = 10) -> list[bytes]:
-    """One Annex-B access unit per image, no B-frames."""
+    """One access unit per image, in the order of the images."""
     import av
 
-    name = {"h264": "libx264", "h265": "libx265"}[codec]
+    name = ENCODERS[codec]
     context: Any = av.CodecContext.create(name, "w")
     context.height, context.width = images[0].shape[:2]
-    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, 1000), 1
+    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, 25), 1
+    context.framerate = 25
     params = f"keyint={key_every}:min-keyint={key_every}:scenecut=0:repeat-headers=1:annexb=1:bframes=0"
     quiet = ":log-level=none" if codec == "h265" else ""
     context.options = {"preset": "ultrafast", "tune": "zerolatency", name[3:] + "-params": params + quiet}
+    if codec == "av1":
+        context.options = {"preset": "12", "svtav1-params": f"keyint={key_every}:pred-struct=1:lp=1"}
     packets = []
     for number, image in enumerate(images):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -175,7 +180,7 @@ def decode_video(packets: Sequence[bytes], codec: str = "h264") -> list[np.ndarr
     """The pictures of access units, uint8 RGB, as a plain decoder gives them."""
     import av
 
-    context: Any = av.CodecContext.create({"h264": "h264", "h265": "hevc"}[codec], "r")
+    context: Any = av.CodecContext.create(DECODERS[codec], "r")
     context.thread_count = 1
     frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))] + context.decode(None)
     return [frame.to_ndarray(format="rgb24") for frame in frames]

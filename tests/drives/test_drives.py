@@ -83,7 +83,7 @@ def test_topics_become_stream_names_that_differ():
     assert len(set(names.values())) == 4
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
 def test_compressed_video_gives_the_decoders_pictures(tmp_path, codec):
     frames = frames_of("front", 25)
     decoded = decode_video(encode_video([frame.image for frame in frames], codec), codec)

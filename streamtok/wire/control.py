@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
 REQUESTS_PER_POLL = 64
 KEYFRAME_SPACING_NS = 1_000_000_000
+Handler = Callable[[str | None], Any]
 OPS = ("info", "stats", "keyframe", "epoch")
 
 
@@ -74,7 +75,7 @@ class ControlServer:
     """
 
     socket: zmq.Socket
-    handlers: dict[str, Callable[[str | None], Any]]
+    handlers: Mapping[str, Handler]
     rejects: Rejects
     counts: Counter = field(default_factory=Counter)
 

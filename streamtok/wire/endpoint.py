@@ -81,7 +81,8 @@ class Binding:
     """One bound socket: holds the lock of an ipc path while bound, removes the path and the lock in `release`."""
 
     def __init__(self, socket: zmq.Socket, endpoint: str) -> None:
-        self._lock = self._path = None
+        self._path: Path | None = None
+        self._lock: PathLock | None = None
         if endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@"):
             self._path = _ipc_path(endpoint)
             self._lock = PathLock(self._path.with_name(self._path.name + ".lock"), endpoint)
@@ -94,7 +95,7 @@ class Binding:
 
     def release(self) -> None:
         """Remove what the binding left on disk; call after the context has ended."""
-        if self._lock is None:
+        if self._lock is None or self._path is None:
             return
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()

@@ -29,7 +29,7 @@ class Mailbox(Generic[Item]):
         self._arrivals = 0
         self._end: BaseException | None = None
         self._changed = threading.Condition()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def put(self, stream: str, items: list[Item]) -> None:
         """Add items of one stream. A burst of several (a late join) is kept whole beyond `capacity`."""
@@ -67,7 +67,7 @@ class Mailbox(Generic[Item]):
             self._end = self._end or error or Closed()
             self._notify()
 
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` at every change; returns the function that stops it."""
         with self._changed:
             self._listeners.append(listener)

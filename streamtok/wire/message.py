@@ -8,7 +8,7 @@ import itertools
 import math
 import zlib
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 
 from streamtok.wire import compression
 
-VERSION = 1
-DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
+VERSION: Final = 1
+DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
 MAX_CODES = 2**31
 RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
@@ -249,7 +249,7 @@ def topic_of(header: Header) -> bytes:
     return f"{_TOPICS[type(header)]}/{header.stream}".encode()
 
 
-def checksum_of(payload: bytes | memoryview | np.ndarray) -> int:
+def checksum_of(payload: bytes | memoryview) -> int:
     """zlib CRC-32 of a payload as sent."""
     return zlib.crc32(payload)
 
@@ -270,7 +270,7 @@ def unpack(parts: list[Any], limits: Limits = Limits()) -> TokenMessage:
     if math.prod(header.grid) > limits.max_grid:
         raise WireError("size", f"grid {header.grid} has more than the {limits.max_grid} elements accepted (max_grid)")
     _check_sum(header.checksum, payload)
-    data = payload
+    data: bytes | memoryview = payload
     if header.compression == "zstd":
         data = compression.decompress(payload, header.nbytes)
     if len(data) != header.nbytes:
@@ -323,7 +323,7 @@ def _open(parts: list[Any], kind: type, limits: Limits) -> tuple[Any, memoryview
     if len(parts) != 3:
         raise WireError("parts", f"message of {len(parts)} parts, expected 3: topic, header, payload")
     try:
-        topic, head, payload = map(memoryview, parts)
+        topic, head, payload = (memoryview(part) for part in parts)
     except TypeError as error:
         raise WireError("parts", f"parts of types {[type(part).__name__ for part in parts]}, expected bytes") from error
     check_version(head, limits)

@@ -15,7 +15,7 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer
+from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_bind, control_beside, receive, socket_of
 from streamtok.wire.message import FrameHeader, Info, Status, TokenHeader, TokenMessage, WireError, checksum_of, pack
 from streamtok.wire.rejects import Rejects
@@ -110,9 +110,15 @@ class Publisher:
         if control:
             router = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER)
             self.control_endpoint = self._bind(router, control)
-            handlers = {"info": self._on_info, "stats": self._on_stats}
-            handlers |= {"keyframe": self._on_keyframe, "epoch": self._on_epoch}
-            self._control = ControlServer(router, handlers, self.rejects)
+            self._control = ControlServer(router, self._handlers(), self.rejects)
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "info": self._on_info,
+            "stats": self._on_stats,
+            "keyframe": self._on_keyframe,
+            "epoch": self._on_epoch,
+        }
 
     def _make_socket(self, kind: int, high_water: int) -> zmq.Socket:
         self._sockets.append(socket_of(self._context, kind, high_water, MAX_REQUEST))
@@ -157,8 +163,10 @@ class Publisher:
         if not self._subscriptions.count([f"frames/{frame.stream}".encode()]):
             return False
         counts = self._table.get(frame.stream).counts
-        compressed = frame.packet is not None and frame.codec is not None
-        payload = frame.packet if compressed else np.ascontiguousarray(frame.image).tobytes()
+        if frame.packet is not None and frame.codec is not None:
+            payload, encoding = frame.packet, frame.codec
+        else:
+            payload, encoding = np.ascontiguousarray(frame.image).tobytes(), "rgb8"
         header = FrameHeader(
             stream=frame.stream,
             session=self.session,
@@ -166,7 +174,7 @@ class Publisher:
             frame_id=frame.frame_id,
             capture_ns=frame.capture_ns,
             publish_ns=self.clock_ns(),
-            encoding=frame.codec if compressed else "rgb8",
+            encoding=encoding,
             image_size=list(frame.image.shape[:2]),
             checksum=checksum_of(payload),
         )

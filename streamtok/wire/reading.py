@@ -57,7 +57,7 @@ class Reading:
         self._stack = ExitStack()
         try:
             self.subscription = self._stack.enter_context(self._subscribe())
-            self.relay = self._relay() if settings.forward is not None else None
+            self.relay = self._relay(settings.forward) if settings.forward is not None else None
         except BaseException:
             self._stack.close()
             raise
@@ -112,11 +112,12 @@ class Reading:
             curve=CurveClient.load(settings.curve) if settings.curve else None,
         )
 
-    def _relay(self) -> Relay:
+    def _relay(self, endpoint: str) -> Relay:
         settings = self.settings
         curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
-        options = {"node": "relay", "curve": curve, "insecure": settings.insecure, "stop": self.stop.is_set}
-        publisher = Publisher(settings.forward, settings.control, **options)
+        publisher = Publisher(
+            endpoint, settings.control, node="relay", curve=curve, insecure=settings.insecure, stop=self.stop.is_set
+        )
         return Relay(self.subscription, self._stack.enter_context(publisher))
 
 

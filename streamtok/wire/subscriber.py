@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import zmq
@@ -167,7 +168,7 @@ class Subscription:
         """The next message; cancelling it loses none."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        remove = self._mailbox.listen(lambda: loop.call_soon_threadsafe(changed.set))
+        remove = self._mailbox.listen(partial(loop.call_soon_threadsafe, changed.set))
         try:
             while (message := self._mailbox.take()) is None:
                 await asyncio.wait_for(changed.wait(), self.timeout)

@@ -51,10 +51,10 @@ class StreamTracker:
         self.enter(info.session)
         if info.session != self.session:
             return 0
-        if self.last is None:
-            self.base = info.last_seq if self.base is None else self.base
+        if self.last is None and self.base is None:
+            self.base = info.last_seq
         seen = self.base if self.last is None else self.last
-        lost = max(0, info.last_seq - seen)
+        lost = 0 if seen is None else max(0, info.last_seq - seen)
         if lost:
             self.decodable = False
             self.counts["lost"] += lost

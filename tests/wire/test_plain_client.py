@@ -29,7 +29,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def lines_of(client: subprocess.Popen) -> list[dict]:
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=200)
     assert client.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]
 

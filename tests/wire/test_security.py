@@ -104,7 +104,7 @@ def test_a_second_bind_of_an_ipc_path_is_refused_and_the_first_goes_on(ipc_path)
         with pytest.raises(BindError, match="in use: another process holds"):
             Publisher(endpoint)
         program = f"from streamtok.wire.publisher import Publisher; Publisher({endpoint!r})"
-        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
         assert other.returncode == 1
         assert "in use" in other.stderr
         node.publish(make_group(0))
@@ -118,7 +118,7 @@ def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
         "import os; from streamtok.wire.publisher import Publisher\n"
         f"publisher = Publisher('ipc://{ipc_path}')\nos.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=200)
     assert ipc_path.exists()
     with Served("front", bind=f"ipc://{ipc_path}") as node, subscribe(node.endpoint, timeout=10) as reader:
         node.wait_subscribers(1)

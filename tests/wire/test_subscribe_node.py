@@ -120,7 +120,7 @@ def test_a_signal_ends_it_with_its_summary_and_leaves_nothing(number, ipc_path):
             node.publish(make_group(0))
             assert next(reader).header.seq == 0
             process.send_signal(number)
-            out, _ = process.communicate(timeout=30)
+            out, _ = process.communicate(timeout=90)
     assert process.returncode == 0
     assert json.loads(out)["forwarded"] == 1
     assert list(ipc_path.parent.iterdir()) == []

@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
     add("--streams", nargs="+", metavar="NAME", help="only these streams (default: all)")
     add("--latest-only", action="store_true", help="keep only the newest message of each stream")
+    add("--lossless", action="store_true", help="make a lossless node wait for this reader, instead of discarding")
     add("--join", choices=["keyframe", "epoch"], help="epoch: first fetch what the current epoch has sent already")
     add("--max-messages", type=int, metavar="N", help="end after N messages")
     add("--until-end", action="store_true", help="end when the node says that its streams have ended")

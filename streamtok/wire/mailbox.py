@@ -79,6 +79,12 @@ class Mailbox(Generic[Item]):
         return remove
 
     @property
+    def full(self) -> bool:
+        """Whether the next item of some stream would discard its oldest."""
+        with self._changed:
+            return any(len(queue) >= self.capacity + self._beyond[name] for name, queue in self._queues.items())
+
+    @property
     def over(self) -> bool:
         """Whether the end has come and all that waited was taken."""
         with self._changed:

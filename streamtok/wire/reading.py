@@ -27,6 +27,7 @@ class ReaderSettings(Strict):
     endpoint: Endpoint
     streams: Annotated[list[str], Field(min_length=1)] | None = None
     latest_only: bool = False
+    lossless: bool = False
     join: Literal["keyframe", "epoch"] | None = None
     max_messages: Annotated[int, Field(ge=1)] | None = None
     until_end: bool = False
@@ -107,6 +108,7 @@ class Reading:
             settings.endpoint,
             settings.streams,
             latest_only=settings.latest_only,
+            lossless=settings.lossless,
             join=join,
             until_end=settings.until_end,
             curve=CurveClient.load(settings.curve) if settings.curve else None,
@@ -116,7 +118,13 @@ class Reading:
         settings = self.settings
         curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
         publisher = Publisher(
-            endpoint, settings.control, node="relay", curve=curve, insecure=settings.insecure, stop=self.stop.is_set
+            endpoint,
+            settings.control,
+            node="relay",
+            curve=curve,
+            insecure=settings.insecure,
+            lossless=settings.lossless,
+            stop=self.stop.is_set,
         )
         return Relay(self.subscription, self._stack.enter_context(publisher))
 

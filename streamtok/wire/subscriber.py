@@ -26,6 +26,7 @@ from streamtok.wire.tracking import StreamTracker
 
 log = logging.getLogger("streamtok.wire")
 POLL_MS = 50
+WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 
 
@@ -39,7 +40,8 @@ class Subscription:
     """Token messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
 
     A thread drains the socket at once into a queue of `queue_size` messages per stream, which discards its oldest when
-    the reader is late (`latest_only`: keeps only the newest). `join` "epoch" first fetches what the current epoch has
+    the reader is late (`latest_only`: keeps only the newest; `lossless`: the draining waits instead, and with it a
+    lossless node). `join` "epoch" first fetches what the current epoch has
     sent, so that decoding starts at once; "keyframe" waits for the next one. `message.decodable` is False from a loss,
     or from joining, until a keyframe. Iterating raises TimeoutError after `timeout` seconds without a message; with
     `until_end` it stops when the node says that its streams have ended. Messages that
@@ -49,6 +51,7 @@ class Subscription:
     endpoint: str
     streams: tuple[str, ...] | None = None
     latest_only: bool = False
+    lossless: bool = False
     join: Literal["keyframe", "epoch"] = "keyframe"
     queue_size: int = 256
     timeout: float | None = None
@@ -63,8 +66,10 @@ class Subscription:
     def __post_init__(self) -> None:
         if self.join not in ("keyframe", "epoch"):
             raise ValueError(f"join is {self.join!r}, expected 'keyframe' or 'epoch'")
-        if self.latest_only and self.join == "epoch":
-            raise ValueError("latest_only keeps one message per stream, so join='epoch' has no use; choose one")
+        if self.latest_only and (self.join == "epoch" or self.lossless):
+            raise ValueError(
+                "latest_only keeps one message per stream, so neither join='epoch' nor lossless helps; choose one"
+            )
         self._received: dict[str, StreamTracker] = {}
         self._delivered: dict[str, StreamTracker] = {}
         self._mailbox: Mailbox[TokenMessage] = Mailbox(1 if self.latest_only else self.queue_size)
@@ -205,7 +210,9 @@ class Subscription:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._connection.socket.poll(POLL_MS):
+                if self.lossless and self._mailbox.full:
+                    self._stop.wait(WAIT_S)
+                elif self._connection.socket.poll(POLL_MS):
                     self._drain()
                 self._connection.check()
                 for stream, messages in self._joiner.ready():
@@ -226,7 +233,7 @@ class Subscription:
         return bool(names) and ended and not self._joiner.waits()
 
     def _drain(self) -> None:
-        for _ in range(MESSAGES_PER_POLL):
+        for _ in range(1 if self.lossless else MESSAGES_PER_POLL):
             try:
                 parts = receive(self._connection.socket, copy=False)
             except zmq.Again:

@@ -265,6 +265,29 @@ def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
     assert received == list(range(200))
 
 
+def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
+    big = np.zeros([128, 256], np.uint16)
+    received = []
+
+    def read() -> None:
+        for message in reader:
+            received.append(message.header.seq)
+            time.sleep(0.001)
+
+    with Publisher("tcp://127.0.0.1:*", lossless=True, messages_per_second=16) as publisher:
+        publisher.add_stream(make_info(grid=[128, 256]))
+        reader = subscribe(publisher.endpoint, lossless=True, queue_size=4, until_end=True, timeout=20)
+        assert publisher.wait_subscribers(1, 20)
+        thread = threading.Thread(target=read)
+        thread.start()
+        for number in range(400):
+            publisher.publish(make_group(number, tokens=big))
+    thread.join()
+    assert received == list(range(400))
+    assert reader.counts()["front"]["discarded"] == 0
+    reader.close()
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context):
     stuck = context.socket(zmq.SUB)

@@ -200,8 +200,10 @@ class Publisher:
         return events + [Event("keyframe", name) for name in due]
 
     def subscribers(self, stream: str | None = None) -> int:
-        """Subscriptions that match `tokens/<stream>`; None: those that match any announced stream."""
+        """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
         names = list(self._table.streams) if stream is None else [stream]
+        if not names:
+            return self._subscriptions.count_within(b"tokens/")
         return self._subscriptions.count([f"tokens/{name}".encode() for name in names])
 
     def wait_subscribers(self, count: int, timeout: float | None = None) -> bool:

@@ -30,6 +30,11 @@ class Subscriptions:
             self.topics[topic] -= 1
         return joined, topic
 
+    def count_within(self, folder: bytes) -> int:
+        """Subscriptions that could match some topic that begins with `folder`."""
+        matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
+        return sum(self.topics[prefix] for prefix in matching)
+
     def count(self, topics: list[bytes]) -> int:
         """Subscriptions that match at least one of the whole `topics`."""
         return sum(

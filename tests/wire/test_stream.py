@@ -114,6 +114,15 @@ def test_wait_subscribers_holds_until_enough_have_joined():
             assert publisher.wait_subscribers(1, timeout=20)
 
 
+def test_readers_are_counted_before_a_stream_is_announced():
+    with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint, ["front"]):
+        assert publisher.wait_subscribers(1, timeout=20)
+        publisher.add_stream(make_info("rear"))
+        assert publisher.subscribers() == 0
+        publisher.add_stream(make_info("front"))
+        assert publisher.subscribers() == 1
+
+
 def test_late_join_by_epoch_gives_the_whole_epoch_then_live():
     with Served("front") as node:
         node.publish(*[make_group(number) for number in range(12)])

@@ -6,6 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.window import TokenWindow
@@ -109,6 +111,35 @@ def test_across_epochs_a_periodic_keyframe_continues_the_row_and_a_gap_does_not(
     gap = message("left", 3, 900, epoch=2)
     window.push(replace(gap, header=msgspec.structs.replace(gap.header, dropped=3)))
     assert len(window) == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 90), st.sampled_from("-----ekl")), max_size=60),
+    st.integers(1, 5),
+    st.sampled_from([0, 20, 60]),
+)
+def test_whatever_arrives_the_window_holds_what_was_sent_and_when(arrivals, length, skew_ms):
+    """Cameras of any rates with epochs (e), losses with (k) and without (l) a keyframe: every valid place is right."""
+    window = TokenWindow(list("abc"), length, max_skew_ns=skew_ms * MS)
+    clocks, epochs, kept = dict.fromkeys("abc", 0), dict.fromkeys("abc", 0), {name: {} for name in "abc"}
+    for value, (name, step_ms, event) in enumerate(arrivals, 1):
+        clocks[name] += step_ms
+        epochs[name] += event == "e"
+        if event != "-":
+            kept[name].clear()
+        marks = {"lost": int(event in "kl"), "decodable": event != "l"}
+        window.push(message(name, value, clocks[name], epoch=epochs[name], value=value, **marks))
+        if event != "l":
+            kept[name][clocks[name] * MS] = value
+        view = window.read()
+        for row, camera in enumerate("abc"):
+            times = view.capture_ns[row][view.valid[row]].tolist()
+            assert [kept[camera][time_ns] for time_ns in times] == view.tokens[row, view.valid[row], 0, 0].tolist()
+            assert times == sorted(times)
+        for step in range(length):
+            times = view.capture_ns[view.valid[:, step], step]
+            assert times.numel() == 0 or times.max() - times.min() <= 2 * skew_ms * MS
 
 
 def test_streams_of_no_camera_are_left_out():

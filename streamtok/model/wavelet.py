@@ -65,7 +65,8 @@ def inverse_haar3d(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> 
     """bands (B * T / patch, 3 * patch**3, h, w) -> video (B, 3, T, h * patch, w * patch); undoes `haar3d`."""
     frames, channels, h, w = bands.shape
     colours, t = channels // patch**3, frames // batch
-    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2)
+    # One flat product: a batched one would copy the matrix for every place.
+    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2).reshape(-1, patch**3)
     matrix = _matrix(patch, axes, bands.dtype, bands.device) * patch**3
     cells = (cells @ matrix).view(batch, t, h, w, colours, patch, patch, patch)
     return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, colours, t * patch, h * patch, w * patch)
@@ -89,7 +90,7 @@ def inverse_haar2d(bands: Tensor, patch: int) -> Tensor:
     """bands (N, 3 * patch**2, h, w) -> images (N, 3, h * patch, w * patch); undoes `haar2d`."""
     count, channels, h, w = bands.shape
     colours = channels // patch**2
-    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**2, colours).transpose(1, 2)
+    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**2, colours).transpose(1, 2).reshape(-1, patch**2)
     cells = cells @ (_matrix(patch, "wh", bands.dtype, bands.device) * patch**2)
     cells = cells.view(count, h, w, colours, patch, patch).permute(0, 3, 1, 4, 2, 5)
     return cells.reshape(count, colours, h * patch, w * patch)

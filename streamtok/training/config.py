@@ -100,7 +100,7 @@ class TrainConfig:
     cuda_graph: bool = False
     deterministic: bool = False
     reference_noise: float = 0.0  # predictive models: std in units of -1..1
-    losses: dict[str, float] = field(default_factory=lambda: {"l1": 1.0, "mse": 2.0})
+    losses: dict[str, float] = field(default_factory=lambda: {"l1": 1.0, "mse": 2.0, "correlation": 0.05})
     backbone: str | None = None  # weights file for the perceptual and gram losses: VGG-19 or MobileNetV2
     flow_network: str | None = None  # TorchScript file for the flow loss; without one, OpenCV's DIS flow
     data: DataConfig = field(default_factory=DataConfig)

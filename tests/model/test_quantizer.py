@@ -7,7 +7,7 @@ import torch
 import vector_quantize_pytorch as vq
 
 from streamtok.config import FSQ_LEVELS
-from streamtok.model.quantizer import FSQ, build_quantizer
+from streamtok.model.quantizer import FSQ, build_quantizer, correlation
 from tests.model.tiny import CONFIGS, tiny, video
 
 
@@ -41,7 +41,7 @@ def test_fsq_stays_in_float32_for_a_bfloat16_model():
 
 @pytest.mark.parametrize(
     ("quantizer", "latent", "loss"),
-    [("fsq", 6, None), ("residual_fsq", 8, None), ("lfq", 10, "entropy_commitment"), ("vq", 8, "commitment"),
+    [("fsq", 6, "correlation"), ("residual_fsq", 8, None), ("lfq", 10, "entropy_commitment"), ("vq", 8, "commitment"),
      ("ae", 4, None), ("vae", 4, "kl")],
 )  # fmt: skip
 def test_every_bottleneck_trains_and_decodes(quantizer, latent, loss):
@@ -76,6 +76,16 @@ def test_a_variational_model_encodes_to_its_mean_unless_asked_to_sample():
 
 
 def test_an_unknown_quantizer_is_named():
-    with pytest.raises(ValueError, match="'gumbel'.*fsq"):
+    with pytest.raises(ValueError, match=r"'gumbel'.*fsq"):
         replace(CONFIGS["slim"], quantizer="gumbel")
     assert build_quantizer(CONFIGS["slim"]).inputs == 6
+
+
+def test_correlation_is_that_of_the_channels_over_all_places():
+    same = torch.randn(2, 1, 4, 4)
+    assert correlation(torch.cat([same, -3 * same], 1)) == pytest.approx(1.0, abs=1e-4)
+    apart = torch.tensor([[[1.0, 1.0, -1.0, -1.0]], [[1.0, -1.0, 1.0, -1.0]]]).view(1, 2, 2, 2)
+    assert correlation(apart) == pytest.approx(0.0, abs=1e-6)
+    z = torch.randn(3, 5, 6, 7)
+    want = torch.corrcoef(z.transpose(0, 1).flatten(1)).square()
+    assert correlation(z) == pytest.approx((want.sum() - 5).item() / 20, rel=1e-3)

@@ -1,0 +1,40 @@
+"""The tokens that shipped weights give for one clip that needs no file: what a build or a device is held to."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from streamtok.model import Tokenizer
+
+FILE = "golden.safetensors"
+
+
+def reference_clip(frames: int = 9, height: int = 64, width: int = 96) -> Tensor:
+    """Drifting triangle waves and a moving square, by integer arithmetic alone: (1, 3, T, H, W) uint8."""
+    t = torch.arange(frames).view(1, -1, 1, 1)
+    y, x = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    colour = torch.arange(3).view(-1, 1, 1, 1)
+    wave = ((x * (2 + colour) + y * 3 + t * 4) % 128 - 64).abs() * 2
+    slope = (y * 2 + x) % 256 // 2
+    square = (x - 20 - 3 * t).abs().maximum((y - 30).abs()) < 12
+    values = torch.where(square, 200 - 60 * colour, (wave + slope) // 2 + 16 * colour)
+    return values.clamp(0, 255).to(torch.uint8)[None]
+
+
+def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """`indices` (1, T', h, w) and `latent` (1, C, T', h, w) of the reference clip, float32, whole clip."""
+    out = tokenizer.encode(reference_clip())
+    return {"indices": out.indices, "latent": out.latent}
+
+
+def write(tokenizer: Tokenizer, folder: Path) -> None:
+    """Put the tokens beside the weights."""
+    save_file({name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}, folder / FILE)
+
+
+def differing(tokenizer: Tokenizer, folder: Path) -> tuple[int, int]:
+    """How many tokens differ from those stored beside the weights, and how many there are."""
+    stored, found = load_file(folder / FILE), golden_tokens(tokenizer)
+    return int((stored["indices"] != found["indices"]).sum()), stored["indices"].numel()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"#ROSBAG V2.0\n"
-LENGTH = struct.Struct("<I")
+LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = 2, 5, 7
@@ -19,7 +19,7 @@ Found = tuple[str, str, int, Any]
 
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[Found]:
     """(topic, type, time in ns, bytes) of every message of a ROS 1 bag that is still whole, in the file's order."""
-    connections: dict[int, tuple[str, str]] = {}
+    connections: dict[bytes, tuple[str, str]] = {}
     size = path.stat().st_size
     with path.open("rb") as stream:
         at = stream.seek(len(MAGIC))
@@ -81,7 +81,7 @@ def _decompress(kind: bytes, data: bytes) -> bytes:
     return data
 
 
-def _messages(chunk: bytes, connections: dict[int, tuple[str, str]]) -> Iterator[Found]:
+def _messages(chunk: bytes, connections: dict[bytes, tuple[str, str]]) -> Iterator[Found]:
     at = 0
     while at + LENGTH.size <= len(chunk):
         start = at + LENGTH.size
@@ -96,19 +96,20 @@ def _messages(chunk: bytes, connections: dict[int, tuple[str, str]]) -> Iterator
         if header.get("op") == bytes([OP_CONNECTION]):
             _learn(header, chunk[begin:at], connections)
         elif header.get("op") == bytes([OP_MESSAGE]):
-            found = connections.get(LENGTH.unpack(header["conn"])[0])
-            if found is not None:
-                seconds, nanos = struct.unpack("<II", header["time"])
+            found = connections.get(header.get("conn", b""))
+            time = header.get("time", b"")
+            if found is not None and len(time) == TIME.size:
+                seconds, nanos = TIME.unpack(time)
                 yield *found, seconds * 10**9 + nanos, chunk[begin:at]
 
 
-def _learn(header: dict[str, bytes], data: bytes, connections: dict[int, tuple[str, str]]) -> None:
+def _learn(header: dict[str, bytes], data: bytes, connections: dict[bytes, tuple[str, str]]) -> None:
     fields = _fields(data)
     if fields is None or "type" not in fields or "conn" not in header:
         return
     package, _, name = fields["type"].decode("latin-1").partition("/")
     topic = header.get("topic", b"").decode("utf-8", "replace")
-    connections[LENGTH.unpack(header["conn"])[0]] = topic, f"{package}/msg/{name}"
+    connections[header["conn"]] = topic, f"{package}/msg/{name}"
 
 
 def salvage_db3(path: Path, note: Callable[[str], None]) -> Iterator[Found]:

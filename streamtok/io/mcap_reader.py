@@ -24,6 +24,7 @@ CHUNK_HEAD = struct.Struct("<QQQI")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
 OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
 OP_METADATA = 12
+FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 LARGEST_RECORD = 4 << 30
 
 
@@ -106,6 +107,8 @@ class McapFile:
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
 
+        if not _index_checks(stream):
+            return False
         try:
             stream.seek(0)
             reader = SeekingReader(stream)
@@ -180,23 +183,32 @@ class McapFile:
                     self._take_definition(opcode, bytes(record))
 
     def _take_definition(self, opcode: int, record: bytes) -> None:
-        from mcap.data_stream import ReadDataStream
         from mcap.records import Channel, Schema
 
-        stream = ReadDataStream(io.BytesIO(record))
-        if opcode == OP_SCHEMA:
-            schema = Schema.read(stream)
-            self.schemas.setdefault(schema.id, schema)
-        else:
-            channel = Channel.read(stream)
-            self.channels.setdefault(channel.id, channel)
+        known, kind = (self.schemas, Schema) if opcode == OP_SCHEMA else (self.channels, Channel)
+        definition = self._parsed(kind, record)
+        if definition is not None:
+            known.setdefault(definition.id, definition)
 
     def _take_metadata(self, record: bytes) -> None:
-        from mcap.data_stream import ReadDataStream
         from mcap.records import Metadata
 
-        metadata = Metadata.read(ReadDataStream(io.BytesIO(record)))
-        self.metadata.append((metadata.name, metadata.metadata))
+        metadata = self._parsed(Metadata, record)
+        if metadata is not None:
+            self.metadata.append((metadata.name, metadata.metadata))
+
+    def _parsed(self, kind: Any, record: bytes) -> Any:
+        """A record of the mcap library, or None if it is damaged."""
+        from mcap.data_stream import ReadDataStream
+        from mcap.exceptions import McapError
+
+        try:
+            return kind.read(ReadDataStream(io.BytesIO(record)))
+        except (McapError, ValueError, struct.error):
+            note = f"a {kind.__name__.lower()} record is damaged"
+            if note not in self.damage:
+                self.damage.append(note)
+            return None
 
     def _messages_by_time(self, stream: BinaryIO, channel_ids: Collection[int] | None) -> Iterator[RawMessage]:
         """A chunk is opened when its first time is due, so that no more chunks are in memory than overlap in time."""
@@ -270,6 +282,20 @@ class McapFile:
                 if (ids is None or message.channel_id in ids) and message.channel_id in self.channels:
                     yield message
             offset = stream.seek(offset + RECORD.size + length)
+
+
+def _index_checks(stream: BinaryIO) -> bool:
+    """Whether the file ends as a whole one does, and its summary has the checksum that the footer says (if any)."""
+    end = stream.seek(0, os.SEEK_END)
+    if end < len(MAGIC) + FOOTER_BYTES:
+        return False
+    stream.seek(end - FOOTER_BYTES)
+    footer = stream.read(FOOTER_BYTES)
+    start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
+    if not footer.endswith(MAGIC) or footer[0] != OP_FOOTER or start > end:
+        return False
+    stream.seek(start)
+    return not crc or not start or zlib.crc32(stream.read(end - start - len(MAGIC) - 4)) == crc
 
 
 def _read_profile(stream: BinaryIO) -> str:

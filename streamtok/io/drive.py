@@ -19,9 +19,10 @@ import heapq
 import itertools
 import logging
 import re
-from collections import Counter
+import statistics
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ from streamtok.io.source import Frame
 log = logging.getLogger("streamtok.drive")
 
 REORDER_FRAMES = 4  # per camera: recorders write frames of several threads slightly out of order
+GAP_STEPS = 2.5  # times the usual step: a camera that gives every second or third frame in turn has no gaps
+USUAL_STEPS, LEAST_STEPS = 15, 5
 STEP_BACK_NS = 1_000_000_000
 NEW_CLOCK_FRAMES = 30  # after so many frames that rise together in the past, the clock was set back for good
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
@@ -71,16 +74,31 @@ class Place:
     """How far one camera has been read."""
 
     next_id: int = 0
-    last_ns: int | None = None
+    last_ns: int | None = None  # of the last frame given
+    seen_ns: int | None = None  # of the last image met, which may have been damaged
     past: int = 0  # frames skipped in a row because their time lies in the past
     past_ns: int = 0
+    steps: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_STEPS))
+
+    def missing(self, capture_ns: int) -> int:
+        """Images that the time since the last one leaves room for, if it is much longer than usual."""
+        before, self.seen_ns = self.seen_ns, capture_ns
+        if before is None or capture_ns <= before:
+            return 0
+        step = capture_ns - before
+        usual = statistics.median(self.steps) if len(self.steps) >= LEAST_STEPS else 0
+        if usual and step > GAP_STEPS * usual:
+            return round(step / usual) - 1
+        self.steps.append(step)
+        return 0
 
 
 class Drive:
     """Frames of several cameras in order of capture time. A context manager; iterating starts from the beginning.
 
-    `streams` are the camera names, `counts[stream]` holds `frames`, `damaged` and `backwards` of the last iteration,
-    `problems` what was left out so far.
+    Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
+    names, `counts[stream]` holds `frames`, `damaged` and `backwards` of the last iteration, `problems` what was left
+    out so far.
     """
 
     kind = ""
@@ -152,7 +170,9 @@ class Drive:
     def accept(self, item: Item, place: Place) -> Frame | None:
         """The frame of an item, or None if it is damaged or its time does not go on."""
         counts = self.counts[item.stream]
-        frame_id = place.next_id if item.frame_id is None else item.frame_id
+        frame_id = item.frame_id
+        if frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
+            frame_id = place.next_id + place.missing(item.capture_ns)
         place.next_id = frame_id + 1
         if self.checked and not self._goes_on(item, place, frame_id):
             counts["backwards"] += 1

@@ -319,6 +319,13 @@ def test_times_that_run_backwards_are_left_out_until_they_go_on(tmp_path):
     assert found == [*range(10, 30), *range(31, 40)]
 
 
+def test_a_gap_in_time_is_a_gap_in_the_numbers(tmp_path):
+    times = [0, 1, 2, 3, 4, 5, 6, 7, 17, 18, 20, 21, 22, 23]
+    frames = with_times(frames_of("front", len(times)), times)
+    found = read(write_mcap(tmp_path / "d.mcap", frames))
+    assert [frame.frame_id for frame in found] == [0, 1, 2, 3, 4, 5, 6, 7, 17, 18, 19, 20, 21, 22]
+
+
 def test_after_the_clock_was_set_back_the_drive_goes_on_in_the_new_time(tmp_path):
     times = [*range(1000, 1020), *range(100)]
     frames = with_times(frames_of("front", len(times)), times)

@@ -25,13 +25,14 @@ log = logging.getLogger("streamtok.demo")
 
 PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
 STREAM = "demo"
+LAST_S = 20.0  # what is still on its way when the time is up may take so long
 
 
 @dataclass(frozen=True)
 class DemoOptions:
     """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
 
-    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
+    The node is told to stop after `max_frames`, or `max_seconds` after `started`, whichever comes first.
     """
 
     source: str
@@ -41,6 +42,7 @@ class DemoOptions:
     max_frames: int = 301
     max_seconds: float = 100.0
     device: str = "auto"
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Watcher:
         """Read to the end of the stream, or until the time is up."""
         import streamtok
 
-        started = time.monotonic()
+        started, stopped = time.monotonic(), False
         with streamtok.subscribe(endpoint, [STREAM], until_end=True, queue_size=1 << 16) as subscription:
             while True:
                 message = subscription.get(timeout=0.5)
@@ -126,8 +128,12 @@ class Watcher:
                     break
                 self.result.seconds = time.monotonic() - started
                 self.on_progress(self.result)
-                if self.result.seconds > self.options.max_seconds and node.poll() is None:
+                late = time.monotonic() - self.options.started - self.options.max_seconds
+                if late > 0 and not stopped:
+                    stopped = True
                     node.send_signal(signal.SIGTERM)
+                if late > LAST_S:
+                    break
             self.result.lost = sum(counts["lost"] + counts["discarded"] for counts in subscription.counts().values())
         self._close()
 
@@ -262,9 +268,9 @@ def reader_of_frames(endpoint: str, node: subprocess.Popen) -> Iterator[FrameRea
 
 
 def summary_of(node: subprocess.Popen) -> dict:
-    """What the node printed at its end; RuntimeError with what it complained of, if it failed."""
+    """What the node printed at its end, which it does even when it is cut off; RuntimeError if it failed before that."""
     output, _ = node.communicate(timeout=10)
-    if node.returncode == 0:
+    if output.startswith("{"):
         return json.loads(output)
     raise RuntimeError(f"the ingest node ended with status {node.returncode}; its log, ingest.log, says why")
 

@@ -48,7 +48,7 @@ def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number,
         messages = [next(subscription) for _ in range(6)]
         node.send_signal(number)
         messages += list(subscription)
-    output, log = node.communicate(timeout=20)
+    output, log = node.communicate(timeout=60)
     assert node.returncode == 0, log
     [line] = output.splitlines()
     [stream] = json.loads(line)["streams"].values()
@@ -61,7 +61,7 @@ def test_a_signal_while_waiting_for_readers_ends_ingest(model, endpoint):
     while "event=waiting" not in node.stderr.readline():
         assert node.poll() is None
     node.send_signal(signal.SIGTERM)
-    output, log = node.communicate(timeout=20)
+    output, log = node.communicate(timeout=60)
     assert node.returncode == 0, log
     assert "0 frames in 0 groups" in output
 
@@ -91,7 +91,7 @@ with stop_on_signals(lambda: None, last_words=lambda: print("last words", flush=
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert (output, process.returncode) == ("last words\n", 1)
 
 
@@ -146,7 +146,7 @@ def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys
     arguments = [endpoint, "-o", str(video), "--model", model, "--max-frames", "22", "--json"]
     assert decode.main(arguments) == 0
     node.send_signal(signal.SIGTERM)
-    node.communicate(timeout=20)
+    node.communicate(timeout=60)
     assert json.loads(capsys.readouterr().out)["shown"] == 22
     with av.open(str(video)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -160,6 +160,8 @@ def test_decode_sends_jpeg_over_zeromq(model, endpoint):
     node = start(
         "ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model, "--bind", endpoint
     )
+    while "event=bound" not in node.stderr.readline():
+        assert node.poll() is None
     viewer = start("decode", endpoint, "-o", f"zmq:{endpoint}.jpeg", "--model", model)
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.subscribe(b"frames/")
@@ -169,7 +171,7 @@ def test_decode_sends_jpeg_over_zeromq(model, endpoint):
         socket.close(0)
     for process in (viewer, node):
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0, log
     assert message.header.encoding == "jpeg"
     assert bytes(message.payload[:2]) == b"\xff\xd8"
@@ -178,9 +180,11 @@ def test_decode_sends_jpeg_over_zeromq(model, endpoint):
 def test_decode_refuses_another_model(model, endpoint, tmp_path, capsys):
     streamtok.save(build(VIDEO, seed=1), tmp_path / "other")
     node = start("ingest", "--source", ENDLESS, "--realtime", "--model", model, "--bind", endpoint)
+    while "event=bound" not in node.stderr.readline():
+        assert node.poll() is None
     assert decode.main([endpoint, "-o", str(tmp_path / "x.mp4"), "--model", str(tmp_path / "other")]) == 1
     node.send_signal(signal.SIGTERM)
-    node.communicate(timeout=20)
+    node.communicate(timeout=60)
     assert "give the checkpoint that the node runs with --model" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         decode.main(["tokens.safetensors"])

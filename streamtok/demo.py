@@ -272,7 +272,7 @@ def summary_of(node: subprocess.Popen) -> dict:
     output, _ = node.communicate(timeout=10)
     if output.startswith("{"):
         return json.loads(output)
-    raise RuntimeError(f"the ingest node ended with status {node.returncode}; its log, ingest.log, says why")
+    raise RuntimeError(f"the ingest node ended with status {node.returncode}; its ingest.log says why")
 
 
 def is_live(source: str) -> bool:

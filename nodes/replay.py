@@ -54,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the replay; 0 at its end, 1 if it failed or tokens differ, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
+    from streamtok.flags import share_cores
+
+    share_cores()
     from streamtok.io.drive_settings import ReplaySettings, settings_of
 
     as_json = arguments.pop("json")

@@ -1,7 +1,7 @@
 """One file of a recording: an MCAP writer that knows streamtok's topics. It belongs to one thread.
 
-Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement (960 x 540 of a road, one core, ms
-to write and share of the size): that 5 ms and 0.32, PNG 20 ms and 0.23, lossless H.264 7 ms and 0.28 but 10 ms to read
+Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement (960 x 540 of a road, one core:
+ms to write, share of the size): that 5 ms and 0.32, PNG 20 ms and 0.23, lossless H.264 7 ms and 0.28 but 10 ms to read
 and no viewer for it. A recorder that falls behind loses frames, a larger file does not.
 """
 

@@ -268,7 +268,7 @@ def reader_of_frames(endpoint: str, node: subprocess.Popen) -> Iterator[FrameRea
 
 
 def summary_of(node: subprocess.Popen) -> dict:
-    """What the node printed at its end, which it does even when it is cut off; RuntimeError if it failed before that."""
+    """What the node printed at its end, even when it was cut off; RuntimeError if it failed before that."""
     output, _ = node.communicate(timeout=10)
     if output.startswith("{"):
         return json.loads(output)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -142,15 +143,16 @@ def _guess(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
     if named and f"cosmos-{named[1]}{named[2]}" in PRESETS:
         return PRESETS[f"cosmos-{named[1]}{named[2]}"]
     raise ValueError(
-        f"cannot tell which variant {hint or 'these weights'} is: compressions with the same layers have the same shapes. "
-        f"Pass config=, or keep the published folder name, such as Cosmos-Tokenizer-DV4x8x8; "
+        f"cannot tell which variant {hint or 'these weights'} is: compressions with the same layers have the same "
+        f"shapes. Pass config=, or keep the published folder name, such as Cosmos-Tokenizer-DV4x8x8; "
         f"known: {', '.join(name for name in PRESETS if name.startswith('cosmos-'))}; found {len(weights)} tensors"
     )
 
 
 def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
     """What the shapes say, where it is told by one number only."""
-    infix, facts = (".conv3d" if config.video else ""), {}
+    infix = ".conv3d" if config.video else ""
+    facts: dict[str, Any] = {}
     first = weights.get("encoder.conv_in.0.conv3d.weight" if config.video else "encoder.conv_in.weight")
     if first is not None:
         facts["stem_channels"] = first.shape[0]

@@ -167,7 +167,7 @@ class TokenizerConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown configuration keys {unknown}; known: {sorted(known)}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(**dict(values))
 
     @classmethod
     def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":

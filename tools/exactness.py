@@ -1,7 +1,7 @@
 """Measure what docs/exactness.md states: streams against whole clips, modes and precisions, on a synthetic drive.
 
-    python -m streamtok.tools.exactness
-    python -m streamtok.tools.exactness --models nano nano-p --frames 65
+python -m streamtok.tools.exactness
+python -m streamtok.tools.exactness --models nano nano-p --frames 65
 """
 
 import argparse
@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print a Markdown table; returns 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["nano", "nano-p"], help="discrete video presets")
-    parser.add_argument("--frames", type=int, default=33, help="1 + a multiple of 4 (default 33)")
+    parser.add_argument("--frames", type=int, default=17, help="1 + a multiple of 4 (default 17)")
     arguments = parser.parse_args(argv)
     from streamtok.evaluation.exactness import measure
 

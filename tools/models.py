@@ -4,8 +4,8 @@
     streamtok models --size 256x448 --fps 10
     streamtok models nano --json
 
-FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is that
-of one camera in float16, convolution tails plus `context` steps of attention keys and values.
+FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
+that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
 """
 
 import argparse
@@ -59,16 +59,19 @@ def table(rows: list[dict[str, Any]], size: str, fps: float) -> str:
         [
             row["name"], row["compression"], f"{row['compression_ratio']:.0f}", _or_dash(row["codebook_size"], "d"),
             _or_dash(row["bits_per_token"], ".2f"), _or_dash(row["tokens_per_second"], ",.0f"),
-            f"{row['bits_per_second'] / 1e3:,.0f}", f"{row['parameters'] / 1e6:.1f} M", f"{row['encode_flops'] / 1e9:,.1f}",
-            f"{row['decode_flops'] / 1e9:,.1f}", f"{row['encode_state_bytes'] / 1e6:,.1f}",
-            f"{row['decode_state_bytes'] / 1e6:,.1f}",
+            f"{row['bits_per_second'] / 1e3:,.0f}", f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['encode_flops'] / 1e9:,.1f}", f"{row['decode_flops'] / 1e9:,.1f}",
+            f"{row['encode_state_bytes'] / 1e6:,.1f}", f"{row['decode_state_bytes'] / 1e6:,.1f}",
         ]
         for row in rows
     ]  # fmt: skip
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
-             for line in [head, *body]]  # fmt: skip
-    return f"At {size} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n" + "\n".join(lines)
+    aligned = [
+        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        for line in [head, *body]
+    ]
+    title = f"At {size} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
+    return title + "\n".join("  ".join(line) for line in aligned)
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""Put a trained model into streamtok/weights: float16 weights, their config, and the golden tokens of exactly these weights.
+"""Put a trained model into streamtok/weights: float16 weights, their config, and the golden tokens of just these.
 
 python -m streamtok.tools.ship out/nano/model --name nano
 """

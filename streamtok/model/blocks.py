@@ -74,8 +74,9 @@ class ImageAttention(SpatialAttention):
 class Downsample(nn.Module):
     """Halves space, time or both. x (B*T, C, H, W) -> (B*T', C, H', W').
 
-    Space: stride-2 3x3 convolution plus 2x2 average, after one zero row and column at the far side. Time: the first frame
-    repeated in front, stride-2 3-tap convolution plus the average of pairs. Then 1x1x1. Image models: the convolution alone.
+    Space: stride-2 3x3 convolution plus 2x2 average, after one zero row and column at the far side. Time: the first
+    frame repeated in front, stride-2 3-tap convolution plus the average of pairs. Then 1x1x1. Image models: the
+    convolution alone.
     """
 
     def __init__(self, channels: int, spatial: bool, temporal: bool, video: bool):

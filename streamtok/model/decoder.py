@@ -1,5 +1,7 @@
 """The decoder: latent features back to wavelet bands."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
@@ -22,12 +24,10 @@ class Decoder(nn.Module):
         self.conv_in = Ends(config.z_channels, last, video)
         self.mid = Mid(last, config) if config.mid else None
         self.resamples = [config.upsampling(i) for i in range(len(channels))]
-        levels = []
+        levels: list[nn.Module] = []
         for i in reversed(range(len(channels))):
             dims = [last] + [channels[i]] * config.decoder_blocks[i]
-            blocks: list[nn.Module] = [
-                ResBlock(a, b, groups, video, config.dropout) for a, b in zip(dims, dims[1:], strict=False)
-            ]
+            blocks: list[nn.Module] = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
             if i == 0:
                 self.fine_channels = last  # what enters the finest level
             last = channels[i]

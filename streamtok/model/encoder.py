@@ -1,5 +1,7 @@
 """The encoder: wavelet bands to the features that become the latent."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
@@ -94,9 +96,7 @@ class Encoder(nn.Module):
         last = config.stem_channels
         for i, dim in enumerate(channels):
             dims = [last] + [dim] * config.encoder_blocks[i]
-            blocks: list[nn.Module] = [
-                ResBlock(a, b, groups, video, config.dropout) for a, b in zip(dims, dims[1:], strict=False)
-            ]
+            blocks: list[nn.Module] = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
             attention = [Attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
             spatial, temporal = i < config.spatial_resamplings, i < config.temporal_resamplings
             wanted = (spatial or temporal) and i < len(channels) - 1

@@ -45,13 +45,17 @@ class Kernels:
         return F.scaled_dot_product_attention(q, k, v)
 
     def temporal_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Every place attends to its own past. q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q."""
+        """Every place attends to its own past.
+
+        q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q.
+        """
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
         return weights @ v
 
 
-_KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=Kernels())
+_PLAIN = Kernels()
+_KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=_PLAIN)
 
 
 def kernels() -> Kernels:

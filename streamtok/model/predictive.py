@@ -18,7 +18,7 @@ from streamtok.model.wavelet import haar2d, haar3d
 
 
 class Prediction(nn.Module):
-    """What the reference says about the next group: features for the decoder and the bands that its gates let through."""
+    """What the reference says of the next group: features for the decoder, and the bands that its gates let through."""
 
     def __init__(self, config: TokenizerConfig, dim: int):
         super().__init__()
@@ -31,7 +31,7 @@ class Prediction(nn.Module):
             nn.init.zeros_(self.flow.bias)
 
     def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D, H/p, W/p), reference (B, 3, H, W) -> x with the prediction mixed in, and its bands (B, R, H/p, W/p)."""
+        """x (B, D, H/p, W/p), reference (B, 3, H, W) -> x with the prediction mixed in, its bands (B, R, H/p, W/p)."""
         if self.motion:
             bands = haar3d(warp(reference, self._flow(x, reference.shape[-2:])), self.patch, "=thw")
         else:
@@ -39,7 +39,7 @@ class Prediction(nn.Module):
         return x + self.mix(bands.to(x.dtype)), bands
 
     def _flow(self, x: Tensor, size: torch.Size) -> Tensor:
-        """Backward flow of each frame in pixels, (B, G, 2, H, W): a velocity times the frame's distance, and a remainder."""
+        """Backward flow of each frame in pixels, (B, G, 2, H, W): a velocity times its distance, and a remainder."""
         raw = self.flow(x).float() * 2.0
         velocity, rest = raw[:, :2], raw[:, 2:].unflatten(1, (-1, 2))
         distance = torch.arange(1, rest.shape[1] + 1, device=x.device, dtype=raw.dtype).view(1, -1, 1, 1, 1)
@@ -65,7 +65,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 class PredictiveTokenizer(Tokenizer):
     """A tokenizer in a closed loop. Its tokens say what changed since its last decoded frame, so they depend on the
-    decoder's arithmetic too; `reference_noise` (standard deviation on the [-1, 1] scale) trains a decoder against drift.
+    decoder's arithmetic too; `reference_noise` (standard deviation on the [-1, 1] scale) trains against drift.
     """
 
     axes = "=thw"  # the bands that do not vary in time come first: those are what the reference can fill

@@ -97,7 +97,7 @@ class Autoencoder(nn.Module):
 
 
 class Variational(nn.Module):
-    """A diagonal Gaussian (Kingma and Welling 2014): the mean unless `sample` is set, and the KL divergence as a loss."""
+    """A diagonal Gaussian (Kingma and Welling 2014): the mean unless `sample` is set; KL divergence as a loss."""
 
     def __init__(self, channels: int):
         super().__init__()

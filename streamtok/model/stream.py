@@ -195,10 +195,10 @@ class EncodeStream(_Stream):
     def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> "Encoded":
         """frames (slots, 3, G, H, W) or (slots, 3, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
 
-        uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with one
-        frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output unspecified.
-        Raises ValueError or TypeError for what does not fit, and NonFiniteError naming the slots whose latent is not
-        finite: they did not move, `error.out` holds the other slots' output.
+        uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
+        one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
+        unspecified. Raises ValueError or TypeError for what does not fit, and NonFiniteError naming the slots whose
+        latent is not finite: they did not move, `error.out` holds the other slots' output.
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)

@@ -44,7 +44,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Coded:
-    """n groups through the bottleneck: codes and latent (B, C, n, h, w), indices (B, n, h, w) or (B, Q, n, h, w) or None,
+    """n groups through the bottleneck: codes, latent (B, C, n, h, w), indices (B, n, h, w) or (B, Q, n, h, w) or None,
     auxiliary losses, and frames (B, 3, nG, H, W) where coding had to decode as well."""
 
     codes: Tensor
@@ -58,7 +58,7 @@ class Tokenizer(nn.Module):
     """A causal video or image tokenizer of the Cosmos family.
 
     Frames are (B, 3, T, H, W), uint8 or float in [-1, 1], T = 1 + k * temporal_compression. With `deterministic`, every
-    path runs as steps of one slot and one group, so that tokens are bit-identical for any split and any number of slots.
+    path runs as steps of one slot and one group: tokens are bit-identical for any split and any number of slots.
     """
 
     axes = "thw"
@@ -204,9 +204,9 @@ class Tokenizer(nn.Module):
     def encode(self, x: Tensor, context: Context = "model", sample: bool = False) -> Encoded:
         """Frames (B, 3, T, H, W) or (B, 3, H, W) to tokens, as a stream that starts at the first frame would.
 
-        uint8, or float in [-1, 1]. `context` bounds temporal attention in latent steps (None: unbounded). `sample` draws
-        from a variational model instead of taking its mean. Raises ValueError or TypeError for sizes, counts and types
-        that do not fit and NonFiniteError (a ValueError) for latents that are not finite.
+        uint8, or float in [-1, 1]. `context` bounds temporal attention in latent steps (None: unbounded). `sample`
+        draws from a variational model instead of taking its mean. Raises ValueError or TypeError for sizes, counts
+        and types that do not fit and NonFiniteError (a ValueError) for latents that are not finite.
         """
         check_video(x, self.config)
         still = x.ndim == 4
@@ -241,7 +241,7 @@ class Tokenizer(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> Reconstruction:
         """Encode and decode with gradients, for training.
 
-        x (B, 3, 1 + kG, H, W) from a fresh start; with the state of an earlier call, x (B, 3, kG, H, W) goes on from there.
+        x (B, 3, 1 + kG, H, W) from a fresh start; with the state of an earlier call, x (B, 3, kG, H, W) goes on.
         """
         x = to_float(x, self.dtype)
         batch, height, width = x.shape[0], *x.shape[-2:]
@@ -255,7 +255,8 @@ class Tokenizer(nn.Module):
             state["count"] = torch.zeros(batch, dtype=torch.long, device=x.device)
         clock = Clock(state["count"], self.config.context)
         coded, encoded = self.encode_groups(x, state, clock)
-        frames, decoded = coded.frames, {}
+        frames = coded.frames
+        decoded: State = {}
         if frames is None:
             frames, decoded = self.decode_groups(coded.codes, state, clock)
         new = encoded | decoded | {"count": state["count"] + coded.latent.shape[2]}

@@ -13,7 +13,8 @@ from streamtok.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
 UNCAPTURED = {"flow", "adversarial"}  # no CUDA graph holds them: one works on the host, one has its own optimiser
-QUANTIZER = {"kl", "commitment", "entropy_commitment", "correlation"}  # from the bottleneck; they count once unless given a weight
+# From the bottleneck; they count once unless given a weight.
+QUANTIZER = {"kl", "commitment", "entropy_commitment", "correlation"}
 KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | QUANTIZER
 
 

@@ -26,6 +26,8 @@ def reference_clip(frames: int = 9, height: int = 64, width: int = 96) -> Tensor
 def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
     """`indices` (1, T', h, w) and `latent` (1, C, T', h, w) of the reference clip, float32, whole clip."""
     out = tokenizer.encode(reference_clip())
+    if out.indices is None:
+        raise ValueError(f"{tokenizer.config.name!r} is continuous, golden tokens need a discrete tokenizer")
     return {"indices": out.indices, "latent": out.latent}
 
 

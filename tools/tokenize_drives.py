@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     add("--workers", type=int, default=1, help="drives at a time (default: 1)")
     add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
+    add("--engine-config", metavar="CHOICE", help="auto, eager or a JSON file (default: auto on a GPU, eager on a CPU)")
     add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
     add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
     add("--check", action="store_true", help="read what is done and compare its checksums")
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--rate", type=float, help="plan: frames per second of one worker (default: measured here)")
     add("--fps", type=float, default=30.0, help="plan: frames per second of the video (default: 30)")
-    add("--price", type=float, default=2.5, help="plan: cost of a worker's hour (default: 2.5)")
+    add("--price", type=float, default=0.05, help="plan: cost of a worker's hour (default: 0.05, a CPU core)")
     add("--quiet", action="store_true", help="no progress bar")
     add("--json", action="store_true", help="print the result as one JSON object")
     return arguments
@@ -58,10 +59,10 @@ def parser() -> argparse.ArgumentParser:
 
 def fleet_options(args: argparse.Namespace) -> Any:
     """The options of every drive."""
-    from streamtok.data.fleet_job import FleetOptions
+    from streamtok.data.fleet_job import FleetOptions, settle_engine
     from streamtok.io.source import parse_size
 
-    return FleetOptions(
+    options = FleetOptions(
         model=args.model,
         device=args.device,
         deterministic=args.deterministic,
@@ -73,6 +74,7 @@ def fleet_options(args: argparse.Namespace) -> Any:
         topics=tuple(args.topics) if args.topics else None,
         threads=args.threads,
     )
+    return settle_engine(options, args.engine_config)
 
 
 def run_fleet(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class FleetOptions:
     """How every drive is tokenized; a drive that was done with other options is done again.
 
     `size` (H, W) to encode, None for the cameras' own; `topics` None takes every camera; `threads` per worker: on a CPU
-    the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
+    the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers. `engine` is
+    an engine configuration as `settle_engine` gives it, None for plain float32.
     """
 
     model: str = "nano"
@@ -36,6 +37,7 @@ class FleetOptions:
     keyframe_interval: float = 10.0
     topics: tuple[str, ...] | None = None
     threads: int = 1
+    engine: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,33 @@ def load_tokenizer(options: FleetOptions) -> Any:
     from streamtok.data.files import pick_device
 
     torch.set_num_threads(options.threads)
-    return streamtok.load(options.model, deterministic=options.deterministic).to(pick_device(options.device))
+    device = pick_device(options.device)
+    if options.engine is None:
+        return streamtok.load(options.model, deterministic=options.deterministic).to(device)
+    return streamtok.load(options.model, options.deterministic, engine=options.engine, device=device.type)
+
+
+def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
+    """Fix the engine configuration for all workers: "auto" measures here, a path reads one, "eager" is plain float32.
+
+    None is "auto" on a GPU and "eager" on a CPU. What was measured is left out: only what decides tokens is recorded.
+    """
+    from streamtok.data.files import pick_device
+
+    device = pick_device(options.device).type
+    choice = choice or ("auto" if device == "cuda" and not options.deterministic else "eager")
+    if choice == "eager":
+        return options
+    if choice == "auto":
+        import streamtok
+
+        size = options.size or (256, 448)
+        values = streamtok.load(
+            options.model, options.deterministic, engine="auto", size=size, device=device
+        ).engine.to_dict()
+    else:
+        values = json.loads(Path(choice).read_text())
+    return replace(options, engine=values | {"threads": options.threads, "agreement": {}, "measured_ms": {}})
 
 
 def run_job(

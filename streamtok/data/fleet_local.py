@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -15,6 +16,7 @@ from streamtok.data.fleet import Outcome
 from streamtok.data.fleet_job import FleetOptions, Job, Stopped, load_tokenizer, run_job
 
 REPORT_S = 0.5
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 GRACE_S = 0.7  # for running jobs to notice that they should stop
 
 
@@ -30,6 +32,7 @@ class LocalEngine:
         self._running: dict[Future, Job] = {}
         self._progress: dict[str, tuple[int, float]] = {}
         self._others = set(self._context.active_children())
+        self._restore = limit_threads(options.threads)
         self._open()
 
     def submit(self, job: Job) -> None:
@@ -60,6 +63,7 @@ class LocalEngine:
             for process in set(self._context.active_children()) - self._others:
                 process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._restore()
 
     def _open(self) -> None:
         self._reports, self._stop = self._context.SimpleQueue(), self._context.Event()
@@ -89,6 +93,25 @@ class LocalEngine:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._open()
         return outcomes
+
+
+def limit_threads(threads: int) -> Callable[[], None]:
+    """Let processes that are started from now on compute with so many threads; returns what undoes that.
+
+    Their libraries read this when they are loaded, which is before anything of ours runs in them. With a pool of
+    threads in each of many workers, most of the time would go into waiting for one another.
+    """
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore
 
 
 def _broke(future: Future) -> bool:

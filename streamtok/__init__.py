@@ -1,13 +1,16 @@
-"""Live camera streams to discrete video tokens: stateful, exact, in real time."""
+"""Live camera streams to discrete video tokens: stateful, exact, in real time.
 
+Names are imported when they are used, so that a command line starts at once and can set up its process before PyTorch.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from streamtok import checkpoint
-from streamtok.checkpoint import from_cosmos, save
-from streamtok.config import TokenizerConfig, list_presets
-from streamtok.model import NonFiniteError, Tokenizer
-
 if TYPE_CHECKING:
+    from streamtok.checkpoint import from_cosmos, save
+    from streamtok.config import TokenizerConfig, list_presets
+    from streamtok.loading import load
+    from streamtok.model import NonFiniteError, Tokenizer
     from streamtok.wire.subscriber import subscribe
     from streamtok.wire.window import TokenWindow
 
@@ -23,34 +26,27 @@ __all__ = [
     "subscribe",
 ]
 
-
-def load(
-    name: str, deterministic: bool = False, *, engine: Any = None, size: tuple[int, int] = (256, 448),
-    device: str | None = None,
-) -> Tokenizer:  # fmt: skip
-    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
-
-    `engine` makes it fast for frames of `size` (height, width): "auto" measures once on this machine and stores what it
-    chose, an `EngineConfiguration` (or its dict) is taken as it is, None leaves it plain in float32. See
-    `streamtok.checkpoint.load` and `streamtok.engine.optimize` for what they raise.
-    """
-    tokenizer = checkpoint.load(name, deterministic)
-    if engine is None:
-        return tokenizer.to(device) if device else tokenizer
-    if deterministic:
-        raise ValueError(f"deterministic=True runs one slot and one group at a time, plainly; drop engine={engine!r}")
-    from streamtok.engine import optimize
-
-    return optimize(tokenizer, engine, size=size, device=device)
-
-
-_LAZY = {"subscribe": "streamtok.wire.subscriber", "TokenWindow": "streamtok.wire.window"}
+_HOMES = {
+    "NonFiniteError": "model",
+    "TokenWindow": "wire.window",
+    "Tokenizer": "model",
+    "TokenizerConfig": "config",
+    "from_cosmos": "checkpoint",
+    "list_presets": "config",
+    "load": "loading",
+    "save": "checkpoint",
+    "subscribe": "wire.subscriber",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What needs ZeroMQ is imported when it is used."""
-    if name in _LAZY:
-        import importlib
+    """Import a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'streamtok' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"streamtok.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'streamtok' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

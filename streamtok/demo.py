@@ -251,8 +251,6 @@ def reader_of_frames(endpoint: str, node: subprocess.Popen) -> Iterator[FrameRea
 
     context = zmq.Context()
     socket = socket_of(context, zmq.SUB, 64, Limits().max_part)
-    # A reader that stops for a while must not send heartbeats: libzmq ends the process (its issues 3937 and 4767).
-    socket.set(zmq.HEARTBEAT_IVL, 0)
     try:
         # frames before info: the first info then proves that the frames that follow will come
         for topic in (b"frames/", b"info/"):

@@ -1,11 +1,36 @@
-"""The model of a node: loaded, on its device, made fast, and described for those who must reproduce its tokens."""
+"""Models loaded, put on their device, made fast, and described for those who must reproduce their tokens."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from streamtok.settings import RigSettings
+if TYPE_CHECKING:
+    from streamtok.model import Tokenizer
+    from streamtok.settings import RigSettings
 
 
-def load_tokenizer(settings: RigSettings, size: tuple[int, int] | None = None) -> Any:
+def load(
+    name: str | Path, deterministic: bool = False, *, engine: Any = None, size: tuple[int, int] = (256, 448),
+    device: str | None = None,
+) -> "Tokenizer":  # fmt: skip
+    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
+
+    `engine` makes it fast for frames of `size` (height, width): "auto" measures once on this machine and stores what it
+    chose, an `EngineConfiguration` (or its dict) is taken as it is, None leaves it plain in float32. See
+    `streamtok.checkpoint.load` and `streamtok.engine.optimize` for what they raise.
+    """
+    from streamtok import checkpoint
+
+    tokenizer = checkpoint.load(name, deterministic)
+    if engine is None:
+        return tokenizer.to(device) if device else tokenizer
+    if deterministic:
+        raise ValueError(f"deterministic=True runs one slot and one group at a time, plainly; drop engine={engine!r}")
+    from streamtok.engine import optimize
+
+    return optimize(tokenizer, engine, size=size, device=device)
+
+
+def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None) -> Any:
     """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it.
 
     `engine` None is "auto" on a GPU and "eager" on a CPU; deterministic mode is always eager.

@@ -1,8 +1,14 @@
 """What tests share: tiny tokenizers of every kind, and running them group by group."""
 
+import os
 import warnings
 
 import pytest
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before PyTorch: spinning threads starve the tests' other processes
+
 import torch
 
 warnings.filterwarnings("ignore", message="no weights ship")

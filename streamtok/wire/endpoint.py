@@ -13,6 +13,13 @@ import zmq
 LINGER_MS = 1000
 HEARTBEAT_MS = 2000
 HEARTBEAT_TIMEOUT_MS = 6000
+KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how many
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 5,
+    zmq.TCP_KEEPALIVE_INTVL: 2,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
+SUBSCRIPTIONS = 100_000  # a publisher reads nothing but subscriptions, and must always read them
 _UMASK = threading.Lock()
 
 
@@ -50,16 +57,31 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
 
 
 def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
-    """Set what every socket of the protocol has: LINGER, heartbeats, high-water marks (messages), part size (bytes)."""
+    """Set what every socket of the protocol has: LINGER, liveness, high-water marks (messages), part size (bytes)."""
     socket.linger = LINGER_MS
-    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-    socket.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+    _liveness(socket)
     socket.set(zmq.SNDHWM, high_water)
-    socket.set(zmq.RCVHWM, high_water)
+    socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
     socket.set(zmq.RECONNECT_IVL, 100)
     socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+
+
+def _liveness(socket: zmq.Socket) -> None:
+    """Heartbeats and TCP keep-alive, by the kind of socket.
+
+    A SUB socket whose reader has stopped must have no heartbeat timer of its own, nor one that a TTL arms:
+    libzmq ends the process when it runs out (its issues 3937, 4364, 4767). So the publisher alone sends heartbeats,
+    without a timeout, since a reader that has stopped cannot answer; a dead host is found by TCP.
+    """
+    for option, value in KEEPALIVE.items():
+        socket.set(option, value)
+    if socket.type == zmq.SUB:
+        return
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, 0 if socket.type == zmq.XPUB else HEARTBEAT_TIMEOUT_MS)
+    if socket.type != zmq.XPUB:
+        socket.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
 
 
 def control_beside(endpoint: str) -> str:

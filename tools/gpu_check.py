@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if not torch.cuda.is_available() and set(parts) - set(gpu_report.WITHOUT_GPU):
         print(
-            "gpu_check: no CUDA device. Without one, `--parts compile` builds the kernels for Hopper, and `make test` runs "
-            "them in Triton's interpreter; both need triton (pip install triton)",
+            "gpu_check: no CUDA device. Without one, `--parts compile` builds the kernels for Hopper, and `make test` "
+            "runs them in Triton's interpreter; both need triton (pip install triton)",
             file=sys.stderr,
         )
         return 2

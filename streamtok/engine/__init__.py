@@ -1,8 +1,8 @@
 """What makes the model fast: precision, graphs, compilation, kernels, preprocessing.
 
-    from streamtok.engine import optimize
+from streamtok.engine import optimize
 
-    fast = optimize(streamtok.load("nano"), size=(256, 448))   # measured once, stored, reused
+fast = optimize(streamtok.load("nano"), size=(256, 448))   # measured once, stored, reused
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineConfiguration", "EngineError", "OptimizedTokenizer", "optimize"]
 
-_HOMES = {"EngineConfiguration": "configuration", "EngineError": "graph", "OptimizedTokenizer": "engine", "optimize": "engine"}
+_HOMES = {
+    "EngineConfiguration": "configuration",
+    "EngineError": "graph",
+    "OptimizedTokenizer": "engine",
+    "optimize": "engine",
+}
 
 
 def __getattr__(name: str) -> Any:

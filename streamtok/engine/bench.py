@@ -8,7 +8,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ SECTIONS = ("machine", "engine", "latency", "stateless", "roofline", "stages", "
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the stateless
+    """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the
+    stateless
     windows, steady-state groups (0: none), and whether to measure from capture to subscriber."""
 
     size: tuple[int, int] = (256, 448)
@@ -50,12 +51,12 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
     else:
         engine = how(tok, machine, options.precision)
     fast = apply(tok, engine)
-    report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": vars(options) | {}}
+    report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": asdict(options)}
     report["machine"] = describe_machine(options.device)
     report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     report["latency"] = latency(fast, options)
     say(f"latency: {report['latency']['p50_ms']:.2f} ms per group at the median")
-    report["stateless"] = stateless(tok, fast, options, report["latency"]["p50_ms"], say)
+    report["stateless"] = stateless(tok, fast, options, report["latency"], say)
     report["roofline"] = roofline(fast, options, report["latency"]["p50_ms"])
     report["stages"] = stages(fast, options)
     if options.steady:
@@ -88,22 +89,37 @@ def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
 
 
 def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
-    """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second."""
+    """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second.
+
+    `cpu_ms` is the processor time of a step over all threads: what it costs on a machine that is busy with other
+    things.
+    """
     stream = fast.stream(options.cameras, *options.size)
     groups = _clip(options, 4, fast.group)
     stream.step(groups[0], keyframe=[True] * options.cameras)
     for group in groups[1:]:
         stream.step(group)
-    times = [_timed(lambda i=i: _to_host(stream.step(groups[i % 4])), options.device) for i in range(options.groups)]
+    times, busy = _measure(lambda i: _to_host(stream.step(groups[i % 4])), options.groups, options.device)
     found = percentiles(times)
     budget = 1000 * fast.group / options.fps
     return found | {
         "cameras": options.cameras,
+        "cpu_ms": statistics.median(busy),
         "ms_per_camera": found["p50_ms"] / options.cameras,
         "frames_per_s": 1000 * fast.group * options.cameras / found["mean_ms"],
         "share_of_group_time": found["p50_ms"] / budget,
         "peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else 0,
     }
+
+
+def _measure(function: Callable[[int], object], count: int, device: str) -> tuple[list[float], list[float]]:
+    """Wall-clock and processor milliseconds of `count` calls."""
+    walls, busy = [], []
+    for i in range(count):
+        begin = time.process_time()
+        walls.append(_timed(lambda i=i: function(i), device))  # type: ignore[misc]
+        busy.append(1000 * (time.process_time() - begin))
+    return walls, busy
 
 
 def _to_host(out: Any) -> Tensor:
@@ -119,35 +135,42 @@ def _timed(function: Callable[[], object], device: str) -> float:
     return 1000 * (time.perf_counter() - begin)
 
 
-def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step_ms: float,
+def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any],
               say: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
     """The same network as published code is used live: the whole window again for every group, eager, same precision.
 
-    Per window: milliseconds, and the ratio to one camera's step. A window that does not fit into memory is named so.
+    `step` is what `latency` found. Per window: milliseconds, the ratio to one camera's step and to an eager step, and
+    the
+    ratio of processor time. A window that does not fit into memory is named so.
     """
     model = tok.cast(fast.dtype, options.device)
     eager = model.stream(1, *options.size)
-    groups = _clip(BenchOptions(options.size, device=options.device), 3, model.group)
+    groups = _clip(replace(options, cameras=1), 3, model.group)
     eager.step(groups[0], keyframe=[True])
-    times = [_timed(lambda i=i: eager.step(groups[i % 3]), options.device) for i in range(max(4, options.groups // 5))]
-    step_ms /= options.cameras
-    found: dict[str, Any] = {"step_ms": step_ms, "eager_step_ms": statistics.median(times[1:]), "windows": {}}
+    walls, busy = _measure(lambda i: eager.step(groups[i % 3]), max(4, options.groups // 5), options.device)
+    found: dict[str, Any] = {
+        "step_ms": step["ms_per_camera"], "step_cpu_ms": step["cpu_ms"] / options.cameras,
+        "eager_step_ms": statistics.median(walls), "eager_step_cpu_ms": statistics.median(busy), "windows": {},
+    }  # fmt: skip
     for window in options.windows:
         count = 1 + (window - 1) // model.group * model.group
         clip = moving_scene(options.size, count).to(options.device)
         try:
-            times = [_timed(lambda clip=clip: model.encode(clip), options.device) for _ in range(3)]
+            walls, busy = _measure(lambda _, clip=clip: model.encode(clip), 3, options.device)  # type: ignore[misc]
         except torch.cuda.OutOfMemoryError:
             found["windows"][str(window)] = {"error": "does not fit into the device's memory"}
             continue
-        ms = min(times[1:])
-        found["windows"][str(window)] = {"ms": ms, "ratio": ms / step_ms, "ratio_eager": ms / found["eager_step_ms"]}
-        say(f"stateless window of {window} frames: {ms:.1f} ms, {ms / step_ms:.1f} times a step")
+        entry = {"ms": min(walls), "cpu_ms": min(busy)}
+        entry |= {"ratio": entry["ms"] / found["step_ms"], "ratio_eager": entry["ms"] / found["eager_step_ms"]}
+        entry |= {"ratio_cpu": entry["cpu_ms"] / found["step_cpu_ms"]}
+        found["windows"][str(window)] = entry
+        say(f"stateless window of {window} frames: {entry['ms']:.1f} ms, {entry['ratio']:.1f} times a step")
     return found
 
 
 def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
-    """FLOPs of one group of one camera, and the bytes that must move at least: weights, state read, new state written."""
+    """FLOPs of one group of one camera, and the bytes that must move at least: weights, state read, new state
+    written."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from streamtok.model import build
@@ -195,12 +218,13 @@ def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
 
 
 def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
-    """Median milliseconds of what one camera's group goes through, each alone: prepare (4 frames), upload, encode, tokens."""
+    """Median milliseconds of what one camera's group goes through, each alone: prepare (4 frames), upload, encode,
+    tokens."""
     from streamtok.engine.preprocess import Preprocessor
 
     stream, device = fast.stream(1, *options.size), options.device
     scene = moving_scene(options.size, fast.group)
-    big = tuple(max(side, least) for side, least in zip(options.size, (720, 1280), strict=True))
+    big = max(options.size[0], 720), max(options.size[1], 1280)
     image = moving_scene(big, 1)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
     prepare = Preprocessor(big, options.size)
     pinned = scene.pin_memory() if device == "cuda" else scene
@@ -219,7 +243,7 @@ def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
 def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
     """`steady` groups in one epoch: median of the first and the last tenth, and memory before and after."""
     stream, count = fast.stream(1, *options.size), options.steady
-    groups = _clip(BenchOptions(options.size, device=options.device), 4, fast.group)
+    groups = _clip(replace(options, cameras=1), 4, fast.group)
     stream.step(groups[0], keyframe=[True])
     for i in range(20):
         stream.step(groups[i % 4])
@@ -229,7 +253,8 @@ def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
         times.append(_timed(lambda i=i: stream.step(groups[i % 4]), options.device))
     tenth = max(1, count // 10)
     return {
-        "groups": count, "first_p50_ms": statistics.median(times[:tenth]), "last_p50_ms": statistics.median(times[-tenth:]),
+        "groups": count, "first_p50_ms": statistics.median(times[:tenth]),
+        "last_p50_ms": statistics.median(times[-tenth:]),
         "memory_before": before, "memory_after": _memory(options.device), **percentiles(times),
     }  # fmt: skip
 

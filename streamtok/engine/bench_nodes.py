@@ -14,7 +14,8 @@ from streamtok.engine.timing import percentiles
 def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float = 8.0) -> dict[str, Any]:
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 
-    Cameras are synthetic, at `options.fps`; capture, encoding and publishing run in one node, the reader in this process.
+    Cameras are synthetic, at `options.fps`; capture, encoding and publishing run in one node, the reader in this
+    process.
     """
     from streamtok.pipeline import IngestNode
     from streamtok.settings import RigSettings
@@ -25,7 +26,8 @@ def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float =
     with tempfile.TemporaryDirectory(prefix="st-") as folder:
         endpoint = f"ipc://{Path(folder) / 'tokens'}"
         streams: list[Any] = [
-            {"name": f"cam{i}", "source": source % i, "realtime": True, "policy": "latest"} for i in range(options.cameras)
+            {"name": f"cam{i}", "source": source % i, "realtime": True, "policy": "latest"}
+            for i in range(options.cameras)
         ]
         settings = RigSettings(bind=endpoint, streams=streams, wait_subscribers=1)
         node = IngestNode(settings, tokenizer=fast)
@@ -44,6 +46,7 @@ def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float =
     dropped = sum(stream.get("dropped", 0) for stream in summary.get("streams", {}).values())
     return {
         "seconds": seconds, "messages": len(whole), "dropped_frames": dropped,
-        "capture_to_reader": percentiles(whole[2:] or whole), "publish_to_reader": percentiles(transport[2:] or transport),
+        "capture_to_reader": percentiles(whole[2:] or whole),
+        "publish_to_reader": percentiles(transport[2:] or transport),
         "node_latency_ms": summary.get("latency_ms", {}),
     }  # fmt: skip

@@ -12,8 +12,9 @@ def describe(report: dict[str, Any]) -> str:
         f"{report['model']} at {height}x{width}, {options['cameras']} camera(s), {report['machine']['name']}, "
         f"{engine['precision']}, {engine['kernels']} kernels{', captured' if engine['graph'] else ''}",
         _row("group, p50 / p99", f"{latency['p50_ms']:.2f} / {latency['p99_ms']:.2f} ms",
-             f"{100 * latency['share_of_group_time']:.0f} % of the time of a group at {options['fps']:g} frames per second"),
-        _row("throughput", f"{latency['frames_per_s']:.0f} frames/s"),
+             f"{100 * latency['share_of_group_time']:.0f} % of a group's time at {options['fps']:g} frames per second"),
+        _row("throughput", f"{latency['frames_per_s']:.0f} frames/s",
+        f"{latency['cpu_ms']:.1f} ms of processor time per step"),
     ]  # fmt: skip
     for name, share in sorted(engine["agreement"].items()):
         lines.append(_row(f"tokens, {name}", f"{100 * share:.2f} %", "equal to float32's"))
@@ -22,14 +23,18 @@ def describe(report: dict[str, Any]) -> str:
     if "steady" in report:
         steady = report["steady"]
         grown = (steady["memory_after"] - steady["memory_before"]) / 2**20
-        lines.append(_row(f"{steady['groups']} groups", f"{steady['first_p50_ms']:.2f} to {steady['last_p50_ms']:.2f} ms",
-                          f"first and last tenth; memory grew by {grown:.1f} MiB"))  # fmt: skip
+        change = f"{steady['first_p50_ms']:.2f} to {steady['last_p50_ms']:.2f} ms"
+        lines.append(_row(f"{steady['groups']} groups", change, f"first and last tenth; memory +{grown:.1f} MiB"))
     if "end_to_end" in report:
         whole, wire = report["end_to_end"]["capture_to_reader"], report["end_to_end"]["publish_to_reader"]
         lines.append(_row("capture to reader", f"{whole['p50_ms']:.1f} / {whole['p99_ms']:.1f} ms", "p50 / p99"))
         lines.append(_row("publish to reader", f"{wire['p50_ms']:.2f} / {wire['p99_ms']:.2f} ms", "p50 / p99"))
     memory = engine["memory"]
-    lines.append(_row("memory", f"{memory['weights'] / 2**20:.0f} MiB", f"weights, and {memory['state'] / 2**20:.0f} MiB of state"))
+    lines.append(
+        _row(
+            "memory", f"{memory['weights'] / 2**20:.0f} MiB", f"weights, and {memory['state'] / 2**20:.0f} MiB of state"
+        )
+    )
     return "\n".join(lines)
 
 
@@ -43,14 +48,18 @@ def _stateless(part: dict[str, Any]) -> list[str]:
         if "error" in found:
             lines.append(_row(f"stateless, {window} frames", "-", found["error"]))
         else:
-            remark = f"{found['ratio']:.1f} times a step ({found['ratio_eager']:.1f} times the eager one)"
+            remark = (
+                f"{found['ratio']:.1f} times a step, {found['ratio_eager']:.1f} times the eager one "
+                f"({found['ratio_cpu']:.1f} in processor time)"
+            )
             lines.append(_row(f"stateless, {window} frames", f"{found['ms']:.1f} ms", remark))
     return lines
 
 
 def _roofline(part: dict[str, Any]) -> list[str]:
     return [
-        _row("work per group", f"{part['flops'] / 1e9:.1f} GFLOP", f"and at least {part['bytes'] / 2**20:.0f} MiB moved"),
+        _row("work per group", f"{part['flops'] / 1e9:.1f} GFLOP",
+        f"and at least {part['bytes'] / 2**20:.0f} MiB moved"),
         _row("measured peak", f"{part['tflops']:.3g} TFLOP/s", f"{part['terabytes_per_s']:.3g} TB/s"),
         _row("share of the roofline", f"{100 * part['share_of_roofline']:.0f} %",
              f"{part['achieved_tflops']:.3g} TFLOP/s reached, {100 * part['share_of_peak']:.0f} % of the peak"),

@@ -1,4 +1,5 @@
-"""Every GPU kernel against plain PyTorch in float32, on random data with poisoned outputs, at sizes with ragged edges."""
+"""Every GPU kernel against plain PyTorch in float32, on random data with poisoned outputs, at sizes with ragged
+edges."""
 
 from collections.abc import Callable, Iterator
 
@@ -85,14 +86,15 @@ def check_attention(new: Case, length: int, channels: int, kind: str) -> float:
 
 def check_ring(new: Case, places: int, channels: int, context: int) -> float:
     """Temporal attention over a ring, from a fresh start past its end."""
-    slots, worst, history = 2, 0.0, []
+    slots, worst = 2, 0.0
+    history: list[tuple[Tensor, Tensor]] = []
     keys, values = (torch.full((slots, places, context, channels), torch.nan, device=new.device, dtype=new.dtype)
                     for _ in range(2))  # fmt: skip
     count = torch.zeros(slots, dtype=torch.long, device=new.device)
     for _ in range(context + 2):
         q, k, v = (new(slots, places, channels) for _ in range(3))
         history = [*history, (k.float(), v.float())][-context:]
-        found = attention.ring(q, k, v, keys, values, count)
+        found = attention.over_ring(q, k, v, keys, values, count)
         past_k, past_v = (torch.stack(part, 2) for part in zip(*history, strict=True))
         wanted = F.scaled_dot_product_attention(q.float()[:, :, None], past_k, past_v)[:, :, 0]
         worst = max(worst, relative(found, wanted))

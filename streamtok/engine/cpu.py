@@ -47,7 +47,9 @@ class InterleavedConv(nn.Module):
         oldest, middle, newest = conv.temporal.weight.detach()
         self.register_buffer("first", (oldest.float() + middle.float() + newest.float()).to(oldest.dtype))
         self.register_buffer("second", torch.cat([(oldest.float() + middle.float()).to(oldest.dtype), newest], 1))
-        turned = [torch.cat([(oldest, middle, newest)[(lie - n - 1) % TAPS] for lie in range(TAPS)], 1) for n in range(TAPS)]
+        turned = [
+            torch.cat([(oldest, middle, newest)[(lie - n - 1) % TAPS] for lie in range(TAPS)], 1) for n in range(TAPS)
+        ]
         self.register_buffer("turned", torch.stack(turned))
         self.bias = conv.temporal.bias
 
@@ -154,7 +156,8 @@ class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
 def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:
     """A copy of a 4x video model on the CPU with interleaved pasts; it shares its other layers.
 
-    `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if the
+    `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
+    the
     model does not fit.
     """
     reason = unsupported(model)

@@ -90,7 +90,9 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
 
 
 def _class_for(kind: type[Tokenizer]) -> type[Tokenizer]:
-    return OptimizedTokenizer if kind is Tokenizer else type(f"Optimized{kind.__name__}", (OptimizedTokenizer, kind), {})
+    return (
+        OptimizedTokenizer if kind is Tokenizer else type(f"Optimized{kind.__name__}", (OptimizedTokenizer, kind), {})
+    )
 
 
 def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto", *, size: tuple[int, int] = (256, 448),
@@ -98,7 +100,8 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
     """Make `tok` fast on this machine for frames of `size` (height, width).
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
-    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info` or a
+    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info`
+    or a
     recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
     """
     if isinstance(engine, dict):
@@ -130,7 +133,8 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> dict[str, int]:
-    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams, in the tokenizer's precision."""
+    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams, in the tokenizer's
+    precision."""
     state = EncodeStream.state_bytes(tok, slots, size, context or tok.config.context)
     return {"weights": tok.parameters_count * tok.dtype.itemsize, "state": state}
 

@@ -188,7 +188,8 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor, ring: State, clock: Clock) -> tuple[Tensor, State]:
         """x (B, C, H, W), ring of (B, H*W, context, C) -> y like x, and the same ring, changed in place."""
         x = self.spatial.add(x, self.over_space(*self.spatial.project(x)), clock)
-        attended = attention.ring(*self.temporal.project(x), ring["key"], ring["value"], clock.count)
+        q, k, v = self.temporal.project(x)
+        attended = attention.over_ring(q, k, v, ring["key"], ring["value"], clock.count)
         return self.temporal.add(x, attended, clock), ring
 
 

@@ -124,7 +124,9 @@ def _tune_attention(new: Callable, note: Callable) -> None:
     note("attention torch, parts of 1800", by_parts, work)
     rings = [new(1, length, 32, width) for _ in range(2)]
     count = torch.tensor([40], device="cuda")
-    note("ring context 32 (TFLOP/s is meaningless)", lambda: attention.ring(q, k, v, *rings, count), 0.0)
+    note(
+        "ring context 32 (TFLOP/s is meaningless)", lambda: attention.over_ring(q, k, v, rings[0], rings[1], count), 0.0
+    )
     for channels, size in ((256, (180, 320)), (512, (90, 160))):
         x, weight = new(1, channels, *size).to(memory_format=torch.channels_last), new(channels)
         known = norm.moments(x)

@@ -42,7 +42,17 @@ def tests() -> dict[str, Any]:
     import os
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", str(ROOT / "tests/engine")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        str(ROOT / "tests/engine"),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     gpu_parts.say(done.stdout[-1500:])
     return {"pytest": {"ok": done.returncode == 0, "tail": done.stdout[-6000:], "errors": done.stderr[-2000:]}}

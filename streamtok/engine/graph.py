@@ -73,9 +73,9 @@ class CapturedStep:
 def _no_room(error: Exception) -> str:
     free, total = torch.cuda.mem_get_info()
     return (
-        f"the step did not fit into the GPU's memory: {gib(torch.cuda.max_memory_allocated())} were in use at the most, "
-        f"{gib(free)} of {gib(total)} are free now ({error}). Lower the frame size, the number of slots or `context`, or "
-        "use float16 or bfloat16"
+        f"the step did not fit into the GPU's memory: {gib(torch.cuda.max_memory_allocated())} were in use at most, "
+        f"{gib(free)} of {gib(total)} are free now ({error}). Lower the frame size, the number of slots or `context`, "
+        "or use float16 or bfloat16"
     )
 
 
@@ -115,7 +115,8 @@ def own(value: Any) -> Any:
 
 
 class CachedFSQ(FSQ):
-    """`FSQ` that keeps its constants on the device: making them copies from the host, which a capture does not allow."""
+    """`FSQ` that keeps its constants on the device: making them copies from the host, which a capture does not
+    allow."""
 
     def __init__(self, levels: tuple[int, ...]):
         super().__init__(levels)

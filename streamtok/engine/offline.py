@@ -1,6 +1,7 @@
 """The GPU kernels compiled for a GPU that is not here, at the shapes of the full-size encoder at 720p.
 
-Triton brings its own assembler, so this needs no GPU. It tells before any machine is booked whether a kernel builds, how
+Triton brings its own assembler, so this needs no GPU. It tells before any machine is booked whether a kernel builds,
+how
 much shared memory and how many registers it takes, whether it spills, and whether it uses Hopper's matrix and
 copy engines.
 """
@@ -17,7 +18,8 @@ SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Ho
 
 
 def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]]:
-    """(name, kernel, types of its arguments, its constants, (warps, stages)) of every kernel that the engine launches."""
+    """(name, kernel, types of its arguments, its constants, (warps, stages)) of every kernel that the engine
+    launches."""
     from streamtok.engine.kernels import attention, fsq, haar, norm, spatial, temporal
 
     tile, weights = "tensordesc<bf16[128,64]>", "tensordesc<bf16[256,64]>"
@@ -31,7 +33,8 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
         )  # fmt: skip
         yield (
             f"causal_conv {channels}", temporal._causal_conv,
-            {"ring": tile, "count": LONG, "weight": weights, "bias": HALF, "residual": HALF, "y": HALF, "moments": FLOAT},
+            {"ring": tile, "count": LONG, "weight": weights, "bias": HALF, "residual": HALF, "y": HALF,
+            "moments": FLOAT},
             {"AREA": height * width, "FRAMES": 1, "RING": 3, "TAPS": 3, "STRIDE": 1, **rows, "HAS_RESIDUAL": True,
              "HAS_MOMENTS": True}, (8, 4),
         )  # fmt: skip
@@ -40,7 +43,13 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
             {"x": HALF, "y": HALF, "moments": FLOAT, "weight": HALF, "bias": HALF, "pieces": "i32", "eps": "fp32"},
             {**pixels, "CHANNELS": channels, "EDGE": 1, "PIECES": 512, "PIECE": norm.PIECE, "SILU": True}, (16, 3),
         )  # fmt: skip
-    yield "moments", norm._moments, {"x": HALF, "moments": FLOAT, "size": "i32", "pieces": "i32"}, {"PIECE": norm.PIECE}, (16, 3)
+    yield (
+        "moments",
+        norm._moments,
+        {"x": HALF, "moments": FLOAT, "size": "i32", "pieces": "i32"},
+        {"PIECE": norm.PIECE},
+        (16, 3),
+    )
     strides = dict.fromkeys(("stride_q", "stride_k", "stride_v", "frame_q", "frame_k", "frame_v"), "i32")
     yield (
         "flash", attention._flash, {"q": HALF, "k": HALF, "v": HALF, "out": HALF, **strides, "scale": "fp32"},
@@ -49,7 +58,8 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
     blocks = {"BLOCKS": 57, "D": 512, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
     yield (
         "strip_scores", attention._strip_scores,
-        {"q": tile, "k": weights, "p": HALF, "tops": FLOAT, "totals": FLOAT, "first": "i32", "count": "i32", "scale": "fp32"},
+        {"q": tile, "k": weights, "p": HALF, "tops": FLOAT, "totals": FLOAT, "first": "i32", "count": "i32",
+        "scale": "fp32"},
         {"LENGTH": 14400, **blocks}, (8, 4),
     )  # fmt: skip
     yield (
@@ -85,7 +95,9 @@ def compile_all(capability: int = 90) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _compile(kernel: Any, types: dict[str, str], constants: dict[str, Any], options: tuple[int, int], capability: int) -> dict:
+def _compile(
+    kernel: Any, types: dict[str, str], constants: dict[str, Any], options: tuple[int, int], capability: int
+) -> dict:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -93,17 +105,21 @@ def _compile(kernel: Any, types: dict[str, str], constants: dict[str, Any], opti
     names = kernel.arg_names
     # pointers and strides are multiples of 16, as those of the engine's tensors are
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names)
-               if types.get(name, "").startswith("*") or name.startswith(("stride", "frame_", "first", "size"))}  # fmt: skip
+               if types.get(name, "").startswith("*") or name.startswith(("stride", "frame_", "first",
+               "size"))}  # fmt: skip
     source = ASTSource(
         fn=kernel, signature={name: types.get(name, "constexpr") for name in names}, attrs=aligned,
         constexprs={(names.index(name),): value for name, value in constants.items()},
     )  # fmt: skip
     warps, stages = options
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages})
+    built = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages}
+    )
     registers, stack = _resources(built.asm["cubin"])
     ptx, shared = built.asm["ptx"], built.metadata.shared
     return {
-        "ok": shared <= SHARED_LIMIT and not stack, "shared_bytes": shared, "registers": registers, "stack_bytes": stack,
+        "ok": shared <= SHARED_LIMIT and not stack, "shared_bytes": shared, "registers": registers,
+        "stack_bytes": stack,
         "matrix_engine": "wgmma.mma_async" in ptx, "tensor_copies": "cp.async.bulk.tensor" in ptx,
     }  # fmt: skip
 
@@ -116,7 +132,9 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        shown = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+        shown = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     match = re.search(r"REG:(\d+) STACK:(\d+)", shown)
     if match is None:
         raise RuntimeError(f"cuobjdump printed no resource usage: {shown[:200]!r}")

@@ -111,4 +111,3 @@ def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor,
         outs.append((out.latent.float() if out.indices is None else out.indices).cpu())
         times.append(1000 * (clock() - begin))
     return torch.cat(outs, -3), statistics.median(times[min(2, groups - 1) :])
-

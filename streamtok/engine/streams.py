@@ -32,7 +32,8 @@ class PlainSnapshots:
     model: Tokenizer
 
     def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
-        """As the stream's own; a slot whose keyframe was not finite is left fresh, since its past has been written over."""
+        """As the stream's own; a slot whose keyframe was not finite is left fresh, since its past has been written
+        over."""
         try:
             return self._attempt(x, active, keyframe)
         except NonFiniteError as error:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from streamtok.tools import bench
 
 from streamtok.config import PRESETS
 from streamtok.engine.bench import SECTIONS, BenchOptions, count_work, run
 from streamtok.engine.bench_report import describe, plot
 from streamtok.engine.timing import percentiles
 from streamtok.model import build
-from streamtok.tools import bench
 
 SIZE = (32, 48)
 

@@ -24,7 +24,9 @@ def tok():
 
 
 def test_configuration_round_trips_through_json():
-    made = EngineConfiguration(device="cuda", precision="bfloat16", graph=True, size=(720, 1280), agreement={"bfloat16": 0.97})
+    made = EngineConfiguration(
+        device="cuda", precision="bfloat16", graph=True, size=(720, 1280), agreement={"bfloat16": 0.97}
+    )
     assert EngineConfiguration.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 

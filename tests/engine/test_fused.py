@@ -20,7 +20,9 @@ SIZE = (32, 48)
 GRAPHS = [False, True] if CUDA else [False]
 
 
-@pytest.fixture(scope="module", params=["cosmos-dv4x8x8", "cosmos-dv8x8x8", "nano"])
+@pytest.fixture(
+    scope="module", params=["cosmos-dv4x8x8", pytest.param("cosmos-dv8x8x8", marks=pytest.mark.slow), "nano"]
+)
 def model(request):
     torch.manual_seed(0)
     config = PRESETS[request.param]
@@ -32,7 +34,11 @@ def model(request):
 
 def fused_stream(model, slots=1, graph=False, slots_per_step=1):
     configuration = EngineConfiguration(
-        device=DEVICE, precision="float16" if CUDA else "bfloat16", kernels="fused", graph=graph, slots_per_step=slots_per_step
+        device=DEVICE,
+        precision="float16" if CUDA else "bfloat16",
+        kernels="fused",
+        graph=graph,
+        slots_per_step=slots_per_step,
     )
     return FusedStream(fuse(model), slots, SIZE, model.config.context, configuration)
 

@@ -1,4 +1,5 @@
-"""The GPU's preprocessing source gives the numpy code's bytes: compiled for the CPU everywhere, run by cupy on a GPU."""
+"""The GPU's preprocessing source gives the numpy code's bytes: compiled for the CPU everywhere, run by cupy on a
+GPU."""
 
 import ctypes
 import shutil

@@ -3,7 +3,8 @@
 Over space, two ways with the same result within rounding, chosen by measurement (engine configuration):
 
 - `flash`: one kernel, online softmax; nothing but the output is written.
-- `strips`: a strip of queries at a time; the first kernel writes exp(scores - the block's own maximum) in half precision
+- `strips`: a strip of queries at a time; the first kernel writes exp(scores - the block's own maximum) in half
+  precision
   with each block's maximum and sum, the second multiplies by the values and rescales as it reads. Memory is one strip.
 
 Over time (`ring`): each place attends to its own last steps, read straight from the ring buffer.
@@ -188,7 +189,7 @@ def strips(q: Tensor, k: Tensor, v: Tensor, rows: int | None = None, tile: tuple
     return out
 
 
-def ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, count: Tensor) -> Tensor:
+def over_ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, count: Tensor) -> Tensor:
     """Attend to the last steps of each place, and put this step into the ring, in one pass.
 
     q, k, v (B, HW, C) with one stride per row; keys, values (B, HW, context, C) contiguous, changed in place at
@@ -199,6 +200,7 @@ def ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, count: T
     out = torch.empty(batch, places, width, dtype=q.dtype, device=q.device)
     _ring[(batch * places,)](
         q, k, v, keys, values, count, out, places, q.stride(1), k.stride(1), _scale(width),
-        D=width, WIDE=triton.next_power_of_2(width), CONTEXT=context, STEPS=triton.next_power_of_2(context), num_warps=4,
+        D=width, WIDE=triton.next_power_of_2(width), CONTEXT=context, STEPS=triton.next_power_of_2(context),
+        num_warps=4,
     )  # fmt: skip
     return out

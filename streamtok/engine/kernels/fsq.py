@@ -41,7 +41,8 @@ def _fsq(
 
 
 class FsqTables:
-    """What bounds each of the `levels`, on `device`: float32 (D,) half widths, offsets, shifts, and int32 (D,) steps."""
+    """What bounds each of the `levels`, on `device`: float32 (D,) half widths, offsets, shifts, and int32 (D,)
+    steps."""
 
     def __init__(self, levels: tuple[int, ...], device: torch.device | str):
         levels_t = torch.tensor(levels, dtype=torch.float32)

@@ -20,7 +20,8 @@ PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgr
 KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)
 FIELDS = (
     "height", "width", "step", "out_height", "out_width", "window_top", "window_left", "rect_top", "rect_left",
-    "rect_height", "rect_width", "sy", "dy", "sx", "dx", "red", "green", "blue", "pixel_bytes", "y_at", "u_at", "v_at", "y0",
+    "rect_height", "rect_width", "sy", "dy", "sx", "dx", "red", "green", "blue", "pixel_bytes", "y_at", "u_at", "v_at",
+    "y0",
     *(f"matrix{i}" for i in range(9)), "red_row", "red_column", "blue_row", "blue_column",
 )  # fmt: skip
 SHAPE = np.dtype([(name, np.int32) for name in FIELDS])
@@ -105,7 +106,9 @@ class GpuPreprocessor:
             raise ValueError(f"image data is {flat.size} bytes of {flat.dtype}, expected {self.bytes} of uint8")
         height, width = self.size
         if tuple(target.shape) != (3, height, width) or target.stride()[1:] != (width, 1):
-            raise ValueError(f"target is {tuple(target.shape)}, strides {target.stride()}; expected (3, {height}, {width})")
+            raise ValueError(
+                f"target is {tuple(target.shape)}, strides {target.stride()}; expected (3, {height}, {width})"
+            )
         turn, self._turn = self._turn, 1 - self._turn
         self._events[turn].synchronize()  # the upload of two frames ago has left this staging buffer
         self._pinned[turn].numpy()[:] = flat[: self.bytes]

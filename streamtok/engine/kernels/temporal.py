@@ -1,8 +1,10 @@
 """Causal convolution over time as one matrix product that reads the past where it lies.
 
-The past is a ring of P + T frames per slot (P the frames kept, T those of a step): step-frame f lies at f % (P + T). The
+The past is a ring of P + T frames per slot (P the frames kept, T those of a step): step-frame f lies at f % (P + T).
+The
 new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring:
-nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not finite) is
+nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not
+finite) is
 undone by not advancing the slot's counter.
 """
 
@@ -87,7 +89,8 @@ def keep(x: Tensor, bias: Tensor | None, ring: Tensor, count: Tensor) -> None:
     frames = x.shape[0] // batch
     _keep[(triton.cdiv(size, KEEP_BLOCK), x.shape[0])](
         x.contiguous(memory_format=torch.channels_last), ring, count, bias, size,
-        FRAMES=frames, RING=ring.shape[1], CHANNELS=x.shape[1], BLOCK=KEEP_BLOCK, HAS_BIAS=bias is not None, num_warps=8,
+        FRAMES=frames, RING=ring.shape[1], CHANNELS=x.shape[1], BLOCK=KEEP_BLOCK, HAS_BIAS=bias is not None,
+        num_warps=8,
     )  # fmt: skip
 
 
@@ -104,7 +107,8 @@ def causal_conv(
     """Convolve the newest frames of the ring over time, add `residual`, and leave the moments of the result.
 
     ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
-    residual (B*T/stride, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has taken
+    residual (B*T/stride, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has
+    taken
     no step sees its first frame repeated.
     """
     batch, length, height, width, channels = ring.shape
@@ -119,7 +123,8 @@ def causal_conv(
     _causal_conv[(tiles, frames)](
         TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]]), count,
         TensorDescriptor.from_tensor(weight.view(-1, channels), [tile["COLUMNS"], tile["STEP"]]),
-        bias, residual, y, known, AREA=height * width, FRAMES=steps, RING=length, TAPS=taps, STRIDE=stride, CIN=channels, COUT=out_channels,
+        bias, residual, y, known, AREA=height * width, FRAMES=steps, RING=length, TAPS=taps, STRIDE=stride,
+        CIN=channels, COUT=out_channels,
         HAS_RESIDUAL=residual is not None, HAS_MOMENTS=want_moments, **tile,
     )  # fmt: skip
     return y, known

@@ -16,7 +16,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_bind, control_beside, receive, socket_of
+from streamtok.wire.endpoint import Binding, check_bind, control_beside, socket_of
 from streamtok.wire.message import FrameHeader, Info, Status, TokenHeader, TokenMessage, WireError, checksum_of, pack
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveServer
@@ -291,7 +291,7 @@ class Publisher:
         joined: set[str] = set()
         for _ in range(SUBSCRIPTIONS_PER_POLL):
             try:
-                arrived, prefix = self._subscriptions.feed(receive(self._socket, most=1))
+                arrived, prefix = self._subscriptions.feed(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 break
             except WireError as error:

@@ -11,15 +11,22 @@ MAX_TOPICS = 10_000
 
 @dataclass
 class Subscriptions:
-    """Subscriptions by topic prefix; topics that no message could have are not kept."""
+    """Subscriptions by topic prefix; topics that no message could have are not kept.
+
+    SUB sockets are counted exactly. libzmq does not say which connection a subscription is from, so a reader that
+    sends raw ones (XSUB) can count twice: the numbers are to be looked at and waited for, not to be relied on.
+    """
 
     topics: Counter = field(default_factory=Counter)
 
-    def feed(self, parts: list[bytes]) -> tuple[bool, bytes]:
-        """Take one message of the XPUB socket; returns (joined, topic prefix). Raises WireError for anything else."""
-        if len(parts) != 1 or parts[0][:1] not in (b"\x00", b"\x01"):
-            raise WireError("subscription", f"{len(parts)} parts from a reader, expected one (un)subscription")
-        joined, topic = parts[0][0] == 1, parts[0][1:]
+    def feed(self, part: bytes) -> tuple[bool, bytes]:
+        """Take one part received from the XPUB socket; returns (joined, topic prefix). WireError for anything else.
+
+        XPUB obeys (un)subscriptions in every part of a message, so every part is fed.
+        """
+        if part[:1] not in (b"\x00", b"\x01"):
+            raise WireError("subscription", f"{len(part)} bytes from a reader, expected a subscription or its end")
+        joined, topic = part[0] == 1, part[1:]
         if len(topic) > MAX_TOPIC:
             raise WireError("topic", f"subscription to a topic of {len(topic)} bytes, topics have at most {MAX_TOPIC}")
         if joined and (topic in self.topics or len(self.topics) < MAX_TOPICS):

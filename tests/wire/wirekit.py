@@ -62,7 +62,7 @@ def make_header(seq: int, session: int = 0, interval: int = 4) -> TokenHeader:
     )
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of `condition`, or its last value when the time is up."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:

@@ -71,8 +71,9 @@ class NetworkRecorder:
         if curve is not None:
             curve.apply(self._socket)
         self._socket.set(zmq.IPV6, int("[" in endpoint))
-        kinds = ("tokens", "frames", "info") if recorder.options.frames != "none" else ("tokens", "info")
-        for kind in kinds:  # info last: when it comes, the others are subscribed
+        # Frames first: a node that waits for readers of tokens then sends every frame. Info last: it proves the others.
+        kinds = ("frames", "tokens", "info") if recorder.options.frames != "none" else ("tokens", "info")
+        for kind in kinds:
             for name in sorted(self.names) if self.names is not None else [""]:
                 self._socket.subscribe(f"{kind}/{name}".encode())
         try:

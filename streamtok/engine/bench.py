@@ -174,7 +174,7 @@ def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from streamtok.model import build
-    from streamtok.model.state import Clock, StateSpec, nbytes
+    from streamtok.model.state import Clock, StateSpec, flatten
 
     with torch.device("meta"):
         plain = build(tok.config)
@@ -185,10 +185,12 @@ def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
             plain.encode_groups(frames, state, Clock(torch.ones(1, dtype=torch.long), tok.config.context))
     encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
     width = tok.dtype.itemsize
-    return {
-        "flops": float(counter.get_total_flops()),
-        "bytes": float(width * encoder + 1.5 * nbytes(state) / 4 * width + frames.numel()),
-    }
+    # all of the state is read; of rings of keys and values one step is written, of convolutions' pasts the newer half
+    moved = sum(
+        tensor.numel() * (1 + (1 / spec.context if name.endswith((".key", ".value")) else 0.5))
+        for name, tensor in flatten(state).items()
+    )
+    return {"flops": float(counter.get_total_flops()), "bytes": float(width * (encoder + moved) + frames.numel())}
 
 
 def roofline(fast: OptimizedTokenizer, options: BenchOptions, step_ms: float) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _roofline(part: dict[str, Any]) -> list[str]:
 
 
 def plot(report: dict[str, Any], path: Path) -> Path:
-    """Bars of a step against the stateless windows, on a logarithmic axis; written to `path` (.png or .svg)."""
+    """Bars of a step against the stateless windows; written to `path` (.png or .svg)."""
     try:
         import matplotlib
     except ImportError as error:
@@ -81,7 +81,6 @@ def plot(report: dict[str, Any], path: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(bars) + 1.4))
     drawn = axes.barh(list(bars), list(bars.values()), color=["#2a6f97", *["#a9bcd0"] * (len(bars) - 1)])
     axes.bar_label(drawn, fmt="%.1f ms", padding=3)
-    axes.set_xscale("log")
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set_xlabel("milliseconds per new group")

@@ -1,0 +1,67 @@
+"""What fits where: bytes of weights and state per model, frame size and number of cameras, as a Markdown table.
+
+    python benchmarks/memory.py > table.md
+
+State is exact (the same code allocates it). `fused` is what the GPU engine keeps: rings with room for a step, 3 frames
+where plain layers keep 2. Working memory is not in it: `tools/gpu_check.py` measures that.
+"""
+
+import sys
+
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.model import build
+from streamtok.model.state import StateSpec, flatten
+
+MODELS = ("nano", "nano-p", "small", "cosmos-dv4x8x8", "cosmos-dv8x8x8", "cosmos-dv8x16x16")
+SIZES = ((256, 448), (720, 1280), (1088, 1920))
+HALF = 2  # bytes
+
+
+def state_bytes(preset: str, size: tuple[int, int], context: int) -> tuple[int, int]:
+    """Bytes of one camera's encoding state in half precision: (plain, fused)."""
+    with torch.device("meta"):
+        model = build(PRESETS[preset])
+    spec = StateSpec(1, context, torch.float16, torch.device("meta"))
+    plain = fused = 0
+    for name, tensor in flatten(model.init_state(spec, *size)).items():
+        count = tensor.numel() * tensor.element_size()
+        plain += count
+        # a ring of P + T frames in place of P; T is 2 in the first level of the 8x models, else 1
+        twice = model.config.temporal_resamplings and (name.startswith("encoder.conv_in") or ".down.0.block" in name)
+        grows = tensor.ndim == 5 and tensor.shape[1] == 2 and not model.config.predictive
+        fused += count * (4 if twice else 3) // 2 if grows else count
+    return plain, fused
+
+
+def weight_bytes(preset: str) -> tuple[int, int]:
+    """Bytes of the encoder's, and of all weights in half precision."""
+    with torch.device("meta"):
+        model = build(PRESETS[preset])
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    return HALF * encoder, HALF * model.parameters_count
+
+
+def main() -> int:
+    """Print the table."""
+    print(
+        "| model | frames | weights (encoder / all) | state per camera, plain | fused | 6 cameras, fused "
+        "| 8 GB | 16 GB | 80 GB |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for preset in MODELS:
+        encoder, everything = weight_bytes(preset)
+        for size in SIZES:
+            plain, fused = state_bytes(preset, size, PRESETS[preset].context)
+            # half of the memory is left for frames, working memory and everything else on the machine
+            cameras = [int((gigabytes * 5e8 - everything) // fused) for gigabytes in (8, 16, 80)]
+            weights = f"{encoder / 1e6:.0f} / {everything / 1e6:.0f} MB"
+            states = f"{plain / 1e6:.0f} MB | {fused / 1e6:.0f} MB | {(6 * fused + everything) / 1e9:.2f} GB"
+            fits = " | ".join(str(count) if count > 0 else "-" for count in cameras)
+            print(f"| {preset} | {size[0]}x{size[1]} | {weights} | {states} | {fits} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

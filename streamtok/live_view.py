@@ -46,7 +46,10 @@ def view_stream(options: ViewOptions, stop: threading.Event) -> dict[str, Any]:
 
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
-    with subscribe(options.endpoint, names, join=options.join, until_end=True, curve=curve) as subscription:
+    to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
+    with subscribe(
+        options.endpoint, names, join=options.join, until_end=True, curve=curve, lossless=to_file
+    ) as subscription:
         info = first_info(subscription, options.stream, stop)
         if info is None:
             return {"shown": 0}

@@ -27,8 +27,7 @@ SECTIONS = ("machine", "engine", "latency", "stateless", "roofline", "stages", "
 @dataclass(frozen=True)
 class BenchOptions:
     """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the
-    stateless
-    windows, steady-state groups (0: none), and whether to measure from capture to subscriber."""
+    stateless windows, steady-state groups (0: none), and whether to measure from capture to subscriber."""
 
     size: tuple[int, int] = (256, 448)
     cameras: int = 1
@@ -140,8 +139,7 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
     """The same network as published code is used live: the whole window again for every group, eager, same precision.
 
     `step` is what `latency` found. Per window: milliseconds, the ratio to one camera's step and to an eager step, and
-    the
-    ratio of processor time. A window that does not fit into memory is named so.
+    the ratio of processor time. A window that does not fit into memory is named so.
     """
     model = tok.cast(fast.dtype, options.device)
     eager = model.stream(1, *options.size)

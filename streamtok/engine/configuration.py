@@ -21,8 +21,7 @@ FORMAT = 1
 @dataclass(frozen=True)
 class EngineConfiguration:
     """How one model runs on one machine. `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of
-    fused
-    kernels; `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
+    fused kernels; `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
     """
 
     device: str = "cpu"

@@ -157,8 +157,7 @@ def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:
     """A copy of a 4x video model on the CPU with interleaved pasts; it shares its other layers.
 
     `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
-    the
-    model does not fit.
+    the model does not fit.
     """
     reason = unsupported(model)
     if reason:

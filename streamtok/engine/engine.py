@@ -90,6 +90,8 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
 
 
 def _class_for(kind: type[Tokenizer]) -> type[Tokenizer]:
+    if issubclass(kind, OptimizedTokenizer):
+        return kind
     return (
         OptimizedTokenizer if kind is Tokenizer else type(f"Optimized{kind.__name__}", (OptimizedTokenizer, kind), {})
     )
@@ -101,8 +103,7 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
     if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info`
-    or a
-    recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
+    or a recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
     """
     if isinstance(engine, dict):
         engine = EngineConfiguration.from_dict(engine)

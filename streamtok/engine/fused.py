@@ -201,6 +201,9 @@ def unsupported(model: Tokenizer) -> str | None:
     odd = [n for n in (config.stem_channels, *config.encoder_channels, config.z_channels) if n % 16]
     if odd:
         return f"channel counts {odd} are not multiples of 16"
+    attends = config.mid_attention or config.attention_levels
+    if attends and any(n & (n - 1) for n in config.encoder_channels):
+        return f"attention over channel counts {config.encoder_channels}, the kernels take powers of two"
     if config.temporal_resamplings and config.attention_levels:
         return "attention before the last temporal downsampling sees several steps at once"
     if model.dtype not in (torch.float16, torch.bfloat16):

@@ -1,8 +1,10 @@
 """Which precision: from measured speed and from token agreement with float32, both reported."""
 
+import logging
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from torch import Tensor
 
 from streamtok.engine import cpu
 from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.graph import EngineError
 from streamtok.model import Tokenizer
 
+log = logging.getLogger("streamtok.engine")
+
 FLOOR = 0.9  # tokens equal to float32's that a precision must reach to be chosen by `auto`
+SPARE = 1.1  # threads that gain less than this are left to the rest of the machine
 NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
 
 
@@ -76,8 +82,15 @@ def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto"
     frames = moving_scene(machine.size, groups * tok.group) if clip is None else clip
     configurations = {name: how(tok, machine, name) for name in dict.fromkeys(["float32", *names])}
     tokens, times = {}, {}
-    for name, configuration in configurations.items():
-        tokens[name], times[name] = _measure(tok, configuration, frames, groups)
+    for name in configurations:
+        try:
+            tokens[name], times[name] = _measure(tok, configurations[name], frames, groups)
+        except EngineError as error:
+            if not configurations[name].graph:
+                raise
+            log.warning("precision=%s graph=no because=%s", name, error)
+            configurations[name] = replace(configurations[name], graph=False, kernels="plain")
+            tokens[name], times[name] = _measure(tok, configurations[name], frames, groups)
     agreement = {name: same(found, tokens["float32"]) for name, found in tokens.items()}
     good = [name for name in names if agreement[name] >= FLOOR]
     best = min(good or names, key=lambda name: times[name])
@@ -85,7 +98,23 @@ def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto"
     best = max(near or [best], key=lambda name: agreement[name])
     table = [f"precision={name} ms_per_group={times[name]:.2f} tokens_equal_to_float32={agreement[name]:.4f}"
              f"{' chosen' if name == best else ''}" for name in configurations]  # fmt: skip
-    return replace(configurations[best], agreement=agreement, measured_ms=times), table
+    chosen = replace(configurations[best], agreement=agreement, measured_ms=times)
+    return (replace(chosen, threads=_threads(tok, chosen, frames)) if machine.device == "cpu" else chosen), table
+
+
+def _threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
+    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back."""
+    most, times = torch.get_num_threads(), {}
+    counts = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
+    if len(counts) == 1:
+        return most
+    try:
+        for count in counts:
+            made = replace(configuration, threads=count)
+            times[count] = _measure(tok, made, frames, min(groups, frames.shape[2] // tok.group), time.perf_counter)[1]
+    finally:
+        torch.set_num_threads(most)
+    return min(count for count, ms in times.items() if ms <= SPARE * min(times.values()))
 
 
 def same(found: Tensor, wanted: Tensor) -> float:
@@ -95,14 +124,15 @@ def same(found: Tensor, wanted: Tensor) -> float:
     return float((found == wanted).float().mean())
 
 
-def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int) -> tuple[Tensor, float]:
+def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int,
+             clock: Callable[[], float] | None = None) -> tuple[Tensor, float]:  # fmt: skip
     """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
     from streamtok.engine.engine import apply
 
     stream = apply(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)
     # on a CPU others may be running too, so its own time is counted there, over all threads
-    clock = time.process_time if configuration.device == "cpu" else time.perf_counter
+    clock = clock or (time.process_time if configuration.device == "cpu" else time.perf_counter)
     outs, times = [], []
     for i in range(groups):
         group = frames[:, :, i * tok.group : (i + 1) * tok.group]

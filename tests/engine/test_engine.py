@@ -105,6 +105,14 @@ def test_choice_prints_agreement_and_speed_of_all(tok):
     assert chosen.agreement["float32"] == 1.0
 
 
+def test_threads_are_chosen_among_those_allowed_and_put_back(tok):
+    torch.set_num_threads(2)
+    chosen, _ = choose(tok, here(tok.fingerprint, SIZE), "float32", groups=3)
+    assert chosen.threads in (1, 2)
+    assert torch.get_num_threads() == 2
+    assert optimize(optimize(tok, chosen), chosen).engine == chosen
+
+
 def test_precision_agreement_is_above_its_floor(tok):
     if "bfloat16" not in candidates("cpu"):
         pytest.skip("this processor has no bfloat16")

@@ -92,8 +92,7 @@ def norm_silu(
     """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> same shape and dtype.
 
     Sums are float32 whatever the dtype. `known`: what `moments(x)` would give, where another kernel has left it. With
-    `edge`
-    the result is the inside of a buffer (N, H + 2 * edge, W + 2 * edge, C) with zeros around, in its attribute
+    `edge` the result is the inside of a buffer (N, H + 2 * edge, W + 2 * edge, C) with zeros around, in its attribute
     `padded`.
     """
     x = x.contiguous(memory_format=torch.channels_last)

@@ -58,8 +58,7 @@ def conv3x3(
     """3x3 convolution, stride 1, zero padding 1, of frames or into a ring.
 
     padded (B*T, H + 2, W + 2, C) with zero edges, packed (9 * D, C), bias (D,), ring (B, P + T, H, W, D) changed in
-    place
-    with count (B,) int64 -> y (B*T, D, H, W) channels last, or the ring. C a multiple of 16.
+    place with count (B,) int64 -> y (B*T, D, H, W) channels last, or the ring. C a multiple of 16.
     """
     frames, tall, broad, channels = padded.shape
     height, width, out_channels = tall - 2, broad - 2, bias.shape[0]

@@ -1,11 +1,9 @@
 """Causal convolution over time as one matrix product that reads the past where it lies.
 
 The past is a ring of P + T frames per slot (P the frames kept, T those of a step): step-frame f lies at f % (P + T).
-The
-new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring:
+The new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring:
 nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not
-finite) is
-undone by not advancing the slot's counter.
+finite) is undone by not advancing the slot's counter.
 """
 
 import torch
@@ -108,8 +106,7 @@ def causal_conv(
 
     ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
     residual (B*T/stride, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has
-    taken
-    no step sees its first frame repeated.
+    taken no step sees its first frame repeated.
     """
     batch, length, height, width, channels = ring.shape
     taps, out_channels, _ = weight.shape

@@ -79,7 +79,7 @@ def fleet_options(args: argparse.Namespace) -> Any:
 
 def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
     """Tokenize; returns the result."""
-    from streamtok.data.fleet import Fleet
+    from streamtok.data.fleet import Fleet, RunOptions
     from streamtok.signals import stop_on_signals
 
     drives = list(args.drives)
@@ -97,17 +97,14 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
         def make_engine(out: str, options: Any, workers: int) -> Any:
             return RayEngine(out, options, workers, args.gpus)
 
-    fleet = Fleet(
-        drives,
-        args.out,
-        fleet_options(args),
+    run = RunOptions(
         workers=args.workers,
         shard=(int(index), int(count)),
         retries=args.retries,
         check=args.check,
         progress=not args.quiet,
-        make_engine=make_engine,
     )
+    fleet = Fleet(drives, args.out, fleet_options(args), run, make_engine)
     with stop_on_signals(fleet.stop):
         return fleet.run()
 

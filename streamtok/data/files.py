@@ -73,7 +73,8 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         tok = streamtok.load(model, deterministic=options.deterministic).to(pick_device(options.device))
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
-            size, frames = None, resized(frames, size)  # and padded to the grid by the core
+            frames = resized(frames, size)
+            size = None  # the core pads what is off the grid
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
         )

@@ -1,9 +1,9 @@
 """Many drives to token files: parallel, resumable, the same bytes however often it was interrupted.
 
-    from streamtok.data.fleet import Fleet
+    from streamtok.data.fleet import Fleet, RunOptions
     from streamtok.data.fleet_job import FleetOptions
 
-    result = Fleet(["drives/a.mcap", "drives/b.mcap"], "tokens", FleetOptions(model="nano"), workers=2).run()
+    result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
 
 Every drive becomes a folder of the output, which appears when it is whole: a token file per camera and `drive.json`,
@@ -58,12 +58,34 @@ class Engine(Protocol):
         """End the workers; running jobs stop."""
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes about it; nothing of this changes the output.
+
+    `workers` drives at a time; `shard` (i, n) takes the drives whose hash is i modulo n, so that n machines share a
+    list; `retries` is how often a broken drive is tried again; `check` reads what is done and compares checksums.
+    ValueError for numbers that make no sense.
+    """
+
+    workers: int = 1
+    shard: tuple[int, int] = (0, 1)
+    retries: int = 1
+    check: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        index, count = self.shard
+        if self.workers < 1 or not 0 <= index < count:
+            raise ValueError(
+                f"workers is {self.workers} and shard {index}/{count}: expected 1 or more, and 0/n to n-1/n"
+            )
+
+
 class Fleet:
     """One run over `drives` (paths and URLs) into the folder or URL `out`.
 
-    `make_engine(workers)` starts the engine, processes of this machine by default; `shard` (i, n) takes the drives
-    whose hash is i modulo n, so that n machines share a list; `check` reads what is done and compares checksums;
-    `retries` is how often a broken drive is tried again in this run. `stop` may be called from a signal handler.
+    `make_engine(out, options, workers)` starts what runs the jobs, processes of this machine by default. `stop` may be
+    called from a signal handler.
     """
 
     def __init__(
@@ -71,21 +93,12 @@ class Fleet:
         drives: Sequence[str],
         out: str,
         options: FleetOptions,
-        *,
-        workers: int = 1,
-        shard: tuple[int, int] = (0, 1),
-        retries: int = 1,
-        check: bool = False,
-        progress: bool = False,
+        run: RunOptions | None = None,
         make_engine: Callable[[str, FleetOptions, int], Engine] | None = None,
     ) -> None:
-        if workers < 1 or not 0 <= shard[0] < shard[1]:
-            raise ValueError(
-                f"workers is {workers} and shard {shard[0]}/{shard[1]}: expected 1 or more, and 0/n to n-1/n"
-            )
         self.out = out if is_url(out) else str(Path(out).resolve())
-        self.drives, self.options, self.workers, self.shard = drives, options, workers, shard
-        self.retries, self.check, self.progress = retries, check, progress
+        self.drives, self.options = drives, options
+        self.run_options = run or RunOptions()
         self.make_engine = make_engine or _local_engine
         self.manifest: dict[str, dict[str, Any]] = {}
         self._attempts: Counter[str] = Counter()
@@ -105,7 +118,7 @@ class Fleet:
         self.store.clean()
         started = time.monotonic()
         skipped = self._plan()
-        engine = self.make_engine(self.out, self.options, self.workers) if self._waiting else None
+        engine = self.make_engine(self.out, self.options, self.run_options.workers) if self._waiting else None
         try:
             if engine is not None:
                 self._work(engine)
@@ -126,9 +139,9 @@ class Fleet:
             except (OSError, ValueError, ImportError) as error:
                 self._note_broken(drive, str(error))
                 continue
-            if path_hash(job.drive) % self.shard[1] != self.shard[0]:
+            if path_hash(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
                 continue
-            record = done_record(self.store, job, self.options, fingerprint, self.check)
+            record = done_record(self.store, job, self.options, fingerprint, self.run_options.check)
             if record is None:
                 self._waiting.append(job)
             else:
@@ -142,7 +155,9 @@ class Fleet:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
-        with tqdm(total=total, unit="B", unit_scale=True, desc="tokenize", disable=not self.progress) as bar:
+        with tqdm(
+            total=total, unit="B", unit_scale=True, desc="tokenize", disable=not self.run_options.progress
+        ) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
                 self._submit(engine)
                 for outcome in engine.collect(0.2):
@@ -159,7 +174,7 @@ class Fleet:
                 self._alone = True
                 self._start(engine, self._suspects.popleft())
             return
-        while self._waiting and len(self._running) < self.workers:
+        while self._waiting and len(self._running) < self.run_options.workers:
             self._start(engine, self._waiting.popleft())
 
     def _start(self, engine: Engine, job: Job) -> None:
@@ -180,7 +195,7 @@ class Fleet:
             return 0
         self._attempts[job.name] += 1
         log.warning("drive=%s attempt=%d error=%r", job.drive, self._attempts[job.name], outcome.error)
-        if self._attempts[job.name] <= self.retries:
+        if self._attempts[job.name] <= self.run_options.retries:
             (self._suspects if outcome.died else self._waiting).append(job)
             return 0
         self._note_broken(job.drive, outcome.error)
@@ -200,7 +215,7 @@ class Fleet:
 
     def _save(self) -> None:
         """Write the manifest, sorted, so that its bytes do not depend on who was done first."""
-        index, count = self.shard
+        index, count = self.run_options.shard
         name = "manifest.jsonl" if count == 1 else f"manifest-{index}-of-{count}.jsonl"
         lines = [json.dumps(self.manifest[drive], sort_keys=True) for drive in sorted(self.manifest)]
         self.store.write(name, "".join(f"{line}\n" for line in lines).encode())

@@ -97,9 +97,8 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
         import streamtok
 
         size = options.size or (256, 448)
-        values = streamtok.load(
-            options.model, options.deterministic, engine="auto", size=size, device=device
-        ).engine.to_dict()
+        tok: Any = streamtok.load(options.model, options.deterministic, engine="auto", size=size, device=device)
+        values = tok.engine.to_dict()
     else:
         values = json.loads(Path(choice).read_text())
     return replace(options, engine=values | {"threads": options.threads, "agreement": {}, "measured_ms": {}})

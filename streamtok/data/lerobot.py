@@ -40,18 +40,23 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
     features = _features(names, identity, fps) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
     writer = DatasetWriter(out, fps, features, options.task)
     for tracks in cameras:
-        for fresh, rows in aligned_rows(tracks):
-            if fresh:
-                episode = writer.start_episode()
-                for video in videos:
-                    video.start(episode)
-            writer.add(_columns(rows, names))
-            for video, grids, track in zip(videos, rows, tracks, strict=False):
-                video.add(writer.episodes[-1], grids, track.meta)
+        _write_drive(tracks, writer, videos)
     writer.close()
     for video in videos:
         video.close()
     return {"rows": writer.rows, "episodes": len(writer.episodes)}
+
+
+def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn]) -> None:
+    """The episodes of one drive; `videos` has a column for each track, or none at all."""
+    names = [track.stream for track in tracks]
+    for fresh, rows in aligned_rows(tracks):
+        episode = writer.start_episode() if fresh else writer.episodes[-1]
+        writer.add(_columns(rows, names))
+        for number, video in enumerate(videos):
+            if fresh:
+                video.start(episode)
+            video.add(episode, rows[number], tracks[number].meta)
 
 
 def aligned_rows(tracks: Sequence[Track]) -> Iterator[tuple[bool, list[Grids]]]:

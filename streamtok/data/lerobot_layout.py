@@ -66,7 +66,8 @@ class DatasetWriter:
         self.episodes: list[Episode] = []
         self._statistics = {name: Statistics() for name, kind in features.items() if kind["dtype"] != "video"}
         self._schema = _schema(features)
-        self._file, self._writer = 0, None
+        self._file = 0
+        self._writer: Any = None
 
     def start_episode(self) -> Episode:
         """Begin an episode; what is added belongs to it."""
@@ -83,7 +84,7 @@ class DatasetWriter:
         episode = self.episodes[-1]
         count = len(next(iter(columns.values())))
         frame = np.arange(episode.length, episode.length + count)
-        own = {
+        own: dict[str, np.ndarray] = {
             "timestamp": (frame / self.fps).astype(np.float32),
             "frame_index": frame,
             "episode_index": np.full(count, episode.index),

@@ -204,7 +204,8 @@ class TokenFile:
         size = self.path.stat().st_size
         columns = {}
         for name, entry in self._layout.items():
-            dtype, begin, end = np.dtype(DTYPES[entry["dtype"]]), *entry["data_offsets"]
+            dtype = np.dtype(DTYPES[entry["dtype"]])
+            begin, end = entry["data_offsets"]
             wanted = int(np.prod(entry["shape"], dtype=np.int64)) * dtype.itemsize
             if end - begin != wanted or self._start + end > size:
                 raise ValueError(

@@ -13,9 +13,9 @@ from streamtok.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
 UNCAPTURED = {"flow", "adversarial"}  # no CUDA graph holds them: one works on the host, one has its own optimiser
-# From the bottleneck; they count once unless given a weight.
-QUANTIZER = {"kl", "commitment", "entropy_commitment", "correlation"}
-KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | QUANTIZER
+# From the bottleneck, with the weight that each has unless the config gives another.
+QUANTIZER = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlation": 0.05}
+KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | set(QUANTIZER)
 
 
 def l1(reconstruction: Tensor, source: Tensor) -> Tensor:
@@ -56,5 +56,8 @@ class Losses:
 
 
 def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum; the quantizer's losses count once unless `weights` says otherwise."""
-    return sum((weights.get(name, 1.0) * value for name, value in terms.items()), start=next(iter(terms.values())) * 0)
+    """The weighted sum; the quantizer's losses have their own weights unless `weights` says otherwise."""
+    return sum(
+        (weights.get(name, QUANTIZER.get(name, 1.0)) * value for name, value in terms.items()),
+        start=next(iter(terms.values())) * 0,
+    )

@@ -114,7 +114,7 @@ def test_every_loss_at_once_and_resume_is_exact(tmp_path):
         for a, b in zip(_tensors(first[name]), _tensors(second[name]), strict=True):
             assert torch.equal(a, b)
     named = {k.removeprefix("loss_") for k in lines(tmp_path / "whole")[-1] if k.startswith("loss_")}
-    assert named == set(weights) | {"adaptive_weight", "discriminator", "r1"}
+    assert named == set(weights) | {"adaptive_weight", "discriminator", "r1", "correlation"}
     assert "loss_flow" not in lines(tmp_path / "whole")[0]
 
 

@@ -162,6 +162,9 @@ def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
     into = weights.get(f"post_quant_conv{infix}.weight")
     if into is not None:
         facts |= {"z_channels": into.shape[0], "latent_channels": into.shape[1]}
+        out = weights.get(f"quant_conv{infix}.weight")
+        if out is not None and out.shape[1] % into.shape[0] == 0:
+            facts["z_factor"] = out.shape[1] // into.shape[0]
     pattern = r"{}\.(\d+)\.block\.(\d+)\.conv2" + (r"\.1\.conv3d" if config.video else "") + r"\.weight"
     for part, prefix in (("encoder", r"encoder\.down"), ("decoder", r"decoder\.up")):
         found = [(re.fullmatch(pattern.format(prefix), name), tensor) for name, tensor in weights.items()]

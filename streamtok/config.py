@@ -37,6 +37,7 @@ class TokenizerConfig:
     num_groups: int = 1
     legacy_mode: bool = False
     z_channels: int = 16
+    z_factor: int = 1  # the encoder gives z_factor * z_channels; 2 in published variational models
     latent_channels: int = 6
     quantizer: str = "fsq"
     levels: tuple[int, ...] = FSQ_LEVELS
@@ -203,7 +204,8 @@ class TokenizerConfig:
             attention_levels=tuple(i for i, size in enumerate(coarse) if size in values.get("attn_resolutions", ())),
             num_groups=values.get("num_groups", 1) if video else 32,
             legacy_mode=values.get("legacy_mode", False),
-            z_channels=values["z_channels"] * values.get("z_factor", 1),
+            z_channels=values["z_channels"],
+            z_factor=values.get("z_factor", 1),
             latent_channels=values["embedding_dim"] if discrete else values["latent_channels"],
             quantizer=quantizer,
             levels=tuple(values["levels"]) if discrete else FSQ_LEVELS,

@@ -105,7 +105,7 @@ class Encoder(nn.Module):
             last = dim
         self.mid = Mid(last, config) if config.mid else None
         self.norm_out = Norm(last, groups)
-        self.conv_out = Ends(last, config.z_channels, video)
+        self.conv_out = Ends(last, config.z_channels * config.z_factor, video)
         self.scale = [2 if i < config.spatial_resamplings else 1 for i in range(len(channels))]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         return state | {"conv_out": self.conv_out.init_state(spec, height, width)}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """x (B*T, bands, H/p, W/p) -> (B*T', z_channels, h, w)."""
+        """x (B*T, bands, H/p, W/p) -> (B*T', z_factor * z_channels, h, w)."""
         new: State = {"down": {}}
         x, new["conv_in"] = self.conv_in(x, state["conv_in"], clock)
         for i, level in enumerate(self.down):

@@ -73,7 +73,7 @@ class PredictiveTokenizer(Tokenizer):
     def _build(self, config: TokenizerConfig) -> None:
         still = config.patch_channels // config.patch_size
         self.encoder = Encoder(config, config.patch_channels + still)
-        self.quant_conv = nn.Conv2d(config.z_channels, self.quantizer.inputs, 1)
+        self.quant_conv = nn.Conv2d(config.z_channels * config.z_factor, self.quantizer.inputs, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
         self.decoder = Decoder(config, config.patch_channels + still)
         self.prediction = Prediction(config, self.decoder.fine_channels)

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -75,9 +75,9 @@ class Tokenizer(nn.Module):
 
     def _build(self, config: TokenizerConfig) -> None:
         self.encoder = Encoder(config, config.patch_channels)
-        self.quant_conv = nn.Conv2d(config.z_channels, self.quantizer.inputs, 1)
+        self.quant_conv = nn.Conv2d(config.z_channels * config.z_factor, self.quantizer.inputs, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
-        self.decoder = Decoder(replace(config, z_channels=config.z_channels), config.patch_channels)
+        self.decoder = Decoder(config, config.patch_channels)
 
     # Facts about the model.
 

@@ -186,3 +186,13 @@ def test_names_that_are_not_known_say_what_is():
         streamtok.load("nanno")
     assert set(streamtok.list_presets()) == set(PRESETS)
     assert {"nano", "small", "cosmos-dv4x8x8", "cosmos-ci16x16", "cosmos-cv8x16x16"} <= set(PRESETS)
+
+
+def test_a_published_variational_config_doubles_the_encoder_only():
+    given = {**PUBLISHED, "name": "CV", "latent_channels": 4, "formulation": "VAE", "z_factor": 2}
+    model = build(TokenizerConfig.from_published(given))
+    published = {name: tuple(tensor.shape) for name, tensor in to_published(model).items()}
+    assert published["quant_conv.conv3d.weight"] == (8, 16, 1, 1, 1)
+    assert published["post_quant_conv.conv3d.weight"] == (8, 4, 1, 1, 1)
+    assert published["encoder.conv_out.1.conv3d.weight"] == (16, 16, 3, 1, 1)
+    same_function(from_cosmos(to_published(model), {**given, "z_factor": 1}), model)

@@ -24,7 +24,7 @@ CONFIGS = {
     "dv8x8x8-legacy": replace(_BASE, temporal_compression=8, legacy_mode=True),
     "dv4x8x8-patch2": replace(_BASE, patch_size=2),
     "cv4x8x8": replace(_BASE, quantizer="ae", latent_channels=4, decoder_channels=(8, 16), decoder_blocks=(1, 1)),
-    "cv4x8x8-vae": replace(_BASE, quantizer="vae", latent_channels=4),
+    "cv4x8x8-vae": replace(_BASE, quantizer="vae", latent_channels=4, z_factor=2),
     "dv4x8x8-attention": replace(_BASE, attention_levels=(1,)),
     "slim": _SLIM,
     "slim-p": replace(_SLIM, predictive=True),

@@ -4,7 +4,8 @@ Over space, two ways with the same result within rounding, chosen by measurement
 
 - `flash`: one kernel, online softmax; nothing but the output is written.
 - `strips`: a strip of queries at a time; the first kernel writes exp(scores - the block's own maximum) in half
-  precision, with each block's maximum and sum, the second multiplies by the values and rescales as it reads. Memory is one strip.
+  precision, with each block's maximum and sum, the second multiplies by the values and rescales as it reads.
+  Memory is one strip.
 
 Over time (`over_ring`): each place attends to its own last steps, read straight from the ring buffer.
 """

@@ -125,12 +125,13 @@ def test_reset_equals_fresh(tok):
         assert torch.equal(stream.step(group, keyframe=marks).latent, fresh.step(group, keyframe=marks).latent)
 
 
-def test_nothing_is_allocated_that_stays(tok):
+@pytest.mark.parametrize("steps", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_is_allocated_that_stays(tok, steps):
     stream = engine(tok).stream(1, *SIZE)
     first, second = groups(tok, 2)
     stream.step(first, keyframe=[True])
     places = [buffer.data_ptr() for buffer in stream.buffers.values()]
-    for _ in range(50):
+    for _ in range(steps):
         stream.step(second)
     assert [buffer.data_ptr() for buffer in stream.buffers.values()] == places
 

@@ -1,0 +1,74 @@
+"""The world model example: it sees only the past, and beats the token frequencies where there is something to learn."""
+
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "world_model.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("world_model_example", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def model(example):
+    torch.manual_seed(0)
+    made = example.WorldModel((8, 8, 8, 5, 5, 5), channels=16, blocks=2)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(std=0.2)
+    return made
+
+
+def test_the_future_costs_the_past_nothing(model):
+    tokens = torch.randint(0, 64_000, (2, 6, 3, 4))
+    changed = tokens.clone()
+    changed[:, 4] = torch.randint(0, 64_000, (2, 3, 4))
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3:], after[:, 3:])
+
+
+def test_a_token_does_not_help_to_predict_its_neighbours(model):
+    tokens = torch.randint(0, 64_000, (1, 3, 3, 4))
+    changed = tokens.clone()
+    changed[0, 2, 1, 1] = (changed[0, 2, 1, 1] + 12_345) % 64_000
+    different = (model(tokens) != model(changed))[0]
+    assert different.sum() == different[1, 1, 1] == 1
+
+
+def test_the_bits_of_all_codes_are_those_of_a_distribution(example):
+    """With few codes: the probabilities of every possible next token add up to one."""
+    torch.manual_seed(0)
+    model = example.WorldModel((3, 2, 4), channels=8, blocks=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    window = torch.randint(0, 24, (2, 1, 1)).repeat(24, 1, 1, 1)
+    window[:, 1, 0, 0] = torch.arange(24)
+    assert torch.allclose((2 ** -model(window)).sum(), torch.ones(()), atol=1e-5)
+
+
+def test_it_beats_the_token_frequencies(example, tmp_path, token_file, groups_of, capsys):
+    """Grids that mostly repeat the one before, under a frequency entropy that knows nothing of it."""
+    rng = np.random.default_rng(0)
+    groups = groups_of([120])
+    for before, now in itertools.pairwise(groups):
+        same = rng.random(now.tokens.shape) < 0.8
+        now.tokens[same] = before.tokens[same]
+    token_file(tmp_path / "a.safetensors", groups)
+    status = example.main([str(tmp_path), "--seconds", "0.5", "--window", "6", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert result["bits_per_token"] < result["frequency_entropy"] - 1
+    assert 0 < result["frequency_entropy"] < result["log2_codes"]

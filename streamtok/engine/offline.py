@@ -13,27 +13,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+TILE, WEIGHTS = "tensordesc<bf16[128,64]>", "tensordesc<bf16[256,64]>"  # boxes that the copy engine moves
 HALF, FLOAT, LONG = "*bf16", "*fp32", "*i64"
 SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Hopper
 
 
-def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]]:
+Case = tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]
+
+
+def cases() -> Iterator[Case]:
     """(name, kernel, types of its arguments, its constants, (warps, stages)) of every kernel that the engine
     launches."""
-    from streamtok.engine.kernels import attention, fsq, haar, norm, spatial, temporal
+    yield from _layers()
+    yield from _attention()
+    yield from _ends()
 
-    tile, weights = "tensordesc<bf16[128,64]>", "tensordesc<bf16[256,64]>"
+
+def _layers() -> Iterator[Case]:
+    from streamtok.engine.kernels import norm, spatial, temporal
+
     for channels, height, width in ((512, 90, 160), (256, 180, 320)):
         rows = {"CIN": channels, "COUT": channels, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
         pixels = {"HEIGHT": height, "WIDTH": width}
         yield (
             f"conv3x3 {channels}", spatial._conv3x3,
-            {"x": tile, "weight": weights, "bias": HALF, "y": HALF, "count": LONG},
+            {"x": TILE, "weight": WEIGHTS, "bias": HALF, "y": HALF, "count": LONG},
             {"FRAMES": 1, "RING": 3, **pixels, **rows}, (8, 4),
         )  # fmt: skip
         yield (
             f"causal_conv {channels}", temporal._causal_conv,
-            {"ring": tile, "count": LONG, "weight": weights, "bias": HALF, "residual": HALF, "y": HALF,
+            {"ring": TILE, "count": LONG, "weight": WEIGHTS, "bias": HALF, "residual": HALF, "y": HALF,
             "moments": FLOAT},
             {"AREA": height * width, "FRAMES": 1, "RING": 3, "TAPS": 3, "STRIDE": 1, **rows, "HAS_RESIDUAL": True,
              "HAS_MOMENTS": True}, (8, 4),
@@ -50,6 +59,11 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
         {"PIECE": norm.PIECE},
         (16, 3),
     )
+
+
+def _attention() -> Iterator[Case]:
+    from streamtok.engine.kernels import attention
+
     strides = dict.fromkeys(("stride_q", "stride_k", "stride_v", "frame_q", "frame_k", "frame_v"), "i32")
     yield (
         "flash", attention._flash, {"q": HALF, "k": HALF, "v": HALF, "out": HALF, **strides, "scale": "fp32"},
@@ -58,13 +72,13 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
     blocks = {"BLOCKS": 57, "D": 512, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
     yield (
         "strip_scores", attention._strip_scores,
-        {"q": tile, "k": weights, "p": HALF, "tops": FLOAT, "totals": FLOAT, "first": "i32", "count": "i32",
+        {"q": TILE, "k": WEIGHTS, "p": HALF, "tops": FLOAT, "totals": FLOAT, "first": "i32", "count": "i32",
         "scale": "fp32"},
         {"LENGTH": 14400, **blocks}, (8, 4),
     )  # fmt: skip
     yield (
         "strip_values", attention._strip_values,
-        {"p": tile, "v": "tensordesc<bf16[64,256]>", "out": HALF, "factors": FLOAT, "count": "i32"},
+        {"p": TILE, "v": "tensordesc<bf16[64,256]>", "out": HALF, "factors": FLOAT, "count": "i32"},
         {"WIDE": 256, **blocks}, (8, 4),
     )  # fmt: skip
     ring = {"q": HALF, "k_new": HALF, "v_new": HALF, "keys": HALF, "values": HALF, "count": LONG, "out": HALF}
@@ -72,6 +86,11 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], tuple[in
         "ring", attention._ring, ring | dict.fromkeys(("places", "stride_q", "stride_new"), "i32") | {"scale": "fp32"},
         {"D": 512, "WIDE": 512, "CONTEXT": 32, "STEPS": 32}, (4, 3),
     )  # fmt: skip
+
+
+def _ends() -> Iterator[Case]:
+    from streamtok.engine.kernels import fsq, haar
+
     tables = {"half": FLOAT, "offset": FLOAT, "shift": FLOAT, "basis": "*i32"}
     numbers = dict.fromkeys(("places", "area", "stride_n", "stride_c", "stride_p"), "i32")
     yield "fsq", fsq._fsq, {"z": FLOAT, "out": "*i32", **tables, **numbers}, {"DIMS": 6, "BLOCK": 256}, (4, 3)

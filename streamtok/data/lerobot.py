@@ -84,7 +84,8 @@ def _whole_runs(found: list[np.ndarray]) -> Iterator[slice]:
     """Runs of rows in which every camera has a grid, the one after that of the row before."""
     table = np.stack(found)
     present = (table >= 0).all(0)
-    follows = np.concatenate([[False], (np.diff(table, axis=1) == 1).all(0)]) & present
+    goes_on = present[1:] & present[:-1] & (np.diff(table, axis=1) == 1).all(0)
+    follows = np.concatenate([[False], goes_on])
     starts = np.flatnonzero(present & ~follows)
     for start in starts:
         ends = np.flatnonzero(~follows[start + 1 :])

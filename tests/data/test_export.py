@@ -90,6 +90,14 @@ def test_lerobot_episodes_stop_where_a_camera_is_missing(tmp_path, recording, gr
     assert counts == {"rows": 29, "episodes": 2}
 
 
+def test_lerobot_cameras_that_started_at_different_times(tmp_path, recording, groups_of):
+    """The second camera is nearly a whole step late: each time is matched with the grid that is nearest to it."""
+    pytest.importorskip("pyarrow")
+    streams = {"front": groups_of([24], "front"), "left": groups_of([24], "left", seed=1, first_ns=103_000_000)}
+    counts = export(recording(tmp_path / "a.mcap", streams), tmp_path / "out", "lerobot")
+    assert counts == {"rows": 23, "episodes": 1}
+
+
 def test_command_line(tmp_path, token_file, groups_of, capsys):
     path = str(token_file(tmp_path / "a.safetensors", groups_of([4])))
     out = str(tmp_path / "out")

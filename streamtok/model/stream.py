@@ -92,6 +92,7 @@ class _Stream:
         """Advance, keep the host's view of the slots, and raise for those that were not finite."""
         device = self.model.device
         masks = torch.tensor([active, keyframe], dtype=torch.bool, device=device)
+        first = self._first_entries([on and new for on, new in zip(active, keyframe, strict=True)])
         with torch.no_grad():
             if self.model.deterministic and self.slots > 1:
                 out, moved = self._one_by_one(x, masks, active)
@@ -101,7 +102,10 @@ class _Stream:
         self._started = [old or new for old, new in zip(self._started, moved_here, strict=True)]
         bad = [slot for slot in range(self.slots) if active[slot] and not moved_here[slot]]
         if bad:
-            self._clean(bad)
+            self._clean([slot for slot in bad if slot not in first])
+            for slot in set(bad) & set(first):
+                for name, entry in first[slot].items():
+                    self.buffers[name][slot, :, 0] = entry
             raise NonFiniteError(bad, out)
         return out
 
@@ -117,6 +121,12 @@ class _Stream:
             else:
                 outs.append(None)
         return self._merge(outs), moved
+
+    def _first_entries(self, restarting: list[bool]) -> dict[int, dict[str, Tensor]]:
+        """Entry 0 of the rings of running slots that take a keyframe: overwritten, and theirs again if that fails."""
+        slots = [slot for slot in range(self.slots) if restarting[slot] and self._started[slot]]
+        rings = [name for name in self.buffers if name.endswith((".key", ".value"))]
+        return {slot: {name: self.buffers[name][slot, :, 0].clone() for name in rings} for slot in slots}
 
     def _clean(self, slots: list[int]) -> None:
         """Clear what a failed step wrote into its dead place of the rings, so that zero times it stays zero."""

@@ -156,3 +156,15 @@ def test_decoder_slots_reset_pause_and_resume(name):
     restarted = stream.step(pieces[0], keyframe=[True, True])
     fresh = model.decode_stream(slots=2, grid_height=h, grid_width=w).step(pieces[0])
     assert torch.equal(restarted, fresh)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_bad_keyframe_leaves_a_running_slot_as_it_was(name):
+    model = tiny(name)
+    stream, twin = warm_stream(model), warm_stream(model)
+    twin.restore(stream.snapshot())
+    good = video(model.group, batch=2)
+    bad = torch.full_like(good, torch.nan)
+    with pytest.raises(NonFiniteError, match=r"slots \[0, 1\]"):
+        stream.step(bad, keyframe=[True, False])
+    assert torch.equal(stream.step(good).latent, twin.step(good).latent)

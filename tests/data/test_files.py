@@ -194,3 +194,20 @@ def test_memory_does_not_grow_with_the_length(tmp_path, model):
 
     short = resident_after(500)
     assert resident_after(3000) - short < 30
+
+
+def test_lerobot_export_shows_what_decoding_shows(tmp_path, model):
+    """One picture per grid: the last frame of each group, cropped like the source."""
+    pytest.importorskip("pyarrow")
+    from streamtok.data.export import ExportOptions, export
+
+    encode_file(video(tmp_path / "in.mp4", 9, (21, 30)), tmp_path / "t.safetensors", model, EXACT)
+    counts = export(tmp_path / "t.safetensors", tmp_path / "out", "lerobot", ExportOptions(video=True))
+    assert counts == {"rows": 3, "episodes": 1}
+    decode_file(tmp_path / "t.safetensors", tmp_path / "back")
+    with av.open(str(tmp_path / "out/videos/observation.images.cam0/chunk-000/file-000.mp4")) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for picture, number in zip(pictures, (0, 4, 8), strict=True):
+        want = cv2.imread(str(tmp_path / "back" / f"frame_{number:06d}.png"))[..., ::-1]
+        assert picture.shape == want.shape == (21, 30, 3)
+        assert np.abs(picture.astype(int) - want).mean() < 8

@@ -18,7 +18,7 @@ COMMANDS = {
     "replay": ("nodes.replay", "recorded drives through the same core as live; --verify compares the tokens"),
     "encode": ("tools.encode", "a video or image file to a token file"),
     "decode": ("nodes.decode", "a token file or a live stream back to pictures"),
-    "tokenize": ("tools.tokenize", "many drives to token files: parallel, resumable"),
+    "tokenize": ("tools.tokenize_drives", "many drives to token files: parallel, resumable"),
     "export": ("tools.export", "token recordings to WebDataset, Parquet or LeRobot v3"),
     "info": ("tools.info", "what a recording holds"),
     "repair": ("tools.repair", "recover a recording that was cut off"),

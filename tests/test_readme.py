@@ -1,0 +1,73 @@
+"""The README's commands and programs run as they are written."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The fenced blocks of one language under a heading."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """A shell block as argument lists, comments dropped."""
+    return [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run one command as a user would, in `folder`; its output, both streams."""
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr[-2000:]}"
+    return done.stdout + done.stderr
+
+
+def test_the_page_on_replay_runs_as_written(tmp_path):
+    outputs = [run(command, tmp_path) for command in commands(blocks("Replay recorded drives", "sh")[0])]
+    assert "31 identical" in outputs[2]
+    assert (tmp_path / "tokens" / "cam0.safetensors").exists()
+
+
+def test_the_program_on_weights_runs_as_written(tmp_path):
+    program = blocks("Bring your own weights", "python")[0]
+    shapes = """
+assert tokens.shape == (1, 3, 32, 56)
+assert back.shape == (1, 3, 9, 256, 448)
+assert group.shape == (1, 1, 32, 56)
+"""
+    run([sys.executable, "-c", program + shapes], tmp_path)
+
+
+def test_two_terminals_and_the_five_lines_run_as_written(tmp_path):
+    first, second, *_ = (commands(block)[0] for block in blocks("Run it on a robot", "sh"))
+    node = subprocess.Popen(first, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in node.stderr:
+            if "event=bound" in line:
+                break
+        program = blocks("Consume tokens", "python")[0] + "    if header.seq > 5:\n        break\n"
+        assert re.search(r"front \d+ \(32, 56\)", run([sys.executable, "-c", program], tmp_path))
+        second[-1] = "10"
+        assert "front" in run(second, tmp_path)
+        decode = commands(blocks("Consume tokens", "sh")[0])[0]
+        decode[-1] = "8"
+        run(decode, tmp_path)
+        assert (tmp_path / "back.mp4").stat().st_size > 0
+    finally:
+        node.send_signal(signal.SIGINT)
+        node.stderr.close()
+        assert node.wait(20) == 0
+
+
+def test_every_page_and_picture_it_names_exists():
+    for target in re.findall(r"\]\(([^)#]+?)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target

@@ -83,7 +83,7 @@ def aligned_rows(tracks: Sequence[Track]) -> Iterator[tuple[bool, list[Grids]]]:
 def _whole_runs(found: list[np.ndarray]) -> Iterator[slice]:
     """Runs of rows in which every camera has a grid, the one after that of the row before."""
     table = np.stack(found)
-    present: np.ndarray = (table >= 0).all(0)
+    present = np.asarray((table >= 0).all(0))
     goes_on = present[1:] & present[:-1] & (np.diff(table, axis=1) == 1).all(0)
     follows = np.concatenate([[False], goes_on])
     starts = np.flatnonzero(present & ~follows)

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamtok.bench.measure import describe_machine
 from streamtok.config import PRESETS
-from streamtok.engine.bench import describe_machine
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import apply
 from streamtok.engine.precision import how, moving_scene

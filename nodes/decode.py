@@ -66,8 +66,8 @@ def decode_tokens(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def decode_stream(arguments: argparse.Namespace) -> dict[str, Any]:
     """A live stream to wherever --out says."""
-    from streamtok.display import log_to_stderr
-    from streamtok.live_view import ViewOptions, view_stream
+    from streamtok.runtime.display import log_to_stderr
+    from streamtok.runtime.live_view import ViewOptions, view_stream
     from streamtok.signals import stop_on_signals
 
     log_to_stderr()

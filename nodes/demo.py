@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
     arguments = parse_with_config(parser, argv)
     share_cores()
-    from streamtok.demo import DemoOptions, run_demo
-    from streamtok.demo_report import describe, progress, to_dict
+    from streamtok.runtime.demo import DemoOptions, run_demo
+    from streamtok.runtime.demo_report import describe, progress, to_dict
     from streamtok.settings import read_size
 
     try:

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", default=".", help="where recordings would go (default: here)")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     arguments = parser.parse_args(argv)
-    from streamtok.doctor import run_checks
+    from streamtok.runtime.doctor import run_checks
 
     try:
         checks = run_checks(arguments.folder)

@@ -104,8 +104,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any, as_json: bool) -> int:
     """Start, show and end the node."""
-    from streamtok.display import LiveDisplay, log_to_stderr
-    from streamtok.pipeline import IngestNode, describe_summary
+    from streamtok.runtime.display import LiveDisplay, log_to_stderr
+    from streamtok.runtime.ingest import IngestNode, describe_summary
     from streamtok.signals import stop_on_signals
 
     log_to_stderr()

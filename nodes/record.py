@@ -60,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
-    from streamtok.display import log_to_stderr
     from streamtok.io.network_recorder import NetworkRecorder
     from streamtok.io.recorder import Recorder
+    from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
     from streamtok.wire.security import CurveClient
 

@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any, as_json: bool) -> int:
     """Replay and print the summary."""
-    from streamtok.display import log_to_stderr
     from streamtok.io.replay_node import ReplayNode, describe
+    from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
 
     log_to_stderr()

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any) -> int:
     """Read until the end, Ctrl-C or --max-messages; TimeoutError after --timeout seconds of silence."""
-    from streamtok.display import log_to_stderr
+    from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
     from streamtok.wire.reading import Reading, describe_message, describe_summary
 

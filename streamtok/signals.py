@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-log = logging.getLogger("streamtok.node")
+log = logging.getLogger("streamtok.runtime")
 
 GRACE_S = 1.9
 

@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     import streamtok
-    from streamtok.engine import bench, bench_report
+    from streamtok.bench import measure
+    from streamtok.bench.report import describe, plot
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -59,19 +60,19 @@ def main(argv: list[str] | None = None) -> int:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     height, width = map(int, arguments.size.split("x"))
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
-    options = bench.BenchOptions(
+    options = measure.BenchOptions(
         (height, width), arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,
         arguments.steady, arguments.end_to_end,
     )  # fmt: skip
     try:
-        report = bench.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
+        report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
         written = write(report, arguments.out) if arguments.out else None
         if arguments.plot:
-            bench_report.plot(report, arguments.plot)
+            plot(report, arguments.plot)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"streamtok bench: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(report) if arguments.json else bench_report.describe(report))
+    print(json.dumps(report) if arguments.json else describe(report))
     if written:
         print(f"written to {written}", file=sys.stderr)
     return 0

@@ -40,23 +40,23 @@ def main(argv: list[str] | None = None) -> int:
     try:
         import torch
 
-        from streamtok.engine import gpu_report
+        from streamtok.bench import gpu_check
     except ImportError as error:
         print(f"gpu_check: {error}; it needs torch, numpy, safetensors and, for the kernels, triton", file=sys.stderr)
         return 2
     parts = [part for part in arguments.parts.split(",") if part]
-    unknown = sorted(set(parts) - set(gpu_report.PARTS))
+    unknown = sorted(set(parts) - set(gpu_check.PARTS))
     if unknown:
-        print(f"gpu_check: unknown parts {unknown}; known: {', '.join(gpu_report.PARTS)}", file=sys.stderr)
+        print(f"gpu_check: unknown parts {unknown}; known: {', '.join(gpu_check.PARTS)}", file=sys.stderr)
         return 2
-    if not torch.cuda.is_available() and set(parts) - set(gpu_report.WITHOUT_GPU):
+    if not torch.cuda.is_available() and set(parts) - set(gpu_check.WITHOUT_GPU):
         print(
             "gpu_check: no CUDA device. Without one, `--parts compile` builds the kernels for Hopper, and `make test` "
             "runs them in Triton's interpreter; both need triton (pip install triton)",
             file=sys.stderr,
         )
         return 2
-    report = gpu_report.run(parts, Path(arguments.out), time.monotonic() + arguments.seconds)
+    report = gpu_check.run(parts, Path(arguments.out), time.monotonic() + arguments.seconds)
     print(json.dumps({"out": arguments.out, "seconds": report["seconds"], "failed": report["failed"]}))
     return 1 if report["failed"] else 0
 

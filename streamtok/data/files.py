@@ -169,7 +169,7 @@ def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
 
 def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
     """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
-    from streamtok.pipeline import engine_configuration
+    from streamtok.loading import engine_configuration
 
     tok = core.tokenizer
     size = core.open(stream, source_size)

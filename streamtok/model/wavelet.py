@@ -21,9 +21,7 @@ def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> 
     leading "=" puts the bands that do not vary in time first, otherwise in the same order.
     """
     if axes.startswith("="):
-        matrix = _matrix(patch, axes[1:], dtype, device)
-        varies = (matrix.view(-1, patch, patch ** (len(axes) - 2)).diff(dim=1) != 0).flatten(1).any(1)
-        return matrix[torch.argsort(varies.int(), stable=True)]
+        return _matrix(patch, axes[1:], dtype, device)[band_order(patch, axes).to(device)]
     levels = int(math.log2(patch))
     order = sorted(axes, key="thw".index)
     size = patch ** len(axes)
@@ -40,6 +38,13 @@ def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> 
                 sign = -sign if is_high and second else sign
             matrix[band, position] = sign / size
     return matrix.to(device=device, dtype=dtype)
+
+
+def band_order(patch: int, axes: str) -> Tensor:
+    """Where each band of `axes` ("=thw") lies in the order without "=": (patch**3,) int64."""
+    matrix = _matrix(patch, axes.removeprefix("="), torch.float64, torch.device("cpu"))
+    varies = (matrix.view(-1, patch, patch**2).diff(dim=1) != 0).flatten(1).any(1)
+    return torch.argsort(varies.int(), stable=True)
 
 
 def _digits(value: int, base: int, count: int) -> list[int]:

@@ -11,20 +11,27 @@ from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import band_scale
+from streamtok.training.transfer import transfer
 
 
 def build_model(config: TrainConfig) -> Tokenizer:
-    """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset."""
-    if config.init:
-        return checkpoint.load(config.init)
+    """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset.
+
+    A predictive model can start from the weights of one that is not, and one with motion from one without.
+    """
     if config.model not in PRESETS:
         raise ValueError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
     torch.manual_seed(config.seed)
     overrides: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
     try:
-        model = build(replace(PRESETS[config.model], **overrides))
+        sizes = replace(PRESETS[config.model], **overrides)
     except TypeError as error:
         raise ValueError(f"model_overrides: {error}") from error
+    if config.init:
+        source = checkpoint.load(config.init)
+        grows = (sizes.predictive, sizes.motion) > (source.config.predictive, source.config.motion)
+        return transfer(source, sizes) if grows else source
+    model = build(sizes)
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"
     with torch.no_grad():

@@ -115,7 +115,7 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 
 
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
-    from streamtok.pipeline import IngestNode
+    from streamtok.runtime.ingest import IngestNode
     from streamtok.settings import load_rig
     from tests.nodes.tiny import VIDEO, build
 

@@ -15,7 +15,7 @@ from streamtok.io.recording import open_recording
 from streamtok.io.repair import repair
 from streamtok.io.replay import DriveReplay, first_difference
 from streamtok.io.replay_node import ReplayNode
-from streamtok.pipeline import IngestNode
+from streamtok.runtime.ingest import IngestNode
 from streamtok.settings import load_rig
 from tests.drives.kit import frames_of, rig, write_bag1, write_bag2, write_mcap
 from tests.drives.test_drives import write_folders

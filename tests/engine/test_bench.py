@@ -6,10 +6,10 @@ import pytest
 import torch
 from streamtok.tools import bench
 
+from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
+from streamtok.bench.report import describe, plot
+from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
-from streamtok.engine.bench import SECTIONS, BenchOptions, count_work, run
-from streamtok.engine.bench_report import describe, plot
-from streamtok.engine.timing import percentiles
 from streamtok.model import build
 
 SIZE = (32, 48)

@@ -221,7 +221,7 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():
-    from streamtok.doctor import collect
+    from streamtok.runtime.doctor import collect
 
     def check_something():
         raise ImportError("no library")

@@ -16,7 +16,7 @@ from streamtok.data.pictures import open_pictures
 from streamtok.engine.preprocess import Preprocessor
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.pipeline import IngestNode
+from streamtok.runtime.ingest import IngestNode
 from streamtok.wire.security import CurveClient, generate
 from streamtok.wire.subscriber import subscribe
 from tests.nodes.tiny import ATTENTION, VIDEO, RunningNode, build, read_all, rig

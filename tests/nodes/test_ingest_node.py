@@ -13,8 +13,8 @@ import torch
 import zmq
 
 from streamtok.io.source import open_source
-from streamtok.live_decoder import LiveDecoder
-from streamtok.pipeline import IngestNode
+from streamtok.runtime.ingest import IngestNode
+from streamtok.runtime.live_decoder import LiveDecoder
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.nodes.tiny import (

@@ -4,7 +4,7 @@ import urllib.request
 
 import pytest
 
-from streamtok.metrics import KEPT, Metrics, Reservoir, serve_prometheus
+from streamtok.runtime.metrics import KEPT, Metrics, Reservoir, serve_prometheus
 
 
 def test_quantiles_are_those_of_the_latest_samples():

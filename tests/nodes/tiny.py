@@ -13,7 +13,7 @@ from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.engine.ingest import TokenGroup
 from streamtok.io.source import Frame, Source
 from streamtok.model import Tokenizer
-from streamtok.pipeline import IngestNode
+from streamtok.runtime.ingest import IngestNode
 from streamtok.settings import RigSettings, load_rig
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.subscriber import subscribe

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from streamtok.metrics import Metrics
+from streamtok.runtime.metrics import Metrics
 
 REFRESH_S = 0.25
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from streamtok.demo import DemoOptions, DemoResult
+from streamtok.runtime.demo import DemoOptions, DemoResult
 
 PLAIN_EVERY_S = 2.0
 

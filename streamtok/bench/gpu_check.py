@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from streamtok.bench import gpu_parts
+from streamtok.bench.measure import BenchOptions
 from streamtok.config import PRESETS
-from streamtok.engine import gpu_parts
-from streamtok.engine.bench import BenchOptions
 from streamtok.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,8 +60,8 @@ def tests() -> dict[str, Any]:
 
 def bench(deadline: float = float("inf")) -> dict[str, Any]:
     """The benchmark matrix, random weights, the most wanted first; what no longer fits the time is left out by name."""
-    from streamtok.engine import bench as one
-    from streamtok.engine.bench_report import describe
+    from streamtok.bench import measure
+    from streamtok.bench.report import describe
 
     found: dict[str, Any] = {}
     for model, options in MATRIX:
@@ -73,7 +73,7 @@ def bench(deadline: float = float("inf")) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         torch.manual_seed(0)
         try:
-            found[name] = one.run(build(PRESETS[model]), options)
+            found[name] = measure.run(build(PRESETS[model]), options)
             gpu_parts.say(describe(found[name]))
         except (RuntimeError, ValueError) as error:  # out of memory, say: the other rows still count
             found[name] = {"ok": False, "error": str(error)[:1000]}

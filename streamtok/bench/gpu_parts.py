@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from streamtok.bench.timing import gpu_peak, kernel_ms, percentiles
 from streamtok.config import PRESETS
-from streamtok.engine.timing import gpu_peak, kernel_ms, percentiles
 from streamtok.model import Tokenizer, build
 
 FULL_SIZE = "cosmos-dv4x8x8"
@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
 
 def kernels() -> dict[str, Any]:
     """Every kernel against its reference, in both half precisions. A failure is recorded, not raised."""
-    from streamtok.engine.checks import FSQ_TOLERANCE, TOLERANCE, all_checks
+    from streamtok.bench.checks import FSQ_TOLERANCE, TOLERANCE, all_checks
 
     found: dict[str, Any] = {}
     for dtype in (torch.bfloat16, torch.float16):
@@ -57,7 +57,7 @@ def _try(function: Callable[[], float]) -> dict[str, Any]:
 
 def tune(deadline: float = float("inf")) -> dict[str, Any]:
     """Milliseconds of the candidates for the heavy layers of the full-size encoder at 720p, bf16; none begins late."""
-    from streamtok.engine.checks import Case
+    from streamtok.bench.checks import Case
     from streamtok.engine.kernels import spatial, temporal
 
     new, found = Case("cuda", torch.bfloat16), {}
@@ -170,7 +170,7 @@ def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> di
 
 
 def _time_stream(stream: Any, frames: torch.Tensor, count: int) -> dict[str, Any]:
-    from streamtok.engine.timing import call_times_ms
+    from streamtok.bench.timing import call_times_ms
 
     torch.cuda.reset_peak_memory_stats()
     stream.step(frames[:, :, :1])

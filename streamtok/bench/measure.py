@@ -1,6 +1,6 @@
 """Rates, latencies and ratios of one model on one machine; every comparison is made in the same run.
 
-`run` returns plain values in one schema (SCHEMA lists the sections) that `bench_report` prints and plots.
+`run` returns plain values in one schema (SCHEMA lists the sections) that `report` prints and plots.
 """
 
 import gc
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
 from streamtok.engine.precision import choose, how, moving_scene
-from streamtok.engine.timing import percentiles
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
@@ -61,7 +61,7 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
     if options.steady:
         report["steady"] = steady(fast, options)
     if options.end_to_end:
-        from streamtok.engine.bench_nodes import end_to_end
+        from streamtok.bench.end_to_end import end_to_end
 
         report["end_to_end"] = end_to_end(fast, options)
     return report
@@ -206,7 +206,7 @@ def roofline(fast: OptimizedTokenizer, options: BenchOptions, step_ms: float) ->
 def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
     """TFLOP/s of a large product on random data and TB/s of a large copy (read and written), in this process."""
     if device == "cuda":
-        from streamtok.engine.timing import gpu_peak
+        from streamtok.bench.timing import gpu_peak
 
         return gpu_peak(dtype)
     a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))

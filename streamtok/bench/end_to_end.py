@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from streamtok.engine.bench import BenchOptions
+from streamtok.bench.measure import BenchOptions
+from streamtok.bench.timing import percentiles
 from streamtok.engine.engine import OptimizedTokenizer
-from streamtok.engine.timing import percentiles
 
 
 def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float = 8.0) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float =
     Cameras are synthetic, at `options.fps`; capture, encoding and publishing run in one node, the reader in this
     process.
     """
-    from streamtok.pipeline import IngestNode
+    from streamtok.runtime.ingest import IngestNode
     from streamtok.settings import RigSettings
     from streamtok.wire.subscriber import subscribe
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from streamtok.capture import Capture, Captured
 from streamtok.engine.ingest import IngestCore, TokenGroup, dtype_of, grid_shape, levels_of
 from streamtok.io.source import Source, open_source
 from streamtok.loading import engine_configuration, load_tokenizer
-from streamtok.metrics import Metrics, serve_prometheus
+from streamtok.runtime.capture import Capture, Captured
+from streamtok.runtime.metrics import Metrics, serve_prometheus
 from streamtok.settings import RigSettings, StreamSettings
 from streamtok.signals import notify_systemd
 from streamtok.wire.message import Info

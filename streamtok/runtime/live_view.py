@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
 
 log = logging.getLogger("streamtok.decode")
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
-from streamtok.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.runtime.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
+from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
 
-log = logging.getLogger("streamtok.demo")
+log = logging.getLogger("streamtok.runtime.demo")
 
 PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
 STREAM = "demo"

@@ -1,0 +1,1 @@
+"""What `streamtok bench` and `python -m tools.gpu_check` measure, and their reports."""

@@ -4,8 +4,8 @@ from streamtok.config import TokenizerConfig
 from streamtok.model.frames import NonFiniteError
 from streamtok.model.predictive import PredictiveTokenizer
 from streamtok.model.state import detach
-from streamtok.model.stream import DecodeStream, EncodeStream
-from streamtok.model.tokenizer import Encoded, Reconstruction, Tokenizer
+from streamtok.model.stream import DecodeStream, Encoded, EncodeStream
+from streamtok.model.tokenizer import Reconstruction, Tokenizer
 
 
 def build(config: TokenizerConfig, deterministic: bool = False) -> Tokenizer:

@@ -24,7 +24,9 @@ class Kernels:
     def causal_conv(
         self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
     ) -> tuple[Tensor, Tensor]:
-        """Convolution over time that sees the past only, as a matrix product over stacked frames.
+        """Convolution over time that sees the past only, as one matrix product per tap.
+
+        Half precisions round between products, so there it is one product over the frames laid side by side.
 
         x (B*T, C, H, W), past (B, P, H, W, C) with P = K - stride, started (B,) bool, weight (K, D, C), bias (D,)
         -> y (B*T/stride, D, H, W) and the new past, the last P frames. Slots that have not started see their first
@@ -37,8 +39,15 @@ class Kernels:
         joined = torch.cat([torch.where(fresh, frames[:, :1], past), frames], 1)
         steps = frames.shape[1] // stride
         taken = [joined[:, k : k + (steps - 1) * stride + 1 : stride] for k in range(taps)]
-        y = F.linear(torch.cat(taken, -1), weight.permute(1, 0, 2).flatten(1), bias)
-        return y.flatten(0, 1).permute(0, 3, 1, 2), joined[:, joined.shape[1] - past.shape[1] :]
+        if x.dtype in (torch.float32, torch.float64):
+            rows = [frame.flatten(0, -2) for frame in taken]
+            y = torch.addmm(bias, rows[0], weight[0].T)
+            for row, tap in zip(rows[1:], weight[1:], strict=True):
+                y = y.addmm_(row, tap.T)
+        else:
+            y = F.linear(torch.cat(taken, -1), weight.permute(1, 0, 2).flatten(1), bias)
+        y = y.view(batch * steps, *x.shape[2:], -1)
+        return y.permute(0, 3, 1, 2), joined[:, joined.shape[1] - past.shape[1] :]
 
     def spatial_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.model.decoder import Decoder, join
 from streamtok.model.encoder import Encoder
+from streamtok.model.layers import Norm
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Coded, Tokenizer
 from streamtok.model.wavelet import haar2d, haar3d
+
+REACH = 32.0  # pixels that a frame may move from its reference
+FLOW_UNIT = 0.25  # pixels per unit of the flow layer's output: as fast as the optimiser may move it
 
 
 class Prediction(nn.Module):
@@ -26,6 +30,7 @@ class Prediction(nn.Module):
         self.bands = config.patch_channels if config.motion else config.patch_channels // config.patch_size
         self.mix = nn.Conv2d(self.bands, dim, 3, padding=1, bias=False)
         if config.motion:
+            self.norm = Norm(dim, config.num_groups)
             self.flow = nn.Conv2d(dim, 2 + 2 * config.temporal_compression, 3, padding=1)
             nn.init.zeros_(self.flow.weight)
             nn.init.zeros_(self.flow.bias)
@@ -40,10 +45,10 @@ class Prediction(nn.Module):
 
     def _flow(self, x: Tensor, size: torch.Size) -> Tensor:
         """Backward flow of each frame in pixels, (B, G, 2, H, W): a velocity times its distance, and a remainder."""
-        raw = self.flow(x).float() * 2.0
+        raw = self.flow(self.norm(x)).float() * FLOW_UNIT
         velocity, rest = raw[:, :2], raw[:, 2:].unflatten(1, (-1, 2))
         distance = torch.arange(1, rest.shape[1] + 1, device=x.device, dtype=raw.dtype).view(1, -1, 1, 1, 1)
-        flow = velocity[:, None] * distance + rest
+        flow = REACH * torch.tanh((velocity[:, None] * distance + rest) / REACH)
         fine = F.interpolate(flow.flatten(1, 2), size=tuple(size), mode="bilinear", align_corners=False)
         return fine.unflatten(1, (-1, 2))
 

@@ -5,6 +5,7 @@ step. Its step function may be replaced by a captured or compiled one.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +15,19 @@ from streamtok.model.frames import NonFiniteError, check_dtype, check_indices, c
 from streamtok.model.state import Clock, StateSpec, flatten, map_state, nbytes
 
 if TYPE_CHECKING:
-    from streamtok.model.tokenizer import Encoded, Tokenizer
+    from streamtok.model.tokenizer import Tokenizer
 
 Mask = Tensor | Sequence[bool] | Any
 Step = Callable[[Tensor, Tensor, Tensor], tuple]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
+    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization."""
+
+    indices: Tensor | None
+    latent: Tensor
 
 
 class _Stream:
@@ -76,7 +86,7 @@ class _Stream:
         for name, value in flatten(new).items():
             old = self.buffers[name] if state is self.state else flatten(state)[name]
             if value is not old:
-                old.copy_(torch.where(moved.view(-1, *[1] * (old.ndim - 1)), value, old))
+                torch.where(moved.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old, out=old)
         return out, moved
 
     def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Any, dict]:
@@ -202,7 +212,7 @@ class EncodeStream(_Stream):
     def _init_for(model: "Tokenizer", spec: StateSpec, size: tuple[int, int]) -> dict:
         return model.init_state(spec, *size)
 
-    def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> "Encoded":
+    def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
         """frames (slots, 3, G, H, W) or (slots, 3, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
 
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
@@ -238,18 +248,14 @@ class EncodeStream(_Stream):
                 f"(slots, RGB, frames, height, width) of this stream"
             )
 
-    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple["Encoded", dict]:
-        from streamtok.model.tokenizer import Encoded
-
+    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Encoded, dict]:
         coded, new = self.model.encode_groups(to_float(x, self.model.dtype), state, clock)
         return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), new
 
-    def _finite(self, out: "Encoded") -> Tensor:
+    def _finite(self, out: Encoded) -> Tensor:
         return torch.isfinite(out.latent).flatten(1).all(1)
 
-    def _merge(self, outs: list) -> "Encoded":
-        from streamtok.model.tokenizer import Encoded
-
+    def _merge(self, outs: list) -> Encoded:
         some = next((out for out in outs if out is not None), None)
         if some is None:
             h, w = self.model.config.grid(*self.size)

@@ -15,19 +15,10 @@ from streamtok.model.encoder import Encoder
 from streamtok.model.frames import NonFiniteError, check_indices, check_latent, check_video, to_float
 from streamtok.model.quantizer import build_quantizer
 from streamtok.model.state import Clock, State, StateSpec, map_state
-from streamtok.model.stream import DecodeStream, EncodeStream
+from streamtok.model.stream import DecodeStream, Encoded, EncodeStream
 from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
 
 Context = int | None | Literal["model"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
-    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization."""
-
-    indices: Tensor | None
-    latent: Tensor
 
 
 @dataclass(frozen=True)

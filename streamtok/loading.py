@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from streamtok.model import Tokenizer
     from streamtok.settings import RigSettings
 
@@ -37,10 +39,7 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None)
     """
     import torch
 
-    import streamtok
-    from streamtok.data.files import pick_device
-
-    tokenizer = streamtok.load(settings.model, deterministic=settings.deterministic)
+    tokenizer = load(settings.model, deterministic=settings.deterministic)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device).type
@@ -52,6 +51,21 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None)
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)
     return optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
+
+
+def pick_device(device: str | None) -> "torch.device":
+    """The device that was named, or a GPU if there is one; ValueError if it is not there."""
+    import torch
+
+    if device in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r}: expected auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: this machine has no CUDA device that torch can use; use cpu")
+    return chosen
 
 
 def engine_configuration(tokenizer: Any) -> dict:

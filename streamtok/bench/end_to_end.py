@@ -6,28 +6,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.measure import BenchOptions
 from streamtok.bench.timing import percentiles
 from streamtok.engine.engine import OptimizedTokenizer
 
 
-def end_to_end(fast: OptimizedTokenizer, options: BenchOptions, seconds: float = 8.0) -> dict[str, Any]:
+def end_to_end(
+    fast: OptimizedTokenizer, size: tuple[int, int], cameras: int = 1, fps: float = 30.0, seconds: float = 8.0
+) -> dict[str, Any]:
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 
-    Cameras are synthetic, at `options.fps`; capture, encoding and publishing run in one node, the reader in this
-    process.
+    The cameras are synthetic; capture, encoding and publishing run in one node, the reader in this process.
     """
     from streamtok.runtime.ingest import IngestNode
     from streamtok.settings import RigSettings
     from streamtok.wire.subscriber import subscribe
 
-    height, width = options.size
-    source = f"synthetic:{height}x{width}@{options.fps:g}?seed=%d&frames={round(seconds * options.fps)}"
+    height, width = size
+    source = f"synthetic:{height}x{width}@{fps:g}?seed=%d&frames={round(seconds * fps)}"
     with tempfile.TemporaryDirectory(prefix="st-") as folder:
         endpoint = f"ipc://{Path(folder) / 'tokens'}"
         streams: list[Any] = [
-            {"name": f"cam{i}", "source": source % i, "realtime": True, "policy": "latest"}
-            for i in range(options.cameras)
+            {"name": f"cam{i}", "source": source % i, "realtime": True, "policy": "latest"} for i in range(cameras)
         ]
         settings = RigSettings(bind=endpoint, streams=streams, wait_subscribers=1)
         node = IngestNode(settings, tokenizer=fast)

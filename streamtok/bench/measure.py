@@ -14,20 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamtok.bench.precisions import describe_trials, read_clip
 from streamtok.bench.timing import percentiles
-from streamtok.engine.configuration import here
+from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
-from streamtok.engine.precision import choose, how, moving_scene
+from streamtok.engine.precision import candidates, how, moving_scene, pick, table, try_precisions
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
-SECTIONS = ("machine", "engine", "latency", "stateless", "roofline", "stages", "steady", "end_to_end")
+SECTIONS = ("machine", "engine", "precisions", "latency", "stateless", "roofline", "stages", "steady", "end_to_end")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the
-    stateless windows, steady-state groups (0: none), and whether to measure from capture to subscriber."""
+    stateless windows, steady-state groups (0: none), whether to measure from capture to subscriber, whether to compare
+    the precision with float32, and the source of the clip for that (None: a synthetic scene)."""
 
     size: tuple[int, int] = (256, 448)
     cameras: int = 1
@@ -38,19 +40,16 @@ class BenchOptions:
     windows: tuple[int, ...] = (17, 33, 49)
     steady: int = 0
     end_to_end: bool = False
+    compare: bool = True
+    clip: str | None = None
 
 
 def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure `tok` as the options say. Returns {"schema", "model", "options", and the sections that were run}."""
     machine = here(tok.fingerprint, options.size, options.device)
-    if options.precision == "auto":
-        engine, table = choose(tok, machine)
-        for line in table:
-            say(line)
-    else:
-        engine = how(tok, machine, options.precision)
-    fast = apply(tok, engine)
     report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": asdict(options)}
+    engine, report["precisions"] = precisions(tok, machine, options, say)
+    fast = apply(tok, engine)
     report["machine"] = describe_machine(options.device)
     report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     report["latency"] = latency(fast, options)
@@ -63,8 +62,24 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
     if options.end_to_end:
         from streamtok.bench.end_to_end import end_to_end
 
-        report["end_to_end"] = end_to_end(fast, options)
+        report["end_to_end"] = end_to_end(fast, options.size, options.cameras, options.fps)
     return report
+
+
+def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None],
+               groups: int = 8) -> tuple[EngineConfiguration, dict[str, Any]]:  # fmt: skip
+    """The engine to measure, and what its precision and the others that were tried cost and change on one clip."""
+    auto = options.precision == "auto"
+    if not (auto or options.compare):
+        return how(tok, machine, options.precision), {}
+    names = candidates(options.device) if auto else [options.precision]
+    clip = read_clip(options.clip, options.size, 1 + (groups - 1) * tok.group)
+    trials = try_precisions(tok, machine, names, clip, groups)
+    engine = pick(tok, trials, names, clip) if auto else trials[options.precision].configuration
+    for line in table(trials, engine.precision):
+        say(line)
+    agreement = {name: trial.agreement for name, trial in trials.items()}
+    return replace(engine, agreement=agreement), describe_trials(tok, trials, clip, options.device)
 
 
 def describe_machine(device: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.data.tracks import Grids, Track, find_drives, open_tracks, same_identity
+from streamtok.data.grids import Grids, Track
+from streamtok.data.tracks import find_drives, open_tracks, same_identity
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
 

@@ -23,6 +23,7 @@ from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
 from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup, grid_shape, levels_of
 from streamtok.io.source import Frame
+from streamtok.loading import engine_configuration, load, pick_device
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,9 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     source lost starts a new epoch. Times are kept as presentation times. Raises ValueError for what cannot be encoded,
     OSError for what cannot be read or written; after an error there is no file.
     """
-    import streamtok
-
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
-        tok = streamtok.load(model, deterministic=options.deterministic).to(pick_device(options.device))
+        tok = load(model, deterministic=options.deterministic).to(pick_device(options.device))
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resized(frames, size)
@@ -169,8 +168,6 @@ def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
 
 def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
     """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
-    from streamtok.loading import engine_configuration
-
     tok = core.tokenizer
     size = core.open(stream, source_size)
     rect = core.preprocessor(stream, source_size).rect
@@ -191,12 +188,10 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
 
 def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> Any:
     """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
-    import streamtok
-
     name = model or meta.get("model")
     if not name:
         raise ValueError(f"{path} does not name the model that made it: give it with --model")
-    tok = streamtok.load(name)
+    tok = load(name)
     if tok.fingerprint != meta["tokenizer"]:
         raise ValueError(
             f"{path} was made by tokenizer {meta['tokenizer'][:16]}... (called {meta.get('model')!r}), "
@@ -204,16 +199,3 @@ def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> A
             "give the checkpoint that made the file with --model"
         )
     return tok
-
-
-def pick_device(device: str | None) -> torch.device:
-    """The device that was named, or a GPU if there is one; ValueError if it is not there."""
-    if device in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r}: expected auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: this machine has no CUDA device that torch can use; use cpu")
-    return chosen

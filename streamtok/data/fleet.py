@@ -23,23 +23,13 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from streamtok.data.fleet_job import FleetOptions, Job, done_record, load_tokenizer, make_job, path_hash
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_tokenizer, make_job, path_hash
+from streamtok.data.fleet_local import LocalEngine
 from streamtok.data.store import is_url, open_store
 
 log = logging.getLogger("streamtok.fleet")
 
 SAVE_S = 60.0  # between two writings of the manifest while drives are done
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its record, or what went wrong; `died` if a worker's process did, `sure` if it was its own."""
-
-    job: Job
-    record: dict[str, Any] | None = None
-    error: str = ""
-    died: bool = False
-    sure: bool = True
 
 
 class Engine(Protocol):
@@ -99,7 +89,7 @@ class Fleet:
         self.out = out if is_url(out) else str(Path(out).resolve())
         self.drives, self.options = drives, options
         self.run_options = run or RunOptions()
-        self.make_engine = make_engine or _local_engine
+        self.make_engine = make_engine or LocalEngine
         self.manifest: dict[str, dict[str, Any]] = {}
         self._attempts: Counter[str] = Counter()
         self._waiting: deque[Job] = deque()
@@ -232,9 +222,3 @@ class Fleet:
             "seconds": round(seconds, 2),
             "fps": round(self._frames / seconds, 2) if seconds else 0.0,
         }
-
-
-def _local_engine(out: str, options: FleetOptions, workers: int) -> Engine:
-    from streamtok.data.fleet_local import LocalEngine
-
-    return LocalEngine(out, options, workers)

@@ -12,6 +12,7 @@ from typing import Any
 
 from streamtok.data.frames import IMAGE_SUFFIXES, count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
+from streamtok.loading import load, pick_device
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -49,6 +50,17 @@ class Job:
     size: int
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its record, or what went wrong; `died` if a worker's process did, `sure` if it was its own."""
+
+    job: Job
+    record: dict[str, Any] | None = None
+    error: str = ""
+    died: bool = False
+    sure: bool = True
+
+
 class Stopped(Exception):
     """The run was told to end."""
 
@@ -72,14 +84,11 @@ def load_tokenizer(options: FleetOptions) -> Any:
     """The model, on its device, computing with as many threads as the options say."""
     import torch
 
-    import streamtok
-    from streamtok.data.files import pick_device
-
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     if options.engine is None:
-        return streamtok.load(options.model, deterministic=options.deterministic).to(device)
-    return streamtok.load(options.model, options.deterministic, engine=options.engine, device=device.type)
+        return load(options.model, deterministic=options.deterministic).to(device)
+    return load(options.model, options.deterministic, engine=options.engine, device=device.type)
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
@@ -87,17 +96,13 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
 
     None is "auto" on a GPU and "eager" on a CPU. What was measured is left out: only what decides tokens is recorded.
     """
-    from streamtok.data.files import pick_device
-
     device = pick_device(options.device).type
     choice = choice or ("auto" if device == "cuda" and not options.deterministic else "eager")
     if choice == "eager":
         return options
     if choice == "auto":
-        import streamtok
-
         size = options.size or (256, 448)
-        tok: Any = streamtok.load(options.model, options.deterministic, engine="auto", size=size, device=device)
+        tok: Any = load(options.model, options.deterministic, engine="auto", size=size, device=device)
         values = tok.engine.to_dict()
     else:
         values = json.loads(Path(choice).read_text())

@@ -12,8 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from streamtok.data.fleet import Outcome
-from streamtok.data.fleet_job import FleetOptions, Job, Stopped, load_tokenizer, run_job
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, Stopped, load_tokenizer, run_job
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from streamtok.data.fleet import Outcome
-from streamtok.data.fleet_job import FleetOptions, Job, load_tokenizer, run_job
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, load_tokenizer, run_job
 
 
 class RayEngine:

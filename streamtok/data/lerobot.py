@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from streamtok.data.dataset import nearest
-from streamtok.data.export import ExportOptions, stretches
+from streamtok.data.export_options import ExportOptions
+from streamtok.data.grids import Grids, Track, stretches
 from streamtok.data.lerobot_layout import OWN, DatasetWriter, VideoColumn
-from streamtok.data.tracks import Grids, Track, find_drives, open_tracks, same_identity
+from streamtok.data.tracks import find_drives, open_tracks, same_identity
 
 
 def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.data.export import pyarrow
+from streamtok.data.grids import Grids
+from streamtok.data.parquet import pyarrow
 from streamtok.data.pictures import VideoPictures
-from streamtok.data.tracks import Grids
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

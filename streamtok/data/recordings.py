@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from streamtok.data.tracks import Grids, Track, time_jumps
+from streamtok.data.grids import Grids, Track, time_jumps
 
 CACHED_CHUNKS = 8
 RECORD = struct.Struct("<BQ")

@@ -1,64 +1,19 @@
-"""One stream of token grids with random access, whatever file it lies in."""
+"""The token streams of files and folders, each as a track: random access, whatever file it lies in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamtok.data.grids import Grids, Track
+from streamtok.data.recordings import open_recording
 from streamtok.data.tokenfile import TokenFile, is_token_file
 
 RECORDING_SUFFIX = ".mcap"
 TOKEN_SUFFIX = ".safetensors"
-JUMP = 1.5  # of the usual step between two grids: what is longer is a gap
-
-
-@dataclass(frozen=True)
-class Grids:
-    """Consecutive grids of one stream, as they were read.
-
-    tokens (n, h, w) uint16 or uint32, (n, C, h, w) float16; the others (n,): `keyframe` bool, `epoch` int64,
-    `first_id` and `last_id` int64 the frames that a group spans, `capture_ns` int64 the time of its last frame,
-    `session` int64 counts restarts of the node that sent them.
-    """
-
-    tokens: np.ndarray
-    keyframe: np.ndarray
-    epoch: np.ndarray
-    first_id: np.ndarray
-    last_id: np.ndarray
-    capture_ns: np.ndarray
-    session: np.ndarray
-
-    def follows(self) -> np.ndarray:
-        """(n,) bool: whether each grid goes on where the one before it ended; the first one counts as yes."""
-        on = (self.first_id[1:] == self.last_id[:-1] + 1) & (self.session[1:] == self.session[:-1])
-        return np.concatenate([[True], on])
-
-
-class Track:
-    """The grids of one stream of one file. `times_ns` (n,) int64 orders them; it is on the clock of all its drive.
-
-    `breaks` (n,) bool marks grids that follow a gap, as far as that is known without reading the grids; `read` tells
-    all. `identity` says what must be equal in files that are used together: tokenizer, grid and dtype.
-    """
-
-    path: Path
-    stream: str
-    times_ns: np.ndarray
-    breaks: np.ndarray
-    identity: dict[str, Any]
-    meta: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.times_ns)
-
-    def read(self, indices: np.ndarray) -> Grids:
-        """The grids of `indices` (n,), rising; reads those from disk and nothing else."""
-        raise NotImplementedError
 
 
 class FileTrack(Track):
@@ -93,18 +48,9 @@ class FileTrack(Track):
         )
 
 
-def time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those that come later than `JUMP` times the usual step, or earlier than before."""
-    steps = np.diff(times_ns)
-    usual = np.median(steps) if len(steps) else 0
-    return np.concatenate([[True], (steps > JUMP * usual) | (steps <= 0)])
-
-
 def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
     """The token streams of one file; of `streams` only, if they are named."""
     if path.suffix == RECORDING_SUFFIX:
-        from streamtok.data.recordings import open_recording
-
         return open_recording(path, streams)
     track = FileTrack(path)
     return [track] if streams is None or track.stream in streams else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from streamtok.loading import load, pick_device
+
 log = logging.getLogger("streamtok.replay")
 
 NOT_CHOICES = ("measured_ms", "agreement")  # of an engine configuration: what was measured, not what was chosen
@@ -17,12 +19,9 @@ def load_as_recorded(
 
     `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
     """
-    import streamtok
-    from streamtok.data.files import pick_device
-
     if deterministic is None:
         deterministic = bool(engine.get("deterministic", False))
-    tokenizer = streamtok.load(model, deterministic=deterministic)
+    tokenizer = load(model, deterministic=deterministic)
     if device == "auto":
         device = recorded_device(engine)
     if "kernels" in engine and engine.get("device") == device:

@@ -87,12 +87,12 @@ def run_demo(options: DemoOptions, on_progress: Callable[[DemoResult], None] = l
     for a source that cannot be opened."""
     import torch
 
-    import streamtok
+    from streamtok.loading import load
 
     size = options.size or suitable_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    tokenizer = streamtok.load(options.model)
+    tokenizer = load(options.model)
     result = DemoResult()
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         endpoint = f"ipc://{folder}/tokens"
@@ -116,10 +116,10 @@ class Watcher:
 
     def watch(self, endpoint: str, frames: "FrameReader", node: subprocess.Popen) -> None:
         """Read to the end of the stream, or until the time is up."""
-        import streamtok
+        from streamtok.wire.subscriber import subscribe
 
         started, stopped = time.monotonic(), False
-        with streamtok.subscribe(endpoint, [STREAM], until_end=True, queue_size=1 << 16) as subscription:
+        with subscribe(endpoint, [STREAM], until_end=True, queue_size=1 << 16) as subscription:
             while True:
                 message = subscription.get(timeout=0.5)
                 if message is not None:

@@ -89,9 +89,9 @@ def check_model() -> Iterator[Check]:
     """Whether the shipped model loads and encodes."""
     import torch
 
-    import streamtok
+    from streamtok.loading import load
 
-    tok = streamtok.load("nano")
+    tok = load("nano")
     out = tok.stream(slots=1, height=32, width=32).step(torch.zeros(1, 3, 1, 32, 32, dtype=torch.uint8))
     yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(out.latent.shape[-2:])} tokens")
 

@@ -98,11 +98,10 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
 
 def tokenizer_of(info: Any, options: ViewOptions) -> Any:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    import streamtok
-    from streamtok.data.files import pick_device
+    from streamtok.loading import load, pick_device
 
     name = options.model or info.model
-    tokenizer = streamtok.load(name).to(pick_device(options.device))
+    tokenizer = load(name).to(pick_device(options.device))
     if tokenizer.fingerprint != info.tokenizer:
         raise ValueError(
             f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "

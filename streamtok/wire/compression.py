@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from streamtok.wire.errors import WireError
+
 LEVEL = 1
 
 
@@ -12,8 +14,6 @@ def compress(payload: bytes) -> bytes:
 
 def decompress(payload: Any, expected: int) -> bytes:
     """The `expected` bytes inside one zstd frame; raises WireError for anything else, before allocating it."""
-    from streamtok.wire.message import WireError
-
     zstandard = _zstandard()
     try:
         declared = zstandard.frame_content_size(payload)

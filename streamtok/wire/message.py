@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from streamtok.wire import compression
+from streamtok.wire.errors import WireError
 
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
@@ -36,14 +37,6 @@ Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
 Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
 Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
-
-
-class WireError(ValueError):
-    """A message that does not follow the protocol; `kind` is the part at fault, one of a fixed few words."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
 
 
 @dataclass(frozen=True)

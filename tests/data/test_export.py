@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from streamtok.tools import export as command
 
-from streamtok.data.export import ExportOptions, export, stretches
+from streamtok.data.export import ExportOptions, export
+from streamtok.data.grids import stretches
 from streamtok.data.tracks import open_tracks
 
 

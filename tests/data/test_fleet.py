@@ -16,8 +16,16 @@ from streamtok.tools import tokenize_drives
 
 import streamtok
 from streamtok.config import TokenizerConfig
-from streamtok.data.fleet import Fleet, Outcome, RunOptions
-from streamtok.data.fleet_job import FleetOptions, done_record, load_tokenizer, make_job, path_hash, run_job
+from streamtok.data.fleet import Fleet, RunOptions
+from streamtok.data.fleet_job import (
+    FleetOptions,
+    Outcome,
+    done_record,
+    load_tokenizer,
+    make_job,
+    path_hash,
+    run_job,
+)
 from streamtok.data.pictures import open_pictures
 from streamtok.data.store import open_store
 from streamtok.data.tokenfile import TokenFile

@@ -1,0 +1,74 @@
+"""Tokens as Parquet tables, a row per grid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from streamtok.data.export_options import ExportOptions
+from streamtok.data.grids import Grids, blocks
+from streamtok.data.tracks import find_drives, open_tracks, same_identity
+
+
+def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
+    """One table per stream and file, a row per grid: tokens as a fixed-size list, row-major, and what belongs to it.
+
+    Columns: stream, session, epoch, keyframe, first_frame_id, last_frame_id, capture_ns, tokens. The schema's metadata
+    has the tokenizer's fingerprint and the grid.
+    """
+    _, parquet = pyarrow()
+    tracks = [track for paths in find_drives(source) for path in paths for track in open_tracks(path, options.streams)]
+    identity = same_identity(tracks, source, options.streams)
+    out.mkdir(parents=True, exist_ok=True)
+    schema = _table_schema(identity)
+    rows = 0
+    total = sum(map(len, tracks))
+    with tqdm(total=total, desc="parquet", unit="grid", disable=not options.progress) as bar:
+        for number, track in enumerate(tracks):
+            with parquet.ParquetWriter(out / f"{number:06d}_{track.stream}.parquet", schema) as writer:
+                for grids in blocks(track):
+                    writer.write_table(_table(grids, track.stream, schema))
+                    bar.update(len(grids.epoch))
+                    rows += len(grids.epoch)
+    return {"rows": rows, "files": len(tracks)}
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow and pyarrow.parquet; ImportError says how to get them."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError("this export needs pyarrow: pip install 'streamtok[dataset]'") from error
+    return pyarrow, pyarrow.parquet
+
+
+def _table_schema(identity: dict[str, Any]) -> Any:
+    arrow, _ = pyarrow()
+    kinds = {"uint16": arrow.uint16(), "uint32": arrow.uint32(), "float16": arrow.float16()}
+    integers = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns")
+    columns = [("stream", arrow.string()), *((name, arrow.int64()) for name in integers)]
+    columns += [("keyframe", arrow.bool_())]
+    columns += [("tokens", arrow.list_(kinds[identity["dtype"]], int(np.prod(identity["grid"]))))]
+    return arrow.schema(columns, {"streamtok": json.dumps(identity)})
+
+
+def _table(grids: Grids, stream: str, schema: Any) -> Any:
+    arrow, _ = pyarrow()
+    count = len(grids.epoch)
+    flat = arrow.array(grids.tokens.reshape(-1), schema.field("tokens").type.value_type)
+    columns = {
+        "stream": [stream] * count,
+        "session": grids.session,
+        "epoch": grids.epoch,
+        "first_frame_id": grids.first_id,
+        "last_frame_id": grids.last_id,
+        "capture_ns": grids.capture_ns,
+        "keyframe": grids.keyframe,
+        "tokens": arrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size),
+    }
+    return arrow.table(columns, schema)

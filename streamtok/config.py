@@ -45,7 +45,6 @@ class TokenizerConfig:
     num_quantizers: int = 1
     context: int = 32
     predictive: bool = False
-    motion: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

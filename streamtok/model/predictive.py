@@ -1,8 +1,8 @@
 """Predictive tokenizers: the encoder also sees what the decoder already shows (a closed loop, as in video codecs).
 
 The state holds the decoder's state and its last frame, the reference. The encoder reads the group and its difference
-from the reference; the decoder adds what it reads off the reference (moved along a decoded flow, where the model has
-motion) and passes each band of it through a learned gate. A still scene so sharpens group after group.
+from the reference; the decoder adds what it reads off the reference and passes each band of it through a learned gate.
+A still scene so sharpens group after group.
 """
 
 import torch
@@ -12,13 +12,9 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.model.decoder import Decoder, join
 from streamtok.model.encoder import Encoder
-from streamtok.model.layers import Norm
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Coded, Tokenizer
 from streamtok.model.wavelet import haar2d, haar3d
-
-REACH = 32.0  # pixels that a frame may move from its reference
-FLOW_UNIT = 0.25  # pixels per unit of the flow layer's output: as fast as the optimiser may move it
 
 
 class Prediction(nn.Module):
@@ -26,46 +22,13 @@ class Prediction(nn.Module):
 
     def __init__(self, config: TokenizerConfig, dim: int):
         super().__init__()
-        self.patch, self.motion = config.patch_size, config.motion
-        self.bands = config.patch_channels if config.motion else config.patch_channels // config.patch_size
-        self.mix = nn.Conv2d(self.bands, dim, 3, padding=1, bias=False)
-        if config.motion:
-            self.norm = Norm(dim, config.num_groups)
-            self.flow = nn.Conv2d(dim, 2 + 2 * config.temporal_compression, 3, padding=1)
-            nn.init.zeros_(self.flow.weight)
-            nn.init.zeros_(self.flow.bias)
+        self.patch = config.patch_size
+        self.mix = nn.Conv2d(config.patch_channels // config.patch_size, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D, H/p, W/p), reference (B, 3, H, W) -> x with the prediction mixed in, its bands (B, R, H/p, W/p)."""
-        if self.motion:
-            bands = haar3d(warp(reference, self._flow(x, reference.shape[-2:])), self.patch, "=thw")
-        else:
-            bands = haar2d(reference, self.patch, "hw")
+        bands = haar2d(reference, self.patch, "hw")
         return x + self.mix(bands.to(x.dtype)), bands
-
-    def _flow(self, x: Tensor, size: torch.Size) -> Tensor:
-        """Backward flow of each frame in pixels, (B, G, 2, H, W): a velocity times its distance, and a remainder."""
-        raw = self.flow(self.norm(x)).float() * FLOW_UNIT
-        velocity, rest = raw[:, :2], raw[:, 2:].unflatten(1, (-1, 2))
-        distance = torch.arange(1, rest.shape[1] + 1, device=x.device, dtype=raw.dtype).view(1, -1, 1, 1, 1)
-        flow = REACH * torch.tanh((velocity[:, None] * distance + rest) / REACH)
-        fine = F.interpolate(flow.flatten(1, 2), size=tuple(size), mode="bilinear", align_corners=False)
-        return fine.unflatten(1, (-1, 2))
-
-
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """image (B, 3, H, W) sampled at each pixel plus flow (B, G, 2, H, W), x before y, in pixels -> (B, 3, G, H, W).
-
-    Bilinear; outside the image its border repeats.
-    """
-    batch, steps, _, height, width = flow.shape
-    y = torch.arange(height, device=flow.device, dtype=flow.dtype).view(-1, 1)
-    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    # grid_sample puts -1 and 1 at the outer edges of the border pixels.
-    grid = torch.stack(((2 * (x + flow[:, :, 0]) + 1) / width - 1, (2 * (y + flow[:, :, 1]) + 1) / height - 1), -1)
-    images = image.repeat_interleave(steps, 0) if batch > 1 else image.expand(steps, -1, -1, -1)
-    moved = F.grid_sample(images.to(flow.dtype), grid.flatten(0, 1), padding_mode="border", align_corners=False)
-    return moved.unflatten(0, (batch, steps)).transpose(1, 2)
 
 
 class PredictiveTokenizer(Tokenizer):
@@ -131,8 +94,8 @@ class PredictiveTokenizer(Tokenizer):
         x, predicted = self.prediction(x, reference)
         out, fine = self.decoder.fine(x, state["decoder"], clock)
         detail, gate = out.split([self.config.patch_channels, self.still_bands], 1)
-        gate = torch.sigmoid(gate.to(predicted.dtype) - 1.0).repeat(1, predicted.shape[1] // self.still_bands, 1, 1)
-        bands = detail + F.pad(gate * predicted, (0, 0, 0, 0, 0, detail.shape[1] - predicted.shape[1]))
+        gated = torch.sigmoid(gate.to(predicted.dtype) - 1.0) * predicted
+        bands = detail + F.pad(gated, (0, 0, 0, 0, 0, detail.shape[1] - self.still_bands))
         frames = self._pixels(bands, len(codes))
         return frames, {"decoder": join(coarse, fine), "reference": frames[:, :, -1].clamp(-1, 1)}
 

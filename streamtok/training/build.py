@@ -11,13 +11,13 @@ from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import band_scale
-from streamtok.training.transfer import transfer
+from streamtok.training.transfer import close_loop
 
 
 def build_model(config: TrainConfig) -> Tokenizer:
     """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset.
 
-    A predictive model can start from the weights of one that is not, and one with motion from one without.
+    A predictive model can start from the weights of one that is not.
     """
     if config.model not in PRESETS:
         raise ValueError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
@@ -29,8 +29,8 @@ def build_model(config: TrainConfig) -> Tokenizer:
         raise ValueError(f"model_overrides: {error}") from error
     if config.init:
         source = checkpoint.load(config.init)
-        grows = (sizes.predictive, sizes.motion) > (source.config.predictive, source.config.motion)
-        return transfer(source, sizes) if grows else source
+        closes = sizes.predictive and not source.config.predictive
+        return close_loop(source, sizes) if closes else source
     model = build(sizes)
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"

@@ -151,7 +151,7 @@ def test_code_is_never_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["slim", "slim-pm", "dv4x8x8", "di8x8"])
+@pytest.mark.parametrize("name", ["slim", "slim-p", "dv4x8x8", "di8x8"])
 def test_our_folder_round_trips(name, tmp_path):
     model = tiny(name, dtype=torch.float32)
     save(model, tmp_path)

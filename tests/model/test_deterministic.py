@@ -6,7 +6,7 @@ import torch
 from tests.model.tiny import decode_by_steps, encode_by_steps, tiny, tokens, video
 
 
-@pytest.mark.parametrize("name", ["slim", "dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-pm"])
+@pytest.mark.parametrize("name", ["slim", "dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"])
 def test_whole_clips_and_steps_of_any_slots_agree_to_the_bit(name):
     model = tiny(name, deterministic=True, dtype=torch.float32)
     clip = video(1 + 4 * model.group, 24, 40, batch=3, dtype=torch.float32)

@@ -6,7 +6,7 @@ import torch
 from tests.model.tiny import tiny, video
 
 
-@pytest.mark.parametrize("name", ["slim", "dv4x8x8", "slim-pm"])
+@pytest.mark.parametrize("name", ["slim", "dv4x8x8", "slim-p"])
 def test_a_tiny_clip_is_overfitted(name):
     model = tiny(name, dtype=torch.float32).train()
     steps = torch.linspace(-0.8, 0.8, 16)

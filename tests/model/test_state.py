@@ -10,7 +10,7 @@ from streamtok import NonFiniteError
 from streamtok.model import EncodeStream
 from tests.model.tiny import CONFIGS, groups, tiny, tokens, video
 
-KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-pm"]
+KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"]
 
 
 def warm_stream(model, slots=2, steps=3, **kwargs):

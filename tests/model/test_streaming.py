@@ -27,7 +27,7 @@ def test_steps_equal_the_whole_clip(name):
 @given(st.data())
 def test_any_split_carried_through_training_calls_equals_the_whole(data):
     """`forward` cuts a clip anywhere between groups; sizes, batch, context and cuts are drawn."""
-    name = data.draw(st.sampled_from(["dv4x8x8", "dv8x8x8", "dv4x8x8-attention", "slim-pm"]))
+    name = data.draw(st.sampled_from(["dv4x8x8", "dv8x8x8", "dv4x8x8-attention", "slim-p"]))
     model = tiny(name, context=data.draw(st.integers(1, 5)))
     count = data.draw(st.integers(2, 5))
     size = [data.draw(st.integers(1, 3)) * 8 for _ in range(2)]

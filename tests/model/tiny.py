@@ -28,7 +28,6 @@ CONFIGS = {
     "dv4x8x8-attention": replace(_BASE, attention_levels=(1,)),
     "slim": _SLIM,
     "slim-p": replace(_SLIM, predictive=True),
-    "slim-pm": replace(_SLIM, predictive=True, motion=True),
 }
 IMAGES = {
     "di8x8": replace(

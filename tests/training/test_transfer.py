@@ -7,7 +7,7 @@ import torch
 
 from streamtok.config import PRESETS
 from streamtok.model import build
-from streamtok.training.transfer import transfer
+from streamtok.training.transfer import close_loop
 
 SMALL = replace(
     PRESETS["nano"], stem_channels=16, encoder_channels=(16, 32), decoder_channels=(16, 32), encoder_blocks=(1, 1),
@@ -20,29 +20,20 @@ def video():
     return torch.rand(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
-@pytest.mark.parametrize("motion", [False, True])
-def test_a_predictive_model_starts_as_its_source(video, motion):
+def test_a_predictive_model_starts_as_its_source(video):
     torch.manual_seed(0)
     source = build(SMALL).eval()
-    model = transfer(source, replace(SMALL, predictive=True, motion=motion)).eval()
+    model = close_loop(source, replace(SMALL, predictive=True)).eval()
     with torch.no_grad():
         key, closed = source(video[:, :, :1]), model(video[:, :, :1])
     torch.testing.assert_close(closed.reconstruction, key.reconstruction, atol=1e-5, rtol=0)
     assert torch.equal(closed.indices, key.indices)
 
 
-def test_motion_starts_as_the_model_without(video):
-    torch.manual_seed(0)
-    source = build(replace(SMALL, predictive=True)).eval()
-    model = transfer(source, replace(SMALL, predictive=True, motion=True)).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(model(video).reconstruction, source(video).reconstruction, atol=1e-5, rtol=0)
-
-
 def test_sizes_that_differ_are_named():
     wider = replace(SMALL, predictive=True, stem_channels=24)
     with pytest.raises(ValueError, match=r"encoder\.conv_in.*24"):
-        transfer(build(SMALL), wider)
+        close_loop(build(SMALL), wider)
     deeper = replace(SMALL, encoder_blocks=(2, 1))
     with pytest.raises(ValueError, match="has no encoder"):
-        transfer(build(deeper), replace(SMALL, predictive=True))
+        close_loop(build(deeper), replace(SMALL, predictive=True))

@@ -1,5 +1,4 @@
-"""Every GPU kernel against plain PyTorch in float32, on random data with poisoned outputs, at sizes with ragged
-edges."""
+"""Every GPU kernel against plain PyTorch in float32: random data, poisoned outputs, sizes with ragged edges."""
 
 from collections.abc import Callable, Iterator
 

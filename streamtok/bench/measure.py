@@ -105,8 +105,7 @@ def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
 def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
     """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second.
 
-    `cpu_ms` is the processor time of a step over all threads: what it costs on a machine that is busy with other
-    things.
+    `cpu_ms` is the processor time of a step over all threads: what it costs on a machine that has other work too.
     """
     stream = fast.stream(options.cameras, *options.size)
     groups = _clip(options, 4, fast.group)
@@ -182,8 +181,7 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
 
 
 def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
-    """FLOPs of one group of one camera, and the bytes that must move at least: weights, state read, new state
-    written."""
+    """FLOPs of one group of one camera, and the least bytes that must move: weights, state read, new state written."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from streamtok.model import build
@@ -233,8 +231,7 @@ def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
 
 
 def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
-    """Median milliseconds of what one camera's group goes through, each alone: prepare (4 frames), upload, encode,
-    tokens."""
+    """Median milliseconds of each stage of one camera's group, alone: prepare (4 frames), upload, encode, tokens."""
     from streamtok.engine.preprocess import Preprocessor
 
     stream, device = fast.stream(1, *options.size), options.device

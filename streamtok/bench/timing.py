@@ -53,8 +53,7 @@ def call_times_ms(function: Callable[[], object], count: int, device: str = "cpu
 
 
 def gpu_peak(dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
-    """Measured ceilings of this device: TFLOP/s of a large product on random data, TB/s of a large copy (read +
-    write)."""
+    """Measured ceilings of this device: TFLOP/s of a large product of random data, TB/s of a large copy (both ways)."""
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
     product = kernel_ms(lambda: a @ b)
     source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")

@@ -53,8 +53,8 @@ class TokenDataset(Dataset):
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
-    and so on, `stream` a list. A camera that has no grid within `tolerance_ns` (None: half the usual step) is masked
-    there.
+    and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns` (None: half
+    the usual step).
 
     All files must come from one tokenizer at one size: `identity` says which; ValueError names the two that differ.
     """

@@ -15,8 +15,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 class VideoPictures:
     """H.264 in MP4 or Matroska. `write` takes uint8 RGB (H, W, 3) and the time in ns since the first frame.
 
-    Times are kept to 1/90,000 s (MKV: 1 ms). Even sizes are stored as yuv420p, odd ones, which that cannot hold, as
-    yuv444p.
+    Times are kept to 1/90,000 s (MKV: 1 ms). Even sizes are stored as yuv420p; odd ones do not fit it and are yuv444p.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:

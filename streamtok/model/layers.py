@@ -28,8 +28,8 @@ class SpatialConv(nn.Conv2d):
 class Norm(nn.Module):
     """GroupNorm of each frame alone, so it carries no state; followed by SiLU unless told otherwise.
 
-    x (N, C, H, W) -> same. One group in video models (the paper's LayerNorm as published code does it), 32 in image
-    models.
+    x (N, C, H, W) -> same. Image models have 32 groups, video models one: the paper's LayerNorm, as published code
+    does it.
     """
 
     def __init__(self, channels: int, groups: int, silu: bool = True):

@@ -1,5 +1,4 @@
-"""The demo: a real ingest node in its own process, a real reader that decodes in this one, and pictures of the
-result."""
+"""The demo: a real ingest node in its own process, a real reader that decodes in this one, and pictures of both."""
 
 import json
 import logging

@@ -96,8 +96,7 @@ class _Run:
 
 
 def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_after: float | None = None) -> Summary:
-    """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step
-    (then resume goes on exactly from there).
+    """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
     The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
     log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.

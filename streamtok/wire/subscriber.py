@@ -41,11 +41,11 @@ class Subscription:
 
     A thread drains the socket at once into a queue of `queue_size` messages per stream, which discards its oldest when
     the reader is late (`latest_only`: keeps only the newest; `lossless`: the draining waits instead, and with it a
-    lossless node). `join` "epoch" first fetches what the current epoch has
-    sent, so that decoding starts at once; "keyframe" waits for the next one. `message.decodable` is False from a loss,
-    or from joining, until a keyframe. Iterating raises TimeoutError after `timeout` seconds without a message; with
-    `until_end` it stops when the node says that its streams have ended. Messages that
-    break the protocol are counted in `rejects` and dropped; `infos` holds the newest info of each stream.
+    lossless node). `join` "epoch" first fetches what the current epoch has sent, so that decoding starts at once;
+    "keyframe" waits for the next one. `message.decodable` is False from a loss, or from joining, until a keyframe.
+    Iterating raises TimeoutError after `timeout` seconds without a message; with `until_end` it stops when the node
+    says that its streams have ended. Messages that break the protocol are counted in `rejects` and dropped; `infos`
+    holds the newest info of each stream.
     """
 
     endpoint: str

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "streamtok.cli"]
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=280, **options)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, **options)
 
 
 @pytest.mark.slow

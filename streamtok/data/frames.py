@@ -43,7 +43,7 @@ def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
         shape = frame.image.shape[:2]
         if prepare is None or prepare.source_size != shape:
             prepare = Preprocessor(shape, size, multiple=1)
-        yield replace(frame, image=np.ascontiguousarray(prepare(frame.image).transpose(1, 2, 0)))
+        yield replace(frame, picture=np.ascontiguousarray(prepare(frame.image).transpose(1, 2, 0)))
 
 
 def read_image(path: str) -> np.ndarray:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamtok.engine.preparing import Planes, Preparer, Preparing, preparing_for
+
 log = logging.getLogger("streamtok.ingest")
 
 POLICIES = ("latest", "lossless")
@@ -70,12 +72,12 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A frame as the network takes it: `image` uint8 RGB (3, H, W), made from a `source_size` (height, width) image."""
+    """A frame as the network takes it: `planes`, made from a `source_size` (height, width) picture."""
 
     stream: str
     frame_id: int
     capture_ns: int
-    image: np.ndarray
+    planes: Planes
     source_size: tuple[int, int]
 
 
@@ -87,6 +89,7 @@ class Lane:
     options: StreamOptions
     counts: Counter = field(default_factory=Counter)
     encoder: Any = None
+    cold: bool = True  # the encoder has not stepped yet
     buffer: Any = None  # Tensor (1, 3, G, H, W) uint8 on the encoder's device, once the size is known
     source_size: tuple[int, int] | None = None
     frame_ids: list[int] = field(default_factory=list)
@@ -122,7 +125,7 @@ class IngestCore:
 
     `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
     names to their options. Each stream has an encoder of one slot, so its tokens cannot depend on which other cameras
-    were ready. `timer` is only read to fill `encode_ns`.
+    were ready. `timer` is only read to fill `encode_ns`; `preparing` follows from the tokenizer's device unless given.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class IngestCore:
         *,
         context: int | None = None,
         timer: Callable[[], int] = time.perf_counter_ns,
+        preparing: Preparing | None = None,
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
@@ -141,7 +145,8 @@ class IngestCore:
         self.context = context
         self.lanes = {name: Lane(name, options) for name, options in streams.items()}
         self._timer = timer
-        self._preprocessors: dict[tuple[str, tuple[int, int]], Any] = {}
+        self._preparing = preparing or preparing_for(device_of(tokenizer))
+        self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
 
     def lane(self, stream: str) -> Lane:
         """The bookkeeping of one stream, to read."""
@@ -149,30 +154,30 @@ class IngestCore:
             raise ValueError(f"unknown stream {stream!r}; this core has {', '.join(self.lanes)}")
         return self.lanes[stream]
 
-    def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Any:
-        """The `Preprocessor` that turns images of `source_size` (height, width) into what this stream encodes."""
+    def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
+        """What turns pictures of `source_size` (height, width) into what this stream encodes."""
         key = stream, (source_size[0], source_size[1])
-        if key not in self._preprocessors:
-            from streamtok.engine.preprocess import Preprocessor
-
+        if key not in self._preparers:
             options = self.lane(stream).options
-            self._preprocessors[key] = Preprocessor(key[1], options.size, options.fit, self.config.spatial_compression)
-        return self._preprocessors[key]
+            multiple = self.config.spatial_compression
+            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple)
+        return self._preparers[key]
 
     def prepare(self, frame: Any) -> Prepared:
-        """Resize and convert one `Frame`, uint8 RGB (H, W, 3); may run on the capture thread of its stream."""
-        height, width = frame.image.shape[:2]
-        image = self.preprocessor(frame.stream, (height, width))(frame.image)
-        return Prepared(frame.stream, frame.frame_id, frame.capture_ns, image, (height, width))
+        """Convert and resize one `Frame`, on a GPU beside the network; may run on the capture thread of its stream."""
+        height, width = frame.picture.shape[:2]
+        planes = self.preprocessor(frame.stream, (height, width))(frame)
+        return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 
     def open(self, stream: str, source_size: tuple[int, int]) -> tuple[int, int]:
         """Allocate what a stream needs before its first frame; returns the (H, W) that will be encoded."""
         lane = self.lane(stream)
-        size = tuple(self.preprocessor(stream, source_size).size)
+        size = self.preprocessor(stream, source_size).size
         lane.source_size = source_size[0], source_size[1]
         if lane.image_size != size:
             height, width = size
             lane.encoder = self.tokenizer.stream(slots=1, height=height, width=width, context=self.context)
+            lane.cold = True
             shape = 1, 3, self.group_frames, height, width
             lane.buffer = torch.zeros(shape, dtype=torch.uint8, device=device_of(self.tokenizer))
             log.info("stream=%s size=%dx%d state_bytes=%d", stream, height, width, lane.encoder.nbytes)
@@ -182,7 +187,7 @@ class IngestCore:
         """Run an opened stream's network once and forget it, so that the first frame does not pay for what is set
         up."""
         lane = self.lane(stream)
-        lane.encoder.step(lane.buffer[:, :, :1])
+        self._run(lane, lane.buffer[:, :, :1])
         lane.encoder.reset()
 
     def feed(self, frame: Any) -> list[TokenGroup]:
@@ -313,8 +318,8 @@ class IngestCore:
         return 1 if lane.fresh else self.group_frames
 
     def _append(self, lane: Lane, item: Prepared) -> None:
-        # Copied to where the network runs as each frame arrives: only the network is left to do for a full group.
-        lane.buffer[0, :, len(lane.frame_ids)].copy_(torch.from_numpy(item.image))
+        # Into the group's buffer as each frame arrives: only the network is left to do for a full group.
+        item.planes.copy_to(lane.buffer[0, :, len(lane.frame_ids)])
         lane.frame_ids.append(item.frame_id)
         lane.capture_ns.append(item.capture_ns)
         lane.expected_id, lane.last_capture_ns = item.frame_id + 1, item.capture_ns
@@ -332,6 +337,15 @@ class IngestCore:
             lane.fresh = True
             return []
 
+    def _run(self, lane: Lane, frames: torch.Tensor) -> Any:
+        """A step of a lane's encoder; the first one may capture a graph, which cameras must not disturb."""
+        if not lane.cold:
+            return lane.encoder.step(frames)
+        with self._preparing.paused():
+            out = lane.encoder.step(frames)
+        lane.cold = False
+        return out
+
     def _step(self, lane: Lane) -> TokenGroup:
         """Run the network on the pending frames; the bookkeeping moves on only if it succeeds."""
         need, count = self._needed(lane), len(lane.frame_ids)
@@ -339,7 +353,7 @@ class IngestCore:
         start = self._timer()
         if lane.fresh:
             lane.encoder.reset()
-        out = lane.encoder.step(lane.buffer[:, :, :need])
+        out = self._run(lane, lane.buffer[:, :, :need])
         tokens = grid_of(out, self.config)
         encode_ns = self._timer() - start
         keyframe = lane.fresh or not self.config.video  # a decoder of images may start anywhere

@@ -54,6 +54,29 @@ def coefficients(matrix: str = "bt601", full_range: bool = False) -> tuple[int, 
     return (0 if full_range else 16), np.rint(np.array(exact) * 2**SHIFT).astype(np.int32)
 
 
+class RawImage:
+    """One image as a camera sends it, checked when it is made and converted only where that is wanted.
+
+    Arguments as `to_rgb` takes them, which says what is refused; YUV is BT.601 with limited range. `data` is uint8
+    (n,), `shape` that of the picture: (height, width, 3).
+    """
+
+    def __init__(self, data: np.ndarray, encoding: str, height: int, width: int, step: int | None = None) -> None:
+        self.encoding, self.step = check_image(data, encoding, height, width, step)
+        self.data = np.ascontiguousarray(data).reshape(-1)
+        self.shape = height, width, 3
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The bytes of each row (of Y where there are planes) without padding, uint8 (height, n), not to be written."""
+        height, width, _ = self.shape
+        return _rows(self.data, height, width * PIXEL_BYTES[self.encoding], self.step)
+
+    def rgb(self) -> np.ndarray:
+        """The picture, a new uint8 RGB (height, width, 3)."""
+        return to_rgb(self.data, self.encoding, *self.shape[:2], self.step)
+
+
 def to_rgb(
     data: np.ndarray,
     encoding: str,
@@ -71,20 +94,11 @@ def to_rgb(
     ("bt601", "bt709") and `full_range` are for the YUV encodings. ValueError names an unknown encoding, a size that
     the encoding cannot have, or data that is too short.
     """
-    encoding = ALIASES.get(encoding, encoding)
-    if encoding not in PIXEL_BYTES:
-        raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join(ENCODINGS)}")
-    data = np.ascontiguousarray(data)
-    if data.dtype != np.uint8:
-        raise TypeError(f"image data is {data.dtype}: expected uint8")
-    _check_size(encoding, height, width)
-    row = width * PIXEL_BYTES[encoding]
-    step = row if step is None else step
-    if step < row:
-        raise ValueError(f"step {step} is less than the {row} bytes of a {width}-pixel {encoding} row")
+    encoding, step = check_image(data, encoding, height, width, step)
+    flat = np.ascontiguousarray(data).reshape(-1)
     if encoding in ("nv12", "i420"):
-        return _planar(data.reshape(-1), encoding, (height, width), step, (matrix, full_range))
-    rows = _rows(data.reshape(-1), height, row, step, encoding)
+        return _planar(flat, encoding, (height, width), step, (matrix, full_range))
+    rows = _rows(flat, height, width * PIXEL_BYTES[encoding], step)
     if encoding in PACKED:
         return rows.reshape(height, width, -1)[..., PACKED[encoding]].copy()
     if encoding == "mono8":
@@ -93,6 +107,30 @@ def to_rgb(
         y, u, v = (rows[:, first::stride] for first, stride in zip(PACKED_422[encoding], (2, 4, 4), strict=True))
         return _yuv(y, u, v, (matrix, full_range))
     return _bayer(rows, encoding[6:10])
+
+
+def check_image(data: np.ndarray, encoding: str, height: int, width: int, step: int | None) -> tuple[str, int]:
+    """(encoding without its aliases, step) of an image that `to_rgb` can read; else its errors."""
+    encoding = ALIASES.get(encoding, encoding)
+    if encoding not in PIXEL_BYTES:
+        raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join(ENCODINGS)}")
+    if data.dtype != np.uint8:
+        raise TypeError(f"image data is {data.dtype}: expected uint8")
+    _check_size(encoding, height, width)
+    row = width * PIXEL_BYTES[encoding]
+    step = row if step is None else step
+    if step < row:
+        raise ValueError(f"step {step} is less than the {row} bytes of a {width}-pixel {encoding} row")
+    if encoding == "i420" and step % 2:
+        raise ValueError(f"i420 step {step}: expected an even number, since the chroma rows are half as long")
+    needed = step * (height - 1) + row  # the padding of the last row may be missing
+    if encoding == "nv12":
+        needed = step * height + step * (height // 2 - 1) + width
+    if encoding == "i420":
+        needed = step * height + step // 2 * (height - 1) + width // 2
+    if data.size < needed:
+        raise ValueError(f"{encoding} image data has {data.size} bytes, {needed} needed for {height} rows of {step}")
+    return encoding, step
 
 
 def _check_size(encoding: str, height: int, width: int) -> None:
@@ -104,26 +142,20 @@ def _check_size(encoding: str, height: int, width: int) -> None:
         raise ValueError(f"{encoding} needs two rows and columns at least, got {height}x{width}")
 
 
-def _rows(flat: np.ndarray, height: int, row: int, step: int, encoding: str) -> np.ndarray:
+def _rows(flat: np.ndarray, height: int, row: int, step: int) -> np.ndarray:
     """(height, row) view of rows that lie `step` bytes apart; the last one's padding may be missing."""
-    needed = step * (height - 1) + row
-    if flat.size < needed:
-        raise ValueError(f"{encoding} image data has {flat.size} bytes, {needed} needed for {height} rows of {step}")
     return np.lib.stride_tricks.as_strided(flat, (height, row), (step, 1), writeable=False)
 
 
 def _planar(flat: np.ndarray, encoding: str, size: tuple[int, int], step: int, color: tuple[str, bool]) -> np.ndarray:
     height, width = size
-    y = _rows(flat, height, width, step, encoding)
-    rest = flat[step * height :]
+    y, rest = _rows(flat, height, width, step), flat[step * height :]
     if encoding == "nv12":
-        pairs = _rows(rest, height // 2, width, step, "nv12 chroma")
+        pairs = _rows(rest, height // 2, width, step)
         u, v = pairs[:, 0::2], pairs[:, 1::2]
     else:
-        if step % 2:
-            raise ValueError(f"i420 step {step}: expected an even number, since the chroma rows are half as long")
-        u = _rows(rest, height // 2, width // 2, step // 2, "i420 U")
-        v = _rows(rest[step // 2 * (height // 2) :], height // 2, width // 2, step // 2, "i420 V")
+        u = _rows(rest, height // 2, width // 2, step // 2)
+        v = _rows(rest[step // 2 * (height // 2) :], height // 2, width // 2, step // 2)
     return _yuv(y, u, v, color)
 
 

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamtok.engine.pixels import RawImage
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.source import Frame
 
@@ -50,11 +51,11 @@ TAIL_WORDS = re.compile(r"(/(image_raw|image_rect|image_rect_color|image_color|i
 
 
 class Item(NamedTuple):
-    """One camera image of a drive before it is decoded; `load` gives uint8 RGB (H, W, 3) or raises DamagedFrame."""
+    """One camera image of a drive before it is decoded; `load` gives a `Frame.picture` or raises DamagedFrame."""
 
     stream: str
     capture_ns: int
-    load: Callable[[], np.ndarray]
+    load: Callable[[], np.ndarray | RawImage]
     frame_id: int | None = None
     packet: bytes | None = None
     codec: str | None = None
@@ -178,14 +179,14 @@ class Drive:
             counts["backwards"] += 1
             return None
         try:
-            image = item.load()
+            picture = item.load()
         except DamagedFrame as error:
             counts["damaged"] += 1
             self.note(item.stream, f"frame {frame_id}: {error}", frame_id)
             return None
         counts["frames"] += 1
         place.last_ns = item.capture_ns
-        return Frame(item.stream, frame_id, item.capture_ns, image, item.packet, item.codec)
+        return Frame(item.stream, frame_id, item.capture_ns, picture, item.packet, item.codec)
 
     def _goes_on(self, item: Item, place: Place, frame_id: int) -> bool:
         if place.last_ns is None or item.capture_ns > place.last_ns:

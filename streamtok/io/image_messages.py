@@ -1,6 +1,6 @@
 """Image messages of ROS 1, ROS 2 and Foxglove: what they say about one camera image, and the image itself.
 
-`parse_image` reads the message, `ImageMessage.image` gives the picture of raw and still-image messages; packets of
+`parser_of` reads the message, `ImageMessage.picture` gives the picture of raw and still-image messages; packets of
 video messages go through a `VideoDecoder`.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from streamtok.engine.pixels import RawImage
 
 ROS_RAW = ("sensor_msgs/msg/Image", "sensor_msgs/Image")
 ROS_COMPRESSED = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/CompressedImage")
@@ -52,9 +54,9 @@ class ImageMessage:
     step: int = 0
     seq: int | None = None
 
-    def image(self) -> np.ndarray:
-        """The picture, uint8 RGB (H, W, 3); raises DamagedFrame. Not for kind "video"."""
-        return decode_raw(self) if self.kind == "raw" else decode_still(self.data, self.encoding)
+    def picture(self) -> np.ndarray | RawImage:
+        """The picture, uint8 RGB (H, W, 3) or not converted yet; raises DamagedFrame. Not for kind "video"."""
+        return raw_image(self) if self.kind == "raw" else decode_still(self.data, self.encoding)
 
 
 def image_kind(schema: str) -> str | None:
@@ -171,16 +173,14 @@ def _parse_json(data: Any) -> ImageMessage:
         raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
 
 
-def decode_raw(message: ImageMessage) -> np.ndarray:
-    """Rows of pixels as uint8 RGB (H, W, 3); raises DamagedFrame when they do not fill the picture they declare."""
-    from streamtok.engine.preprocess import to_rgb
-
+def raw_image(message: ImageMessage) -> RawImage:
+    """Rows of pixels as they are; raises DamagedFrame when they do not fill the picture they declare."""
     data = np.frombuffer(message.data, np.uint8)
     encoding, step = ALIASES.get(message.encoding, message.encoding), message.step or None
     if encoding == "mono16":  # the high bytes
         data, encoding, step = data[1::2], "mono8", step and step // 2
     try:
-        return to_rgb(data, encoding, message.height, message.width, step)
+        return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error
 
@@ -203,7 +203,7 @@ def decode_still(data: Any, encoding: str = "") -> np.ndarray:
         raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
     if bayer:
         height, width = image.shape
-        return decode_raw(ImageMessage("raw", source, np.ascontiguousarray(image).tobytes(), 0, height, width, width))
+        return raw_image(ImageMessage("raw", source, image.tobytes(), 0, height, width, width)).rgb()
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

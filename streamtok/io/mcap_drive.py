@@ -200,7 +200,7 @@ def loader(message: ImageMessage) -> Callable[[], Any]:
     def load() -> Any:
         if message.kind == "image" and not is_whole_jpeg(message.data):
             raise DamagedFrame("a JPEG that is cut off")
-        return message.image()
+        return message.picture()
 
     return load
 

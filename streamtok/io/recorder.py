@@ -13,6 +13,7 @@ second everything is made safe: a process or machine that dies at any moment los
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
 import time
@@ -137,7 +138,7 @@ class Recorder:
             return
         if frame.stream not in self._infos:
             self._add_bare(frame.stream)
-        size = len(frame.packet) if frame.packet is not None else frame.image.nbytes
+        size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
         self._put(_Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int, reason: str = "network") -> None:

@@ -20,11 +20,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 import numpy as np
+
+from streamtok.engine.pixels import RawImage
 
 log = logging.getLogger("streamtok.io")
 
@@ -40,15 +43,23 @@ SPEC_HELP = (
 
 @dataclass(frozen=True)
 class Frame:
-    """One camera image: uint8 RGB (H, W, 3), `frame_id` as the camera counts, `capture_ns` on the monotonic clock."""
+    """One camera image, `frame_id` as the camera counts, `capture_ns` on the monotonic clock.
+
+    `picture` is uint8 RGB (H, W, 3), or a `RawImage`: the camera's bytes, which a GPU may convert.
+    """
 
     stream: str
     frame_id: int
     capture_ns: int
-    image: np.ndarray
+    picture: np.ndarray | RawImage
     packet: bytes | None = None
     """The compressed packet this image was decoded from, where the source has one and was asked to keep it."""
     codec: str | None = None
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """The picture as uint8 RGB (H, W, 3), converted at the first use."""
+        return self.picture.rgb() if isinstance(self.picture, RawImage) else self.picture
 
 
 class EndOfSource(Exception):

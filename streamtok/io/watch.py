@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamtok.engine.pixels import RawImage
+
 STRIDE = 8
 
 
 class FreezeWatch:
     """Tells when a camera repeats one image for too long, which a working sensor, with its noise, does not.
 
-    `see` takes every image, uint8 (H, W, 3), with its time in ns; `frozen` is True from `after_s` seconds of identical
-    images until another one comes. Every 8th pixel of every 8th row is compared.
+    `see` takes every picture, uint8 (H, W, 3) or a camera's bytes, with its time in ns; `frozen` is True from `after_s`
+    seconds of identical ones until another one comes. Every 8th pixel, or byte, of every 8th row is compared.
     """
 
     def __init__(self, after_s: float = 5.0) -> None:
@@ -25,9 +27,10 @@ class FreezeWatch:
         self._print: int | None = None
         self._since_ns = 0
 
-    def see(self, image: np.ndarray, time_ns: int) -> bool:
-        """Note one image; True when it is the one that makes the camera count as frozen."""
-        fingerprint = zlib.crc32(image[::STRIDE, ::STRIDE].tobytes())
+    def see(self, picture: np.ndarray | RawImage, time_ns: int) -> bool:
+        """Note one picture; True when it is the one that makes the camera count as frozen."""
+        rows = picture.rows if isinstance(picture, RawImage) else picture
+        fingerprint = zlib.crc32(rows[::STRIDE, ::STRIDE].tobytes())
         if fingerprint != self._print:
             self._print, self._since_ns, self.frozen = fingerprint, time_ns, False
             return False

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.engine.pixels import RawImage
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.source import STREAM_NAME, Frame, Source, split_options
 from streamtok.io.video_packets import VideoDecoder
@@ -34,9 +35,9 @@ POLL_S = 0.05
 class ZmqSource(Source):
     """Frames of a publisher's `frames/<remote>`; ZeroMQ reconnects by itself, and the source never ends.
 
-    Raw encodings, still images and video packets are decoded; the packet stays in `packet` if asked. A publisher that
-    starts again goes on with higher `frame_id`s, and counts as a reconnect. Messages that break the protocol are
-    counted in `rejects`, pictures that cannot be decoded as `damaged`.
+    Still images and video packets are decoded, raw encodings left as they are (`Frame.picture`); the packet stays in
+    `packet` if asked. A publisher that starts again goes on with higher `frame_id`s, and counts as a reconnect.
+    Messages that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
     """
 
     live = True
@@ -137,19 +138,19 @@ class ZmqSource(Source):
             return []
         self._last = key
         frames = []
-        for (frame_id, capture_ns), image in self._images(header, bytes(message.payload), key):
-            if self._watch.see(image, capture_ns):
+        for (frame_id, capture_ns), picture in self._pictures_of(header, bytes(message.payload), key):
+            if self._watch.see(picture, capture_ns):
                 self.counts["frozen"] += 1
                 log.warning("stream=%s event=frozen endpoint=%s", self.stream, self.endpoint)
-            self.size = image.shape[:2]
-            frames.append(self._frame(frame_id, capture_ns, image, message))
+            self.size = picture.shape[0], picture.shape[1]
+            frames.append(self._frame(frame_id, capture_ns, picture, message))
         return frames
 
-    def _frame(self, frame_id: int, capture_ns: int, image: np.ndarray, message: Any) -> Frame:
+    def _frame(self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: Any) -> Frame:
         packet = codec = None
         if self._keep_packets and message.header.nbytes is None:
             packet, codec = bytes(message.payload), message.header.encoding
-        return Frame(self.stream, frame_id, capture_ns, image, packet, codec)
+        return Frame(self.stream, frame_id, capture_ns, picture, packet, codec)
 
     def _new_session(self, header: Any, arrival_ns: int) -> None:
         """Numbers go on after those of the session before, with one left out; times start where they should."""
@@ -161,28 +162,26 @@ class ZmqSource(Source):
         self._shift_ns = 0 if same_clock else arrival_ns - header.publish_ns
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
 
-    def _images(
+    def _pictures_of(
         self, header: Any, payload: bytes, key: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # fmt: skip
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray | RawImage]]:  # fmt: skip
         try:
             if header.encoding in VIDEO_CODECS:
                 yield from self._video_images(header.encoding, payload, key)
                 return
-            image = self._still(header, payload)
+            picture = self._still(header, payload)
         except (DamagedFrame, ValueError) as error:
             self._damaged(str(error))
             return
-        if image.shape[:2] != tuple(header.image_size):
-            self._damaged(f"picture of {image.shape[:2]} announced as {header.image_size}")
+        if picture.shape[:2] != tuple(header.image_size):
+            self._damaged(f"picture of {picture.shape[:2]} announced as {header.image_size}")
             return
-        yield key, image
+        yield key, picture
 
-    def _still(self, header: Any, payload: bytes) -> np.ndarray:
-        from streamtok.engine.preprocess import to_rgb
-
+    def _still(self, header: Any, payload: bytes) -> np.ndarray | RawImage:
         if header.nbytes is None:
             return decode_still(payload)
-        return to_rgb(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
+        return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
 
     def _video_images(
         self, codec: str, payload: bytes, key: tuple[int, int]

@@ -88,7 +88,7 @@ def test_compressed_video_gives_the_decoders_pictures(tmp_path, codec):
     frames = frames_of("front", 25)
     decoded = decode_video(encode_video([frame.image for frame in frames], codec), codec)
     found = read(write_mcap(tmp_path / "d.mcap", frames, "CompressedVideo", codec=codec))
-    assert_same_frames(found, [replace(f, image=image) for f, image in zip(frames, decoded, strict=True)])
+    assert_same_frames(found, [replace(f, picture=image) for f, image in zip(frames, decoded, strict=True)])
     assert all(frame.codec == codec and frame.packet for frame in found)
 
 

@@ -96,7 +96,7 @@ def test_compressed_sources_keep_their_packets(tmp_path, codec):
     packets = encode_video([frame.image for frame in frames], codec)
     pictures = decode_video(packets, codec)
     frames = [
-        replace(frame, image=image, packet=packet, codec=codec)
+        replace(frame, picture=image, packet=packet, codec=codec)
         for frame, image, packet in zip(frames, pictures, packets, strict=True)
     ]
     with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, **NO_GUARD)) as recorder:

@@ -358,7 +358,7 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
     frames = frames_of("front", 12)
     frames = [
-        dataclasses.replace(frame, image=picture(frame.frame_id, size=(48, 48))) if frame.frame_id >= 6 else frame
+        dataclasses.replace(frame, picture=picture(frame.frame_id, size=(48, 48))) if frame.frame_id >= 6 else frame
         for frame in frames
     ]
     path = write_mcap(tmp_path / "d.mcap", frames)

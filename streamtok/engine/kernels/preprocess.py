@@ -1,10 +1,12 @@
 """A camera's bytes, as they come, to resized uint8 planes on the GPU: the same bytes as `streamtok.engine.preprocess`.
 
-One pass per frame, on a stream of its own while the group fills; the group's Haar transform then reads those planes
-inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests compile
-it for the CPU and hold it to the numpy code byte for byte.
+One pass per frame, while the group fills (`streamtok.engine.preparing`); the group's Haar transform then reads those
+planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests
+compile it for the CPU and hold it to the numpy code byte for byte.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from importlib.resources import files
 from math import gcd
 from typing import Any
@@ -74,61 +76,30 @@ def shape_of(
     return shape
 
 
-class GpuPreprocessor:
-    """One camera's frames, uint8 in any encoding of `to_rgb`, to planes in a group's buffer on the GPU.
+def kernel_of(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """`launch(data, planes, numbers)` of an encoding of `to_rgb`: queues the kernel on torch's current CUDA stream.
 
-    `put(data, target)` copies into pinned memory, uploads and converts on this object's own CUDA stream and returns at
-    once; `ready()` makes the current stream wait for it. Other arguments as `Preprocessor` and `to_rgb` take them.
-    ImportError says what to install without cupy.
+    data: uint8 (n,), `step` bytes per row (planes following for nv12 and i420); planes: uint8 (3, H, W), contiguous,
+    written; numbers: the record of `shape_of` as int32, all on the GPU. ImportError says what to install without cupy.
     """
+    return _compiled(encoding_kind(encoding))
 
-    def __init__(
-        self, source_size: tuple[int, int], encoding: str = "rgb8", size: tuple[int, int] | None = None,
-        fit: str = "stretch", multiple: int = 8, step: int | None = None,
-    ) -> None:  # fmt: skip
-        self._cupy = import_cupy()
-        self.shape = shape_of(source_size, encoding, size, fit, multiple, step)
-        self.size = int(self.shape["out_height"]), int(self.shape["out_width"])
-        rows = source_size[0] * 3 // 2 if encoding_kind(encoding) in (3, 4) else source_size[0]
-        self.bytes = rows * int(self.shape["step"])
-        options = ("-DDEVICE=__device__ static inline", f"-DENCODING={encoding_kind(encoding)}", "-std=c++14")
-        self._kernel = self._cupy.RawModule(code=source_code(), options=options).get_function("prepare")
-        self._pinned = [torch.empty(self.bytes, dtype=torch.uint8).pin_memory() for _ in range(2)]
-        self._device = [torch.empty(self.bytes, dtype=torch.uint8, device="cuda") for _ in range(2)]
-        self._events = [torch.cuda.Event() for _ in range(2)]
-        self._numbers = torch.from_numpy(self.shape.reshape(1).view(np.int32)).cuda()
-        self._stream, self._turn = torch.cuda.Stream(), 0
 
-    def put(self, data: np.ndarray, target: Tensor) -> None:
-        """data: the camera's bytes; target: uint8 (3, H, W) on the GPU, rows contiguous, planes any stride apart."""
-        flat = np.ascontiguousarray(data).reshape(-1)
-        if flat.dtype != np.uint8 or flat.size < self.bytes:
-            raise ValueError(f"image data is {flat.size} bytes of {flat.dtype}, expected {self.bytes} of uint8")
-        height, width = self.size
-        if tuple(target.shape) != (3, height, width) or target.stride()[1:] != (width, 1):
-            raise ValueError(
-                f"target is {tuple(target.shape)}, strides {target.stride()}; expected (3, {height}, {width})"
-            )
-        turn, self._turn = self._turn, 1 - self._turn
-        self._events[turn].synchronize()  # the upload of two frames ago has left this staging buffer
-        self._pinned[turn].numpy()[:] = flat[: self.bytes]
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._device[turn].copy_(self._pinned[turn], non_blocking=True)
-            self._launch(self._device[turn], target)
-            self._events[turn].record(self._stream)
+@lru_cache
+def _compiled(kind: int) -> Callable[[Tensor, Tensor, Tensor], None]:
+    cupy = import_cupy()
+    code = f"#define DEVICE __device__ static inline\n#define ENCODING {kind}\n{source_code()}"
+    kernel = cupy.RawModule(code=code, options=("-std=c++14",)).get_function("prepare")
 
-    def _launch(self, data: Tensor, target: Tensor) -> None:
-        cupy, (height, width) = self._cupy, self.size
+    def launch(data: Tensor, planes: Tensor, numbers: Tensor) -> None:
+        _, height, width = planes.shape
         grid = (-(-width // BLOCK[0]), -(-height // BLOCK[1]))
-        # zero-copy: cupy sees torch's memory; the target's planes are found by their distance
-        source, planes, numbers = (cupy.from_dlpack(tensor) for tensor in (data, target[0], self._numbers))
-        with cupy.cuda.ExternalStream(self._stream.cuda_stream):
-            self._kernel(grid, BLOCK, (source, planes, np.int64(target.stride(0)), numbers))
+        # cupy sees torch's memory (DLPack, nothing is copied); on the same stream, or it would make another one wait
+        with cupy.cuda.ExternalStream(torch.cuda.current_stream(data.device).cuda_stream):
+            source, target, shape = (cupy.from_dlpack(tensor) for tensor in (data, planes, numbers))
+            kernel(grid, BLOCK, (source, target, np.int64(height * width), shape))
 
-    def ready(self) -> None:
-        """Make the current CUDA stream wait for every frame that was put."""
-        torch.cuda.current_stream().wait_stream(self._stream)
+    return launch
 
 
 def import_cupy() -> Any:

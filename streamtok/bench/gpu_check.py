@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from streamtok.bench import gpu_parts
+from streamtok.bench import gpu_parts, preparation
 from streamtok.bench.measure import BenchOptions
 from streamtok.config import PRESETS
 from streamtok.model import build
@@ -81,11 +81,20 @@ def bench(deadline: float = float("inf")) -> dict[str, Any]:
     return found
 
 
+def prepare() -> dict[str, Any]:
+    """Frames prepared on the GPU against the CPU's bytes, and how long they take."""
+    found = preparation.prepare()
+    for name, entry in found.items():
+        gpu_parts.say(name, entry)
+    return found
+
+
 PARTS: dict[str, Callable[..., Any]] = {
     "machine": gpu_parts.machine,
     "compile": compiled,
     "kernels": gpu_parts.kernels,
     "agreement": gpu_parts.agreement,
+    "prepare": prepare,
     "step": gpu_parts.step,
     "tune": gpu_parts.tune,
     "tests": tests,

@@ -198,6 +198,11 @@ class Preparing:
             return UploadingPreparer(Preprocessor(source_size, size, fit, multiple), upload)
         return KernelPreparer(upload, self._kernel_of, source_size, size, fit, multiple)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether a kernel on the device converts and resizes."""
+        return self._kernel_of is not None
+
     def paused(self) -> AbstractContextManager:
         """While this is held, no preparer starts work on the device: to capture a graph. Not for use inside itself."""
         return self._gate

@@ -1,0 +1,100 @@
+"""Frames prepared for a device through `IngestCore`: the CPU's bytes in every kind of encoding, and what they cost."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from streamtok.bench.timing import percentiles
+from streamtok.config import PRESETS
+from streamtok.engine.ingest import IngestCore, StreamOptions
+from streamtok.engine.pixels import PIXEL_BYTES, RawImage
+from streamtok.engine.preparing import CudaLink, Preparing, preparing_for
+from streamtok.engine.preprocess import Preprocessor
+from streamtok.model import build
+
+AHEAD = 10  # frames that wait at most, as in a node's queue at G = 4
+KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each form of the kernel
+CASES = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """What a source hands over, of noise."""
+
+    frame_id: int
+    picture: RawImage
+    stream: str = "cam0"
+
+    @property
+    def capture_ns(self) -> int:
+        return self.frame_id + 1
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """uint8 RGB (h, w, 3)."""
+        return self.picture.rgb()
+
+
+def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[RawFrame]:
+    """`count` images of noise, all different."""
+    rows = size[0] * 3 // 2 if encoding in ("nv12", "i420") else size[0]
+    noise = np.random.default_rng(0).integers(0, 256, rows * size[1] * PIXEL_BYTES[encoding], np.uint8)
+    return [RawFrame(number, RawImage(np.roll(noise, 7 * number), encoding, *size)) for number in range(count)]
+
+
+def prepare(
+    device: str = "cuda", cases: tuple = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
+) -> dict[str, Any]:
+    """Each way to prepare on `device`, each encoding, each (size of the source, size encoded): {"ok": the CPU's bytes,
+    "host": milliseconds of the camera's thread, "there_ms": median until a frame is in the group's buffer}."""
+    target = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    tok = build(PRESETS["nano"]).cast(device=target)
+    ways = {"chosen": preparing_for(target), "on the CPU": Preparing()}
+    if device == "cuda":
+        ways["uploaded"] = Preparing(lambda: CudaLink(target))
+    found: dict[str, Any] = {"kernels": {"built": ways["chosen"].on_device}}
+    for source, size in cases:
+        for encoding in encodings:
+            frames = raw_frames(encoding, source, count)
+            wanted = [Preprocessor(source, size)(frame.image) for frame in frames]
+            for way, preparing in ways.items():
+                core = IngestCore(tok, {"cam0": StreamOptions("lossless", size=size)}, preparing=preparing)
+                entry = {"ok": same_bytes(core, frames, wanted)} | timed(core, frames)
+                found[f"{source[0]}x{source[1]} {encoding} to {size[0]}x{size[1]}, {way}"] = entry
+    return found
+
+
+def same_bytes(core: IngestCore, frames: list[RawFrame], wanted: list[np.ndarray]) -> bool:
+    """Whether every group's buffer holds its frames as `wanted`, with frames prepared ahead of those that are fed."""
+    waiting, same, seen = [], True, 0
+    for frame in [*frames, *[None] * AHEAD]:
+        if frame is not None:
+            waiting.append(core.prepare(frame))
+        if frame is not None and len(waiting) < AHEAD:
+            continue
+        for group in core.feed(waiting.pop(0)) if waiting else []:
+            buffer = core.lane(group.stream).buffer[0].cpu().numpy()
+            pairs = enumerate(group.frame_ids)
+            same &= all(np.array_equal(buffer[:, place], wanted[frame_id]) for place, frame_id in pairs)
+            seen += len(group.frame_ids)
+    return same and seen == len(frames)
+
+
+def timed(core: IngestCore, frames: list[RawFrame]) -> dict[str, Any]:
+    """Milliseconds of `prepare` on the host, and until the frame is in the buffer; conversions are not remembered."""
+    target = core.lane("cam0").buffer[0, :, 0]
+    host, there = [], []
+    for frame in frames:
+        begin = time.perf_counter()
+        prepared = core.prepare(RawFrame(frame.frame_id, frame.picture))
+        host.append(1000 * (time.perf_counter() - begin))
+        prepared.planes.copy_to(target)
+        if target.is_cuda:
+            torch.cuda.synchronize(target.device)
+        there.append(1000 * (time.perf_counter() - begin))
+    return {"host": percentiles(host), "there_ms": statistics.median(there)}

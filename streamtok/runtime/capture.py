@@ -1,4 +1,4 @@
-"""A thread per camera that reads, resizes and queues its frames, so that the encoder only ever finds ready ones."""
+"""A thread per camera that reads, prepares and queues its frames, so that the encoder only ever finds ready ones."""
 
 import logging
 import threading

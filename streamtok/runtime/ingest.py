@@ -4,7 +4,7 @@
     signal.signal(signal.SIGTERM, lambda *_: node.stop())
     summary = node.run()
 
-The loop is thin: capture threads resize and queue, `IngestCore` decides and encodes, `Publisher` sends.
+The loop is thin: capture threads prepare and queue, `IngestCore` decides and encodes, `Publisher` sends.
 """
 
 import logging

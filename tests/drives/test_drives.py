@@ -357,6 +357,7 @@ def test_camera_encodings_are_those_of_preprocessing(tmp_path, encoding, width):
         writer.write(topic, 1, store.serialize_cdr(image, kind))
     (found,) = read(tmp_path / "d")
     name = {"8UC1": "mono8"}.get(encoding, encoding)
+    assert found.picture.data.tobytes() == data.tobytes()  # as it was recorded, for a GPU to convert
     np.testing.assert_array_equal(found.image, to_rgb(data, name, height, columns))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.engine.pixels import ENCODINGS, coefficients, to_rgb
+from streamtok.engine.pixels import ENCODINGS, RawImage, coefficients, to_rgb
 
 BAYER = ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"]
 
@@ -145,6 +145,18 @@ def test_rows_may_be_padded_and_the_last_one_cut():
     padded = noise((5, 26))
     got = to_rgb(padded.reshape(-1)[: 4 * 26 + 21], "rgb8", 5, 7, 26)
     assert np.array_equal(got, padded[:, :21].reshape(5, 7, 3))
+
+
+@pytest.mark.parametrize(("encoding", "columns"), [("rgb8", 18), ("yuyv", 12), ("nv12", 6), ("bayer_grbg8", 6)])
+def test_a_raw_image_keeps_its_bytes_until_rgb_is_wanted(encoding, columns):
+    rows = noise((6, columns + 4))
+    raw = RawImage(rows, encoding, 4, 6, columns + 4)
+    assert (raw.encoding, raw.step, raw.shape) == (encoding, columns + 4, (4, 6, 3))
+    assert np.array_equal(raw.rows, rows[:4, :columns])
+    assert np.shares_memory(raw.data, rows)
+    assert np.array_equal(raw.rgb(), to_rgb(rows, encoding, 4, 6, columns + 4))
+    with pytest.raises(ValueError, match="bytes"):
+        RawImage(rows[:3], encoding, 4, 6, columns + 4)
 
 
 def test_the_result_never_shares_memory_with_the_message():

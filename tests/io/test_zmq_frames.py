@@ -12,6 +12,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.engine.pixels import to_rgb
 from streamtok.io.source import EndOfSource, open_source
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.wire.message import FrameHeader, checksum_of, pack
@@ -74,8 +75,11 @@ def test_other_encodings_become_rgb(link):
     sender, source = link
     sender.send(0, np.ascontiguousarray(IMAGE[..., ::-1]).tobytes(), encoding="bgr8")
     assert np.array_equal(source.read(5).image, IMAGE)
-    sender.send(1, bytes(16 * 24 * 3 // 2), encoding="nv12")
-    assert source.read(5).image.shape == (16, 24, 3)
+    planes = np.random.default_rng(2).integers(0, 256, 16 * 24 * 3 // 2, dtype=np.uint8)
+    sender.send(1, planes.tobytes(), encoding="nv12")
+    frame = source.read(5)
+    assert (frame.picture.encoding, frame.picture.data.tobytes()) == ("nv12", planes.tobytes())  # for a GPU to convert
+    assert np.array_equal(frame.image, to_rgb(planes, "nv12", 16, 24))
     png = cv2.imencode(".png", IMAGE[..., ::-1])[1].tobytes()
     sender.send(2, png, encoding="png")
     frame = source.read(5)

@@ -2,6 +2,7 @@
 
     streamtok bench
     streamtok bench --model cosmos-dv4x8x8 --size 720x1280 --precision bfloat16 --cameras 8
+    streamtok bench --precision int8 --clip drive.mp4 --windows ''
     streamtok bench --steady 10000 --end-to-end --out benchmarks/ --plot bench.png
 
 Every comparison is made in one run, with the same input and precision. `--json` prints the whole report as one line.
@@ -17,6 +18,8 @@ from typing import Any
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
+    from streamtok.engine.configuration import PRECISIONS
+
     parser = argparse.ArgumentParser(
         "streamtok bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,7 +27,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", default="256x448", metavar="HxW", help="default 256x448")
     parser.add_argument("--cameras", type=int, default=1, metavar="N")
     parser.add_argument("--fps", type=float, default=30.0, help="frames per second of each camera (default 30)")
-    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
+    parser.add_argument(
+        "--clip", metavar="SOURCE", help="compare precisions on the start of this video or other source"
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads on the CPU (default: PyTorch's)")
     parser.add_argument("--groups", type=int, default=50, metavar="N", help="groups to time (default 50)")
@@ -62,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
     options = measure.BenchOptions(
         (height, width), arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,
-        arguments.steady, arguments.end_to_end,
+        arguments.steady, arguments.end_to_end, clip=arguments.clip,
     )  # fmt: skip
     try:
         report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))

@@ -18,7 +18,7 @@ from streamtok.bench.precisions import describe_trials, read_clip
 from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
-from streamtok.engine.precision import candidates, how, moving_scene, pick, table, try_precisions
+from streamtok.engine.precision import candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
@@ -74,7 +74,8 @@ def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptio
         return how(tok, machine, options.precision), {}
     names = candidates(options.device) if auto else [options.precision]
     clip = read_clip(options.clip, options.size, 1 + (groups - 1) * tok.group)
-    trials = try_precisions(tok, machine, names, clip, groups)
+    shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
+    trials = try_precisions(tok, machine, [*names, *shown], clip, groups)
     engine = pick(tok, trials, names, clip) if auto else trials[options.precision].configuration
     for line in table(trials, engine.precision):
         say(line)
@@ -182,9 +183,8 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
 
 def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
     """FLOPs of one group of one camera, and the least bytes that must move: weights, state read, new state written."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     from streamtok.model import build
+    from streamtok.model.costs import flop_counter
     from streamtok.model.state import Clock, StateSpec, flatten
 
     with torch.device("meta"):
@@ -192,7 +192,7 @@ def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
         spec = StateSpec(1, tok.config.context, torch.float32, torch.device("meta"))
         state = plain.init_state(spec, *size)
         frames = torch.zeros(1, 3, tok.group, *size)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with flop_counter() as counter, torch.no_grad():
             plain.encode_groups(frames, state, Clock(torch.ones(1, dtype=torch.long), tok.config.context))
     encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
     width = tok.dtype.itemsize

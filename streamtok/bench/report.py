@@ -16,8 +16,9 @@ def describe(report: dict[str, Any]) -> str:
         _row("throughput", f"{latency['frames_per_s']:.0f} frames/s",
         f"{latency['cpu_ms']:.1f} ms of processor time per step"),
     ]  # fmt: skip
-    for name, share in sorted(engine["agreement"].items()):
-        lines.append(_row(f"tokens, {name}", f"{100 * share:.2f} %", "equal to float32's"))
+    for name, found in report["precisions"].items():
+        remark = f"equal to float32's; {found['ms']:.1f} ms per group, pictures {found['psnr']:.2f} dB"
+        lines.append(_row(f"tokens, {name}", f"{100 * found['agreement']:.2f} %", remark))
     lines += _stateless(report["stateless"]) + _roofline(report["roofline"])
     lines += [_row(f"stage: {name.replace('_', ' ')}", f"{ms:.2f} ms") for name, ms in report["stages"].items()]
     if "steady" in report:

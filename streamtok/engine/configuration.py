@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # int8: convolutions of the encoder (`eight_bit`)
 KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`fused`); without copies on a CPU (`cpu`)
 FORMAT = 1
 
@@ -52,13 +52,17 @@ class EngineConfiguration:
             raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
         if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):
             raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
+        if self.kernels == "fused" and self.precision == "int8":
+            raise ValueError("kernels 'fused' are for float16 and bfloat16; precision int8 runs with kernels 'plain'")
         if self.graph and self.device == "cpu":
             raise ValueError("graph is set on the CPU; CUDA graphs need a GPU, set graph=False")
         object.__setattr__(self, "size", tuple(self.size))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as a torch dtype."""
+        """The precision as a torch dtype; of int8, that of all that is not a convolution in 8 bits."""
+        if self.precision == "int8":
+            return torch.float16 if self.device == "cuda" else torch.float32
         return getattr(torch, self.precision)
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,6 +27,13 @@ class OptimizedTokenizer(Tokenizer):
 
     engine: EngineConfiguration
 
+    def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
+        """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""
+        same = (dtype or self.dtype) == self.dtype and torch.device(device or self.device) == self.device
+        if self.engine.precision == "int8" and not same:
+            raise ValueError(f"{_EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
+        return super().cast(dtype, device)
+
     def stream(self, slots: int, height: int, width: int, context: int | None = None, dtype: torch.dtype | None = None,
                device: torch.device | str | None = None, compile_step: Any = None) -> EncodeStream:  # fmt: skip
         """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
@@ -60,6 +67,9 @@ class OptimizedTokenizer(Tokenizer):
         return DecodeStream(model, slots, size, context or self.config.context, compile_step)
 
 
+_EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
+
+
 def compiled(step: Any) -> Any:
     """A `compile_step` through torch.compile, for the CPU and for models without fused kernels."""
     return torch.compile(step, dynamic=False)
@@ -67,6 +77,8 @@ def compiled(step: Any) -> Any:
 
 def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
     """The tokenizer as `configuration` says. EngineError if the weights do not fit, ValueError if it cannot run so."""
+    if isinstance(tok, OptimizedTokenizer) and tok.engine.precision == "int8" != configuration.precision:
+        raise ValueError(f"{_EIGHT_BITS} and cannot run in {configuration.precision}; load it again")
     if configuration.device == "cuda":
         if not torch.cuda.is_available():
             raise EngineError("the engine configuration is for a GPU and none is here; use engine 'auto' or 'eager'")
@@ -76,6 +88,10 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
     if configuration.threads and configuration.device == "cpu":
         torch.set_num_threads(configuration.threads)
     model = tok.cast(configuration.dtype, configuration.device)
+    if configuration.precision == "int8":
+        from streamtok.engine.eight_bit import quantize
+
+        model = quantize(model)
     fingerprint, made = model.fingerprint, copy.copy(model)
     made.__class__ = _class_for(type(model))
     streams = capturable(model) if configuration.graph else model
@@ -134,10 +150,10 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> dict[str, int]:
-    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams, in the tokenizer's
-    precision."""
+    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams, as the tokenizer holds
+    them."""
     state = EncodeStream.state_bytes(tok, slots, size, context or tok.config.context)
-    return {"weights": tok.parameters_count * tok.dtype.itemsize, "state": state}
+    return {"weights": sum(parameter.nbytes for parameter in tok.parameters()), "state": state}
 
 
 def describe_memory(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> str:

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,7 +42,8 @@ def moving_scene(size: tuple[int, int], frames: int, seed: int = 0) -> Tensor:
 
 
 def candidates(device: str) -> list[str]:
-    """The precisions worth trying on a device; float32 first. float16 on a CPU is never one."""
+    """The precisions that `auto` tries on a device; float32 first. float16 on a CPU is never one, and int8 has to be
+    asked for: of shipped weights it reaches FLOOR on most clips, not on all (docs/performance.md)."""
     if device == "cuda":
         return ["float32", "bfloat16", "float16"]
     return ["float32", "bfloat16"] if cpu_has_bfloat16() else ["float32"]
@@ -50,25 +51,50 @@ def candidates(device: str) -> list[str]:
 
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself; elsewhere it is slower than float32."""
+    return _cpu_has("avx512_bf16", "amx_bf16", "bf16")
+
+
+def cpu_has_int8() -> bool:
+    """Whether this processor adds 8-bit products in 32 bits by itself; elsewhere they are no faster than float32."""
+    return _cpu_has("avx512_vnni", "avx_vnni")
+
+
+def _cpu_has(*flags: str) -> bool:
     try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
+        return not set(flags).isdisjoint(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
-    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def how(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """How a model runs in a precision before anything is measured: with our own layers where they fit, and captured on
     a GPU. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too."""
     kernels, gpu = "plain", machine.device == "cuda"
+    made = replace(machine, precision=precision)
     if not tok.deterministic and not gpu:
         kernels = "plain" if cpu.unsupported(tok) else "interleaved"
-    elif not tok.deterministic and machine.triton_version and torch.cuda.get_device_capability() >= (9, 0):
+    elif (
+        not tok.deterministic
+        and precision != "int8"
+        and machine.triton_version
+        and torch.cuda.get_device_capability() >= (9, 0)
+    ):
         from streamtok.engine.fused import unsupported
 
-        kernels = "plain" if unsupported(tok.cast(getattr(torch, precision), "cuda")) else "fused"
+        kernels = "plain" if unsupported(tok.cast(made.dtype, "cuda")) else "fused"
     threads = 0 if gpu else torch.get_num_threads()
-    return replace(machine, precision=precision, graph=gpu, kernels=kernels, threads=threads, slots_per_step=1)
+    return replace(made, graph=gpu, kernels=kernels, threads=threads, slots_per_step=1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one precision did on a clip: its configuration; tokens (or latents) (1, T', h, w) on the CPU; the median
+    milliseconds of a group; the share of tokens equal to float32's."""
+
+    configuration: EngineConfiguration
+    tokens: Tensor
+    ms: float
+    agreement: float
 
 
 def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = 8,
@@ -80,26 +106,46 @@ def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto"
     """
     names = candidates(machine.device) if precision == "auto" else [precision]
     frames = moving_scene(machine.size, groups * tok.group) if clip is None else clip
-    configurations = {name: how(tok, machine, name) for name in dict.fromkeys(["float32", *names])}
-    tokens, times = {}, {}
-    for name in configurations:
+    trials = try_precisions(tok, machine, names, frames, groups)
+    chosen = pick(tok, trials, names, frames)
+    return chosen, table(trials, chosen.precision)
+
+
+def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor,
+                   groups: int) -> dict[str, Trial]:  # fmt: skip
+    """float32 first, then each named precision, on the same frames; without a graph where one cannot be captured."""
+    trials: dict[str, Trial] = {}
+    for name in dict.fromkeys(["float32", *names]):
+        configuration = how(tok, machine, name)
         try:
-            tokens[name], times[name] = _measure(tok, configurations[name], frames, groups)
+            tokens, ms = _measure(tok, configuration, frames, groups)
         except EngineError as error:
-            if not configurations[name].graph:
+            if not configuration.graph:
                 raise
             log.warning("precision=%s graph=no because=%s", name, error)
-            configurations[name] = replace(configurations[name], graph=False, kernels="plain")
-            tokens[name], times[name] = _measure(tok, configurations[name], frames, groups)
-    agreement = {name: same(found, tokens["float32"]) for name, found in tokens.items()}
-    good = [name for name in names if agreement[name] >= FLOOR]
-    best = min(good or names, key=lambda name: times[name])
-    near = [name for name in good if times[name] <= NEAR * times[best]]
-    best = max(near or [best], key=lambda name: agreement[name])
-    table = [f"precision={name} ms_per_group={times[name]:.2f} tokens_equal_to_float32={agreement[name]:.4f}"
-             f"{' chosen' if name == best else ''}" for name in configurations]  # fmt: skip
-    chosen = replace(configurations[best], agreement=agreement, measured_ms=times)
-    return (replace(chosen, threads=_threads(tok, chosen, frames)) if machine.device == "cpu" else chosen), table
+            configuration = replace(configuration, graph=False, kernels="plain")
+            tokens, ms = _measure(tok, configuration, frames, groups)
+        wanted = trials["float32"].tokens if trials else tokens
+        trials[name] = Trial(configuration, tokens, ms, same(tokens, wanted))
+    return trials
+
+
+def pick(tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Tensor) -> EngineConfiguration:
+    """The configuration of the fastest of `names` that agrees to FLOOR, with what was measured and, on a CPU, its
+    threads."""
+    good = [name for name in names if trials[name].agreement >= FLOOR]
+    best = min(good or names, key=lambda name: trials[name].ms)
+    near = [name for name in good if trials[name].ms <= NEAR * trials[best].ms]
+    best = max(near or [best], key=lambda name: trials[name].agreement)
+    agreement, times = ({name: getattr(trial, part) for name, trial in trials.items()} for part in ("agreement", "ms"))
+    chosen = replace(trials[best].configuration, agreement=agreement, measured_ms=times)
+    return replace(chosen, threads=_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
+
+
+def table(trials: dict[str, Trial], chosen: str) -> list[str]:
+    """One line for each precision that was tried."""
+    return [f"precision={name} ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}"
+            f"{' chosen' if name == chosen else ''}" for name, trial in trials.items()]  # fmt: skip
 
 
 def _threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
@@ -135,9 +181,9 @@ def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor,
     clock = clock or (time.process_time if configuration.device == "cpu" else time.perf_counter)
     outs, times = [], []
     for i in range(groups):
-        group = frames[:, :, i * tok.group : (i + 1) * tok.group]
+        last = 1 + i * tok.group
         begin = clock()
-        out = stream.step(group[:, :, :1] if i == 0 else group)
+        out = stream.step(frames[:, :, max(0, last - tok.group) : last])
         outs.append((out.latent.float() if out.indices is None else out.indices).cpu())
         times.append(1000 * (clock() - begin))
     return torch.cat(outs, -3), statistics.median(times[min(2, groups - 1) :])

@@ -7,6 +7,7 @@ import torch
 from streamtok.tools import bench
 
 from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
+from streamtok.bench.precisions import read_clip
 from streamtok.bench.report import describe, plot
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
@@ -35,6 +36,17 @@ def test_ratios_are_those_of_the_milliseconds_beside_them(report):
     roofline = report["roofline"]
     assert roofline["share_of_peak"] == pytest.approx(roofline["compute_ms"] / report["latency"]["p50_ms"])
     assert report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
+
+
+def test_precisions_are_compared_on_a_clip(report):
+    assert set(report["precisions"]) == {"float32"}
+    found = report["precisions"]["float32"]
+    assert found["agreement"] == report["engine"]["agreement"]["float32"] == 1.0
+    assert 0 < found["psnr"] < 50
+    assert found["ms"] > 0
+    assert read_clip("synthetic:48x64@30?frames=9", SIZE, 9).shape == (1, 3, 9, *SIZE)
+    with pytest.raises(ValueError, match="has 5 frames, 9 are needed"):
+        read_clip("synthetic:48x64@30?frames=5", SIZE, 9)
 
 
 def test_report_for_people_names_every_window(report):

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parser().parse_args(argv)
     from streamtok.data.files import EncodeOptions, encode_file
-    from streamtok.io.source import parse_size
+    from streamtok.io.spec import parse_size
 
     try:
         options = EncodeOptions(

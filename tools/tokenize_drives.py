@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def fleet_options(args: argparse.Namespace) -> Any:
     """The options of every drive."""
     from streamtok.data.fleet_job import FleetOptions, settle_engine
-    from streamtok.io.source import parse_size
+    from streamtok.io.spec import parse_size
 
     options = FleetOptions(
         model=args.model,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamtok.io.bag_salvage import salvage_bag1, salvage_db3
-from streamtok.io.drive import Drive, Item, choose_topics
+from streamtok.io.drive_reader import Drive, Item
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, image_kind, parser_of
 from streamtok.io.mcap_drive import STILL_CODECS, failing, given, loader
+from streamtok.io.topics import choose_topics
 from streamtok.io.video_packets import VideoDecoder
 
 # What rosbags lets through when a bag is damaged: its own errors are added in `_unreadable`.

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streamtok.io.source import EndOfSource, Frame, Source, parse_size, split_options
+from streamtok.io.frames import EndOfSource, Frame, Source
 from streamtok.io.watch import Backoff, FreezeWatch
 
 log = logging.getLogger("streamtok.io")
@@ -201,19 +201,3 @@ class CameraSource(Source):
             self.counts["reconnects"] += 1
             return True
         return False
-
-
-def parse_camera(spec: str, stream: str = "cam0", *, max_frames: int | None = None) -> CameraSource:
-    """The CameraSource of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"; see the module's examples."""
-    from streamtok.io.opencv_device import OpenCVDevice
-    from streamtok.io.played_device import parse_played
-
-    if spec.startswith("camera:"):
-        return CameraSource(parse_played(spec), stream, max_frames=max_frames)
-    if spec.startswith("gst:"):
-        return CameraSource(OpenCVDevice(spec.removeprefix("gst:"), "gst"), stream, max_frames=max_frames)
-    if not spec.startswith("/dev/"):
-        return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
-    path, options = split_options(spec, spec, {"size": parse_size, "fps": float, "format": str, "freeze_after": float})
-    freeze_after = options.pop("freeze_after", 5.0)
-    return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)

@@ -1,4 +1,4 @@
-"""Drives that are folders or videos: one video or one folder of images per camera, bags, parts of a recording."""
+"""Drives that are videos or folders of images, one per camera."""
 
 from __future__ import annotations
 
@@ -8,32 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.drive import Drive, Item, SourcesDrive, choose_topics
+from streamtok.io.drive_reader import Drive, Item, SourcesDrive
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import SUFFIXES, TimedImage, list_images
-from streamtok.io.mcap_drive import McapDrive, given
+from streamtok.io.mcap_drive import given
+from streamtok.io.topics import choose_topics
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".ts", ".webm", ".hevc", ".h265", ".h264", ".264", ".265")
 DEEPEST = 3
 Topics = Sequence[str] | dict[str, str] | None
 
 
-def open_folder(path: Path, topics: Topics) -> Drive:
-    """The drive that a folder holds; ValueError says what was looked for."""
-    if (path / "metadata.yaml").is_file() and any(path.glob("*.db3*")):
-        from streamtok.io.bag import BagDrive
-
-        return BagDrive(path, "db3", topics)
-    recordings = sorted(path.glob("*.mcap"))
-    if recordings:
-        return McapDrive(recordings, topics)
-    bags = sorted([*path.glob("*.bag"), *path.glob("*.db3")])
-    if len(bags) == 1:
-        from streamtok.io.drive import open_drive
-
-        return open_drive(bags[0], topics)
-    if bags:
-        raise ValueError(f"{path} holds {len(bags)} bags: open one of {', '.join(bag.name for bag in bags[:5])}")
+def open_files(path: Path, topics: Topics) -> Drive:
+    """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         return _files_drive(path, {file.stem: file for file in videos}, _video_items, topics)

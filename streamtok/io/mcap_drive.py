@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from streamtok.io.drive import Drive, Item, Place, choose_topics
+from streamtok.io.drive_reader import Drive, Item, Place
+from streamtok.io.frames import Frame
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, is_whole_jpeg, parser_of
 from streamtok.io.mcap_reader import McapFile, RawMessage
-from streamtok.io.source import Frame
+from streamtok.io.topics import choose_topics
 from streamtok.io.video_packets import VideoDecoder
 
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import zmq
 
+from streamtok.io.frames import Frame
 from streamtok.io.recorder import Recorder
-from streamtok.io.source import Frame
 from streamtok.wire.endpoint import receive, socket_of
 from streamtok.wire.message import (
     FrameMessage,

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from streamtok.io.camera import Grabbed
-from streamtok.io.source import EndOfSource, Frame, RecordedSource, open_source
+from streamtok.io.frames import EndOfSource, Frame, RecordedSource, Source
 
 Span = tuple[float, float]
 LATE_NS = 150_000_000
@@ -117,8 +117,8 @@ class PlayedDevice:
         return self._source
 
 
-def parse_played(spec: str) -> PlayedDevice:
-    """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; SRC is a file, images:DIR or synthetic:..."""
+def parse_played(spec: str, open_source: Callable[[str], Source]) -> PlayedDevice:
+    """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known = {"lost": _spans, "frozen": _spans, "loop": lambda text: text in ("1", "true", "yes")}
     faults: dict = {}
@@ -129,15 +129,15 @@ def parse_played(spec: str) -> PlayedDevice:
             faults[key] = known[key](value)
         except ValueError as error:
             raise ValueError(f"source {spec!r}: {key}={value!r}: {error}") from None
-    _recorded(target)
-    return PlayedDevice(lambda: _recorded(target), target, Faults(**faults))
 
+    def recorded() -> RecordedSource:
+        source = open_source(target)
+        if not isinstance(source, RecordedSource):
+            raise ValueError(f"source camera:{target}: {target!r} is live already; camera: plays a recording")
+        return source
 
-def _recorded(target: str) -> RecordedSource:
-    source = open_source(target)
-    if not isinstance(source, RecordedSource):
-        raise ValueError(f"source camera:{target}: {target!r} is live already; camera: plays a recording")
-    return source
+    recorded()  # says at once what is wrong with it
+    return PlayedDevice(recorded, target, Faults(**faults))
 
 
 def _spans(text: str) -> tuple[Span, ...]:

@@ -31,7 +31,7 @@ from streamtok.io.recording_format import FRAME_MODES, Missed
 from streamtok.io.recording_writer import RecordingWriter
 
 if TYPE_CHECKING:
-    from streamtok.io.source import Frame
+    from streamtok.io.frames import Frame
     from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")

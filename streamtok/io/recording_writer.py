@@ -20,7 +20,7 @@ from streamtok.io import recording_format as form
 from streamtok.wire.message import encode
 
 if TYPE_CHECKING:
-    from streamtok.io.source import Frame
+    from streamtok.io.frames import Frame
     from streamtok.wire.message import Info, TokenHeader
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own

@@ -20,8 +20,8 @@ from streamtok.io.mcap_drive import McapDrive, Other
 from streamtok.io.recording import Recording, TokenReader
 
 if TYPE_CHECKING:
-    from streamtok.io.drive import Drive
-    from streamtok.io.source import Frame
+    from streamtok.io.drive_reader import Drive
+    from streamtok.io.frames import Frame
     from streamtok.wire.message import Info, TokenMessage
 
 log = logging.getLogger("streamtok.replay")

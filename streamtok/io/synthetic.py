@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 
 from streamtok.io import synthetic_art as art
-from streamtok.io.source import Frame, RecordedSource, split_options
+from streamtok.io.frames import Frame, RecordedSource
+from streamtok.io.spec import split_options
 from streamtok.io.synthetic_paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
 from streamtok.io.synthetic_world import BIOMES, Light, World
 

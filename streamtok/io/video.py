@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.io.source import Frame, RecordedSource
+from streamtok.io.frames import Frame, RecordedSource
 from streamtok.io.video_packets import to_image
 
 log = logging.getLogger("streamtok.io")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamtok.engine.ingest import IngestCore, StreamOptions
-from streamtok.io.drive import Drive, Item
+from streamtok.io.drive_reader import Drive, Item
 from streamtok.io.mcap_reader import McapFile
 from streamtok.io.recorder import Recorder, RecorderOptions
 from streamtok.io.replay import DriveReplay

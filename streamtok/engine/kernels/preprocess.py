@@ -95,11 +95,18 @@ def _compiled(kind: int) -> Callable[[Tensor, Tensor, Tensor], None]:
         _, height, width = planes.shape
         grid = (-(-width // BLOCK[0]), -(-height // BLOCK[1]))
         # cupy sees torch's memory (DLPack, nothing is copied); on the same stream, or it would make another one wait
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream(data.device).cuda_stream):
+        with _same_stream(cupy, torch.cuda.current_stream(data.device)):
             source, target, shape = (cupy.from_dlpack(tensor) for tensor in (data, planes, numbers))
             kernel(grid, BLOCK, (source, target, np.int64(height * width), shape))
 
     return launch
+
+
+def _same_stream(cupy: Any, stream: Any) -> Any:
+    """torch's CUDA stream as cupy's: by the protocol that newer versions of both have, else by its address."""
+    if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
+        return cupy.cuda.Stream.from_external(stream)
+    return cupy.cuda.ExternalStream(stream.cuda_stream)
 
 
 def import_cupy() -> Any:

@@ -21,7 +21,7 @@ from streamtok.engine.kernels import preprocess
 from streamtok.engine.pixels import RawImage
 from streamtok.engine.preparing import CudaLink, Preparing, preparing_for
 from streamtok.engine.preprocess import Preprocessor
-from streamtok.io.source import Frame, Source
+from streamtok.io.frames import Frame, Source
 from streamtok.model import Tokenizer
 from streamtok.runtime.capture import Capture
 from tests.engine.pictures import camera_bytes, picture
@@ -106,7 +106,6 @@ class Way:
 
     preparing: Preparing
     tokenizer: object
-    links: list
 
     def core(self, streams="a", **options):
         options = StreamOptions(**{"keyframe_interval": 0, "size": SIZE} | options)
@@ -121,22 +120,15 @@ class Way:
 )  # fmt: skip
 def way(request):
     device, _, how = request.param.partition(", ")
-    links = []
-
-    def link():
-        links.append(CudaLink(torch.device("cuda", 0)) if device == "cuda" else ThreadLink())
-        return links[-1]
-
     if device == "host":
-        return Way(preparing_for(torch.device("cpu")), TINY, links)
-    if device == "cuda":
-        kernels = preprocess.kernel_of
-        if how == "kernel":
-            pytest.importorskip("cupy", reason="preparing on the GPU needs cupy")
-    else:
-        kernels = request.getfixturevalue("kernel_of")
-    tokenizer = TINY.cast(device="cuda") if device == "cuda" else TINY
-    return Way(Preparing(link, kernels if how == "kernel" else None), tokenizer, links)
+        return Way(preparing_for(torch.device("cpu")), TINY)
+    if device == "thread":
+        return Way(Preparing(ThreadLink, request.getfixturevalue("kernel_of") if how == "kernel" else None), TINY)
+    if how == "kernel":
+        pytest.importorskip("cupy", reason="preparing on the GPU needs cupy")
+    cuda = torch.device("cuda", 0)
+    preparing = Preparing(lambda: CudaLink(cuda), preprocess.kernel_of if how == "kernel" else None)
+    return Way(preparing, TINY.cast(device=cuda))
 
 
 def frame(number, size=(32, 48), stream="a"):
@@ -173,7 +165,7 @@ def feed(core, items, frames):
 
 def reference(frames, **options):
     """What the core makes of them on the CPU."""
-    core = Way(Preparing(), TINY, []).core(**options)
+    core = Way(Preparing(), TINY).core(**options)
     return [group for item in frames for group in core.feed(item)]
 
 

@@ -22,7 +22,9 @@ from streamtok.engine.precision import candidates, cpu_has_int8, how, moving_sce
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
-SECTIONS = ("machine", "engine", "precisions", "latency", "stateless", "roofline", "stages", "steady", "end_to_end")
+SECTIONS = (
+    "machine", "engine", "precisions", "latency", "decode", "stateless", "roofline", "stages", "steady", "end_to_end",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
     report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     report["latency"] = latency(fast, options)
     say(f"latency: {report['latency']['p50_ms']:.2f} ms per group at the median")
+    report["decode"] = decode(fast, options, report["latency"])
     report["stateless"] = stateless(tok, fast, options, report["latency"], say)
     report["roofline"] = roofline(fast, options, report["latency"]["p50_ms"])
     report["stages"] = stages(fast, options)
@@ -124,6 +127,23 @@ def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
         "share_of_group_time": found["p50_ms"] / budget,
         "peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else 0,
     }
+
+
+def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds of one camera's group from tokens to float frames, and the share of a group's time that a step of
+    one camera (`step` is what `latency` found) and this take together."""
+    encoder, grid = fast.stream(1, *options.size), fast.config.grid(*options.size)
+    decoder = fast.decode_stream(1, *grid)
+    groups = _clip(replace(options, cameras=1), 3, fast.group)
+    outs = [encoder.step(group, keyframe=[i == 0]) for i, group in enumerate(groups)]
+    codes = [out.latent if out.indices is None else out.indices for out in outs]
+    decoder.step(codes[0], keyframe=[True])
+    times, busy = _measure(lambda i: decoder.step(codes[1 + i % 2]), max(4, options.groups // 2), options.device)
+    found = percentiles(times)
+    both = step["ms_per_camera"] + found["p50_ms"]
+    return found | {
+        "cpu_ms": statistics.median(busy), "share_with_encoding": both / (1000 * fast.group / options.fps),
+    }  # fmt: skip
 
 
 def _measure(function: Callable[[int], object], count: int, device: str) -> tuple[list[float], list[float]]:

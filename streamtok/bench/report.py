@@ -16,6 +16,9 @@ def describe(report: dict[str, Any]) -> str:
         _row("throughput", f"{latency['frames_per_s']:.0f} frames/s",
         f"{latency['cpu_ms']:.1f} ms of processor time per step"),
     ]  # fmt: skip
+    decode = report["decode"]
+    both = f"with encoding {100 * decode['share_with_encoding']:.0f} % of a group's time"
+    lines.append(_row("decode, p50 / p99", f"{decode['p50_ms']:.2f} / {decode['p99_ms']:.2f} ms", both))
     for name, found in report["precisions"].items():
         remark = f"equal to float32's; {found['ms']:.1f} ms per group, pictures {found['psnr']:.2f} dB"
         lines.append(_row(f"tokens, {name}", f"{100 * found['agreement']:.2f} %", remark))

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from the defaults of streamtok.io.drive_settings."""
+    """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
     parser = argparse.ArgumentParser("streamtok record", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
     add = parser.add_argument
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when it has recorded, 1 if recording failed or stopped early, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
-    from streamtok.io.drive_settings import RecordSettings, settings_of
+    from streamtok.drives.drive_settings import RecordSettings, settings_of
 
     as_json = arguments.pop("json")
     try:
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
-    from streamtok.io.network_recorder import NetworkRecorder
-    from streamtok.io.recorder import Recorder
+    from streamtok.recording.network_recorder import NetworkRecorder
+    from streamtok.recording.recorder import Recorder
     from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
     from streamtok.wire.security import CurveClient

@@ -17,7 +17,7 @@ from typing import Any
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from the defaults of streamtok.io.drive_settings."""
+    """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
     parser = argparse.ArgumentParser("streamtok replay", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
     add = parser.add_argument
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from streamtok.flags import share_cores
 
     share_cores()
-    from streamtok.io.drive_settings import ReplaySettings, settings_of
+    from streamtok.drives.drive_settings import ReplaySettings, settings_of
 
     as_json = arguments.pop("json")
     try:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Any, as_json: bool) -> int:
     """Replay and print the summary."""
-    from streamtok.io.replay_node import ReplayNode, describe
+    from streamtok.drives.replay_node import ReplayNode, describe
     from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
 

@@ -13,7 +13,7 @@ LAYERS = (
     ("checkpoint", "weights"),
     ("engine",),
     ("settings", "loading", "flags", "cli"),
-    ("wire", "io", "data", "training", "evaluation"),
+    ("wire", "io", "recording", "drives", "data", "training", "evaluation"),
     ("runtime", "bench"),
     ("nodes", "tools"),
 )

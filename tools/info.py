@@ -19,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plot", metavar="PNG", help="draw the tokens over time")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
     arguments = parser.parse_args(argv)
-    from streamtok.io.inspect_file import describe, inspect
-    from streamtok.io.survey import plot_tokens
+    from streamtok.drives.inspect_file import describe, inspect
+    from streamtok.drives.survey import plot_tokens
 
     try:
         report, surveys = inspect(arguments.path, picture=arguments.plot is not None)

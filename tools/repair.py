@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", metavar="FILE", help="the file to write (never overwrites one)")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     arguments = parser.parse_args(argv)
-    from streamtok.io.repair import repair
+    from streamtok.recording.repair import repair
 
     try:
         done = repair(arguments.path, arguments.out)

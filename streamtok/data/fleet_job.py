@@ -172,14 +172,14 @@ def plain(options: FleetOptions) -> dict[str, Any]:
 
 def expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    from streamtok.io.drive import kind_of
+    from streamtok.drives.drive import kind_of
 
     if path.is_dir():
         return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
     kind = kind_of(path)
     if kind == "mcap":
         from streamtok.io.image_messages import image_kind
-        from streamtok.io.mcap_reader import McapFile
+        from streamtok.recording.mcap_reader import McapFile
 
         file = McapFile(path)
         schemas = {number: schema.name for number, schema in file.schemas.items()}
@@ -189,8 +189,8 @@ def expected_frames(path: Path) -> int:
 
 
 def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
-    from streamtok.io.drive_settings import ReplaySettings
-    from streamtok.io.replay_node import ReplayNode
+    from streamtok.drives.drive_settings import ReplaySettings
+    from streamtok.drives.replay_node import ReplayNode
 
     expected = expected_frames(path)
 

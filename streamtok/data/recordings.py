@@ -62,7 +62,7 @@ class RecordingTrack(Track):
         return Grids(tokens=tokens, keyframe=keyframe, session=self._places["run"][indices].astype(np.int64), **numbers)
 
     def _message(self, file: BinaryIO, index: int) -> Any:
-        from streamtok.io.recording_format import TOKENS, unpack_tokens
+        from streamtok.recording.format import TOKENS, unpack_tokens
         from streamtok.wire.message import unpack
 
         place = self._places[index]
@@ -77,7 +77,7 @@ class RecordingTrack(Track):
 
     def _records(self, file: BinaryIO, number: int) -> memoryview:
         """The unpacked records of a chunk; the last few are kept, since windows share them."""
-        from streamtok.io.mcap_reader import decompress
+        from streamtok.recording.mcap_reader import decompress
 
         if number in self._opened:
             self._opened.move_to_end(number)
@@ -148,7 +148,7 @@ def _read_summary(path: Path) -> tuple[Any, list[_Chunk]]:
 
 def _token_facts(channel: Any) -> dict[str, Any] | None:
     """What a channel's metadata says of its tokens; None for channels of other kinds."""
-    from streamtok.io.recording_format import TOKENS
+    from streamtok.recording.format import TOKENS
 
     if not channel.topic.startswith(TOKENS) or "tokenizer" not in channel.metadata:
         return None

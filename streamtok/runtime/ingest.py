@@ -130,7 +130,7 @@ class IngestNode:
         """The recorder of --record, or None."""
         if self.settings.record is None:
             return None
-        from streamtok.io.recorder import Recorder, RecorderOptions
+        from streamtok.recording.recorder import Recorder, RecorderOptions
 
         waits = all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
         options = RecorderOptions(self.settings.record_frames, wait=waits)

@@ -54,7 +54,7 @@ def write_token_file(path: Path, groups: list[TokenGroup], tokenizer: str = "ab"
 def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bool = True) -> Path:
     """A recording as `streamtok record` writes it, messages of all streams in order of time."""
     pytest.importorskip("mcap")
-    from streamtok.io.recording_writer import RecordingWriter
+    from streamtok.recording.writer import RecordingWriter
     from streamtok.wire.message import Info, TokenHeader, checksum_of
 
     writer = RecordingWriter(path, {"tokenizer": "ab" * 8})

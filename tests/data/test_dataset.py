@@ -179,7 +179,7 @@ def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
 
 def test_only_the_wanted_part_of_a_recording_is_read(tmp_path, recording, groups_of, monkeypatch):
     """Opening reads no chunk at all, a window reads the chunks that it lies in."""
-    from streamtok.io import mcap_reader
+    from streamtok.recording import mcap_reader
 
     path = recording(tmp_path / "a.mcap", {"front": groups_of([8_000])})
     opened = []

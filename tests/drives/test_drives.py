@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.io.drive import open_drive
-from streamtok.io.mcap_reader import McapFile
-from streamtok.io.topics import stream_names
+from streamtok.drives.drive import open_drive
+from streamtok.drives.topics import stream_names
+from streamtok.recording.mcap_reader import McapFile
 from tests.drives.kit import (
     START_NS,
     STEP_NS,

@@ -11,9 +11,9 @@ from streamtok.nodes import record as record_command
 from streamtok.tools import info as info_command
 from streamtok.tools import repair as repair_command
 
-from streamtok.io.inspect_file import inspect
-from streamtok.io.recorder import Recorder, RecorderOptions
-from streamtok.io.survey import Times, TokenSurvey
+from streamtok.drives.inspect_file import inspect
+from streamtok.drives.survey import Times, TokenSurvey
+from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import frames_of, rig, write_bag1
 from tests.drives.tokens import header, info
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamtok.drives.drive_reader import Drive, Item
+from streamtok.drives.replay import DriveReplay
 from streamtok.engine.ingest import IngestCore, StreamOptions
-from streamtok.io.drive_reader import Drive, Item
-from streamtok.io.mcap_reader import McapFile
-from streamtok.io.recorder import Recorder, RecorderOptions
-from streamtok.io.replay import DriveReplay
+from streamtok.recording.mcap_reader import McapFile
+from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import picture
 from tests.nodes.tiny import VIDEO, build
 

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamtok.io.drive import open_drive
-from streamtok.io.mcap_reader import McapFile
-from streamtok.io.recorder import Recorder, RecorderOptions
-from streamtok.io.recording import open_recording
-from streamtok.io.repair import repair
+from streamtok.drives.drive import open_drive
+from streamtok.recording.mcap_reader import McapFile
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.repair import repair
 from tests.drives.kit import assert_same_frames, decode_video, encode_video, frames_of
 from tests.drives.tokens import CLOCK, header, info, messages
 
@@ -155,7 +155,7 @@ def test_messages_lost_on_the_way_are_counted_in_the_file(tmp_path):
 
 
 def test_a_recorder_that_is_behind_leaves_frames_out_and_says_so(tmp_path, monkeypatch):
-    from streamtok.io import recorder as module
+    from streamtok.recording import recorder as module
 
     release = threading.Event()
 
@@ -184,7 +184,7 @@ def test_a_recorder_that_is_behind_leaves_frames_out_and_says_so(tmp_path, monke
 
 
 def test_a_new_file_begins_at_the_size_that_was_asked_for_and_all_are_read_as_one(tmp_path, monkeypatch):
-    from streamtok.io import recorder as module
+    from streamtok.recording import recorder as module
 
     monkeypatch.setattr(module, "FLUSH_S", 0.0)
     frames = frames_of("front", 30)
@@ -205,7 +205,7 @@ def test_a_new_file_begins_at_the_size_that_was_asked_for_and_all_are_read_as_on
 
 
 def test_a_full_disk_ends_the_recording_with_what_there_is(tmp_path, monkeypatch):
-    from streamtok.io import recorder as module
+    from streamtok.recording import recorder as module
 
     monkeypatch.setattr(module, "FLUSH_S", 0.0)
     free = shutil.disk_usage(tmp_path).free
@@ -266,7 +266,7 @@ def test_a_damaged_token_message_is_left_out_and_listed(tmp_path):
 
 RECORDING_CHILD = """
 import sys, time
-from streamtok.io.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import frames_of
 from tests.drives.tokens import header, info
 recorder = Recorder(sys.argv[1], RecorderOptions("lossless", min_free_bytes=0))

@@ -7,14 +7,14 @@ import threading
 import numpy as np
 import pytest
 
+from streamtok.drives.drive import open_drive
+from streamtok.drives.drive_settings import ReplaySettings, settings_of
+from streamtok.drives.replay import DriveReplay, first_difference
+from streamtok.drives.replay_node import ReplayNode
 from streamtok.engine.ingest import IngestCore, StreamOptions
-from streamtok.io.drive import open_drive
-from streamtok.io.drive_settings import ReplaySettings, settings_of
-from streamtok.io.recorder import Recorder, RecorderOptions
-from streamtok.io.recording import open_recording
-from streamtok.io.repair import repair
-from streamtok.io.replay import DriveReplay, first_difference
-from streamtok.io.replay_node import ReplayNode
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.repair import repair
 from streamtok.runtime.ingest import IngestNode
 from streamtok.settings import load_rig
 from tests.drives.kit import frames_of, rig, write_bag1, write_bag2, write_mcap
@@ -251,7 +251,7 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
 
 
 def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
-    from streamtok.io.network_recorder import NetworkRecorder
+    from streamtok.recording.network_recorder import NetworkRecorder
 
     endpoint = f"ipc://{tmp_path}/i"
     rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
@@ -272,7 +272,7 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
 
 
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
-    from streamtok.io import replay_outputs
+    from streamtok.drives import replay_outputs
 
     now, slept = [0], []
 

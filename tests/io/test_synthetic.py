@@ -10,7 +10,7 @@ import pytest
 
 from streamtok.io.source import EndOfSource, open_source
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.io.synthetic_world import World, unit
+from streamtok.io.synthetic.world import World, unit
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (33, 47), (96, 48)])

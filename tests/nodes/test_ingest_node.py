@@ -187,7 +187,7 @@ def test_frames_are_published_when_asked_for(endpoint):
 
 
 def test_a_recording_holds_what_was_published(endpoint, tmp_path):
-    from streamtok.io.recording import open_recording
+    from streamtok.recording.reader import open_recording
 
     path = tmp_path / "drive.mcap"
     settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(path), record_frames="lossless")

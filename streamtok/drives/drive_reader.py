@@ -1,0 +1,226 @@
+"""What all recorded drives share: frames of several cameras in order of time, gaps counted, damage noted."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import statistics
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from streamtok.engine.pixels import RawImage
+from streamtok.io.frames import Frame
+from streamtok.io.image_messages import DamagedFrame
+
+log = logging.getLogger("streamtok.drive")
+
+REORDER_FRAMES = 4  # per camera: recorders write frames of several threads slightly out of order
+GAP_STEPS = 2.5  # times the usual step: a camera that gives every second or third frame in turn has no gaps
+USUAL_STEPS, LEAST_STEPS = 15, 5
+STEP_BACK_NS = 1_000_000_000
+NEW_CLOCK_FRAMES = 30  # after so many frames that rise together in the past, the clock was set back for good
+MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
+
+
+class Item(NamedTuple):
+    """One camera image of a drive before it is decoded; `load` gives a `Frame.picture` or raises DamagedFrame."""
+
+    stream: str
+    capture_ns: int
+    load: Callable[[], np.ndarray | RawImage]
+    frame_id: int | None = None
+    packet: bytes | None = None
+    codec: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something of a drive that was left out, and why; `stream` is empty for what concerns the file."""
+
+    stream: str
+    text: str
+    frame_id: int | None = None
+
+
+@dataclass
+class Place:
+    """How far one camera has been read."""
+
+    next_id: int = 0
+    last_ns: int | None = None  # of the last frame given
+    seen_ns: int | None = None  # of the last image met, which may have been damaged
+    past: int = 0  # frames skipped in a row because their time lies in the past
+    past_ns: int = 0
+    steps: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_STEPS))
+
+    def missing(self, capture_ns: int) -> int:
+        """Images that the time since the last one leaves room for, if it is much longer than usual."""
+        before, self.seen_ns = self.seen_ns, capture_ns
+        if before is None or capture_ns <= before:
+            return 0
+        step = capture_ns - before
+        usual = statistics.median(self.steps) if len(self.steps) >= LEAST_STEPS else 0
+        if usual and step > GAP_STEPS * usual:
+            return round(step / usual) - 1
+        self.steps.append(step)
+        return 0
+
+
+class Drive:
+    """Frames of several cameras in order of capture time. A context manager; iterating starts from the beginning.
+
+    Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
+    names, `counts[stream]` holds `frames`, `damaged` and `backwards` of the last iteration, `problems` what was left
+    out so far.
+    """
+
+    kind = ""
+    checked = True  # reorder frames, and leave out those whose time runs backwards
+
+    def __init__(self, path: str | Path, streams: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.streams = list(streams)
+        self.problems: list[Problem] = []
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.streams}
+
+    def __enter__(self) -> Drive:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release what is open. Closing twice is fine."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
+        """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
+        names = self._known(streams)
+        places = {name: Place() for name in names}
+        for name in names:
+            self.counts[name].clear()
+        for item in reorder(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
+            frame = self.accept(item, places[item.stream])
+            if frame is not None:
+                yield frame
+
+    def items(self) -> Iterator[Item]:
+        """Every image of the drive as it is stored, not decoded, nothing left out."""
+        return self._items(self.streams)
+
+    def report(self) -> str:
+        """What was read and what was left out, in a few lines."""
+        lines = [
+            f"{name}: " + (", ".join(f"{key} {value}" for key, value in counts.items()) or "nothing read")
+            for name, counts in self.counts.items()
+        ]
+        lines += [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems[:20]]
+        if len(self.problems) > 20:
+            lines.append(f"... and {len(self.problems) - 20} more")
+        return "\n".join(lines)
+
+    def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
+        """List something that was left out; the same words are listed once."""
+        problem = Problem(stream, text, frame_id)
+        if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
+            return
+        if len(self.problems) < LOGGED_PROBLEMS:
+            log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)
+        self.problems.append(problem)
+
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        raise NotImplementedError
+
+    def _known(self, streams: Iterable[str] | None) -> list[str]:
+        names = self.streams if streams is None else list(streams)
+        for name in names:
+            if name not in self.streams:
+                raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
+        return names
+
+    def accept(self, item: Item, place: Place) -> Frame | None:
+        """The frame of an item, or None if it is damaged or its time does not go on."""
+        counts = self.counts[item.stream]
+        frame_id = item.frame_id
+        if frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
+            frame_id = place.next_id + place.missing(item.capture_ns)
+        place.next_id = frame_id + 1
+        if self.checked and not self._goes_on(item, place, frame_id):
+            counts["backwards"] += 1
+            return None
+        try:
+            picture = item.load()
+        except DamagedFrame as error:
+            counts["damaged"] += 1
+            self.note(item.stream, f"frame {frame_id}: {error}", frame_id)
+            return None
+        counts["frames"] += 1
+        place.last_ns = item.capture_ns
+        return Frame(item.stream, frame_id, item.capture_ns, picture, item.packet, item.codec)
+
+    def _goes_on(self, item: Item, place: Place, frame_id: int) -> bool:
+        if place.last_ns is None or item.capture_ns > place.last_ns:
+            place.past = 0
+            return True
+        back = (place.last_ns - item.capture_ns) / 1e9
+        if place.past == 0:
+            self.note(
+                item.stream,
+                f"frame {frame_id}: time runs backwards by {back:.3f} s; frames are left out until it goes on",
+                frame_id,
+            )
+        rises = place.past == 0 or item.capture_ns > place.past_ns
+        place.past, place.past_ns = (place.past + 1 if rises else 1), item.capture_ns
+        if place.past <= NEW_CLOCK_FRAMES:
+            return False
+        self.note(item.stream, f"frame {frame_id}: the clock was set back by {back:.3f} s; going on in the new time")
+        place.past = 0
+        return True
+
+
+class SourcesDrive(Drive):
+    """A drive of one source (video file or image folder) per camera."""
+
+    kind = "files"
+
+    def __init__(self, path: str | Path, open_sources: dict[str, Callable[[], Iterator[Item]]]) -> None:
+        super().__init__(path, list(open_sources))
+        self._open_sources = open_sources
+
+    def add_streams(self, names: list[str]) -> None:
+        """Name the cameras that have been added to the sources since this drive was made."""
+        self.streams += names
+        self.counts |= {name: Counter() for name in names}
+
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        sources = [self._open_sources[name]() for name in streams]
+        return heapq.merge(*sources, key=lambda item: item.capture_ns)
+
+
+def reorder(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """Items by capture time, as far as holding back `depth` of them allows. Where the clock was set back (several
+    frames of a camera lie far ahead of its next one) what is held back comes first."""
+    if not depth:
+        yield from items
+        return
+    count = itertools.count()
+    heap: list[tuple[int, int, Item]] = []
+    for item in items:
+        ahead = [held for _, _, held in heap
+                 if held.stream == item.stream and held.capture_ns > item.capture_ns + STEP_BACK_NS]  # fmt: skip
+        if len(ahead) > 1:
+            yield from (held for _, _, held in sorted(heap))
+            heap.clear()
+        heapq.heappush(heap, (item.capture_ns, next(count), item))
+        if len(heap) > depth:
+            yield heapq.heappop(heap)[2]
+    while heap:
+        yield heapq.heappop(heap)[2]

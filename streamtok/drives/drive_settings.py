@@ -1,0 +1,109 @@
+"""The settings of `record` and `replay`: flags and YAML files, checked whole before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from streamtok.settings import Endpoint, SettingsError, Size, Strict, check, read_yaml
+
+if TYPE_CHECKING:
+    from streamtok.engine.ingest import StreamOptions
+    from streamtok.recording.recorder import RecorderOptions
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RecordSettings(Strict):
+    """`streamtok record`: sizes in MB (10^6 bytes), times in minutes and seconds."""
+
+    endpoint: Annotated[str, Field(min_length=1)]
+    out: Path
+    streams: list[str] | None = None
+    frames: Literal["none", "lossless", "lossy"] = "none"
+    pictures: bool = False
+    max_size: Positive | None = None
+    max_minutes: Positive | None = None
+    min_free: Annotated[float, Field(ge=0)] = 512
+    seconds: Positive | None = None
+    until_end: bool = True
+    curve: Path | None = None
+
+    def recorder_options(self) -> RecorderOptions:
+        """What the recorder needs of it."""
+        from streamtok.recording.recorder import RecorderOptions
+
+        return RecorderOptions(
+            frames=self.frames,
+            pictures=self.pictures,
+            max_bytes=None if self.max_size is None else round(self.max_size * 1e6),
+            max_seconds=None if self.max_minutes is None else self.max_minutes * 60,
+            min_free_bytes=round(self.min_free * 1e6),
+        )
+
+
+class ReplaySettings(Strict):
+    """`streamtok replay`: what to read, how to encode it, how fast, and where the tokens go."""
+
+    path: Path
+    topics: list[str] | None = None
+    model: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool | None = None
+    context: Annotated[int, Field(ge=1)] | None = None
+    verify: bool = False
+    recorded_tokens: bool = False
+    realtime: bool = False
+    speed: Positive | None = None
+    bind: Endpoint | None = None
+    control: Endpoint | None = None
+    wait_subscribers: Annotated[int, Field(ge=0)] = 0
+    publish_frames: bool = False
+    insecure: bool = False
+    curve: Path | None = None
+    node: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "replay"
+    out: Path | None = None
+    record: Path | None = None
+    size: Size | None = None
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    on_gap: Literal["reset", "bridge"] = "reset"
+    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    tail: Literal["pad", "drop"] = "pad"
+    max_groups: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def fits_together(self) -> ReplaySettings:
+        if self.verify and self.recorded_tokens:
+            raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
+        if self.realtime and self.speed is not None:
+            raise ValueError("realtime is speed 1: give one of them")
+        if self.recorded_tokens and not self.bind:
+            raise ValueError("recorded_tokens publishes the recorded tokens again: give bind (--bind ENDPOINT)")
+        if self.recorded_tokens and (self.out or self.record):
+            raise ValueError("recorded_tokens writes no files: copy the recording, or use `streamtok export`")
+        if (self.wait_subscribers or self.publish_frames) and not self.bind:
+            raise ValueError("wait_subscribers and publish_frames need bind (--bind ENDPOINT)")
+        return self
+
+    @property
+    def pace(self) -> float | None:
+        """Times real time; None for as fast as possible."""
+        return 1.0 if self.realtime else self.speed
+
+    def options(self) -> StreamOptions:
+        """How a drive without recorded tokens is cut and sized."""
+        from streamtok.engine.ingest import StreamOptions
+
+        return StreamOptions("lossless", self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
+
+
+def settings_of(kind: type[Strict], path: str | None, flags: Mapping[str, Any]) -> Any:
+    """Settings from a YAML file (None: no file) with the given flags on top; SettingsError lists every fault."""
+    values, lines = read_yaml(path) if path is not None else ({}, {})
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values")
+    values.update(flags)
+    return check(kind, values, path or "command line", lines, set(flags))

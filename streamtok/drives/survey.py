@@ -1,0 +1,173 @@
+"""What a recording holds: how long, which streams, at what rates, where the gaps are, which codes it uses."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from streamtok.drives.drive_reader import Drive
+    from streamtok.engine.ingest import TokenGroup
+
+GAP_FACTOR = 1.75  # a step between frames this much longer than the usual one is a gap
+MOST_GAPS = 100
+MOST_CODES = 1 << 20
+PLOT_COLUMNS, PLOT_ROWS = 1500, 512
+
+
+@dataclass
+class Times:
+    """Capture times of one stream, ns, in the order they came."""
+
+    values: array = field(default_factory=lambda: array("q"))
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last."""
+        return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
+
+    @property
+    def step_s(self) -> float:
+        """The usual step between two, seconds; 0 for fewer than two."""
+        return float(np.median(np.diff(np.frombuffer(self.values, np.int64)))) / 1e9 if len(self.values) > 1 else 0.0
+
+    def gaps(self) -> list[tuple[float, float]]:
+        """(seconds from the start, seconds long) of steps much longer than the usual one, and of steps back."""
+        if len(self.values) < 2:
+            return []
+        times = np.frombuffer(self.values, np.int64)
+        steps = np.diff(times) / 1e9
+        usual = self.step_s
+        where = np.flatnonzero((steps > GAP_FACTOR * usual) | (steps <= 0))
+        return [((int(times[i]) - int(times[0])) / 1e9, float(steps[i])) for i in where]
+
+
+class TokenSurvey:
+    """Takes the groups of one stream one by one (`add`); `report` says what they amount to. `codes` is the size of the
+    codebook, 0 for a continuous stream. With `picture`, grids are kept for `plot_tokens`, thinned to a bounded number.
+    """
+
+    def __init__(self, codes: int, picture: bool = False) -> None:
+        self.codes = codes
+        self.times = Times()
+        self.counts: Counter[str] = Counter()
+        self.grid: tuple[int, ...] = ()
+        self.usage = np.zeros(codes if 0 < codes <= MOST_CODES else 0, np.int64)
+        self.columns: list[tuple[int, np.ndarray, float]] = []
+        self._picture, self._every = picture, 1
+        self._last: np.ndarray | None = None
+
+    def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
+        """Count one group; `nbytes` is what its payload takes, `lost` the messages missing before it."""
+        self.times.values.extend(group.capture_ns)
+        self.grid = group.tokens.shape
+        self.counts.update(
+            groups=1,
+            frames=len(group.frame_ids),
+            keyframes=int(group.keyframe),
+            dropped=group.dropped,
+            repeated=group.repeated,
+            lost=lost,
+            bytes=group.tokens.nbytes if nbytes is None else nbytes,
+            gaps=int(group.dropped > 0 or lost > 0),
+        )
+        if len(self.usage):
+            self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
+        if self._picture:
+            self._keep(group)
+
+    def report(self) -> dict[str, Any]:
+        """Plain values: counts, seconds, rates per second, gaps [(at, seconds)], and for discrete streams the codes
+        in use, their entropy in bits per token, and the bits per token that are sent."""
+        seconds = self.times.seconds
+        gaps = self.times.gaps()
+        result: dict[str, Any] = {**self.counts, "grid": list(self.grid), "seconds": round(seconds, 3)}
+        result["frames_per_second"] = round(1 / self.times.step_s, 3) if self.times.step_s else 0.0
+        result["bits_per_second"] = round(self.counts["bytes"] * 8 / seconds) if seconds else 0
+        result["time_gaps"] = [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]]
+        result["time_gap_count"] = len(gaps)
+        if len(self.usage) and self.usage.sum():
+            shares = self.usage[self.usage > 0] / self.usage.sum()
+            result["codes"] = self.codes
+            result["codes_used"] = len(shares)
+            result["entropy_bits_per_token"] = round(float(-(shares * np.log2(shares)).sum()), 3)
+            result["bits_per_token"] = round(math.log2(self.codes), 3)
+        return result
+
+    def _keep(self, group: TokenGroup) -> None:
+        changed = float("nan")
+        if self._last is not None and self._last.shape == group.tokens.shape:
+            changed = float((self._last != group.tokens).mean())
+        self._last = group.tokens
+        if (self.counts["groups"] - 1) % self._every:
+            return
+        flat = group.tokens.reshape(-1)
+        rows = flat[np.linspace(0, flat.size - 1, min(flat.size, PLOT_ROWS)).astype(np.int64)]
+        self.columns.append((group.capture_ns[-1], rows.astype(np.float32), changed))
+        if len(self.columns) >= 2 * PLOT_COLUMNS:
+            self.columns = self.columns[::2]
+            self._every *= 2
+
+
+def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
+    """Per camera of a drive: frames, seconds, frames per second and gaps, without looking at the pictures."""
+    times = {name: Times() for name in drive.streams}
+    for item in drive.items():
+        times[item.stream].values.append(item.capture_ns)
+    reports = {}
+    for name, seen in times.items():
+        gaps = seen.gaps()
+        reports[name] = {
+            "frames": len(seen.values),
+            "seconds": round(seen.seconds, 3),
+            "frames_per_second": round(1 / seen.step_s, 3) if seen.step_s > 0 else 0.0,
+            "time_gaps": [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]],
+            "time_gap_count": len(gaps),
+        }
+    return reports
+
+
+def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
+    """Tokens over time as a PNG: per stream every place of the grid (rows) at every group (columns), and below it the
+    share of tokens that changed from one group to the next."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the plot needs matplotlib: pip install 'streamtok[plot]'") from error
+    shown = {name: survey for name, survey in surveys.items() if survey.columns}
+    if not shown:
+        raise ValueError("there are no tokens to plot")
+    figure = Figure(figsize=(12, 3.6 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2 * len(shown), 1, squeeze=False, height_ratios=[3, 1] * len(shown))[:, 0]
+    for (name, survey), top, below in zip(shown.items(), axes[::2], axes[1::2], strict=True):
+        width = max(column.size for _, column, _ in survey.columns)
+        columns = [column for _, column, _ in survey.columns if column.size == width]
+        seconds = [(at - survey.columns[0][0]) / 1e9 for at, column, _ in survey.columns if column.size == width]
+        changed = [share for _, column, share in survey.columns if column.size == width]
+        span = (seconds[0], max(seconds[-1], seconds[0] + 1e-3))
+        top.imshow(np.stack(columns, 1), aspect="auto", interpolation="nearest", cmap="turbo", extent=(*span, width, 0))
+        top.set(title=f"{name}: {survey.counts['groups']} groups of {list(survey.grid)} tokens", ylabel="place")
+        below.plot(seconds, changed, linewidth=0.8)
+        below.set(xlim=span, ylim=(0, 1), xlabel="seconds", ylabel="changed")
+    figure.savefig(path, dpi=100)
+
+
+def survey_tokens(
+    groups: Iterable[tuple[TokenGroup, int, int]], codes: dict[str, int], picture: bool = False
+) -> dict[str, TokenSurvey]:
+    """A survey per stream of (group, bytes of its payload, messages lost before it); `codes` are codebook sizes."""
+    surveys: dict[str, TokenSurvey] = {}
+    for group, nbytes, lost in groups:
+        if group.stream not in surveys:
+            surveys[group.stream] = TokenSurvey(codes.get(group.stream, 0), picture)
+        surveys[group.stream].add(group, nbytes, lost)
+    return surveys

@@ -1,0 +1,59 @@
+"""Topics and the names of their streams: which cameras of a drive are read, and what they are called."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+TAIL_WORDS = re.compile(r"(/(image_raw|image_rect|image_rect_color|image_color|image|compressed|video|raw))+$")
+
+
+def stream_names(topics: Sequence[str]) -> dict[str, str]:
+    """A stream name for each topic: "/cam/front/image_raw/compressed" is "cam_front" unless another camera has it."""
+    names: dict[str, str] = {}
+    for topic in topics:
+        recorded = topic.removeprefix("frames/")
+        short = re.sub(r"[^A-Za-z0-9_-]+", "_", TAIL_WORDS.sub("", recorded)).strip("_") or "cam"
+        if short in names.values():
+            short = re.sub(r"[^A-Za-z0-9_-]+", "_", topic).strip("_")
+        name, number = short[:64], 1
+        while name in names.values():
+            number += 1
+            name = f"{short[:60]}_{number}"
+        names[topic] = name
+    return names
+
+
+def choose_topics(
+    path: Path, cameras: Sequence[str], others: dict[str, str], topics: Sequence[str] | dict[str, str] | None
+) -> dict[str, str]:
+    """{topic: stream name} of the cameras to read, `others` being {topic: type} of what is no image.
+
+    `topics` are topic or stream names, or {topic: stream name} to name them; None takes every camera. ValueError
+    says what there is.
+    """
+    names = stream_names(cameras)
+    if topics is None:
+        wanted = [topic for topic in cameras if "depth" not in topic.lower()] or list(cameras)
+        if not wanted:
+            found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(others.items())) or "no topics at all"
+            raise ValueError(f"{path} has no camera images; it has {found}")
+        return {topic: names[topic] for topic in wanted}
+    chosen = {}
+    by_name = {name: topic for topic, name in names.items()}
+    for asked in topics:
+        topic = asked if asked in names else by_name.get(asked)
+        if topic is None:
+            raise ValueError(_no_topic(path, asked, names, others))
+        chosen[topic] = topics[asked] if isinstance(topics, dict) else names[topic]
+    return chosen
+
+
+def _no_topic(path: Path, asked: str, names: dict[str, str], others: dict[str, str]) -> str:
+    if asked in others:
+        return f"{path}: topic {asked!r} is {others[asked]}, not camera images; cameras: {', '.join(names) or 'none'}"
+    near = difflib.get_close_matches(asked, [*names, *names.values()], n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{path} has no topic {asked!r}; cameras: {', '.join(names) or 'none'}{hint}"

@@ -1,0 +1,104 @@
+"""What is in a recording: topics, schemas and the packing of messages. docs/wire-protocol.md says the same in words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+FORMAT, VERSION = "streamtok-recording", 1
+PROFILE = "streamtok"
+MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summary", "streamtok.repair"
+TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
+FRAME_MODES = ("none", "lossless", "lossy")
+
+_INTEGERS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+TOKEN_SCHEMA: dict[str, Any] = {
+    "title": "streamtok.TokenMessage",
+    "description": "One token grid: the header as sent on the wire, and its payload. Encoded as msgpack.",
+    "type": "object",
+    "required": ["header", "payload"],
+    "properties": {
+        "header": {
+            "type": "object",
+            "properties": {
+                "version": {"type": "integer"},
+                "stream": {"type": "string"},
+                "session": {"type": "string", "description": "new at each start of the publishing node"},
+                "epoch": {"type": "integer", "description": "counts resets; its first group is a keyframe"},
+                "seq": {"type": "integer", "description": "rises by one per message; a jump is a loss"},
+                "keyframe": {"type": "boolean"},
+                "tokenizer": {"type": "string", "description": "fingerprint of weights and config"},
+                "frame_ids": _INTEGERS,
+                "capture_ns": {**_INTEGERS, "description": "ns, monotonic clock; + clock_offset_ns gives UTC"},
+                "dropped": {"type": "integer", "description": "frames lost since the message before"},
+                "repeated": {"type": "integer", "description": "frames added to fill the group"},
+                "grid": {**_INTEGERS, "description": "[h, w], [Q, h, w] or [C, h, w]"},
+                "dtype": {"enum": ["uint16", "uint32", "float16"]},
+                "levels": _INTEGERS,
+                "image_size": {**_INTEGERS, "description": "[H, W] that was encoded"},
+                "encode_ns": {"type": "integer"},
+                "publish_ns": {"type": "integer"},
+                "compression": {"enum": ["none", "zstd"]},
+                "checksum": {"type": "integer", "description": "zlib CRC-32 of the payload"},
+            },
+        },
+        "payload": {"type": "string", "contentEncoding": "binary", "description": "the grid, row-major, little-endian"},
+    },
+}
+INFO_SCHEMA: dict[str, Any] = {
+    "title": "streamtok.Info",
+    "description": "What stays the same from message to message of a stream, as sent on info/<stream>. msgpack.",
+    "type": "object",
+}
+MISSED_SCHEMA: dict[str, Any] = {
+    "title": "streamtok.Missed",
+    "description": "What is not in this file though it was sent. Encoded as msgpack.",
+    "type": "object",
+    "properties": {
+        "stream": {"type": "string"},
+        "kind": {"enum": ["tokens", "frames"]},
+        "count": {"type": "integer"},
+        "reason": {"enum": ["network", "queue", "disk"], "description": "lost on the way, recorder behind, or no room"},
+    },
+}
+SCHEMAS: dict[str, dict[str, Any]] = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}
+
+
+class StoredTokens(msgspec.Struct):
+    """A token message in the file: the header as on the wire, and the payload as sent."""
+
+    header: msgspec.Raw
+    payload: bytes
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """`count` messages of one kind ("tokens", "frames") that are not in the file, and why."""
+
+    stream: str
+    kind: str
+    count: int
+    reason: str
+
+
+def pack_tokens(header: bytes, payload: bytes) -> bytes:
+    """The data of a token message from its wire parts."""
+    return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
+
+
+def unpack_tokens(data: Any) -> tuple[bytes, bytes]:
+    """Header and payload of a stored token message; raises ValueError."""
+    stored = msgspec.msgpack.decode(data, type=StoredTokens)
+    return bytes(stored.header), stored.payload
+
+
+def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
+    """Name and JSON of the schema of a msgpack topic."""
+    schema = SCHEMAS[topic_prefix]
+    return str(schema["title"]), json.dumps(schema).encode()
+
+
+def as_text(values: dict[str, Any]) -> dict[str, str]:
+    """MCAP metadata holds text: text as it is, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

@@ -1,0 +1,184 @@
+"""Recordings of streamtok, read back: token messages in order, infos, and what is missing.
+
+    from streamtok.recording.reader import open_recording
+
+    recording = open_recording("drive.mcap")
+    for message in recording.messages():
+        print(message.header.stream, message.header.seq, message.tokens.shape)
+
+Camera images of the same file come from `streamtok.drives.drive.open_drive`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamtok.recording import format as form
+from streamtok.recording.mcap_reader import McapFile
+
+if TYPE_CHECKING:
+    from streamtok.wire.message import Info, TokenMessage
+
+
+TEXT_FIELDS = {"node", "session", "tokenizer", "model", "dtype", "compression", "fit"}
+
+
+class TokenReader:
+    """Turns stored messages into TokenMessages and counts what is missing between them; `damaged` takes complaints."""
+
+    def __init__(self, damaged: Callable[[str], None]) -> None:
+        self._damaged = damaged
+        self._last: dict[tuple[str, str], int] = {}
+
+    def read(self, topic: str, data: Any) -> TokenMessage | None:
+        """The message, or None if it does not check."""
+        from streamtok.wire.message import Limits, WireError, unpack
+
+        try:
+            header, payload = form.unpack_tokens(data)
+            message = unpack([topic.encode(), header, payload], Limits())
+        except (WireError, msgspec.MsgspecError) as error:
+            self._damaged(f"{topic}: a message cannot be read: {error}")
+            return None
+        key, seq = (message.header.stream, message.header.session), message.header.seq
+        lost = max(0, seq - self._last.get(key, seq - 1) - 1)
+        self._last[key] = seq
+        return dataclasses.replace(message, lost=lost)
+
+
+class Recording:
+    """The token streams of one recording, in one or several files (its parts, in order).
+
+    `streams` are the names of token streams, `cameras` those with images; `metadata` is what the first file says of
+    itself; `damage` lists what could not be read. Reading it through takes constant memory.
+    """
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        self.paths = [Path(path) for path in paths]
+        self.files = [McapFile(path) for path in self.paths]
+        self.damage = [f"{file.path.name}: {text}" for file in self.files for text in file.damage]
+        topics = {channel.topic for file in self.files for channel in file.channels.values()}
+        self.streams = sorted(topic.removeprefix(form.TOKENS) for topic in topics if topic.startswith(form.TOKENS))
+        self.cameras = sorted(topic.removeprefix(form.FRAMES) for topic in topics if topic.startswith(form.FRAMES))
+        self.metadata = self._metadata(form.MAIN_METADATA)
+
+    @property
+    def frames_mode(self) -> str:
+        """How camera images are stored: "none", "lossless" or "lossy"; the worst of all parts."""
+        modes = {values.get("frames", "none") for file in self.files for name, values in file.metadata
+                 if name == form.MAIN_METADATA}  # fmt: skip
+        return "lossy" if "lossy" in modes else "lossless" if "lossless" in modes and self.cameras else "none"
+
+    def messages(self, streams: Iterable[str] | None = None) -> Iterator[TokenMessage]:
+        """Token messages of the given streams (None: all) in the order in which they were recorded.
+
+        A message that does not check is left out and listed in `damage`; `lost` of the next one counts it.
+        """
+        reader = TokenReader(self.damaged)
+        for topic, data in self._data(form.TOKENS, self.streams if streams is None else self._known(streams)):
+            message = reader.read(topic, data)
+            if message is not None:
+                yield message
+
+    def infos(self) -> dict[str, list[Info]]:
+        """Every info of each stream in order: one per session and size, and a last one at the end of a file."""
+        from streamtok.wire.message import Info as InfoType
+        from streamtok.wire.message import Limits, WireError, decode_map
+
+        found: dict[str, list[Info]] = {name: [] for name in self.streams}
+        for topic, data in self._data(form.INFO, None):
+            try:
+                info = decode_map(data, InfoType, Limits())
+            except WireError as error:
+                self.damaged(f"{topic}: an info cannot be read: {error}")
+                continue
+            found.setdefault(info.stream, []).append(info)
+        return found
+
+    def first_infos(self) -> dict[str, Info]:
+        """The first info of each stream, without reading the files through."""
+        found: dict[str, Info] = {}
+        for file in self.files:
+            for channel in file.channels.values():
+                stream = channel.topic.removeprefix(form.TOKENS)
+                if channel.topic.startswith(form.TOKENS) and stream not in found:
+                    found[stream] = info_of_channel(stream, channel.metadata)
+        return found
+
+    def missed(self) -> list[form.Missed]:
+        """What the recorder knows it missed."""
+        found = []
+        for topic, data in self._data(form.MISSED, None):
+            try:
+                found.append(msgspec.msgpack.decode(data, type=form.Missed))
+            except msgspec.MsgspecError as error:
+                self.damaged(f"{topic}: {error}")
+        return found
+
+    def _metadata(self, name: str) -> dict[str, str]:
+        return next((values for file in self.files for found, values in file.metadata if found == name), {})
+
+    def _known(self, streams: Iterable[str]) -> list[str]:
+        names = list(streams)
+        for name in names:
+            if name not in self.streams:
+                known = ", ".join(self.streams) or "none"
+                raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
+        return names
+
+    def _data(self, prefix: str, names: list[str] | None) -> Iterator[tuple[str, Any]]:
+        for file in self.files:
+            topics = None if names is None else {prefix + name for name in names}
+            ids = {
+                channel.id
+                for channel in file.channels.values()
+                if (channel.topic.startswith(prefix) if topics is None else channel.topic in topics)
+            }
+            if ids:
+                for message in file.messages(ids, as_written=True):
+                    yield file.topic(message), message.data
+            for text in file.damage:
+                self.damaged(f"{file.path.name}: {text}")
+
+    def damaged(self, text: str) -> None:
+        """List something that could not be read; the same words once."""
+        if text not in self.damage:
+            self.damage.append(text)
+
+
+def info_of_channel(stream: str, metadata: dict[str, str]) -> Info:
+    """The info that a token channel's metadata holds as text."""
+    from streamtok.wire.message import Info
+
+    fields: dict[str, Any] = {"stream": stream}
+    for name in set(Info.__struct_fields__) & metadata.keys() - {"stream"}:
+        fields[name] = metadata[name] if name in TEXT_FIELDS else json.loads(metadata[name])
+    return msgspec.convert(fields, Info)
+
+
+def recording_parts(path: str | Path) -> list[Path]:
+    """The files of a recording: the file itself, or every .mcap file of a folder in order of name."""
+    path = Path(path)
+    if path.is_dir():
+        parts = sorted(path.glob("*.mcap"))
+        if not parts:
+            raise ValueError(f"{path}: no .mcap file in this folder")
+        return parts
+    if not path.exists():
+        raise FileNotFoundError(f"recording {str(path)!r}: no such file or folder")
+    return [path]
+
+
+def open_recording(path: str | Path) -> Recording:
+    """Open a recording: a file, or a folder with its parts. ValueError if it is no recording of streamtok."""
+    recording = Recording(recording_parts(path))
+    if not recording.streams and not recording.metadata:
+        topics = sorted({channel.topic for file in recording.files for channel in file.channels.values()})
+        raise ValueError(f"{path} has no token streams: it has {', '.join(topics) or 'no topics'}")
+    return recording

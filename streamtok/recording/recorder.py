@@ -1,0 +1,304 @@
+"""Records token streams and camera images to MCAP files without ever holding up who sends them.
+
+    recorder = Recorder("drive.mcap", RecorderOptions(frames="lossless"))
+    recorder.add_stream(info)
+    recorder.write_frame(frame)
+    recorder.write_group(header, group.tokens)
+    recorder.close()
+
+A thread of its own writes. What it cannot take in time is left out, counted, and the count is in the file. Once a
+second everything is made safe: a process or machine that dies at any moment loses at most the last second.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import threading
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from streamtok.recording.format import FRAME_MODES, Missed
+from streamtok.recording.writer import RecordingWriter
+
+if TYPE_CHECKING:
+    from streamtok.io.frames import Frame
+    from streamtok.wire.message import Info, TokenHeader, TokenMessage
+
+log = logging.getLogger("streamtok.record")
+
+FLUSH_S = 1.0
+WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the sooner for it
+TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
+
+
+@dataclass(frozen=True)
+class RecorderOptions:
+    """How to record.
+
+    `frames`: camera images "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file). `pictures`: also
+    the token grids as grey images, for viewers. A new file begins after `max_bytes` or `max_seconds` (None: never);
+    recording stops when the disk has less than `min_free_bytes`. `queue_bytes` bounds the frames that wait to be
+    written; `wait` holds the caller until there is room instead of leaving frames out: for sources that can wait.
+    """
+
+    frames: str = "none"
+    pictures: bool = False
+    max_bytes: int | None = None
+    max_seconds: float | None = None
+    min_free_bytes: int = 512 << 20
+    queue_bytes: int = 256 << 20
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frames not in FRAME_MODES:
+            raise ValueError(f"frames must be one of {', '.join(FRAME_MODES)}, got {self.frames!r}")
+        for name in ("max_bytes", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, or None for no limit, got {value!r}")
+
+
+class _Job(NamedTuple):
+    """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""
+
+    stream: str
+    kind: str
+    size: int
+    write: Callable[[RecordingWriter], None]
+
+
+class Recorder:
+    """Writes what it is given to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
+
+    `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`; `paths` the files written; `error` why recording
+    stopped before `close`, if it did. Raises FileExistsError rather than overwrite a file.
+    """
+
+    def __init__(
+        self, path: str | Path, options: RecorderOptions | None = None, *, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.options = options or RecorderOptions()
+        self.metadata = metadata or {}
+        self.counts: Counter[str] = Counter()
+        self.paths: list[Path] = []
+        self.error = ""
+        self._infos: dict[str, tuple[Info | None, int]] = {}
+        self._last_seq: dict[tuple[str, str], int] = {}
+        self._jobs: deque[_Job] = deque()
+        self._queued_bytes = 0
+        self._tokens_waiting = 0
+        self._missed: Counter[tuple[str, str, str]] = Counter()
+        self._room = threading.Condition()
+        self._closing = False
+        self._writer = self._next_file()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def add_stream(self, info: Info) -> None:
+        """Announce a stream, or a change in it (a new size or session). Its `clock` ties capture times to UTC; without
+        one it is this machine's now."""
+        known = self._infos.get(info.stream)
+        if tuple(info.clock) == (0, 0):
+            info = msgspec.structs.replace(info, clock=_clock_pair())
+        offset = info.clock[1] - info.clock[0]
+        if known is not None and (known[0] is None or known[0].session == info.session):
+            offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
+        self._infos[info.stream] = info, offset
+        self._put(_Job(info.stream, "info", 0, lambda writer: writer.add_stream(info.stream, info, offset)))
+
+    def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes) -> None:
+        """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced."""
+        if header.stream not in self._infos:
+            raise ValueError(f"stream {header.stream!r} is not announced: call add_stream(info) first")
+        if isinstance(tokens, np.ndarray):
+            tokens = np.ascontiguousarray(tokens).tobytes()
+            header = msgspec.structs.replace(header, compression="none", checksum=zlib.crc32(tokens))
+        payload = bytes(tokens)
+        self._note_jump(header)
+        self._put(_Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload)))
+
+    def write_message(self, message: TokenMessage) -> None:
+        """Record a received token message as it was sent."""
+        self.write_group(message.header, bytes(message.payload))
+
+    def write_frame(self, frame: Frame) -> None:
+        """Record one camera image; without effect if `frames` is "none"."""
+        if self.options.frames == "none":
+            return
+        if frame.stream not in self._infos:
+            self._add_bare(frame.stream)
+        size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
+        self._put(_Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
+
+    def missed(self, stream: str, kind: str, count: int, reason: str = "network") -> None:
+        """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
+        with self._room:
+            self._miss(stream, kind, count, reason)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
+        with self._room:
+            self._closing = True
+            self._room.notify_all()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, files and the reason if recording stopped early."""
+        return {**self.counts, "files": [str(path) for path in self.paths], "error": self.error}
+
+    def _add_bare(self, stream: str) -> None:
+        pair = _clock_pair()
+        offset = pair[1] - pair[0]
+        self._infos[stream] = None, offset
+        self._put(_Job(stream, "info", 0, lambda writer: writer.add_stream(stream, None, offset)))
+
+    def _note_jump(self, header: TokenHeader) -> None:
+        key = header.stream, header.session
+        last = self._last_seq.get(key)
+        if last is not None and header.seq > last + 1:
+            self.missed(header.stream, "tokens", header.seq - last - 1)
+        self._last_seq[key] = header.seq
+
+    def _put(self, job: _Job) -> None:
+        with self._room:
+            while self.options.wait and not self._fits(job) and not self._ended:
+                self._room.wait()
+            if self._ended or not self._fits(job):
+                self._miss(job.stream, job.kind, 1, "disk" if self.error else "queue")
+                return
+            self._jobs.append(job)
+            self._queued_bytes += job.size
+            self._tokens_waiting += job.size == 0
+            self._room.notify_all()
+
+    @property
+    def _ended(self) -> bool:
+        return self._closing or bool(self.error)
+
+    def _fits(self, job: _Job) -> bool:
+        if job.size == 0:
+            return job.kind == "info" or self._tokens_waiting < TOKEN_ROOM
+        room = min(self.options.queue_bytes, WAITING_BYTES) if self.options.wait else self.options.queue_bytes
+        return self._queued_bytes == 0 or self._queued_bytes + job.size <= room
+
+    def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
+        if kind == "info":
+            return
+        if not self._missed[stream, kind, reason]:
+            log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
+        self._missed[stream, kind, reason] += count
+        self.counts["missed"] += count
+
+    def _run(self) -> None:
+        """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
+        try:
+            self._write_all()
+            self._end_file()
+        except (OSError, ValueError) as error:
+            self._fail(f"{self._writer.path}: {error}")
+        except BaseException as error:
+            self._fail(f"{self._writer.path}: {error!r}")
+            raise
+
+    def _write_all(self) -> None:
+        due = time.monotonic() + FLUSH_S
+        while True:
+            job = self._take(due)
+            if job is not None:
+                job.write(self._writer)
+                self.counts[job.kind] += 1
+            if time.monotonic() >= due:
+                self._make_safe()
+                due = time.monotonic() + FLUSH_S
+            if job is None and self._closing and not self._jobs:
+                return
+
+    def _take(self, due: float) -> _Job | None:
+        with self._room:
+            if not self._jobs and not self._closing:
+                self._room.wait(max(0.0, due - time.monotonic()))
+            if not self._jobs:
+                return None
+            job = self._jobs.popleft()
+            self._queued_bytes -= job.size
+            self._tokens_waiting -= job.size == 0
+            self._room.notify_all()
+            return job
+
+    def _make_safe(self) -> None:
+        self._write_missed()
+        self._writer.flush()
+        free = shutil.disk_usage(self._writer.path.parent).free
+        if free < self.options.min_free_bytes:
+            self._end_file()
+            least = self.options.min_free_bytes >> 20
+            raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
+        started, limits = self._started, self.options
+        if (limits.max_bytes is not None and self._writer.nbytes >= limits.max_bytes) or (
+            limits.max_seconds is not None and time.monotonic() - started >= limits.max_seconds
+        ):
+            self._end_file()
+            self._writer = self._next_file()
+            for stream, (info, offset) in list(self._infos.items()):
+                self._writer.add_stream(stream, info, offset)
+
+    def _write_missed(self) -> None:
+        with self._room:
+            missed, self._missed = self._missed, Counter()
+        for (stream, kind, reason), count in missed.items():
+            if count:
+                self._writer.missed(Missed(stream, kind, count, reason))
+
+    def _next_file(self) -> RecordingWriter:
+        part = len(self.paths)
+        name = f"{self.path.stem}_{part:03d}{self.path.suffix}" if part else self.path.name
+        options = self.options
+        facts = {**self.metadata, "part": part, "first_file": self.path.name}
+        writer = RecordingWriter(
+            self.path.with_name(name), facts, frames=options.frames, pictures=options.pictures
+        )  # fmt: skip
+        self.paths.append(writer.path)
+        self._started = time.monotonic()
+        log.info("event=file path=%s", writer.path)
+        return writer
+
+    def _end_file(self) -> None:
+        self._write_missed()
+        self._writer.close()
+        self.counts["bytes"] += self._writer.path.stat().st_size
+
+    def _fail(self, text: str) -> None:
+        self._writer.abandon()
+        with self._room:
+            self.error = text
+            for job in self._jobs:
+                self._miss(job.stream, job.kind, 1, "disk")
+            self._jobs.clear()
+            self._queued_bytes = self._tokens_waiting = 0
+            self._room.notify_all()
+        log.error("event=recording_stopped reason=%r", text)
+
+
+def _clock_pair() -> tuple[int, int]:
+    from streamtok.wire.publisher import system_clock_pair
+
+    return system_clock_pair()

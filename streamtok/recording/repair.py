@@ -1,0 +1,83 @@
+"""Recovering MCAP files that were cut off: everything that can be read goes into a new file with an index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamtok.recording.format import REPAIR_METADATA
+from streamtok.recording.mcap_reader import MAGIC, McapFile
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did: messages written, what could not be read, and the new file (None: nothing was wrong)."""
+
+    path: Path | None
+    messages: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
+    """Write what `path` still holds to `out` (default: NAME_repaired.mcap beside it), an MCAP file with an index.
+
+    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file,
+    FileExistsError rather than overwrite.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"recording {str(path)!r}: no such file")
+    with path.open("rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
+    file = McapFile(path)
+    if file.indexed and out is None and not _has_bad_chunk(file):
+        return Repaired(None, sum(file.counts.values()))
+    target = Path(out) if out is not None else path.with_name(f"{path.stem}_repaired{path.suffix}")
+    if target.exists():
+        raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
+    part = target.with_name(target.name + ".part")
+    try:
+        messages = _copy(file, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return Repaired(target, messages, file.damage)
+
+
+def _has_bad_chunk(file: McapFile) -> bool:
+    for _ in file.messages(as_written=True):
+        pass
+    return bool(file.damage)
+
+
+def _copy(file: McapFile, target: Path) -> int:
+    from mcap.writer import CompressionType, Writer
+
+    schemas, channels, messages = {0: 0}, {}, 0
+    with target.open("wb") as stream:
+        writer = Writer(stream, compression=CompressionType.ZSTD)
+        writer.start(profile=file.profile, library="streamtok repair")
+        for name, values in file.metadata:
+            writer.add_metadata(name, values)
+        for message in file.messages(as_written=True):
+            number = message.channel_id
+            if number not in channels:
+                channel = file.channels[number]
+                schema = file.schemas.get(channel.schema_id)
+                if channel.schema_id not in schemas and schema is not None:
+                    schemas[channel.schema_id] = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[number] = writer.register_channel(
+                    channel.topic, channel.message_encoding, schemas.get(channel.schema_id, 0), channel.metadata
+                )
+            writer.add_message(
+                channels[number], message.log_time, bytes(message.data), message.publish_time, message.sequence
+            )
+            messages += 1
+        facts = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
+        writer.add_metadata(REPAIR_METADATA, facts)
+        writer.finish()
+        stream.flush()
+        os.fsync(stream.fileno())
+    return messages

@@ -3,6 +3,7 @@
     streamtok models                          # at 720p, 30 frames per second
     streamtok models --size 256x448 --fps 10
     streamtok models nano --json
+    streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
 
 FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
 that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
@@ -78,6 +79,22 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def prepare(names: list[str], size: tuple[int, int], compile: bool) -> int:
+    """Prepare this machine for models by name; 1 if one cannot run so."""
+    import streamtok
+    from streamtok.engine.ahead import prepare as prepare_engine
+
+    for name in names:
+        try:
+            engine = prepare_engine(streamtok.load(name), size, compile=compile)
+        except (ValueError, RuntimeError, OSError) as error:
+            print(f"models: {name}: {error}", file=sys.stderr)
+            return 1
+        print(f"prepared model={name} size={size[0]}x{size[1]} device={engine.device} precision={engine.precision} "
+              f"kernels={engine.kernels} compile={engine.compile}")  # fmt: skip
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the table; returns 0, or 2 for wrong use."""
     parser = argparse.ArgumentParser(
@@ -86,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="presets (default: all)")
     parser.add_argument("--size", default=SIZE, metavar="HxW", help=f"frame size, height first (default {SIZE})")
     parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
+    parser.add_argument("--prepare", action="store_true", help="measure, compile and store for this machine and --size")
+    parser.add_argument("--compile", action="store_true", help="with --prepare: run through torch.compile from now on")
     parser.add_argument("--json", action="store_true", help="one line, one object: the list under `models`")
     arguments = parser.parse_args(argv)
     from streamtok.config import PRESETS
@@ -100,6 +119,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"models: {unknown or (height, width, arguments.fps)} is not known or not positive; presets: "
               f"{', '.join(PRESETS)}", file=sys.stderr)  # fmt: skip
         return 2
+    if arguments.prepare:
+        return prepare(arguments.names or ["nano"], (height, width), arguments.compile)
     rows = [describe(name, height, width, arguments.fps) for name in arguments.names or PRESETS]
     print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
     return 0

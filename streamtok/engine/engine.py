@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from streamtok.engine.ahead import compiled, use_folder
 from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
 from streamtok.engine.cpu import InterleavedDecodeStream, InterleavedStream, interleave
 from streamtok.engine.graph import EngineError, capturable, captured, check_room, gib
@@ -70,11 +71,6 @@ class OptimizedTokenizer(Tokenizer):
 _EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
 
 
-def compiled(step: Any) -> Any:
-    """A `compile_step` through torch.compile, for the CPU and for models without fused kernels."""
-    return torch.compile(step, dynamic=False)
-
-
 def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
     """The tokenizer as `configuration` says. EngineError if the weights do not fit, ValueError if it cannot run so."""
     if isinstance(tok, OptimizedTokenizer) and tok.engine.precision == "int8" != configuration.precision:
@@ -98,6 +94,7 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
     if configuration.kernels == "fused":
         from streamtok.engine.fused import fuse
 
+        use_folder()
         streams = fuse(model, configuration.over_space)
     if configuration.kernels == "interleaved":
         streams = interleave(model, tok)

@@ -1,0 +1,135 @@
+"""Compiled code that outlives its process, so that only the first start on a machine compiles.
+
+What `torch.compile` and Triton make lies in `cache_folder()/compiled`, beside the stored engine configurations, and a
+list of checksums with it: what a power cut or a full disk has damaged is compiled again instead of loaded.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamtok.engine.configuration import EngineConfiguration, cache_folder, replace, store
+from streamtok.engine.graph import EngineError
+from streamtok.model import Tokenizer
+
+log = logging.getLogger("streamtok.engine")
+
+LIST = "checksums.json"
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def use_folder() -> Path:
+    """Make PyTorch and Triton keep here what they compile from now on; damaged code is removed, with a warning."""
+    folder = cache_folder() / "compiled"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # set already: PyTorch writes its default into it
+    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+    reason = _damage(folder)
+    if reason:
+        _discard(folder, reason)
+    return folder
+
+
+def compiled(step: Callable) -> Callable:
+    """A `compile_step` through torch.compile. The first call compiles, or loads what an earlier process compiled.
+
+    EngineError if there is no C++ compiler for a CPU, or if compiling fails.
+    """
+    fast = torch.compile(step, dynamic=False)
+    ready = False
+
+    def run(x: torch.Tensor, *masks: torch.Tensor) -> Any:
+        nonlocal ready
+        if ready:
+            return fast(x, *masks)
+        if x.device.type == "cpu":
+            _need_compiler()
+        folder = use_folder()
+        kept = any(folder.iterdir())
+        try:
+            out = fast(x, *masks)
+        except Exception as error:  # whatever a compiler, a linker or a loader may raise
+            if not kept:
+                raise EngineError(f"the step could not be compiled: {error}. Run it with compile=False") from error
+            _discard(folder, f"{type(error).__name__}: {str(error)[:200]}")
+            torch._dynamo.reset()
+            out = fast(x, *masks)
+        _list(folder)
+        ready = True
+        return out
+
+    return run
+
+
+def _need_compiler() -> None:
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([named] if named else COMPILERS)):
+        raise EngineError(
+            f"compile=True on a CPU needs a C++ compiler, and {named or ' or '.join(COMPILERS)} is not in PATH; "
+            "install g++, set CXX, or use compile=False"
+        )
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the libraries and graphs in a folder, by name."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != LIST and path.suffix not in (".lock", ".tmp")
+    }
+
+
+def _list(folder: Path) -> None:
+    """Write the checksums; what is compiled runs without them too, so a full disk is no reason to stop."""
+    temporary = folder / f"{LIST}.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(json.dumps(_files(folder), indent=1) + "\n")
+        temporary.replace(folder / LIST)
+    except OSError as error:
+        log.warning("compiled=kept without checksums folder=%s because=%s", folder, error)
+
+
+def _damage(folder: Path) -> str | None:
+    """What differs from the list of checksums, or None. Files that no list names were added by a process that goes on
+    or was cut off; if one is damaged, loading it fails and says so."""
+    if not (folder / LIST).exists():
+        return None
+    try:
+        wanted = json.loads((folder / LIST).read_text())
+        found = _files(folder)
+        return next((f"{name} is not what was written" for name in wanted if found.get(name) != wanted[name]), None)
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{LIST} cannot be read: {error}"
+
+
+def _discard(folder: Path, reason: str) -> None:
+    log.warning("compiled=discarded folder=%s because=%s; compiling again", folder, reason)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def prepare(
+    tok: Tokenizer, size: tuple[int, int], device: str | None = None, compile: bool = False
+) -> EngineConfiguration:
+    """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
+    (H, W), compile what it needs, and take two steps. `compile`: run the step through torch.compile from now on.
+
+    Returns what `engine="auto"` takes from now on. EngineError if it cannot run so.
+    """
+    from streamtok.engine.engine import apply, optimize
+
+    fast = optimize(tok, size=size, device=device)
+    if compile and not fast.engine.compile:
+        fast = apply(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
+    stream = fast.stream(1, *size)
+    for frames in (1, tok.group):
+        stream.step(torch.zeros(1, 3, frames, *size, dtype=torch.uint8, device=fast.device))
+    store(fast.engine)
+    return fast.engine

@@ -46,7 +46,7 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None)
     engine = settings.engine or ("auto" if device == "cuda" else "eager")
     if settings.deterministic or engine == "eager":
         return tokenizer.to(device)
-    from streamtok.engine.engine import optimize
+    from streamtok.engine.tuning import optimize
 
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)

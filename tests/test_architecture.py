@@ -49,8 +49,6 @@ def imports(path: Path) -> set[str]:
 
 
 GRAPH = {name: imports(path) for name, path in MODULES.items()}
-for name in ("precision", "ahead"):  # `optimize` asks them, and they try or compile what it would build
-    GRAPH.get(f"streamtok.engine.{name}", set()).discard("streamtok.engine.engine")
 
 
 def layer(name: str) -> int:

@@ -82,7 +82,7 @@ def _or_dash(value: float | None, form: str) -> str:
 def prepare(names: list[str], size: tuple[int, int], compile: bool) -> int:
     """Prepare this machine for models by name; 1 if one cannot run so."""
     import streamtok
-    from streamtok.engine.ahead import prepare as prepare_engine
+    from streamtok.engine.tuning import prepare as prepare_engine
 
     for name in names:
         try:

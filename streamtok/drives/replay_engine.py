@@ -25,7 +25,7 @@ def load_as_recorded(
     if device == "auto":
         device = recorded_device(engine)
     if "kernels" in engine and engine.get("device") == device:
-        from streamtok.engine.engine import optimize
+        from streamtok.engine.tuning import optimize
 
         return optimize(tokenizer, engine)
     use_threads(engine)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamtok.engine.configuration import EngineConfiguration
-    from streamtok.engine.engine import OptimizedTokenizer, optimize
+    from streamtok.engine.engine import OptimizedTokenizer
     from streamtok.engine.graph import EngineError
+    from streamtok.engine.tuning import optimize
 
 __all__ = ["EngineConfiguration", "EngineError", "OptimizedTokenizer", "optimize"]
 
@@ -18,7 +19,7 @@ _HOMES = {
     "EngineConfiguration": "configuration",
     "EngineError": "graph",
     "OptimizedTokenizer": "engine",
-    "optimize": "engine",
+    "optimize": "tuning",
 }
 
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from streamtok.engine.configuration import EngineConfiguration, cache_folder, replace, store
+from streamtok.engine.configuration import cache_folder
 from streamtok.engine.graph import EngineError
-from streamtok.model import Tokenizer
 
 log = logging.getLogger("streamtok.engine")
 
@@ -113,23 +112,3 @@ def _discard(folder: Path, reason: str) -> None:
     log.warning("compiled=discarded folder=%s because=%s; compiling again", folder, reason)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def prepare(
-    tok: Tokenizer, size: tuple[int, int], device: str | None = None, compile: bool = False
-) -> EngineConfiguration:
-    """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
-    (H, W), compile what it needs, and take two steps. `compile`: run the step through torch.compile from now on.
-
-    Returns what `engine="auto"` takes from now on. EngineError if it cannot run so.
-    """
-    from streamtok.engine.engine import apply, optimize
-
-    fast = optimize(tok, size=size, device=device)
-    if compile and not fast.engine.compile:
-        fast = apply(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
-    stream = fast.stream(1, *size)
-    for frames in (1, tok.group):
-        stream.step(torch.zeros(1, 3, frames, *size, dtype=torch.uint8, device=fast.device))
-    store(fast.engine)
-    return fast.engine

@@ -1,26 +1,18 @@
-"""A tokenizer made fast for one machine: `optimize(tok)`, also as `streamtok.load(..., engine="auto")`.
-
-The result is a `Tokenizer` like any other, in the chosen precision and on the chosen device, whose streams run on
-captured graphs, fused kernels or a compiled step. What was chosen is in its `engine` (see `configuration`).
+"""A tokenizer as an engine configuration says: in its precision and on its device, with streams that run on captured
+graphs, fused kernels or a compiled step. `tuning` chooses the configuration.
 """
 
 import copy
-import logging
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from streamtok.engine.ahead import compiled, use_folder
-from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
+from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu import InterleavedDecodeStream, InterleavedStream, interleave
 from streamtok.engine.graph import EngineError, capturable, captured, check_room, gib
 from streamtok.engine.streams import EngineStream
 from streamtok.model import DecodeStream, EncodeStream, Tokenizer
-
-log = logging.getLogger("streamtok.engine")
-
-MODES = ("auto", "eager")
 
 
 class OptimizedTokenizer(Tokenizer):
@@ -108,42 +100,6 @@ def _class_for(kind: type[Tokenizer]) -> type[Tokenizer]:
     return (
         OptimizedTokenizer if kind is Tokenizer else type(f"Optimized{kind.__name__}", (OptimizedTokenizer, kind), {})
     )
-
-
-def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto", *, size: tuple[int, int] = (256, 448),
-             device: str | None = None, precision: str = "auto") -> OptimizedTokenizer:  # fmt: skip
-    """Make `tok` fast on this machine for frames of `size` (height, width).
-
-    `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
-    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info`
-    or a recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
-    """
-    if isinstance(engine, dict):
-        engine = EngineConfiguration.from_dict(engine)
-    if isinstance(engine, EngineConfiguration):
-        if engine.fingerprint and engine.fingerprint != tok.fingerprint:
-            raise ValueError(
-                f"the engine configuration is for weights {engine.fingerprint}, this tokenizer has {tok.fingerprint}"
-            )
-        return apply(tok, engine)
-    if engine not in MODES:
-        raise ValueError(f"engine is {engine!r}, expected one of {', '.join(MODES)} or an EngineConfiguration")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    machine = here(tok.fingerprint, size, device)
-    if engine == "eager":
-        return apply(tok, replace(machine, precision="float32" if precision == "auto" else precision))
-    stored, reasons = load_stored(machine)
-    if stored and precision in ("auto", stored.precision):
-        log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
-        return apply(tok, stored)
-    from streamtok.engine.precision import choose
-
-    chosen, table = choose(tok, machine, precision)
-    for line in table:
-        log.info("%s", line)
-    path = store(chosen)
-    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, path, "; ".join(reasons))
-    return apply(tok, chosen)
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> dict[str, int]:

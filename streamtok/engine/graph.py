@@ -52,7 +52,8 @@ class CapturedStep:
                 for _ in range(WARM_UPS):  # no slot is active, so nothing moves
                     function(self.frames, self.masks[0], self.masks[1])
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(self.graph, pool=pool):
+            # other threads may upload frames meanwhile: their calls do not belong to this capture
+            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
                 return function(self.frames, self.masks[0], self.masks[1])
         except torch.cuda.OutOfMemoryError as error:
             raise EngineError(_no_room(error)) from error

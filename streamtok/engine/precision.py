@@ -13,6 +13,7 @@ from torch import Tensor
 
 from streamtok.engine import cpu
 from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.engine import apply
 from streamtok.engine.graph import EngineError
 from streamtok.model import Tokenizer
 
@@ -173,8 +174,6 @@ def same(found: Tensor, wanted: Tensor) -> float:
 def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int,
              clock: Callable[[], float] | None = None) -> tuple[Tensor, float]:  # fmt: skip
     """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
-    from streamtok.engine.engine import apply
-
     stream = apply(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)
     # on a CPU others may be running too, so its own time is counted there, over all threads

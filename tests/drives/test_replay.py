@@ -301,7 +301,7 @@ def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
 
 def test_the_recorded_engine_is_used_again(tmp_path):
     """A recording made on an optimized engine replays on that engine, found in the file and nowhere else."""
-    from streamtok.engine.engine import optimize
+    from streamtok.engine.tuning import optimize
 
     plain = build(VIDEO)
     plain.deterministic = False

@@ -1,0 +1,67 @@
+"""How a tokenizer becomes fast on this machine: measured once, stored, and from then on taken as stored."""
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
+from streamtok.engine.engine import OptimizedTokenizer, apply
+from streamtok.engine.precision import choose
+from streamtok.model import Tokenizer
+
+log = logging.getLogger("streamtok.engine")
+
+MODES = ("auto", "eager")
+
+
+def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto", *, size: tuple[int, int] = (256, 448),
+             device: str | None = None, precision: str = "auto") -> OptimizedTokenizer:  # fmt: skip
+    """Make `tok` fast on this machine for frames of `size` (height, width).
+
+    `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
+    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info`
+    or a recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
+    """
+    if isinstance(engine, dict):
+        engine = EngineConfiguration.from_dict(engine)
+    if isinstance(engine, EngineConfiguration):
+        if engine.fingerprint and engine.fingerprint != tok.fingerprint:
+            raise ValueError(
+                f"the engine configuration is for weights {engine.fingerprint}, this tokenizer has {tok.fingerprint}"
+            )
+        return apply(tok, engine)
+    if engine not in MODES:
+        raise ValueError(f"engine is {engine!r}, expected one of {', '.join(MODES)} or an EngineConfiguration")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    machine = here(tok.fingerprint, size, device)
+    if engine == "eager":
+        return apply(tok, replace(machine, precision="float32" if precision == "auto" else precision))
+    stored, reasons = load_stored(machine)
+    if stored and precision in ("auto", stored.precision):
+        log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
+        return apply(tok, stored)
+    chosen, table = choose(tok, machine, precision)
+    for line in table:
+        log.info("%s", line)
+    path = store(chosen)
+    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, path, "; ".join(reasons))
+    return apply(tok, chosen)
+
+
+def prepare(
+    tok: Tokenizer, size: tuple[int, int], device: str | None = None, compile: bool = False
+) -> EngineConfiguration:
+    """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
+    (H, W), compile what it needs, and take two steps. `compile`: run the step through torch.compile from now on.
+
+    Returns what `engine="auto"` takes from now on. EngineError if it cannot run so.
+    """
+    fast = optimize(tok, size=size, device=device)
+    if compile and not fast.engine.compile:
+        fast = apply(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
+    stream = fast.stream(1, *size)
+    for frames in (1, tok.group):
+        stream.step(torch.zeros(1, 3, frames, *size, dtype=torch.uint8, device=fast.device))
+    store(fast.engine)
+    return fast.engine

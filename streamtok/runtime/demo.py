@@ -24,6 +24,7 @@ log = logging.getLogger("streamtok.runtime.demo")
 
 PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
 STREAM = "demo"
+FRAMES_WAITING = 512  # camera images kept for comparison: the node runs up to 64 groups ahead of their decoding
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
 
 
@@ -177,6 +178,7 @@ class FrameReader:
         self._socket = socket
         self._preprocessor: Any = None
         self._ahead: Any = None
+        self._silent = False  # nothing came for a second: frames precede their tokens, so none is on its way
 
     def find(self, frame_id: int, info: Any) -> np.ndarray | None:
         """uint8 RGB (h, w, 3), resized like the encoder's but without padding; None if it never came."""
@@ -191,10 +193,12 @@ class FrameReader:
     def _next(self) -> Any:
         from streamtok.wire.message import unpack_frame
 
-        while self._socket.poll(1000):
+        while self._socket.poll(0 if self._silent else 1000):
+            self._silent = False
             parts = self._socket.recv_multipart()
             if bytes(parts[0]).startswith(b"frames/"):
                 return unpack_frame(parts)
+        self._silent = True
         return None
 
     def _prepare(self, message: Any, info: Any) -> np.ndarray:
@@ -249,7 +253,7 @@ def reader_of_frames(endpoint: str, node: subprocess.Popen) -> Iterator[FrameRea
     from streamtok.wire.message import Limits
 
     context = zmq.Context()
-    socket = socket_of(context, zmq.SUB, 64, Limits().max_part)
+    socket = socket_of(context, zmq.SUB, FRAMES_WAITING, Limits().max_part)
     try:
         # frames before info: the first info then proves that the frames that follow will come
         for topic in (b"frames/", b"info/"):

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result  # torch.compile sees through the cache and would unroll the loops behind it
 def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """See `_made`."""
+    return _made(patch, axes, dtype, device)
+
+
+@lru_cache(maxsize=32)
+def _made(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The transform of one patch, (bands, positions).
 
     `axes` gives the order of the axes inside a band index, slowest first; positions are always t, h, w (or h, w). A

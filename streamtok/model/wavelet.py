@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 
-@torch.compiler.assume_constant_result  # torch.compile sees through the cache and would unroll the loops behind it
 def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """See `_made`."""
+    """See `_made`; a function of its own, which `torch.compile` can be told to take as constant."""
     return _made(patch, axes, dtype, device)
 
 

@@ -40,10 +40,9 @@ class OptimizedTokenizer(Tokenizer):
             return FusedStream(model, slots, size, context or self.config.context, self.engine)
         if self.engine.kernels == "interleaved":
             return InterleavedStream(model, slots, size, context or self.config.context)
-        if self.engine.graph:
-            return EngineStream(model, slots, size, context or self.config.context, self.engine)
-        step = compiled if self.engine.compile else None
-        return EncodeStream(model, slots, size, context or self.config.context, step)
+        if self.engine.compile:
+            return EncodeStream(model, slots, size, context or self.config.context, compiled)
+        return EngineStream(model, slots, size, context or self.config.context, self.engine)
 
     def decode_stream(self, slots: int, grid_height: int, grid_width: int, context: int | None = None,
                       dtype: torch.dtype | None = None, device: torch.device | str | None = None,

@@ -73,7 +73,7 @@ def module_at(model: Any, name: str) -> Any:
 
 
 class EngineStream(PlainSnapshots, EncodeStream):
-    """An encoding stream whose step is captured as the configuration says; otherwise as its parent."""
+    """An encoding stream whose step is captured as the configuration says, for one slot or all of them at a time."""
 
     def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
                  configuration: "EngineConfiguration"):  # fmt: skip
@@ -85,10 +85,15 @@ class EngineStream(PlainSnapshots, EncodeStream):
         super().__init__(model, slots, size, context)
         self._graphs: dict[tuple, CapturedStep] = {}
 
+    @property
+    def slot_by_slot(self) -> bool:
+        """As the configuration says; deterministic mode always."""
+        return self.model.deterministic or self.configuration.slots_per_step == 1
+
     def _attempt(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
         if not self.configuration.graph:
             return super()._attempt(x, active, keyframe)
-        if self.configuration.slots_per_step == 1 or self.slots == 1 or self.model.deterministic:
+        if self.slots == 1 or self.slot_by_slot:
             out, moved = self._each(x, active, keyframe)
         else:
             masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
@@ -135,8 +140,7 @@ class EngineStream(PlainSnapshots, EncodeStream):
         if not self.configuration.graph:
             return
         shape = (3, self.model.group, *self.size)
-        each = self.configuration.slots_per_step == 1 or self.slots == 1 or self.model.deterministic
-        for slot in range(self.slots) if each else [None]:
+        for slot in range(self.slots) if self.slots == 1 or self.slot_by_slot else [None]:
             count = self.slots if slot is None else 1
             self._captured(torch.zeros(count, *shape, dtype=dtype, device=self.model.device), slot)
 

@@ -67,6 +67,11 @@ class _Stream:
         return nbytes(self.state)
 
     @property
+    def slot_by_slot(self) -> bool:
+        """Whether a step of several slots runs as one step for each; deterministic mode does."""
+        return self.model.deterministic
+
+    @property
     def started(self) -> list[bool]:
         """Which slots have taken their keyframe."""
         return list(self._started)
@@ -104,7 +109,7 @@ class _Stream:
         masks = torch.tensor([active, keyframe], dtype=torch.bool, device=device)
         first = self._first_entries([on and new for on, new in zip(active, keyframe, strict=True)])
         with torch.no_grad():
-            if self.model.deterministic and self.slots > 1:
+            if self.slots > 1 and self.slot_by_slot:
                 out, moved = self._one_by_one(x, masks, active)
             else:
                 out, moved = self._advance(x, masks[0], masks[1])
@@ -120,7 +125,7 @@ class _Stream:
         return out
 
     def _one_by_one(self, x: Tensor, masks: Tensor, active: list[bool]) -> tuple[Any, Tensor]:
-        """Deterministic mode: a step of one slot for each active slot, on views of the buffers."""
+        """A step of one slot for each active slot, on views of the buffers."""
         outs, moved = [], masks[0].clone()
         for slot in range(self.slots):
             state = map_state(lambda tensor, slot=slot: tensor[slot : slot + 1], self.state)

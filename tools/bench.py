@@ -1,4 +1,5 @@
-"""Measure this machine: latency per group, throughput, ratios against a stateless encoder, roofline, end to end.
+"""Measure this machine: start to first token, latency per group, throughput, ratios against a stateless encoder,
+roofline, end to end.
 
     streamtok bench
     streamtok bench --model cosmos-dv4x8x8 --size 720x1280 --precision bfloat16 --cameras 8
@@ -36,6 +37,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--groups", type=int, default=50, metavar="N", help="groups to time (default 50)")
     parser.add_argument("--windows", default="17,33,49", help="frames of the stateless windows; '' for none")
     parser.add_argument("--steady", type=int, default=0, metavar="N", help="also N groups in one epoch: drift, memory")
+    parser.add_argument("--start", action=argparse.BooleanOptionalAction, default=True,
+                        help="start a node twice, the first time on an empty cache (default yes)")  # fmt: skip
     parser.add_argument("--end-to-end", action="store_true", help="also from capture to reader, with a real node")
     parser.add_argument("--out", type=Path, metavar="PATH", help="write the report to a file, or into a folder")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
     options = measure.BenchOptions(
         (height, width), arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,
-        arguments.steady, arguments.end_to_end, clip=arguments.clip,
+        arguments.steady, arguments.end_to_end, clip=arguments.clip, start=arguments.start, model=arguments.model,
     )  # fmt: skip
     try:
         report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))

@@ -92,6 +92,17 @@ def prepare() -> dict[str, Any]:
     return found
 
 
+def start() -> dict[str, Any]:
+    """The start of a node of the full-size model at 720p to its first token; without pyzmq, of a process that loads it
+    and takes a step."""
+    from streamtok.bench.start import start as measure_start
+
+    torch.manual_seed(0)
+    found = measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), (720, 1280), "cuda")
+    gpu_parts.say(found)
+    return {f"{gpu_parts.FULL_SIZE} 720x1280": found}
+
+
 PARTS: dict[str, Callable[..., Any]] = {
     "machine": gpu_parts.machine,
     "compile": compiled,
@@ -99,6 +110,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "agreement": gpu_parts.agreement,
     "prepare": prepare,
     "step": gpu_parts.step,
+    "start": start,
     "tune": gpu_parts.tune,
     "tests": tests,
     "bench": bench,

@@ -23,7 +23,8 @@ from streamtok.model import Tokenizer
 
 SCHEMA = 1
 SECTIONS = (
-    "machine", "engine", "precisions", "latency", "decode", "stateless", "roofline", "stages", "steady", "end_to_end",
+    "start", "machine", "engine", "precisions", "latency", "decode", "stateless", "roofline", "stages", "steady",
+    "end_to_end",
 )  # fmt: skip
 
 
@@ -31,7 +32,8 @@ SECTIONS = (
 class BenchOptions:
     """What to measure: frame size, cameras, precision ("auto" measures all), device, timed groups, frames of the
     stateless windows, steady-state groups (0: none), whether to measure from capture to subscriber, whether to compare
-    the precision with float32, and the source of the clip for that (None: a synthetic scene)."""
+    the precision with float32, the source of the clip for that (None: a synthetic scene), whether to measure the start
+    of a node, and the name or folder that the model was loaded by (None: the node loads a copy)."""
 
     size: tuple[int, int] = (256, 448)
     cameras: int = 1
@@ -44,12 +46,19 @@ class BenchOptions:
     end_to_end: bool = False
     compare: bool = True
     clip: str | None = None
+    start: bool = False
+    model: str | None = None
 
 
 def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure `tok` as the options say. Returns {"schema", "model", "options", and the sections that were run}."""
     machine = here(tok.fingerprint, options.size, options.device)
     report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": asdict(options)}
+    if options.start:  # before this process has any work, or memory of the device
+        from streamtok.bench.start import start
+
+        report["start"] = start(tok, options.size, options.device, options.fps, options.model)
+        say(f"start to first token: {report['start']['second_ms']:.0f} ms, the second on this machine")
     engine, report["precisions"] = precisions(tok, machine, options, say)
     fast = apply(tok, engine)
     report["machine"] = describe_machine(options.device)

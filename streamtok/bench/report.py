@@ -33,6 +33,8 @@ def describe(report: dict[str, Any]) -> str:
         whole, wire = report["end_to_end"]["capture_to_reader"], report["end_to_end"]["publish_to_reader"]
         lines.append(_row("capture to reader", f"{whole['p50_ms']:.1f} / {whole['p99_ms']:.1f} ms", "p50 / p99"))
         lines.append(_row("publish to reader", f"{wire['p50_ms']:.2f} / {wire['p99_ms']:.2f} ms", "p50 / p99"))
+    if "start" in report:
+        lines += _start(report["start"])
     memory = engine["memory"]
     lines.append(
         _row(
@@ -44,6 +46,18 @@ def describe(report: dict[str, Any]) -> str:
 
 def _row(name: str, value: str, remark: str = "") -> str:
     return f"  {name:<34} {value:>22}   {remark}".rstrip()
+
+
+def _start(part: dict[str, Any]) -> list[str]:
+    what = "of an ingest node to its first token at a reader"
+    if part["measured"] == "load":
+        what = f"of a process that loads and takes a step; no node, for it lacks {', '.join(part['missing'])}"
+    found = part["engine"]
+    remark = f"engine auto as stored by the first: {found['precision']}, {found['kernels']} kernels"
+    return [
+        _row("start, the first on this machine", f"{part['first_ms']:.0f} ms", what),
+        _row("start, the second", f"{part['second_ms']:.0f} ms", remark),
+    ]
 
 
 def _stateless(part: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from streamtok.tools import bench
 
+from streamtok.bench import start as starting
 from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
 from streamtok.bench.precisions import read_clip
 from streamtok.bench.report import describe, plot
@@ -24,7 +25,7 @@ def report():
 
 
 def test_report_has_its_sections_and_survives_json(report):
-    assert {"schema", "model", "options"} | set(SECTIONS) - {"end_to_end"} == set(report)
+    assert {"schema", "model", "options"} | set(SECTIONS) - {"start", "end_to_end"} == set(report)
     assert json.loads(json.dumps(report))["schema"] == report["schema"]
 
 
@@ -72,7 +73,7 @@ def build_on_meta(name):
 
 def test_command_prints_json_and_writes_a_file(tmp_path, capsys):
     arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", "9"]
-    assert bench.main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    assert bench.main([*arguments, "--no-start", "--json", "--out", str(tmp_path)]) == 0
     printed = json.loads(capsys.readouterr().out)
     (written,) = tmp_path.glob("*-32x48-float32.json")
     assert json.loads(written.read_text()) == printed
@@ -84,6 +85,36 @@ def test_command_refuses_wrong_use(capsys):
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
     assert bench.main(["--model", "nanoo"]) == 1
     assert "did you mean nano" in capsys.readouterr().err
+
+
+def test_command_measures_the_start_of_a_node_unless_told_not_to(capsys):
+    assert bench.parse(["--no-start"]).start is False
+    arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", ""]
+    assert bench.main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = report["start"]
+    assert (found["measured"], found["missing"], found["weights"]) == ("node", [], "nano")
+    assert found["engine"]["threads"] >= 1
+    assert 0 < found["second_ms"] < 60_000
+    assert found["first_ms"] > 0
+    text = describe(report)
+    assert f"{found['second_ms']:.0f} ms" in text
+    assert "ingest node" in text
+
+
+def test_start_without_a_node_loads_a_copy_of_random_weights_and_says_so(report, monkeypatch):
+    monkeypatch.setattr(starting, "NEEDS", ("zmq", "no_such_package"))
+    found = starting.start(build(PRESETS["nano"]), SIZE, name="small")  # a name without weights
+    assert (found["measured"], found["missing"], found["weights"]) == ("load", ["no_such_package"], "copy")
+    assert found["second_ms"] > 0
+    assert "it lacks no_such_package" in describe(report | {"start": found})
+
+
+@pytest.mark.parametrize("needs", [(), ("no_such_package",)])
+def test_start_that_fails_says_why(needs, tmp_path, monkeypatch):
+    monkeypatch.setattr(starting, "NEEDS", needs)
+    with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
+        starting.start(build(PRESETS["nano"]), SIZE, name=str(tmp_path))
 
 
 def test_percentiles_of_a_list():

@@ -1,5 +1,6 @@
 """Models loaded, put on their device, made fast, and described for those who must reproduce their tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,9 @@ def load(
     return optimize(tokenizer, engine, size=size, device=device)
 
 
-def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None) -> Any:
-    """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it.
+def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None, slots_per_step: int = 1) -> Any:
+    """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it,
+    and for streams that step so many slots at once.
 
     `engine` None is "auto" on a GPU and "eager" on a CPU; deterministic mode is always eager.
     """
@@ -46,11 +48,13 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None)
     engine = settings.engine or ("auto" if device == "cuda" else "eager")
     if settings.deterministic or engine == "eager":
         return tokenizer.to(device)
+    from streamtok.engine.engine import apply
     from streamtok.engine.tuning import optimize
 
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)
-    return optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
+    fast = optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
+    return fast if slots_per_step == 1 else apply(fast, replace(fast.engine, slots_per_step=slots_per_step))
 
 
 def pick_device(device: str | None) -> "torch.device":

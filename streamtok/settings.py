@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 if TYPE_CHECKING:
-    from streamtok.engine.ingest import StreamOptions
+    from streamtok.engine.lane import StreamOptions
 
 ENDPOINT = re.compile(r"(tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(ipc|inproc)://\S+")
 
@@ -73,7 +73,7 @@ class StreamSettings(StreamDefaults):
 
     def options(self, live: bool) -> "StreamOptions":
         """What the ingest core needs; `live` decides a policy that was not given: cameras latest, files lossless."""
-        from streamtok.engine.ingest import StreamOptions
+        from streamtok.engine.lane import StreamOptions
 
         policy = self.policy or ("latest" if live or self.realtime else "lossless")
         return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
@@ -89,6 +89,7 @@ class RigSettings(Strict):
     deterministic: bool = False
     threads: Annotated[int, Field(ge=1)] | None = None
     context: Annotated[int, Field(ge=1)] | None = None
+    batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     bind: Endpoint = "tcp://127.0.0.1:5555"
     control: Endpoint | None = None
     curve: Path | None = None

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from streamtok.data.frames import open_frames, resized
 from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup, grid_shape, levels_of
+from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.engine.token_grid import grid_shape, levels_of
 from streamtok.io.source import Frame
 from streamtok.loading import engine_configuration, load, pick_device
 

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from streamtok.engine.ingest import TokenGroup
+from streamtok.engine.lane import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
 TEXT_KEYS = ("format", "tokenizer", "model", "stream", "source", "clock")

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from streamtok.settings import Endpoint, SettingsError, Size, Strict, check, read_yaml
 
 if TYPE_CHECKING:
-    from streamtok.engine.ingest import StreamOptions
+    from streamtok.engine.lane import StreamOptions
     from streamtok.recording.recorder import RecorderOptions
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -95,7 +95,7 @@ class ReplaySettings(Strict):
 
     def options(self) -> StreamOptions:
         """How a drive without recorded tokens is cut and sized."""
-        from streamtok.engine.ingest import StreamOptions
+        from streamtok.engine.lane import StreamOptions
 
         return StreamOptions("lossless", self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
 

@@ -92,7 +92,10 @@ class RecordedReplay:
         contexts = {self.infos[name].context for name in self.streams}
         if len(contexts) > 1:
             raise ValueError(f"the streams were encoded with different contexts {contexts}: replay one at a time")
-        self.core = IngestCore(tokenizer, options, context=contexts.pop())
+        batches = {tuple(self.infos[name].batch): name for name in self.streams if len(self.infos[name].batch) > 1}
+        for names, name in batches.items():  # slots of streams that are not replayed stay idle, as they must: see Batch
+            options |= {other: options[name] for other in names if other not in options}
+        self.core = IngestCore(tokenizer, options, context=contexts.pop(), batches=sorted(batches))
         self.skipped: Counter[str] = Counter()
         self.problems: list[str] = []
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamtok.engine.ingest import IngestCore, dtype_of, grid_shape, levels_of
+from streamtok.engine.ingest import IngestCore
 from streamtok.wire.message import Info
 from streamtok.wire.streams import StreamTable
 
@@ -172,30 +172,15 @@ class Outputs:
             self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out))
 
     def _info(self, name: str) -> Info:
-        from streamtok.loading import engine_configuration
+        from streamtok.wire.describe import describe
 
-        core = self.core
-        config, lane = core.config, core.lane(name)
-        recorded = self.infos.get(name)
-        return Info(
-            stream=name,
+        recorded, own = self.infos.get(name), self.core.lane(name).options.keyframe_interval
+        return describe(
+            self.core,
+            name,
             node=self.settings.node,
-            tokenizer=core.tokenizer.fingerprint,
-            model=config.name,
-            grid=list(grid_shape(config, *lane.image_size)),
-            dtype=dtype_of(config),
-            levels=levels_of(config),
-            image_size=list(lane.image_size),
-            temporal_compression=core.group_frames,
-            spatial_compression=config.spatial_compression,
-            context=core.context or config.context,
-            predictive=config.predictive,
-            engine=engine_configuration(core.tokenizer),
             frame_rate=recorded.frame_rate if recorded else None,
-            keyframe_interval=recorded.keyframe_interval if recorded else lane.options.keyframe_interval,
-            source_size=list(lane.source_size),
-            source_rect=[int(side) for side in core.preprocessor(name, lane.source_size).rect],
-            fit=lane.options.fit,
+            keyframe_interval=recorded.keyframe_interval if recorded else own,
             replay=True,
         )
 

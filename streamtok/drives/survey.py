@@ -14,7 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from streamtok.drives.drive_reader import Drive
-    from streamtok.engine.ingest import TokenGroup
+    from streamtok.engine.lane import TokenGroup
 
 GAP_FACTOR = 1.75  # a step between frames this much longer than the usual one is a gap
 MOST_GAPS = 100

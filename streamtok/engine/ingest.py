@@ -1,123 +1,25 @@
 """Frames in, token groups out: what live ingest, replay and the tests share. No sockets, no clock.
 
-`IngestCore` owns one lane per camera: the encoder state, the frames of the group that is being filled, and the rules
-for gaps, keyframes and drops. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.
+`IngestCore` owns one lane per camera (the group that is being filled), the encoders behind them, and the rules for
+gaps, keyframes and drops. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.
 """
 
 import logging
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from streamtok.engine.preparing import Planes, Preparer, Preparing, preparing_for
+from streamtok.engine.batch import Batch
+from streamtok.engine.lane import TAILS, Lane, Prepared, StreamOptions, TokenGroup
+from streamtok.engine.preparing import Preparer, Preparing, preparing_for
+from streamtok.engine.preprocess import fit_rectangles
+from streamtok.engine.token_grid import grids_of
+from streamtok.model import NonFiniteError
 
 log = logging.getLogger("streamtok.ingest")
-
-POLICIES = ("latest", "lossless")
-ON_GAP = ("reset", "bridge")
-TAILS = ("pad", "drop")
-FITS = ("stretch", "crop", "pad")
-
-
-@dataclass(frozen=True)
-class TokenGroup:
-    """What one group of frames of one stream became.
-
-    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
-    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
-    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
-    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded.
-    """
-
-    stream: str
-    tokens: np.ndarray
-    keyframe: bool
-    epoch: int
-    frame_ids: list[int]
-    capture_ns: list[int]
-    dropped: int
-    repeated: int
-    encode_ns: int
-    image_size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How one stream treats sizes, gaps and its end.
-
-    `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of
-    capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
-    """
-
-    policy: str = "latest"
-    on_gap: str = "reset"
-    tail: str = "pad"
-    keyframe_interval: float = 10.0
-    size: tuple[int, int] | None = None
-    fit: str = "stretch"
-
-    def __post_init__(self) -> None:
-        allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        if not self.keyframe_interval >= 0:
-            raise ValueError(f"keyframe_interval must be seconds >= 0 (0 for never), got {self.keyframe_interval!r}")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A frame as the network takes it: `planes`, made from a `source_size` (height, width) picture."""
-
-    stream: str
-    frame_id: int
-    capture_ns: int
-    planes: Planes
-    source_size: tuple[int, int]
-
-
-@dataclass
-class Lane:
-    """One stream's place: its encoder state, the group being filled and its bookkeeping."""
-
-    name: str
-    options: StreamOptions
-    counts: Counter = field(default_factory=Counter)
-    encoder: Any = None
-    cold: bool = True  # the encoder has not stepped yet
-    buffer: Any = None  # Tensor (1, 3, G, H, W) uint8 on the encoder's device, once the size is known
-    source_size: tuple[int, int] | None = None
-    frame_ids: list[int] = field(default_factory=list)
-    capture_ns: list[int] = field(default_factory=list)
-    expected_id: int | None = None
-    last_capture_ns: int | None = None
-    fresh: bool = True  # the next group starts an epoch
-    epoch: int = -1
-    keyframe_ns: int = 0
-    requested: bool = False
-    restarted: bool = False
-    dropped: int = 0
-
-    @property
-    def image_size(self) -> Any:
-        """(H, W) that the encoder takes; None until the size of the source is known."""
-        return None if self.buffer is None else tuple(self.buffer.shape[-2:])
-
-    def discard_pending(self) -> None:
-        self.drop(len(self.frame_ids))
-        self.clear_pending()
-
-    def clear_pending(self) -> None:
-        self.frame_ids, self.capture_ns = [], []
-
-    def drop(self, frames: int) -> None:
-        self.dropped += frames
-        self.counts["dropped"] += frames
 
 
 class IngestCore:
@@ -125,7 +27,10 @@ class IngestCore:
 
     `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
     names to their options. Each stream has an encoder of one slot, so its tokens cannot depend on which other cameras
-    were ready. `timer` is only read to fill `encode_ns`; `preparing` follows from the tokenizer's device unless given.
+    were ready. Only the streams of each of `batches`, of one frame size, share one, with a slot for each in the order
+    given: a full group then waits up to `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`,
+    `settle` or `overdue`, whichever is called first. `timer` is read for that and to fill `encode_ns`; `preparing`
+    follows from the tokenizer's device unless given.
     """
 
     def __init__(
@@ -134,6 +39,8 @@ class IngestCore:
         streams: dict[str, StreamOptions],
         *,
         context: int | None = None,
+        batches: Sequence[Sequence[str]] = (),
+        batch_wait_ms: float = 0.0,
         timer: Callable[[], int] = time.perf_counter_ns,
         preparing: Preparing | None = None,
     ) -> None:
@@ -145,8 +52,18 @@ class IngestCore:
         self.context = context
         self.lanes = {name: Lane(name, options) for name, options in streams.items()}
         self._timer = timer
-        self._preparing = preparing or preparing_for(device_of(tokenizer))
+        self._preparing = preparing or preparing_for(tokenizer.device)
         self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
+        self._wait_ns = round(batch_wait_ms * 1e6)
+        shared = [name for names in batches for name in names]
+        if len(set(shared)) < len(shared):
+            raise ValueError(f"batches are {[list(names) for names in batches]}, expected each stream in one at most")
+        alone = [[name] for name in streams if name not in shared]
+        self._batches = [
+            Batch([self.lane(name) for name in names], tokenizer.stream, self._preparing)
+            for names in (*batches, *alone)
+        ]
+        self._batch_of = {lane.name: batch for batch in self._batches for lane in batch.lanes}
 
     def lane(self, stream: str) -> Lane:
         """The bookkeeping of one stream, to read."""
@@ -171,36 +88,54 @@ class IngestCore:
 
     def open(self, stream: str, source_size: tuple[int, int]) -> tuple[int, int]:
         """Allocate what a stream needs before its first frame; returns the (H, W) that will be encoded."""
-        lane = self.lane(stream)
         size = self.preprocessor(stream, source_size).size
-        lane.source_size = source_size[0], source_size[1]
-        if lane.image_size != size:
-            height, width = size
-            lane.encoder = self.tokenizer.stream(slots=1, height=height, width=width, context=self.context)
-            lane.cold = True
-            shape = 1, 3, self.group_frames, height, width
-            lane.buffer = torch.zeros(shape, dtype=torch.uint8, device=device_of(self.tokenizer))
-            log.info("stream=%s size=%dx%d state_bytes=%d", stream, height, width, lane.encoder.nbytes)
+        self._allocate(stream, size)
+        self.lane(stream).source_size = source_size[0], source_size[1]
         return size
 
     def warm_up(self, stream: str) -> None:
-        """Run an opened stream's network once and forget it, so that the first frame does not pay for what is set
-        up."""
-        lane = self.lane(stream)
-        self._run(lane, lane.buffer[:, :, :1])
-        lane.encoder.reset()
+        """Run a stream's network once and forget it, so that the first frame does not pay for what is set up. Needs
+        the size that is encoded: from the stream's options, or from `open`."""
+        options = self.lane(stream).options
+        if options.size is not None:
+            size, _, _ = fit_rectangles(options.size, options.size, options.fit, self.config.spatial_compression)
+            self._allocate(stream, size)
+        self._batch_of[stream].warm_up()
+
+    def _allocate(self, stream: str, size: tuple[int, int]) -> None:
+        self._batch_of[stream].open(stream, size, self.group_frames, self.context, self.tokenizer.device)
+
+    def batch(self, stream: str) -> list[str]:
+        """The streams that share this one's step, itself included, in the order of their slots."""
+        return [lane.name for lane in self._batch_of[self.lane(stream).name].lanes]
 
     def feed(self, frame: Any) -> list[TokenGroup]:
         """Take one `Frame` or `Prepared`; returns the groups that this completed, oldest first (at a gap even two)."""
         item = frame if isinstance(frame, Prepared) else self.prepare(frame)
-        lane = self.lane(item.stream)
-        groups = self._resize(lane, item) + self._notice_gap(lane, item)
-        if not lane.frame_ids and self._keyframe_due(lane, item):
-            lane.fresh = True
+        lane, batch = self.lane(item.stream), self._batch_of[item.stream]
+        groups = self.settle(item.stream) + self._resize(lane, item) + self._notice_gap(lane, item)
+        groups += self._start_epoch(lane, item)
         self._append(lane, item)
         if len(lane.frame_ids) == self._needed(lane):
-            groups += self._encode(lane)
-        return groups
+            lane.full_ns = self._timer()
+        return groups + (self._encode(batch.full) if batch.complete else [])
+
+    def settle(self, stream: str) -> list[TokenGroup]:
+        """Let a full group of this stream wait no longer, for its next frame is there: step its batch if it has one."""
+        batch = self._batch_of[stream]
+        return self._encode(batch.full) if self.lane(stream).full_ns is not None else []
+
+    def overdue(self) -> list[TokenGroup]:
+        """The groups of every batch in which a full one has waited as long as it may."""
+        now = self._timer()
+        return [group for batch in self._batches if self._due_ns(batch) <= now for group in self._encode(batch.full)]
+
+    def patience(self) -> float:
+        """Seconds until `overdue` has something to do; infinite while no full group waits."""
+        return max(0.0, (min(map(self._due_ns, self._batches)) - self._timer()) / 1e9)
+
+    def _due_ns(self, batch: Batch) -> float:
+        return min((lane.full_ns + self._wait_ns for lane in batch.full if lane.full_ns is not None), default=math.inf)
 
     def choose(self, stream: str, waiting: Sequence[Any]) -> Sequence[Any]:
         """Which of the frames that wait for this stream, oldest first, to feed.
@@ -209,7 +144,7 @@ class IngestCore:
         Under `lossless`: all of them.
         """
         lane = self.lane(stream)
-        first = self._needed(lane) - len(lane.frame_ids)
+        first = self._needed(lane) - len(lane.frame_ids) or self.group_frames  # a full one is about to be stepped
         if lane.options.policy == "lossless" or len(waiting) < first + self.group_frames:
             return waiting
         keep = first if lane.options.on_gap == "bridge" else 1
@@ -244,11 +179,14 @@ class IngestCore:
         tail = tail or lane.options.tail
         if tail not in TAILS:
             raise ValueError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
-        return self._reset(lane, pad=tail == "pad")
+        groups, batch = self._reset(lane, pad=tail == "pad"), self._batch_of[stream]
+        lane.ended = True
+        return groups + (self._encode(batch.full) if batch.complete else [])
 
     def request_keyframe(self, stream: str) -> None:
-        """Start a new epoch at the next group boundary."""
-        self.lane(stream).requested = True
+        """Start a new epoch at the next group boundary, of the whole batch."""
+        for name in self.batch(stream):
+            self.lane(name).requested = True
 
     def encode_recorded(
         self, stream: str, frames: Sequence[Any], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
@@ -275,7 +213,10 @@ class IngestCore:
             self._resize(lane, item)
             self._append(lane, item)
         lane.fresh, lane.epoch, lane.dropped = keyframe, epoch - keyframe, dropped
-        return self._step(lane)
+        groups, error = self._step([lane])
+        if error is not None:
+            raise error
+        return groups[0]
 
     def _resize(self, lane: Lane, item: Prepared) -> list[TokenGroup]:
         if lane.source_size == item.source_size and lane.buffer is not None:
@@ -304,10 +245,23 @@ class IngestCore:
 
     def _reset(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
         """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""
+        groups = self.settle(lane.name)
         pad = lane.options.policy == "lossless" if pad is None else pad
-        groups = self._encode(lane) if pad and lane.frame_ids else []
+        groups += self._encode([lane]) if pad and lane.frame_ids else []
         lane.discard_pending()
         lane.fresh, lane.last_capture_ns = True, None
+        return groups
+
+    def _start_epoch(self, lane: Lane, item: Prepared) -> list[TokenGroup]:
+        """Start an epoch with this frame where one is due, and with the frame at which its batch has started one."""
+        groups, batch = [], self._batch_of[lane.name]
+        if batch.follows(lane, item.capture_ns):
+            groups = self._reset(lane) if lane.frame_ids else []
+        elif not lane.frame_ids and not lane.fresh and self._keyframe_due(lane, item):
+            batch.start_epoch(item.capture_ns)
+        else:
+            return []
+        lane.fresh, lane.followed = True, batch.epochs
         return groups
 
     def _keyframe_due(self, lane: Lane, item: Prepared) -> bool:
@@ -320,42 +274,42 @@ class IngestCore:
     def _append(self, lane: Lane, item: Prepared) -> None:
         # Into the group's buffer as each frame arrives: only the network is left to do for a full group.
         item.planes.copy_to(lane.buffer[0, :, len(lane.frame_ids)])
+        lane.ended = False
         lane.frame_ids.append(item.frame_id)
         lane.capture_ns.append(item.capture_ns)
         lane.expected_id, lane.last_capture_ns = item.frame_id + 1, item.capture_ns
         lane.counts["frames"] += 1
 
-    def _encode(self, lane: Lane) -> list[TokenGroup]:
-        from streamtok import NonFiniteError
+    def _encode(self, lanes: list[Lane]) -> list[TokenGroup]:
+        """The groups of some lanes of one batch; a lane whose latent is not finite loses its frames and starts anew."""
+        groups, error = self._step(lanes)
+        for lane in lanes if error is not None else []:
+            if lane.frame_ids:
+                lane.counts["nonfinite"] += 1
+                log.error("stream=%s event=nonfinite frame_ids=%s action=reset", lane.name, lane.frame_ids)
+                lane.discard_pending()
+                lane.fresh = True
+        return groups
 
-        try:
-            return [self._step(lane)]
-        except NonFiniteError:
-            lane.counts["nonfinite"] += 1
-            log.error("stream=%s event=nonfinite frame_ids=%s action=reset", lane.name, lane.frame_ids)
-            lane.discard_pending()
-            lane.fresh = True
-            return []
-
-    def _run(self, lane: Lane, frames: torch.Tensor) -> Any:
-        """A step of a lane's encoder; the first one may capture a graph, which cameras must not disturb."""
-        if not lane.cold:
-            return lane.encoder.step(frames)
-        with self._preparing.paused():
-            out = lane.encoder.step(frames)
-        lane.cold = False
-        return out
-
-    def _step(self, lane: Lane) -> TokenGroup:
-        """Run the network on the pending frames; the bookkeeping moves on only if it succeeds."""
-        need, count = self._needed(lane), len(lane.frame_ids)
-        lane.buffer[:, :, count:need] = lane.buffer[:, :, count - 1 : count]
+    def _step(self, lanes: list[Lane]) -> tuple[list[TokenGroup], NonFiniteError | None]:
+        """Run the network on the pending frames; the bookkeeping of a lane moves on only if its latent is finite."""
+        batch, error = self._batch_of[lanes[0].name], None
+        for lane in lanes:
+            count = len(lane.frame_ids)
+            lane.buffer[:, :, count : self._needed(lane)] = lane.buffer[:, :, count - 1 : count]
         start = self._timer()
-        if lane.fresh:
-            lane.encoder.reset()
-        out = self._run(lane, lane.buffer[:, :, :need])
-        tokens = grid_of(out, self.config)
+        try:
+            out = batch.step(lanes)
+        except NonFiniteError as raised:
+            out, error = raised.out, raised
+        grids = grids_of(out, self.config)
         encode_ns = self._timer() - start
+        slots = [batch.lanes.index(lane) for lane in lanes]
+        moved = [slot for slot in slots if error is None or slot not in error.slots]
+        return [self._finish(batch.lanes[slot], grids[slot], encode_ns) for slot in moved], error
+
+    def _finish(self, lane: Lane, tokens: np.ndarray, encode_ns: int) -> TokenGroup:
+        repeated = self._needed(lane) - len(lane.frame_ids)
         keyframe = lane.fresh or not self.config.video  # a decoder of images may start anywhere
         lane.counts["keyframes"] += keyframe
         if lane.fresh:
@@ -369,46 +323,12 @@ class IngestCore:
             frame_ids=lane.frame_ids,
             capture_ns=lane.capture_ns,
             dropped=lane.dropped,
-            repeated=need - count,
+            repeated=repeated,
             encode_ns=encode_ns,
             image_size=lane.image_size,
         )
         lane.counts["groups"] += 1
-        lane.counts["repeated"] += need - count
+        lane.counts["repeated"] += repeated
         lane.fresh, lane.dropped = False, 0
         lane.clear_pending()
         return group
-
-
-def dtype_of(config: Any) -> Any:
-    """The type that a model's tokens are sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
-    if not config.discrete:
-        return "float16"
-    return "uint16" if config.codebook_size <= 65536 else "uint32"
-
-
-def levels_of(config: Any) -> list[int]:
-    """Factors of the codebook, as headers carry them; empty for continuous models."""
-    if not config.discrete:
-        return []
-    return list(config.levels) if config.quantizer in ("fsq", "residual_fsq") else [config.codebook_size]
-
-
-def grid_shape(config: Any, height: int, width: int) -> tuple[int, ...]:
-    """Shape of one group's tokens for (height, width) images: (h, w), (Q, h, w) or (C, h, w)."""
-    grid = tuple(config.grid(height, width))
-    if not config.discrete:
-        return config.latent_channels, *grid
-    return (config.num_quantizers, *grid) if config.quantizer == "residual_fsq" else grid
-
-
-def grid_of(out: Any, config: Any) -> np.ndarray:
-    """The token grid of a one-slot step's output, in the shape of `grid_shape` and the type of `dtype_of`."""
-    if not config.discrete:
-        return out.latent[0, :, 0].to(torch.float16).cpu().numpy()
-    return out.indices[0].select(-3, 0).cpu().numpy().astype(dtype_of(config))
-
-
-def device_of(module: torch.nn.Module) -> torch.device:
-    """The device that a module's first parameter is on."""
-    return next(module.parameters()).device

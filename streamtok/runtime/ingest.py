@@ -15,14 +15,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from streamtok.engine.ingest import IngestCore, TokenGroup, dtype_of, grid_shape, levels_of
+from streamtok.engine.ingest import IngestCore, TokenGroup
+from streamtok.engine.lane import StreamOptions
+from streamtok.engine.token_grid import grid_shape
 from streamtok.io.source import Source, open_source
-from streamtok.loading import engine_configuration, load_tokenizer
+from streamtok.loading import load_tokenizer
 from streamtok.runtime.capture import Capture, Captured
 from streamtok.runtime.metrics import Metrics, serve_prometheus
 from streamtok.settings import RigSettings, StreamSettings
 from streamtok.signals import notify_systemd
-from streamtok.wire.message import Info
+from streamtok.wire.describe import describe
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.security import CurveServer
 
@@ -61,6 +63,7 @@ class IngestNode:
         self._wake = threading.Condition()
         self._announced: dict[str, tuple | None] = dict.fromkeys(self.streams)
         self._flushed: set[str] = set()
+        self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
         self._status_due = 0.0
         self._seconds = 0.0
 
@@ -95,16 +98,23 @@ class IngestNode:
         for source in self.sources.values():
             stack.enter_context(source)
         options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
+        batches = [] if settings.batch_wait_ms is None else batches_of(options)
         if self.tokenizer is None:
             sizes = [option.size or self.sources[name].size for name, option in options.items()]
-            self.tokenizer = load_tokenizer(settings, max(filter(None, sizes), default=None, key=math.prod))
-        self.core = IngestCore(self.tokenizer, options, context=settings.context)
+            largest = max(filter(None, sizes), default=None, key=math.prod)
+            self.tokenizer = load_tokenizer(settings, largest, max(map(len, batches), default=1))
+        wait_ms = settings.batch_wait_ms or 0.0
+        self.core = IngestCore(
+            self.tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms
+        )
         self.publisher = stack.enter_context(self._make_publisher())
         self.recorder = self._make_recorder(stack)
         for name, source in self.sources.items():
             if source.size is not None:
                 self.core.open(name, source.size)
+            if source.size is not None or options[name].size is not None:
                 self.core.warm_up(name)
+            if source.size is not None:
                 self._announce(name)
         log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
         notify_systemd("READY=1")
@@ -171,16 +181,19 @@ class IngestNode:
             self._serve()
             for name in self.captures:
                 self._advance(name)
+            self._publish(self.core.overdue())
             self._update()
             with self._wake:
                 if all(capture.finished for capture in self.captures.values()):
                     break
                 if not any(capture.depth for capture in self.captures.values()):
-                    self._wake.wait(IDLE_S)
+                    self._wake.wait(min(IDLE_S, self.core.patience()))
 
     def _advance(self, name: str) -> None:
         """Encode and publish what waits for one stream."""
         capture = self.captures[name]
+        if capture.depth:
+            self._publish(self.core.settle(name))
         waiting, chosen = capture.take(lambda items: self.core.choose(name, items))
         for item in waiting:
             if self.settings.publish_frames:
@@ -188,9 +201,10 @@ class IngestNode:
             if self.recorder is not None:
                 self.recorder.write_frame(item.frame)
         for item in chosen:
+            self._publish(self.core.settle(name))
             groups = self.core.restart(name) if item.after_gap else []
-            for group in groups + self.core.feed(item.prepared):
-                self._publish(group, item)
+            self._latest[name] = item
+            self._publish(groups + self.core.feed(item.prepared))
         if chosen:
             self.metrics.observe("prepare", (chosen[-1].ready_ns - chosen[-1].arrived_ns) / 1e9)
         elif capture.finished:
@@ -199,10 +213,16 @@ class IngestNode:
     def _flush(self, name: str) -> None:
         if name not in self._flushed:
             self._flushed.add(name)
-            for group in self.core.flush(name):
-                self._publish(group, None)
+            self._publish(self.core.settle(name))
+            self._latest.pop(name, None)  # a tail that is filled up has waited for the end: its latency says nothing
+            self._publish(self.core.flush(name))
 
-    def _publish(self, group: TokenGroup, item: Captured | None) -> None:
+    def _publish(self, groups: list[TokenGroup]) -> None:
+        for group in groups:
+            self._publish_group(group)
+
+    def _publish_group(self, group: TokenGroup) -> None:
+        item = self._latest.get(group.stream)
         encoded_ns = time.monotonic_ns()
         if group.image_size == self.core.lane(group.stream).image_size:
             self._announce(group.stream)  # a group that was padded at a change of size is of the size before
@@ -237,31 +257,10 @@ class IngestNode:
         lane = self.core.lane(name)
         if self._announced[name] != (lane.source_size, lane.image_size):
             self._announced[name] = lane.source_size, lane.image_size
-            info = self.publisher.add_stream(self._info(name))
+            rate, interval = self.sources[name].fps, lane.options.keyframe_interval
+            info = self.publisher.add_stream(describe(self.core, name, frame_rate=rate, keyframe_interval=interval))
             if self.recorder is not None:
                 self.recorder.add_stream(info)
-
-    def _info(self, name: str) -> Info:
-        config, lane = self.core.config, self.core.lane(name)
-        return Info(
-            stream=name,
-            tokenizer=self.tokenizer.fingerprint,
-            model=config.name,
-            grid=list(grid_shape(config, *lane.image_size)),
-            dtype=dtype_of(config),
-            levels=levels_of(config),
-            image_size=list(lane.image_size),
-            temporal_compression=self.core.group_frames,
-            spatial_compression=config.spatial_compression,
-            context=self.core.context or config.context,
-            predictive=config.predictive,
-            engine=engine_configuration(self.tokenizer),
-            frame_rate=self.sources[name].fps,
-            keyframe_interval=lane.options.keyframe_interval,
-            source_size=list(lane.source_size),
-            source_rect=[int(side) for side in self.core.preprocessor(name, lane.source_size).rect],
-            fit=lane.options.fit,
-        )
 
     def _serve(self) -> None:
         for event in self.publisher.poll():
@@ -324,6 +323,22 @@ def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
         return open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"stream {stream.name}: {error}") from error
+
+
+def batches_of(options: dict[str, StreamOptions]) -> list[list[str]]:
+    """Which streams share a step: cameras whose frames are encoded at one size, so it must be given; ValueError if not.
+
+    Lossless streams have steps of their own: where they are cut must not depend on when others are read.
+    """
+    cameras = {name: option.size for name, option in options.items() if option.policy == "latest"}
+    without = [name for name, size in cameras.items() if size is None]
+    if without:
+        raise ValueError(
+            f"batch_wait_ms is set, so cameras of one size share a step, but streams {without} have no `size`: "
+            "give them one (HEIGHTxWIDTH, under `defaults` for all), or leave batch_wait_ms out"
+        )
+    sizes = dict.fromkeys(cameras.values())
+    return [[name for name, of in cameras.items() if of == size] for size in sizes]
 
 
 def is_paced(source: Source) -> bool:

@@ -302,7 +302,7 @@ def test_cameras_are_paused_in_an_encoders_first_step_alone(monkeypatch):
     def watched(**options):
         encoder = make(**options)
         step = encoder.step
-        encoder.step = lambda frames: paused.append(preparing.paused().locked()) or step(frames)
+        encoder.step = lambda *args: paused.append(preparing.paused().locked()) or step(*args)
         return encoder
 
     tokenizer = Tokenizer(CONFIG)

@@ -1,0 +1,103 @@
+"""Streams of one frame size that share a step of the network; most often one stream alone.
+
+Where one slot fills the device (any CPU, and large models on a GPU) every stream steps alone. A model too small for
+that steps all its cameras at once: with a fixed number of slots, whoever is ready, so that the tokens of one cannot
+depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras, and the
+cameras start their epochs with frames of the same time, so that groups fill up together.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamtok.engine.lane import Lane
+from streamtok.engine.preparing import Preparing
+
+log = logging.getLogger("streamtok.ingest")
+
+
+class Batch:
+    """The encoder of some lanes, their frames in its input, and the epochs that they start together.
+
+    `make_stream` is the tokenizer's `stream`; nothing is allocated before the frame size is known. The slots of the
+    encoder are the lanes in the order given.
+    """
+
+    def __init__(self, lanes: list[Lane], make_stream: Callable[..., Any], preparing: Preparing):
+        self.lanes = lanes
+        self.size: tuple[int, int] | None = None
+        self.epochs, self.epoch_ns = 0, 0  # how many were started together, and when the latest was
+        self._make_stream, self._preparing = make_stream, preparing
+        self._encoder: Any = None
+        self._buffer: Any = None
+        self._cold = True  # the encoder has not stepped yet
+
+    def open(self, name: str, size: tuple[int, int], frames: int, context: int | None, device: torch.device) -> None:
+        """Allocate what groups of `frames` images of `size` (H, W) need; ValueError if others have another size."""
+        if self.size == size:
+            return
+        if self.size is not None and len(self.lanes) > 1:
+            others = ", ".join(lane.name for lane in self.lanes if lane.name != name)
+            raise ValueError(
+                f"stream {name!r} has frames of {size[0]}x{size[1]}, {others} of {self.size[0]}x{self.size[1]}, and "
+                "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
+            )
+        slots, (height, width) = len(self.lanes), size
+        self._encoder = self._make_stream(slots=slots, height=height, width=width, context=context)
+        self._buffer = torch.zeros(slots, 3, frames, height, width, dtype=torch.uint8, device=device)
+        self.size, self._cold = size, True
+        for slot, lane in enumerate(self.lanes):
+            lane.buffer = self._buffer[slot : slot + 1]
+        names = ",".join(lane.name for lane in self.lanes)
+        log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
+
+    @property
+    def full(self) -> list[Lane]:
+        """The lanes whose group waits to be stepped."""
+        return [lane for lane in self.lanes if lane.full_ns is not None]
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a full group and nobody to wait for."""
+        return bool(self.full) and all(lane.full_ns is not None or lane.ended for lane in self.lanes)
+
+    def start_epoch(self, capture_ns: int) -> None:
+        """Note that one lane starts an epoch when it was due, with a frame of this time: the others follow."""
+        self.epochs, self.epoch_ns = self.epochs + 1, capture_ns
+
+    def follows(self, lane: Lane, capture_ns: int) -> bool:
+        """Whether a lane's next frame, of this time, is the one nearest to the start of the latest common epoch.
+
+        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on.
+        """
+        between = 0 if lane.last_capture_ns is None else capture_ns - lane.last_capture_ns
+        return lane.followed < self.epochs and capture_ns + between // 2 >= self.epoch_ns
+
+    def warm_up(self) -> None:
+        """Step once and forget it, so that the first frame does not pay for what is set up."""
+        if self._cold:
+            self._step([True] * len(self.lanes), [True] * len(self.lanes))
+            self._encoder.reset()
+
+    def step(self, lanes: list[Lane]) -> Any:
+        """Run the network on the groups of these lanes; the slots of the others stay as they are.
+
+        Returns what the stream's step does, for all slots. Raises NonFiniteError as it does.
+        """
+        active = [lane in lanes for lane in self.lanes]
+        fresh = [on and lane.fresh for on, lane in zip(active, self.lanes, strict=True)]
+        self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
+        return self._step(active, fresh)
+
+    def _step(self, active: list[bool], keyframe: list[bool]) -> Any:
+        """The first step may capture a graph, which cameras must not disturb."""
+        frames: Tensor = self._buffer
+        if not self._cold:
+            return self._encoder.step(frames, active, keyframe)
+        with self._preparing.paused():
+            out = self._encoder.step(frames, active, keyframe)
+        self._cold = False
+        return out

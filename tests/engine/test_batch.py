@@ -1,0 +1,225 @@
+"""Cameras that share a step: who waits for whom, where epochs start, and that tokens depend on nobody else."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.model import Tokenizer
+from tests.nodes.tiny import ATTENTION, MS, SIZE, VIDEO, expected_tokens, frame
+
+CAMERAS = ["a", "b", "c"]
+MODELS = {}
+for config in (VIDEO, ATTENTION):
+    torch.manual_seed(0)
+    MODELS[config.name] = Tokenizer(config)
+TINY = MODELS["tiny"]
+EXACT = Tokenizer(VIDEO, deterministic=True)
+EXACT.load_state_dict(TINY.state_dict())
+
+
+class Clock:
+    """A timer that goes when told to."""
+
+    ms = 0.0
+
+    def __call__(self) -> int:
+        return round(self.ms * MS)
+
+
+def shared(tokenizer=TINY, cameras=CAMERAS, timer=None, **options) -> IngestCore:
+    """A core whose cameras share a step and wait 5 ms for each other."""
+    each = StreamOptions(**{"keyframe_interval": 0, "size": SIZE} | options)
+    more = {"timer": timer} if timer else {}
+    return IngestCore(tokenizer, dict.fromkeys(cameras, each), batches=[cameras], batch_wait_ms=5, **more)
+
+
+def feed(core: IngestCore, numbers, cameras=CAMERAS) -> list[TokenGroup]:
+    """These frames of all cameras, in turn."""
+    return [group for number in numbers for name in cameras for group in core.feed(frame(number, name))]
+
+
+def cuts(groups: list[TokenGroup], stream: str) -> list[list[int]]:
+    return [group.frame_ids for group in groups if group.stream == stream]
+
+
+def test_all_groups_come_with_the_last_of_the_frames_that_complete_them():
+    core = shared()
+    assert core.batch("b") == CAMERAS
+    assert [group.stream for group in feed(core, [0])] == CAMERAS
+    assert feed(core, [1, 2, 3]) == []
+    assert core.feed(frame(4, "a")) == core.feed(frame(4, "b")) == []
+    groups = core.feed(frame(4, "c"))
+    assert [(group.stream, group.frame_ids) for group in groups] == [(name, [1, 2, 3, 4]) for name in CAMERAS]
+    assert len({group.encode_ns for group in groups}) == 1
+
+
+def test_a_full_group_waits_so_long_and_no_longer():
+    clock = Clock()
+    core = shared(timer=clock)
+    feed(core, range(4))
+    clock.ms = 100
+    core.feed(frame(4, "a"))
+    clock.ms = 103
+    core.feed(frame(4, "b"))
+    assert core.overdue() == []
+    assert core.patience() == pytest.approx(0.002)
+    clock.ms = 105
+    assert core.patience() == 0
+    assert [group.stream for group in core.overdue()] == ["a", "b"]
+    assert core.patience() == float("inf")
+    assert [group.stream for group in core.feed(frame(4, "c")) + core.settle("c")] == ["c"]
+
+
+def test_the_next_frame_of_a_camera_ends_its_wait():
+    core = shared()
+    feed(core, range(4))
+    core.feed(frame(4, "a"))
+    assert core.settle("b") == []
+    [group] = core.feed(frame(5, "a"))
+    assert (group.stream, group.frame_ids) == ("a", [1, 2, 3, 4])
+    assert core.lane("a").frame_ids == [5]
+
+
+def test_nobody_waits_for_a_camera_that_has_ended():
+    core = shared()
+    feed(core, range(4))
+    core.feed(frame(4, "a"))
+    core.feed(frame(4, "b"))
+    assert [group.stream for group in core.flush("c", "drop")] == ["a", "b"]
+    assert len(feed(core, range(5, 9), ["a", "b"])) == 2
+    assert [group.stream for group in core.feed(frame(9, "c")) + core.settle("c")] == ["c"]
+    assert feed(core, range(9, 13), ["a", "b"]) == []
+
+
+def test_a_full_group_is_no_tail_at_the_end():
+    core = shared()
+    feed(core, range(4))
+    core.feed(frame(4, "a"))
+    [group] = core.flush("a", "drop")
+    assert group.frame_ids == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_depend_neither_on_who_was_ready_nor_on_what_the_others_see(name):
+    together, apart = (shared(MODELS[name]) for _ in range(2))
+    groups = feed(together, range(13))
+    alone = []
+    for number in range(13):
+        alone += apart.feed(frame(number, "b")) + apart.settle("b")
+        if number == 6:
+            alone += apart.feed(frame(0, "a")) + apart.settle("a")
+    wanted = [group.tokens for group in groups if group.stream == "b"]
+    found = [group.tokens for group in alone if group.stream == "b"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_in_deterministic_mode_tokens_are_those_of_a_camera_alone():
+    groups = feed(shared(EXACT), range(9))
+    for name in CAMERAS:
+        own = [group for group in groups if group.stream == name]
+        np.testing.assert_array_equal([group.tokens for group in own], expected_tokens(EXACT, own, name))
+
+
+def test_a_keyframe_that_one_camera_asks_for_is_one_of_all():
+    core = shared()
+    feed(core, range(3))
+    core.request_keyframe("b")
+    groups = feed(core, range(3, 14))
+    for name in CAMERAS:
+        own = [group for group in groups if group.stream == name]
+        assert [(group.frame_ids, group.epoch) for group in own] == [
+            ([1, 2, 3, 4], 0), ([5], 1), ([6, 7, 8, 9], 1), ([10, 11, 12, 13], 1),
+        ]  # fmt: skip
+    assert not core.lane("a").counts["dropped"]
+
+
+def test_an_interval_ends_for_all_cameras_at_one_time():
+    core = shared(keyframe_interval=0.1)
+    groups = [group for n in range(30) for k, name in enumerate(CAMERAS)
+              for group in core.feed(frame(n, name, time_ms=10 * n + 3 * k))]  # fmt: skip
+    starts = {name: [group.frame_ids[0] for group in groups if group.stream == name and group.keyframe]
+              for name in CAMERAS}  # fmt: skip
+    assert starts["a"] == starts["b"] == starts["c"]
+    assert len(starts["a"]) == 3
+    assert not any(lane.counts["dropped"] for lane in core.lanes.values())
+
+
+def test_a_camera_that_lost_a_frame_is_in_step_again_after_the_next_common_epoch():
+    core = shared()
+    feed(core, range(7))
+    for number in range(7, 16):
+        feed(core, [number], CAMERAS if number != 7 else ["a", "b"])
+        if number == 9:
+            core.request_keyframe("a")
+    groups = feed(core, range(16, 30)) + core.settle("c")
+    epochs = {name: [group.frame_ids[0] for group in groups if group.stream == name] for name in CAMERAS}
+    assert epochs["a"] == epochs["b"] == epochs["c"]
+    assert core.lane("c").counts["dropped"] > 1
+    assert not core.lane("a").counts["dropped"]
+    assert len({lane.epoch for lane in core.lanes.values()} - {core.lane("c").epoch}) == 1
+
+
+def test_a_bad_camera_harms_nobody_else(monkeypatch):
+    core, whole = shared(), feed(shared(), range(13))
+    groups = feed(core, range(5))
+    batch = core._batch_of["b"]
+    step = batch._encoder.step
+    spoil = lambda x, *masks: step(torch.cat([x[:1].float() / 255, x[1:2] * torch.nan, x[2:].float() / 255]), *masks)  # noqa: E731
+    monkeypatch.setattr(batch._encoder, "step", spoil)
+    assert [group.stream for group in feed(core, range(5, 9))] == ["a", "c"]
+    monkeypatch.undo()
+    assert core.lane("b").counts["nonfinite"] == 1
+    assert core.lane("b").dropped == 4
+    groups = feed(core, range(9, 13)) + core.settle("a")
+    assert cuts(groups, "b")[0] == [9]
+    assert next(group.epoch for group in groups if group.stream == "b") == 1
+    assert cuts(groups, "a") == cuts(whole, "a")[-1:]
+
+
+def test_frames_of_other_sizes_cannot_share_a_step():
+    core = shared(size=None)
+    core.open("a", SIZE)
+    with pytest.raises(ValueError, match=r"stream 'b' has frames of 48x48, a, c of 32x48.*one `size`"):
+        core.open("b", (48, 48))
+    assert core.open("c", SIZE) == SIZE
+
+
+def test_wrong_batches_say_why():
+    options = dict.fromkeys("ab", StreamOptions())
+    with pytest.raises(ValueError, match="each stream in one at most"):
+        IngestCore(TINY, options, batches=["ab", "b"])
+    with pytest.raises(ValueError, match="unknown stream 'z'"):
+        IngestCore(TINY, options, batches=["az"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_any_order_of_frames_and_losses_replays_bit_for_bit(data):
+    """Whatever waits, is lost or restarts: each group encoded again by itself has the same tokens."""
+    core = shared(keyframe_interval=data.draw(st.sampled_from([0, 0.08])), timer=Clock())
+    numbers, groups = dict.fromkeys(CAMERAS, 0), []
+    for name in data.draw(st.lists(st.sampled_from(CAMERAS), min_size=20, max_size=60)):
+        numbers[name] += data.draw(st.sampled_from([1, 1, 1, 1, 1, 2]))
+        groups += core.feed(frame(numbers[name], name))
+        if data.draw(st.integers(0, 9)) == 0:
+            core.request_keyframe(name)
+        if data.draw(st.booleans()):
+            groups += core.settle(name)
+    for name in CAMERAS:
+        groups += core.flush(name)
+    replay = shared()
+    for group in groups:
+        frames = [frame(number, group.stream) for number in group.frame_ids]
+        facts = {"keyframe": group.keyframe, "epoch": group.epoch, "dropped": group.dropped}
+        again = replay.encode_recorded(group.stream, frames, repeated=group.repeated, **facts)
+        np.testing.assert_array_equal(again.tokens, group.tokens)
+    for name in CAMERAS:
+        own = [group for group in groups if group.stream == name]
+        assert all(group.repeated == 0 for group in own[:-1])
+        for before, after in pairwise(own):
+            assert after.frame_ids[0] - before.frame_ids[-1] == 1 + after.dropped

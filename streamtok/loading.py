@@ -37,7 +37,7 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None,
     """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it,
     and for streams that step so many slots at once.
 
-    `engine` None is "auto" on a GPU and "eager" on a CPU; deterministic mode is always eager.
+    `engine` None is "auto" on a GPU and what `place` does on a CPU; deterministic mode is always eager.
     """
     import torch
 
@@ -45,16 +45,33 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None,
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device).type
-    engine = settings.engine or ("auto" if device == "cuda" else "eager")
-    if settings.deterministic or engine == "eager":
+    if settings.deterministic or settings.engine == "eager":
         return tokenizer.to(device)
+    if settings.engine is None and device == "cpu":
+        return place(tokenizer, device)
     from streamtok.engine.engine import apply
     from streamtok.engine.tuning import optimize
 
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)
-    fast = optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
+    fast = optimize(tokenizer, "auto", size=(-(-height // step) * step, -(-width // step) * step), device=device)
     return fast if slots_per_step == 1 else apply(fast, replace(fast.engine, slots_per_step=slots_per_step))
+
+
+def place(tokenizer: "Tokenizer", device: str | None = None) -> "Tokenizer":
+    """A tokenizer on its device as commands run it unless told otherwise: float32, nothing measured, nothing stored.
+
+    On a CPU that is on our own layers where they fit the model (`engine.cpu`): the latents of PyTorch's layers within
+    rounding, in less time. Deterministic tokenizers stay plain.
+    """
+    chosen = pick_device(device)
+    if chosen.type != "cpu" or tokenizer.deterministic:
+        return tokenizer.to(chosen)
+    from streamtok.engine.configuration import here
+    from streamtok.engine.engine import apply
+    from streamtok.engine.precision import how
+
+    return apply(tokenizer, how(tokenizer, here(tokenizer.fingerprint, (0, 0)), "float32"))
 
 
 def pick_device(device: str | None) -> "torch.device":

@@ -24,7 +24,7 @@ from streamtok.data.tokenfile import TokenFile, TokenFileWriter
 from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
 from streamtok.engine.token_grid import grid_shape, levels_of
 from streamtok.io.source import Frame
-from streamtok.loading import engine_configuration, load, pick_device
+from streamtok.loading import engine_configuration, load, place
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     """
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
-        tok = load(model, deterministic=options.deterministic).to(pick_device(options.device))
+        tok = place(load(model, deterministic=options.deterministic), options.device)
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resized(frames, size)
@@ -108,7 +108,7 @@ def decode_file(
     the one that the file names. ValueError if the tokens were made by another tokenizer, or the file is damaged.
     """
     file = TokenFile(path)
-    tok = matching_tokenizer(file.path, file.meta, model).to(pick_device(device))
+    tok = place(matching_tokenizer(file.path, file.meta, model), device)
     start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
     if start == len(file):
         raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from streamtok.loading import load, pick_device
+from streamtok.loading import load, pick_device, place
 
 log = logging.getLogger("streamtok.replay")
 
@@ -28,6 +28,8 @@ def load_as_recorded(
         from streamtok.engine.tuning import optimize
 
         return optimize(tokenizer, engine)
+    if not engine:
+        return place(tokenizer, device)
     use_threads(engine)
     return tokenizer.to(pick_device(device))
 

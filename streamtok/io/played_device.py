@@ -32,13 +32,29 @@ class Faults:
     loop: bool = False
 
 
+class Clock:
+    """The machine's clock, by which a played camera keeps time unless it is given another one."""
+
+    def now_ns(self) -> int:
+        """The monotonic time."""
+        return time.monotonic_ns()
+
+    def wait_until(self, due_ns: int) -> None:
+        """Return once it is that late."""
+        time.sleep(max(due_ns - self.now_ns(), 0) / 1e9)
+
+
 class PlayedDevice:
     """Plays what `make_source` gives, at the times its frames carry, with `faults`; see the module."""
 
     def __init__(
-        self, make_source: Callable[[], RecordedSource], name: str = "played", faults: Faults | None = None
+        self,
+        make_source: Callable[[], RecordedSource],
+        name: str = "played",
+        faults: Faults | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.name, self.faults = name, faults or Faults()
+        self.name, self.faults, self.clock = name, faults or Faults(), clock or Clock()
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self._make_source = make_source
@@ -53,7 +69,7 @@ class PlayedDevice:
         """Switch on, or reach it again; OSError within a lost span."""
         if self._source is None:
             self._start()
-            self._switched_on_ns = time.monotonic_ns()
+            self._switched_on_ns = self.clock.now_ns()
         if _within(self.faults.lost, self._now_ns()):
             raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
         self._reached_ns = self._now_ns() if self._image is not None else 0
@@ -66,7 +82,7 @@ class PlayedDevice:
         frame = self._next()
         number, position_ns = self._position
         due_ns = self._switched_on_ns + position_ns
-        time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+        self.clock.wait_until(due_ns)
         if _within(self.faults.lost, position_ns):
             return None
         if self._image is None or not _within(self.faults.frozen, position_ns):
@@ -84,7 +100,7 @@ class PlayedDevice:
         self.fps, self.size = self._source.fps, self._source.size
 
     def _now_ns(self) -> int:
-        return time.monotonic_ns() - self._switched_on_ns
+        return self.clock.now_ns() - self._switched_on_ns
 
     def _next(self) -> Frame:
         """The next frame that is not too late; without a loop the others need not be made at all."""
@@ -117,7 +133,7 @@ class PlayedDevice:
         return self._source
 
 
-def parse_played(spec: str, open_source: Callable[[str], Source]) -> PlayedDevice:
+def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known = {"lost": _spans, "frozen": _spans, "loop": lambda text: text in ("1", "true", "yes")}
@@ -137,7 +153,7 @@ def parse_played(spec: str, open_source: Callable[[str], Source]) -> PlayedDevic
         return source
 
     recorded()  # says at once what is wrong with it
-    return PlayedDevice(recorded, target, Faults(**faults))
+    return PlayedDevice(recorded, target, Faults(**faults), clock)
 
 
 def _spans(text: str) -> tuple[Span, ...]:

@@ -87,12 +87,12 @@ def run_demo(options: DemoOptions, on_progress: Callable[[DemoResult], None] = l
     for a source that cannot be opened."""
     import torch
 
-    from streamtok.loading import load
+    from streamtok.loading import load, place
 
     size = options.size or suitable_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    tokenizer = load(options.model)
+    tokenizer = place(load(options.model), "cpu")
     result = DemoResult()
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         endpoint = f"ipc://{folder}/tokens"

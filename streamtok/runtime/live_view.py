@@ -98,10 +98,10 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
 
 def tokenizer_of(info: Any, options: ViewOptions) -> Any:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    from streamtok.loading import load, pick_device
+    from streamtok.loading import load, place
 
     name = options.model or info.model
-    tokenizer = load(name).to(pick_device(options.device))
+    tokenizer = place(load(name), options.device)
     if tokenizer.fingerprint != info.tokenizer:
         raise ValueError(
             f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "

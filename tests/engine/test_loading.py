@@ -1,0 +1,49 @@
+"""How commands run a model when nothing else is asked for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.loading import engine_configuration, load_tokenizer, place
+from streamtok.model import Tokenizer, build
+from streamtok.settings import load_rig
+from tests.nodes.tiny import VIDEO
+
+SIZE = (32, 48)
+
+
+def latents(tok, frames):
+    stream = tok.stream(1, *SIZE)
+    parts = [frames[:, :, :1], *frames[:, :, 1:].split(4, 2)]
+    return torch.cat([stream.step(part).latent for part in parts], 2)
+
+
+@pytest.mark.parametrize("predictive", [False, True])
+def test_a_cpu_gets_our_layers_which_compute_the_same(predictive):
+    config = PRESETS["nano-p"] if predictive else VIDEO
+    tok = build(config)
+    placed = place(tok, "cpu")
+    assert (placed.engine.kernels, placed.engine.precision, placed.engine.graph) == ("interleaved", "float32", False)
+    assert placed.engine.threads == torch.get_num_threads()
+    frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    torch.testing.assert_close(latents(placed, frames), latents(tok, frames), atol=1e-5, rtol=0)
+    assert placed.fingerprint == tok.fingerprint
+
+
+def test_models_without_such_layers_and_deterministic_ones_stay_plain():
+    small = {"stem_channels": 8, "encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8), "z_channels": 8}
+    eight = build(replace(PRESETS["cosmos-dv8x8x8"], **small))
+    assert place(eight, "cpu").engine.kernels == "plain"
+    exact = Tokenizer(VIDEO, deterministic=True)
+    assert place(exact, "cpu") is exact
+    assert engine_configuration(exact)["deterministic"]
+
+
+def test_a_rig_says_what_it_runs():
+    streams = [{"name": "a", "source": "synthetic:32x48@30?frames=1"}]
+    settings = load_rig(None, {"model": "nano", "device": "cpu", "streams": streams})
+    assert engine_configuration(load_tokenizer(settings))["kernels"] == "interleaved"
+    eager = load_tokenizer(settings.model_copy(update={"engine": "eager"}))
+    assert "kernels" not in engine_configuration(eager)

@@ -43,12 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-frames", type=int, metavar="N", help="end each source after N frames")
     add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
     add("--device", choices=["auto", "cpu", "cuda"], help="where the network runs (default auto)")
-    add(
-        "--engine",
-        choices=["auto", "eager"],
-        help="auto: as measured once for this machine (default on a GPU); eager: PyTorch's own layers; default on a CPU: "
-        "float32 on our own",
+    engines = (
+        "auto: as measured once for this machine (default on a GPU); eager: PyTorch's layers; else our own in float32"
     )
+    add("--engine", choices=["auto", "eager"], help=engines)
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
     add("--record", metavar="FILE", help="also write the token stream to an MCAP file")

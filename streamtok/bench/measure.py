@@ -23,8 +23,8 @@ from streamtok.model import Tokenizer
 
 SCHEMA = 1
 SECTIONS = (
-    "start", "machine", "engine", "precisions", "latency", "decode", "stateless", "roofline", "stages", "steady",
-    "end_to_end",
+    "start", "machine", "engine", "precisions", "latency", "shared_step", "decode", "stateless", "roofline", "stages",
+    "steady", "end_to_end",
 )  # fmt: skip
 
 
@@ -65,6 +65,8 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
     report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     report["latency"] = latency(fast, options)
     say(f"latency: {report['latency']['p50_ms']:.2f} ms per group at the median")
+    if options.cameras > 1:
+        report["shared_step"] = shared_step(tok, engine, options)
     report["decode"] = decode(fast, options, report["latency"])
     report["stateless"] = stateless(tok, fast, options, report["latency"], say)
     report["roofline"] = roofline(fast, options, report["latency"]["p50_ms"])
@@ -136,6 +138,14 @@ def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
         "share_of_group_time": found["p50_ms"] / budget,
         "peak_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else 0,
     }
+
+
+def shared_step(tok: Tokenizer, engine: EngineConfiguration, options: BenchOptions) -> dict[str, Any]:
+    """As `latency`, all cameras in one step of the network (`batch_wait_ms` of a rig); `kernels` says on which layers,
+    since those of the CPU step one slot at a time."""
+    kernels = "plain" if engine.kernels == "interleaved" else engine.kernels
+    together = apply(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
+    return latency(together, options) | {"kernels": kernels}
 
 
 def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,10 @@ def describe(report: dict[str, Any]) -> str:
         _row("throughput", f"{latency['frames_per_s']:.0f} frames/s",
         f"{latency['cpu_ms']:.1f} ms of processor time per step"),
     ]  # fmt: skip
+    if "shared_step" in report:
+        shared = report["shared_step"]
+        ratio = f"{shared['p50_ms'] / latency['p50_ms']:.2f} of a step for each, {shared['kernels']} kernels"
+        lines.append(_row("all cameras in one step", f"{shared['p50_ms']:.2f} / {shared['p99_ms']:.2f} ms", ratio))
     decode = report["decode"]
     both = f"with encoding {100 * decode['share_with_encoding']:.0f} % of a group's time"
     lines.append(_row("decode, p50 / p99", f"{decode['p50_ms']:.2f} / {decode['p99_ms']:.2f} ms", both))

@@ -25,8 +25,17 @@ def report():
 
 
 def test_report_has_its_sections_and_survives_json(report):
-    assert {"schema", "model", "options"} | set(SECTIONS) - {"start", "end_to_end"} == set(report)
+    assert {"schema", "model", "options"} | set(SECTIONS) - {"start", "end_to_end", "shared_step"} == set(report)
     assert json.loads(json.dumps(report))["schema"] == report["schema"]
+
+
+def test_cameras_are_measured_one_by_one_and_in_one_step():
+    torch.manual_seed(0)
+    options = BenchOptions(SIZE, cameras=3, precision="float32", groups=3, windows=(), compare=False)
+    report = run(build(PRESETS["nano"]), options)
+    assert (report["engine"]["slots_per_step"], report["engine"]["kernels"]) == (1, "interleaved")
+    assert (report["shared_step"]["cameras"], report["shared_step"]["kernels"]) == (3, "plain")
+    assert "all cameras in one step" in describe(report)
 
 
 def test_ratios_are_those_of_the_milliseconds_beside_them(report):

@@ -18,6 +18,7 @@ from streamtok.bench.precisions import describe_trials, read_clip
 from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
+from streamtok.engine.graph import EngineError
 from streamtok.engine.precision import candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
 from streamtok.model import Tokenizer
 
@@ -145,7 +146,10 @@ def shared_step(tok: Tokenizer, engine: EngineConfiguration, options: BenchOptio
     since those of the CPU step one slot at a time."""
     kernels = "plain" if engine.kernels == "interleaved" else engine.kernels
     together = apply(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
-    return latency(together, options) | {"kernels": kernels}
+    try:
+        return latency(together, options) | {"kernels": kernels}
+    except (EngineError, torch.cuda.OutOfMemoryError) as error:
+        return {"kernels": kernels, "error": str(error)}
 
 
 def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,7 @@ def describe(report: dict[str, Any]) -> str:
         f"{latency['cpu_ms']:.1f} ms of processor time per step"),
     ]  # fmt: skip
     if "shared_step" in report:
-        shared = report["shared_step"]
-        ratio = f"{shared['p50_ms'] / latency['p50_ms']:.2f} of a step for each, {shared['kernels']} kernels"
-        lines.append(_row("all cameras in one step", f"{shared['p50_ms']:.2f} / {shared['p99_ms']:.2f} ms", ratio))
+        lines.append(_shared(report["shared_step"], latency))
     decode = report["decode"]
     both = f"with encoding {100 * decode['share_with_encoding']:.0f} % of a group's time"
     lines.append(_row("decode, p50 / p99", f"{decode['p50_ms']:.2f} / {decode['p99_ms']:.2f} ms", both))
@@ -50,6 +48,13 @@ def describe(report: dict[str, Any]) -> str:
 
 def _row(name: str, value: str, remark: str = "") -> str:
     return f"  {name:<34} {value:>22}   {remark}".rstrip()
+
+
+def _shared(part: dict[str, Any], each: dict[str, Any]) -> str:
+    if "error" in part:
+        return _row("all cameras in one step", "-", part["error"])
+    ratio = f"{part['p50_ms'] / each['p50_ms']:.2f} of a step for each, {part['kernels']} kernels"
+    return _row("all cameras in one step", f"{part['p50_ms']:.2f} / {part['p99_ms']:.2f} ms", ratio)
 
 
 def _start(part: dict[str, Any]) -> list[str]:

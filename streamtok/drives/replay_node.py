@@ -62,7 +62,9 @@ class ReplayNode:
             for replayed in self._limited(iter(replay)):
                 outputs.prepare(replayed.group)
                 pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
-                self._count(replayed)
+                self._count(replayed.group, dropped=replayed.group.dropped)
+                if self.settings.verify:
+                    self.verification.add(replayed)
                 outputs.group(replayed)
                 outputs.idle()
             self._seconds = time.monotonic() - started
@@ -133,14 +135,12 @@ class ReplayNode:
                 return
             yield one
 
-    def _count(self, replayed: Replayed) -> None:
-        group = replayed.group
+    def _count(self, group: Any, **more: int) -> None:
+        """Count a `TokenGroup`, or the header of a recorded one."""
         counts = self.counts.setdefault(group.stream, Counter())
-        counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, dropped=group.dropped)
+        counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
         first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
         self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
-        if self.settings.verify:
-            self.verification.add(replayed)
         if self.on_update is not None:
             self.on_update(self)
 
@@ -171,19 +171,10 @@ class ReplayNode:
                 pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
                 outputs.message(message)
                 outputs.idle()
-                self._count_message(message)
+                self._count(message.header, lost=message.lost)
             self._seconds = time.monotonic() - started
         self.notes += recording.damage
         return self.summary()
-
-    def _count_message(self, message: Any) -> None:
-        header = message.header
-        counts = self.counts.setdefault(header.stream, Counter())
-        counts.update(groups=1, frames=len(header.frame_ids), keyframes=header.keyframe, lost=message.lost)
-        first, last = self._span or (header.capture_ns[0], header.capture_ns[-1])
-        self._span = min(first, header.capture_ns[0]), max(last, header.capture_ns[-1])
-        if self.on_update is not None:
-            self.on_update(self)
 
 
 def identity(described: Any) -> tuple[str, str, tuple[int, ...]]:

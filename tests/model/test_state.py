@@ -21,11 +21,17 @@ def warm_stream(model, slots=2, steps=3, **kwargs):
     return stream
 
 
+def warm_twins(model):
+    """Two streams in one state."""
+    stream, twin = warm_stream(model), warm_stream(model)
+    twin.restore(stream.snapshot())
+    return stream, twin
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_reset_slot_equals_a_fresh_start_and_its_neighbour_goes_on(name):
     model = tiny(name)
-    stream, twin = warm_stream(model), warm_stream(model)
-    twin.restore(stream.snapshot())
+    stream, twin = warm_twins(model)
     stream.reset([0])
     frames = video(model.group, batch=2)
     out = stream.step(frames, keyframe=[True, False])
@@ -104,8 +110,7 @@ def test_a_snapshot_of_something_else_says_what_differs():
 @pytest.mark.parametrize("name", KINDS)
 def test_a_bad_slot_leaves_the_others_running(name):
     model = tiny(name)
-    stream, twin = warm_stream(model), warm_stream(model)
-    twin.restore(stream.snapshot())
+    stream, twin = warm_twins(model)
     good = video(model.group, batch=2)
     bad = good.clone()
     bad[0, :, 0, 3, 5] = float("nan")
@@ -161,8 +166,7 @@ def test_decoder_slots_reset_pause_and_resume(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_bad_keyframe_leaves_a_running_slot_as_it_was(name):
     model = tiny(name)
-    stream, twin = warm_stream(model), warm_stream(model)
-    twin.restore(stream.snapshot())
+    stream, twin = warm_twins(model)
     good = video(model.group, batch=2)
     bad = torch.full_like(good, torch.nan)
     with pytest.raises(NonFiniteError, match=r"slots \[0, 1\]"):

@@ -77,7 +77,12 @@ class Batch:
         return lane.followed < self.epochs and capture_ns + between // 2 >= self.epoch_ns
 
     def warm_up(self) -> None:
-        """Step once and forget it, so that the first frame does not pay for what is set up."""
+        """Step once and forget it, so that the first frame does not pay for what is set up. ValueError before
+        `open`."""
+        if self.size is None:
+            raise ValueError(
+                f"stream {self.lanes[0].name!r} has no size yet: give it one, or open it with its source's"
+            )
         if self._cold:
             self._step([True] * len(self.lanes), [True] * len(self.lanes))
             self._encoder.reset()

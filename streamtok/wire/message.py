@@ -118,7 +118,7 @@ class Info(Struct, kw_only=True, frozen=True):
     context: Size | None = None
     predictive: bool = False
     engine: dict[str, Any] = {}
-    batch: list[Name] = []
+    batch: Annotated[list[Name], Meta(max_length=256)] = []
     frame_rate: Annotated[float, Meta(gt=0)] | None = None
     keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
     source_size: Sizes | None = None

@@ -189,6 +189,8 @@ def test_only_the_wanted_part_of_a_recording_is_read(tmp_path, recording, groups
     assert not opened
     data[1500]
     assert len(opened) == 1
+    data[0], data[len(data) - 1]
+    assert len(opened) == 3  # the file has several chunks, and each of these windows lies in one of its own
 
 
 @pytest.mark.parametrize("kind", KINDS)

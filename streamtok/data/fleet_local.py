@@ -16,7 +16,7 @@ from streamtok.data.fleet_job import FleetOptions, Job, Outcome, Stopped, load_t
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-GRACE_S = 0.7  # for running jobs to notice that they should stop
+GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
 
 
 class LocalEngine:
@@ -57,7 +57,7 @@ class LocalEngine:
     def close(self) -> None:
         """End the workers; those that are busy within a second."""
         if self._running:
-            self._stop.set()
+            self._stop.value = 1
             wait(self._running, GRACE_S)
             for process in set(self._context.active_children()) - self._others:
                 process.kill()
@@ -65,7 +65,8 @@ class LocalEngine:
         self._restore()
 
     def _open(self) -> None:
-        self._reports, self._stop = self._context.SimpleQueue(), self._context.Event()
+        # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
+        self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
         shared = (self._out, self._options, self._reports, self._stop, os.getpid())
         self._pool = ProcessPoolExecutor(self._workers, self._context, _start_worker, shared)
 
@@ -141,8 +142,8 @@ def _work(job: Job) -> dict[str, Any]:
         if time.monotonic() - last[0] > REPORT_S:
             last[0] = time.monotonic()
             reports.put((job.name, frames, share))
-        return not stop.is_set()
+        return not stop.value
 
-    if stop.is_set():
+    if stop.value:
         raise Stopped
     return run_job(job, _worker["out"], _worker["options"], _worker["tok"], report)

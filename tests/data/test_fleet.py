@@ -1,7 +1,7 @@
 """Many drives: resumable, byte-identical after SIGKILL, broken drives listed, on this machine and behind URLs."""
 
+import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -230,27 +230,30 @@ def records(out: Path) -> list[Path]:
     return [path for path in out.glob("*/drive.json") if not path.parent.name.startswith(".")]
 
 
-def kill_when_something_is_done(pid: int, out: Path) -> int:
-    """End a run with SIGKILL as soon as a drive is done; returns how many are."""
-    while not records(out):
+def kill_when_something_is_done(arguments: list[str], out: Path) -> int:
+    """Start a run, end it with SIGKILL and wait until its workers are gone too; returns how many drives are done."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not records(out) and process.poll() is None:
         time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    return len(records(out))
+    process.kill()
+    done = len(records(out))
+    process.communicate()  # the workers have the pipe as well, so it ends when the last of them does
+    assert process.returncode == -signal.SIGKILL
+    return done
 
 
 def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path, model):
-    drives = make_drives(tmp_path / "in", [200, 40, 100])
+    """SIGKILL as soon as something is done: the workers go too, and the next run completes what is missing."""
+    drives = make_drives(tmp_path / "in", [300, 40, 200])
     options, out = FleetOptions(model=model), tmp_path / "killed"
     Fleet(drives, str(tmp_path / "undisturbed"), options, make_engine=Here).run()
-    # Forked, so that nothing is imported anew; the slow tests do the same with the real command and its workers.
-    run = multiprocessing.get_context("fork").Process(target=Fleet(drives, str(out), options, make_engine=Here).run)
-    run.start()
-    done = kill_when_something_is_done(run.pid, out)
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
+    # A worker waits for a pipe that nobody writes into: the run cannot be over before it is killed.
+    os.mkfifo(tmp_path / "gate.mp4")
+    done = kill_when_something_is_done(command([*drives, str(tmp_path / "gate.mp4")], out, model), out)
+    assert done >= 1
     result = Fleet(drives, str(out), options, make_engine=Here).run()
     assert result["done"] + result["skipped"] == 3
-    assert result["skipped"] >= done >= 1
+    assert result["skipped"] >= done
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
@@ -259,22 +262,37 @@ def test_killed_twice_with_other_numbers_of_workers(tmp_path, model):
     drives = make_drives(tmp_path / "in", [400, 40, 300, 200, 500, 60])
     subprocess.run(command(drives, tmp_path / "undisturbed", model), check=True, capture_output=True)
     out = tmp_path / "killed"
-    for workers in ("2", "1"):
-        arguments = [*command(drives, out, model), "--workers", workers]
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        kill_when_something_is_done(process.pid, out)
-        process.wait()
+    kill_when_something_is_done(command(drives, out, model), out)
+    kill_when_something_is_done([*command(drives, out, model), "--workers", "1"], out)
     subprocess.run([*command(drives, out, model), "--workers", "3"], check=True, capture_output=True)
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
+def workers_of(pid: int) -> list[int]:
+    """Processes of a run's pool."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may have ended
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in stat.with_name("cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+    return found
+
+
 @pytest.mark.slow
-def test_sigterm_ends_the_run_cleanly(tmp_path, model):
+@pytest.mark.parametrize("stuck", [False, True])
+def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
+    """Also when no worker listens: those are killed."""
     drives = make_drives(tmp_path / "in", [40, 1500, 1500])
     out = tmp_path / "out"
     process = subprocess.Popen(command(drives, out, model), stdout=subprocess.PIPE, text=True)
     while not records(out) and process.poll() is None:
         time.sleep(0.005)
+    if stuck:
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
     process.terminate()
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 1

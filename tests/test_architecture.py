@@ -1,6 +1,9 @@
 """Imports point one way: the layers of docs/architecture.md hold, and no modules import each other in a circle."""
 
 import ast
+import os
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -73,3 +76,17 @@ def test_no_modules_import_each_other_in_a_circle():
     except CycleError as error:
         circle = " <- ".join(error.args[1])
         raise AssertionError(f"{circle}: move what they share into a module below both") from None
+
+
+def test_the_engine_and_its_tests_need_only_what_a_machine_with_a_gpu_has():
+    """`tools.gpu_check` runs there from a plain copy, beside torch, numpy, cv2, msgpack and pytest."""
+    absent = ["zmq", "msgspec", "av", "pydantic", "yaml", "rich", "hypothesis", "mcap", "prometheus_client"]
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); import pytest; import tools.gpu_check; "
+        "sys.exit(pytest.main(['-q', '--collect-only', 'tests/engine']))"
+    )
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT.parent, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

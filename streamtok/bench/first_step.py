@@ -16,12 +16,12 @@ def main(argv: list[str]) -> int:
     share_cores()
     import torch
 
-    import streamtok
+    from streamtok.loading import load
 
     name, height, width, device, threads = argv
     size = int(height), int(width)
     torch.set_num_threads(int(threads))
-    tok = streamtok.load(name, engine="auto", size=size, device=device)
+    tok = load(name, engine="auto", size=size, device=device)
     out = tok.stream(1, *size).step(torch.zeros(1, 3, 1, *size, dtype=torch.uint8, device=device), keyframe=[True])
     (out.latent if out.indices is None else out.indices).cpu()
     print(json.dumps(tok.engine.to_dict()), flush=True)

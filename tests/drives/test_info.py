@@ -117,7 +117,7 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
     from streamtok.runtime.ingest import IngestNode
     from streamtok.settings import load_rig
-    from tests.nodes.tiny import VIDEO, build
+    from tests.engine.tiny import VIDEO, build
 
     endpoint = f"ipc://{tmp_path}/i"
     streams = [{"name": "front", "source": "synthetic:32x48@30?frames=21"}]

@@ -17,7 +17,7 @@ from streamtok.engine.ingest import IngestCore, StreamOptions
 from streamtok.recording.mcap_reader import McapFile
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import picture
-from tests.nodes.tiny import VIDEO, build
+from tests.engine.tiny import VIDEO, build
 
 COMMAND = [sys.executable, "-m", "streamtok.cli"]
 

@@ -19,7 +19,7 @@ from streamtok.runtime.ingest import IngestNode
 from streamtok.settings import load_rig
 from tests.drives.kit import frames_of, rig, write_bag1, write_bag2, write_mcap
 from tests.drives.test_drives import write_folders
-from tests.nodes.tiny import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
+from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 
 TWO_CAMERAS = [
     {"name": "front", "source": "synthetic:48x64@30?seed=1&frames=45"},

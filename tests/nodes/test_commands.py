@@ -14,7 +14,7 @@ from streamtok.nodes import decode, demo, doctor, ingest
 import streamtok
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
-from tests.nodes.tiny import VIDEO, build
+from tests.engine.tiny import VIDEO, build
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 

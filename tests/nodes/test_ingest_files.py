@@ -19,7 +19,8 @@ from streamtok.io.synthetic import SyntheticDrive
 from streamtok.runtime.ingest import IngestNode
 from streamtok.wire.security import CurveClient, generate
 from streamtok.wire.subscriber import subscribe
-from tests.nodes.tiny import ATTENTION, VIDEO, RunningNode, build, read_all, rig
+from tests.engine.tiny import ATTENTION, VIDEO, build
+from tests.nodes.tiny import RunningNode, read_all, rig
 
 FRAMES = 18
 

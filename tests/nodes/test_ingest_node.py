@@ -17,19 +17,8 @@ from streamtok.runtime.ingest import IngestNode
 from streamtok.runtime.live_decoder import LiveDecoder
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
-from tests.nodes.tiny import (
-    ATTENTION,
-    CONTINUOUS,
-    IMAGE,
-    SIZE,
-    VIDEO,
-    RunningNode,
-    ScriptedCamera,
-    build,
-    image,
-    read_all,
-    rig,
-)
+from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, SIZE, VIDEO, build, image
+from tests.nodes.tiny import RunningNode, ScriptedCamera, read_all, rig
 
 MODELS = {config.name: build(config) for config in (VIDEO, ATTENTION, CONTINUOUS, IMAGE)}
 TINY = MODELS["tiny"]

@@ -9,7 +9,7 @@ from streamtok.config import PRESETS
 from streamtok.loading import engine_configuration, load_tokenizer, place
 from streamtok.model import Tokenizer, build
 from streamtok.settings import load_rig
-from tests.nodes.tiny import VIDEO
+from tests.engine.tiny import VIDEO
 
 SIZE = (32, 48)
 

@@ -123,6 +123,8 @@ def test_start_without_a_node_loads_a_copy_of_random_weights_and_says_so(report,
 
 @pytest.mark.parametrize("needs", [(), ("no_such_package",)])
 def test_start_that_fails_says_why(needs, tmp_path, monkeypatch):
+    if not needs and starting.missing():
+        pytest.skip("a node cannot run here")
     monkeypatch.setattr(starting, "NEEDS", needs)
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
         starting.start(build(PRESETS["nano"]), SIZE, name=str(tmp_path))

@@ -26,7 +26,7 @@ TAPS = 3
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (..., C), weight (D, C), bias (D,) -> (..., D), by oneDNN where PyTorch offers it.
 
-    PyTorch's own choice for float32 is another library, 2.5 times slower on the AMD processor where this was measured.
+    PyTorch's own choice for float32 is another library, slower on the AMD processors where this was tried.
     """
     if x.dtype is torch.float32 and _ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

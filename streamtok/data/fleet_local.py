@@ -59,9 +59,13 @@ class LocalEngine:
         if self._running:
             self._stop.value = 1
             wait(self._running, GRACE_S)
-            for process in set(self._context.active_children()) - self._others:
+            workers = set(self._context.active_children()) - self._others
+            for process in workers:
                 process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+            for process in workers:
+                process.join()
+        # With dead workers the pool's threads have only themselves to end, which on a busy machine takes seconds.
+        self._pool.shutdown(wait=not self._running, cancel_futures=True)
         self._restore()
 
     def _open(self) -> None:

@@ -5,7 +5,7 @@ Needs torch and triton, no network and no installation; runs from a plain copy o
     python -m tools.gpu_check --out gpu_check.json
     python tools/gpu_check.py --parts machine,kernels,step --seconds 100
 
-Parts: machine, compile, kernels, prepare, agreement, step, start, tune, tests, bench. Each is written to the JSON as
+Parts: machine, compile, kernels, prepare, agreement, step, tests, bench, start, tune. Each is written to the JSON as
 soon as it is done; a part that fails is recorded and the next one runs. `--seconds` starts no part after that time.
 """
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the parts; 1 if a check failed, 2 for wrong use or without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--parts", default="machine,kernels,prepare,agreement,step,start,tests,bench,tune", help="comma-separated"
+        "--parts", default="machine,kernels,prepare,agreement,step,tests,bench,start,tune", help="comma-separated"
     )
     parser.add_argument("--out", default="gpu_check.json")
     parser.add_argument("--seconds", type=float, default=540.0)

@@ -110,10 +110,10 @@ PARTS: dict[str, Callable[..., Any]] = {
     "agreement": gpu_parts.agreement,
     "prepare": prepare,
     "step": gpu_parts.step,
-    "start": start,
-    "tune": gpu_parts.tune,
     "tests": tests,
     "bench": bench,
+    "start": start,
+    "tune": gpu_parts.tune,
 }
 WITHOUT_GPU = ("compile",)
 TIMED = ("tune", "bench")  # parts that watch the deadline themselves

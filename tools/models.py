@@ -4,6 +4,7 @@
     streamtok models --size 256x448 --fps 10
     streamtok models nano --json
     streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
+    streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on what they will see
 
 FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
 that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
@@ -79,17 +80,24 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def prepare(names: list[str], size: tuple[int, int], compile: bool) -> int:
-    """Prepare this machine for models by name; 1 if one cannot run so."""
+def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> int:
+    """Prepare this machine for models by name or folder, on the first frames of `source`; 1 if one cannot run so."""
     import streamtok
+    from streamtok.bench.precisions import read_clip
+    from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare as prepare_engine
 
     for name in names:
         try:
-            engine = prepare_engine(streamtok.load(name), size, compile=compile)
+            tok = streamtok.load(name)
+            clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
+            engine = prepare_engine(tok, size, compile=compile, clip=clip)
         except (ValueError, RuntimeError, OSError) as error:
             print(f"models: {name}: {error}", file=sys.stderr)
             return 1
+        for precision, share in engine.agreement.items():
+            print(f"  {precision:<9} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
+                  "equal to float32's")  # fmt: skip
         print(f"prepared model={name} size={size[0]}x{size[1]} device={engine.device} precision={engine.precision} "
               f"kernels={engine.kernels} compile={engine.compile}")  # fmt: skip
     return 0
@@ -100,16 +108,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "streamtok models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="presets (default: all)")
+    parser.add_argument("names", nargs="*", help="presets (default: all); with --prepare also checkpoint folders")
     parser.add_argument("--size", default=SIZE, metavar="HxW", help=f"frame size, height first (default {SIZE})")
     parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
     parser.add_argument("--prepare", action="store_true", help="measure, compile and store for this machine and --size")
+    parser.add_argument("--clip", metavar="SOURCE", help="with --prepare: measure on it (default: a synthetic scene)")
     parser.add_argument("--compile", action="store_true", help="with --prepare: run through torch.compile from now on")
     parser.add_argument("--json", action="store_true", help="one line, one object: the list under `models`")
     arguments = parser.parse_args(argv)
     from streamtok.config import PRESETS
 
-    unknown = [name for name in arguments.names if name not in PRESETS]
+    unknown = [name for name in arguments.names if name not in PRESETS and not arguments.prepare]
     try:
         height, width = (int(part) for part in arguments.size.lower().split("x"))
     except ValueError:
@@ -119,8 +128,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"models: {unknown or (height, width, arguments.fps)} is not known or not positive; presets: "
               f"{', '.join(PRESETS)}", file=sys.stderr)  # fmt: skip
         return 2
+    if (arguments.clip or arguments.compile) and not arguments.prepare:
+        print("models: --clip and --compile say how to --prepare, which is not given", file=sys.stderr)
+        return 2
     if arguments.prepare:
-        return prepare(arguments.names or ["nano"], (height, width), arguments.compile)
+        return prepare(arguments.names or ["nano"], (height, width), arguments.compile, arguments.clip)
     rows = [describe(name, height, width, arguments.fps) for name in arguments.names or PRESETS]
     print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
     return 0

@@ -19,7 +19,7 @@ from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
 from streamtok.engine.graph import EngineError
-from streamtok.engine.precision import candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
+from streamtok.engine.precision import GROUPS, candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
@@ -82,7 +82,7 @@ def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lamb
 
 
 def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None],
-               groups: int = 8) -> tuple[EngineConfiguration, dict[str, Any]]:  # fmt: skip
+               groups: int = GROUPS) -> tuple[EngineConfiguration, dict[str, Any]]:  # fmt: skip
     """The engine to measure, and what its precision and the others that were tried cost and change on one clip."""
     auto = options.precision == "auto"
     if not (auto or options.compare):

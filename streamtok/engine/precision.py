@@ -21,6 +21,7 @@ log = logging.getLogger("streamtok.engine")
 
 FLOOR = 0.9  # tokens equal to float32's that a precision must reach to be chosen by `auto`
 SPARE = 1.1  # threads that gain less than this are left to the rest of the machine
+GROUPS = 8  # of a clip that are measured
 NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
 
 
@@ -98,11 +99,11 @@ class Trial:
     agreement: float
 
 
-def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = 8,
+def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = GROUPS,
            clip: Tensor | None = None) -> tuple[EngineConfiguration, list[str]]:  # fmt: skip
     """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
 
-    `clip`: uint8 (1, 3, T, H, W) of at least `groups` groups, real material by preference; default `moving_scene`.
+    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; default `moving_scene`.
     Returns the configuration, agreement and milliseconds of all candidates inside, and a table for people.
     """
     names = candidates(machine.device) if precision == "auto" else [precision]

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
 from streamtok.engine.engine import OptimizedTokenizer, apply
@@ -41,23 +42,38 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
     if stored and precision in ("auto", stored.precision):
         log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
         return apply(tok, stored)
-    chosen, table = choose(tok, machine, precision)
+    return _measured(tok, machine, precision, "; ".join(reasons))
+
+
+def _measured(
+    tok: Tokenizer, machine: EngineConfiguration, precision: str, because: str, clip: Tensor | None = None
+) -> OptimizedTokenizer:
+    chosen, table = choose(tok, machine, precision, clip=clip)
     for line in table:
         log.info("%s", line)
-    path = store(chosen)
-    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, path, "; ".join(reasons))
+    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, store(chosen), because)
     return apply(tok, chosen)
 
 
 def prepare(
-    tok: Tokenizer, size: tuple[int, int], device: str | None = None, compile: bool = False
+    tok: Tokenizer,
+    size: tuple[int, int],
+    device: str | None = None,
+    compile: bool = False,
+    clip: Tensor | None = None,
 ) -> EngineConfiguration:
     """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
-    (H, W), compile what it needs, and take two steps. `compile`: run the step through torch.compile from now on.
+    (H, W), compile what it needs, and take two steps.
 
-    Returns what `engine="auto"` takes from now on. EngineError if it cannot run so.
+    `compile`: run the step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it:
+    measure on it, whatever is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from
+    now on. EngineError if it cannot run so.
     """
-    fast = optimize(tok, size=size, device=device)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if clip is None:
+        fast = optimize(tok, size=size, device=device)
+    else:
+        fast = _measured(tok, here(tok.fingerprint, size, device), "auto", "a clip was given", clip)
     if compile and not fast.engine.compile:
         fast = apply(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
     stream = fast.stream(1, *size)

@@ -16,13 +16,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from streamtok.engine.ingest import IngestCore, TokenGroup
-from streamtok.engine.lane import StreamOptions
 from streamtok.engine.token_grid import grid_shape
-from streamtok.io.source import Source, open_source
 from streamtok.loading import load_tokenizer
 from streamtok.runtime.capture import Capture, Captured
 from streamtok.runtime.metrics import Metrics, serve_prometheus
-from streamtok.settings import RigSettings, StreamSettings
+from streamtok.runtime.rig import batches_of, is_paced, make_source
+from streamtok.settings import RigSettings
 from streamtok.signals import notify_systemd
 from streamtok.wire.describe import describe
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
@@ -314,36 +313,6 @@ class IngestNode:
         frames = sum(stream["frames"] for stream in streams.values())
         fps = round(frames / self._seconds, 2) if self._seconds else 0.0
         return {"streams": streams, "latency_ms": self.metrics.latency_ms(), "fps": fps}
-
-
-def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
-    """The source of one stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
-    options: dict[str, Any] = {"realtime": stream.realtime, "max_frames": stream.max_frames}
-    try:
-        return open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"stream {stream.name}: {error}") from error
-
-
-def batches_of(options: dict[str, StreamOptions]) -> list[list[str]]:
-    """Which streams share a step: cameras whose frames are encoded at one size, so it must be given; ValueError if not.
-
-    Lossless streams have steps of their own: where they are cut must not depend on when others are read.
-    """
-    cameras = {name: option.size for name, option in options.items() if option.policy == "latest"}
-    without = [name for name, size in cameras.items() if size is None]
-    if without:
-        raise ValueError(
-            f"batch_wait_ms is set, so cameras of one size share a step, but streams {without} have no `size`: "
-            "give them one (HEIGHTxWIDTH, under `defaults` for all), or leave batch_wait_ms out"
-        )
-    sizes = dict.fromkeys(cameras.values())
-    return [[name for name, of in cameras.items() if of == size] for size in sizes]
-
-
-def is_paced(source: Source) -> bool:
-    """Whether frames come at the times they carry: a camera, or a recording in real time."""
-    return source.live or bool(getattr(source, "realtime", False))
 
 
 def describe_summary(summary: dict) -> str:

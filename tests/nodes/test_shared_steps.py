@@ -12,7 +12,8 @@ from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.replay_node import ReplayNode
 from streamtok.engine.ingest import StreamOptions
 from streamtok.model import Tokenizer
-from streamtok.runtime.ingest import IngestNode, batches_of
+from streamtok.runtime.ingest import IngestNode
+from streamtok.runtime.rig import batches_of
 from streamtok.settings import SettingsError
 from streamtok.wire.subscriber import subscribe
 from tests.engine.test_batch import CAMERAS, Clock, shared

@@ -92,10 +92,10 @@ class RecordedReplay:
         contexts = {self.infos[name].context for name in self.streams}
         if len(contexts) > 1:
             raise ValueError(f"the streams were encoded with different contexts {contexts}: replay one at a time")
-        batches = {tuple(self.infos[name].batch): name for name in self.streams if len(self.infos[name].batch) > 1}
-        for names, name in batches.items():  # slots of streams that are not replayed stay idle, as they must: see Batch
-            options |= {other: options[name] for other in names if other not in options}
-        self.core = IngestCore(tokenizer, options, context=contexts.pop(), batches=sorted(batches))
+        # each in a step of as many slots as it was recorded with, and in its own; the others stay idle
+        batches = [[name if other == name else None for other in self.infos[name].batch] for name in self.streams]
+        shared = [slots for slots in batches if len(slots) > 1]
+        self.core = IngestCore(tokenizer, options, context=contexts.pop(), batches=shared)
         self.skipped: Counter[str] = Counter()
         self.problems: list[str] = []
 
@@ -190,11 +190,12 @@ def options_of(info: Info, multiple: int) -> StreamOptions:
     """The options under which a recorded stream's frames are prepared as they were; only size and fit matter here."""
     from streamtok.engine.preprocess import Preprocessor
 
-    sized = StreamOptions("lossless", size=(info.image_size[0], info.image_size[1]), fit=info.fit)
+    height, width = info.requested_size or info.image_size
+    sized = StreamOptions("lossless", size=(height, width), fit=info.fit)
     if info.source_size is None:
         return sized
     source = info.source_size[0], info.source_size[1]
-    for options in (StreamOptions("lossless", fit=info.fit), sized):
+    for options in (sized,) if info.requested_size else (StreamOptions("lossless", fit=info.fit), sized):
         made = Preprocessor(source, options.size, options.fit, multiple)
         if list(made.size) == list(info.image_size) and list(made.rect) == list(info.source_rect or made.rect):
             return options

@@ -24,7 +24,7 @@ def load_as_recorded(
     tokenizer = load(model, deterministic=deterministic)
     if device == "auto":
         device = recorded_device(engine)
-    if "kernels" in engine and engine.get("device") == device:
+    if "kernels" in engine and engine.get("device") == device and not deterministic:
         from streamtok.engine.tuning import optimize
 
         return optimize(tokenizer, engine)

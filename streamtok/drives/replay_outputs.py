@@ -175,7 +175,7 @@ class Outputs:
         from streamtok.wire.describe import describe
 
         recorded, own = self.infos.get(name), self.core.lane(name).options.keyframe_interval
-        return describe(
+        info = describe(
             self.core,
             name,
             node=self.settings.node,
@@ -183,6 +183,7 @@ class Outputs:
             keyframe_interval=recorded.keyframe_interval if recorded else own,
             replay=True,
         )
+        return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
 
     def _make_publisher(self, bind: str) -> Any:
         from streamtok.wire.publisher import Publisher

@@ -18,18 +18,20 @@ from streamtok.engine.preparing import Preparing
 
 log = logging.getLogger("streamtok.ingest")
 
+LATEST_GROUPS = 2  # that a camera may be behind the newest frames of another before it leaves some out
+
 
 class Batch:
     """The encoder of some lanes, their frames in its input, and the epochs that they start together.
 
-    `make_stream` is the tokenizer's `stream`; nothing is allocated before the frame size is known. The slots of the
-    encoder are the lanes in the order given.
+    `slots` are the lanes in the order of the encoder's slots; one that is None stays idle. `make_stream` is the
+    tokenizer's `stream`; nothing is allocated before the frame size is known.
     """
 
-    def __init__(self, lanes: list[Lane], make_stream: Callable[..., Any], preparing: Preparing):
-        self.lanes = lanes
+    def __init__(self, slots: list[Lane | None], make_stream: Callable[..., Any], preparing: Preparing):
+        self.slots, self.lanes = slots, [lane for lane in slots if lane is not None]
         self.size: tuple[int, int] | None = None
-        self.epochs, self.epoch_ns = 0, 0  # how many were started together, and when the latest was
+        self._epoch_ns: int | None = None  # when the latest epoch was due that lanes start together
         self._make_stream, self._preparing = make_stream, preparing
         self._encoder: Any = None
         self._buffer: Any = None
@@ -45,11 +47,12 @@ class Batch:
                 f"stream {name!r} has frames of {size[0]}x{size[1]}, {others} of {self.size[0]}x{self.size[1]}, and "
                 "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
             )
-        slots, (height, width) = len(self.lanes), size
-        self._encoder = self._make_stream(slots=slots, height=height, width=width, context=context)
-        self._buffer = torch.zeros(slots, 3, frames, height, width, dtype=torch.uint8, device=device)
+        count, (height, width) = len(self.slots), size
+        self._encoder = self._make_stream(slots=count, height=height, width=width, context=context)
+        self._buffer = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
         self.size, self._cold = size, True
-        for slot, lane in enumerate(self.lanes):
+        for lane in self.lanes:
+            slot = self.slots.index(lane)
             lane.buffer = self._buffer[slot : slot + 1]
         names = ",".join(lane.name for lane in self.lanes)
         log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
@@ -66,15 +69,20 @@ class Batch:
 
     def start_epoch(self, capture_ns: int) -> None:
         """Note that one lane starts an epoch when it was due, with a frame of this time: the others follow."""
-        self.epochs, self.epoch_ns = self.epochs + 1, capture_ns
+        self._epoch_ns = capture_ns
 
     def follows(self, lane: Lane, capture_ns: int) -> bool:
         """Whether a lane's next frame, of this time, is the one nearest to the start of the latest common epoch.
 
-        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on.
+        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on. An epoch further
+        away than a lane can be behind is not for it: the lane was lost then, or has a clock of its own.
         """
-        between = 0 if lane.last_capture_ns is None else capture_ns - lane.last_capture_ns
-        return lane.followed < self.epochs and capture_ns + between // 2 >= self.epoch_ns
+        if self._epoch_ns is None or lane.last_capture_ns is None:
+            return False
+        between, behind = capture_ns - lane.last_capture_ns, self._epoch_ns - capture_ns
+        near = abs(behind) <= LATEST_GROUPS * self._buffer.shape[2] * between
+        started = self._epoch_ns - lane.keyframe_ns <= between
+        return near and not started and behind <= between // 2
 
     def warm_up(self) -> None:
         """Step once and forget it, so that the first frame does not pay for what is set up. ValueError before
@@ -84,7 +92,7 @@ class Batch:
                 f"stream {self.lanes[0].name!r} has no size yet: give it one, or open it with its source's"
             )
         if self._cold:
-            self._step([True] * len(self.lanes), [True] * len(self.lanes))
+            self._step([True] * len(self.slots), [True] * len(self.slots))
             self._encoder.reset()
 
     def step(self, lanes: list[Lane]) -> Any:
@@ -92,8 +100,8 @@ class Batch:
 
         Returns what the stream's step does, for all slots. Raises NonFiniteError as it does.
         """
-        active = [lane in lanes for lane in self.lanes]
-        fresh = [on and lane.fresh for on, lane in zip(active, self.lanes, strict=True)]
+        active = [lane is not None and lane in lanes for lane in self.slots]
+        fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]
         self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
         return self._step(active, fresh)
 

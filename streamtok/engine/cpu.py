@@ -124,6 +124,8 @@ def bands_of_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
 class InterleavedStream(PlainSnapshots, EncodeStream):
     """An encoding stream of a model from `interleave`: one slot at a time, only those that are active."""
 
+    slot_by_slot = True
+
     def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int):
         plain = not model.config.predictive and model.config.patch_size == 4
         self._haar = haar_of_bytes(model.axes, model.dtype) if plain else None
@@ -136,21 +138,11 @@ class InterleavedStream(PlainSnapshots, EncodeStream):
         coded = self.model._bottleneck(features, x.shape[0])
         return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new}
 
-    def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Any, Tensor]:
-        """As `EncodeStream.advance`."""
-        if self.slots == 1:
-            return self._advance_slots(x, active, keyframe, self.state)
-        return self._one_by_one(x, torch.stack([active, keyframe]), active.tolist())
-
 
 class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
     """A decoding stream of a model from `interleave`."""
 
-    def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Any, Tensor]:
-        """As `DecodeStream.advance`."""
-        if self.slots == 1:
-            return self._advance_slots(x, active, keyframe, self.state)
-        return self._one_by_one(x, torch.stack([active, keyframe]), active.tolist())
+    slot_by_slot = True
 
 
 def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:

@@ -28,9 +28,9 @@ class IngestCore:
     `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
     names to their options. Each stream has an encoder of one slot, so its tokens cannot depend on which other cameras
     were ready. Only the streams of each of `batches`, of one frame size, share one, with a slot for each in the order
-    given: a full group then waits up to `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`,
-    `settle` or `overdue`, whichever is called first. `timer` is read for that and to fill `encode_ns`; `preparing`
-    follows from the tokenizer's device unless given.
+    given (None: a slot that stays idle): a full group then waits up to `batch_wait_ms` for those of the others (see
+    `batch`), and comes out of `feed`, `settle` or `overdue`, whichever is called first. `timer` is read for that and to
+    fill `encode_ns`; `preparing` follows from the tokenizer's device unless given.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class IngestCore:
         streams: dict[str, StreamOptions],
         *,
         context: int | None = None,
-        batches: Sequence[Sequence[str]] = (),
+        batches: Sequence[Sequence[str | None]] = (),
         batch_wait_ms: float = 0.0,
         timer: Callable[[], int] = time.perf_counter_ns,
         preparing: Preparing | None = None,
@@ -55,12 +55,12 @@ class IngestCore:
         self._preparing = preparing or preparing_for(tokenizer.device)
         self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
-        shared = [name for names in batches for name in names]
+        shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
             raise ValueError(f"batches are {[list(names) for names in batches]}, expected each stream in one at most")
         alone = [[name] for name in streams if name not in shared]
         self._batches = [
-            Batch([self.lane(name) for name in names], tokenizer.stream, self._preparing)
+            Batch([name and self.lane(name) for name in names], tokenizer.stream, self._preparing)
             for names in (*batches, *alone)
         ]
         self._batch_of = {lane.name: batch for batch in self._batches for lane in batch.lanes}
@@ -123,7 +123,11 @@ class IngestCore:
     def settle(self, stream: str) -> list[TokenGroup]:
         """Let a full group of this stream wait no longer, for its next frame is there: step its batch if it has one."""
         batch = self._batch_of[stream]
-        return self._encode(batch.full) if self.lane(stream).full_ns is not None else []
+        return self._encode(batch.full) if self.waits(stream) else []
+
+    def waits(self, stream: str) -> bool:
+        """Whether a full group of this stream waits for those of its batch."""
+        return self.lane(stream).full_ns is not None
 
     def overdue(self) -> list[TokenGroup]:
         """The groups of every batch in which a full one has waited as long as it may."""
@@ -156,7 +160,7 @@ class IngestCore:
         lane.counts["gaps"] += 1
         lane.expected_id = None
         log.warning("stream=%s event=gap lost=%d on_gap=%s", stream, lost, lane.options.on_gap)
-        groups = self._reset(lane) if lane.options.on_gap == "reset" else []
+        groups = self._reset(lane) if lane.options.on_gap == "reset" else self.settle(stream)
         lane.drop(lost)  # after the reset: a group padded there ends before these frames
         return groups
 
@@ -182,6 +186,12 @@ class IngestCore:
         groups, batch = self._reset(lane, pad=tail == "pad"), self._batch_of[stream]
         lane.ended = True
         return groups + (self._encode(batch.full) if batch.complete else [])
+
+    def discard(self, stream: str) -> None:
+        """End a stream without another step: what is pending counts as dropped, a full group too."""
+        lane = self.lane(stream)
+        lane.discard_pending()
+        lane.fresh, lane.ended = True, True
 
     def request_keyframe(self, stream: str) -> None:
         """Start a new epoch at the next group boundary, of the whole batch."""
@@ -261,7 +271,7 @@ class IngestCore:
             batch.start_epoch(item.capture_ns)
         else:
             return []
-        lane.fresh, lane.followed = True, batch.epochs
+        lane.fresh = True
         return groups
 
     def _keyframe_due(self, lane: Lane, item: Prepared) -> bool:
@@ -304,9 +314,9 @@ class IngestCore:
             out, error = raised.out, raised
         grids = grids_of(out, self.config)
         encode_ns = self._timer() - start
-        slots = [batch.lanes.index(lane) for lane in lanes]
-        moved = [slot for slot in slots if error is None or slot not in error.slots]
-        return [self._finish(batch.lanes[slot], grids[slot], encode_ns) for slot in moved], error
+        bad = [] if error is None else error.slots
+        slots = [(batch.slots.index(lane), lane) for lane in lanes]
+        return [self._finish(lane, grids[slot], encode_ns) for slot, lane in slots if slot not in bad], error
 
     def _finish(self, lane: Lane, tokens: np.ndarray, encode_ns: int) -> TokenGroup:
         repeated = self._needed(lane) - len(lane.frame_ids)

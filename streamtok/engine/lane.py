@@ -71,7 +71,7 @@ class Prepared:
     source_size: tuple[int, int]
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """One stream's place: the group being filled and its bookkeeping."""
 
@@ -91,7 +91,6 @@ class Lane:
     restarted: bool = False
     dropped: int = 0
     full_ns: int | None = None  # since when a full group waits for its step
-    followed: int = 0  # how many epochs that its batch started together
     ended: bool = False  # nothing will come, as far as is known
 
     @property

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamtok.engine.lane import Prepared
@@ -71,13 +71,13 @@ class Capture(threading.Thread):
             self.ended = True
             self._wake.notify_all()
 
-    def take(self, choose: Callable[[Sequence[Captured]], Sequence[Captured]]) -> tuple[list[Captured], list[Captured]]:
-        """Empty the queue: everything that waited, and what `choose` keeps of it, oldest first."""
+    def take(self) -> list[Captured]:
+        """Empty the queue: everything that waited, oldest first."""
         with self._wake:
             waiting = list(self._waiting)
             self._waiting.clear()
             self._wake.notify_all()
-        return waiting, list(choose(waiting))
+        return waiting
 
     @property
     def depth(self) -> int:

@@ -63,6 +63,7 @@ class IngestNode:
         self._announced: dict[str, tuple | None] = dict.fromkeys(self.streams)
         self._flushed: set[str] = set()
         self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
+        self._held: dict[str, list[Captured]] = {name: [] for name in self.streams}  # taken and not fed yet
         self._status_due = 0.0
         self._seconds = 0.0
 
@@ -97,7 +98,8 @@ class IngestNode:
         for source in self.sources.values():
             stack.enter_context(source)
         options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
-        batches = [] if settings.batch_wait_ms is None else batches_of(options)
+        rates = {name: source.fps for name, source in self.sources.items()}
+        batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
         if self.tokenizer is None:
             sizes = [option.size or self.sources[name].size for name, option in options.items()]
             largest = max(filter(None, sizes), default=None, key=math.prod)
@@ -180,34 +182,38 @@ class IngestNode:
             self._serve()
             for name in self.captures:
                 self._advance(name)
+            for name, held in self._held.items():
+                if held:  # the next frame of this one is there: its group waits no longer
+                    self._publish(self.core.settle(name))
             self._publish(self.core.overdue())
             self._update()
             with self._wake:
+                if any(self._held.values()) or any(capture.depth for capture in self.captures.values()):
+                    continue
                 if all(capture.finished for capture in self.captures.values()):
                     break
-                if not any(capture.depth for capture in self.captures.values()):
-                    self._wake.wait(min(IDLE_S, self.core.patience()))
+                self._wake.wait(min(IDLE_S, self.core.patience()))
 
     def _advance(self, name: str) -> None:
-        """Encode and publish what waits for one stream."""
-        capture = self.captures[name]
-        if capture.depth:
-            self._publish(self.core.settle(name))
-        waiting, chosen = capture.take(lambda items: self.core.choose(name, items))
-        for item in waiting:
+        """Encode and publish what waits for one stream, up to a group that waits for those of other cameras: what
+        comes behind that is held until they have had their turn."""
+        capture, held = self.captures[name], self._held[name]
+        taken = capture.take()
+        for item in taken:
             if self.settings.publish_frames:
                 self.publisher.publish_frame(item.frame)
             if self.recorder is not None:
                 self.recorder.write_frame(item.frame)
-        for item in chosen:
-            self._publish(self.core.settle(name))
+        if taken:
+            self.metrics.observe("prepare", (taken[-1].ready_ns - taken[-1].arrived_ns) / 1e9)
+        held[:] = self.core.choose(name, held + taken)
+        if capture.finished and not held:
+            self._flush(name)
+        while held and not self.core.waits(name):
+            item = held.pop(0)
             groups = self.core.restart(name) if item.after_gap else []
             self._latest[name] = item
             self._publish(groups + self.core.feed(item.prepared))
-        if chosen:
-            self.metrics.observe("prepare", (chosen[-1].ready_ns - chosen[-1].arrived_ns) / 1e9)
-        elif capture.finished:
-            self._flush(name)
 
     def _flush(self, name: str) -> None:
         if name not in self._flushed:
@@ -297,7 +303,8 @@ class IngestNode:
         step_s = self.metrics.latency_ms().get("encode", {}).get("p99", 0.0) / 1e3
         for name in self.captures:
             if self._stopping.is_set() and time.monotonic() + step_s > deadline:
-                self.core.flush(name, tail="drop")
+                self.core.discard(name)
+                self._flushed.add(name)
             self._flush(name)
         self._update()
 

@@ -16,20 +16,21 @@ def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
         raise type(error)(f"stream {stream.name}: {error}") from error
 
 
-def batches_of(options: dict[str, StreamOptions]) -> list[list[str]]:
-    """Which streams share a step: cameras whose frames are encoded at one size, so it must be given; ValueError if not.
+def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
+    """Which streams share a step: those of policy `latest` at one frame rate (None: not known yet) whose frames are
+    encoded at one size, so it must be given; ValueError if not.
 
     Lossless streams have steps of their own: where they are cut must not depend on when others are read.
     """
-    cameras = {name: option.size for name, option in options.items() if option.policy == "latest"}
-    without = [name for name, size in cameras.items() if size is None]
+    cameras = {name: (option.size, rates[name]) for name, option in options.items() if option.policy == "latest"}
+    without = [name for name, (size, _) in cameras.items() if size is None]
     if without:
         raise ValueError(
             f"batch_wait_ms is set, so cameras of one size share a step, but streams {without} have no `size`: "
             "give them one (HEIGHTxWIDTH, under `defaults` for all), or leave batch_wait_ms out"
         )
-    sizes = dict.fromkeys(cameras.values())
-    return [[name for name, of in cameras.items() if of == size] for size in sizes]
+    kinds = dict.fromkeys(cameras.values())
+    return [[name for name, of in cameras.items() if of == kind] for kind in kinds]
 
 
 def is_paced(source: Source) -> bool:

@@ -31,6 +31,7 @@ def describe(core: "IngestCore", stream: str, **more: Any) -> Info:
         batch=core.batch(stream),
         source_size=list(lane.source_size),
         source_rect=[int(side) for side in core.preprocessor(stream, lane.source_size).rect],
+        requested_size=lane.options.size and list(lane.options.size),
         fit=lane.options.fit,
         **more,
     )

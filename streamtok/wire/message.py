@@ -123,6 +123,7 @@ class Info(Struct, kw_only=True, frozen=True):
     keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
     source_size: Sizes | None = None
     source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
+    requested_size: Sizes | None = None
     fit: Text = "stretch"
     epoch: Last = -1
     last_seq: Last = -1

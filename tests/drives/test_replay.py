@@ -365,3 +365,12 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
     replay(path, tokenizer, record=str(tmp_path / "r.mcap"))
     result = assert_identical(tmp_path / "r.mcap", tokenizer)
     assert result["compared"] == 6
+
+
+def test_deterministic_is_kept_whatever_engine_was_recorded():
+    from streamtok.drives.replay_engine import load_as_recorded
+    from streamtok.loading import engine_configuration, load, place
+
+    recorded = engine_configuration(place(load("nano"), "cpu"))
+    assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
+    assert load_as_recorded("nano", recorded, deterministic=True).deterministic

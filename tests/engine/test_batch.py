@@ -200,3 +200,50 @@ def test_wrong_batches_say_why():
         IngestCore(TINY, options, batches=["ab", "b"])
     with pytest.raises(ValueError, match="unknown stream 'z'"):
         IngestCore(TINY, options, batches=["az"])
+
+
+def keyframes(groups: list[TokenGroup]) -> dict[str, int]:
+    return {name: sum(group.keyframe for group in groups if group.stream == name) for name in CAMERAS}
+
+
+@pytest.mark.parametrize(("speed", "offset_ms"), [(1, 0), (1, -1e6), (1000, -1e6), (1, 3.6e6)])
+def test_a_camera_with_a_clock_of_its_own_costs_the_others_nothing(speed, offset_ms):
+    core = shared(keyframe_interval=30)
+    groups = []
+    for number in range(61):
+        if number == 30:
+            core.request_keyframe("c")
+        for name in CAMERAS:
+            time_ms = 2e6 + 33 * number if name != "b" else 2e6 + offset_ms + 33 * number * speed
+            groups += core.feed(frame(number, name, time_ms=time_ms))
+    found = keyframes(groups)
+    assert found["a"] == found["c"] == 2
+    assert found["b"] >= 2
+    assert core.lane("a").counts["dropped"] == core.lane("c").counts["dropped"] == 0
+
+
+def test_a_gap_that_is_told_while_a_full_group_waits_lies_behind_it():
+    core = shared(on_gap="bridge")
+    feed(core, range(4))
+    core.feed(frame(4, "a"))
+    groups = core.gap("a", 3)
+    groups += [group for number in range(8, 12) for group in core.feed(frame(number, "a"))] + core.settle("a")
+    assert [(group.frame_ids, group.dropped) for group in groups] == [([1, 2, 3, 4], 0), ([8, 9, 10, 11], 3)]
+
+
+def test_what_is_discarded_takes_no_step_and_is_counted():
+    core = shared()
+    feed(core, range(4))
+    core.feed(frame(4, "a"))
+    core.discard("a")
+    assert (core.lane("a").counts["dropped"], core.lane("a").counts["groups"]) == (4, 1)
+    assert core.flush("a") == core.overdue() == []
+    assert feed(core, [4], ["b"]) == []
+    assert len(feed(core, [4], ["c"])) == 2
+
+
+def test_idle_slots_have_no_say():
+    alone, rig = IngestCore(TINY, {"b": StreamOptions()}, batches=[[None, "b", None]]), shared()
+    found, wanted = feed(alone, range(9), ["b"]), [group for group in feed(rig, range(9)) if group.stream == "b"]
+    np.testing.assert_array_equal([group.tokens for group in found], [group.tokens for group in wanted])
+    assert alone.batch("b") == ["b"]

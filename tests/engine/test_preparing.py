@@ -251,8 +251,7 @@ def test_cameras_on_threads_of_their_own(way):
     groups = 0
     while not all(capture.finished for capture in captures.values()):
         for name, capture in captures.items():
-            _, chosen = capture.take(lambda items, name=name: core.choose(name, items))
-            for item in chosen:
+            for item in core.choose(name, capture.take()):
                 for group in core.feed(item.prepared):
                     assert_holds(core, group, [frame(number, stream=name) for number in group.frame_ids])
                     groups += 1

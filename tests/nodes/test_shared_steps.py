@@ -1,5 +1,7 @@
 """A node whose cameras share a step: real cameras in real time, what readers get, and the recording of it."""
 
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -11,13 +13,15 @@ from hypothesis import strategies as st
 from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.replay_node import ReplayNode
 from streamtok.engine.ingest import StreamOptions
+from streamtok.io.source import Frame, Source
 from streamtok.model import Tokenizer
+from streamtok.recording.reader import open_recording
 from streamtok.runtime.ingest import IngestNode
 from streamtok.runtime.rig import batches_of
 from streamtok.settings import SettingsError
 from streamtok.wire.subscriber import subscribe
 from tests.engine.test_batch import CAMERAS, Clock, shared
-from tests.engine.tiny import VIDEO, frame
+from tests.engine.tiny import SIZE, VIDEO, frame, image
 from tests.nodes.tiny import RunningNode, rig
 
 torch.manual_seed(0)
@@ -56,14 +60,88 @@ def test_cameras_of_one_size_share_a_step_and_their_recording_verifies(endpoint,
         assert checked["compared"] == sum(message.stream in streams for message in messages)
 
 
+class Bursts(Source):
+    """A camera whose frames 1 to 7 come all at once, when they are let go; from frame 5 on they are `size_from`."""
+
+    live = True
+
+    def __init__(self, stream, go, size_from=SIZE):
+        super().__init__(stream)
+        self.go, self.size_from, self.number = go, size_from, 0
+
+    def _open(self):
+        self.size = SIZE
+
+    def _read(self, timeout):
+        if self.number == 8:
+            self.end("that was all")
+        if self.number == 1 and not self.go.wait(timeout):
+            return None
+        number, self.number, self.state = self.number, self.number + 1, "up"
+        size = SIZE if number < 5 else self.size_from
+        return Frame(self.stream, number, 33_000_000 * number, image(number, size, self.stream))
+
+    def _close(self):
+        pass
+
+
+def run_bursts(settings, **sources):
+    """A node whose loop stands still until all of the burst has come."""
+    go = threading.Event()
+
+    def wait(node):
+        if not go.is_set() and all(lane.counts["groups"] == 1 for lane in node.core.lanes.values()):
+            go.set()
+            while min(capture.depth for capture in node.captures.values()) < 7:
+                time.sleep(0.001)
+
+    node = IngestNode(settings, TINY, on_update=wait)
+    node.sources = {name: Bursts(name, go, **options) for name, options in sources.items()}
+    return node.run()
+
+
+def test_a_backlog_is_stepped_together_too(endpoint, tmp_path):
+    """After a moment in which the node stood still every camera has more than a group waiting."""
+    path = tmp_path / "drive.mcap"
+    settings = rig(endpoint, cameras(3, 1), batch_wait_ms=5, record=str(path), defaults={"tail": "drop"})
+    run_bursts(settings, a={}, b={}, c={})
+    groups = [message.header for message in open_recording(path).messages() if not message.header.keyframe]
+    assert sorted((header.stream, header.frame_ids) for header in groups) == [(name, [1, 2, 3, 4]) for name in "abc"]
+    assert len({header.encode_ns for header in groups}) == 1
+
+
+@pytest.mark.parametrize("together", [{}, {"batch_wait_ms": 5}])
+def test_a_camera_that_changes_its_size_replays(endpoint, tmp_path, together):
+    path = tmp_path / "drive.mcap"
+    settings = rig(endpoint, cameras(2, 1), record=str(path), **together)
+    summary = run_bursts(settings, a={}, b={"size_from": (64, 96)})
+    checked = ReplayNode(ReplaySettings(path=path, verify=True), TINY).run()
+    assert not checked["different"], checked["first_difference"]
+    assert checked["compared"] == sum(stream["groups"] for stream in summary["streams"].values())
+
+
+def test_drives_of_another_rig_in_one_folder_replay(endpoint, tmp_path):
+    """Who shared a step with whom may have changed between two recordings."""
+    for part, names in enumerate(("ab", "bc")):
+        streams = {name: cameras(3, 1)[name] for name in names}
+        settings = rig(endpoint, streams, batch_wait_ms=5, record=str(tmp_path / f"drive/{part}.mcap"))
+        (tmp_path / "drive").mkdir(exist_ok=True)
+        run_bursts(settings, **{name: {} for name in names})
+    checked = ReplayNode(ReplaySettings(path=tmp_path / "drive", verify=True), TINY).run()
+    assert not checked["different"], checked["first_difference"]
+    assert checked["compared"] == 2 * 2 * 3
+
+
 def test_sizes_decide_who_shares_a_step():
     options = {
         "a": StreamOptions(size=(32, 48)), "b": StreamOptions(size=(64, 48)), "c": StreamOptions(size=(32, 48)),
         "file": StreamOptions("lossless"),
     }  # fmt: skip
-    assert batches_of(options) == [["a", "c"], ["b"]]
+    rates = {"a": 30.0, "b": 30.0, "c": 30.0, "file": 30.0}
+    assert batches_of(options, rates) == [["a", "c"], ["b"]]
+    assert batches_of(options, rates | {"c": 20.0}) == [["a"], ["b"], ["c"]]
     with pytest.raises(ValueError, match=r"streams \['d'\] have no `size`: give them one"):
-        batches_of(options | {"d": StreamOptions()})
+        batches_of(options | {"d": StreamOptions()}, rates | {"d": None})
 
 
 def test_a_wait_is_not_negative():

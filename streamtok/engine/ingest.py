@@ -244,6 +244,7 @@ class IngestCore:
         restarted, lane.restarted = lane.restarted, False
         late = lane.last_capture_ns is not None and item.capture_ns <= lane.last_capture_ns
         back = lane.expected_id is not None and item.frame_id < lane.expected_id
+        back |= bool(lane.frame_ids) and item.frame_id <= lane.frame_ids[-1]  # also after a gap that was told
         if late or back:
             lane.counts["gaps"] += 1
             log.warning("stream=%s event=restart frame_id=%d capture_ns=%d", lane.name, item.frame_id, item.capture_ns)

@@ -94,6 +94,13 @@ class CameraSource(Source):
         """Whether the image stands still now."""
         return self._watch.frozen
 
+    def skip_to_newest(self) -> None:
+        """As `Source.skip_to_newest`; what is left out is counted as `dropped`."""
+        with self._ready:
+            while len(self._queue) > 1:
+                self._queue.popleft()
+                self.counts["dropped"] += 1
+
     def _open(self) -> None:
         self.device.connect()
         self.fps, self.size = self.device.fps, self.device.size

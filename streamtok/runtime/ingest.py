@@ -164,9 +164,12 @@ class IngestNode:
             self._update()
 
     def _start_captures(self) -> None:
-        """Recordings are opened anew, so that their times start when their frames do."""
+        """Recordings are opened anew, so that their times start when their frames do; cameras begin with the newest
+        frame, for what they took while the model was loaded would only make a gap."""
         for name, source in self.sources.items():
-            if not source.live:
+            if source.live:
+                source.skip_to_newest()
+            else:
                 source.close()
                 source.open()
             lossless = self.core.lane(name).options.policy == "lossless"

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 log = logging.getLogger("streamtok.runtime")
 
 GRACE_S = 1.9
+SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends one wish twice
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Call `stop` at the first SIGINT or SIGTERM. If the process still runs 1.9 s later (one step of a large model on
-    a CPU can take that long), or at a second signal, `last_words` is called and the process exits with status 1.
+    a CPU can take that long), or at a second signal, `last_words` is called and the process exits with status 1. The
+    same signal twice within 0.2 s is one.
 
     Outside the main thread, where Python takes no signals, nothing is installed.
     """
@@ -25,16 +28,21 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
         yield
         return
     timers: list[threading.Timer] = []
+    first, began = 0, 0.0
 
-    def leave() -> None:
-        log.error("event=killed reason='still busy %.1f s after the signal'", GRACE_S)
+    def leave(reason: str) -> None:
+        log.error("event=killed reason=%r", reason)
         last_words()
         os._exit(1)
 
     def on_signal(number: int, frame: Any) -> None:
+        nonlocal first, began
+        if number == first and time.monotonic() - began < SAME_S:
+            return
         if timers:
-            leave()
-        timers.append(threading.Timer(GRACE_S, leave))
+            leave(f"{signal.Signals(number).name} while it was stopping")
+        first, began = number, time.monotonic()
+        timers.append(threading.Timer(GRACE_S, leave, [f"still busy {GRACE_S} s after the signal"]))
         timers[0].daemon = True
         timers[0].start()
         stop()

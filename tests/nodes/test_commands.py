@@ -95,6 +95,24 @@ with stop_on_signals(lambda: None, last_words=lambda: print("last words", flush=
     assert (output, process.returncode) == ("last words\n", 1)
 
 
+@pytest.mark.parametrize(("pause", "status", "words"), [(0.0, 0, "stopped\n"), (0.3, 1, "last words\n")])
+def test_the_same_signal_twice_at_once_is_one(pause, status, words):
+    """`timeout` signals its process and then the group that it is in."""
+    program = f"""
+import signal, threading, time
+from streamtok.signals import stop_on_signals
+stop = threading.Event()
+with stop_on_signals(stop.set, last_words=lambda: print("last words", flush=True)):
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep({pause})
+    signal.raise_signal(signal.SIGTERM)
+print("stopped" if stop.is_set() else "goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == (words, status)
+    assert ("SIGTERM while it was stopping" in done.stderr) == bool(status)
+
+
 def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
     status = ingest.main([
         "--source", "synthetic:40x50@30?frames=7", "--source", "synthetic:40x50@30?frames=9", "--stream", "front",

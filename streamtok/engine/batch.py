@@ -18,7 +18,7 @@ from streamtok.engine.preparing import Preparing
 
 log = logging.getLogger("streamtok.ingest")
 
-LATEST_GROUPS = 2  # that a camera may be behind the newest frames of another before it leaves some out
+MOST_BEHIND = 2  # groups that a camera can be behind another: one that is further behind leaves frames out
 
 
 class Batch:
@@ -80,7 +80,7 @@ class Batch:
         if self._epoch_ns is None or lane.last_capture_ns is None:
             return False
         between, behind = capture_ns - lane.last_capture_ns, self._epoch_ns - capture_ns
-        near = abs(behind) <= LATEST_GROUPS * self._buffer.shape[2] * between
+        near = abs(behind) <= MOST_BEHIND * self._buffer.shape[2] * between
         started = self._epoch_ns - lane.keyframe_ns <= between
         return near and not started and behind <= between // 2
 

@@ -23,8 +23,9 @@ class EngineConfiguration:
     """How one model runs on one machine.
 
     `slots_per_step`: 1 for a step of each ready slot, more for one step of all slots of a stream (models too small to
-    fill the device alone); `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused kernels;
-    `agreement`: share of tokens equal to float32's, by precision, as measured; `measured_ms`: per group.
+    fill the device alone; a compiled step is always that); `kernels`: one of KERNELS; `over_space`: the kind of spatial
+    attention of fused kernels; `agreement`: share of tokens equal to float32's, by precision, as measured;
+    `measured_ms`: per group.
     """
 
     device: str = "cpu"

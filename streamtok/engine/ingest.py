@@ -1,4 +1,4 @@
-"""Frames in, token groups out: what live ingest, replay and the tests share. No sockets, no clock.
+"""Frames in, token groups out: what live ingest, replay and the tests share. No sockets, no waiting.
 
 `IngestCore` owns one lane per camera (the group that is being filled), the encoders behind them, and the rules for
 gaps, keyframes and drops. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.

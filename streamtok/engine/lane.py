@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.preparing import Planes
+from streamtok.engine.preprocess import FITS
 
 POLICIES = ("latest", "lossless")
 ON_GAP = ("reset", "bridge")
 TAILS = ("pad", "drop")
-FITS = ("stretch", "crop", "pad")
 
 
 @dataclass(frozen=True)

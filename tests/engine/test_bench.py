@@ -36,6 +36,7 @@ def test_cameras_are_measured_one_by_one_and_in_one_step():
     assert (report["engine"]["slots_per_step"], report["engine"]["kernels"]) == (1, "interleaved")
     assert (report["shared_step"]["cameras"], report["shared_step"]["kernels"]) == (3, "plain")
     assert "all cameras in one step" in describe(report)
+    assert "no room for 3" in describe(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
 
 
 def test_ratios_are_those_of_the_milliseconds_beside_them(report):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from streamtok.data.grids import Grids, Track, time_jumps
 
-CACHED_CHUNKS = 8
+CACHED_CHUNKS = 64  # of about a megabyte, for all recordings that a process reads together
 RECORD = struct.Struct("<BQ")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
 INDEX_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
@@ -43,30 +43,28 @@ class RecordingTrack(Track):
         self.identity = {"tokenizer": facts["tokenizer"], "grid": tuple(facts["grid"]), "dtype": facts["dtype"]}
         self.times_ns = places["time"].astype(np.int64)
         self.breaks = time_jumps(self.times_ns) | np.concatenate([[True], np.diff(places["run"]) != 0])
-        self._places, self._chunks = places, chunks
-        self._opened: OrderedDict[int, memoryview] = OrderedDict()
+        self._places, self._chunks, self._written_ns = places, chunks, path.stat().st_mtime_ns
 
     def read(self, indices: np.ndarray) -> Grids:
         grid, dtype = self.identity["grid"], np.dtype(self.identity["dtype"])
         tokens = np.zeros((len(indices), *grid), dtype)
         numbers = {name: np.zeros(len(indices), np.int64) for name in ("epoch", "first_id", "last_id", "capture_ns")}
         keyframe = np.zeros(len(indices), bool)
-        with open(self.path, "rb") as file:
-            for at, index in enumerate(indices):
-                message = self._message(file, int(index))
-                header = message.header
-                tokens[at], keyframe[at] = message.tokens, header.keyframe
-                numbers["epoch"][at] = header.epoch
-                numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
-                numbers["capture_ns"][at] = header.capture_ns[-1]
+        for at, index in enumerate(indices):
+            message = self._message(int(index))
+            header = message.header
+            tokens[at], keyframe[at] = message.tokens, header.keyframe
+            numbers["epoch"][at] = header.epoch
+            numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
+            numbers["capture_ns"][at] = header.capture_ns[-1]
         return Grids(tokens=tokens, keyframe=keyframe, session=self._places["run"][indices].astype(np.int64), **numbers)
 
-    def _message(self, file: BinaryIO, index: int) -> Any:
+    def _message(self, index: int) -> Any:
         from streamtok.recording.format import TOKENS, unpack_tokens
         from streamtok.wire.message import unpack
 
         place = self._places[index]
-        records = self._records(file, int(place["chunk"]))
+        records = _records(self.path, self._written_ns, self._chunks[int(place["chunk"])])
         _, length = RECORD.unpack_from(records, int(place["offset"]))
         start = int(place["offset"]) + RECORD.size
         try:
@@ -75,26 +73,19 @@ class RecordingTrack(Track):
         except ValueError as error:
             raise ValueError(f"{self.path}: token message {index} of {self.stream!r} is damaged: {error}") from error
 
-    def _records(self, file: BinaryIO, number: int) -> memoryview:
-        """The unpacked records of a chunk; the last few are kept, since windows share them."""
-        from streamtok.recording.mcap_reader import decompress
 
-        if number in self._opened:
-            self._opened.move_to_end(number)
-            return self._opened[number]
-        chunk = self._chunks[number]
+@lru_cache(CACHED_CHUNKS)
+def _records(path: Path, written_ns: int, chunk: _Chunk) -> memoryview:
+    """The unpacked records of a chunk; the last few are kept, since windows and streams share them."""
+    from streamtok.recording.mcap_reader import decompress
+
+    with open(path, "rb") as file:
         file.seek(chunk.offset)
-        try:
-            records = memoryview(decompress(chunk.codec, memoryview(file.read(chunk.length)), chunk.size))
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{self.path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
-        self._opened[number] = records
-        if len(self._opened) > CACHED_CHUNKS:
-            self._opened.popitem(last=False)
-        return records
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": OrderedDict()}
+        packed = memoryview(file.read(chunk.length))
+    try:
+        return memoryview(decompress(chunk.codec, packed, chunk.size))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
 
 
 def open_recording(path: Path, streams: Sequence[str] | None = None) -> list[Track]:

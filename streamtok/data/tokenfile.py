@@ -202,6 +202,7 @@ class TokenFile:
 
     def _map(self) -> None:
         size = self.path.stat().st_size
+        memory: np.ndarray | None = None  # one mapping of all columns, for each holds a file open
         columns = {}
         for name, entry in self._layout.items():
             dtype = np.dtype(DTYPES[entry["dtype"]])
@@ -212,7 +213,8 @@ class TokenFile:
                     f"{self.path} is cut off or damaged: column {name!r} needs {wanted} bytes "
                     f"up to byte {self._start + end}, the file has {size}"
                 )
-            columns[name] = np.memmap(self.path, dtype, "r", self._start + begin, tuple(entry["shape"]))
+            memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
+            columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
         self.tokens: np.ndarray = columns["tokens"]
         self.keyframe: np.ndarray = columns["keyframe"]
         self.epoch: np.ndarray = columns["epoch"]

@@ -17,25 +17,27 @@ TOKEN_SUFFIX = ".safetensors"
 
 
 class FileTrack(Track):
-    """A token file."""
+    """A token file, which is open only while it is read: a dataset has more of them than a process may hold open."""
 
     def __init__(self, path: Path) -> None:
-        self.file = TokenFile(path)
-        self.path, self.meta = path, self.file.meta
+        file = TokenFile(path)
+        self.path, self.meta = path, file.meta
         self.stream = str(self.meta.get("stream", path.stem))
-        starts = np.asarray(self.file.frame_start)
+        starts = np.asarray(file.frame_start)
         last = starts[1:] - 1
-        self.times_ns = np.asarray(self.file.capture_ns[last])
-        first_id, last_id = self.file.frame_ids[starts[:-1]], self.file.frame_ids[last]
+        self.times_ns = np.array(file.capture_ns[last])
+        first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
         self.breaks = np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
         self.identity = {
             "tokenizer": self.meta.get("tokenizer"),
-            "grid": self.file.tokens.shape[1:],
-            "dtype": str(self.file.tokens.dtype),
+            "grid": file.tokens.shape[1:],
+            "dtype": str(file.tokens.dtype),
         }
 
     def read(self, indices: np.ndarray) -> Grids:
-        file = self.file
+        file = TokenFile(self.path)
+        if len(file) != len(self) or file.meta.get("tokenizer") != self.identity["tokenizer"]:
+            raise ValueError(f"{self.path} was written anew since it was opened: open the dataset again")
         starts, ends = file.frame_start[indices], file.frame_start[indices + 1] - 1
         return Grids(
             tokens=np.array(file.tokens[indices]),

@@ -1,6 +1,8 @@
 """TokenDataset: windows stop at gaps, every grid is seen once, random access is the sequential content."""
 
+import os
 import pickle
+import resource
 from collections import Counter
 
 import numpy as np
@@ -199,3 +201,34 @@ def test_spawned_workers_get_paths_not_tokens(store, groups_of, kind):
     data[0]
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(copy[7]["tokens"], data[7]["tokens"])
+
+
+def test_more_token_files_than_a_process_may_open(tmp_path, token_file, groups_of):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(20):
+        token_file(tmp_path / f"{number}.safetensors", groups_of([4], stream=f"s{number}", seed=number))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, limits[1]))
+    try:
+        data = TokenDataset(tmp_path, window=4)
+        assert all(item["mask"].all() for item in map(data.__getitem__, range(20)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_file_that_is_written_anew_is_refused(tmp_path, token_file, groups_of):
+    data = TokenDataset(token_file(tmp_path / "a.safetensors", groups_of([4])), window=4)
+    token_file(tmp_path / "a.safetensors", groups_of([3]))
+    with pytest.raises(ValueError, match="open the dataset again"):
+        data[0]
+
+
+def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path, recording, groups_of):
+    """Chunks that were unpacked are kept for a few windows, not for each stream of each recording."""
+    from streamtok.data import recordings
+
+    paths = [recording(tmp_path / f"{n}.mcap", {"front": groups_of([9], seed=n)}) for n in range(3)]
+    data = TokenDataset(paths, window=3)
+    recordings._records.cache_clear()
+    assert [data[index]["mask"].all() for index in range(9)]
+    assert recordings._records.cache_info().currsize == 3
+    assert recordings._records.cache_info().maxsize == recordings.CACHED_CHUNKS

@@ -4,6 +4,7 @@ Where one slot fills the device every slot has a graph of its own, all in one me
 model too small for that has one graph over all of its slots.
 """
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from streamtok.model.tokenizer import Tokenizer
 
 log = logging.getLogger("streamtok.engine")
 
+CAPTURE_MODE = "thread_local"  # other threads may upload frames meanwhile: their calls do not belong to a capture
 WARM_UPS = 3  # kernels are compiled and libraries set up before the capture, which allows neither
+_FAILED: list[Any] = []  # graphs whose capture failed: the allocator of pinned memory may still ask for them
 
 
 class EngineError(RuntimeError):
@@ -28,6 +31,19 @@ class EngineError(RuntimeError):
 def gib(count: float) -> str:
     """Bytes as text, in GiB."""
     return f"{count / 2**30:.2f} GiB"
+
+
+class GraphPool:
+    """Device memory that the graphs of one model share: they run one at a time, and their outputs are copied at once.
+
+    It holds a graph of its own, for the allocator refuses a pool whose graphs are all gone.
+    """
+
+    def __init__(self) -> None:
+        self.handle = torch.cuda.graph_pool_handle()
+        self._anchor = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._anchor, pool=self.handle, capture_error_mode=CAPTURE_MODE):
+            torch.zeros(1, device="cuda")
 
 
 class CapturedStep:
@@ -42,26 +58,36 @@ class CapturedStep:
         self.frames = torch.zeros_like(frames, memory_format=torch.contiguous_format)
         self.masks = torch.zeros(2, slots, dtype=torch.bool, device=device)
         self.graph = torch.cuda.CUDAGraph()
-        self.output = self._capture(function, pool)
+        self.pool = pool or torch.cuda.graph_pool_handle()
+        self.output = self._capture(function)
 
-    def _capture(self, function: Callable, pool: tuple | None) -> tuple:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
+    def _capture(self, function: Callable) -> tuple:
+        before, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(before)
         try:
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):  # no slot is active, so nothing moves
                     function(self.frames, self.masks[0], self.masks[1])
-            torch.cuda.current_stream().wait_stream(side)
-            # other threads may upload frames meanwhile: their calls do not belong to this capture
-            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            before.wait_stream(side)
+            with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode=CAPTURE_MODE):
                 return function(self.frames, self.masks[0], self.masks[1])
         except torch.cuda.OutOfMemoryError as error:
             raise EngineError(_no_room(error)) from error
         except RuntimeError as error:
+            self._abandon(before)
             raise EngineError(
                 f"the step could not be captured as a CUDA graph: {error}. Run it without: engine 'eager' "
                 "(same tokens within the stated tolerance, slower), and report the message"
             ) from error
+
+    def _abandon(self, before: torch.cuda.Stream) -> None:
+        """Put back what PyTorch leaves as it was during a capture that failed: the current stream, and an allocator
+        that expects the capture to go on, which allows no other and frees nothing that two streams have used."""
+        torch.cuda.set_stream(before)
+        _FAILED.append(self.graph)
+        with contextlib.suppress(RuntimeError):  # it failed before the capture began, or after it had ended
+            torch._C._cuda_endAllocateToPool(before.device_index, self.pool)
+            torch._C._cuda_releasePool(before.device_index, self.pool)
 
     def __call__(self, frames: Tensor, active: Tensor | bool, keyframe: Tensor | bool) -> tuple:
         self.frames.copy_(frames, non_blocking=True)

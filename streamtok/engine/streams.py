@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamtok.engine.graph import CapturedStep, check_room, own
+from streamtok.engine.graph import CapturedStep, GraphPool, check_room, own
 from streamtok.model.frames import NonFiniteError, to_float
 from streamtok.model.quantizer import FSQ
 from streamtok.model.state import Clock, map_state
@@ -122,9 +122,8 @@ class EngineStream(PlainSnapshots, EncodeStream):
         """The graph of one slot (None: of all) for frames of this dtype; captured at its first use."""
         key = (slot, x.dtype)
         if key not in self._graphs:
-            # one pool for all streams of a model: graphs run one at a time, and their outputs are copied at once
-            pool = self.model.__dict__.setdefault("_graph_pool", torch.cuda.graph_pool_handle())
-            state = self.state
+            kept, state = self.model.__dict__, self.state
+            pool = kept["_graph_pool"] = kept.get("_graph_pool") or GraphPool()  # one for all streams of a model
             if slot is not None:
                 state = map_state(lambda tensor: tensor[slot : slot + 1], self.state)
 
@@ -132,7 +131,7 @@ class EngineStream(PlainSnapshots, EncodeStream):
                 return self._advance_slots(frames, active, keyframe, state)
 
             with torch.no_grad():
-                self._graphs[key] = CapturedStep(step, x, pool)
+                self._graphs[key] = CapturedStep(step, x, pool.handle)
         return self._graphs[key]
 
     def prepare(self, dtype: torch.dtype = torch.uint8) -> None:

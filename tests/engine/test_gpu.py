@@ -1,5 +1,6 @@
 """On a GPU: golden vectors, captured steps against eager ones, and what happens when memory or the capture fails."""
 
+import gc
 import importlib.util
 import json
 from pathlib import Path
@@ -121,6 +122,22 @@ def test_a_step_that_cannot_be_captured_says_so():
     def step(frames, active, keyframe):
         return frames * float(frames.sum()), active
 
+    frames = torch.zeros(1, 3, device="cuda")
     with pytest.raises(EngineError, match="could not be captured"):
-        CapturedStep(step, torch.zeros(1, 3, device="cuda"))
+        CapturedStep(step, frames)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    later = CapturedStep(lambda frames, active, keyframe: (frames + 1, active), frames)
+    assert later(frames, True, False)[0].tolist() == [[1, 1, 1]]
+
+
+def test_streams_share_memory_with_those_that_are_gone(tok):
+    fast, (first, *_) = engine(tok), groups(tok, 1)
+    wanted = None
+    for _ in range(3):
+        found = fast.stream(1, *SIZE).step(first, keyframe=[True]).latent
+        gc.collect()  # the stream and its graph
+        torch.cuda.empty_cache()
+        assert wanted is None or torch.equal(found, wanted)
+        wanted = found

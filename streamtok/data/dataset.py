@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from streamtok.data.grids import Grids, Track
-from streamtok.data.tracks import find_drives, open_tracks, same_identity
+from streamtok.data.tracks import by_stream, facts_of, open_drives
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
 
@@ -75,8 +75,8 @@ class TokenDataset(Dataset):
         if align and not streams:
             raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
         self.window, self.stride, self.align = window, stride, align
-        drives = [[t for path in paths for t in open_tracks(path, streams)] for paths in find_drives(source)]
-        self.identity = same_identity([track for tracks in drives for track in tracks], source, streams)
+        drives = open_drives(source, streams, together=align)
+        self.identity = drives[0][0].identity
         if align:
             self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
         else:
@@ -88,6 +88,11 @@ class TokenDataset(Dataset):
     def grid(self) -> tuple[int, ...]:
         """Shape of one grid."""
         return tuple(self.identity["grid"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer (fingerprint, name, FSQ levels), and the grid with its dtype in the files."""
+        return facts_of(self._series[0].reference)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -215,13 +220,6 @@ def _window_starts(breaks: np.ndarray, window: int, stride: int) -> np.ndarray:
 
 
 def _aligned(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
-    by_name = {track.stream: track for track in tracks}
-    missing = [name for name in streams if name not in by_name]
-    if missing:
-        where = tracks[0].path if tracks else "a drive"
-        raise ValueError(
-            f"{where} lacks the streams {missing}; it has {sorted(by_name)}: align needs all in every drive"
-        )
-    chosen = tuple(by_name[name] for name in streams)
+    chosen = tuple(by_stream(tracks, streams))
     steps = np.diff(chosen[0].times_ns)
     return _Series(chosen, tolerance_ns if tolerance_ns is not None else int(np.median(steps) / 2) if len(steps) else 0)

@@ -54,6 +54,11 @@ class Track:
     def __len__(self) -> int:
         return len(self.times_ns)
 
+    @property
+    def file(self) -> str:
+        """The file's name with that of its folder, which names the drive: what exports say of where tokens are from."""
+        return "/".join(self.path.absolute().parts[-2:])
+
     def read(self, indices: np.ndarray) -> Grids:
         """The grids of `indices` (n,), rising; reads those from disk and nothing else."""
         raise NotImplementedError

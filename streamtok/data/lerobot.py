@@ -15,19 +15,21 @@ import numpy as np
 from streamtok.data.dataset import nearest
 from streamtok.data.export_options import ExportOptions
 from streamtok.data.grids import Grids, Track, stretches
-from streamtok.data.lerobot_layout import OWN, DatasetWriter, VideoColumn
-from streamtok.data.tracks import find_drives, open_tracks, same_identity
+from streamtok.data.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
+from streamtok.data.tracks import by_stream, facts_of, open_drives
+
+SAME_RATE = 0.05  # cameras of one nominal rate differ by less
 
 
 def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
 
     Columns `observation.tokens.STREAM`, `capture_ns`, `epoch` and `keyframe` beside LeRobot's own; with
-    `options.video`, `observation.images.STREAM` decoded from the tokens. ValueError if drives have other streams.
+    `options.video`, `observation.images.STREAM` decoded from the tokens. `meta/streamtok.json` names the tokenizer, the
+    grid, and the file of each episode. ValueError if drives differ in streams, or in rate and `options.fps` is None.
     """
-    drives = [[t for path in paths for t in open_tracks(path, options.streams)] for paths in find_drives(source)]
-    identity = same_identity([track for tracks in drives for track in tracks], source, options.streams)
-    cameras = [_cameras(tracks, options.streams) for tracks in drives if tracks]
+    drives = open_drives(source, options.streams, together=True)
+    cameras = [by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
     names = [track.stream for track in cameras[0]]
     for tracks in cameras[1:]:
         if [track.stream for track in tracks] != names:
@@ -35,14 +37,18 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
             raise ValueError(
                 f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --streams"
             )
-    fps = options.fps or _group_rate(cameras[0][0])
+    fps = options.fps or _one_rate([tracks[0] for tracks in cameras])
+    facts = facts_of(cameras[0][0])
     out.mkdir(parents=True, exist_ok=True)
     videos = _video_columns(out, cameras[0], fps, options)
-    features = _features(names, identity, fps) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
+    features = _features(names, facts) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
     writer = DatasetWriter(out, fps, features, options.task)
+    files: list[str] = []
     for tracks in cameras:
         _write_drive(tracks, writer, videos)
+        files += [tracks[0].file] * (len(writer.episodes) - len(files))
     writer.close()
+    write_json(out / "meta" / "streamtok.json", facts | {"files": files})
     for video in videos:
         video.close()
     return {"rows": writer.rows, "episodes": len(writer.episodes)}
@@ -93,13 +99,16 @@ def _whole_runs(found: list[np.ndarray]) -> Iterator[slice]:
         yield slice(start, start + 1 + (int(ends[0]) if len(ends) else len(follows) - start - 1))
 
 
-def _cameras(tracks: list[Track], streams: Sequence[str] | None) -> list[Track]:
-    by_name = {track.stream: track for track in tracks}
-    names = streams or sorted(by_name)
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise ValueError(f"{tracks[0].path} lacks the streams {missing}; it has {sorted(by_name)}")
-    return [by_name[name] for name in names]
+def _one_rate(tracks: list[Track]) -> float:
+    """The grids per second of all drives, for the layout has one rate; ValueError naming one that has another."""
+    fps = _group_rate(tracks[0])
+    for track in tracks[1:]:
+        if len(track) > 1 and abs(_group_rate(track) / fps - 1) > SAME_RATE:
+            raise ValueError(
+                f"{track.path} has {_group_rate(track)} grids per second, {tracks[0].path} {fps}: a LeRobot dataset "
+                "has one rate. Export them apart, or give --fps for timestamps that count rows"
+            )
+    return fps
 
 
 def _group_rate(track: Track) -> float:
@@ -109,9 +118,9 @@ def _group_rate(track: Track) -> float:
     return round(1e9 / float(np.median(np.diff(track.times_ns))), 3)
 
 
-def _features(names: list[str], identity: dict[str, Any], fps: float) -> dict[str, dict]:
-    size = int(np.prod(identity["grid"]))
-    kind = "float32" if identity["dtype"] == "float16" else "int32"
+def _features(names: list[str], facts: dict[str, Any]) -> dict[str, dict]:
+    size = int(np.prod(facts["grid"]))
+    kind = "float32" if facts["dtype"] == "float16" else "int32"
     features: dict[str, dict] = {
         f"observation.tokens.{name}": {"dtype": kind, "shape": [size], "names": None} for name in names
     }

@@ -108,8 +108,8 @@ class DatasetWriter:
             self._writer.close()
         meta = self.out / "meta"
         meta.mkdir(parents=True, exist_ok=True)
-        _write_json(meta / "info.json", self._info())
-        _write_json(meta / "stats.json", {name: each.to_dict() for name, each in self._statistics.items()})
+        write_json(meta / "info.json", self._info())
+        write_json(meta / "stats.json", {name: each.to_dict() for name, each in self._statistics.items()})
         self._write_tasks(meta / "tasks.parquet")
         self._write_episodes(meta / "episodes" / "chunk-000" / "file-000.parquet")
 
@@ -248,5 +248,5 @@ def _array(values: np.ndarray, kind: Any) -> Any:
     return arrow.array(values.reshape(-1), kind)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=4) + "\n")

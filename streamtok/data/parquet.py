@@ -10,28 +10,27 @@ import numpy as np
 from tqdm import tqdm
 
 from streamtok.data.export_options import ExportOptions
-from streamtok.data.grids import Grids, blocks
-from streamtok.data.tracks import find_drives, open_tracks, same_identity
+from streamtok.data.grids import Grids, Track, blocks
+from streamtok.data.tracks import facts_of, open_drives
 
 
 def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """One table per stream and file, a row per grid: tokens as a fixed-size list, row-major, and what belongs to it.
 
-    Columns: stream, session, epoch, keyframe, first_frame_id, last_frame_id, capture_ns, tokens. The schema's metadata
-    has the tokenizer's fingerprint and the grid.
+    Columns: file (with its folder), stream, session, epoch, first_frame_id, last_frame_id, capture_ns, keyframe and
+    tokens. The schema's metadata has the tokenizer's fingerprint, name and FSQ levels, and the grid.
     """
     _, parquet = pyarrow()
-    tracks = [track for paths in find_drives(source) for path in paths for track in open_tracks(path, options.streams)]
-    identity = same_identity(tracks, source, options.streams)
+    tracks = [track for drive in open_drives(source, options.streams) for track in drive]
     out.mkdir(parents=True, exist_ok=True)
-    schema = _table_schema(identity)
+    schema = _table_schema(facts_of(tracks[0]))
     rows = 0
     total = sum(map(len, tracks))
     with tqdm(total=total, desc="parquet", unit="grid", disable=not options.progress) as bar:
         for number, track in enumerate(tracks):
             with parquet.ParquetWriter(out / f"{number:06d}_{track.stream}.parquet", schema) as writer:
                 for grids in blocks(track):
-                    writer.write_table(_table(grids, track.stream, schema))
+                    writer.write_table(_table(grids, track, schema))
                     bar.update(len(grids.epoch))
                     rows += len(grids.epoch)
     return {"rows": rows, "files": len(tracks)}
@@ -47,22 +46,23 @@ def pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _table_schema(identity: dict[str, Any]) -> Any:
+def _table_schema(facts: dict[str, Any]) -> Any:
     arrow, _ = pyarrow()
     kinds = {"uint16": arrow.uint16(), "uint32": arrow.uint32(), "float16": arrow.float16()}
     integers = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns")
-    columns = [("stream", arrow.string()), *((name, arrow.int64()) for name in integers)]
+    columns = [("file", arrow.string()), ("stream", arrow.string()), *((name, arrow.int64()) for name in integers)]
     columns += [("keyframe", arrow.bool_())]
-    columns += [("tokens", arrow.list_(kinds[identity["dtype"]], int(np.prod(identity["grid"]))))]
-    return arrow.schema(columns, {"streamtok": json.dumps(identity)})
+    columns += [("tokens", arrow.list_(kinds[facts["dtype"]], int(np.prod(facts["grid"]))))]
+    return arrow.schema(columns, {"streamtok": json.dumps(facts)})
 
 
-def _table(grids: Grids, stream: str, schema: Any) -> Any:
+def _table(grids: Grids, track: Track, schema: Any) -> Any:
     arrow, _ = pyarrow()
     count = len(grids.epoch)
     flat = arrow.array(grids.tokens.reshape(-1), schema.field("tokens").type.value_type)
     columns = {
-        "stream": [stream] * count,
+        "file": [track.file] * count,
+        "stream": [track.stream] * count,
         "session": grids.session,
         "epoch": grids.epoch,
         "first_frame_id": grids.first_id,

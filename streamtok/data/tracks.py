@@ -58,11 +58,44 @@ def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]
     return [track] if streams is None or track.stream in streams else []
 
 
-def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
-    """The files of each drive: a recording is one, and all token files of one folder are one (a stream each).
+def open_drives(source: Any, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
+    """The tracks of each drive, of `streams` only if they are named; `source` is what `find_drives` takes.
 
-    `source` is a file, a folder (searched with what is below it), or several of these. FileNotFoundError if there are
-    no tokens.
+    A recording is a drive, and all token files of one folder are one, a stream each; but files of one and the same
+    stream are a drive each. Drives that have none of the streams are left out, or refused if all are read `together`.
+    """
+    drives: list[list[Track]] = []
+    for paths in find_drives(source):
+        tracks = [track for path in paths for track in open_tracks(path, streams)]
+        if together and streams and not tracks:
+            raise ValueError(f"{paths[0]} lacks the streams {list(streams)}: every drive needs all")
+        alone = len({track.stream for track in tracks}) == 1
+        drives += [[track] for track in tracks] if alone else [tracks] if tracks else []
+    same_identity([track for tracks in drives for track in tracks], source, streams)
+    return drives
+
+
+def by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
+    """The tracks of `streams` in one drive, in their order; ValueError if one is missing or there twice."""
+    found: dict[str, Track] = {}
+    for track in tracks:
+        other = found.setdefault(track.stream, track)
+        if other is not track:
+            raise ValueError(
+                f"{other.path} and {track.path} both hold {track.stream!r}, beside other streams: which of them "
+                "belong together is not known; give each drive a folder of its own"
+            )
+    missing = [name for name in streams if name not in found]
+    if missing:
+        raise ValueError(f"{tracks[0].path} lacks the streams {missing}; it has {sorted(found)}: every drive needs all")
+    return [found[name] for name in streams]
+
+
+def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
+    """The files that may belong together: each recording by itself, and the token files of each folder.
+
+    `source` is a file, a folder (searched with what is below it), or several of these. Hidden files and folders are
+    left out: there the drives lie that are being tokenized. FileNotFoundError if there are no tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}
@@ -70,6 +103,8 @@ def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
         if not each.exists():
             raise FileNotFoundError(f"{each}: no such file or folder")
         for path in sorted(each.rglob("*")) if each.is_dir() else [each]:
+            if any(part.startswith(".") for part in path.relative_to(each).parts):
+                continue
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
             elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
@@ -77,6 +112,11 @@ def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
     return list(drives.values())
+
+
+def facts_of(track: Track) -> dict[str, Any]:
+    """What a reader of exported tokens must know: the tokenizer, its FSQ levels, and the grid."""
+    return {"model": track.meta.get("model"), "levels": track.meta.get("levels")} | track.identity
 
 
 def same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from streamtok.data.export_options import ExportOptions
 def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
-    The JSON has stream, file, capture_ns, epoch and keyframe of each grid; `dataset.json` beside the shards says which
-    tokenizer made them. Windows are cut as TokenDataset cuts them. The same tokens give the same bytes.
+    The JSON has stream, file (with its folder), capture_ns, epoch and keyframe of each grid; `dataset.json` beside the
+    shards says which tokenizer made them. Windows are cut as TokenDataset cuts them. The same files give the same
+    bytes.
     """
     data = TokenDataset(source, options.window, streams=options.streams)
     out.mkdir(parents=True, exist_ok=True)
@@ -31,14 +32,14 @@ def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[st
                     _add_sample(tar, f"{index:09d}", data[index])
                     bar.update()
     facts = {"format": "webdataset", "window": options.window, "samples": len(data), "shards": len(shards)}
-    (out / "dataset.json").write_text(json.dumps(facts | data.identity, indent=2) + "\n")
+    (out / "dataset.json").write_text(json.dumps(facts | data.facts, indent=2) + "\n")
     return {"samples": len(data), "shards": len(shards)}
 
 
 def _add_sample(tar: tarfile.TarFile, key: str, item: dict[str, Any]) -> None:
     kind = np.float16 if item["tokens"].is_floating_point() else np.int32
     facts = {name: item[name].tolist() for name in ("capture_ns", "epoch", "keyframe")}
-    facts |= {"stream": item["stream"], "file": Path(item["file"]).name}
+    facts |= {"stream": item["stream"], "file": "/".join(Path(item["file"]).absolute().parts[-2:])}
     _add_file(tar, f"{key}.tokens.npy", _npy(item["tokens"].numpy().astype(kind)))
     _add_file(tar, f"{key}.mask.npy", _npy(item["mask"].numpy()))
     _add_file(tar, f"{key}.json", json.dumps(facts).encode())

@@ -232,3 +232,23 @@ def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path, recording,
     assert [data[index]["mask"].all() for index in range(9)]
     assert recordings._records.cache_info().currsize == 3
     assert recordings._records.cache_info().maxsize == recordings.CACHED_CHUNKS
+
+
+def test_what_is_being_tokenized_is_left_out(tmp_path, token_file, groups_of):
+    for folder in ("drive", ".drive.host.1.partial"):
+        (tmp_path / folder).mkdir()
+        token_file(tmp_path / folder / "front.safetensors", groups_of([4]))
+    assert len(TokenDataset(tmp_path, window=4)) == 1
+
+
+def test_files_of_one_stream_in_a_folder_are_drives(tmp_path, token_file, groups_of):
+    """So `streamtok encode` of several videos leaves them; beside other streams it is not known what belongs together."""
+    for seed, name in enumerate("ab"):
+        token_file(tmp_path / f"{name}.safetensors", groups_of([4], seed=seed))
+    data = TokenDataset(tmp_path, window=4, streams=["front"], align=True)
+    assert len(data) == 2
+    assert not torch.equal(data[0]["tokens"], data[1]["tokens"])
+    token_file(tmp_path / "c.safetensors", groups_of([4], stream="rear"))
+    assert len(TokenDataset(tmp_path, window=4)) == 3
+    with pytest.raises(ValueError, match=r"a\.safetensors and .*b\.safetensors both hold 'front'"):
+        TokenDataset(tmp_path, window=4, streams=["front", "rear"], align=True)

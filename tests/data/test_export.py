@@ -1,6 +1,7 @@
 """Exports: other libraries read back exactly the tokens that went in."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,43 @@ def test_command_line(tmp_path, token_file, groups_of, capsys):
     assert "not an empty folder" in capsys.readouterr().err
     assert command.main([str(tmp_path / "absent"), "--to", "parquet", "--out", str(tmp_path / "new")]) == 1
     assert "absent" in capsys.readouterr().err
+
+
+def test_lerobot_takes_every_file_of_a_folder_and_says_where_rows_are_from(tmp_path, token_file, groups_of):
+    """Several encoded videos in one folder have the same stream: each is a drive, none replaces another."""
+    pytest.importorskip("pyarrow")
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("ab"):
+        token_file(tmp_path / "in" / f"{name}.safetensors", groups_of([5, 4], seed=seed))
+    assert export(tmp_path / "in", tmp_path / "out", "lerobot") == {"rows": 18, "episodes": 4}
+    facts = json.loads((tmp_path / "out" / "meta" / "streamtok.json").read_text())
+    assert facts["files"] == ["in/a.safetensors"] * 2 + ["in/b.safetensors"] * 2
+    assert (facts["tokenizer"], facts["grid"], facts["levels"]) == ("ab" * 8, [3, 4], [8, 8, 8, 5, 5, 5])
+
+
+def test_lerobot_has_one_rate(tmp_path, token_file, groups_of):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "in").mkdir()
+    token_file(tmp_path / "in" / "a.safetensors", groups_of([9]))
+    slow = [replace(g, capture_ns=[3 * time for time in g.capture_ns]) for g in groups_of([9])]
+    token_file(tmp_path / "in" / "b.safetensors", slow)
+    with pytest.raises(ValueError, match=r"b\.safetensors has 2\.525 grids per second, .*a\.safetensors 7\.576"):
+        export(tmp_path / "in", tmp_path / "out", "lerobot")
+    assert export(tmp_path / "in", tmp_path / "out", "lerobot", ExportOptions(fps=5))["episodes"] == 2
+
+
+def test_rows_and_samples_say_their_drive(tmp_path, token_file, groups_of):
+    """Tokenized drives are folders with files of the same names."""
+    parquet, webdataset = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("webdataset")
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        token_file(tmp_path / "in" / name / "cam0.safetensors", groups_of([4]))
+    export(tmp_path / "in", tmp_path / "tables", "parquet")
+    tables = [parquet.read_table(path) for path in sorted((tmp_path / "tables").iterdir())]
+    want = ["one/cam0.safetensors", "two/cam0.safetensors"]
+    assert [table["file"][0].as_py() for table in tables] == want
+    assert json.loads(tables[0].schema.metadata[b"streamtok"])["levels"] == [8, 8, 8, 5, 5, 5]
+    export(tmp_path / "in", tmp_path / "shards", "webdataset", ExportOptions(window=4))
+    samples = webdataset.WebDataset(str(tmp_path / "shards" / "tokens-000000.tar"), shardshuffle=False).decode()
+    assert [sample["json"]["file"] for sample in samples] == want
+    assert json.loads((tmp_path / "shards" / "dataset.json").read_text())["levels"] == [8, 8, 8, 5, 5, 5]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 
 def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """See `_made`; a function of its own, which `torch.compile` can be told to take as constant."""
+    """`_made` behind a plain function: `torch.compile` can take this one as a constant, not a cached one."""
     return _made(patch, axes, dtype, device)
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may take part in a later backward pass
 def _made(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The transform of one patch, (bands, positions).
 

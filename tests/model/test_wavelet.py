@@ -45,3 +45,12 @@ def test_bands_that_do_not_vary_in_time_come_first_on_request():
     assert torch.all(bands[:, 48:] == 0)
     torch.testing.assert_close(bands[:, :48], haar2d(still[:, :, 0], 4, "hw"))
     torch.testing.assert_close(inverse_haar3d(bands, 4, 1, "=thw"), still.expand(-1, -1, 4, -1, -1))
+
+
+def test_a_transform_first_used_in_inference_mode_can_be_trained_through():
+    axes = "wth"  # used nowhere else, so its matrix is made here
+    with torch.inference_mode():
+        haar3d(torch.rand(1, 3, 2, 2, 2), 2, axes)
+    bands = torch.rand(1, 24, 1, 1, requires_grad=True)
+    haar3d(inverse_haar3d(bands, 2, 1, axes), 2, axes).sum().backward()
+    torch.testing.assert_close(bands.grad, torch.ones_like(bands))

@@ -140,7 +140,9 @@ class IterableTokenDataset(IterableDataset):
     """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
 
     With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
-    so that reading stays mostly sequential. `set_epoch` changes the order; `rank` and `world` split among processes.
+    so that reading stays mostly sequential. `set_epoch` changes the order, in workers that persist too. Of `world`
+    processes each reads its own equal share, so that none waits for another in the last step; the windows left over
+    (fewer than `world`) are others in every shuffled epoch.
     """
 
     def __init__(
@@ -156,22 +158,34 @@ class IterableTokenDataset(IterableDataset):
         if not 0 <= rank < world:
             raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
         self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
-        self.rank, self.world, self.epoch = rank, world, 0
+        self.rank, self.world = rank, world
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see it change
+
+    @property
+    def epoch(self) -> int:
+        """What `set_epoch` was given last; 0 at first."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Another order for each epoch; call it before iterating, as with a distributed sampler."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
-        part, parts = self.rank * parts + part, self.world * parts
-        blocks = np.arange(0, len(self.dataset), BLOCK)
+        firsts = np.arange(0, len(self.dataset), BLOCK)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(blocks)
-        mine = (index for first in blocks[part::parts] for index in range(first, min(first + BLOCK, len(self.dataset))))
-        for index in self._mixed(mine, np.random.default_rng((self.seed, self.epoch, part))):
+            self._random().shuffle(firsts)
+        order = (firsts[:, None] + np.arange(BLOCK)).reshape(-1)
+        order = order[order < len(self.dataset)]
+        share = len(order) // self.world
+        mine = order[self.rank * share : (self.rank + 1) * share]
+        mine = mine[np.arange(share) // BLOCK % parts == part]
+        for index in self._mixed(map(int, mine), self._random(self.rank, part)):
             yield self.dataset[index]
+
+    def _random(self, *of: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, *of))
 
     def _mixed(self, indices: Iterator[int], rng: np.random.Generator) -> Iterator[int]:
         if not self.shuffle:

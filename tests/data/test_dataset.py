@@ -125,11 +125,29 @@ def test_shuffling_differs_by_epoch_and_repeats_by_seed(store, groups_of):
     assert order(1, 0, shuffle=False) == sorted(order(1, 0))
 
 
+def test_workers_that_persist_see_the_epoch(store, groups_of):
+    data = IterableTokenDataset(TokenDataset(store("tokens", groups_of([80])), window=2), shuffle=True)
+    loader = DataLoader(
+        data, batch_size=None, num_workers=1, persistent_workers=True, multiprocessing_context="fork", prefetch_factor=1
+    )
+    orders = []
+    for epoch in range(2):
+        data.set_epoch(epoch)
+        orders.append([int(item["capture_ns"][0]) for item in loader])
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
 def test_ranks_share_the_windows(store, groups_of):
+    """Each window once, and as many for each rank: DistributedDataParallel waits for ever for a rank that has fewer."""
     data = TokenDataset(store("tokens", groups_of([500])), window=2)
-    parts = [[int(i["capture_ns"][0]) for i in IterableTokenDataset(data, rank=r, world=3)] for r in range(3)]
-    assert sorted(time for part in parts for time in part) == [int(data[i]["capture_ns"][0]) for i in range(len(data))]
-    assert min(map(len, parts)) > 0
+    for shuffle in (False, True):
+        parts = [
+            [int(item["capture_ns"][0]) for item in IterableTokenDataset(data, shuffle=shuffle, rank=rank, world=3)]
+            for rank in range(3)
+        ]
+        assert [len(part) for part in parts] == [83] * 3
+        assert len({time for part in parts for time in part}) == 249
     with pytest.raises(ValueError, match="rank is 3"):
         IterableTokenDataset(data, rank=3, world=3)
 
@@ -242,7 +260,7 @@ def test_what_is_being_tokenized_is_left_out(tmp_path, token_file, groups_of):
 
 
 def test_files_of_one_stream_in_a_folder_are_drives(tmp_path, token_file, groups_of):
-    """So `streamtok encode` of several videos leaves them; beside other streams it is not known what belongs together."""
+    """So `streamtok encode` of several videos leaves them; beside other streams that says nothing."""
     for seed, name in enumerate("ab"):
         token_file(tmp_path / f"{name}.safetensors", groups_of([4], seed=seed))
     data = TokenDataset(tmp_path, window=4, streams=["front"], align=True)

@@ -1,5 +1,6 @@
 """How a node lives with its operating system: it ends within two seconds of a signal, and tells systemd how it is."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,9 +19,9 @@ SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends on
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Call `stop` at the first SIGINT or SIGTERM. If the process still runs 1.9 s later (one step of a large model on
-    a CPU can take that long), or at a second signal, `last_words` is called and the process exits with status 1. The
-    same signal twice within 0.2 s is one.
+    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a terminal that closes; `nohup` still holds). If the process
+    still runs 1.9 s later (one step of a large model on a CPU can take that long), or at a second signal, `last_words`
+    is called and the process exits with status 1. The same signal twice within 0.2 s is one.
 
     Outside the main thread, where Python takes no signals, nothing is installed.
     """
@@ -47,7 +48,10 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
         timers[0].start()
         stop()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:
@@ -58,9 +62,13 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
 
 
 def notify_systemd(message: str) -> None:
-    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere."""
+    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere.
+
+    Where it cannot be told, cameras go on: systemd notices what it does not hear. Nothing waits for it either.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
+            notify.setblocking(False)
             notify.connect("\0" + address[1:] if address.startswith("@") else address)
             notify.sendall(message.encode())

@@ -40,7 +40,7 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number, model, endpoint):
     node = start("ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model,
                  "--bind", endpoint, "--wait-subscribers", "1", "--json")  # fmt: skip
@@ -77,6 +77,24 @@ def test_systemd_hears_that_the_node_is_ready_and_alive_and_stopping(model, endp
             heard.append(notify.recv(100))
     assert heard[0] == b"READY=1"
     assert b"WATCHDOG=1" in heard
+
+
+def test_a_node_without_the_systemd_that_it_was_told_of_runs_all_the_same(model, endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    assert ingest.main(["--source", "synthetic:32x48@30?frames=5", "--model", model, "--bind", endpoint]) == 0
+
+
+def test_nohup_holds():
+    program = """
+import signal, threading
+from streamtok.signals import stop_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stop = threading.Event()
+with stop_on_signals(stop.set):
+    signal.raise_signal(signal.SIGHUP)
+print(stop.is_set())
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_a_second_signal_ends_a_process_that_does_not_stop():

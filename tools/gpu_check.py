@@ -5,8 +5,9 @@ Needs torch and triton, no network and no installation; runs from a plain copy o
     python -m tools.gpu_check --out gpu_check.json
     python tools/gpu_check.py --parts machine,kernels,step --seconds 100
 
-Parts: machine, compile, kernels, prepare, agreement, step, tests, bench, start, tune. Each is written to the JSON as
-soon as it is done; a part that fails is recorded and the next one runs. `--seconds` starts no part after that time.
+Parts: machine, compile, kernels, prepare, agreement, step, tests, bench (or its rows: bench0, bench1...), start, tune.
+Each runs in a process of its own, for a limited time; what it finds is in the JSON at once, and one that fails, crashes
+or hangs is recorded there and the next one runs. All of them end within `--seconds`; those left out are named.
 """
 
 import argparse
@@ -47,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"gpu_check: {error}; it needs torch, numpy, safetensors and, for the kernels, triton", file=sys.stderr)
         return 2
     parts = [part for part in arguments.parts.split(",") if part]
-    unknown = sorted(set(parts) - set(gpu_check.PARTS))
+    known = [*gpu_check.GROUPS, *gpu_check.PARTS]
+    unknown = sorted(set(parts) - set(known))
     if unknown:
-        print(f"gpu_check: unknown parts {unknown}; known: {', '.join(gpu_check.PARTS)}", file=sys.stderr)
+        print(f"gpu_check: unknown parts {unknown}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     if not torch.cuda.is_available() and set(parts) - set(gpu_check.WITHOUT_GPU):
         print(
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     report = gpu_check.run(parts, Path(arguments.out), time.monotonic() + arguments.seconds)
-    print(json.dumps({"out": arguments.out, "seconds": report["seconds"], "failed": report["failed"]}))
+    print(json.dumps({"out": arguments.out} | {name: report[name] for name in ("seconds", "failed", "skipped")}))
     return 1 if report["failed"] else 0
 
 

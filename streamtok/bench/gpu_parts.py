@@ -1,7 +1,8 @@
-"""The parts of `gpu_check`: each returns plain values for one JSON, and prints a short table as it goes."""
+"""The parts of `gpu_check`: each gives (name, plain values) as it finds them, and prints a short table as it goes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 
 FULL_SIZE = "cosmos-dv4x8x8"
+Entries = Iterator[tuple[str, Any]]
 
 
 def say(*parts: object) -> None:
@@ -19,66 +21,73 @@ def say(*parts: object) -> None:
     print(*parts, flush=True)
 
 
-def machine() -> dict[str, Any]:
+def attempt(function: Callable[[], Any]) -> dict[str, Any]:
+    """What `function` gives, as a dict; an error is a result like any other, for it must not hide what comes next."""
+    try:
+        found = function()
+    except Exception as error:
+        return {"ok": False, "error": f"{type(error).__name__}: {error}"[:500]}
+    return found if isinstance(found, dict) else {"value": found}
+
+
+def machine() -> Entries:
     """Versions, and the measured ceilings of the device."""
     from streamtok.engine.configuration import triton_version
 
     facts: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(), "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
         "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-        "triton": triton_version(), "peak": gpu_peak(),
+        "triton": triton_version(),
     }  # fmt: skip
     say(facts)
-    return facts
+    yield from facts.items()
+    peak = attempt(gpu_peak)
+    say(peak)
+    yield "peak", peak
 
 
-def kernels() -> dict[str, Any]:
-    """Every kernel against its reference, in both half precisions. A failure is recorded, not raised."""
+def kernels() -> Entries:
+    """Every kernel against its reference, in both half precisions."""
     from streamtok.bench.checks import FSQ_TOLERANCE, TOLERANCE, all_checks
 
-    found: dict[str, Any] = {}
     for dtype in (torch.bfloat16, torch.float16):
         for name, check in all_checks("cuda", dtype):
             begin = time.perf_counter()
-            limit = FSQ_TOLERANCE if name == "fsq" else TOLERANCE[dtype]
-            entry = _try(check)
-            entry["ok"] = entry.get("value", float("inf")) <= limit
-            found[f"{name} {str(dtype).removeprefix('torch.')}"] = entry
+            entry = attempt(check)
+            entry["ok"] = entry.get("value", float("inf")) <= (FSQ_TOLERANCE if name == "fsq" else TOLERANCE[dtype])
             say(name, dtype, entry, f"{time.perf_counter() - begin:.1f} s")
-    return found
+            yield f"{name} {str(dtype).removeprefix('torch.')}", entry
 
 
-def _try(function: Callable[[], float]) -> dict[str, Any]:
-    try:
-        return {"value": function()}
-    except Exception as error:  # the report goes on: one broken kernel must not hide the others
-        return {"error": f"{type(error).__name__}: {error}"[:500]}
+Candidate = tuple[str, Callable[[], object], float]
 
 
-def tune(deadline: float = float("inf")) -> dict[str, Any]:
+def tune(deadline: float = float("inf")) -> Entries:
     """Milliseconds of the candidates for the heavy layers of the full-size encoder at 720p, bf16; none begins late."""
+    for name, function, tflop in _candidates():
+        if time.monotonic() > deadline:
+            return
+        entry = attempt(partial(kernel_ms, function))
+        entry.pop("ok", None)  # a tile that does not fit is no failure
+        if "value" in entry:
+            entry["tflops"] = round(tflop / entry["value"] * 1000, 1)
+        say(name, entry)
+        yield name, entry
+
+
+def _candidates() -> Iterator[Candidate]:
     from streamtok.bench.checks import Case
     from streamtok.engine.kernels import spatial, temporal
 
-    new, found = Case("cuda", torch.bfloat16), {}
-
-    def note(name: str, function: Callable[[], object], tflop: float) -> None:
-        if time.monotonic() > deadline:
-            return
-        entry = _try(lambda: kernel_ms(function))
-        if "value" in entry:
-            entry["tflops"] = round(tflop / entry["value"] * 1000, 1)
-        found[name] = entry
-        say(name, entry)
-
-    _tune_attention(new, note)
+    new = Case("cuda", torch.bfloat16)
+    yield from _attention(new)
     count = torch.tensor([5], device="cuda")
     for height, width, channels in ((90, 160, 512), (180, 320, 256)):
         x = new(1, channels, height, width).to(memory_format=torch.channels_last)
         weight, bias = new(channels, channels, 3, 3), new(channels)
         kept = weight.to(memory_format=torch.channels_last)
         shape, work = f"{channels}x{height}x{width}", 2 * height * width * channels**2 * 1e-12
-        note(f"conv3x3 cudnn {shape}", lambda x=x, w=kept: F.conv2d(x, w, padding=1), 9 * work)
+        yield f"conv3x3 cudnn {shape}", lambda x=x, w=kept: F.conv2d(x, w, padding=1), 9 * work
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
         packed, ring = spatial.pack_weight(weight), new(1, 3, height, width, channels)
         taps, residual = new(3, channels, channels), x.clone(memory_format=torch.channels_last)
@@ -91,9 +100,8 @@ def tune(deadline: float = float("inf")) -> dict[str, Any]:
                 return temporal.causal_conv(r, count, t, b, 1, 1, s, True, o)
 
             name = "x".join(map(str, options.values()))
-            note(f"conv3x3 fused {shape} {name}", spatial_conv, 9 * work)
-            note(f"causal_conv {shape} {name}", temporal_conv, 3 * work)
-    return found
+            yield f"conv3x3 fused {shape} {name}", spatial_conv, 9 * work
+            yield f"causal_conv {shape} {name}", temporal_conv, 3 * work
 
 
 TILES = [
@@ -105,33 +113,31 @@ TILES = [
 ]
 
 
-def _tune_attention(new: Callable, note: Callable) -> None:
+def _attention(new: Callable) -> Iterator[Candidate]:
     from streamtok.engine.kernels import attention, norm
 
     length, width = 14400, 512
     q, k, v = new(1, length, 3 * width).chunk(3, -1)
     work = 4 * length**2 * width * 1e-12
-    note("attention flash 64x32 s2", lambda: attention.flash(q, k, v), work)
-    note("attention flash 64x64 s1", lambda: attention.flash(q, k, v, columns=64, stages=1), work)
+    yield "attention flash 64x32 s2", lambda: attention.flash(q, k, v), work
+    yield "attention flash 64x64 s1", lambda: attention.flash(q, k, v, columns=64, stages=1), work
     for rows in (3600 // 128 * 128 + 128, 4224, 7296, 14464):
-        note(f"attention strips {rows}", lambda rows=rows: attention.strips(q, k, v, rows=rows), work)
+        yield f"attention strips {rows}", lambda rows=rows: attention.strips(q, k, v, rows=rows), work
 
     def by_parts() -> None:
         for part in q[0].split(1800):
             weights = (part @ k[0].T * width**-0.5).softmax(-1)
             weights @ v[0]
 
-    note("attention torch, parts of 1800", by_parts, work)
+    yield "attention torch, parts of 1800", by_parts, work
     rings = [new(1, length, 32, width) for _ in range(2)]
     count = torch.tensor([40], device="cuda")
-    note(
-        "ring context 32 (TFLOP/s is meaningless)", lambda: attention.over_ring(q, k, v, rings[0], rings[1], count), 0.0
-    )
+    yield "ring context 32", lambda: attention.over_ring(q, k, v, rings[0], rings[1], count), 0.0
     for channels, size in ((256, (180, 320)), (512, (90, 160))):
         x, weight = new(1, channels, *size).to(memory_format=torch.channels_last), new(channels)
         known = norm.moments(x)
-        note(f"norm moments {channels}", lambda x=x: norm.moments(x), 0.0)
-        note(f"norm apply {channels}", lambda x=x, w=weight, m=known: norm.norm_silu(x, w, w, known=m, edge=1), 0.0)
+        yield f"norm moments {channels}", lambda x=x: norm.moments(x), 0.0
+        yield f"norm apply {channels}", lambda x=x, w=weight, m=known: norm.norm_silu(x, w, w, known=m, edge=1), 0.0
 
 
 def full_size(precision: str = "bfloat16") -> Tokenizer:
@@ -140,33 +146,33 @@ def full_size(precision: str = "bfloat16") -> Tokenizer:
     return build(PRESETS[FULL_SIZE]).cast(getattr(torch, precision), "cuda")
 
 
-def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> dict[str, Any]:
+def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> Entries:
     """The full-size encoder step: plain and fused, eager and captured; the profile of the fused one."""
     from streamtok.engine.configuration import EngineConfiguration
     from streamtok.engine.fused import fuse
+    from streamtok.engine.graph import free_dead_streams
     from streamtok.engine.streams import FusedStream
 
-    model, found = full_size(precision), {}
+    model = full_size(precision)
     frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
-    plain = model.stream(1, *size)
-    found["plain eager"] = _time_stream(plain, frames, 6)
-    say("plain eager", found["plain eager"])
-    del plain
+    entry = attempt(partial(_time_stream, model.stream(1, *size), frames, 6))
+    say("plain eager", entry)
+    yield "plain eager", entry
     for over_space in ("flash", "strips"):
         fused = fuse(model, over_space)
         for graph in (False, True):
+            free_dead_streams()
             configuration = EngineConfiguration(
                 device="cuda", precision=precision, graph=graph, kernels="fused", over_space=over_space
             )
             stream = FusedStream(fused, 1, size, 32, configuration)
             name = f"fused {over_space} {'graph' if graph else 'eager'}"
-            found[name] = _time_stream(stream, frames, 100 if graph else 6)
-            say(name, found[name])
-            if graph:
-                found[f"profile {over_space}"] = profile(lambda s=stream: s.step(frames))
-            del stream
-            torch.cuda.empty_cache()
-    return found
+            entry = attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
+            say(name, entry)
+            yield name, entry
+        entry = attempt(partial(profile, partial(stream.step, frames)))
+        entry.pop("ok", None)  # a machine whose counters cannot be read still passes
+        yield f"profile {over_space}", entry
 
 
 def _time_stream(stream: Any, frames: torch.Tensor, count: int) -> dict[str, Any]:
@@ -203,7 +209,7 @@ def profile(function: Callable[[], object], calls: int = 3, rows: int = 30) -> l
     return table
 
 
-def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> dict[str, Any]:
+def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
     from streamtok.engine.configuration import EngineConfiguration
     from streamtok.engine.fused import fuse
@@ -211,26 +217,29 @@ def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> dict[str, 
     from streamtok.engine.streams import FusedStream
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    wide, found = full_size("float32"), {}
-    frames = moving_scene(size, 4 * groups).to("cuda")
-    streams = {"float32": wide.stream(1, *size)}
+    wide, frames = full_size("float32"), moving_scene(size, 4 * groups).to("cuda")
+
+    def tokens(stream: Any) -> torch.Tensor:
+        parts = [frames[:, :, max(0, 4 * i - 3) : 4 * i + 1] for i in range(groups)]
+        return torch.cat([stream.step(part).indices for part in parts], 1)
+
+    wanted, kept = tokens(wide.stream(1, *size)), {}
+
+    def share(name: str, precision: str, graph: bool | None) -> float:
+        model, stream = wide.cast(getattr(torch, precision)), None
+        if graph is not None:
+            made = EngineConfiguration(device="cuda", precision=precision, graph=graph, kernels="fused")
+            stream = FusedStream(fuse(model), 1, size, 32, made)
+        kept[name] = tokens(stream or model.stream(1, *size))
+        return float((kept[name] == wanted).float().mean())
+
     for precision in ("bfloat16", "float16"):
-        model = wide.cast(getattr(torch, precision))
-        streams[f"{precision} plain"] = model.stream(1, *size)
-        for graph in (False, True):
-            configuration = EngineConfiguration(device="cuda", precision=precision, graph=graph, kernels="fused")
-            name = f"{precision} fused {'graph' if graph else 'eager'}"
-            streams[name] = FusedStream(fuse(model), 1, size, 32, configuration)
-    tokens: dict[str, list] = {name: [] for name in streams}
-    for i in range(groups):
-        for name, stream in streams.items():
-            group = frames[:, :, 4 * i : 4 * i + 4]
-            tokens[name].append(stream.step(group[:, :, :1] if i == 0 else group).indices)
-    joined = {name: torch.cat(parts, 1) for name, parts in tokens.items()}
-    for name, found_tokens in joined.items():
-        found[name] = float((found_tokens == joined["float32"]).float().mean())
-    for precision in ("bfloat16", "float16"):
-        pair = joined[f"{precision} fused eager"], joined[f"{precision} fused graph"]
-        found[f"{precision} graph equals eager"] = bool(torch.equal(*pair))
-    say(found)
-    return found
+        for kind, graph in {"plain": None, "fused eager": False, "fused graph": True}.items():
+            name = f"{precision} {kind}"
+            entry = attempt(partial(share, name, precision, graph))
+            say(name, entry)
+            yield name, entry
+        eager, captured = (kept.get(f"{precision} fused {kind}") for kind in ("eager", "graph"))
+        same = eager is not None and captured is not None and torch.equal(eager, captured)
+        say(precision, "graph equals eager:", same)
+        yield f"{precision} graph equals eager", {"ok": same}

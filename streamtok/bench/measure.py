@@ -7,7 +7,7 @@ import gc
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from streamtok.bench.precisions import describe_trials, read_clip
 from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
-from streamtok.engine.graph import EngineError
+from streamtok.engine.graph import EngineError, free_dead_streams
 from streamtok.engine.precision import GROUPS, candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
 from streamtok.model import Tokenizer
 
@@ -53,32 +53,48 @@ class BenchOptions:
 
 def run(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure `tok` as the options say. Returns {"schema", "model", "options", and the sections that were run}."""
-    machine = here(tok.fingerprint, options.size, options.device)
+    *_, report = growing(tok, options, say)
+    return report
+
+
+def growing(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """The report of `run` after each section."""
     report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": asdict(options)}
+    for name, section in sections(tok, options, say):
+        report[name] = section
+        yield report
+        free_dead_streams()
+
+
+def sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+    """The sections of `run`, by name, as they are measured."""
+    machine = here(tok.fingerprint, options.size, options.device)
     if options.start:  # before this process has any work, or memory of the device
         from streamtok.bench.start import start
 
-        report["start"] = start(tok, options.size, options.device, options.fps, options.model)
-        say(f"start to first token: {report['start']['second_ms']:.0f} ms, the second on this machine")
-    engine, report["precisions"] = precisions(tok, machine, options, say)
+        found = start(tok, options.size, options.device, options.fps, options.model)
+        say(f"start to first token: {found['second_ms']:.0f} ms, the second on this machine")
+        yield "start", found
+    engine, compared = precisions(tok, machine, options, say)
+    yield "precisions", compared
     fast = apply(tok, engine)
-    report["machine"] = describe_machine(options.device)
-    report["engine"] = engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
-    report["latency"] = latency(fast, options)
-    say(f"latency: {report['latency']['p50_ms']:.2f} ms per group at the median")
+    yield "machine", describe_machine(options.device)
+    yield "engine", engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
+    step = latency(fast, options)
+    say(f"latency: {step['p50_ms']:.2f} ms per group at the median")
+    yield "latency", step
     if options.cameras > 1:
-        report["shared_step"] = shared_step(tok, engine, options)
-    report["decode"] = decode(fast, options, report["latency"])
-    report["stateless"] = stateless(tok, fast, options, report["latency"], say)
-    report["roofline"] = roofline(fast, options, report["latency"]["p50_ms"])
-    report["stages"] = stages(fast, options)
+        yield "shared_step", shared_step(tok, engine, options)
+    yield "decode", decode(fast, options, step)
+    yield "stateless", stateless(tok, fast, options, step, say)
+    yield "roofline", roofline(fast, options, step["p50_ms"])
+    yield "stages", stages(fast, options)
     if options.steady:
-        report["steady"] = steady(fast, options)
+        yield "steady", steady(fast, options)
     if options.end_to_end:
         from streamtok.bench.end_to_end import end_to_end
 
-        report["end_to_end"] = end_to_end(fast, options.size, options.cameras, options.fps)
-    return report
+        yield "end_to_end", end_to_end(fast, options.size, options.cameras, options.fps)
 
 
 def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None],

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,7 +50,7 @@ def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[RawFram
 
 def prepare(
     device: str = "cuda", cases: tuple = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
-) -> dict[str, Any]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each way to prepare on `device`, each encoding, each (size of the source, size encoded): {"ok": the CPU's bytes,
     "host": milliseconds of the camera's thread, "there_ms": median until a frame is in the group's buffer}."""
     target = torch.device(device, 0) if device == "cuda" else torch.device(device)
@@ -57,7 +58,7 @@ def prepare(
     ways = {"chosen": preparing_for(target), "on the CPU": Preparing()}
     if device == "cuda":
         ways["uploaded"] = Preparing(lambda: CudaLink(target))
-    found: dict[str, Any] = {"kernels": {"built": ways["chosen"].on_device}}
+    yield "kernels", {"built": ways["chosen"].on_device}
     for source, size in cases:
         for encoding in encodings:
             frames = raw_frames(encoding, source, count)
@@ -65,8 +66,7 @@ def prepare(
             for way, preparing in ways.items():
                 core = IngestCore(tok, {"cam0": StreamOptions("lossless", size=size)}, preparing=preparing)
                 entry = {"ok": same_bytes(core, frames, wanted)} | timed(core, frames)
-                found[f"{source[0]}x{source[1]} {encoding} to {size[0]}x{size[1]}, {way}"] = entry
-    return found
+                yield f"{source[0]}x{source[1]} {encoding} to {size[0]}x{size[1]}, {way}", entry
 
 
 def same_bytes(core: IngestCore, frames: list[RawFrame], wanted: list[np.ndarray]) -> bool:

@@ -6,6 +6,7 @@ model too small for that has one graph over all of its slots.
 
 import contextlib
 import copy
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -95,6 +96,13 @@ class CapturedStep:
         self.masks[1].copy_(keyframe) if isinstance(keyframe, Tensor) else self.masks[1].fill_(keyframe)
         self.graph.replay()
         return self.output
+
+
+def free_dead_streams() -> None:
+    """Give back what streams held on a GPU that nobody uses any more: each refers to itself, so Python has to look."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _no_room(error: Exception) -> str:

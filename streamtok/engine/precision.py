@@ -14,7 +14,7 @@ from torch import Tensor
 from streamtok.engine import cpu
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.engine import apply
-from streamtok.engine.graph import EngineError
+from streamtok.engine.graph import EngineError, free_dead_streams
 from streamtok.model import Tokenizer
 
 log = logging.getLogger("streamtok.engine")
@@ -127,6 +127,7 @@ def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str
             log.warning("precision=%s graph=no because=%s", name, error)
             configuration = replace(configuration, graph=False, kernels="plain")
             tokens, ms = _measure(tok, configuration, frames, groups)
+        free_dead_streams()
         wanted = trials["float32"].tokens if trials else tokens
         trials[name] = Trial(configuration, tokens, ms, same(tokens, wanted))
     return trials

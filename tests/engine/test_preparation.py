@@ -8,7 +8,7 @@ from streamtok.model import build
 
 
 def test_prepared_frames_are_compared_and_timed():
-    found = prepare("cpu", cases=(((40, 64), (16, 24)),), encodings=("rgb8", "nv12"), count=9)
+    found = dict(prepare("cpu", cases=(((40, 64), (16, 24)),), encodings=("rgb8", "nv12"), count=9))
     assert found.pop("kernels") == {"built": False}
     assert set(found) == {
         f"40x64 {name} to 16x24, {way}" for name in ("rgb8", "nv12") for way in ("chosen", "on the CPU")

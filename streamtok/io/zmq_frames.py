@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.pixels import RawImage
-from streamtok.io.frames import STREAM_NAME, Frame, Source
+from streamtok.io.frames import Frame, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import split_options
 from streamtok.io.video_packets import VideoDecoder
@@ -52,7 +52,7 @@ class ZmqSource(Source):
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)
-        if not STREAM_NAME.fullmatch(self.remote):
+        if not re.fullmatch(NAME, self.remote):
             raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets
@@ -70,6 +70,7 @@ class ZmqSource(Source):
     def _open(self) -> None:
         import zmq
 
+        from streamtok.wire.connection import Connection
         from streamtok.wire.endpoint import socket_of
         from streamtok.wire.message import Limits
         from streamtok.wire.rejects import Rejects
@@ -78,15 +79,13 @@ class ZmqSource(Source):
         self.rejects, self._limits, self._video = Rejects(), Limits(), None
         keys = CurveClient.load(self._keys) if self._keys else None
         self._context = zmq.Context()
-        self._socket = socket_of(self._context, zmq.SUB, HIGH_WATER, self._limits.max_part)
-        if keys is not None:
-            keys.apply(self._socket)
-        self._socket.subscribe(f"frames/{self.remote}")
+        socket = socket_of(self._context, zmq.SUB, HIGH_WATER, self._limits.max_part)
+        socket.subscribe(f"frames/{self.remote}")
         try:
-            self._socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
+            self._connection = Connection(socket, self.endpoint, keys)
+        except ValueError:
             self._close()
-            raise ValueError(f"cannot connect to {self.endpoint!r}: {error}") from error
+            raise
         self._heard = time.monotonic()
 
     def _read(self, timeout: float | None) -> Frame | None:
@@ -109,8 +108,9 @@ class ZmqSource(Source):
         with self._lock:
             if self._context is None:
                 self.end("closed")
-            if self._socket.poll(wait_s * 1000):
-                return receive(self._socket)
+            if self._connection.socket.poll(round(wait_s * 1000)):
+                return receive(self._connection.socket)
+            self._connection.check()
         if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
             self.state = "lost"
             log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)

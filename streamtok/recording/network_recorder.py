@@ -14,6 +14,7 @@ import zmq
 
 from streamtok.io.frames import Frame
 from streamtok.recording.recorder import Recorder
+from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import receive, socket_of
 from streamtok.wire.message import (
     FrameMessage,
@@ -67,20 +68,17 @@ class NetworkRecorder:
         self.rejects = Rejects()
         self._streams: dict[str, _Stream] = {}
         self._context = zmq.Context()
-        self._socket = socket_of(self._context, zmq.SUB, HIGH_WATER, self.limits.max_part)
-        if curve is not None:
-            curve.apply(self._socket)
-        self._socket.set(zmq.IPV6, int("[" in endpoint))
+        socket = socket_of(self._context, zmq.SUB, HIGH_WATER, self.limits.max_part)
         # Frames first: a node that waits for readers of tokens then sends every frame. Info last: it proves the others.
         kinds = ("frames", "tokens", "info") if recorder.options.frames != "none" else ("tokens", "info")
         for kind in kinds:
             for name in sorted(self.names) if self.names is not None else [""]:
-                self._socket.subscribe(f"{kind}/{name}".encode())
+                socket.subscribe(f"{kind}/{name}".encode())
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise ValueError(f"endpoint {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
+            self._connection = Connection(socket, endpoint, curve)
+        except ValueError:
+            self._context.term()
+            raise
 
     def run(
         self,
@@ -93,8 +91,9 @@ class NetworkRecorder:
         """Record until `stop()`, for `seconds`, until the streams end, or until the recorder has to stop."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while not stop() and not self.recorder.error:
-            if self._socket.poll(POLL_MS):
+            if self._connection.socket.poll(POLL_MS):
                 self._drain()
+            self._connection.check()
             on_update()
             if deadline is not None and time.monotonic() >= deadline:
                 break
@@ -105,7 +104,7 @@ class NetworkRecorder:
 
     def close(self) -> None:
         """Disconnect. Closing twice is fine."""
-        self._socket.close(0)
+        self._connection.close()
         self._context.term()
 
     def _all_ended(self) -> bool:
@@ -115,7 +114,7 @@ class NetworkRecorder:
     def _drain(self) -> None:
         for _ in range(HIGH_WATER):
             try:
-                self._take(receive(self._socket))
+                self._take(receive(self._connection.socket))
             except zmq.Again:
                 return
             except WireError as error:

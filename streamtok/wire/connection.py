@@ -4,10 +4,13 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
+
+if TYPE_CHECKING:
+    from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
@@ -17,9 +20,20 @@ _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _EVENTS = _UP | _TRYING | _DENIED | zmq.EVENT_DISCONNECTED
 
 
+def connect(socket: zmq.Socket, endpoint: str, curve: "CurveClient | None" = None) -> None:
+    """Connect with the keys of `curve`, by IPv6 where the host is written so. ValueError names a wrong endpoint."""
+    if curve is not None:
+        curve.apply(socket)
+    socket.set(zmq.IPV6, int("[" in endpoint))
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
+
+
 @dataclass
 class Connection:
-    """Connects `socket` to `endpoint` and watches it; call `check` often, from the socket's thread.
+    """Connects `socket` to `endpoint` as `connect` does and watches it; call `check` often, from the socket's thread.
 
     libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused
     key: then nothing would ever arrive again, in silence. `counts` has connected, disconnected and refused.
@@ -27,15 +41,19 @@ class Connection:
 
     socket: zmq.Socket
     endpoint: str
+    curve: "CurveClient | None" = None
     up: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _monitor: Any = None
 
     def __post_init__(self) -> None:
-        self.socket.set(zmq.IPV6, int("[" in self.endpoint))
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
-        self.socket.connect(self.endpoint)
+        try:
+            connect(self.socket, self.endpoint, self.curve)
+        except ValueError:
+            self.close()
+            raise
 
     def check(self) -> None:
         """Take what has happened; connect anew if libzmq has given up for RETRY_S."""
@@ -47,7 +65,9 @@ class Connection:
             self.socket.connect(self.endpoint)
 
     def close(self) -> None:
-        """Stop watching and close the socket."""
+        """Stop watching and close the socket. Closing twice is fine."""
+        if self.socket.closed:
+            return
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)

@@ -12,6 +12,7 @@ import msgspec
 import zmq
 from msgspec import Meta, Struct
 
+from streamtok.wire.connection import connect
 from streamtok.wire.endpoint import receive, socket_of
 from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, check_version, decode_map, encode
 from streamtok.wire.rejects import Rejects
@@ -181,9 +182,9 @@ class ControlClient:
         self._context = zmq.Context()
         try:
             self._socket = control_socket(self._context, endpoint, curve)
-        except zmq.ZMQError as error:
+        except ValueError:
             self._context.term()
-            raise ValueError(f"cannot connect to control endpoint {endpoint!r}: {error}") from error
+            raise
         self._ids = itertools.count(1)
         self.rejects = Rejects()
         self.endpoint = endpoint
@@ -219,14 +220,11 @@ class ControlClient:
 
 
 def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> Any:
-    """A DEALER socket connected to a node's control endpoint."""
+    """A DEALER socket connected to a node's control endpoint; ValueError if that is none."""
     socket = socket_of(context, zmq.DEALER, 16, MAX_REPLY)
     try:
-        if curve is not None:
-            curve.apply(socket)
-        socket.set(zmq.IPV6, int("[" in endpoint))
-        socket.connect(endpoint)
-    except zmq.ZMQError:
+        connect(socket, endpoint, curve)
+    except ValueError:
         socket.close(0)
         raise
     return socket

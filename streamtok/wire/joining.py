@@ -72,7 +72,7 @@ class Joiner:
         try:
             join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
-        except zmq.ZMQError as error:
+        except (ValueError, zmq.ZMQError) as error:
             log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
             join.deadline = 0.0
 

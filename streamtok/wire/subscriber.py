@@ -199,13 +199,11 @@ class Subscription:
     def _connect(self) -> Connection:
         high_water = max(16, round(self.messages_per_second))
         socket = socket_of(self._context, zmq.SUB, high_water, self.limits.max_part)
-        if self.curve is not None:
-            self.curve.apply(socket)
         # tokens before info: the first info then proves that the tokens that follow will come
         for kind in ("tokens", "info"):
             for name in [""] if self.streams is None else self.streams:
                 socket.subscribe(f"{kind}/{name}".encode())
-        return Connection(socket, self.endpoint)
+        return Connection(socket, self.endpoint, self.curve)
 
     def _run(self) -> None:
         try:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamtok.engine.pixels import to_rgb
 from streamtok.io.source import EndOfSource, open_source
 from streamtok.io.zmq_frames import ZmqSource
-from streamtok.wire.message import FrameHeader, checksum_of, pack
+from streamtok.wire.message import FrameHeader, Limits, checksum_of, pack
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 
@@ -23,10 +23,11 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 class Sender:
     """A publisher of frames, plain enough to send what it should not."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1"):
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.XPUB)
-        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.socket.ipv6 = ":" in host
+        self.port = self.socket.bind_to_random_port(f"tcp://{host}")
         self.session, self.seq = os.urandom(16).hex(), 0
 
     def joined(self):
@@ -69,6 +70,28 @@ def test_raw_frames_keep_number_time_and_pixels(link):
     assert source.live
     assert source.size == (16, 24)
     assert source.read(0) is None
+
+
+def test_frames_come_over_ipv6():
+    try:
+        sender = Sender("[::1]")
+    except zmq.ZMQError:
+        pytest.skip("this machine has no IPv6")
+    with open_source(f"zmq:tcp://[::1]:{sender.port}?stream=front") as source:
+        sender.joined()
+        sender.send(3)
+        assert source.read(5).frame_id == 3
+    sender.close()
+
+
+def test_a_message_beyond_the_limit_does_not_end_the_source(link):
+    sender, source = link
+    sender.socket.send_multipart([b"frames/front", bytes(Limits().max_part + 1)])
+    deadline = time.monotonic() + 20
+    while (frame := source.read(0.5)) is None:  # libzmq has dropped the connection, and would not come back by itself
+        assert time.monotonic() < deadline
+        sender.send(5)
+    assert frame.frame_id == 5
 
 
 def test_other_encodings_become_rgb(link):

@@ -1,6 +1,7 @@
 """Where sockets bind: what may be bound without keys, ipc permissions and locks, and options every socket shares."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -43,6 +44,8 @@ def is_private(endpoint: str) -> bool:
     host, _, port = rest.rpartition(":")
     if not host or not re.fullmatch(r"\d{1,5}|\*|!", port):
         raise ValueError(f"endpoint {endpoint!r} has no port: expected tcp://HOST:PORT, such as tcp://127.0.0.1:5555")
+    if port.isdigit() and int(port) > 65535:  # libzmq would take it modulo 65536
+        raise ValueError(f"endpoint {endpoint!r}: port {port}, expected one up to 65535")
     return host == "localhost" or host == "[::1]" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
@@ -107,6 +110,8 @@ class Binding:
         self._lock: PathLock | None = None
         if endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@"):
             self._path = _ipc_path(endpoint)
+            if self._path.exists() and not self._path.is_socket():  # libzmq would remove whatever is there
+                raise BindError(errno.EEXIST, f"cannot bind {endpoint}: there is a file of that name; choose another")
             self._lock = PathLock(self._path.with_name(self._path.name + ".lock"), endpoint)
         try:
             _bind_owner_only(socket, endpoint)

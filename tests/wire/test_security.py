@@ -127,6 +127,20 @@ def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
     assert list(ipc_path.parent.iterdir()) == []
 
 
+def test_a_file_of_the_name_is_left_alone(ipc_path):
+    ipc_path.write_text("a recording")
+    with pytest.raises(BindError, match="there is a file of that name"):
+        Publisher(f"ipc://{ipc_path}")
+    assert ipc_path.read_text() == "a recording"
+    assert [path.name for path in ipc_path.parent.iterdir()] == [ipc_path.name]
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_port_that_libzmq_would_take_for_another_is_refused(insecure):
+    with pytest.raises(ValueError, match="up to 65535"):
+        Publisher("tcp://127.0.0.1:99999", insecure=insecure)
+
+
 def test_ipc_paths_that_cannot_work_say_why(tmp_path):
     with pytest.raises(ValueError, match=f"expected 1 to {zmq.IPC_PATH_MAX_LEN}"):
         Publisher("ipc:///tmp/" + "x" * 120)

@@ -26,6 +26,8 @@ _BUFFER = re.compile(
     r"((encoder|decoder)\.)?(un)?patcher(3d)?\.(wavelets|_arange|patch_size_buffer)$"
     r"|(inv_quant\.)?quantizer\.(_levels|_basis|implicit_codebook)$"
 )
+_NAMED = re.compile(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)")
+PUBLISHED_FILES = ("encoder.jit", "decoder.jit", "autoencoder.jit", "model.pt")
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -69,6 +71,7 @@ def _our_shape(tensor: Tensor, ours: Tensor) -> Tensor:
     return tensor
 
 
+@torch.inference_mode(False)
 def from_cosmos(source: Mapping[str, Tensor] | str | Path, config: Mapping | TokenizerConfig | None = None,
                 deterministic: bool = False) -> Tokenizer:  # fmt: skip
     """A tokenizer from a published Cosmos checkpoint.
@@ -139,14 +142,20 @@ def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfi
 
 def _guess(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
     """The preset that a path names or, failing that, that the weights look like; 8x8x8 and 4x8x8 differ in no shape."""
-    named = re.search(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)", hint.lower())
-    if named and f"cosmos-{named[1]}{named[2]}" in PRESETS:
-        return PRESETS[f"cosmos-{named[1]}{named[2]}"]
+    if variant := _variant(hint):
+        return PRESETS[variant]
     raise ValueError(
         f"cannot tell which variant {hint or 'these weights'} is: compressions with the same layers have the same "
         f"shapes. Pass config=, or keep the published folder name, such as Cosmos-Tokenizer-DV4x8x8; "
         f"known: {', '.join(name for name in PRESETS if name.startswith('cosmos-'))}; found {len(weights)} tensors"
     )
+
+
+def _variant(path: str) -> str | None:
+    """The preset of the published variant that a path names; what is named last counts, for it is the folder itself."""
+    named = [f"cosmos-{kind}{sizes}" for kind, sizes in _NAMED.findall(path.lower())]
+    known = [name for name in named if name in PRESETS]
+    return known[-1] if known else None
 
 
 def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
@@ -243,6 +252,7 @@ def load_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     return model
 
 
+@torch.inference_mode(False)
 def load(name: str | Path, deterministic: bool = False) -> Tokenizer:
     """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
 
@@ -252,18 +262,26 @@ def load(name: str | Path, deterministic: bool = False) -> Tokenizer:
     path = Path(name)
     if str(name) in PRESETS:
         return _preset(str(name), deterministic)
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() and _is_ours(path):
         return load_folder(path, deterministic)
     if path.exists():
         return from_cosmos(path, deterministic=deterministic)
     import difflib
 
-    near = difflib.get_close_matches(str(name), PRESETS, n=3)
+    near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
+    if variant := _variant(str(name)):
+        near = [variant]
+        hint = f"a published checkpoint is downloaded first (hf download nvidia/{path.name} --local-dir {path.name}); "
     raise ValueError(
-        f"no preset and no checkpoint folder is called {str(name)!r}; "
+        f"no preset and no checkpoint folder is called {str(name)!r}; {hint}"
         + (f"did you mean {', '.join(near)}? " if near else "")
         + f"presets: {', '.join(PRESETS)}"
     )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
+    return (folder / "model.safetensors").is_file() or not any((folder / name).is_file() for name in PUBLISHED_FILES)
 
 
 def _preset(name: str, deterministic: bool) -> Tokenizer:

@@ -25,7 +25,7 @@ def load(
 
     tokenizer = checkpoint.load(name, deterministic)
     if engine is None:
-        return tokenizer.to(device) if device else tokenizer
+        return tokenizer.to(pick_device(device)) if device else tokenizer
     if deterministic:
         raise ValueError(f"deterministic=True runs one slot and one group at a time, plainly; drop engine={engine!r}")
     from streamtok.engine import optimize

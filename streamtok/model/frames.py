@@ -1,5 +1,7 @@
 """Checks at the door: frames, indices and latents, and the error for what is not finite."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from streamtok.config import TokenizerConfig
 INTEGERS = (
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
+FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
 
 
 class NonFiniteError(ValueError):
@@ -30,6 +33,16 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(wide)
 
 
+def check_scale(x: Tensor) -> None:
+    """ValueError for float frames that can only be 0..255: as [-1, 1] they would become tokens of nothing."""
+    if x.dtype.is_floating_point and x.dtype.itemsize > 1 and x.numel():
+        low, high = (float(value) for value in torch.aminmax(x))
+        if FAR_OUTSIDE < max(-low, high) < math.inf:
+            raise ValueError(
+                f"float frames reach from {low:g} to {high:g}, expected [-1, 1]: give uint8, or x / 127.5 - 1 of 0..255"
+            )
+
+
 def check_dtype(x: Tensor) -> None:
     """TypeError unless x is uint8 or floating point."""
     if not isinstance(x, Tensor):
@@ -41,6 +54,7 @@ def check_dtype(x: Tensor) -> None:
 def check_video(x: Tensor, config: TokenizerConfig) -> None:
     """Raise unless x is (B, 3, T, H, W) or (B, 3, H, W) with T = 1 + kG and a size on the grid."""
     check_dtype(x)
+    check_scale(x)
     if x.ndim not in (4, 5) or x.shape[1] != 3 or x.shape[0] < 1:
         raise ValueError(f"frames have shape {tuple(x.shape)}, expected (B, 3, T, H, W) or (B, 3, H, W) in RGB")
     config.grid(*x.shape[-2:])

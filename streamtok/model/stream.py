@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from streamtok.model.frames import NonFiniteError, check_dtype, check_indices, check_latent, to_float
+from streamtok.model.frames import (
+    NonFiniteError,
+    check_dtype,
+    check_indices,
+    check_latent,
+    check_scale,
+    to_float,
+)
 from streamtok.model.state import Clock, StateSpec, flatten, map_state, nbytes
 
 if TYPE_CHECKING:
@@ -41,8 +48,9 @@ class _Stream:
             raise ValueError(f"slots is {slots} and context {context}, expected at least 1 of each")
         self.model, self.slots, self.size, self.context = model, slots, size, context
         spec = StateSpec(slots, context, model.dtype, model.device)
-        self.state = self._init(spec)
-        self.state["count"] = torch.zeros(slots, dtype=torch.long, device=model.device)
+        with torch.inference_mode(False):  # a stream outlives the block that it is made in
+            self.state = self._init(spec)
+            self.state["count"] = torch.zeros(slots, dtype=torch.long, device=model.device)
         self.buffers = flatten(self.state)
         self._started = [False] * slots
         self._advance: Step = compile_step(self.advance) if compile_step else self.advance
@@ -227,6 +235,7 @@ class EncodeStream(_Stream):
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)
+        check_scale(frames if all(running) else frames[torch.tensor(running, device=frames.device)])
         single = frames.shape[2] == 1
         marks = [True] * self.slots if single else self._mask(keyframe, "keyframe", False)
         cold = [i for i in range(self.slots) if running[i] and not marks[i] and not self._started[i]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder
-from streamtok.model.frames import NonFiniteError, check_indices, check_latent, check_video, to_float
+from streamtok.model.frames import NonFiniteError, check_dtype, check_indices, check_latent, check_video, to_float
 from streamtok.model.quantizer import build_quantizer
 from streamtok.model.state import Clock, State, StateSpec, map_state
 from streamtok.model.stream import DecodeStream, Encoded, EncodeStream
@@ -120,6 +120,7 @@ class Tokenizer(nn.Module):
             cached = self.__dict__["_fingerprint"] = (version, digest.hexdigest()[:32])
         return cached[1]
 
+    @torch.inference_mode(False)
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Tokenizer":
         """This model in another precision or on another device; itself where nothing changes, else a kept copy."""
         dtype, device = dtype or self.dtype, torch.device(device or self.device)
@@ -234,9 +235,13 @@ class Tokenizer(nn.Module):
 
         x (B, 3, 1 + kG, H, W) from a fresh start; with the state of an earlier call, x (B, 3, kG, H, W) goes on.
         """
-        x = to_float(x, self.dtype)
+        check_dtype(x)
+        x, fresh = to_float(x, self.dtype), state is None
+        if x.ndim != 5 or x.shape[1] != 3 or x.shape[2] < 1 or (x.shape[2] - fresh) % self.group:
+            raise ValueError(
+                f"frames have shape {tuple(x.shape)}, expected (B, 3, T, H, W), T = {'1 + ' * fresh}k * {self.group}"
+            )
         batch, height, width = x.shape[0], *x.shape[-2:]
-        fresh = state is None
         if fresh:
             x = torch.cat([x[:, :, :1].expand(-1, -1, self.group, -1, -1), x[:, :, 1:]], 2)
             spec = StateSpec(batch, self.config.context, self.dtype, x.device)

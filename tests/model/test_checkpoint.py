@@ -196,3 +196,44 @@ def test_a_published_variational_config_doubles_the_encoder_only():
     assert published["post_quant_conv.conv3d.weight"] == (8, 4, 1, 1, 1)
     assert published["encoder.conv_out.1.conv3d.weight"] == (16, 16, 3, 1, 1)
     same_function(from_cosmos(to_published(model), {**given, "z_factor": 1}), model)
+
+
+def test_a_published_folder_may_have_a_config_of_its_own(tmp_path):
+    """As a download from the hub may; the folder's own name says the variant, whatever its parents are called."""
+    folder = tmp_path / "DV8x8x8-against" / "Cosmos-0.1-Tokenizer-DV4x8x8"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["CosmosTokenizer"]}')
+    model = build(replace(PRESETS["cosmos-dv4x8x8"], stem_channels=8, encoder_channels=(8, 8, 8),
+                          decoder_channels=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)))  # fmt: skip
+    torch.save(to_published(model), folder / "model.pt")
+    back = streamtok.load(folder)
+    assert back.config.name == "cosmos-dv4x8x8"
+    same_function(back, model)
+    save(model, folder)
+    assert streamtok.load(folder).config.encoder_channels == (8, 8, 8)
+
+
+def test_a_published_name_that_is_not_there_says_how_to_get_it():
+    with pytest.raises(
+        ValueError, match=r"hf download nvidia/Cosmos-0.1-Tokenizer-DV4x8x8 .*did you mean cosmos-dv4x8x8"
+    ):
+        streamtok.load("Cosmos-0.1-Tokenizer-DV4x8x8")
+
+
+def test_what_is_loaded_in_inference_mode_goes_on_after_it(tmp_path):
+    save(tiny("dv4x8x8", dtype=torch.float32), tmp_path)
+    clip = video(5, dtype=torch.float32)
+    with torch.inference_mode():
+        model = streamtok.load(tmp_path)
+        stream = model.stream(slots=len(clip), height=clip.shape[-2], width=clip.shape[-1])
+        stream.step(clip[:, :, :1])
+        half = model.cast(torch.bfloat16)
+    assert stream.step(clip[:, :, 1:]).indices.shape[1] == 1
+    assert stream.snapshot()["meta"]["fingerprint"] == model.fingerprint == half.fingerprint
+    half.cast(torch.float16).encode(clip)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ValueError, match=f"device '{device}'"):
+        streamtok.load("nano", device=device)

@@ -22,6 +22,7 @@ def stream():
         (torch.zeros(1, 3, 1, 16, 16, dtype=torch.int32), TypeError, "int32, expected uint8"),
         ([[1]], TypeError, "list, expected a torch.Tensor"),
         (torch.full((1, 3, 1, 16, 16), torch.nan), ValueError, r"rows \[0\] is not finite"),
+        (torch.full((1, 3, 1, 16, 16), 255.0), ValueError, r"from 255 to 255, expected \[-1, 1\]"),
         (torch.zeros(1, 3, 1, 0, 16), ValueError, "0x16"),
     ],
 )
@@ -80,6 +81,23 @@ def test_a_fresh_slot_needs_a_keyframe():
 def test_a_stream_refuses_other_shapes(frames, words):
     with pytest.raises(ValueError, match=words):
         stream().step(frames)
+
+
+def test_a_stream_looks_at_the_range_of_active_slots_only():
+    frames = torch.zeros(2, 3, 1, 16, 32)
+    frames[1] = 200
+    stream().step(frames, active=[True, False])
+    with pytest.raises(ValueError, match="from 0 to 200"):
+        stream().step(frames)
+
+
+def test_training_refuses_what_is_no_clip():
+    with pytest.raises(ValueError, match=r"\(1, 3, 4, 16, 16\), expected .*, T = 1 \+ k \* 4"):
+        MODEL(torch.zeros(1, 3, 4, 16, 16))
+    with pytest.raises(ValueError, match=r"T = k \* 4"):
+        MODEL(torch.zeros(1, 3, 5, 16, 16), state=MODEL(torch.zeros(1, 3, 1, 16, 16)).state)
+    with pytest.raises(TypeError, match="int32"):
+        MODEL(torch.zeros(1, 3, 1, 16, 16, dtype=torch.int32))
 
 
 def test_masks_and_slots_are_checked():

@@ -22,30 +22,30 @@ class TokenizerConfig:
 
     name: str
     video: bool = True
-    spatial_compression: int = 8
-    temporal_compression: int = 4
-    patch_size: int = 4
-    stem_channels: int = 128
+    spatial_compression: int = 8  # pixels per token along height and width, wavelet included
+    temporal_compression: int = 4  # frames per token (the group), wavelet included; 1 for image models
+    patch_size: int = 4  # of the wavelet, in pixels and frames: 2 or 4
+    stem_channels: int = 128  # of the first convolution
     encoder_channels: tuple[int, ...] = (256, 512, 512)
     decoder_channels: tuple[int, ...] = (256, 512, 512)
-    encoder_blocks: tuple[int, ...] = (2, 2, 2)
+    encoder_blocks: tuple[int, ...] = (2, 2, 2)  # residual blocks of each level
     decoder_blocks: tuple[int, ...] = (3, 3, 3)
-    attention_levels: tuple[int, ...] = ()
-    mid: bool = True
-    mid_attention: bool = True
-    slim: bool = False
-    num_groups: int = 1
-    legacy_mode: bool = False
-    z_channels: int = 16
+    attention_levels: tuple[int, ...] = ()  # levels with attention after each residual block
+    mid: bool = True  # residual blocks between encoder and latent, and between latent and decoder
+    mid_attention: bool = True  # attention between these blocks
+    slim: bool = False  # upsampling narrows before it repeats pixels, the decoder's last convolution is spatial only
+    num_groups: int = 1  # of GroupNorm; statistics are those of single frames
+    legacy_mode: bool = False  # the older published decoders double time from their first level on, not the second
+    z_channels: int = 16  # encoder's output, before quant_conv
     z_factor: int = 1  # the encoder gives z_factor * z_channels; 2 in published variational models
-    latent_channels: int = 6
+    latent_channels: int = 6  # what is quantized: one channel per FSQ level
     quantizer: str = "fsq"
-    levels: tuple[int, ...] = FSQ_LEVELS
-    codebook_bits: int = 16
-    num_quantizers: int = 1
-    context: int = 32
-    predictive: bool = False
-    dropout: float = 0.0
+    levels: tuple[int, ...] = FSQ_LEVELS  # of FSQ and residual FSQ
+    codebook_bits: int = 16  # of LFQ and VQ
+    num_quantizers: int = 1  # of residual FSQ
+    context: int = 32  # latent steps that temporal attention sees
+    predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
+    dropout: float = 0.0  # in residual blocks, while training
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -186,13 +186,11 @@ class TokenizerConfig:
         quantizer = "fsq" if discrete else str(values.get("formulation", "AE")).lower()
         if discrete and str(values.get("quantizer", "FSQ")).upper() != "FSQ":
             raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
+        spatial = values["spatial_compression"]
         return cls(
-            name=name
-            or f"cosmos-{kind.lower()}{temporal}x" * video
-            + f"cosmos-{kind.lower()}" * (not video)
-            + f"{values['spatial_compression']}x{values['spatial_compression']}",
+            name=name or _published_name(kind.lower(), spatial, temporal),
             video=video,
-            spatial_compression=values["spatial_compression"],
+            spatial_compression=spatial,
             temporal_compression=temporal,
             patch_size=values["patch_size"],
             stem_channels=channels,
@@ -212,6 +210,11 @@ class TokenizerConfig:
         )
 
 
+def _published_name(kind: str, spatial: int, temporal: int) -> str:
+    time = f"{temporal}x" if kind.endswith("v") else ""
+    return f"cosmos-{kind}{time}{spatial}x{spatial}"
+
+
 @dataclass(frozen=True)
 class _Cosmos:
     """One line of the table of published variants."""
@@ -222,15 +225,13 @@ class _Cosmos:
     extra: dict = field(default_factory=dict)
 
     def config(self) -> TokenizerConfig:
-        discrete, video = self.kind[0] == "d", self.kind[1] == "v"
         values = {
             "name": self.kind, "channels": 128, "channels_mult": (2, 4, 4), "num_res_blocks": 2, "patch_size": 4,
             "resolution": 1024, "attn_resolutions": (32,), "spatial_compression": self.spatial, "z_factor": 1,
             "temporal_compression": self.temporal, "z_channels": 256 if self.kind == "di" else 16,
         }  # fmt: skip
-        values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if discrete else {"latent_channels": 16}
-        time = f"{self.temporal}x" if video else ""
-        return TokenizerConfig.from_published(values, f"cosmos-{self.kind}{time}{self.spatial}x{self.spatial}")
+        values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if self.kind[0] == "d" else {"latent_channels": 16}
+        return TokenizerConfig.from_published(values)
 
 
 _PUBLISHED = [

@@ -52,11 +52,9 @@ class ResBlock(nn.Module):
         return self.nin_shortcut(x) + y, {"conv1": first, "conv2": second}
 
 
-class Attention(nn.Module):
+def attention(channels: int, groups: int, video: bool) -> nn.Module:
     """Factorized attention in video models, spatial alone in image models. x (B*T, C, H, W) -> same."""
-
-    def __new__(cls, channels: int, groups: int, video: bool) -> nn.Module:  # type: ignore[misc]
-        return FactorizedAttention(channels, groups) if video else ImageAttention(channels, groups)
+    return FactorizedAttention(channels, groups) if video else ImageAttention(channels, groups)
 
 
 class ImageAttention(SpatialAttention):
@@ -115,10 +113,9 @@ class Upsample(nn.Module):
     Then 1x1x1; first of all in slim models, where it also narrows the channels. Image models: repeat, then 3x3.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, spatial: bool, temporal: bool, config: tuple[bool, bool]):
+    def __init__(self, dim_in: int, dim_out: int, spatial: bool, temporal: bool, video: bool, slim: bool):
         super().__init__()
-        self.video, self.slim = config
-        self.spatial, self.temporal = spatial, temporal
+        self.spatial, self.temporal, self.video, self.slim = spatial, temporal, video, slim
         if not self.video:
             self.conv = SpatialConv(dim_in, dim_out, 3, padding=1)
             return

@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.model.blocks import Attention, Downsample, ResBlock
+from streamtok.model.blocks import Downsample, ResBlock, attention
 from streamtok.model.layers import FactorizedConv, Norm, SpatialConv
 from streamtok.model.state import Clock, State, StateSpec
 
@@ -51,7 +51,7 @@ class Mid(nn.Module):
         args = (config.num_groups, config.video)
         self.block_1 = ResBlock(channels, channels, *args, config.dropout)
         if config.mid_attention:
-            self.attn_1 = Attention(channels, *args)
+            self.attn_1 = attention(channels, *args)
         self.block_2 = ResBlock(channels, channels, *args, config.dropout)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
@@ -66,11 +66,9 @@ class Mid(nn.Module):
         return x, new
 
 
-class Ends(nn.Module):
+def end_conv(dim_in: int, dim_out: int, mixes_time: bool) -> nn.Module:
     """The first or last convolution: factorized in video models, 3x3 where there is no time to mix."""
-
-    def __new__(cls, dim_in: int, dim_out: int, mixes_time: bool) -> nn.Module:  # type: ignore[misc]
-        return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
+    return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
 
 
 class StillConv(SpatialConv):
@@ -91,21 +89,21 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig, bands: int):
         super().__init__()
         channels, groups, video = config.encoder_channels, config.num_groups, config.video
-        self.conv_in = Ends(bands, config.stem_channels, video)
+        self.conv_in = end_conv(bands, config.stem_channels, video)
         self.down = nn.ModuleList()
         last = config.stem_channels
         for i, dim in enumerate(channels):
             dims = [last] + [dim] * config.encoder_blocks[i]
             blocks: list[nn.Module] = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
-            attention = [Attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
+            attentions = [attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
             spatial, temporal = i < config.spatial_resamplings, i < config.temporal_resamplings
             wanted = (spatial or temporal) and i < len(channels) - 1
             resample = {"downsample": Downsample(dim, spatial, temporal, video)} if wanted else {}
-            self.down.append(Level(blocks, attention, resample))
+            self.down.append(Level(blocks, attentions, resample))
             last = dim
         self.mid = Mid(last, config) if config.mid else None
         self.norm_out = Norm(last, groups)
-        self.conv_out = Ends(last, config.z_channels * config.z_factor, video)
+        self.conv_out = end_conv(last, config.z_channels * config.z_factor, video)
         self.scale = [2 if i < config.spatial_resamplings else 1 for i in range(len(channels))]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:

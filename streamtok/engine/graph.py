@@ -8,6 +8,7 @@ import contextlib
 import copy
 import gc
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger("streamtok.engine")
 
 CAPTURE_MODE = "thread_local"  # other threads may upload frames meanwhile: their calls do not belong to a capture
 WARM_UPS = 3  # kernels are compiled and libraries set up before the capture, which allows neither
+_ONE_AT_A_TIME = threading.Lock()  # PyTorch captures on one stream of its own, whatever the thread
 _FAILED: list[Any] = []  # graphs whose capture failed: the allocator of pinned memory may still ask for them
 
 
@@ -43,7 +45,7 @@ class GraphPool:
     def __init__(self) -> None:
         self.handle = torch.cuda.graph_pool_handle()
         self._anchor = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._anchor, pool=self.handle, capture_error_mode=CAPTURE_MODE):
+        with _ONE_AT_A_TIME, torch.cuda.graph(self._anchor, pool=self.handle, capture_error_mode=CAPTURE_MODE):
             torch.zeros(1, device="cuda")
 
 
@@ -60,7 +62,8 @@ class CapturedStep:
         self.masks = torch.zeros(2, slots, dtype=torch.bool, device=device)
         self.graph = torch.cuda.CUDAGraph()
         self.pool = pool or torch.cuda.graph_pool_handle()
-        self.output = self._capture(function)
+        with _ONE_AT_A_TIME:
+            self.output = self._capture(function)
 
     def _capture(self, function: Callable) -> tuple:
         before, side = torch.cuda.current_stream(), torch.cuda.Stream()

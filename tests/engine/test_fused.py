@@ -100,6 +100,20 @@ def test_idle_and_bad_slots_do_not_move(model, graph):
     assert torch.equal(out.latent[:1], alone.step(second).latent)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_slots_of_one_step_do_not_mix(model, graph):
+    if not CUDA and model.config.mid:
+        pytest.skip("covered by the smaller model; the interpreter is slow")
+    rig, alone = fused_stream(model, 2, graph, slots_per_step=2), [fused_stream(model, graph=graph) for _ in range(2)]
+    first, second, third = groups(model, 3)
+    steps = [([first, second], [True, True]), ([second, first], [False, True]), ([third, third], [False, False])]
+    for parts, keyframe in steps:
+        found = rig.step(torch.cat(parts), keyframe=keyframe)
+        for slot, stream in enumerate(alone):
+            wanted = stream.step(parts[slot], keyframe=keyframe[slot : slot + 1])
+            assert relative(found.latent[slot], wanted.latent[0]) < 5e-3
+
+
 def test_reset_equals_a_fresh_start(model):
     stream, fresh = fused_stream(model), fused_stream(model)
     first, second = groups(model, 2)

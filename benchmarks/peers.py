@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from streamtok.bench.measure import describe_machine
+from streamtok.command import flag_type
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import apply
 from streamtok.engine.precision import how, moving_scene
 from streamtok.model import build
+from streamtok.names import parse_size
 
 
 def measure(function: Callable[[], object], count: int, device: str) -> dict[str, float]:
@@ -53,7 +55,7 @@ class Setting:
     """Frames and numbers that every entry shares."""
 
     def __init__(self, arguments: argparse.Namespace):
-        self.size = tuple(int(side) for side in arguments.size.split("x"))
+        self.size = arguments.size
         self.device, self.precision, self.count = arguments.device, arguments.precision, arguments.count
         self.dtype = getattr(torch, arguments.precision)
         self.windows = [int(window) for window in arguments.windows.split(",")]
@@ -133,7 +135,7 @@ ENTRIES: dict[str, Callable[[Setting], dict[str, Any]]] = {
 def main(argv: list[str] | None = None) -> int:
     """Measure what is installed; 1 if a peer is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="256x256", metavar="HxW")
+    parser.add_argument("--size", type=flag_type(parse_size), default="256x256", metavar="HxW")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--windows", default="17,49")

@@ -13,16 +13,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streamtok.flags import parse_with_config, share_cores
+from streamtok.command import command, new_parser
+from streamtok.flags import parse_with_config
 
 SCHEMES = ("tcp://", "ipc://", "inproc://")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = argparse.ArgumentParser(
-        "streamtok decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("decode", __doc__)
     add = parser.add_argument
     add("input", help="a token file, or the endpoint of a node")
     add("-o", "--out", help="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT")
@@ -37,21 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("decode")
 def main(argv: list[str] | None = None) -> int:
     """Run; 0 at the end of the file or stream or when told to stop, 1 if it failed, 2 for wrong use."""
     parser = build_parser()
     arguments = parse_with_config(parser, argv)
-    share_cores()
     live = arguments.input.startswith(SCHEMES)
     if not live and arguments.out in (None, "window"):
         parser.error("give -o FILE.mp4, FILE.png or a folder: a token file has no window")
-    try:
-        summary = decode_stream(arguments) if live else decode_tokens(arguments)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok decode: {error}", file=sys.stderr)
-        return 1
+    summary = decode_stream(arguments) if live else decode_tokens(arguments)
     print(json.dumps(summary) if arguments.json else describe(summary))
     return 0
 

@@ -7,22 +7,21 @@
 An ingest node publishes tokens over ZeroMQ from a process of its own; this process subscribes and decodes them.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from streamtok.flags import parse_with_config, share_cores
+from streamtok.command import command, new_parser
+from streamtok.flags import parse_with_config
 
 DEFAULT_SOURCE = "synthetic:256x448@30?seed=7&frames=301"
 
 
+@command("demo")
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; 1 if a part of it failed."""
-    parser = argparse.ArgumentParser(
-        "streamtok demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("demo", __doc__)
     parser.add_argument(
         "--source", default=DEFAULT_SOURCE, metavar="SRC", help="what ingest takes (default %(default)s)"
     )
@@ -33,7 +32,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
     arguments = parse_with_config(parser, argv)
-    share_cores()
     from streamtok.runtime.demo import DemoOptions, run_demo
     from streamtok.runtime.demo_report import describe, progress, to_dict
     from streamtok.settings import read_size
@@ -45,14 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     options = DemoOptions(
         arguments.source, arguments.model, arguments.out, size, arguments.max_frames, device=arguments.device
     )
-    try:
-        with progress(options) as on_progress:
-            result = run_demo(options, on_progress)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f"streamtok demo: {error}", file=sys.stderr)
-        return 1
+    with progress(options) as on_progress:
+        result = run_demo(options, on_progress)
     print(json.dumps(to_dict(options, result)) if arguments.json else describe(options, result))
     return 0 if result.video else 1
 

@@ -4,28 +4,24 @@ streamtok doctor
 streamtok doctor --json
 """
 
-import argparse
 import json
 import sys
+
+from streamtok.command import command, new_parser
 
 MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
+@command("doctor")
 def main(argv: list[str] | None = None) -> int:
     """Print the report; 1 if something that streamtok needs does not work."""
-    parser = argparse.ArgumentParser(
-        "streamtok doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("doctor", __doc__)
     parser.add_argument("--folder", default=".", help="where recordings would go (default: here)")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     arguments = parser.parse_args(argv)
     from streamtok.runtime.doctor import run_checks
 
-    try:
-        checks = run_checks(arguments.folder)
-    except FileNotFoundError as error:
-        print(f"streamtok doctor: {error}", file=sys.stderr)
-        return 2
+    checks = run_checks(arguments.folder)
     bad = any(check.state == "bad" for check in checks)
     if arguments.json:
         print(json.dumps({"ok": not bad, "checks": [check.to_dict() for check in checks]}))

@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from streamtok.flags import share_cores
+from streamtok.command import command, new_parser
 
 STREAM_FLAGS = ("size", "fit", "realtime", "policy", "on_gap", "keyframe_interval", "max_frames", "tail")
 NODE_FLAGS = (
@@ -24,8 +24,7 @@ NODE_FLAGS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags; what is not given comes from --config, else from the defaults of streamtok.settings."""
-    parser = argparse.ArgumentParser("streamtok ingest", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser = new_parser("ingest", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("--source", action="append", metavar="SRC", help="a path, a URL, /dev/videoN, gst:PIPELINE, images:DIR, "
         "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras")  # fmt: skip
@@ -69,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def settings_from(arguments: argparse.Namespace) -> Any:
     """The rig: the configuration file with the flags on top."""
-    from streamtok.settings import SettingsError, load_rig, parse_set
+    from streamtok.command import SettingsError
+    from streamtok.settings import load_rig
+    from streamtok.yaml_file import parse_set
 
     given = vars(arguments)
     overrides: dict[str, Any] = {name: given[name] for name in NODE_FLAGS if name in given}
@@ -85,24 +86,11 @@ def settings_from(arguments: argparse.Namespace) -> Any:
     return load_rig(given.get("config"), overrides | parse_set(given["set"]), every_stream)
 
 
+@command("ingest")
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
     arguments = build_parser().parse_args(argv)
-    share_cores()
-    from streamtok.settings import SettingsError
-
-    try:
-        settings = settings_from(arguments)
-    except (SettingsError, FileNotFoundError) as error:
-        print(f"streamtok ingest: {error}", file=sys.stderr)
-        return 2
-    try:
-        return run(settings, arguments.json)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok ingest: {error}", file=sys.stderr)
-        return 1
+    return run(settings_from(arguments), arguments.json)
 
 
 def run(settings: Any, as_json: bool) -> int:

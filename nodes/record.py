@@ -13,11 +13,12 @@ import sys
 import threading
 from typing import Any
 
+from streamtok.command import command, new_parser
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
-    parser = argparse.ArgumentParser("streamtok record", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser = new_parser("record", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
     add("-o", "--out", metavar="FILE", help="the MCAP file to write; never overwrites one")
@@ -36,22 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("record")
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when it has recorded, 1 if recording failed or stopped early, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
     from streamtok.drives.drive_settings import RecordSettings, settings_of
 
     as_json = arguments.pop("json")
-    try:
-        settings = settings_of(RecordSettings, arguments.pop("config", None), arguments)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"streamtok record: {error}", file=sys.stderr)
-        return 2
-    try:
-        summary = run(settings)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok record: {error}", file=sys.stderr)
-        return 1
+    summary = run(settings_of(RecordSettings, arguments.pop("config", None), arguments))
     print(json.dumps(summary) if as_json else describe(summary))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)

@@ -15,11 +15,12 @@ import json
 import sys
 from typing import Any
 
+from streamtok.command import command, new_parser
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
-    parser = argparse.ArgumentParser("streamtok replay", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser = new_parser("replay", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("path", nargs="?", metavar="DRIVE", help="the drive: a file or a folder")
     add("--topic", action="append", dest="topics", metavar="NAME", help="only this camera topic or stream (repeat it)")
@@ -51,25 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("replay")
 def main(argv: list[str] | None = None) -> int:
     """Run the replay; 0 at its end, 1 if it failed or tokens differ, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
-    from streamtok.flags import share_cores
-
-    share_cores()
     from streamtok.drives.drive_settings import ReplaySettings, settings_of
 
     as_json = arguments.pop("json")
-    try:
-        settings = settings_of(ReplaySettings, arguments.pop("config", None), arguments)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"streamtok replay: {error}", file=sys.stderr)
-        return 2
-    try:
-        return run(settings, as_json)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok replay: {error}", file=sys.stderr)
-        return 1
+    return run(settings_of(ReplaySettings, arguments.pop("config", None), arguments), as_json)
 
 
 def run(settings: Any, as_json: bool) -> int:

@@ -16,11 +16,12 @@ import threading
 import time
 from typing import Any
 
+from streamtok.command import command, new_parser
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags; what is not given comes from --config, else from ReaderSettings."""
-    parser = argparse.ArgumentParser("streamtok subscribe", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser = new_parser("subscribe", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
     add("--streams", nargs="+", metavar="NAME", help="only these streams (default: all)")
@@ -41,22 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("subscribe")
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when told to stop, 1 on a failure, 2 for wrong use."""
     given = vars(build_parser().parse_args(argv))
-    from streamtok.settings import SettingsError
     from streamtok.wire.reading import load_reader
 
-    try:
-        settings = load_reader(given.pop("config", None), given)
-    except (SettingsError, FileNotFoundError) as error:
-        print(f"streamtok subscribe: {error}", file=sys.stderr)
-        return 2
-    try:
-        return run(settings)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok subscribe: {error}", file=sys.stderr)
-        return 1
+    return run(load_reader(given.pop("config", None), given))
 
 
 def run(settings: Any) -> int:

@@ -59,9 +59,6 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    from streamtok.flags import share_cores
-
-    share_cores()
     module = importlib.import_module(f"streamtok.{COMMANDS[command][0]}")
     return module.main(rest)
 

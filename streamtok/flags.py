@@ -1,20 +1,9 @@
 """Command-line flags that may also come from a YAML file."""
 
 import argparse
-import os
-import sys
 from typing import Any
 
 NOT_KEYS = ("help", "config")
-
-
-def share_cores() -> None:
-    """Let PyTorch's threads sleep where they wait for each other; to be called before torch is imported.
-
-    They spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
@@ -35,11 +24,13 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: list[str] | None) -
 
 def read_flags(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
     """The flags in a file, converted as on the command line; `parser.error` lists every fault."""
-    from streamtok.settings import SettingsError, nearest, read_yaml
+    from streamtok.command import SettingsError
+    from streamtok.names import nearest
+    from streamtok.yaml_file import read_yaml
 
     try:
         values, lines = read_yaml(path)
-    except (SettingsError, FileNotFoundError) as error:
+    except SettingsError as error:
         parser.error(str(error))
     actions = {
         action.dest: action for action in parser._actions if action.option_strings and action.dest not in NOT_KEYS

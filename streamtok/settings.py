@@ -6,14 +6,16 @@ A mistake is a `SettingsError` that lists every fault at once: file and line, pa
 allowed and the nearest valid key.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from streamtok.command import SettingsError
+from streamtok.names import NAME, nearest, parse_size
+from streamtok.yaml_file import put, read_yaml
 
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
@@ -21,17 +23,9 @@ if TYPE_CHECKING:
 ENDPOINT = re.compile(r"(tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(ipc|inproc)://\S+")
 
 
-class SettingsError(ValueError):
-    """Everything that is wrong with a configuration, one line each."""
-
-
-def read_size(value: Any) -> Any:
+def read_size(value: Any) -> tuple[int, int]:
     """ "256x448" or [256, 448] (height, width) as a pair."""
-    match = re.fullmatch(r"(\d+)x(\d+)", value) if isinstance(value, str) else None
-    pair = (int(match[1]), int(match[2])) if match else value
-    if isinstance(pair, list | tuple) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair):
-        return tuple(pair)
-    raise ValueError("expected HEIGHTxWIDTH in pixels, such as 256x448")
+    return parse_size("x".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def check_endpoint(value: str) -> str:
@@ -43,6 +37,7 @@ def check_endpoint(value: str) -> str:
 
 Size = Annotated[tuple[int, int], BeforeValidator(read_size)]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint)]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -68,7 +63,7 @@ class StreamDefaults(Strict):
 class StreamSettings(StreamDefaults):
     """One camera: where its frames come from and how they are treated."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: Name
     source: Annotated[str, Field(min_length=1)]
 
     def options(self, live: bool) -> "StreamOptions":
@@ -82,7 +77,7 @@ class StreamSettings(StreamDefaults):
 class RigSettings(Strict):
     """An ingest node: its cameras, the model, where it publishes."""
 
-    node: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "ingest"
+    node: Name = "ingest"
     model: Annotated[str, Field(min_length=1)] = "nano"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "eager"] | None = None
@@ -148,68 +143,6 @@ def load_rig(
     return check(RigSettings, values, str(path) if path is not None else "command line", lines, set(given))
 
 
-def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
-    """A YAML mapping and the line of each path in it."""
-    try:
-        text = Path(path).read_text()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
-    try:
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if values is None:
-        return {}, {}
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values at the top, found {type(values).__name__}")
-    lines: dict[tuple, int] = {}
-    mark_lines(node, (), lines)
-    return values, lines
-
-
-def mark_lines(node: Any, where: tuple, lines: dict[tuple, int]) -> None:
-    """Remember the line of every key and list item below `node`."""
-    if isinstance(node, yaml.MappingNode):
-        children = [(key.value, key, child) for key, child in node.value]
-    elif isinstance(node, yaml.SequenceNode):
-        children = [(index, child, child) for index, child in enumerate(node.value)]
-    else:
-        return
-    for name, marked, child in children:
-        lines[(*where, name)] = marked.start_mark.line + 1
-        mark_lines(child, (*where, name), lines)
-
-
-def put(values: dict, key: str, value: Any) -> None:
-    """Set `a.0.b` in nested mappings and lists; ValueError if the path runs through something else."""
-    *parents, last = key.split(".")
-    place: Any = values
-    for part in parents:
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-            place = place[int(part)]
-        elif isinstance(place, dict):
-            place = place.setdefault(part, {})
-        else:
-            raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise SettingsError(f"--set {key}={value}: {'.'.join(parents) or 'the file'} has no key {last!r}")
-
-
-def parse_set(items: list[str]) -> dict[str, Any]:
-    """`--set a.b=value` arguments as overrides; values are read as YAML."""
-    pairs = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
-        pairs[key] = yaml.safe_load(text)
-    return pairs
-
-
 def check(model: type[BaseModel], values: dict, name: str, lines: dict[tuple, int], given: set[str]) -> Any:
     """Validate, or raise one SettingsError with every fault; `given` are the paths that came from the command line."""
     try:
@@ -247,10 +180,3 @@ def keys_at(model: type[BaseModel], where: tuple) -> list[str]:
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
     return list(model.model_fields)
-
-
-def nearest(word: str, allowed: list[str]) -> str:
-    """`did you mean ...?` where something is near, and what is allowed."""
-    near = difflib.get_close_matches(word, allowed, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(allowed)}"

@@ -11,7 +11,7 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 LAYERS = (
-    ("config", "signals"),
+    ("config", "signals", "names", "command", "yaml_file"),
     ("model",),
     ("checkpoint", "weights"),
     ("engine",),

@@ -1,10 +1,15 @@
 """Every command in the table exists, explains itself, and a wrong one says which is meant."""
 
+import argparse
 import importlib
+import os
+import subprocess
+import sys
 
 import pytest
 
 from streamtok.cli import COMMANDS, main
+from streamtok.command import SettingsError, command, flag_type
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -22,3 +27,73 @@ def test_wrong_commands_name_the_nearest(capsys):
     assert main([]) == 2
     assert main(["--help"]) == 0
     assert "tokenize" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (SettingsError("modle: unknown key"), 2, "streamtok sing: modle: unknown key\n"),
+        (OSError("no microphone"), 1, "streamtok sing: no microphone\n"),
+        (BrokenPipeError("the encoder is gone"), 1, "streamtok sing: the encoder is gone\n"),
+        (TimeoutError(), 1, "streamtok sing: TimeoutError\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_a_command_ends(error, status, told, capsys):
+    @command("sing")
+    def sing(argv=None):
+        raise error
+
+    assert sing([]) == status
+    assert capsys.readouterr().err == told
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    @command("sing")
+    def sing(argv=None):
+        return {}["song"]
+
+    with pytest.raises(KeyError):
+        sing([])
+
+
+@pytest.mark.parametrize(("count", "unbuffered"), [(1, ""), (100_000, ""), (1, "1")])
+def test_a_reader_that_has_left_ends_a_command_quietly(count, unbuffered):
+    """`streamtok ... | head -1`: noticed while printing, or with what was still buffered at the end."""
+    program = f"""
+import sys
+from streamtok.command import command
+@command("sing")
+def sing(argv):
+    sys.stdin.read()
+    for _ in range({count}):
+        print("la")
+    return 0
+sys.exit(sing())
+"""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], **pipes, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    )
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait(20) == 141
+    process.stderr.close()
+
+
+def test_help_and_the_table_need_only_the_standard_library():
+    program = "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
+    program += "import streamtok.cli; sys.exit(streamtok.cli.main(['--help']))"
+    assert subprocess.run([sys.executable, "-S", "-c", program], capture_output=True).returncode == 0
+
+
+def test_a_flag_tells_what_its_parser_expects():
+    with pytest.raises(argparse.ArgumentTypeError, match="expected an even number \\(got '3'\\)"):
+        flag_type(even)("3")
+
+
+def even(text):
+    if int(text) % 2:
+        raise ValueError("expected an even number")
+    return int(text)

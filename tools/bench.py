@@ -16,16 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from streamtok.command import command, flag_type, new_parser
+from streamtok.names import parse_size
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     from streamtok.engine.configuration import PRECISIONS
 
-    parser = argparse.ArgumentParser(
-        "streamtok bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("bench", __doc__)
     parser.add_argument("--model", default="nano", help="preset or checkpoint folder (default nano)")
-    parser.add_argument("--size", default="256x448", metavar="HxW", help="default 256x448")
+    parser.add_argument("--size", type=flag_type(parse_size), default="256x448", metavar="HxW", help="default 256x448")
     parser.add_argument("--cameras", type=int, default=1, metavar="N")
     parser.add_argument("--fps", type=float, default=30.0, help="frames per second of each camera (default 30)")
     parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
@@ -44,8 +45,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
     arguments = parser.parse_args(argv)
-    if not re.fullmatch(r"\d+x\d+", arguments.size):
-        parser.error(f"--size {arguments.size!r}: expected HEIGHTxWIDTH, for example 720x1280")
     if not re.fullmatch(r"(\d+(,\d+)*)?", arguments.windows):
         parser.error(f"--windows {arguments.windows!r}: expected frame counts such as 17,33,49")
     if min(arguments.cameras, arguments.groups) < 1 or min(arguments.threads, arguments.steady) < 0:
@@ -53,6 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+@command("bench")
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; 1 if it cannot run here, 2 for wrong use."""
     arguments = parse(argv)
@@ -67,20 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    height, width = map(int, arguments.size.split("x"))
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
     options = measure.BenchOptions(
-        (height, width), arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,
+        arguments.size, arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,
         arguments.steady, arguments.end_to_end, clip=arguments.clip, start=arguments.start, model=arguments.model,
     )  # fmt: skip
-    try:
-        report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
-        written = write(report, arguments.out) if arguments.out else None
-        if arguments.plot:
-            plot(report, arguments.plot)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        print(f"streamtok bench: {error}", file=sys.stderr)
-        return 1
+    report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
+    written = write(report, arguments.out) if arguments.out else None
+    if arguments.plot:
+        plot(report, arguments.plot)
     print(json.dumps(report) if arguments.json else describe(report))
     if written:
         print(f"written to {written}", file=sys.stderr)

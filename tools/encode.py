@@ -13,12 +13,12 @@ import argparse
 import json
 import sys
 
+from streamtok.command import command, new_parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        "streamtok encode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = new_parser("encode", __doc__)
     arguments.add_argument("source", help="a video, an image, or any source that `streamtok ingest` takes")
     arguments.add_argument("-o", "--out", required=True, help="the token file to write (.safetensors)")
     arguments.add_argument("--model", default="nano", help="preset or checkpoint (default: nano)")
@@ -32,28 +32,22 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
+@command("encode")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parser().parse_args(argv)
     from streamtok.data.files import EncodeOptions, encode_file
-    from streamtok.io.spec import parse_size
+    from streamtok.names import parse_size
 
-    try:
-        options = EncodeOptions(
-            size=parse_size(args.size) if args.size else None,
-            max_frames=args.max_frames,
-            context=args.context,
-            device=args.device,
-            deterministic=args.deterministic,
-            progress=not args.quiet,
-        )
-        done = encode_file(args.source, args.out, args.model, options)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"streamtok encode: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("streamtok encode: stopped; no file was written", file=sys.stderr)
-        return 130
+    options = EncodeOptions(
+        size=parse_size(args.size) if args.size else None,
+        max_frames=args.max_frames,
+        context=args.context,
+        device=args.device,
+        deterministic=args.deterministic,
+        progress=not args.quiet,
+    )
+    done = encode_file(args.source, args.out, args.model, options)
     if args.json:
         facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
         print(json.dumps(facts | {"repeated": done.repeated, "skipped": done.skipped, "bytes": done.bytes}))

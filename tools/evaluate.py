@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from streamtok.command import command, new_parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
-        prog="streamtok evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    out = new_parser("evaluate", __doc__)
     add = out.add_argument
     add("places", nargs="+", type=Path, metavar="PLACE", help="folders, videos or pictures")
     add("--model", default="nano", help="preset name, checkpoint folder or Cosmos checkpoint (default nano)")
@@ -42,14 +42,11 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+@command("evaluate")
 def main(argv: list[str] | None = None) -> int:
     """Run one evaluation; 0 with a report, 1 when nothing could be judged."""
     arguments = parser().parse_args(argv)
-    try:
-        values, lines = evaluate(arguments, ["streamtok", "evaluate", *(sys.argv[1:] if argv is None else argv)])
-    except (ImportError, OSError, ValueError) as error:
-        print(f"streamtok evaluate: {error}", file=sys.stderr)
-        return 1
+    values, lines = evaluate(arguments, ["streamtok", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     print(json.dumps(values) if arguments.json else "\n".join(lines))
     return 0
 

@@ -11,12 +11,12 @@ import argparse
 import json
 import sys
 
+from streamtok.command import command, new_parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        "streamtok export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = new_parser("export", __doc__)
     arguments.add_argument("source", nargs="+", help="token files, recordings, or folders of them")
     arguments.add_argument("--to", required=True, choices=("webdataset", "parquet", "lerobot"))
     arguments.add_argument("--out", "-o", required=True, help="a new folder")
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
+@command("export")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = parser().parse_args(argv)
@@ -47,14 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         model=args.model,
         progress=not args.quiet,
     )
-    try:
-        counts = export(args.source, args.out, args.to, options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"streamtok export: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"streamtok export: stopped; {args.out} is not whole", file=sys.stderr)
-        return 130
+    counts = export(args.source, args.out, args.to, options)
     print(json.dumps(counts) if args.json else f"{args.out}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
     return 0
 

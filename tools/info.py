@@ -6,15 +6,16 @@
 Duration, streams, rates, gaps, keyframes, bits per second and code usage; --plot draws the tokens over time.
 """
 
-import argparse
 import json
 import sys
 
+from streamtok.command import command, new_parser
 
+
+@command("info")
 def main(argv: list[str] | None = None) -> int:
     """Inspect one file or folder; 0 when done, 1 if it cannot be read, 2 for wrong use."""
-    parser = argparse.ArgumentParser("streamtok info", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = new_parser("info", __doc__)
     parser.add_argument("path", metavar="FILE", help="a recording, token file, bag, video, or folder with these")
     parser.add_argument("--plot", metavar="PNG", help="draw the tokens over time")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
@@ -22,13 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     from streamtok.drives.inspect_file import describe, inspect
     from streamtok.drives.survey import plot_tokens
 
-    try:
-        report, surveys = inspect(arguments.path, picture=arguments.plot is not None)
-        if arguments.plot:
-            plot_tokens(surveys, arguments.plot)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok info: {error}", file=sys.stderr)
-        return 1
+    report, surveys = inspect(arguments.path, picture=arguments.plot is not None)
+    if arguments.plot:
+        plot_tokens(surveys, arguments.plot)
     print(json.dumps(report) if arguments.json else describe(report))
     return 0
 

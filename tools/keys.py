@@ -12,11 +12,12 @@ that reader out from its next connection on.
 import argparse
 import sys
 
+from streamtok.command import command, new_parser
+
 
 def build_parser() -> argparse.ArgumentParser:
     """`generate` and `allow`."""
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("streamtok keys", description=__doc__, formatter_class=shape)
+    parser = new_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     generate = commands.add_parser("generate", help="make keys for the node (once) and for a reader")
     generate.add_argument("--out", default="keys", metavar="DIR", help="folder for the keys (default keys)")
@@ -27,19 +28,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("keys")
 def main(argv: list[str] | None = None) -> int:
     """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
     arguments = build_parser().parse_args(argv)
     from streamtok.wire.security import allow, generate
 
-    try:
-        if arguments.command == "generate":
-            made = generate(arguments.out, arguments.name)
-        else:
-            made = [allow(key, arguments.out) for key in arguments.key]
-    except (ValueError, OSError) as error:
-        print(f"streamtok keys: {error}", file=sys.stderr)
-        return 1
+    if arguments.command == "generate":
+        made = generate(arguments.out, arguments.name)
+    else:
+        made = [allow(key, arguments.out) for key in arguments.key]
     print("\n".join(map(str, made)))
     return 0
 

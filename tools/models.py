@@ -10,15 +10,17 @@ FLOPs count a multiply-add as 2 and are those of one more group in a stream (con
 that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
 """
 
-import argparse
 import json
 import sys
 from typing import Any
 
+from streamtok.command import SettingsError, command, flag_type, new_parser
+from streamtok.names import nearest, parse_size
+
 SIZE, FPS = "720x1280", 30.0
 
 
-def describe(name: str, height: int, width: int, fps: float) -> dict[str, Any]:
+def describe(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
     """The facts of one preset at one frame size and rate, computed on the meta device (no weights are allocated)."""
     import torch
 
@@ -30,7 +32,7 @@ def describe(name: str, height: int, width: int, fps: float) -> dict[str, Any]:
     with torch.device("meta"):
         model = build(config)
     step = config.spatial_compression
-    height, width = -(-height // step) * step, -(-width // step) * step
+    height, width = (-(-side // step) * step for side in size)
     grid = config.grid(height, width)
     groups = fps / config.temporal_compression
     per_second = grid[0] * grid[1] * groups * config.num_quantizers
@@ -53,7 +55,7 @@ def describe(name: str, height: int, width: int, fps: float) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]], size: str, fps: float) -> str:
+def table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
     head = ["preset", "TxHxW", "ratio", "codes", "bits/token", "tokens/s", "kbit/s", "params", "GFLOP enc", "GFLOP dec",
             "state enc MB", "state dec MB"]  # fmt: skip
@@ -72,7 +74,7 @@ def table(rows: list[dict[str, Any]], size: str, fps: float) -> str:
         [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
         for line in [head, *body]
     ]
-    title = f"At {size} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
+    title = f"At {size[0]}x{size[1]} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
     return title + "\n".join("  ".join(line) for line in aligned)
 
 
@@ -80,36 +82,36 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> int:
-    """Prepare this machine for models by name or folder, on the first frames of `source`; 1 if one cannot run so."""
+def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
+    """Prepare this machine for models by name or folder, on the first frames of `source`."""
     import streamtok
     from streamtok.bench.precisions import read_clip
     from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare as prepare_engine
 
     for name in names:
-        try:
-            tok = streamtok.load(name)
-            clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
-            engine = prepare_engine(tok, size, compile=compile, clip=clip)
-        except (ValueError, RuntimeError, OSError) as error:
-            print(f"models: {name}: {error}", file=sys.stderr)
-            return 1
+        tok = streamtok.load(name)
+        clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
+        engine = prepare_engine(tok, size, compile=compile, clip=clip)
         for precision, share in engine.agreement.items():
             print(f"  {precision:<9} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
                   "equal to float32's")  # fmt: skip
         print(f"prepared model={name} size={size[0]}x{size[1]} device={engine.device} precision={engine.precision} "
               f"kernels={engine.kernels} compile={engine.compile}")  # fmt: skip
-    return 0
 
 
+@command("models")
 def main(argv: list[str] | None = None) -> int:
     """Print the table; returns 0, or 2 for wrong use."""
-    parser = argparse.ArgumentParser(
-        "streamtok models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("models", __doc__)
     parser.add_argument("names", nargs="*", help="presets (default: all); with --prepare also checkpoint folders")
-    parser.add_argument("--size", default=SIZE, metavar="HxW", help=f"frame size, height first (default {SIZE})")
+    parser.add_argument(
+        "--size",
+        type=flag_type(parse_size),
+        default=SIZE,
+        metavar="HxW",
+        help=f"frame size, height first (default {SIZE})",
+    )
     parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
     parser.add_argument("--prepare", action="store_true", help="measure, compile and store for this machine and --size")
     parser.add_argument("--clip", metavar="SOURCE", help="with --prepare: measure on it (default: a synthetic scene)")
@@ -118,22 +120,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     from streamtok.config import PRESETS
 
-    unknown = [name for name in arguments.names if name not in PRESETS and not arguments.prepare]
-    try:
-        height, width = (int(part) for part in arguments.size.lower().split("x"))
-    except ValueError:
-        print(f"models: --size is {arguments.size!r}, expected HxW such as 720x1280", file=sys.stderr)
-        return 2
-    if unknown or min(height, width, arguments.fps) <= 0:
-        print(f"models: {unknown or (height, width, arguments.fps)} is not known or not positive; presets: "
-              f"{', '.join(PRESETS)}", file=sys.stderr)  # fmt: skip
-        return 2
-    if (arguments.clip or arguments.compile) and not arguments.prepare:
-        print("models: --clip and --compile say how to --prepare, which is not given", file=sys.stderr)
-        return 2
+    if arguments.fps <= 0:
+        raise SettingsError(f"--fps {arguments.fps}: expected more than 0")
     if arguments.prepare:
-        return prepare(arguments.names or ["nano"], (height, width), arguments.compile, arguments.clip)
-    rows = [describe(name, height, width, arguments.fps) for name in arguments.names or PRESETS]
+        prepare(arguments.names or ["nano"], arguments.size, arguments.compile, arguments.clip)
+        return 0
+    if arguments.clip or arguments.compile:
+        raise SettingsError("--clip and --compile say how to --prepare, which is not given")
+    for name in arguments.names:
+        if name not in PRESETS:
+            raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
+    rows = [describe(name, arguments.size, arguments.fps) for name in arguments.names or PRESETS]
     print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
     return 0
 

@@ -7,26 +7,23 @@ Everything that can still be read goes into a new MCAP file with an index (defau
 is not touched. Replay and info read a cut-off file as it is, too: repair is for other programs, and for speed.
 """
 
-import argparse
 import json
 import sys
 
+from streamtok.command import command, new_parser
 
+
+@command("repair")
 def main(argv: list[str] | None = None) -> int:
     """Repair the files; 0 when done or nothing was wrong, 1 if one cannot be repaired, 2 for wrong use."""
-    parser = argparse.ArgumentParser("streamtok repair", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = new_parser("repair", __doc__)
     parser.add_argument("path", metavar="FILE", help="the MCAP file")
     parser.add_argument("-o", "--out", metavar="FILE", help="the file to write (never overwrites one)")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     arguments = parser.parse_args(argv)
     from streamtok.recording.repair import repair
 
-    try:
-        done = repair(arguments.path, arguments.out)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"streamtok repair: {error}", file=sys.stderr)
-        return 1
+    done = repair(arguments.path, arguments.out)
     out = None if done.path is None else str(done.path)
     if arguments.json:
         print(json.dumps({"out": out, "messages": done.messages, "damage": done.damage}))

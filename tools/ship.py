@@ -8,7 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from streamtok.command import command
 
+
+@command("ship")
 def main(argv: list[str] | None = None) -> int:
     """Write the folder; returns 0, 1 if the model cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,11 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     from streamtok.weights import golden
 
     folder = arguments.out or checkpoint.WEIGHTS / arguments.name
-    try:
-        tokenizer = checkpoint.load_folder(arguments.model)
-    except (OSError, ValueError) as error:
-        print(f"ship: {error}", file=sys.stderr)
-        return 1
+    tokenizer = checkpoint.load_folder(arguments.model)
     tokenizer.config = replace(tokenizer.config, name=arguments.name)
     checkpoint.save(tokenizer, folder, dtype=torch.float16)
     shipped = checkpoint.load_folder(folder)

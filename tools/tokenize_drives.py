@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from streamtok.command import command, new_parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        "streamtok tokenize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = new_parser("tokenize", __doc__)
     add = arguments.add_argument
     add("drives", nargs="*", help="recorded drives: paths, or URLs that fsspec opens")
     add("--list", type=Path, help="a text file with one drive per line, besides those given")
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def fleet_options(args: argparse.Namespace) -> Any:
     """The options of every drive."""
     from streamtok.data.fleet_job import FleetOptions, settle_engine
-    from streamtok.io.spec import parse_size
+    from streamtok.names import parse_size
 
     options = FleetOptions(
         model=args.model,
@@ -109,22 +109,19 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
         return fleet.run()
 
 
+@command("tokenize")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status, 1 if a drive is broken or left."""
     arguments = parser()
     args = arguments.parse_args(argv)
     if args.plan is None and not (args.out and (args.drives or args.list)):
         arguments.error("give drives (or --list FILE) and --out, or --plan HOURS")
-    try:
-        if args.plan is not None:
-            from streamtok.data.fleet_plan import plan
+    if args.plan is not None:
+        from streamtok.data.fleet_plan import plan
 
-            print(plan(args.plan, fleet_options(args), args.fps, args.rate, args.price).report(args.json))
-            return 0
-        result = run_fleet(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"streamtok tokenize: {error}", file=sys.stderr)
-        return 1
+        print(plan(args.plan, fleet_options(args), args.fps, args.rate, args.price).report(args.json))
+        return 0
+    result = run_fleet(args)
     print(json.dumps(result) if args.json else describe(result))
     for drive, reason in result["broken"].items():
         print(f"streamtok tokenize: {drive}: {reason}", file=sys.stderr)

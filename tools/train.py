@@ -14,14 +14,12 @@ import logging
 import sys
 from pathlib import Path
 
-import yaml
+from streamtok.command import command, new_parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        "streamtok train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = new_parser("train", __doc__)
     parser.add_argument("--config", required=True, help="YAML file, see configs/train_*.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config")
     parser.add_argument("--out", help="folder for everything the run writes")
@@ -31,6 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command("train")
 def main(argv: list[str] | None = None) -> int:
     """Run a training; returns 0, 1 when it failed, 2 for wrong use."""
     arguments = parse(argv)
@@ -38,24 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     from streamtok.training.build import build_model, export
     from streamtok.training.config import load_config
     from streamtok.training.loop import train
-    from streamtok.training.step import NonFiniteTraining
+    from streamtok.yaml_file import parse_set
 
-    overrides = {}
-    for item in arguments.set:
-        key, found, value = item.partition("=")
-        if not found:
-            print(f"train: --set {item!r} is not KEY=VALUE", file=sys.stderr)
-            return 2
-        overrides[key] = yaml.safe_load(value)
-    if arguments.out:
-        overrides["out"] = arguments.out
-    try:
-        config = load_config(arguments.config, overrides)
-        model = build_model(config)
-        summary = train(config, model, resume=arguments.resume, stop_after=arguments.stop_after)
-    except (ValueError, OSError, ModuleNotFoundError, NonFiniteTraining) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+    overrides = parse_set(arguments.set) | ({"out": arguments.out} if arguments.out else {})
+    config = load_config(arguments.config, overrides)
+    model = build_model(config)
+    summary = train(config, model, resume=arguments.resume, stop_after=arguments.stop_after)
     export(model, Path(config.out) / "model")
     if arguments.json:
         print(json.dumps(vars(summary)))

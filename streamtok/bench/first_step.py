@@ -8,7 +8,7 @@ Once the tokens are on the host it prints the engine configuration as one line o
 import json
 import sys
 
-from streamtok.flags import share_cores
+from streamtok.command import share_cores
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings import Endpoint, SettingsError, Size, Strict, check, read_yaml
+from streamtok.settings import Endpoint, Name, SettingsError, Size, Strict, check, read_yaml
 
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
@@ -64,7 +64,7 @@ class ReplaySettings(Strict):
     publish_frames: bool = False
     insecure: bool = False
     curve: Path | None = None
-    node: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "replay"
+    node: Name = "replay"
     out: Path | None = None
     record: Path | None = None
     size: Size | None = None

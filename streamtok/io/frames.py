@@ -19,8 +19,9 @@ from typing import NoReturn
 import numpy as np
 
 from streamtok.engine.pixels import RawImage
+from streamtok.names import NAME
 
-STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+STREAM_NAME = re.compile(NAME)
 
 
 @dataclass(frozen=True)

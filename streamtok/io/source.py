@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.io.frames import EndOfSource, Frame, RecordedSource, Source
-from streamtok.io.spec import parse_size, split_options
+from streamtok.io.spec import split_options
+from streamtok.names import parse_size
 
 __all__ = ["EndOfSource", "Frame", "RecordedSource", "Source", "open_source"]
 

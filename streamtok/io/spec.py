@@ -1,8 +1,7 @@
-"""How the name of a source is written: NAME?key=value&..., with sizes as HEIGHTxWIDTH."""
+"""How the name of a source is written: NAME?key=value&...."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,11 +19,3 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
         except ValueError as error:
             raise ValueError(f"source {spec!r}: option {key}={value!r}: {error}") from error
     return name, options
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "720x1280" as (height, width), the order in which tensors are written."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or min(int(match[1]), int(match[2])) < 1:
-        raise ValueError(f"size {text!r}: expected HEIGHTxWIDTH in pixels, for example 720x1280")
-    return int(match[1]), int(match[2])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.pixels import RawImage
-from streamtok.io.frames import Frame, Source
+from streamtok.io.frames import STREAM_NAME, Frame, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import split_options
 from streamtok.io.video_packets import VideoDecoder
@@ -52,7 +52,7 @@ class ZmqSource(Source):
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)
-        if not re.fullmatch(NAME, self.remote):
+        if not STREAM_NAME.fullmatch(self.remote):
             raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets

@@ -19,7 +19,7 @@ log = logging.getLogger("streamtok.training")
 State = Any  # a tensor, None, or a dict, list or tuple of states
 
 
-class NonFiniteTraining(FloatingPointError):
+class NonFiniteTraining(RuntimeError):
     """A loss or gradient became NaN or infinite; `.step` and `.tensor` say where, and no weight was changed by it."""
 
     def __init__(self, step: int, tensor: str):

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from streamtok.names import NAME
 from streamtok.wire import compression
 from streamtok.wire.errors import WireError
 
@@ -24,7 +25,7 @@ RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
 RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
 
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
 Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Last = Annotated[int, Meta(ge=-1, le=2**63 - 1)]

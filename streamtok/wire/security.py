@@ -16,6 +16,8 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamtok.names import NAME
+
 log = logging.getLogger("streamtok.wire")
 DOMAIN = "streamtok"
 
@@ -115,7 +117,7 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
     made. Raises ValueError if the client's keys exist, so that no key in use is overwritten.
     """
     folder = Path(folder)
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", client) or client == "server":
+    if not re.fullmatch(NAME, client) or client == "server":
         raise ValueError(f"client name {client!r}: expected letters, digits, _ or -, and not 'server'")
     (folder / "allowed").mkdir(parents=True, exist_ok=True)
     if (folder / f"{client}.key_secret").exists():

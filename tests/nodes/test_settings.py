@@ -5,7 +5,8 @@ from importlib.resources import files
 import pytest
 import yaml
 
-from streamtok.settings import SettingsError, load_rig, parse_set
+from streamtok.settings import SettingsError, load_rig
+from streamtok.yaml_file import parse_set
 
 SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
 

@@ -160,7 +160,7 @@ def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, message):
     file.write_text(json.dumps({"data": {"paths": [str(tmp_path)]}, **change}))
     assert main(["--config", str(file), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("train: ")
+    assert error.startswith("streamtok train: ")
     assert message in error
 
 

@@ -1,0 +1,81 @@
+"""What all commands share: the shape of their parser, and how they end.
+
+Only the standard library is imported here, so that `streamtok --help` works whatever is missing.
+"""
+
+import argparse
+import functools
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """Everything that is wrong with a configuration, one line each."""
+
+
+def new_parser(name: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """The parser of `streamtok NAME`; its description is shown as it is written, examples and all."""
+    shape = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"streamtok {name}", description=description, formatter_class=shape, **options)
+
+
+def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` as the type of a flag: what its ValueError says reaches the user."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error} (got {text!r})") from error
+
+    return read
+
+
+def command(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make `main(argv)` end as every command does: whatever its user can act on is told without a traceback.
+
+    The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
+    left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.
+    """
+
+    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(main)
+        def run(argv: list[str] | None = None) -> int:
+            share_cores()
+            try:
+                status = main(argv)
+                sys.stdout.flush()  # a reader that has left is noticed here, not when the interpreter ends
+                return status
+            except KeyboardInterrupt:
+                return 130
+            except (OSError, ValueError, ImportError, RuntimeError) as error:
+                if isinstance(error, BrokenPipeError) and reader_has_left():
+                    return 141
+                print(f"streamtok {name}: {str(error) or type(error).__name__}", file=sys.stderr)
+                return 2 if isinstance(error, SettingsError) else 1
+
+        return run
+
+    return decorate
+
+
+def reader_has_left() -> bool:
+    """Whether nobody reads standard output any more; what is still buffered for it then goes nowhere."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
+
+
+def share_cores() -> None:
+    """Let PyTorch's threads sleep where they wait for each other; to be called before torch is imported.
+
+    They spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,30 @@
+"""How names, sizes and devices are written, wherever they are read: flags, configuration files, sources, messages."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "256x448" as (height, width), the order in which tensors are written."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or min(int(match[1]), int(match[2])) < 1:
+        raise ValueError("expected HEIGHTxWIDTH in pixels, such as 256x448")
+    return int(match[1]), int(match[2])
+
+
+def parse_device(text: str) -> str:
+    """The name of a device, as it is; ValueError says what names there are."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """`did you mean ...?` where something is near, and what is allowed."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(word, allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(allowed)}"

@@ -12,6 +12,7 @@ second everything is made safe: a process or machine that dies at any moment los
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import shutil
@@ -21,6 +22,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,17 +82,20 @@ class _Job(NamedTuple):
 class Recorder:
     """Writes what it is given to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
 
-    `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`; `paths` the files written; `error` why recording
-    stopped before `close`, if it did. Raises FileExistsError rather than overwrite a file.
+    Of a folder it makes a new file, named by the time (UTC): a service that is started again needs another name each
+    time. `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`, `unrecorded` what was missed by stream;
+    `paths` the files written; `error` why recording stopped before `close`, if it did. Raises FileExistsError rather
+    than overwrite a file.
     """
 
     def __init__(
         self, path: str | Path, options: RecorderOptions | None = None, *, metadata: dict[str, Any] | None = None
     ) -> None:
-        self.path = Path(path)
+        self.path = new_file_in(Path(path)) if Path(path).is_dir() else Path(path)
         self.options = options or RecorderOptions()
         self.metadata = metadata or {}
         self.counts: Counter[str] = Counter()
+        self.unrecorded: Counter[str] = Counter()
         self.paths: list[Path] = []
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
@@ -207,6 +212,7 @@ class Recorder:
             log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
         self._missed[stream, kind, reason] += count
         self.counts["missed"] += count
+        self.unrecorded[stream] += count
 
     def _run(self) -> None:
         """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
@@ -284,11 +290,15 @@ class Recorder:
     def _end_file(self) -> None:
         self._write_missed()
         self._writer.close()
-        self.counts["bytes"] += self._writer.path.stat().st_size
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self.counts["bytes"] = sum(path.stat().st_size for path in self.paths if path.exists())
 
     def _fail(self, text: str) -> None:
         self._writer.abandon()
         with self._room:
+            self._weigh()
             self.error = text
             for job in self._jobs:
                 self._miss(job.stream, job.kind, 1, "disk")
@@ -296,6 +306,13 @@ class Recorder:
             self._queued_bytes = self._tokens_waiting = 0
             self._room.notify_all()
         log.error("event=recording_stopped reason=%r", text)
+
+
+def new_file_in(folder: Path) -> Path:
+    """A name in `folder` that no file has yet."""
+    stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))  # clocks are set back
+    return next(path for name in stems if not (path := folder / f"{name}.mcap").exists())
 
 
 def _clock_pair() -> tuple[int, int]:

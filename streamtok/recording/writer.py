@@ -7,6 +7,7 @@ and no viewer for it. A recorder that falls behind loses frames, a larger file d
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ class RecordingWriter:
 
     def abandon(self) -> None:
         """Close the file as it is, after an error: what was flushed can be recovered."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+            self._stream.close()
 
     def _add(self, channel: int, entry: StreamEntry, capture: int, data: bytes, rest: tuple[int, int]) -> None:
         published, sequence = rest

@@ -1,6 +1,8 @@
 """What is recorded comes back; what could not be recorded is counted; what was cut off is recovered."""
 
 import json
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -218,6 +220,35 @@ def test_a_full_disk_ends_the_recording_with_what_there_is(tmp_path, monkeypatch
     assert recorder.counts["missed"] + recorder.counts["tokens"] == 50
     file = McapFile(tmp_path / "d.mcap")
     assert file.indexed
+
+
+def test_a_disk_that_takes_no_more_ends_the_recording_and_the_rest_is_counted(tmp_path, monkeypatch):
+    """The system refuses to write, and refuses again what is still buffered when the file is closed."""
+    from streamtok.recording import recorder as module
+
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(min_free_bytes=0, wait=True))
+    recorder.add_stream(info())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        for made, tokens in messages(5000):
+            recorder.write_group(made, tokens)
+        recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "too large" in recorder.error
+    assert recorder.counts["bytes"] == (tmp_path / "d.mcap").stat().st_size > 0
+    assert recorder.unrecorded["front"] == recorder.counts["missed"] > 0
+
+
+def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
+    for _ in range(3):
+        with Recorder(tmp_path) as recorder:
+            recorder.add_stream(info())
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 3
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d)?\.mcap", name) for name in names), names
 
 
 def test_a_file_is_never_overwritten(tmp_path):

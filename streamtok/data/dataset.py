@@ -49,7 +49,8 @@ class TokenDataset(Dataset):
         mask        (N,) bool   False from the first gap (or the end of the drive) on
         keyframe    (N,) bool   grids that hold one frame
         epoch       (N,) int64  rises at every reset of the tokenizer's state
-        capture_ns  (N,) int64  time of each grid's last frame
+        capture_ns  (N,) int64  time of each grid's last frame, on the clock of the machine that took it
+        time_ns     (N,) int64  the same in UTC if the drive was recorded live, as far as its source tells otherwise
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
@@ -127,7 +128,7 @@ class TokenDataset(Dataset):
         continuous = grids.tokens.dtype == np.float16
         kinds = {"tokens": torch.float16 if continuous else torch.int32, "keyframe": torch.bool}
         item = {"mask": torch.from_numpy(valid)}
-        for key in ("tokens", "keyframe", "epoch", "capture_ns"):
+        for key in ("tokens", "keyframe", "epoch", "capture_ns", "time_ns"):
             values = getattr(grids, key)
             full = np.zeros((self.window, *values.shape[1:]), np.int32 if values.dtype.kind == "u" else values.dtype)
             full[present] = values

@@ -19,8 +19,9 @@ class Grids:
     """Consecutive grids of one stream, as they were read.
 
     tokens (n, h, w) uint16 or uint32, (n, C, h, w) float16; the others (n,): `keyframe` bool, `epoch` int64,
-    `first_id` and `last_id` int64 the frames that a group spans, `capture_ns` int64 the time of its last frame,
-    `session` int64 counts restarts of the node that sent them.
+    `first_id` and `last_id` int64 the frames that a group spans, `capture_ns` int64 the time of its last frame on the
+    clock that took it, `time_ns` int64 the same on the clock of all the drive (UTC where that is known), `session`
+    int64 counts restarts of the node that sent them.
     """
 
     tokens: np.ndarray
@@ -29,6 +30,7 @@ class Grids:
     first_id: np.ndarray
     last_id: np.ndarray
     capture_ns: np.ndarray
+    time_ns: np.ndarray
     session: np.ndarray
 
     def follows(self) -> np.ndarray:

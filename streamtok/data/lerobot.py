@@ -1,7 +1,8 @@
 """Tokens in the LeRobot v3 dataset layout, written without LeRobot.
 
 A frame of the dataset is one token grid; its rate is the group rate. Episodes are the stretches without a gap, since
-the layout's timestamps are `frame_index / fps`: true capture times are in a column of their own, `capture_ns`.
+the layout's timestamps are `frame_index / fps`, as if a keyframe took as long as a group. True times are in columns of
+their own: `time_ns` is what actions and other sensors are joined by.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ SAME_RATE = 0.05  # cameras of one nominal rate differ by less
 def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
 
-    Columns `observation.tokens.STREAM`, `capture_ns`, `epoch` and `keyframe` beside LeRobot's own; with
-    `options.video`, `observation.images.STREAM` decoded from the tokens. `meta/streamtok.json` names the tokenizer, the
-    grid, and the file of each episode. ValueError if drives differ in streams, or in rate and `options.fps` is None.
+    Columns `observation.tokens.STREAM`, `capture_ns`, `time_ns` (see `Grids`), `epoch` and `keyframe` beside LeRobot's
+    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. `meta/streamtok.json` names the
+    tokenizer, the grid, and the file of each episode. ValueError if drives differ in streams, or in rate and
+    `options.fps` is None.
     """
     drives = open_drives(source, options.streams, together=True)
     cameras = [by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
@@ -124,7 +126,9 @@ def _features(names: list[str], facts: dict[str, Any]) -> dict[str, dict]:
     features: dict[str, dict] = {
         f"observation.tokens.{name}": {"dtype": kind, "shape": [size], "names": None} for name in names
     }
-    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in ("capture_ns", "epoch", "keyframe")}
+    features |= {
+        name: {"dtype": "int64", "shape": [1], "names": None} for name in ("capture_ns", "time_ns", "epoch", "keyframe")
+    }
     features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
     features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in OWN[1:]}
     return features
@@ -136,8 +140,8 @@ def _columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32
         columns[f"observation.tokens.{name}"] = grids.tokens.reshape(len(grids.tokens), -1).astype(kind)
     first = rows[0]
-    own = {"capture_ns": first.capture_ns, "epoch": first.epoch, "keyframe": first.keyframe.astype(np.int64)}
-    return columns | own
+    own = {"capture_ns": first.capture_ns, "time_ns": first.time_ns, "epoch": first.epoch}
+    return columns | own | {"keyframe": first.keyframe.astype(np.int64)}
 
 
 def _video_columns(out: Path, tracks: list[Track], fps: float, options: ExportOptions) -> list[VideoColumn]:

@@ -17,8 +17,8 @@ from streamtok.data.tracks import facts_of, open_drives
 def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """One table per stream and file, a row per grid: tokens as a fixed-size list, row-major, and what belongs to it.
 
-    Columns: file (with its folder), stream, session, epoch, first_frame_id, last_frame_id, capture_ns, keyframe and
-    tokens. The schema's metadata has the tokenizer's fingerprint, name and FSQ levels, and the grid.
+    Columns: file (with its folder), stream, session, epoch, first_frame_id, last_frame_id, capture_ns, time_ns,
+    keyframe, tokens. The schema's metadata has the tokenizer's fingerprint, name and FSQ levels, and the grid.
     """
     _, parquet = pyarrow()
     tracks = [track for drive in open_drives(source, options.streams) for track in drive]
@@ -49,7 +49,7 @@ def pyarrow() -> tuple[Any, Any]:
 def _table_schema(facts: dict[str, Any]) -> Any:
     arrow, _ = pyarrow()
     kinds = {"uint16": arrow.uint16(), "uint32": arrow.uint32(), "float16": arrow.float16()}
-    integers = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns")
+    integers = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns", "time_ns")
     columns = [("file", arrow.string()), ("stream", arrow.string()), *((name, arrow.int64()) for name in integers)]
     columns += [("keyframe", arrow.bool_())]
     columns += [("tokens", arrow.list_(kinds[facts["dtype"]], int(np.prod(facts["grid"]))))]
@@ -68,6 +68,7 @@ def _table(grids: Grids, track: Track, schema: Any) -> Any:
         "first_frame_id": grids.first_id,
         "last_frame_id": grids.last_id,
         "capture_ns": grids.capture_ns,
+        "time_ns": grids.time_ns,
         "keyframe": grids.keyframe,
         "tokens": arrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size),
     }

@@ -57,7 +57,8 @@ class RecordingTrack(Track):
             numbers["epoch"][at] = header.epoch
             numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
             numbers["capture_ns"][at] = header.capture_ns[-1]
-        return Grids(tokens=tokens, keyframe=keyframe, session=self._places["run"][indices].astype(np.int64), **numbers)
+        numbers |= {"time_ns": self.times_ns[indices], "session": self._places["run"][indices].astype(np.int64)}
+        return Grids(tokens=tokens, keyframe=keyframe, **numbers)
 
     def _message(self, index: int) -> Any:
         from streamtok.recording.format import TOKENS, unpack_tokens

@@ -25,7 +25,8 @@ class FileTrack(Track):
         self.stream = str(self.meta.get("stream", path.stem))
         starts = np.asarray(file.frame_start)
         last = starts[1:] - 1
-        self.times_ns = np.array(file.capture_ns[last])
+        # Cameras of one drive may come from machines whose clocks started at other times.
+        self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
         first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
         self.breaks = np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
         self.identity = {
@@ -46,6 +47,7 @@ class FileTrack(Track):
             first_id=np.array(file.frame_ids[starts]),
             last_id=np.array(file.frame_ids[ends]),
             capture_ns=np.array(file.capture_ns[ends]),
+            time_ns=self.times_ns[indices],
             session=np.zeros(len(indices), np.int64),
         )
 

@@ -18,9 +18,9 @@ from streamtok.data.export_options import ExportOptions
 def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
     """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
-    The JSON has stream, file (with its folder), capture_ns, epoch and keyframe of each grid; `dataset.json` beside the
-    shards says which tokenizer made them. Windows are cut as TokenDataset cuts them. The same files give the same
-    bytes.
+    The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid; beside the
+    shards, `dataset.json` says which tokenizer made them. Windows are cut as TokenDataset cuts them. The same files
+    give the same bytes.
     """
     data = TokenDataset(source, options.window, streams=options.streams)
     out.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[st
 
 def _add_sample(tar: tarfile.TarFile, key: str, item: dict[str, Any]) -> None:
     kind = np.float16 if item["tokens"].is_floating_point() else np.int32
-    facts = {name: item[name].tolist() for name in ("capture_ns", "epoch", "keyframe")}
+    facts = {name: item[name].tolist() for name in ("capture_ns", "time_ns", "epoch", "keyframe")}
     facts |= {"stream": item["stream"], "file": "/".join(Path(item["file"]).absolute().parts[-2:])}
     _add_file(tar, f"{key}.tokens.npy", _npy(item["tokens"].numpy().astype(kind)))
     _add_file(tar, f"{key}.mask.npy", _npy(item["mask"].numpy()))

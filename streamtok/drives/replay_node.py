@@ -57,7 +57,7 @@ class ReplayNode:
         if self.tokenizer is None:
             self.tokenizer = self._load()
         replay = self._open()
-        with Outputs(self.settings, replay.core, self.infos, self._stopping.is_set) as outputs:
+        with Outputs(self.settings, replay.core, self.recording, self.infos, self._stopping.is_set) as outputs:
             pace, started = Pace(self.settings.pace), time.monotonic()
             for replayed in self._limited(iter(replay)):
                 outputs.prepare(replayed.group)
@@ -155,7 +155,7 @@ class ReplayNode:
 
     def _publish_recorded(self, recording: Recording) -> dict[str, Any]:
         known = {identity(info): info for infos in recording.infos().values() for info in infos}
-        with Outputs(self.settings, None, self.infos, self._stopping.is_set) as outputs:
+        with Outputs(self.settings, None, recording, self.infos, self._stopping.is_set) as outputs:
             for info in self.infos.values():
                 outputs.announce(info)
             outputs.wait_for_subscribers()

@@ -18,6 +18,7 @@ from streamtok.wire.streams import StreamTable
 if TYPE_CHECKING:
     from streamtok.drives.drive_settings import ReplaySettings
     from streamtok.drives.replay import Replayed
+    from streamtok.recording.reader import Recording
     from streamtok.wire.message import TokenMessage
 
 WAIT_S = 0.02
@@ -47,6 +48,16 @@ class ReplayClock:
         return now, now + self.offset_ns
 
 
+def clock_offsets(recording: Recording | None) -> dict[str, int]:
+    """What makes UTC of the capture times of each stream of a recording; of its first session, if there are several."""
+    found: dict[str, int] = {}
+    for file in recording.files if recording else ():
+        for channel in file.channels.values():
+            if "clock_offset_ns" in channel.metadata:
+                found.setdefault(channel.metadata["stream"], int(channel.metadata["clock_offset_ns"]))
+    return found
+
+
 class Pace:
     """Holds a replay to `speed` times real time by the capture times; None lets it run."""
 
@@ -69,18 +80,24 @@ class Pace:
 
 
 class Outputs:
-    """The outputs that the settings ask for; `core` is None when recorded tokens are published again.
+    """The outputs that the settings ask for; `core` is None when recorded tokens are published again, `recording` for
+    drives of other origin.
 
     A context manager: leaving it ends streams and files, or discards token files after an error.
     """
 
     def __init__(
-        self, settings: ReplaySettings, core: IngestCore | None, infos: dict[str, Info], stop: Callable[[], bool]
+        self,
+        settings: ReplaySettings,
+        core: IngestCore | None,
+        recording: Recording | None,
+        infos: dict[str, Info],
+        stop: Callable[[], bool],
     ) -> None:
         self.settings, self.infos, self.stop = settings, infos, stop
         self.core: Any = core
-        offsets = [info.clock[1] - info.clock[0] for info in infos.values() if tuple(info.clock) != (0, 0)]
-        self.clock = ReplayClock(offsets[0] if offsets else 0)
+        self._offsets = clock_offsets(recording)
+        self.clock = ReplayClock(next(iter(self._offsets.values()), 0))
         self.publisher: Any = None
         self.recorder: Any = None
         self._files: dict[str, Any] = {}
@@ -112,7 +129,9 @@ class Outputs:
 
     def announce(self, info: Info) -> None:
         """Tell readers of a stream whose recorded tokens are published again."""
-        self.publisher.forward_info(msgspec.structs.replace(info, replay=True))
+        now = self.clock.now_ns()
+        recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
+        self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
 
     def idle(self) -> None:
         """Serve readers; their keyframe requests change nothing in a replay."""
@@ -214,5 +233,5 @@ class Outputs:
 
         meta = token_meta(self.core, name, self.core.lane(name).source_size)
         meta |= {"model": self.settings.model or self.core.config.name, "source": self.settings.path.name}
-        meta |= {"clock": "capture", "clock_offset_ns": self.clock.offset_ns}
+        meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
         return TokenFileWriter(folder / f"{name}.safetensors", meta)

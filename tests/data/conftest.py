@@ -42,9 +42,15 @@ def make_groups(lengths: Sequence[int], stream: str = "front", seed: int = 0, fi
     return groups
 
 
-def write_token_file(path: Path, groups: list[TokenGroup], tokenizer: str = "ab" * 8) -> Path:
+def write_token_file(path: Path, groups: list[TokenGroup], tokenizer: str = "ab" * 8, **more: Any) -> Path:
     """A token file as `streamtok tokenize` writes it."""
-    meta = {"tokenizer": tokenizer, "stream": groups[0].stream, "levels": LEVELS, "fps": 30.0, "clock": "capture"}
+    meta = more | {
+        "tokenizer": tokenizer,
+        "stream": groups[0].stream,
+        "levels": LEVELS,
+        "fps": 30.0,
+        "clock": "capture",
+    }
     with TokenFileWriter(path, meta | {"image_size": (24, 32), "padding": (0, 0, 0, 0)}) as writer:
         for group in groups:
             writer.write(group)

@@ -270,3 +270,15 @@ def test_files_of_one_stream_in_a_folder_are_drives(tmp_path, token_file, groups
     assert len(TokenDataset(tmp_path, window=4)) == 3
     with pytest.raises(ValueError, match=r"a\.safetensors and .*b\.safetensors both hold 'front'"):
         TokenDataset(tmp_path, window=4, streams=["front", "rear"], align=True)
+
+
+def test_cameras_of_several_machines_are_aligned_in_utc(tmp_path, token_file, groups_of):
+    """Each machine's capture clock started at another time; the offset to UTC is in the file."""
+    offsets = {"front": 10**18, "left": 10**18 - 10**12}
+    for stream, offset in offsets.items():
+        groups = groups_of([8], stream, first_ns=10**18 - offset)
+        token_file(tmp_path / f"{stream}.safetensors", groups, clock_offset_ns=offset)
+    item = TokenDataset(tmp_path, window=8, streams=["front", "left"], align=True)[0]
+    assert item["mask"].all()
+    assert (item["time_ns"][0] == item["time_ns"][1]).all()
+    assert (item["capture_ns"][1] - item["capture_ns"][0] == 10**12).all()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -216,6 +217,18 @@ def test_a_replay_writes_token_files_and_a_recording_of_its_own(tmp_path, tokeni
     assert recorded["compared"] == 10
 
 
+def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):
+    from streamtok.data import TokenDataset
+
+    ingest(tmp_path / "d.mcap", tokenizer)
+    replay(tmp_path / "d.mcap", tokenizer, out=str(tmp_path / "tokens"))
+    for name in ("front", "rear"):
+        recorded, written = (TokenDataset(tmp_path / of, 8, streams=[name])[0] for of in ("d.mcap", "tokens"))
+        assert recorded["time_ns"].tolist() == written["time_ns"].tolist()
+        assert recorded["capture_ns"].tolist() == written["capture_ns"].tolist()
+        assert abs(int(written["time_ns"][0]) - time.time_ns()) < 600e9
+
+
 @pytest.mark.parametrize("mode", [{"recorded_tokens": True}, {}], ids=["tokens", "encoded again"])
 def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
     import streamtok
@@ -248,6 +261,8 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
             if mode:
                 assert one.header == other.header
         assert infos[name].replay
+        capture_ns, utc_ns = infos[name].clock
+        assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
 
 
 def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):

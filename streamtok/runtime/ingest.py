@@ -52,6 +52,7 @@ class IngestNode:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.metrics = Metrics()
         self.core: Any = None  # the IngestCore, once the node has started
+        self.recorder: Any = None
         self.metrics_port: int | None = None
         self.failures: list[str] = []
         self.captures: dict[str, Capture] = {}
@@ -207,8 +208,7 @@ class IngestNode:
                 self.publisher.publish_frame(item.frame)
             if self.recorder is not None:
                 self.recorder.write_frame(item.frame)
-        if taken:
-            self.metrics.observe("prepare", (taken[-1].ready_ns - taken[-1].arrived_ns) / 1e9)
+            self.metrics.observe("prepare", (item.ready_ns - item.arrived_ns) / 1e9)
         held[:] = self.core.choose(name, held + taken)
         if capture.finished and not held:
             self._flush(name)
@@ -284,6 +284,9 @@ class IngestNode:
                 self.metrics.set_total(counter, name, lane.counts[counter])
             for counter in ("frames", "reconnects", "frozen", "damaged", "missed"):
                 self.metrics.set_total(counter, name, source.counts[counter])
+            if self.recorder is not None:
+                self.metrics.gauge("recording", name, not self.recorder.error)
+                self.metrics.set_total("unrecorded", name, self.recorder.unrecorded[name])
             self.metrics.gauge("up", name, source.state == "up")
             self.metrics.gauge("epoch", name, lane.epoch)
             self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))

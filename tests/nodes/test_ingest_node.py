@@ -201,6 +201,25 @@ def test_metrics_tell_what_the_node_does(endpoint):
     assert 'stage="total"' in text
 
 
+def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, tmp_path, monkeypatch):
+    from streamtok.recording.writer import RecordingWriter
+
+    def refuse(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RecordingWriter, "tokens", refuse)
+    settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(tmp_path / "d.mcap"))
+    node = IngestNode(settings, TINY)
+    with RunningNode(node) as running:
+        assert running.result()["streams"]["a"]["published"] == 4
+    assert node.metrics.gauge_value("recording", "a", 1) == 0
+    assert node.metrics.counter("unrecorded", "a") >= 3  # all groups but the one at which it failed
+    assert "No space left" in node.failures[0]
+    [prepared] = [sample for family in node.metrics.collect() for sample in family.samples
+                  if sample.name.endswith("_count") and sample.labels["stage"] == "prepare"]  # fmt: skip
+    assert prepared.value == 13
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [8])
 def test_a_reader_that_stops_reading_costs_nobody_else_anything(seconds, endpoint):

@@ -16,6 +16,7 @@ from streamtok.io.frames import Frame
 from streamtok.recording.recorder import Recorder
 from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import receive, socket_of
+from streamtok.wire.joining import Joiner
 from streamtok.wire.message import (
     FrameMessage,
     Info,
@@ -27,6 +28,7 @@ from streamtok.wire.message import (
     unpack_info,
 )
 from streamtok.wire.rejects import Rejects
+from streamtok.wire.tracking import StreamTracker
 
 log = logging.getLogger("streamtok.record")
 
@@ -37,9 +39,10 @@ POLL_MS = 100
 
 @dataclass
 class _Stream:
-    """What is known of one stream: its newest info, messages that wait for it, and the last frame number seen."""
+    """What is known of one stream: its newest info, messages that wait for it, and the last numbers seen."""
 
     info: Info | None = None
+    tracker: StreamTracker = field(default_factory=StreamTracker)
     held: deque[TokenMessage] = field(default_factory=deque)
     frame_session: str = ""
     frame_seq: int = -1
@@ -48,7 +51,9 @@ class _Stream:
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    `streams` None records every stream. With `until_end` it ends when the publisher says that its streams have ended.
+    It joins every session by epoch: a file that begins between two keyframes cannot be decoded up to the second, and of
+    a node that was started again the first keyframe is over before anyone has connected. `streams` None records every
+    stream. With `until_end` it ends when the publisher says that its streams have ended.
     `counts` holds `tokens`, `frames` and `held_back` (messages whose stream was never explained).
     """
 
@@ -74,6 +79,7 @@ class NetworkRecorder:
         for kind in kinds:
             for name in sorted(self.names) if self.names is not None else [""]:
                 socket.subscribe(f"{kind}/{name}".encode())
+        self._joiner = Joiner(self._context, endpoint, self.rejects, self.limits, HELD_MESSAGES, curve)
         try:
             self._connection = Connection(socket, endpoint, curve)
         except ValueError:
@@ -94,6 +100,8 @@ class NetworkRecorder:
             if self._connection.socket.poll(POLL_MS):
                 self._drain()
             self._connection.check()
+            for _, messages in self._joiner.ready():
+                self._accept(messages)
             on_update()
             if deadline is not None and time.monotonic() >= deadline:
                 break
@@ -104,12 +112,14 @@ class NetworkRecorder:
 
     def close(self) -> None:
         """Disconnect. Closing twice is fine."""
+        self._joiner.close()
         self._connection.close()
         self._context.term()
 
     def _all_ended(self) -> bool:
         infos = [stream.info for stream in self._streams.values()]
-        return bool(infos) and all(info is not None and info.ended for info in infos)
+        ended = all(info is not None and info.ended for info in infos)
+        return bool(infos) and ended and not self._joiner.waits()
 
     def _drain(self) -> None:
         for _ in range(HIGH_WATER):
@@ -131,25 +141,44 @@ class NetworkRecorder:
         elif kind == b"frames":
             self._on_frame(unpack_frame(parts, self.limits))
 
+    def _enter(self, name: str, session: str) -> _Stream:
+        stream = self._streams.setdefault(name, _Stream())
+        if stream.tracker.enter(session):
+            self._joiner.begin(name)
+        return stream
+
     def _on_info(self, info: Info) -> None:
-        stream = self._streams.setdefault(info.stream, _Stream())
+        stream = self._enter(info.stream, info.session)
+        if stream.tracker.session != info.session:
+            return  # of a node that has been replaced
         stream.info = info
         self.recorder.add_stream(info)
+        if info.stream in self._joiner.waits():
+            self._joiner.ask(info)
         while stream.held and stream.held[0].header.session == info.session:
             self._write(stream.held.popleft())
 
     def _on_tokens(self, message: TokenMessage) -> None:
-        stream = self._streams.setdefault(message.stream, _Stream())
-        if stream.info is not None and stream.info.session == message.header.session:
-            self._write(message)
-            return
-        stream.held.append(message)
-        if len(stream.held) > HELD_MESSAGES:
-            stream.held.popleft()
-            self.counts["held_back"] += 1
-            self.recorder.missed(message.stream, "tokens", 1)
+        self._enter(message.stream, message.header.session)
+        if not self._joiner.hold(message):
+            self._accept([message])
+
+    def _accept(self, messages: list[TokenMessage]) -> None:
+        """Write what an info has explained; the rest waits for it."""
+        for message in messages:
+            stream = self._streams[message.stream]
+            if stream.info is not None and stream.info.session == message.header.session:
+                self._write(message)
+                continue
+            stream.held.append(message)
+            if len(stream.held) > HELD_MESSAGES:
+                stream.held.popleft()
+                self.counts["held_back"] += 1
+                self.recorder.missed(message.stream, "tokens", 1)
 
     def _write(self, message: TokenMessage) -> None:
+        if self._streams[message.stream].tracker.message(message.header) is None:
+            return  # it came twice: with the epoch, and live
         self.recorder.write_message(message)
         self.counts["tokens"] += 1
 

@@ -22,6 +22,7 @@ from streamtok.bench import gpu_parts, preparation
 from streamtok.bench.gpu_parts import Entries
 from streamtok.bench.measure import BenchOptions
 from streamtok.config import PRESETS
+from streamtok.engine.configuration import cache_folder
 from streamtok.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,6 +143,7 @@ def apart(part: str, limit: float, command: Sequence[str] = COMMAND) -> Iterator
     """The entries of one part by name, again and again as they get more; "ended" among the last says what went wrong
     with the process, which has `limit` seconds."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "compiled/triton"))  # one for all parts
     until, ended = time.monotonic() + limit, ""
     with tempfile.TemporaryDirectory(prefix="st-") as folder:
         path = Path(folder) / "entries.json"

@@ -13,6 +13,7 @@ from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 
 FULL_SIZE = "cosmos-dv4x8x8"
+NEAR = 0.1  # by how much fused kernels may agree less with float32 than PyTorch's in the same precision
 Entries = Iterator[tuple[str, Any]]
 
 
@@ -153,7 +154,7 @@ def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> En
     from streamtok.engine.graph import free_dead_streams
     from streamtok.engine.streams import FusedStream
 
-    model = full_size(precision)
+    model, captured = full_size(precision), {}
     frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
     entry = attempt(partial(_time_stream, model.stream(1, *size), frames, 6))
     say("plain eager", entry)
@@ -170,6 +171,8 @@ def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> En
             entry = attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
             say(name, entry)
             yield name, entry
+        captured[over_space] = stream
+    for over_space, stream in captured.items():  # last of all: what has been profiled once may run slower
         entry = attempt(partial(profile, partial(stream.step, frames)))
         entry.pop("ok", None)  # a machine whose counters cannot be read still passes
         yield f"profile {over_space}", entry
@@ -237,6 +240,10 @@ def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
         for kind, graph in {"plain": None, "fused eager": False, "fused graph": True}.items():
             name = f"{precision} {kind}"
             entry = attempt(partial(share, name, precision, graph))
+            if kind == "plain":
+                plain = entry.get("value", 0.0)
+            elif "value" in entry:
+                entry["ok"] = entry["value"] > plain - NEAR
             say(name, entry)
             yield name, entry
         eager, captured = (kept.get(f"{precision} fused {kind}") for kind in ("eager", "graph"))

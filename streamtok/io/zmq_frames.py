@@ -29,6 +29,9 @@ log = logging.getLogger("streamtok.io")
 
 SILENT_S = 5.0
 CLOCK_NS = 5_000_000_000
+FAR_NS = 365 * 86_400 * 10**9  # a time so far from the arrival is none
+LAST_ID = 1 << 53
+BACKWARDS = 8  # pictures in a row: the publisher counts anew, or its clock was set
 HIGH_WATER = 8
 POLL_S = 0.05
 
@@ -37,7 +40,8 @@ class ZmqSource(Source):
     """Frames of a publisher's `frames/<remote>`; ZeroMQ reconnects by itself, and the source never ends.
 
     Still images and video packets are decoded, raw encodings left as they are (`Frame.picture`); the packet stays in
-    `packet` if asked. A publisher that starts again goes on with higher `frame_id`s, and counts as a reconnect.
+    `packet` if asked. A publisher that starts again goes on with higher `frame_id`s, and counts as a reconnect. So does
+    one whose numbers or times go on running backwards; the first such pictures are left out and counted (`backwards`).
     Messages that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
     """
 
@@ -65,6 +69,7 @@ class ZmqSource(Source):
         self._shift_ns = 0
         self._seq = 0
         self._last: tuple[int, int] | None = None
+        self._behind = 0
         self._pictures: list[Frame] = []
 
     def _open(self) -> None:
@@ -133,11 +138,9 @@ class ZmqSource(Source):
         elif self._video is not None and header.seq != self._seq + 1:
             self._video.missing("pictures were lost on the network")
         self._seq = header.seq
-        key = self._first_id + header.frame_id, header.capture_ns + self._shift_ns
-        if self._last is not None and (key[0] <= self._last[0] or key[1] <= self._last[1]):
-            self.counts["backwards"] += 1
+        key = self._place(header, arrival_ns)
+        if key is None:
             return []
-        self._last = key
         frames = []
         for (frame_id, capture_ns), picture in self._pictures_of(header, bytes(message.payload), key):
             if self._watch.see(picture, capture_ns):
@@ -146,6 +149,27 @@ class ZmqSource(Source):
             self.size = picture.shape[0], picture.shape[1]
             frames.append(self._frame(frame_id, capture_ns, picture, message))
         return frames
+
+    def _place(self, header: Any, arrival_ns: int) -> tuple[int, int] | None:
+        """The picture's number and time here; None if they do not follow those before."""
+        if not self._follows(self._key(header), arrival_ns):
+            self._behind += 1
+            if self._behind >= BACKWARDS:
+                self._new_session(header, arrival_ns)
+        key = self._key(header)
+        if not self._follows(key, arrival_ns):
+            self.counts["backwards"] += 1
+            return None
+        self._last, self._behind = key, 0
+        return key
+
+    def _key(self, header: Any) -> tuple[int, int]:
+        return self._first_id + header.frame_id, header.capture_ns + self._shift_ns
+
+    def _follows(self, key: tuple[int, int], arrival_ns: int) -> bool:
+        if key[0] > LAST_ID or abs(key[1] - arrival_ns) > FAR_NS:
+            return False
+        return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
     def _frame(self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: Any) -> Frame:
         packet = codec = None
@@ -162,6 +186,7 @@ class ZmqSource(Source):
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
         self._shift_ns = 0 if same_clock else arrival_ns - header.publish_ns
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
+        self._last = None  # times may well be before those of the last session: the node then begins an epoch
 
     def _pictures_of(
         self, header: Any, payload: bytes, key: tuple[int, int]

@@ -174,6 +174,56 @@ def test_what_does_not_fit_is_counted_and_left_out(link):
     assert source.rejects.total == 4
 
 
+SECOND = 10**9
+
+
+@pytest.mark.parametrize("change", ["number", "clock", "both"])
+def test_a_publisher_whose_numbers_or_clock_are_set_back_is_heard_again_soon(link, change):
+    sender, source = link
+    now = time.monotonic_ns()
+    sender.send(1000, capture_ns=now)
+    assert source.read(5).frame_id == 1000
+    for n in range(20):
+        number, offset = 0 if change != "clock" else 1001, 0 if change == "number" else -60 * SECOND
+        sender.send(number + n, capture_ns=now + offset + n + 1)
+    frames = []
+    while frame := source.read(1):
+        frames.append(frame)
+    assert len(frames) == 13
+    first = 1008 if change == "clock" else 1002
+    assert [frame.frame_id for frame in frames] == list(range(first, first + 13))
+    assert (source.counts["backwards"], source.counts["reconnects"]) == (7, 1)
+
+
+@pytest.mark.parametrize("nonsense", [
+    {"frame_id": 2**63 - 1}, {"capture_ns": 2**63 - 1}, {"capture_ns": -(2**63)}, {"publish_ns": -(2**63)},
+    {"frame_id": 2**63 - 1, "session": "0" * 32}, {"capture_ns": 2**63 - 1, "session": "0" * 32},
+    {"publish_ns": -(2**63), "session": "0" * 32},
+])  # fmt: skip
+def test_one_picture_of_nonsense_does_not_silence_the_camera(link, nonsense):
+    sender, source = link
+    for n in range(30):
+        sender.send(**{"frame_id": n} | (nonsense if n == 5 else {}))
+    frames = []
+    while frame := source.read(1):
+        frames.append(frame)
+    assert len(frames) >= 20
+    arrived = time.monotonic_ns()
+    assert all(frame.frame_id < 2**54 and abs(frame.capture_ns - arrived) < 60 * SECOND for frame in frames)
+
+
+def test_a_session_whose_times_are_behind_the_last_one_is_heard(link):
+    """A replay that ran faster than real time is started again."""
+    sender, source = link
+    now = time.monotonic_ns()
+    sender.send(0, capture_ns=now)
+    sender.send(1, capture_ns=now + 3600 * SECOND)
+    assert [source.read(5).frame_id for _ in range(2)] == [0, 1]
+    sender.session, sender.seq = os.urandom(16).hex(), 0
+    sender.send(0)
+    assert source.read(5).frame_id == 3
+
+
 @settings(deadline=None, max_examples=60)
 @given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5), named=st.booleans())
 def test_random_messages_never_raise(parts, named):

@@ -14,9 +14,12 @@ from streamtok.command import SettingsError
 def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     """A YAML mapping and the line of each path in it; SettingsError if it is not there or none."""
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read as a configuration file: {reason}") from error
     try:
         node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -69,5 +72,8 @@ def parse_set(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
-        pairs[key] = yaml.safe_load(text)
+        try:
+            pairs[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {item}: the value is not valid YAML: {' '.join(str(error).split())}") from error
     return pairs

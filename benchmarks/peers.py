@@ -29,8 +29,9 @@ from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import apply
 from streamtok.engine.precision import how, moving_scene
+from streamtok.loading import pick_device
 from streamtok.model import build
-from streamtok.names import parse_size
+from streamtok.names import parse_device, parse_size
 
 
 def measure(function: Callable[[], object], count: int, device: str) -> dict[str, float]:
@@ -136,13 +137,14 @@ def main(argv: list[str] | None = None) -> int:
     """Measure what is installed; 1 if a peer is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=flag_type(parse_size), default="256x256", metavar="HxW")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", type=flag_type(parse_device), default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--windows", default="17,49")
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for the JSON")
+    parser.add_argument("-o", "--out", type=Path, help="folder for the JSON")
     arguments = parser.parse_args(argv)
+    arguments.device = pick_device(arguments.device).type
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     setting, missing = Setting(arguments), []

@@ -2,7 +2,7 @@
 
     streamtok ingest --source 'synthetic:256x448@30?seed=1' --stream front \\
                      --source 'synthetic:256x448@30?seed=2' --stream left --realtime --bind tcp://127.0.0.1:5555
-    python examples/policy.py tcp://127.0.0.1:5555 --cameras front left --rate 10 --steps 8
+    python examples/policy.py tcp://127.0.0.1:5555 --stream front --stream left --rate 10 --steps 8
 
 The network here is small and untrained: it shows where yours goes. What matters is around it: cameras lined up in
 time, a mask for what is missing, no acting on old pictures, and a clock that does not drift.
@@ -90,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     """Read, act, print; 1 if the cameras cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("endpoint")
-    parser.add_argument("--cameras", nargs="+", default=["cam0"], help="streams to read, in the policy's order")
+    parser.add_argument(
+        "--stream", action="append", dest="cameras", help="in the policy's order (default cam0)"
+    )
     parser.add_argument("--rate", type=float, default=10, help="actions per second")
     parser.add_argument("--steps", type=int, default=8, help="token grids per camera that the policy sees")
     parser.add_argument("--max-skew", type=float, default=0.05, help="seconds between cameras of one step")
@@ -98,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ticks", type=int, default=0, help="end after this many actions (default: Ctrl-C)")
     parser.add_argument("--curve", metavar="DIR", help="keys, where the node demands them")
     arguments = parser.parse_args(argv)
+    arguments.cameras = arguments.cameras or ["cam0"]
     curve = None
     if arguments.curve:
         from streamtok.wire.security import CurveClient

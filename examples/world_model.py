@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", default="nano", help="model for the synthetic drives (default: nano)")
     parser.add_argument("--frames", type=int, default=900, help="frames of each synthetic drive (default: 900)")
     parser.add_argument("--window", type=int, default=8, help="grids in a window (default: 8)")
-    parser.add_argument("--seconds", type=float, default=90, help="how long to train (default: 90)")
+    parser.add_argument("--max-seconds", type=float, default=90, help="how long to train (default: 90)")
     parser.add_argument(
         "--out", type=Path, default=Path("out/world_model"), help="where the synthetic drives' tokens go"
     )
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     training, held_out = Subset(data, range(border)), Subset(data, range(border, len(data)))
     model = WorldModel(data.levels)
     model.count(training)
-    steps = train(model, training, args.seconds, held_out)
+    steps = train(model, training, args.max_seconds, held_out)
     result = {
         "bits_per_token": round(evaluate(model, held_out), 3),
         "frequency_entropy": round(frequency_entropy(held_out), 3),

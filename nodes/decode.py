@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("input", help="a token file, or the endpoint of a node")
     add("-o", "--out", help="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT")
     add("--model", help="preset or checkpoint (default: the one that the file or stream names)")
-    add("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     add("--stream", metavar="NAME", help="which stream of the node (default: the first)")
     add("--join", choices=["epoch", "keyframe"], default="epoch", help="start at once, or at the next keyframe")
     add("--curve", type=Path, metavar="DIR", help="this reader's keys, from `streamtok keys generate`")

@@ -26,10 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         "--source", default=DEFAULT_SOURCE, metavar="SRC", help="what ingest takes (default %(default)s)"
     )
     parser.add_argument("--model", default="nano", help="preset name or checkpoint folder (default nano)")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default %(default)s")
+    parser.add_argument("-o", "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default %(default)s")
     parser.add_argument("--size", metavar="HxW", help="resize to this (default: large sources to about 256x448)")
     parser.add_argument("--max-frames", type=int, default=301, metavar="N", help="default %(default)s")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
     arguments = parse_with_config(parser, argv)
     from streamtok.runtime.demo import DemoOptions, run_demo

@@ -41,11 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--wait-subscribers", type=int, metavar="N", help="hold the first frame until N readers have joined")
     add("--max-frames", type=int, metavar="N", help="end each source after N frames")
     add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
-    add("--device", choices=["auto", "cpu", "cuda"], help="where the network runs (default auto)")
-    engines = (
-        "auto: as measured once for this machine (default on a GPU); eager: PyTorch's layers; else our own in float32"
-    )
-    add("--engine", choices=["auto", "eager"], help=engines)
+    add("--device", help="where the network runs: auto, cpu, cuda or cuda:N (default auto)")
+    add("--engine", metavar="auto|eager|FILE", help="auto: as measured once for this machine (default on a GPU); "
+        "eager: PyTorch's layers; FILE: what auto has left (default on a CPU: our own layers in float32)")  # fmt: skip
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
     add("--record", metavar="FILE", help="also write the token stream to an MCAP file")

@@ -1,7 +1,7 @@
 """Record token streams, and camera frames if asked, to MCAP.
 
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap
-    streamtok record tcp://127.0.0.1:5555 -o drive.mcap --frames --max-minutes 10 --pictures
+    streamtok record tcp://127.0.0.1:5555 -o drive.mcap --record-frames lossless --max-minutes 10 --pictures
 
 Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
@@ -23,16 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
     add("-o", "--out", metavar="FILE", help="the MCAP file to write; never overwrites one")
     add("--stream", action="append", dest="streams", metavar="NAME", help="record only this stream (repeat for more)")
-    add("--frames", nargs="?", const="lossless", choices=["none", "lossless", "lossy"],
-        help="also the camera frames: lossless (when no value is given), or lossy: not for --verify")  # fmt: skip
+    add("--record-frames", choices=["none", "lossless", "lossy"],
+        help="also the camera images (default none): lossless replays to the same tokens")  # fmt: skip
     add("--pictures", action="store_true", help="also the token grids as grey images, to look at in Foxglove")
     add("--max-size", type=float, metavar="MB", help="begin a new file (FILE_001, ...) at this size")
     add("--max-minutes", type=float, metavar="MINUTES", help="begin a new file after this time")
     add("--min-free", type=float, metavar="MB", help="stop when the disk has less than this free (default 512)")
-    add("--seconds", type=float, metavar="S", help="end after this time")
+    add("--max-seconds", type=float, metavar="SECONDS", help="end after this time")
     add("--until-end", action=argparse.BooleanOptionalAction, help="end when the node's streams end (default yes)")
     add("--curve", metavar="DIR", help="folder with this reader's keys, from `streamtok keys generate`")
-    add("--config", metavar="FILE", help="YAML with the same names (max_size, frames, ...); flags override it")
+    add("--config", metavar="FILE", help="YAML with the same names (max_size, streams, ...); flags override it")
     add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
     return parser
 
@@ -67,7 +67,7 @@ def run(settings: Any) -> dict[str, Any]:
         try:
             reader = NetworkRecorder(settings.endpoint, recorder, settings.streams, curve=curve)
             try:
-                reader.run(stopping.is_set, seconds=settings.seconds, until_end=settings.until_end)
+                reader.run(stopping.is_set, seconds=settings.max_seconds, until_end=settings.until_end)
             finally:
                 reader.close()
         finally:

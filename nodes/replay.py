@@ -2,7 +2,7 @@
 
     streamtok replay drive.mcap --verify
     streamtok replay drive.mcap --bind tcp://127.0.0.1:5555 --realtime
-    streamtok replay drive.bag --topic /front/image_raw --topic /rear/image_raw --model nano --out tokens/
+    streamtok replay drive.bag --stream /front/image_raw --stream /rear/image_raw --model nano --out tokens/
     streamtok replay drive.mcap --recorded-tokens --bind tcp://127.0.0.1:5555 --speed 4
 
 A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
@@ -23,9 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser("replay", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("path", nargs="?", metavar="DRIVE", help="the drive: a file or a folder")
-    add("--topic", action="append", dest="topics", metavar="NAME", help="only this camera topic or stream (repeat it)")
+    add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream or topic (repeat it)")
     add("--model", help="preset name or checkpoint folder (default: the recorded one, else nano)")
-    add("--device", choices=["auto", "cpu", "cuda"], help="where the network runs (default auto)")
+    add("--device", help="where the network runs: auto, cpu, cuda or cuda:N (default auto)")
     add("--deterministic", action=argparse.BooleanOptionalAction, help="default: as recorded")
     add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
     add("--verify", action="store_true", help="compare with the recorded tokens; exit status 1 if any differs")
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--insecure", action="store_true", help="allow a network address without keys")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--node", metavar="NAME", help="name of this process in info (default replay)")
-    add("--out", metavar="DIR", help="write token files, DIR/STREAM.safetensors")
+    add("-o", "--out", metavar="DIR", help="write token files, DIR/STREAM.safetensors")
     add("--record", metavar="FILE", help="record frames and tokens anew")
     add("--size", metavar="HxW", help="for drives without tokens: resize (default: the source's, padded to the grid)")
     add("--fit", choices=["stretch", "crop", "pad"], help="how --size treats another aspect ratio (default stretch)")

@@ -1,7 +1,7 @@
 """Print or forward a token stream.
 
     streamtok subscribe tcp://127.0.0.1:5555
-    streamtok subscribe ipc:///tmp/rig.ipc --streams front left --max-messages 100 --json
+    streamtok subscribe ipc:///tmp/rig.ipc --stream front --stream left --max-messages 100 --json
     streamtok subscribe tcp://10.0.0.2:5555 --curve keys --forward ipc:///tmp/rig.ipc
 
 One line per message on standard output: stream, position, grid, and the time from the capture of its last frame to
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser("subscribe", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
-    add("--streams", nargs="+", metavar="NAME", help="only these streams (default: all)")
+    add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream (repeat it; default: all)")
     add("--latest-only", action="store_true", help="keep only the newest message of each stream")
     add("--lossless", action="store_true", help="make a lossless node wait for this reader, instead of discarding")
     add("--join", choices=["keyframe", "epoch"], help="epoch: first fetch what the current epoch has sent already")

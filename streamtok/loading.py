@@ -1,8 +1,11 @@
 """Models loaded, put on their device, made fast, and described for those who must reproduce their tokens."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from streamtok.names import parse_device
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +48,8 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None,
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device).type
-    if settings.deterministic or settings.engine == "eager":
+    engine = read_engine(settings.engine or "auto")
+    if settings.deterministic or engine == "eager":
         return tokenizer.to(device)
     if settings.engine is None and device == "cpu":
         return place(tokenizer, device)
@@ -54,7 +58,7 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None,
 
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)
-    fast = optimize(tokenizer, "auto", size=(-(-height // step) * step, -(-width // step) * step), device=device)
+    fast = optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
     return fast if slots_per_step == 1 else apply(fast, replace(fast.engine, slots_per_step=slots_per_step))
 
 
@@ -75,18 +79,32 @@ def place(tokenizer: "Tokenizer", device: str | None = None) -> "Tokenizer":
 
 
 def pick_device(device: str | None) -> "torch.device":
-    """The device that was named, or a GPU if there is one; ValueError if it is not there."""
+    """The device that was named, or a GPU if there is one; ValueError if it is not there.
+
+    After `cuda:N` that GPU is what "cuda" means in this process.
+    """
     import torch
 
     if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r}: expected auto, cpu, cuda or cuda:N") from error
+    chosen = torch.device(parse_device(device))
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r}: this machine has no CUDA device that torch can use; use cpu")
+    if chosen.index is not None:
+        if chosen.index >= torch.cuda.device_count():
+            raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()}, counted from 0")
+        torch.cuda.set_device(chosen)
     return chosen
+
+
+def read_engine(choice: str) -> str | dict[str, Any]:
+    """What `--engine` names: "auto", "eager", or the configuration in a JSON file; ValueError for anything else."""
+    if choice in ("auto", "eager"):
+        return choice
+    try:
+        return json.loads(Path(choice).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"engine {choice!r}: expected auto, eager or auto's JSON file: {error}") from error
 
 
 def engine_configuration(tokenizer: Any) -> dict:

@@ -11,10 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from streamtok.command import SettingsError
-from streamtok.names import NAME, nearest, parse_size
+from streamtok.names import NAME, nearest, parse_device, parse_size
 from streamtok.yaml_file import put, read_yaml
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ def check_endpoint(value: str) -> str:
 
 Size = Annotated[tuple[int, int], BeforeValidator(read_size)]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint)]
+Device = Annotated[str, AfterValidator(parse_device)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -79,8 +89,8 @@ class RigSettings(Strict):
 
     node: Name = "ingest"
     model: Annotated[str, Field(min_length=1)] = "nano"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "eager"] | None = None
+    device: Device = "auto"
+    engine: Annotated[str, Field(min_length=1)] | None = None
     deterministic: bool = False
     threads: Annotated[int, Field(ge=1)] | None = None
     context: Annotated[int, Field(ge=1)] | None = None

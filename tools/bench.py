@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.command import command, flag_type, new_parser
-from streamtok.names import parse_size
+from streamtok.names import parse_device, parse_size
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clip", metavar="SOURCE", help="compare precisions on the start of this video or other source"
     )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", type=flag_type(parse_device), default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads on the CPU (default: PyTorch's)")
     parser.add_argument("--groups", type=int, default=50, metavar="N", help="groups to time (default 50)")
     parser.add_argument("--windows", default="17,33,49", help="frames of the stateless windows; '' for none")
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--start", action=argparse.BooleanOptionalAction, default=True,
                         help="start a node twice, the first time on an empty cache (default yes)")  # fmt: skip
     parser.add_argument("--end-to-end", action="store_true", help="also from capture to reader, with a real node")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="write the report to a file, or into a folder")
+    parser.add_argument("-o", "--out", type=Path, metavar="PATH", help="write the report to a file, or into a folder")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
     arguments = parser.parse_args(argv)
@@ -61,12 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     import streamtok
     from streamtok.bench import measure
     from streamtok.bench.report import describe, plot
+    from streamtok.loading import pick_device
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(arguments.device).type
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
     options = measure.BenchOptions(
         arguments.size, arguments.cameras, arguments.precision, device, arguments.fps, arguments.groups, windows,

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from streamtok.command import command, new_parser
+from streamtok.command import command, flag_type, new_parser
+from streamtok.names import parse_device
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add("--i3d", type=Path, help="TorchScript I3D, for rFVD")
     add("--inception", type=Path, help="TorchScript Inception, for rFID")
     add("--video", action="store_true", help="also write side_by_side.mp4")
-    add("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
-    add("--out", type=Path, default=Path("out/evaluation"), help="folder of the report (default out/evaluation)")
+    add("--device", type=flag_type(parse_device), default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("-o", "--out", type=Path, default=Path("out/evaluation"), help="folder of the report (default out/evaluation)")
     add("--json", action="store_true", help="print the report as one line of JSON")
     return out
 
@@ -53,14 +54,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace, command: list[str]) -> tuple[dict, list[str]]:
     """Load, run and write; the report's values and its main lines."""
-    import torch
-
     import streamtok
     from streamtok.evaluation.dataset import ClipSet, find_clips
     from streamtok.evaluation.report import Run, summary_lines, write_report
     from streamtok.evaluation.suite import Options, run_suite
+    from streamtok.loading import pick_device
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(pick_device(arguments.device))
     tok = streamtok.load(arguments.model).to(device)
     config = tok.config
     files = find_clips(arguments.places, images=arguments.images)

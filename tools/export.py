@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("source", nargs="+", help="token files, recordings, or folders of them")
     arguments.add_argument("--to", required=True, choices=("webdataset", "parquet", "lerobot"))
     arguments.add_argument("--out", "-o", required=True, help="a new folder")
-    arguments.add_argument("--streams", nargs="+", help="only these, the one that gives the clock first (default: all)")
+    arguments.add_argument("--stream", action="append", dest="streams", help="repeat it; the first is the clock (all)")
     arguments.add_argument("--window", type=int, default=16, help="webdataset: grids per sample (default: 16)")
     arguments.add_argument("--shard-samples", type=int, default=1000, help="webdataset: samples per shard (1000)")
     arguments.add_argument("--fps", type=float, help="lerobot: grids per second (default: as recorded)")

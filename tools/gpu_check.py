@@ -3,11 +3,11 @@
 Needs torch and triton, no network and no installation; runs from a plain copy of the repository:
 
     python -m tools.gpu_check --out gpu_check.json
-    python tools/gpu_check.py --parts machine,kernels,step --seconds 100
+    python tools/gpu_check.py --parts machine,kernels,step --max-seconds 100
 
 Parts: machine, compile, kernels, prepare, agreement, step, tests, bench (or its rows: bench0, bench1...), start, tune.
 Each runs in a process of its own, for a limited time; what it finds is in the JSON at once, and one that fails, crashes
-or hangs is recorded there and the next one runs. All of them end within `--seconds`; those left out are named.
+or hangs is recorded there and the next one runs. All of them end within `--max-seconds`; those left out are named.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--parts", default="machine,kernels,prepare,agreement,step,tests,bench,start,tune", help="comma-separated"
     )
-    parser.add_argument("--out", default="gpu_check.json")
-    parser.add_argument("--seconds", type=float, default=540.0)
+    parser.add_argument("-o", "--out", default="gpu_check.json")
+    parser.add_argument("--max-seconds", type=float, default=540.0)
     arguments = parser.parse_args(argv)
     reach_repository()
     try:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    report = gpu_check.run(parts, Path(arguments.out), time.monotonic() + arguments.seconds)
+    report = gpu_check.run(parts, Path(arguments.out), time.monotonic() + arguments.max_seconds)
     print(json.dumps({"out": arguments.out} | {name: report[name] for name in ("seconds", "failed", "skipped")}))
     return 1 if report["failed"] else 0
 

@@ -20,11 +20,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     generate = commands.add_parser("generate", help="make keys for the node (once) and for a reader")
-    generate.add_argument("--out", default="keys", metavar="DIR", help="folder for the keys (default keys)")
+    generate.add_argument("-o", "--out", default="keys", metavar="DIR", help="folder for the keys (default keys)")
     generate.add_argument("--name", default="client", help="name of the reader's keys (default client)")
     allow = commands.add_parser("allow", help="let a reader in by its public key file")
     allow.add_argument("key", nargs="+", metavar="FILE.key", help="public key file of a reader")
-    allow.add_argument("--out", default="keys", metavar="DIR", help="the node's key folder (default keys)")
+    allow.add_argument("-o", "--out", default="keys", metavar="DIR", help="the node's key folder (default keys)")
     return parser
 
 

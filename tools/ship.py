@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="checkpoint folder, as training writes it")
     parser.add_argument("--name", required=True, help="the preset whose weights these are")
-    parser.add_argument("--out", type=Path, help="default: streamtok/weights/NAME")
+    parser.add_argument("-o", "--out", type=Path, help="default: streamtok/weights/NAME")
     arguments = parser.parse_args(argv)
     import torch
 

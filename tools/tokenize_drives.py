@@ -2,7 +2,7 @@
 
     streamtok tokenize drives/*.mcap --out tokens --workers 2
     streamtok tokenize --list drives.txt --out s3://bucket/tokens --shard 3/16
-    streamtok tokenize drives/*.mcap --out tokens --engine ray --workers 16 --gpus 0.5
+    streamtok tokenize drives/*.mcap --out tokens --runner ray --workers 16 --gpus 0.5
     streamtok tokenize --plan 100000 --size 256x448
 
 A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. What is done is skipped when the
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", default="nano", help="preset or checkpoint (default: nano)")
     add("--size", help="HEIGHTxWIDTH to encode (default: each camera's own, padded to the grid)")
     add("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="how pictures fit --size (stretch)")
-    add("--topics", nargs="+", help="only these cameras, by topic or stream name (default: all)")
+    add("--stream", action="append", dest="streams", help="only this camera, by topic or stream (repeat it)")
     add("--on-gap", choices=("reset", "bridge"), default="reset", help="at lost frames (default: reset)")
     add("--keyframe-interval", type=float, default=10.0, help="seconds of capture time, 0 for never (default: 10)")
     add("--context", type=int, help="latent steps that attention sees (default: the model's)")
@@ -37,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     add("--workers", type=int, default=1, help="drives at a time (default: 1)")
     add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
-    add("--engine-config", metavar="CHOICE", help="auto, eager or a JSON file (default: auto on a GPU, eager on a CPU)")
+    add("--engine", metavar="auto|eager|FILE", help="as ingest has it (default: auto on a GPU, eager on a CPU)")
     add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
     add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
     add("--check", action="store_true", help="read what is done and compare its checksums")
-    add("--engine", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
+    add("--runner", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
     add("--gpus", type=float, default=0.0, help="ray: GPUs per worker, 0.5 lets two share one (default: 0)")
     add(
         "--plan",
@@ -71,10 +71,10 @@ def fleet_options(args: argparse.Namespace) -> Any:
         fit=args.fit,
         on_gap=args.on_gap,
         keyframe_interval=args.keyframe_interval,
-        topics=tuple(args.topics) if args.topics else None,
+        streams=tuple(args.streams) if args.streams else None,
         threads=args.threads,
     )
-    return settle_engine(options, args.engine_config)
+    return settle_engine(options, args.engine)
 
 
 def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,14 +88,14 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
     index, _, count = args.shard.partition("/")
     if not (index.isdigit() and count.isdigit()):
         raise ValueError(f"--shard {args.shard}: expected i/N, such as 0/4")
-    make_engine = None
-    if args.engine == "ray":
-        from streamtok.data.fleet_ray import RayEngine, import_ray
+    make_runner = None
+    if args.runner == "ray":
+        from streamtok.data.fleet_ray import RayRunner, import_ray
 
         import_ray()
 
-        def make_engine(out: str, options: Any, workers: int) -> Any:
-            return RayEngine(out, options, workers, args.gpus)
+        def make_runner(out: str, options: Any, workers: int) -> Any:
+            return RayRunner(out, options, workers, args.gpus)
 
     run = RunOptions(
         workers=args.workers,
@@ -104,7 +104,7 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
         check=args.check,
         progress=not args.quiet,
     )
-    fleet = Fleet(drives, args.out, fleet_options(args), run, make_engine)
+    fleet = Fleet(drives, args.out, fleet_options(args), run, make_runner)
     with stop_on_signals(fleet.stop):
         return fleet.run()
 

@@ -22,7 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = new_parser("train", __doc__)
     parser.add_argument("--config", required=True, help="YAML file, see configs/train_*.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config")
-    parser.add_argument("--out", help="folder for everything the run writes")
+    parser.add_argument("-o", "--out", help="folder for everything the run writes")
     parser.add_argument("--resume", action="store_true", help="go on from out/last.pt")
     parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop early, to be resumed later")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON line")

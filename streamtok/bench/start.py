@@ -71,6 +71,7 @@ def _node(model: str, size: tuple[int, int], device: str, fps: float, folder: Pa
     socket = folder / "tokens"
     endpoint = f"ipc://{socket}"
     source = f"synthetic:{size[0]}x{size[1]}@{fps:g}?seed=0&frames=1"
+    device = device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
     command = ["streamtok.cli", "ingest", "--source", source, "--model", model, "--engine", "auto", "--device", device,
                "--threads", str(torch.get_num_threads()), "--bind", endpoint, "--wait-subscribers", "1"]  # fmt: skip
     begin = time.monotonic()

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_tokenizer, make_job, path_hash
-from streamtok.data.fleet_local import LocalEngine
+from streamtok.data.fleet_local import LocalRunner
 from streamtok.data.store import is_url, open_store
 
 log = logging.getLogger("streamtok.fleet")
@@ -32,7 +32,7 @@ log = logging.getLogger("streamtok.fleet")
 SAVE_S = 60.0  # between two writings of the manifest while drives are done
 
 
-class Engine(Protocol):
+class Runner(Protocol):
     """What runs jobs: processes of this machine, or a cluster."""
 
     def submit(self, job: Job) -> None:
@@ -74,7 +74,7 @@ class RunOptions:
 class Fleet:
     """One run over `drives` (paths and URLs) into the folder or URL `out`.
 
-    `make_engine(out, options, workers)` starts what runs the jobs, processes of this machine by default. `stop` may be
+    `make_runner(out, options, workers)` starts what runs the jobs, processes of this machine by default. `stop` may be
     called from a signal handler.
     """
 
@@ -84,12 +84,12 @@ class Fleet:
         out: str,
         options: FleetOptions,
         run: RunOptions | None = None,
-        make_engine: Callable[[str, FleetOptions, int], Engine] | None = None,
+        make_runner: Callable[[str, FleetOptions, int], Runner] | None = None,
     ) -> None:
         self.out = out if is_url(out) else str(Path(out).resolve())
         self.drives, self.options = drives, options
         self.run_options = run or RunOptions()
-        self.make_engine = make_engine or LocalEngine
+        self.make_runner = make_runner or LocalRunner
         self.manifest: dict[str, dict[str, Any]] = {}
         self._attempts: Counter[str] = Counter()
         self._waiting: deque[Job] = deque()
@@ -108,13 +108,13 @@ class Fleet:
         self.store.clean()
         started = time.monotonic()
         skipped = self._plan()
-        engine = self.make_engine(self.out, self.options, self.run_options.workers) if self._waiting else None
+        runner = self.make_runner(self.out, self.options, self.run_options.workers) if self._waiting else None
         try:
-            if engine is not None:
-                self._work(engine)
+            if runner is not None:
+                self._work(runner)
         finally:
-            if engine is not None:
-                engine.close()
+            if runner is not None:
+                runner.close()
             self._save()
             self.store.clean()
         return self._result(skipped, time.monotonic() - started)
@@ -141,7 +141,7 @@ class Fleet:
         self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
         return skipped
 
-    def _work(self, engine: Engine) -> None:
+    def _work(self, runner: Runner) -> None:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
@@ -149,27 +149,27 @@ class Fleet:
             total=total, unit="B", unit_scale=True, desc="tokenize", disable=not self.run_options.progress
         ) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
-                self._submit(engine)
-                for outcome in engine.collect(0.2):
+                self._submit(runner)
+                for outcome in runner.collect(0.2):
                     settled += self._take(outcome)
-                self._show(bar, engine.running(), settled, started)
+                self._show(bar, runner.running(), settled, started)
                 if time.monotonic() - saved > SAVE_S:
                     self._save()
                     saved = time.monotonic()
 
-    def _submit(self, engine: Engine) -> None:
+    def _submit(self, runner: Runner) -> None:
         """Fill the workers. Drives that ran while some worker died run alone, to see which of them it was."""
         if self._suspects or self._alone:
             if not self._running and self._suspects:
                 self._alone = True
-                self._start(engine, self._suspects.popleft())
+                self._start(runner, self._suspects.popleft())
             return
         while self._waiting and len(self._running) < self.run_options.workers:
-            self._start(engine, self._waiting.popleft())
+            self._start(runner, self._waiting.popleft())
 
-    def _start(self, engine: Engine, job: Job) -> None:
+    def _start(self, runner: Runner, job: Job) -> None:
         self._running[job.name] = job
-        engine.submit(job)
+        runner.submit(job)
 
     def _take(self, outcome: Outcome) -> int:
         """Note how a job ended; returns the bytes of drives that need no more work."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from streamtok.data.frames import IMAGE_SUFFIXES, count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
-from streamtok.loading import load, pick_device
+from streamtok.loading import load, pick_device, read_engine
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -23,9 +23,9 @@ Report = Callable[[int, float], bool]
 class FleetOptions:
     """How every drive is tokenized; a drive that was done with other options is done again.
 
-    `size` (H, W) to encode, None for the cameras' own; `topics` None takes every camera; `threads` per worker: on a CPU
-    the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers. `engine` is
-    an engine configuration as `settle_engine` gives it, None for plain float32.
+    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
+    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
+    `engine` is an engine configuration as `settle_engine` gives it, None for plain float32.
     """
 
     model: str = "nano"
@@ -36,7 +36,7 @@ class FleetOptions:
     fit: str = "stretch"
     on_gap: str = "reset"
     keyframe_interval: float = 10.0
-    topics: tuple[str, ...] | None = None
+    streams: tuple[str, ...] | None = None
     threads: int = 1
     engine: dict[str, Any] | None = None
 
@@ -97,15 +97,13 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     None is "auto" on a GPU and "eager" on a CPU. What was measured is left out: only what decides tokens is recorded.
     """
     device = pick_device(options.device).type
-    choice = choice or ("auto" if device == "cuda" and not options.deterministic else "eager")
-    if choice == "eager":
+    values: Any = read_engine(choice or ("auto" if device == "cuda" and not options.deterministic else "eager"))
+    if values == "eager":
         return options
-    if choice == "auto":
+    if values == "auto":
         size = options.size or (256, 448)
         tok: Any = load(options.model, options.deterministic, engine="auto", size=size, device=device)
         values = tok.engine.to_dict()
-    else:
-        values = json.loads(Path(choice).read_text())
     return replace(options, engine=values | {"threads": options.threads, "agreement": {}, "measured_ms": {}})
 
 
@@ -204,7 +202,7 @@ def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: R
         out=folder,
         model=options.model,
         context=options.context,
-        topics=list(options.topics) if options.topics else None,
+        streams=list(options.streams) if options.streams else None,
         size=options.size,
         fit=options.fit,  # type: ignore[arg-type]
         on_gap=options.on_gap,  # type: ignore[arg-type]

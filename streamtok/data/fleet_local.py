@@ -19,7 +19,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
 
 
-class LocalEngine:
+class LocalRunner:
     """Runs jobs in spawned processes. A process that dies breaks the pool; a new one is started.
 
     Workers end by themselves when this process does, even by SIGKILL.

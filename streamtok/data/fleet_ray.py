@@ -8,7 +8,7 @@ from typing import Any
 from streamtok.data.fleet_job import FleetOptions, Job, Outcome, load_tokenizer, run_job
 
 
-class RayEngine:
+class RayRunner:
     """Runs jobs on `workers` actors with `gpus` GPUs each (a fraction lets actors share one).
 
     Joins the cluster that RAY_ADDRESS names, or starts Ray on this machine. Drives and output must be readable from
@@ -77,6 +77,6 @@ def import_ray() -> Any:
         import ray
     except ImportError as error:
         raise ImportError(
-            "--engine ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
+            "--runner ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
         ) from error
     return ray

@@ -37,7 +37,7 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
         if [track.stream for track in tracks] != names:
             found = [track.stream for track in tracks]
             raise ValueError(
-                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --streams"
+                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --stream"
             )
     fps = options.fps or _one_rate([tracks[0] for tracks in cameras])
     facts = facts_of(cameras[0][0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings import Endpoint, Name, SettingsError, Size, Strict, check, read_yaml
+from streamtok.settings import Device, Endpoint, Name, SettingsError, Size, Strict, check, read_yaml
 
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
@@ -23,12 +23,12 @@ class RecordSettings(Strict):
     endpoint: Annotated[str, Field(min_length=1)]
     out: Path
     streams: list[str] | None = None
-    frames: Literal["none", "lossless", "lossy"] = "none"
+    record_frames: Literal["none", "lossless", "lossy"] = "none"
     pictures: bool = False
     max_size: Positive | None = None
     max_minutes: Positive | None = None
     min_free: Annotated[float, Field(ge=0)] = 512
-    seconds: Positive | None = None
+    max_seconds: Positive | None = None
     until_end: bool = True
     curve: Path | None = None
 
@@ -37,7 +37,7 @@ class RecordSettings(Strict):
         from streamtok.recording.recorder import RecorderOptions
 
         return RecorderOptions(
-            frames=self.frames,
+            frames=self.record_frames,
             pictures=self.pictures,
             max_bytes=None if self.max_size is None else round(self.max_size * 1e6),
             max_seconds=None if self.max_minutes is None else self.max_minutes * 60,
@@ -49,9 +49,9 @@ class ReplaySettings(Strict):
     """`streamtok replay`: what to read, how to encode it, how fast, and where the tokens go."""
 
     path: Path
-    topics: list[str] | None = None
+    streams: list[str] | None = None
     model: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     deterministic: bool | None = None
     context: Annotated[int, Field(ge=1)] | None = None
     verify: bool = False

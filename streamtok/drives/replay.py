@@ -259,7 +259,7 @@ def open_verifiable(path: str | Path, tokenizer: Any, streams: Iterable[str] | N
         raise ValueError(f"{path} has no recorded tokens to compare with")
     if recording.frames_mode == "lossy":
         raise ValueError(
-            f"{path} holds lossy frames (--frames lossy): they are not the images that were encoded, so its tokens "
-            "cannot be verified; record with --frames lossless"
+            f"{path} holds lossy frames (--record-frames lossy): they are not the images that were encoded, so its "
+            "tokens cannot be verified; record with --record-frames lossless"
         )
     return RecordedReplay(recording, tokenizer, streams)

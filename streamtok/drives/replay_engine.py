@@ -22,8 +22,7 @@ def load_as_recorded(
     if deterministic is None:
         deterministic = bool(engine.get("deterministic", False))
     tokenizer = load(model, deterministic=deterministic)
-    if device == "auto":
-        device = recorded_device(engine)
+    device = recorded_device(engine) if device == "auto" else pick_device(device).type
     if "kernels" in engine and engine.get("device") == device and not deterministic:
         from streamtok.engine.tuning import optimize
 

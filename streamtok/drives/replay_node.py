@@ -117,7 +117,7 @@ class ReplayNode:
 
         settings = self.settings
         if self.mode == "drive":
-            drive = open_drive(settings.path, settings.topics)
+            drive = open_drive(settings.path, settings.streams)
             core = IngestCore(
                 self.tokenizer, dict.fromkeys(drive.streams, settings.options()), context=settings.context
             )  # fmt: skip
@@ -126,8 +126,8 @@ class ReplayNode:
             different = engine_differences(info.engine, engine_configuration(self.tokenizer))
             self.notes += [f"{info.stream}: engine {text}" for text in different]
         if settings.verify or self.recording is None:
-            return open_verifiable(settings.path, self.tokenizer, settings.topics)
-        return RecordedReplay(self.recording, self.tokenizer, settings.topics)
+            return open_verifiable(settings.path, self.tokenizer, settings.streams)
+        return RecordedReplay(self.recording, self.tokenizer, settings.streams)
 
     def _limited(self, replayed: Iterator[Replayed]) -> Iterator[Replayed]:
         for number, one in enumerate(replayed):
@@ -161,7 +161,7 @@ class ReplayNode:
             outputs.wait_for_subscribers()
             pace, started = Pace(self.settings.pace), time.monotonic()
             current = {name: identity(info) for name, info in self.infos.items()}
-            for number, message in enumerate(recording.messages(self.settings.topics)):
+            for number, message in enumerate(recording.messages(self.settings.streams)):
                 if self._stopping.is_set() or number == self.settings.max_groups:
                     break
                 found = identity(message.header)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streamtok.loading import pick_device
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache, list_media, load_cache, split_holdout
@@ -29,13 +30,6 @@ class Summary:
     seconds: float
     complete: bool
     validation: dict[str, float]
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a config; "auto" takes a GPU when there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache | None]:

@@ -88,7 +88,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_a_drive_is_a_folder_with_tokens_and_a_record(tmp_path, model):
     drives = make_drives(tmp_path / "in", [9, 5])
-    result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), make_engine=Here).run()
+    result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here).run()
     assert (result["done"], result["skipped"], result["broken"], result["frames"]) == (2, 0, {}, 14)
     job = make_job(drives[0])
     record = json.loads((tmp_path / "out" / job.name / "drive.json").read_text())
@@ -103,7 +103,7 @@ def test_tokens_are_those_of_encoding_the_file(tmp_path, model):
     from streamtok.data.files import EncodeOptions, encode_file
 
     (drive,) = make_drives(tmp_path / "in", [14])
-    Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_engine=Here).run()
+    Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here).run()
     encode_file(drive, tmp_path / "t.safetensors", model, EncodeOptions(device="cpu"))
     (path,) = (tmp_path / "out").glob("*/cam0.safetensors")
     assert (TokenFile(path).tokens == TokenFile(tmp_path / "t.safetensors").tokens).all()
@@ -139,13 +139,13 @@ def test_broken_drives_are_listed_and_tried_again(tmp_path, model, capsys):
     out = tmp_path / "out"
     engines = []
 
-    def make_engine(*args):
+    def make_runner(*args):
         engines.append(Here(*args))
         return engines[-1]
 
     def run():
         given = [*drives, str(broken), str(tmp_path / "absent.mp4")]
-        return Fleet(given, str(out), FleetOptions(model=model), RunOptions(retries=2), make_engine).run()
+        return Fleet(given, str(out), FleetOptions(model=model), RunOptions(retries=2), make_runner).run()
 
     result = run()
     assert result["done"] == 1
@@ -168,7 +168,7 @@ def test_shards_share_the_list(tmp_path, model):
         counts.append(fleet.run()["done"])
     assert sum(counts) == 9
     assert counts == [sum(path_hash(drive) % 3 == index for drive in drives) for index in range(3)]
-    assert Fleet(drives, str(out), FleetOptions(model=model), make_engine=Here).run()["skipped"] == 9
+    assert Fleet(drives, str(out), FleetOptions(model=model), make_runner=Here).run()["skipped"] == 9
 
 
 def test_a_worker_that_dies_costs_only_its_own_drive(tmp_path, model):
@@ -193,9 +193,9 @@ def test_urls_through_fsspec(tmp_path, model):
     pytest.importorskip("fsspec")
     drives = [f"file://{drive}" for drive in make_drives(tmp_path / "in", [5, 6])]
     out = f"file://{tmp_path}/out"
-    result = Fleet(drives, out, FleetOptions(model=model), make_engine=Here).run()
+    result = Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()
     assert result["done"] == 2
-    assert Fleet(drives, out, FleetOptions(model=model), make_engine=Here).run()["skipped"] == 2
+    assert Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()["skipped"] == 2
     tok = load_tokenizer(FleetOptions(model=model))
     job = make_job(drives[0])
     assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
@@ -206,7 +206,7 @@ def test_urls_through_fsspec(tmp_path, model):
 def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     drives = make_drives(tmp_path / "in", [2])
-    status = tokenize_drives.main([*drives, "--out", str(tmp_path / "out"), "--model", model, "--engine", "ray"])
+    status = tokenize_drives.main([*drives, "--out", str(tmp_path / "out"), "--model", model, "--runner", "ray"])
     assert status == 1
     assert "streamtok[fleet]" in capsys.readouterr().err
 
@@ -246,12 +246,12 @@ def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path, mo
     """SIGKILL as soon as something is done: the workers go too, and the next run completes what is missing."""
     drives = make_drives(tmp_path / "in", [300, 40, 200])
     options, out = FleetOptions(model=model), tmp_path / "killed"
-    Fleet(drives, str(tmp_path / "undisturbed"), options, make_engine=Here).run()
+    Fleet(drives, str(tmp_path / "undisturbed"), options, make_runner=Here).run()
     # A worker waits for a pipe that nobody writes into: the run cannot be over before it is killed.
     os.mkfifo(tmp_path / "gate.mp4")
     done = kill_when_something_is_done(command([*drives, str(tmp_path / "gate.mp4")], out, model), out)
     assert done >= 1
-    result = Fleet(drives, str(out), options, make_engine=Here).run()
+    result = Fleet(drives, str(out), options, make_runner=Here).run()
     assert result["done"] + result["skipped"] == 3
     assert result["skipped"] >= done
     assert tree(out) == tree(tmp_path / "undisturbed")
@@ -314,4 +314,4 @@ def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):
     assert made[0].engine["threads"] == 1
     assert settle_engine(FleetOptions(model=model, device="cpu"), None).engine is None
     (drive,) = make_drives(tmp_path / "in", [6])
-    assert Fleet([drive], str(tmp_path / "out"), made[0], make_engine=Here).run()["done"] == 1
+    assert Fleet([drive], str(tmp_path / "out"), made[0], make_runner=Here).run()["done"] == 1

@@ -67,7 +67,7 @@ def test_it_beats_the_token_frequencies(example, tmp_path, token_file, groups_of
         same = rng.random(now.tokens.shape) < 0.8
         now.tokens[same] = before.tokens[same]
     token_file(tmp_path / "a.safetensors", groups)
-    status = example.main([str(tmp_path), "--seconds", "0.5", "--window", "6", "--json"])
+    status = example.main([str(tmp_path), "--max-seconds", "0.5", "--window", "6", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert status == 0
     assert result["bits_per_token"] < result["frequency_entropy"] - 1

@@ -124,7 +124,8 @@ def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
     rig_values = {"streams": streams, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
     thread = threading.Thread(target=IngestNode(load_rig(None, rig_values), build(VIDEO)).run, daemon=True)
     thread.start()
-    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), "--frames", "--json", "--seconds", "60"]) == 0
+    arguments = ["--record-frames", "lossless", "--json", "--max-seconds", "60"]
+    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
     thread.join()
     printed = json.loads(capsys.readouterr().out)
     assert (printed["tokens"], printed["frames"], printed.get("missed", 0)) == (6, 21, 0)

@@ -55,7 +55,7 @@ def test_cameras_of_one_size_share_a_step_and_their_recording_verifies(endpoint,
     for name, stream in summary["streams"].items():
         assert stream["published"] == stream["groups"] == sum(message.stream == name for message in messages)
     for streams in (["a", "b", "c", "file"], ["b"]):
-        checked = ReplayNode(ReplaySettings(path=path, verify=True, topics=streams), TINY).run()
+        checked = ReplayNode(ReplaySettings(path=path, verify=True, streams=streams), TINY).run()
         assert not checked["different"], checked["first_difference"]
         assert checked["compared"] == sum(message.stream in streams for message in messages)
 

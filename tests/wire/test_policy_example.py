@@ -41,7 +41,20 @@ def cameras():
 
 
 def test_the_policy_acts_on_both_cameras_at_its_rate(cameras, capsys):
-    arguments = ["--cameras", "front", "left", "--rate", "20", "--steps", "4", "--ticks", "20", "--max-age", "30"]
+    arguments = [
+        "--stream",
+        "front",
+        "--stream",
+        "left",
+        "--rate",
+        "20",
+        "--steps",
+        "4",
+        "--ticks",
+        "20",
+        "--max-age",
+        "30",
+    ]
     assert policy.main([cameras.endpoint, *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [str(tick) for tick in range(20)]
@@ -50,7 +63,7 @@ def test_the_policy_acts_on_both_cameras_at_its_rate(cameras, capsys):
 
 
 def test_the_policy_holds_when_the_pictures_are_old(cameras, capsys):
-    arguments = ["--cameras", "front", "left", "--rate", "20", "--ticks", "5", "--max-age", "0"]
+    arguments = ["--stream", "front", "--stream", "left", "--rate", "20", "--ticks", "5", "--max-age", "0"]
     assert policy.main([cameras.endpoint, *arguments]) == 0
     assert all("hold" in line for line in capsys.readouterr().out.splitlines())
 
@@ -58,7 +71,7 @@ def test_the_policy_holds_when_the_pictures_are_old(cameras, capsys):
 def test_two_tokenizers_are_refused(capsys):
     with Served("front") as node:
         node.do(lambda publisher: publisher.add_stream(make_info("left", tokenizer="other")))
-        assert policy.main([node.endpoint, "--cameras", "front", "left", "--ticks", "1"]) == 1
+        assert policy.main([node.endpoint, "--stream", "front", "--stream", "left", "--ticks", "1"]) == 1
     assert "different tokenizers" in capsys.readouterr().err
 
 

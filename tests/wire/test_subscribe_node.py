@@ -43,7 +43,7 @@ def test_one_line_per_message_and_a_summary(capsys):
 
 def test_json_is_one_line_on_standard_output(capsys):
     with Served("front") as node:
-        arguments = ["--streams", "front", "--max-messages", "9", "--timeout", "20", "--json"]
+        arguments = ["--stream", "front", "--max-messages", "9", "--timeout", "20", "--json"]
         assert run_and_publish(node, arguments, range(9)) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1

@@ -68,6 +68,7 @@ class StreamDefaults(Strict):
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     tail: Literal["pad", "drop"] = "pad"
     max_frames: Annotated[int, Field(ge=1)] | None = None
+    required: bool = True
 
 
 class StreamSettings(StreamDefaults):

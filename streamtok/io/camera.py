@@ -59,7 +59,8 @@ class Device(Protocol):
 
 
 class CameraSource(Source):
-    """Frames of one live device. Opening fails with OSError if the device is not there; later losses heal.
+    """Frames of one live device. Opening fails with OSError if the device is not there, unless it is not `required`;
+    later losses heal.
 
     `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
     that the device must have taken meanwhile), `dropped` (frames that nobody read in time) and `frames`. `frozen` says
@@ -101,14 +102,25 @@ class CameraSource(Source):
                 self._queue.popleft()
                 self.counts["dropped"] += 1
 
-    def _open(self) -> None:
-        self.device.connect()
-        self.fps, self.size = self.device.fps, self.device.size
+    def open(self) -> None:
+        absent: OSError | None = None
+        try:
+            super().open()
+        except OSError as error:
+            if self.required:
+                raise
+            absent, self.state = error, "up"
         self._ended = ""
         self._queue.clear()
         self._heard_ns = time.monotonic_ns()
+        if absent is not None:
+            self._lose(str(absent))
         self._thread = threading.Thread(target=self._run, name=f"camera-{self.stream}", daemon=True)
         self._thread.start()
+
+    def _open(self) -> None:
+        self.device.connect()
+        self.fps, self.size = self.device.fps, self.device.size
 
     def _read(self, timeout: float | None) -> Frame | None:
         with self._ready:
@@ -135,7 +147,8 @@ class CameraSource(Source):
     def _run(self) -> None:
         """The grabbing thread; it alone touches the device, and releases it."""
         try:
-            while not self._stop.is_set():
+            there = self.state == "up" or self._reconnect()
+            while there and not self._stop.is_set():
                 grabbed = self.device.grab()
                 if grabbed is not None:
                     self._deliver(grabbed)
@@ -199,7 +212,7 @@ class CameraSource(Source):
         self.device.release()
         while not self._stop.wait(self._backoff.next()):
             try:
-                self.device.connect()
+                self._open()
             except OSError as error:
                 if self._backoff.tries in (1, 10, 100):
                     log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)

@@ -62,6 +62,8 @@ class Source:
 
     live = False
     """A camera, which does not wait for its reader; a recording does."""
+    required = True
+    """False: a camera that is not there when it is opened is waited for, like one that is lost later."""
 
     def __init__(self, stream: str = "cam0", *, max_frames: int | None = None) -> None:
         if not STREAM_NAME.fullmatch(stream):

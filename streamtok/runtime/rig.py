@@ -11,7 +11,9 @@ def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
     """The source of one stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
     options: dict[str, Any] = {"realtime": stream.realtime, "max_frames": stream.max_frames}
     try:
-        return open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
+        source = open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
+        source.required = stream.required
+        return source
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"stream {stream.name}: {error}") from error
 

@@ -95,6 +95,28 @@ def test_an_outage_shows_as_a_gap_of_the_frames_that_it_cost():
     assert all(np.array_equal(frame.image, drive.frame(frame.frame_id)) for frame in frames)
 
 
+def test_a_camera_that_is_not_there_at_the_start_ends_it_or_is_waited_for():
+    spec = "camera:synthetic:48x64@25?seed=2#lost=0-0.5"
+    with pytest.raises(OSError, match="out of reach"):
+        played(spec).open()
+    source = played(spec)
+    source.required = False
+    with source:
+        assert source.state == "lost"
+        frames = read_until(source, lambda frames: len(frames) == 3)
+        assert (source.state, source.fps, source.size) == ("up", 25.0, (48, 64))
+    assert len(frames) == 3
+
+
+def test_a_camera_that_never_comes_is_closed_at_once():
+    source = played("camera:synthetic:48x64@25?seed=2#lost=0-500")
+    source.required = False
+    with source:
+        assert source.read(0.05) is None
+    assert source.state == "ended"
+    assert not any(thread.name == "camera-front" for thread in threading.enumerate())
+
+
 def test_a_frozen_image_is_noticed_once_and_its_end_too():
     with played("camera:synthetic:48x64@25?seed=3#frozen=0.4-1.4", freeze_after=0.2) as source:
         seen = []

@@ -112,6 +112,19 @@ def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoin
     assert node.metrics.counter("reconnects", "dying") == 1
 
 
+def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoint):
+    """The size of a late camera, which nobody knew at the start, is announced before its first message."""
+    late = {"source": "camera:synthetic:32x48@25?seed=2&frames=60#lost=0-1", "required": False, "policy": "lossless"}
+    with RunningNode(IngestNode(rig(endpoint, {"a": {}, "late": late}, wait_subscribers=1), TINY)) as running:
+        with subscribe(endpoint, until_end=True, timeout=60) as subscription:
+            streams = [message.stream for message in subscription]
+            assert subscription.infos["late"].source_size == [32, 48]
+        summary = running.result()
+    assert streams[0] == "a"
+    assert summary["streams"]["late"]["published"] == streams.count("late") > 0
+    assert running.node.failures == []
+
+
 def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):
     node = IngestNode(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
     node.sources = {"a": ScriptedCamera("a", 200, 20, lambda number: image(number, SIZE if number < 10 else (48, 48)))}

@@ -19,7 +19,17 @@ from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
 from streamtok.engine.graph import EngineError, free_dead_streams
-from streamtok.engine.precision import GROUPS, candidates, cpu_has_int8, how, moving_scene, pick, table, try_precisions
+from streamtok.engine.precision import (
+    GROUPS,
+    candidates,
+    cpu_has_int8,
+    fastest,
+    how,
+    moving_scene,
+    pick,
+    table,
+    try_precisions,
+)
 from streamtok.model import Tokenizer
 
 SCHEMA = 1
@@ -101,10 +111,10 @@ def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptio
                groups: int = GROUPS) -> tuple[EngineConfiguration, dict[str, Any]]:  # fmt: skip
     """The engine to measure, and what its precision and the others that were tried cost and change on one clip."""
     auto = options.precision == "auto"
-    if not (auto or options.compare):
-        return how(tok, machine, options.precision), {}
-    names = candidates(options.device) if auto else [options.precision]
     clip = read_clip(options.clip, options.size, 1 + (groups - 1) * tok.group)
+    if not (auto or options.compare):
+        return fastest(tok, how(tok, machine, options.precision), clip, groups)[0], {}
+    names = candidates(options.device) if auto else [options.precision]
     shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
     trials = try_precisions(tok, machine, [*names, *shown], clip, groups)
     engine = pick(tok, trials, names, clip) if auto else trials[options.precision].configuration

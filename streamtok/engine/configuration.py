@@ -15,6 +15,7 @@ import torch
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # int8: convolutions of the encoder (`eight_bit`)
 KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`fused`); without copies on a CPU (`cpu`)
+OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
 FORMAT = 1
 
 
@@ -24,8 +25,8 @@ class EngineConfiguration:
 
     `slots_per_step`: 1 for a step of each ready slot, more for one step of all slots of a stream (models too small to
     fill the device alone; a compiled step is always that); `kernels`: one of KERNELS; `over_space`: the kind of spatial
-    attention of fused kernels; `agreement`: share of tokens equal to float32's, by precision, as measured;
-    `measured_ms`: per group.
+    attention of fused kernels, one of OVER_SPACE; `agreement`: share of tokens equal to float32's, by precision, as
+    measured; `measured_ms`: per group.
     """
 
     device: str = "cpu"
@@ -54,6 +55,8 @@ class EngineConfiguration:
             )
         if self.kernels not in KERNELS:
             raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
+        if self.over_space not in OVER_SPACE:
+            raise ValueError(f"over_space is {self.over_space!r}, expected one of {', '.join(OVER_SPACE)}")
         if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):
             raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
         if self.kernels == "fused" and self.precision == "int8":

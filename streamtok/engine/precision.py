@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamtok.engine import cpu
-from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.configuration import OVER_SPACE, EngineConfiguration
 from streamtok.engine.engine import apply
 from streamtok.engine.graph import EngineError, free_dead_streams
 from streamtok.model import Tokenizer
@@ -120,17 +120,30 @@ def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str
     for name in dict.fromkeys(["float32", *names]):
         configuration = how(tok, machine, name)
         try:
-            tokens, ms = _measure(tok, configuration, frames, groups)
+            configuration, tokens, ms = fastest(tok, configuration, frames, groups)
         except EngineError as error:
             if not configuration.graph:
                 raise
             log.warning("precision=%s graph=no because=%s", name, error)
             configuration = replace(configuration, graph=False, kernels="plain")
             tokens, ms = _measure(tok, configuration, frames, groups)
-        free_dead_streams()
         wanted = trials["float32"].tokens if trials else tokens
         trials[name] = Trial(configuration, tokens, ms, same(tokens, wanted))
     return trials
+
+
+def fastest(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor,
+            groups: int) -> tuple[EngineConfiguration, Tensor, float]:  # fmt: skip
+    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens on the clip
+    and the median milliseconds of a group."""
+    attends = tok.config.mid_attention or tok.config.attention_levels
+    kinds = OVER_SPACE if configuration.kernels == "fused" and attends else (configuration.over_space,)
+    found = []
+    for kind in kinds:
+        made = replace(configuration, over_space=kind)
+        found.append((made, *_measure(tok, made, frames, groups)))
+        free_dead_streams()
+    return min(found, key=lambda one: one[2])
 
 
 def pick(tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Tensor) -> EngineConfiguration:

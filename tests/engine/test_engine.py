@@ -1,12 +1,13 @@
 """The engine configuration, the choice of precision, and optimized tokenizers, on any machine."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from streamtok.config import PRESETS
-from streamtok.engine import EngineConfiguration, EngineError, optimize
+from streamtok.engine import EngineConfiguration, EngineError, optimize, precision
 from streamtok.engine.configuration import cache_folder, here, load_stored, store
 from streamtok.engine.engine import apply, memory_needed
 from streamtok.engine.graph import CachedFSQ, capturable
@@ -36,6 +37,7 @@ def test_configuration_round_trips_through_json():
         ({"precision": "float8"}, "float8.*expected one of"),
         ({"precision": "float16"}, "float16 on the CPU"),
         ({"graph": True}, "graphs need a GPU"),
+        ({"over_space": "squares"}, "expected one of flash, strips"),
         ({"kernels": "magic"}, "expected one of plain, fused, interleaved"),
     ],
 )
@@ -103,6 +105,20 @@ def test_choice_prints_agreement_and_speed_of_all(tok):
     assert len(table) == len(chosen.agreement) == len(chosen.measured_ms)
     assert sum("chosen" in line for line in table) == 1
     assert chosen.agreement["float32"] == 1.0
+
+
+def test_the_faster_kind_of_attention_is_taken(monkeypatch):
+    measured = {"flash": 3.0, "strips": 2.0, "plain": 1.0}
+
+    def measure(tok, configuration, frames, groups):
+        return frames, measured[configuration.over_space if configuration.kernels == "fused" else "plain"]
+
+    monkeypatch.setattr(precision, "_measure", measure)
+    tok, clip = build(replace(PRESETS["nano"], mid_attention=True)), moving_scene(SIZE, 1)
+    fused = EngineConfiguration(device="cuda", precision="bfloat16", graph=True, kernels="fused")
+    chosen, _, ms = precision.fastest(tok, fused, clip, 1)
+    assert (chosen.over_space, ms) == ("strips", 2.0)
+    assert precision.fastest(tok, replace(fused, kernels="plain"), clip, 1)[2] == 1.0
 
 
 def test_threads_are_chosen_among_those_allowed_and_put_back(tok):

@@ -118,15 +118,17 @@ def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str
     """float32 first, then each named precision, on the same frames; without a graph where one cannot be captured."""
     trials: dict[str, Trial] = {}
     for name in dict.fromkeys(["float32", *names]):
-        configuration = how(tok, machine, name)
+        configuration, found = how(tok, machine, name), None
         try:
-            configuration, tokens, ms = fastest(tok, configuration, frames, groups)
+            found = fastest(tok, configuration, frames, groups)
         except EngineError as error:
             if not configuration.graph:
                 raise
             log.warning("precision=%s graph=no because=%s", name, error)
-            configuration = replace(configuration, graph=False, kernels="plain")
-            tokens, ms = _measure(tok, configuration, frames, groups)
+        if found is None:  # here the error is gone, and what it held
+            free_dead_streams()
+            found = fastest(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
+        configuration, tokens, ms = found
         wanted = trials["float32"].tokens if trials else tokens
         trials[name] = Trial(configuration, tokens, ms, same(tokens, wanted))
     return trials

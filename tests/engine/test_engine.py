@@ -86,6 +86,14 @@ def test_eager_engine_gives_the_plain_tokens(tok):
         assert torch.equal(optimized.step(group).indices, plain.step(group).indices)
 
 
+def test_a_gpu_without_its_number_is_the_one_that_the_tokenizer_is_on(tok, monkeypatch):
+    fast = optimize(tok, "eager", size=SIZE, device="cpu")
+    monkeypatch.setattr(type(fast), "device", torch.device("cuda", 0))
+    assert fast.cast(device="cuda") is fast.cast(torch.float32, "cuda:0") is fast
+    assert not fast._is(None, "cuda:1")
+    assert not fast._is(torch.bfloat16, "cuda")
+
+
 def test_recorded_configuration_is_refused_for_other_weights(tok):
     other = EngineConfiguration(fingerprint="0" * 32)
     with pytest.raises(ValueError, match="is for weights 000"):

@@ -28,22 +28,18 @@ def _made(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Te
     """
     if axes.startswith("="):
         return _matrix(patch, axes[1:], dtype, device)[band_order(patch, axes).to(device)]
-    levels = int(math.log2(patch))
-    order = sorted(axes, key="thw".index)
-    size = patch ** len(axes)
-    matrix = torch.empty(size, size, dtype=torch.float64)
-    for band in range(size):
-        bits = [(band >> (size.bit_length() - 2 - i)) & 1 for i in range(levels * len(axes))]
-        # The coarsest level is the slowest part of the band index; it pairs positions that are patch/2 apart.
-        high = {(level, axis): bits[level * len(axes) + i] for level in range(levels) for i, axis in enumerate(axes)}
-        for position in range(size):
-            place = dict(zip(order, _digits(position, patch, len(axes)), strict=True))
-            sign = 1
-            for (level, axis), is_high in high.items():
-                second = (place[axis] >> (levels - 1 - level)) & 1
-                sign = -sign if is_high and second else sign
-            matrix[band, position] = sign / size
-    return matrix.to(device=device, dtype=dtype)
+    # Every bit of a band's number says whether it is high on one axis at one level, every bit of a position's whether
+    # it is the second of the pair there. The coarsest level is the slowest part of a band's number; it pairs positions
+    # that are patch/2 apart. Without loops over both, which `torch.compile` around a model would follow for ever.
+    levels, size = int(math.log2(patch)), patch ** len(axes)
+    slowest_first = sorted(axes, key="thw".index)
+    bits = range(levels * len(axes))
+    places = [slowest_first.index(axis) * levels + level for level in range(levels) for axis in axes]
+    number = torch.arange(size)
+    high = torch.stack([number >> bits[-1 - bit] & 1 for bit in bits])
+    second = torch.stack([number >> bits[-1 - place] & 1 for place in places])
+    odd = (high[:, :, None] & second[:, None]).sum(0) % 2
+    return ((1 - 2 * odd).double() / size).to(device=device, dtype=dtype)
 
 
 def band_order(patch: int, axes: str) -> Tensor:
@@ -51,10 +47,6 @@ def band_order(patch: int, axes: str) -> Tensor:
     matrix = _matrix(patch, axes.removeprefix("="), torch.float64, torch.device("cpu"))
     varies = (matrix.view(-1, patch, patch**2).diff(dim=1) != 0).flatten(1).any(1)
     return torch.argsort(varies.int(), stable=True)
-
-
-def _digits(value: int, base: int, count: int) -> list[int]:
-    return [value // base ** (count - 1 - i) % base for i in range(count)]
 
 
 def haar3d(video: Tensor, patch: int, axes: str = "thw") -> Tensor:

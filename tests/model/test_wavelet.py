@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.model import wavelet
 from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
 
 
@@ -54,3 +55,18 @@ def test_a_transform_first_used_in_inference_mode_can_be_trained_through():
     bands = torch.rand(1, 24, 1, 1, requires_grad=True)
     haar3d(inverse_haar3d(bands, 2, 1, axes), 2, axes).sum().backward()
     torch.testing.assert_close(bands.grad, torch.ones_like(bands))
+
+
+def test_code_that_is_compiled_around_a_model_is_short():
+    """A compiler follows every Python step: loops over bands and positions kept it busy for minutes."""
+    sizes = []
+
+    def counting(graph, inputs):
+        sizes.append(len(graph.graph.nodes))
+        return graph
+
+    clip = torch.rand(1, 3, 2, 4, 4)
+    wavelet._made.cache_clear()
+    bands = torch.compile(lambda x: wavelet.haar3d(x, 2), backend=counting)(clip)
+    torch.testing.assert_close(bands, wavelet.haar3d(clip, 2))
+    assert 0 < sum(sizes) < 60

@@ -90,9 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     """Read, act, print; 1 if the cameras cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("endpoint")
-    parser.add_argument(
-        "--stream", action="append", dest="cameras", help="in the policy's order (default cam0)"
-    )
+    parser.add_argument("--stream", action="append", dest="cameras", help="in the policy's order (default cam0)")
     parser.add_argument("--rate", type=float, default=10, help="actions per second")
     parser.add_argument("--steps", type=int, default=8, help="token grids per camera that the policy sees")
     parser.add_argument("--max-skew", type=float, default=0.05, help="seconds between cameras of one step")

@@ -12,19 +12,12 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import command, new_parser
-
-STREAM_FLAGS = ("size", "fit", "realtime", "policy", "on_gap", "keyframe_interval", "max_frames", "tail")
-NODE_FLAGS = (
-    "model", "bind", "control", "wait_subscribers", "device", "deterministic", "publish_frames", "record", "metrics",
-    "insecure", "curve", "context", "node", "record_frames",
-    "engine", "threads",
-)  # fmt: skip
+from streamtok.command import SettingsError, command, new_settings_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from the defaults of streamtok.settings."""
-    parser = new_parser("ingest", __doc__, argument_default=argparse.SUPPRESS)
+    """The flags."""
+    parser = new_settings_parser("ingest", __doc__)
     add = parser.add_argument
     add("--source", action="append", metavar="SRC", help="a path, a URL, /dev/videoN, gst:PIPELINE, images:DIR, "
         "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras")  # fmt: skip
@@ -58,40 +51,35 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
     add("--node", metavar="NAME", help="name of this process in info and status (default ingest)")
-    add("--config", metavar="FILE", help="a rig's YAML file; flags override it")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override any key: --set streams.0.fit=crop")
-    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
+    add("--set", action="append", metavar="KEY=VALUE", help="override any key: --set streams.0.fit=crop")
     return parser
 
 
-def settings_from(arguments: argparse.Namespace) -> Any:
+def settings_from(given: dict[str, Any]) -> Any:
     """The rig: the configuration file with the flags on top."""
-    from streamtok.command import SettingsError
-    from streamtok.settings import load_rig
+    from streamtok.settings import StreamDefaults, load_rig
     from streamtok.yaml_file import parse_set
 
-    given = vars(arguments)
-    overrides: dict[str, Any] = {name: given[name] for name in NODE_FLAGS if name in given}
-    names, sources = given.get("stream", []), given.get("source", [])
+    path, changes = given.pop("config", None), parse_set(given.pop("set", []))
+    names, sources = given.pop("stream", []), given.pop("source", [])
     if len(names) > len(sources):
         raise SettingsError(f"{len(names)} --stream for {len(sources)} --source: each name belongs to one source")
     if sources:
         names += [f"cam{index}" for index in range(len(names), len(sources))]
-        overrides["streams"] = [{"name": name, "source": source} for name, source in zip(names, sources, strict=True)]
-    elif "config" not in given:
+        given["streams"] = [{"name": name, "source": source} for name, source in zip(names, sources, strict=True)]
+    elif path is None:
         raise SettingsError("nothing to read: give --source SRC or --config FILE (streamtok ingest --help)")
-    every_stream = {name: given[name] for name in STREAM_FLAGS if name in given}
-    return load_rig(given.get("config"), overrides | parse_set(given["set"]), every_stream)
+    every_stream = {name: given.pop(name) for name in StreamDefaults.model_fields if name in given}
+    return load_rig(path, given | changes, every_stream)
 
 
 @command("ingest")
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
-    arguments = build_parser().parse_args(argv)
-    return run(settings_from(arguments), arguments.json)
+    return run(settings_from(vars(build_parser().parse_args(argv))))
 
 
-def run(settings: Any, as_json: bool) -> int:
+def run(settings: Any) -> int:
     """Start, show and end the node."""
     from streamtok.runtime.display import LiveDisplay, log_to_stderr
     from streamtok.runtime.ingest import IngestNode, describe_summary
@@ -102,11 +90,11 @@ def run(settings: Any, as_json: bool) -> int:
     title = f"{settings.node}: {settings.model} on {settings.bind}"
 
     def last_words() -> None:
-        print(json.dumps(node.summary()) if as_json else describe_summary(node.summary()), flush=True)
+        print(json.dumps(node.summary()) if settings.as_json else describe_summary(node.summary()), flush=True)
 
     with stop_on_signals(node.stop, last_words), LiveDisplay(node.metrics, list(node.streams), title) as display:
         summary = node.run()
-    print(json.dumps(summary) if as_json else describe_summary(summary))
+    print(json.dumps(summary) if settings.as_json else describe_summary(summary))
     for failure in node.failures:
         print(f"streamtok ingest: {failure}", file=sys.stderr)
     return 1 if node.failures else 0

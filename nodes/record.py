@@ -13,12 +13,12 @@ import sys
 import threading
 from typing import Any
 
-from streamtok.command import command, new_parser
+from streamtok.command import command, new_settings_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
-    parser = new_parser("record", __doc__, argument_default=argparse.SUPPRESS)
+    """The flags."""
+    parser = new_settings_parser("record", __doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
     add("-o", "--out", metavar="FILE", help="the MCAP file to write; never overwrites one")
@@ -32,8 +32,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-seconds", type=float, metavar="SECONDS", help="end after this time")
     add("--until-end", action=argparse.BooleanOptionalAction, help="end when the node's streams end (default yes)")
     add("--curve", metavar="DIR", help="folder with this reader's keys, from `streamtok keys generate`")
-    add("--config", metavar="FILE", help="YAML with the same names (max_size, streams, ...); flags override it")
-    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
     return parser
 
 
@@ -41,11 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when it has recorded, 1 if recording failed or stopped early, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
-    from streamtok.drives.drive_settings import RecordSettings, settings_of
+    from streamtok.drives.drive_settings import RecordSettings
+    from streamtok.settings import settings_of
 
-    as_json = arguments.pop("json")
-    summary = run(settings_of(RecordSettings, arguments.pop("config", None), arguments))
-    print(json.dumps(summary) if as_json else describe(summary))
+    settings = settings_of(RecordSettings, arguments.pop("config", None), arguments)
+    summary = run(settings)
+    print(json.dumps(summary) if settings.as_json else describe(summary))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
     return 1 if summary["error"] else 0

@@ -15,12 +15,12 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import command, new_parser
+from streamtok.command import command, new_settings_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from the defaults of streamtok.drives.drive_settings."""
-    parser = new_parser("replay", __doc__, argument_default=argparse.SUPPRESS)
+    """The flags."""
+    parser = new_settings_parser("replay", __doc__)
     add = parser.add_argument
     add("path", nargs="?", metavar="DRIVE", help="the drive: a file or a folder")
     add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream or topic (repeat it)")
@@ -47,8 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--keyframe-interval", type=float, metavar="SECONDS", help="of capture time, 0 for never (default 10)")
     add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
     add("--max-groups", type=int, metavar="N", help="end after N groups")
-    add("--config", metavar="FILE", help="YAML with the same names (speed, bind, ...); flags override it")
-    add("--json", action="store_true", default=False, help="print the summary as one line of JSON on standard output")
     return parser
 
 
@@ -56,13 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the replay; 0 at its end, 1 if it failed or tokens differ, 2 for wrong use."""
     arguments = vars(build_parser().parse_args(argv))
-    from streamtok.drives.drive_settings import ReplaySettings, settings_of
+    from streamtok.drives.drive_settings import ReplaySettings
+    from streamtok.settings import settings_of
 
-    as_json = arguments.pop("json")
-    return run(settings_of(ReplaySettings, arguments.pop("config", None), arguments), as_json)
+    return run(settings_of(ReplaySettings, arguments.pop("config", None), arguments))
 
 
-def run(settings: Any, as_json: bool) -> int:
+def run(settings: Any) -> int:
     """Replay and print the summary."""
     from streamtok.drives.replay_node import ReplayNode, describe
     from streamtok.runtime.display import log_to_stderr
@@ -74,7 +72,9 @@ def run(settings: Any, as_json: bool) -> int:
         summary = node.run()
     for note in summary["notes"][:20]:
         print(f"streamtok replay: {note}", file=sys.stderr)
-    print(json.dumps(summary) if as_json else describe(summary, node.verification if settings.verify else None))
+    print(
+        json.dumps(summary) if settings.as_json else describe(summary, node.verification if settings.verify else None)
+    )
     if not settings.verify:
         return 0
     if not node.verification.compared:

@@ -16,12 +16,12 @@ import threading
 import time
 from typing import Any
 
-from streamtok.command import command, new_parser
+from streamtok.command import command, new_settings_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags; what is not given comes from --config, else from ReaderSettings."""
-    parser = new_parser("subscribe", __doc__, argument_default=argparse.SUPPRESS)
+    """The flags."""
+    parser = new_settings_parser("subscribe", __doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
     add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream (repeat it; default: all)")
@@ -36,9 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--curve", metavar="DIR", help="keys of this reader (client.key_secret, server.key)")
     add("--forward-curve", metavar="DIR", help="keys for --forward (server.key_secret, allowed/)")
     add("--insecure", action="store_true", help="allow --forward on a network address without keys")
-    add("--config", metavar="FILE", help="a YAML file with these options; flags override it")
     add("--quiet", action="store_true", help="no line per message")
-    add("--json", action="store_true", help="only the summary, as one line of JSON on standard output")
     return parser
 
 
@@ -46,9 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when told to stop, 1 on a failure, 2 for wrong use."""
     given = vars(build_parser().parse_args(argv))
-    from streamtok.wire.reading import load_reader
+    from streamtok.settings import settings_of
+    from streamtok.wire.reading import ReaderSettings
 
-    return run(load_reader(given.pop("config", None), given))
+    return run(settings_of(ReaderSettings, given.pop("config", None), given))
 
 
 def run(settings: Any) -> int:
@@ -63,11 +62,11 @@ def run(settings: Any) -> int:
     with stop_on_signals(stop.set), Reading(settings, stop) as reading:
         try:
             for message in reading:
-                if not (settings.quiet or settings.json_only):
+                if not (settings.quiet or settings.as_json):
                     print(describe_message(message), flush=True)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
-            print(json.dumps(summary) if settings.json_only else describe_summary(summary), flush=True)
+            print(json.dumps(summary) if settings.as_json else describe_summary(summary), flush=True)
     return 0
 
 

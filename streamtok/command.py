@@ -22,6 +22,14 @@ def new_parser(name: str, description: str | None, **options: Any) -> argparse.A
     return argparse.ArgumentParser(f"streamtok {name}", description=description, formatter_class=shape, **options)
 
 
+def new_settings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser that leaves out what is not given: that comes from --config FILE, else from the settings' defaults."""
+    parser = new_parser(name, description, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help="YAML with these names (max_frames: 100); flags override it")
+    parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON on standard output")
+    return parser
+
+
 def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """`parse` as the type of a flag: what its ValueError says reaches the user."""
 

@@ -1,6 +1,7 @@
-"""The configuration of an ingest node: a YAML file, checked whole before anything starts.
+"""What commands are told: flags and YAML files, checked whole before anything starts.
 
     settings = load_rig("configs/rig_six_cameras.yaml", {"model": "small"})
+    settings = settings_of(ReplaySettings, "replay.yaml", {"speed": 2})
 
 A mistake is a `SettingsError` that lists every fault at once: file and line, path in the file, the value found, what is
 allowed and the nearest valid key.
@@ -9,7 +10,7 @@ allowed and the nearest valid key.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -48,6 +49,8 @@ Size = Annotated[tuple[int, int], BeforeValidator(read_size)]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint)]
 Device = Annotated[str, AfterValidator(parse_device)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -57,17 +60,33 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StreamDefaults(Strict):
-    """What may be set for all streams under `defaults`, or for one stream."""
+Kind = TypeVar("Kind", bound=Strict)
+
+
+class CommandSettings(Strict):
+    """What a command is told, by the names of its flags."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    as_json: bool = Field(default=False, alias="json")
+
+
+class FrameSettings(Strict):
+    """How frames are sized and cut into groups, live and from recordings."""
 
     size: Size | None = None
     fit: Literal["stretch", "crop", "pad"] = "stretch"
-    realtime: bool | None = None
-    policy: Literal["latest", "lossless"] | None = None
     on_gap: Literal["reset", "bridge"] = "reset"
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+
+
+class StreamDefaults(FrameSettings):
+    """What may be set for all streams under `defaults`, or for one stream."""
+
+    realtime: bool | None = None
+    policy: Literal["latest", "lossless"] | None = None
     tail: Literal["pad", "drop"] = "pad"
-    max_frames: Annotated[int, Field(ge=1)] | None = None
+    max_frames: Count | None = None
     required: bool = True
 
 
@@ -85,7 +104,7 @@ class StreamSettings(StreamDefaults):
         return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
 
 
-class RigSettings(Strict):
+class RigSettings(CommandSettings):
     """An ingest node: its cameras, the model, where it publishes."""
 
     node: Name = "ingest"
@@ -93,8 +112,8 @@ class RigSettings(Strict):
     device: Device = "auto"
     engine: Annotated[str, Field(min_length=1)] | None = None
     deterministic: bool = False
-    threads: Annotated[int, Field(ge=1)] | None = None
-    context: Annotated[int, Field(ge=1)] | None = None
+    threads: Count | None = None
+    context: Count | None = None
     batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     bind: Endpoint = "tcp://127.0.0.1:5555"
     control: Endpoint | None = None
@@ -140,26 +159,28 @@ def load_rig(
     """Read a rig's YAML file (None: start from nothing) and put on top `overrides`, keyed by path ("streams.0.size"),
     and `every_stream`, which is set for each of its streams.
 
-    Raises SettingsError with every fault, FileNotFoundError if there is no such file.
+    Raises SettingsError with every fault.
+    """
+    given = dict(overrides or {})
+    streams = given.get("streams") or (read_yaml(path)[0].get("streams") if path is not None else None)
+    for index in range(len(streams) if isinstance(streams, list) else 0):
+        given |= {f"streams.{index}.{key}": value for key, value in (every_stream or {}).items()}
+    return settings_of(RigSettings, path, given)
+
+
+def settings_of(kind: type[Kind], path: str | Path | None, given: Mapping[str, Any]) -> Kind:
+    """Settings from a YAML file (None: no file) with what is `given` on top, keyed by path ("streams.0.size").
+
+    Raises SettingsError with every fault.
     """
     values, lines = read_yaml(path) if path is not None else ({}, {})
-    given = dict(overrides or {})
     for key, value in given.items():
         put(values, key, value)
-    streams = values.get("streams")
-    for index, stream in enumerate(streams if isinstance(streams, list) else []):
-        if isinstance(stream, dict):
-            stream.update(every_stream or {})
-            given.update({f"streams.{index}.{key}": value for key, value in (every_stream or {}).items()})
-    return check(RigSettings, values, str(path) if path is not None else "command line", lines, set(given))
-
-
-def check(model: type[BaseModel], values: dict, name: str, lines: dict[tuple, int], given: set[str]) -> Any:
-    """Validate, or raise one SettingsError with every fault; `given` are the paths that came from the command line."""
     try:
-        return model.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        faults = [describe(fault, model, name, lines, given) for fault in error.errors()]
+        name = "command line" if path is None else str(path)
+        faults = [describe(fault, kind, name, lines, set(given)) for fault in error.errors()]
     raise SettingsError("\n".join(dict.fromkeys(faults)))
 
 
@@ -190,4 +211,4 @@ def keys_at(model: type[BaseModel], where: tuple) -> list[str]:
         for candidate in (annotation, *getattr(annotation, "__args__", ())):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -15,7 +15,7 @@ LAYERS = (
     ("model",),
     ("checkpoint", "weights"),
     ("engine",),
-    ("settings", "loading", "flags", "cli"),
+    ("settings", "loading", "cli"),
     ("wire", "io", "recording", "drives", "data", "training", "evaluation"),
     ("runtime", "bench"),
     ("nodes", "tools"),

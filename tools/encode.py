@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     arguments.add_argument("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     arguments.add_argument("--context", type=int, help="latent steps that attention sees (default: the model's)")
-    arguments.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
     arguments.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     return arguments
 
@@ -35,20 +35,13 @@ def parser() -> argparse.ArgumentParser:
 @command("encode")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    args = parser().parse_args(argv)
+    given = vars(parser().parse_args(argv))
     from streamtok.data.files import EncodeOptions, encode_file
-    from streamtok.names import parse_size
+    from streamtok.settings import settings_of
 
-    options = EncodeOptions(
-        size=parse_size(args.size) if args.size else None,
-        max_frames=args.max_frames,
-        context=args.context,
-        device=args.device,
-        deterministic=args.deterministic,
-        progress=not args.quiet,
-    )
-    done = encode_file(args.source, args.out, args.model, options)
-    if args.json:
+    source, out, model, as_json = (given.pop(name) for name in ("source", "out", "model", "json"))
+    done = encode_file(source, out, model, settings_of(EncodeOptions, None, given))
+    if as_json:
         facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
         print(json.dumps(facts | {"repeated": done.repeated, "skipped": done.skipped, "bytes": done.bytes}))
         return 0

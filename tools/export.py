@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--task", default="drive", help="lerobot: what happens, in words (default: drive)")
     arguments.add_argument("--video", action="store_true", help="lerobot: also pictures, decoded from the tokens")
     arguments.add_argument("--model", help="lerobot: the model that decodes (default: the one that the source names)")
-    arguments.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
     arguments.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     return arguments
 
@@ -35,21 +35,13 @@ def parser() -> argparse.ArgumentParser:
 @command("export")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    args = parser().parse_args(argv)
+    given = vars(parser().parse_args(argv))
     from streamtok.data.export import ExportOptions, export
+    from streamtok.settings import settings_of
 
-    options = ExportOptions(
-        streams=args.streams,
-        window=args.window,
-        shard_samples=args.shard_samples,
-        fps=args.fps,
-        task=args.task,
-        video=args.video,
-        model=args.model,
-        progress=not args.quiet,
-    )
-    counts = export(args.source, args.out, args.to, options)
-    print(json.dumps(counts) if args.json else f"{args.out}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
+    source, out, to, as_json = (given.pop(name) for name in ("source", "out", "to", "json"))
+    counts = export(source, out, to, settings_of(ExportOptions, None, given))
+    print(json.dumps(counts) if as_json else f"{out}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
     return 0
 
 

@@ -37,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     add("--workers", type=int, default=1, help="drives at a time (default: 1)")
     add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
-    add("--engine", metavar="auto|eager|FILE", help="as ingest has it (default: auto on a GPU, eager on a CPU)")
+    add(
+        "--engine",
+        dest="choice",
+        metavar="auto|eager|FILE",
+        help="as for ingest (default: eager on a CPU)",
+    )
     add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
     add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
     add("--check", action="store_true", help="read what is done and compare its checksums")
@@ -52,29 +57,23 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=float, help="plan: frames per second of one worker (default: measured here)")
     add("--fps", type=float, default=30.0, help="plan: frames per second of the video (default: 30)")
     add("--price", type=float, default=0.05, help="plan: cost of a worker's hour (default: 0.05, a CPU core)")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", dest="progress", action="store_false", help="no progress bar")
     add("--json", action="store_true", help="print the result as one JSON object")
     return arguments
+
+
+def options_of(kind: Any, args: argparse.Namespace) -> Any:
+    """Those of the arguments that are options of a kind, checked."""
+    from streamtok.settings import settings_of
+
+    return settings_of(kind, None, {name: vars(args)[name] for name in kind.model_fields if name in args})
 
 
 def fleet_options(args: argparse.Namespace) -> Any:
     """The options of every drive."""
     from streamtok.data.fleet_job import FleetOptions, settle_engine
-    from streamtok.names import parse_size
 
-    options = FleetOptions(
-        model=args.model,
-        device=args.device,
-        deterministic=args.deterministic,
-        context=args.context,
-        size=parse_size(args.size) if args.size else None,
-        fit=args.fit,
-        on_gap=args.on_gap,
-        keyframe_interval=args.keyframe_interval,
-        streams=tuple(args.streams) if args.streams else None,
-        threads=args.threads,
-    )
-    return settle_engine(options, args.engine)
+    return settle_engine(options_of(FleetOptions, args), args.choice)
 
 
 def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
@@ -85,9 +84,6 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
     drives = list(args.drives)
     if args.list:
         drives += [line.strip() for line in args.list.read_text().splitlines() if line.strip()]
-    index, _, count = args.shard.partition("/")
-    if not (index.isdigit() and count.isdigit()):
-        raise ValueError(f"--shard {args.shard}: expected i/N, such as 0/4")
     make_runner = None
     if args.runner == "ray":
         from streamtok.data.fleet_ray import RayRunner, import_ray
@@ -97,14 +93,7 @@ def run_fleet(args: argparse.Namespace) -> dict[str, Any]:
         def make_runner(out: str, options: Any, workers: int) -> Any:
             return RayRunner(out, options, workers, args.gpus)
 
-    run = RunOptions(
-        workers=args.workers,
-        shard=(int(index), int(count)),
-        retries=args.retries,
-        check=args.check,
-        progress=not args.quiet,
-    )
-    fleet = Fleet(drives, args.out, fleet_options(args), run, make_runner)
+    fleet = Fleet(drives, args.out, fleet_options(args), options_of(RunOptions, args), make_runner)
     with stop_on_signals(fleet.stop):
         return fleet.run()
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from streamtok.settings import Count, Positive, Strict
 
 
-@dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Strict):
     """What is exported and how it is cut.
 
     `streams` None is all; `window` grids make a WebDataset sample, `shard_samples` of those a shard; `fps` None takes
     what the files say, `task` is LeRobot's description of what happens; `video` decodes a picture per grid for LeRobot.
     """
 
-    streams: Sequence[str] | None = None
-    window: int = 16
-    shard_samples: int = 1000
-    fps: float | None = None
+    streams: list[str] | None = None
+    window: Count = 16
+    shard_samples: Count = 1000
+    fps: Positive | None = None
     task: str = "drive"
     video: bool = False
     model: str | None = None

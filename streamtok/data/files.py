@@ -25,16 +25,16 @@ from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
 from streamtok.engine.token_grid import grid_shape, levels_of
 from streamtok.io.source import Frame
 from streamtok.loading import engine_configuration, load, place
+from streamtok.settings import Count, Device, Size, Strict
 
 
-@dataclass(frozen=True)
-class EncodeOptions:
-    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's, `device` None picks one."""
+class EncodeOptions(Strict):
+    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's."""
 
-    size: tuple[int, int] | None = None
-    max_frames: int | None = None
-    context: int | None = None
-    device: str | None = None
+    size: Size | None = None
+    max_frames: Count | None = None
+    context: Count | None = None
+    device: Device = "auto"
     deterministic: bool = False
     progress: bool = False
 

@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from pydantic import BeforeValidator, Field
 from tqdm import tqdm
 
 from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_tokenizer, make_job, path_hash
 from streamtok.data.fleet_local import LocalRunner
 from streamtok.data.store import is_url, open_store
+from streamtok.settings import Count, Strict
 
 log = logging.getLogger("streamtok.fleet")
 
@@ -48,27 +50,26 @@ class Runner(Protocol):
         """End the workers; running jobs stop."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
+def read_shard(value: Any) -> tuple[int, int]:
+    """ "0/4" or (0, 4) as a pair."""
+    match = re.fullmatch(r"(\d+)/(\d+)", value if isinstance(value, str) else "/".join(map(str, value)))
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError("expected 0/n to n-1/n")
+    return int(match[1]), int(match[2])
+
+
+class RunOptions(Strict):
     """How a run goes about it; nothing of this changes the output.
 
     `workers` drives at a time; `shard` (i, n) takes the drives whose hash is i modulo n, so that n machines share a
     list; `retries` is how often a broken drive is tried again; `check` reads what is done and compares checksums.
-    ValueError for numbers that make no sense.
     """
 
-    workers: int = 1
-    shard: tuple[int, int] = (0, 1)
-    retries: int = 1
+    workers: Count = 1
+    shard: Annotated[tuple[int, int], BeforeValidator(read_shard)] = (0, 1)
+    retries: Annotated[int, Field(ge=0)] = 1
     check: bool = False
     progress: bool = False
-
-    def __post_init__(self) -> None:
-        index, count = self.shard
-        if self.workers < 1 or not 0 <= index < count:
-            raise ValueError(
-                f"workers is {self.workers} and shard {index}/{count}: expected 1 or more, and 0/n to n-1/n"
-            )
 
 
 class Fleet:

@@ -6,21 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamtok.data.frames import IMAGE_SUFFIXES, count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
 from streamtok.loading import load, pick_device, read_engine
+from streamtok.settings import Count, Device, FrameSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
 
 
-@dataclass(frozen=True)
-class FleetOptions:
+class FleetOptions(FrameSettings):
     """How every drive is tokenized; a drive that was done with other options is done again.
 
     `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
@@ -29,15 +29,11 @@ class FleetOptions:
     """
 
     model: str = "nano"
-    device: str = "auto"
+    device: Device = "auto"
     deterministic: bool = False
-    context: int | None = None
-    size: tuple[int, int] | None = None
-    fit: str = "stretch"
-    on_gap: str = "reset"
-    keyframe_interval: float = 10.0
-    streams: tuple[str, ...] | None = None
-    threads: int = 1
+    context: Count | None = None
+    streams: list[str] | None = None
+    threads: Count = 1
     engine: dict[str, Any] | None = None
 
 
@@ -104,7 +100,8 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
         size = options.size or (256, 448)
         tok: Any = load(options.model, options.deterministic, engine="auto", size=size, device=device)
         values = tok.engine.to_dict()
-    return replace(options, engine=values | {"threads": options.threads, "agreement": {}, "measured_ms": {}})
+    engine = values | {"threads": options.threads, "agreement": {}, "measured_ms": {}}
+    return options.model_copy(update={"engine": engine})
 
 
 def run_job(
@@ -165,7 +162,7 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 def plain(options: FleetOptions) -> dict[str, Any]:
     """The options as JSON gives them back."""
-    return json.loads(json.dumps(asdict(options)))
+    return options.model_dump(mode="json")
 
 
 def expected_frames(path: Path) -> int:
@@ -200,13 +197,7 @@ def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: R
     settings = ReplaySettings(
         path=path,
         out=folder,
-        model=options.model,
-        context=options.context,
-        streams=list(options.streams) if options.streams else None,
-        size=options.size,
-        fit=options.fit,  # type: ignore[arg-type]
-        on_gap=options.on_gap,  # type: ignore[arg-type]
-        keyframe_interval=options.keyframe_interval,
+        **options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields}),
     )
     node = ReplayNode(settings, tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings import Device, Endpoint, Name, SettingsError, Size, Strict, check, read_yaml
+from streamtok.settings import CommandSettings, Count, Device, Endpoint, FrameSettings, Name, Positive
 
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
     from streamtok.recording.recorder import RecorderOptions
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class RecordSettings(Strict):
+class RecordSettings(CommandSettings):
     """`streamtok record`: sizes in MB (10^6 bytes), times in minutes and seconds."""
 
     endpoint: Annotated[str, Field(min_length=1)]
@@ -45,7 +42,7 @@ class RecordSettings(Strict):
         )
 
 
-class ReplaySettings(Strict):
+class ReplaySettings(CommandSettings, FrameSettings):
     """`streamtok replay`: what to read, how to encode it, how fast, and where the tokens go."""
 
     path: Path
@@ -53,7 +50,7 @@ class ReplaySettings(Strict):
     model: str | None = None
     device: Device = "auto"
     deterministic: bool | None = None
-    context: Annotated[int, Field(ge=1)] | None = None
+    context: Count | None = None
     verify: bool = False
     recorded_tokens: bool = False
     realtime: bool = False
@@ -67,12 +64,8 @@ class ReplaySettings(Strict):
     node: Name = "replay"
     out: Path | None = None
     record: Path | None = None
-    size: Size | None = None
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
-    on_gap: Literal["reset", "bridge"] = "reset"
-    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     tail: Literal["pad", "drop"] = "pad"
-    max_groups: Annotated[int, Field(ge=1)] | None = None
+    max_groups: Count | None = None
 
     @model_validator(mode="after")
     def fits_together(self) -> ReplaySettings:
@@ -98,12 +91,3 @@ class ReplaySettings(Strict):
         from streamtok.engine.lane import StreamOptions
 
         return StreamOptions("lossless", self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
-
-
-def settings_of(kind: type[Strict], path: str | None, flags: Mapping[str, Any]) -> Any:
-    """Settings from a YAML file (None: no file) with the given flags on top; SettingsError lists every fault."""
-    values, lines = read_yaml(path) if path is not None else ({}, {})
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values")
-    values.update(flags)
-    return check(kind, values, path or "command line", lines, set(flags))

@@ -19,6 +19,7 @@ import numpy as np
 
 from streamtok.runtime.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
 from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.settings import CommandSettings, Count, Device, Positive, Size
 
 log = logging.getLogger("streamtok.runtime.demo")
 
@@ -28,27 +29,26 @@ FRAMES_WAITING = 512  # camera images kept for comparison: the node runs up to 6
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
 
 
-@dataclass(frozen=True)
-class DemoOptions:
+class DemoSettings(CommandSettings):
     """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
 
-    The node is told to stop after `max_frames`, or `max_seconds` after `started`, whichever comes first.
+    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
     """
 
-    source: str
+    source: str = "synthetic:256x448@30?seed=7&frames=301"
     model: str = "nano"
     out: Path = Path("out/demo")
-    size: tuple[int, int] | None = None
-    max_frames: int = 301
-    max_seconds: float = 100.0
-    device: str = "auto"
-    started: float = field(default_factory=time.monotonic)
+    size: Size | None = None
+    max_frames: Count = 301
+    max_seconds: Positive = 100.0
+    device: Device = "auto"
 
 
 @dataclass
 class DemoResult:
     """What was seen; `errors` are the mean squared errors of the pictures, in 8-bit units."""
 
+    started: float = field(default_factory=time.monotonic)
     info: Any = None
     node: dict = field(default_factory=dict)
     pictures: int = 0
@@ -82,18 +82,18 @@ class DemoResult:
         return 24 * math.prod(self.info.image_size) * self.fps
 
 
-def run_demo(options: DemoOptions, on_progress: Callable[[DemoResult], None] = lambda result: None) -> DemoResult:
+def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = lambda result: None) -> DemoResult:
     """Run the whole pipeline once. Raises RuntimeError with the node's own words if it fails, ValueError or OSError
     for a source that cannot be opened."""
     import torch
 
     from streamtok.loading import load, place
 
+    result = DemoResult()
     size = options.size or suitable_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
     tokenizer = place(load(options.model), "cpu")
-    result = DemoResult()
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         endpoint = f"ipc://{folder}/tokens"
         with ingest_process(options, size, endpoint) as node, reader_of_frames(endpoint, node) as frames:
@@ -106,7 +106,7 @@ class Watcher:
     """The reading side: tokens to pictures, compared with the frames they came from."""
 
     def __init__(
-        self, options: DemoOptions, tokenizer: Any, result: DemoResult, on_progress: Callable[[DemoResult], None]
+        self, options: DemoSettings, tokenizer: Any, result: DemoResult, on_progress: Callable[[DemoResult], None]
     ) -> None:
         self.options, self.result, self.on_progress = options, result, on_progress
         self.decoder = LiveDecoder(tokenizer)
@@ -128,7 +128,7 @@ class Watcher:
                     break
                 self.result.seconds = time.monotonic() - started
                 self.on_progress(self.result)
-                late = time.monotonic() - self.options.started - self.options.max_seconds
+                late = time.monotonic() - self.result.started - self.options.max_seconds
                 if late > 0 and not stopped:
                     stopped = True
                     node.send_signal(signal.SIGTERM)
@@ -226,7 +226,7 @@ def image_of(message: Any) -> np.ndarray:
 
 
 @contextmanager
-def ingest_process(options: DemoOptions, size: tuple[int, int] | None, endpoint: str) -> Iterator[subprocess.Popen]:
+def ingest_process(options: DemoSettings, size: tuple[int, int] | None, endpoint: str) -> Iterator[subprocess.Popen]:
     """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", options.source, "--stream", STREAM]
     command += ["--model", options.model, "--bind", endpoint, "--device", options.device, "--wait-subscribers", "1"]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from streamtok.runtime.demo import DemoOptions, DemoResult
+from streamtok.runtime.demo import DemoResult, DemoSettings
 
 PLAIN_EVERY_S = 2.0
 
 
 @contextmanager
-def progress(options: DemoOptions) -> Iterator[Callable[[DemoResult], None]]:
+def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
     """A bar on standard error, or a line every two seconds where that is no terminal."""
     if not sys.stderr.isatty():
         yield plain_progress()
@@ -50,7 +50,7 @@ def status_line(result: DemoResult) -> str:
     )
 
 
-def to_dict(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
+def to_dict(options: DemoSettings, result: DemoResult) -> dict[str, Any]:
     """Plain values, for --json."""
     return {
         "source": options.source,
@@ -68,7 +68,7 @@ def to_dict(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
     }
 
 
-def describe(options: DemoOptions, result: DemoResult) -> str:
+def describe(options: DemoSettings, result: DemoResult) -> str:
     """The summary for a newcomer."""
     if result.info is None:
         return "no tokens came; see ingest.log in the output folder"

@@ -5,13 +5,14 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.settings import CommandSettings, Count, Device
 
 log = logging.getLogger("streamtok.decode")
 
@@ -19,24 +20,35 @@ JPEG_QUALITY = 90
 WAIT_S = 0.2
 
 
-@dataclass(frozen=True)
-class ViewOptions:
+class DecodeSettings(CommandSettings):
     """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
 
     `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
     """
 
-    endpoint: str
+    input: str
     out: str = "window"
     model: str | None = None
     stream: str | None = None
-    device: str = "auto"
-    join: str = "epoch"
+    device: Device = "auto"
+    join: Literal["epoch", "keyframe"] = "epoch"
     curve: Path | None = None
-    max_frames: int | None = None
+    max_frames: Count | None = None
+    quiet: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether the input is a node, not a token file."""
+        return self.input.startswith(("tcp://", "ipc://", "inproc://"))
+
+    @model_validator(mode="after")
+    def has_a_place(self) -> "DecodeSettings":
+        if not self.live and self.out == "window":
+            raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
+        return self
 
 
-def view_stream(options: ViewOptions, stop: threading.Event) -> dict[str, Any]:
+def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
     """Decode a stream until it ends, `stop` is set or the window is closed; returns counts.
 
     Raises ValueError for another tokenizer than the stream's, TimeoutError if no node answers at the endpoint.
@@ -48,7 +60,7 @@ def view_stream(options: ViewOptions, stop: threading.Event) -> dict[str, Any]:
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
     with subscribe(
-        options.endpoint, names, join=options.join, until_end=True, curve=curve, lossless=to_file
+        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file
     ) as subscription:
         info = first_info(subscription, options.stream, stop)
         if info is None:
@@ -64,7 +76,7 @@ def view_stream(options: ViewOptions, stop: threading.Event) -> dict[str, Any]:
 
 
 def pump(
-    subscription: Any, decoder: LiveDecoder, sink: Any, info: Any, options: ViewOptions, stop: threading.Event
+    subscription: Any, decoder: LiveDecoder, sink: Any, info: Any, options: DecodeSettings, stop: threading.Event
 ) -> None:
     """Messages to pictures until something ends it."""
     while not stop.is_set() and sink.wanted:
@@ -96,7 +108,7 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
     return None
 
 
-def tokenizer_of(info: Any, options: ViewOptions) -> Any:
+def tokenizer_of(info: Any, options: DecodeSettings) -> Any:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
     from streamtok.loading import load, place
 

@@ -1,11 +1,13 @@
 """What a training run is told: frozen dataclasses read from YAML; unknown keys are errors that list the known ones."""
 
 import dataclasses
-import difflib
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from streamtok.command import SettingsError
+from streamtok.names import nearest
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,7 @@ def build(cls: type, table: dict[str, Any], where: str = "") -> Any:
     hints, known = typing.get_type_hints(cls), [f.name for f in fields(cls)]
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown key {where}{key}; {hint}known: {', '.join(known)}")
+            raise ValueError(f"unknown key {where}{key}; {nearest(str(key), known)}")
     return cls(**{key: _value(hints[key], value, f"{where}{key}") for key, value in table.items()})
 
 
@@ -167,15 +167,13 @@ def _number(value: int | str, where: str) -> float:
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Read a YAML file, put `overrides` (dotted keys) over it and check everything."""
-    import yaml
+    """Read a YAML file, put `overrides` (dotted keys) over it and check it; SettingsError says what is wrong."""
+    from streamtok.yaml_file import put, read_yaml
 
-    with open(path, encoding="utf-8") as file:
-        table = yaml.safe_load(file) or {}
+    values, _ = read_yaml(path)
     for key, value in (overrides or {}).items():
-        node = table
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return build(TrainConfig, table)
+        put(values, key, value)
+    try:
+        return build(TrainConfig, values)
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from error

@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from streamtok.settings import Endpoint, Strict, check, read_yaml
+from streamtok.settings import CommandSettings, Count, Endpoint, Positive
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
@@ -19,33 +19,23 @@ from streamtok.wire.subscriber import Subscription, subscribe
 WAIT_S = 0.05
 
 
-class ReaderSettings(Strict):
+class ReaderSettings(CommandSettings):
     """A reader of token streams: what it reads, and where it passes it on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     endpoint: Endpoint
     streams: Annotated[list[str], Field(min_length=1)] | None = None
     latest_only: bool = False
     lossless: bool = False
     join: Literal["keyframe", "epoch"] | None = None
-    max_messages: Annotated[int, Field(ge=1)] | None = None
+    max_messages: Count | None = None
     until_end: bool = False
-    timeout: Annotated[float, Field(gt=0)] | None = None
+    timeout: Positive | None = None
     forward: Endpoint | None = None
     control: Endpoint | None = None
     curve: Path | None = None
     forward_curve: Path | None = None
     insecure: bool = False
     quiet: bool = False
-    json_only: bool = Field(default=False, alias="json")
-
-
-def load_reader(path: str | Path | None, given: Mapping[str, Any]) -> ReaderSettings:
-    """Read a YAML file (None: nothing) and put `given` on top; raises SettingsError with every fault."""
-    values, lines = read_yaml(path) if path is not None else ({}, {})
-    name = "command line" if path is None else str(path)
-    return check(ReaderSettings, values | dict(given), name, lines, set(given))
 
 
 class Reading:

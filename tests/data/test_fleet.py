@@ -215,8 +215,8 @@ def test_wrong_use(tmp_path, model, capsys):
     with pytest.raises(SystemExit) as stopped:
         tokenize_drives.main(["--out", str(tmp_path)])
     assert stopped.value.code == 2
-    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 1
-    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 1
+    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 2
+    assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 2
     assert "0/n to n-1/n" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamtok.drives.drive import open_drive
-from streamtok.drives.drive_settings import ReplaySettings, settings_of
+from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.replay import DriveReplay, first_difference
 from streamtok.drives.replay_node import ReplayNode
 from streamtok.engine.ingest import IngestCore, StreamOptions
@@ -17,7 +17,7 @@ from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.runtime.ingest import IngestNode
-from streamtok.settings import load_rig
+from streamtok.settings import load_rig, settings_of
 from tests.drives.kit import frames_of, rig, write_bag1, write_bag2, write_mcap
 from tests.drives.test_drives import write_folders
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build

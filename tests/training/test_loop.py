@@ -144,21 +144,21 @@ def test_a_continuous_tokenizer_trains_with_its_kl(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "status", "message"),
     [
-        ({"stepz": 3}, "unknown key stepz; did you mean 'steps'"),
-        ({"data": {"scale": [3]}}, "unknown key data.scale"),
-        ({"phases": [{"until": 0.5}]}, "end at 1.0"),
-        ({"model": "nanoo"}, "no preset"),
-        ({"model_overrides": {"width": 3}}, "model_overrides"),
-        ({"steps": "many"}, "steps must be int"),
-        ({"optimizer": {"ema": "much"}}, "optimizer.ema must be a number"),
+        ({"stepz": 3}, 2, "unknown key stepz; did you mean 'steps'"),
+        ({"data": {"scale": [3]}}, 2, "unknown key data.scale"),
+        ({"phases": [{"until": 0.5}]}, 2, "end at 1.0"),
+        ({"model": "nanoo"}, 1, "no preset"),
+        ({"model_overrides": {"width": 3}}, 1, "model_overrides"),
+        ({"steps": "many"}, 2, "steps must be int"),
+        ({"optimizer": {"ema": "much"}}, 2, "optimizer.ema must be a number"),
     ],
 )
-def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, message):
+def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, status, message):
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps({"data": {"paths": [str(tmp_path)]}, **change}))
-    assert main(["--config", str(file), "--out", str(tmp_path / "out")]) == 1
+    assert main(["--config", str(file), "--out", str(tmp_path / "out")]) == status
     error = capsys.readouterr().err
     assert error.startswith("streamtok train: ")
     assert message in error
@@ -167,7 +167,7 @@ def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, message):
 def test_wrong_use_is_told_apart(tmp_path, capsys):
     assert main(["--config", "x.yaml", "--set", "steps"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
-    assert main(["--config", str(tmp_path / "missing.yaml")]) == 1
+    assert main(["--config", str(tmp_path / "missing.yaml")]) == 2
 
 
 def test_psnr_and_entropy_by_hand():

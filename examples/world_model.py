@@ -183,12 +183,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     source = args.source or tokenize_synthetic_drives(args.out, args.tokenizer, args.frames)
-    data = TokenDataset(source, window=args.window)
-    if not data.levels:
-        print(f"{source}: its tokens have no FSQ digits; use a tokenizer with FSQ", file=sys.stderr)
+    try:
+        data = TokenDataset(source, window=args.window)
+        # The last third by drive and time, never mixed with what is trained on.
+        border = 2 * len(data) // 3
+        if not data.levels:
+            raise ValueError(f"{source}: its tokens have no FSQ digits; use a tokenizer with FSQ")
+        if not border:
+            raise ValueError(f"{source}: {len(data)} window of {args.window} grids, too few to hold a third out")
+    except (OSError, ValueError) as error:
+        print(f"world_model: {error}", file=sys.stderr)
         return 1
-    # The last third by drive and time, never mixed with what is trained on.
-    border = 2 * len(data) // 3
     training, held_out = Subset(data, range(border)), Subset(data, range(border, len(data)))
     model = WorldModel(data.levels)
     model.count(training)

@@ -8,7 +8,8 @@
         batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
 
 A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
-after the gap. Opening reads indexes only, and a window reads its own grids.
+after the gap. Opening reads indexes only, and a window reads its own grids. In recordings a gap of a few frames may not
+show in the index: what follows it in its window is masked all the same, but not cut anew; token files know every gap.
 """
 
 from __future__ import annotations

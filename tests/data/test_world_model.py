@@ -72,3 +72,10 @@ def test_it_beats_the_token_frequencies(example, tmp_path, token_file, groups_of
     assert status == 0
     assert result["bits_per_token"] < result["frequency_entropy"] - 1
     assert 0 < result["frequency_entropy"] < result["log2_codes"]
+
+
+def test_too_little_or_nothing_is_one_clear_line(example, tmp_path, token_file, groups_of, capsys):
+    assert example.main([str(tmp_path / "absent")]) == 1
+    assert "absent: no such file" in capsys.readouterr().err
+    assert example.main([str(token_file(tmp_path / "a.safetensors", groups_of([5])))]) == 1
+    assert "1 window of 8 grids, too few" in capsys.readouterr().err

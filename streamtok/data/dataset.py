@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.data.grids import Grids, Track
+from streamtok.data.grids import Grids, Track, part
 from streamtok.data.tracks import by_stream, facts_of, open_drives
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
@@ -123,9 +123,9 @@ class TokenDataset(Dataset):
     def _cut(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
         """Grids `wanted` of a track (-1: there is none) as one window, masked from the first gap on."""
         present = np.flatnonzero(wanted >= 0)
-        grids = track.read(wanted[present])
+        grids, unbroken = pick(track, wanted[present])
         valid = np.zeros(self.window, bool)
-        valid[present] = unbroken(grids, wanted[present])
+        valid[present] = unbroken
         continuous = grids.tokens.dtype == np.float16
         kinds = {"tokens": torch.float16 if continuous else torch.int32, "keyframe": torch.bool}
         item = {"mask": torch.from_numpy(valid)}
@@ -204,13 +204,15 @@ class IterableTokenDataset(IterableDataset):
         yield from held
 
 
-def unbroken(grids: Grids, wanted: np.ndarray) -> np.ndarray:
-    """(n,) bool: True up to the first gap. Grids that were skipped to keep time with another camera are no gap."""
-    if not len(wanted):
-        return np.zeros(0, bool)
-    skipped = np.concatenate([[False], np.diff(wanted) != 1])
-    same_epoch = np.concatenate([[True], (np.diff(grids.epoch) == 0) & (np.diff(grids.session) == 0)])
-    return np.logical_and.accumulate(np.where(skipped, same_epoch, grids.follows()))
+def pick(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
+    """The grids `wanted` (n,), not falling, of a track, and (n,) bool: True up to the first gap.
+
+    Those that are skipped to keep time with another camera are no gap; they are read too, for only they tell.
+    """
+    first, last = (int(wanted[0]), int(wanted[-1])) if len(wanted) else (0, -1)
+    grids = track.read(np.arange(first, last + 1))
+    unbroken = np.logical_and.accumulate(grids.follows()) if len(wanted) else np.zeros(0, bool)
+    return part(grids, wanted - first), unbroken[wanted - first]
 
 
 def nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def stretches(track: Track, size: int = BLOCK) -> Iterator[tuple[bool, np.ndarra
             yield not follows[start], indices[start:end], part(grids, slice(start, end))
 
 
-def part(grids: Grids, which: slice) -> Grids:
+def part(grids: Grids, which: slice | np.ndarray) -> Grids:
     """Some of the grids."""
     return Grids(**{field.name: getattr(grids, field.name)[which] for field in fields(Grids)})
 

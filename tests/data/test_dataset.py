@@ -4,6 +4,7 @@ import os
 import pickle
 import resource
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -282,3 +283,20 @@ def test_cameras_of_several_machines_are_aligned_in_utc(tmp_path, token_file, gr
     assert item["mask"].all()
     assert (item["time_ns"][0] == item["time_ns"][1]).all()
     assert (item["capture_ns"][1] - item["capture_ns"][0] == 10**12).all()
+
+
+def test_a_faster_camera_that_resets_without_loss_is_aligned_throughout(tmp_path, token_file, groups_of):
+    """Of a camera at twice the rate every other grid is read, so that a reset may lie between two: that is no gap."""
+    slow = [replace(g, capture_ns=[2 * time for time in g.capture_ns]) for g in groups_of([12], "front")]
+    fast = groups_of([6, -5, -5, -7], "left", seed=1)
+    for groups in (slow, fast):
+        token_file(tmp_path / f"{groups[0].stream}.safetensors", groups)
+    item = TokenDataset(tmp_path, window=9, streams=["front", "left"], align=True)[0]
+    assert item["mask"].all()
+    assert item["epoch"][1].unique().tolist() == [0, 1, 2, 3]
+    lost = groups_of([6, 5, -5, -7], "left", seed=1)
+    token_file(tmp_path / "left.safetensors", lost)
+    mask = TokenDataset(tmp_path, window=9, streams=["front", "left"], align=True)[0]["mask"]
+    assert mask[0].all()
+    assert mask[1].tolist() == sorted(mask[1].tolist(), reverse=True)
+    assert 2 < int(mask[1].sum()) < 5

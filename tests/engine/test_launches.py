@@ -77,7 +77,8 @@ def test_everything_that_a_step_launches_builds_and_fits(number, tmp_path):
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    code = f"import json; from tests.engine import test_launches as t; print(json.dumps(t.launched(*t.STEPS[{number}])))"
+    here = "import json; from tests.engine import test_launches as t; "
+    code = here + f"print(json.dumps(t.launched(*t.STEPS[{number}])))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])

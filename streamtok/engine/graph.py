@@ -88,6 +88,7 @@ class CapturedStep:
         """Put back what PyTorch leaves as it was during a capture that failed: the current stream, and an allocator
         that expects the capture to go on, which allows no other and frees nothing that two streams have used."""
         torch.cuda.set_stream(before)
+        self.graph.reset()
         _FAILED.append(self.graph)
         with contextlib.suppress(RuntimeError):  # it failed before the capture began, or after it had ended
             torch._C._cuda_endAllocateToPool(before.device_index, self.pool)

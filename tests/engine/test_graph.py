@@ -17,7 +17,8 @@ class Device:
         self.capturing, self.uses = [], {}
         side = SimpleNamespace(wait_stream=lambda other: None)
         parts = {
-            "CUDAGraph": lambda: SimpleNamespace(reset=lambda: None), "Stream": lambda: side, "current_stream": lambda: self.current,
+            "CUDAGraph": lambda: SimpleNamespace(reset=lambda: None), "Stream": lambda: side,
+            "current_stream": lambda: self.current,
             "set_stream": lambda stream: setattr(self, "current", stream), "stream": contextlib.nullcontext,
             "graph": self.graph, "graph_pool_handle": lambda: (0, 1),
         }  # fmt: skip

@@ -7,6 +7,7 @@ their own: `time_ns` is what actions and other sensors are joined by.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
 def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn]) -> None:
     """The episodes of one drive; `videos` has a column for each track, or none at all."""
     names = [track.stream for track in tracks]
-    for fresh, rows in aligned_rows(tracks):
+    for fresh, rows in aligned_rows(tracks, every=bool(videos)):
         episode = writer.start_episode() if fresh else writer.episodes[-1]
         writer.add(_columns(rows, names))
         for number, video in enumerate(videos):
@@ -68,37 +69,39 @@ def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoC
             video.add(episode, rows[number], tracks[number].meta)
 
 
-def aligned_rows(tracks: Sequence[Track]) -> Iterator[tuple[bool, list[Grids]]]:
+def aligned_rows(tracks: Sequence[Track], every: bool = False) -> Iterator[tuple[bool, list[Grids]]]:
     """Grids of all tracks at the times of the first: (whether an episode starts, rows of each track).
 
-    Times at which a camera has no grid within half a step are left out, and end the episode.
+    An episode ends at a gap of any camera, and at times at which one has no grid within half a step; those are left
+    out, and there are the fewest with the slowest camera first. With `every` it also ends where grids of a camera are
+    skipped or repeated to keep time: a decoder needs all.
     """
     reference = tracks[0]
     steps = np.diff(reference.times_ns)
     tolerance = int(np.median(steps) / 2) if len(steps) else 0
-    last: list[np.ndarray] | None = None
-    for fresh, indices, _ in stretches(reference):
+    last = np.zeros((len(tracks), 0), np.int64)
+    for _, indices, _ in stretches(reference):
         times = reference.times_ns[indices]
-        found = [indices, *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])]
-        last = None if fresh else last
-        for rows in _whole_runs(found):
-            wanted = [numbers[rows] for numbers in found]
-            grids = [track.read(numbers) for track, numbers in zip(tracks, wanted, strict=True)]
-            goes_on = last is not None and all(b[0] == a[-1] + 1 for a, b in zip(last, wanted, strict=True))
-            yield not goes_on, grids
-            last = wanted
+        found = np.stack([indices, *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])])
+        rows = np.concatenate([last, found[:, (found >= 0).all(0)]], 1)
+        goes_on = np.diff(rows[:1]) == 1
+        for track, numbers in zip(tracks, rows, strict=True):
+            goes_on = goes_on & _unbroken(track, numbers) & (not every or np.diff(numbers) == 1)
+        new = last.shape[1]  # the row before is there to go on from
+        starts = np.concatenate([[not new], ~goes_on[0]])[: rows.shape[1]]
+        cuts = [new, *(at for at in np.flatnonzero(starts) if at > new), rows.shape[1]]
+        for start, end in itertools.pairwise(cuts if rows.shape[1] > new else []):
+            wanted = rows[:, start:end]
+            yield bool(starts[start]), [track.read(numbers) for track, numbers in zip(tracks, wanted, strict=True)]
+        last = rows[:, -1:]
 
 
-def _whole_runs(found: list[np.ndarray]) -> Iterator[slice]:
-    """Runs of rows in which every camera has a grid, the one after that of the row before."""
-    table = np.stack(found)
-    present = np.asarray((table >= 0).all(0))
-    goes_on = present[1:] & present[:-1] & (np.diff(table, axis=1) == 1).all(0)
-    follows = np.concatenate([[False], goes_on])
-    starts = np.flatnonzero(present & ~follows)
-    for start in starts:
-        ends = np.flatnonzero(~follows[start + 1 :])
-        yield slice(start, start + 1 + (int(ends[0]) if len(ends) else len(follows) - start - 1))
+def _unbroken(track: Track, numbers: np.ndarray) -> np.ndarray:
+    """(n - 1,) bool: whether nothing was lost between each of these grids and the one before it."""
+    if len(numbers) < 2:
+        return np.zeros(0, bool)
+    lost = np.cumsum(~track.read(np.arange(numbers[0], numbers[-1] + 1)).follows())
+    return np.diff(lost[numbers - numbers[0]]) == 0
 
 
 def _one_rate(tracks: list[Track]) -> float:

@@ -186,7 +186,9 @@ class VideoColumn:
 
     def start(self, episode: Episode) -> None:
         """Note where the episode starts; a new file once this one is large."""
-        if self._pictures is not None and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
+        # The file is there once the encoder has given its first packet, which a short episode does not bring about.
+        written = self._pictures is not None and self._pictures.partial.exists()
+        if self._pictures is not None and written and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
             self._pictures, self._file, self._count = None, self._file + 1, 0
         chunk, file = divmod(self._file, CHUNK)

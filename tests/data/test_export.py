@@ -149,3 +149,16 @@ def test_rows_and_samples_say_their_drive(tmp_path, token_file, groups_of):
     samples = webdataset.WebDataset(str(tmp_path / "shards" / "tokens-000000.tar"), shardshuffle=False).decode()
     assert [sample["json"]["file"] for sample in samples] == want
     assert json.loads((tmp_path / "shards" / "dataset.json").read_text())["levels"] == [8, 8, 8, 5, 5, 5]
+
+
+def test_lerobot_cameras_of_other_rates_and_phases_make_one_episode(tmp_path, token_file, groups_of):
+    """A camera at another rate repeats or skips grids, and resets at other times: nothing is lost by that."""
+    pytest.importorskip("pyarrow")
+    (tmp_path / "in").mkdir()
+    front = groups_of([300, -300], "front")
+    left = [replace(g, capture_ns=[round(0.6 * time) for time in g.capture_ns]) for g in groups_of([500, -499], "left")]
+    token_file(tmp_path / "in" / "front.safetensors", front)
+    token_file(tmp_path / "in" / "left.safetensors", left)
+    counts = export(tmp_path / "in", tmp_path / "out", "lerobot")
+    assert counts["episodes"] == 1
+    assert counts["rows"] > 590

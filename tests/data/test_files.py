@@ -211,3 +211,17 @@ def test_lerobot_export_shows_what_decoding_shows(tmp_path, model):
         want = cv2.imread(str(tmp_path / "back" / f"frame_{number:06d}.png"))[..., ::-1]
         assert picture.shape == want.shape == (21, 30, 3)
         assert np.abs(picture.astype(int) - want).mean() < 8
+
+
+def test_lerobot_video_of_short_episodes(tmp_path, model):
+    """The encoder writes nothing before it has seen more frames than the first of these has."""
+    pytest.importorskip("pyarrow")
+    from streamtok.data.export import ExportOptions, export
+
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        encode_file(video(tmp_path / "in.mp4", 5, (16, 24)), tmp_path / "in" / f"{name}.safetensors", model, EXACT)
+    counts = export(tmp_path / "in", tmp_path / "out", "lerobot", ExportOptions(video=True))
+    assert counts == {"rows": 4, "episodes": 2}
+    with av.open(str(tmp_path / "out/videos/observation.images.cam0/chunk-000/file-000.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4

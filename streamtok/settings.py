@@ -30,7 +30,7 @@ from streamtok.yaml_file import put, read_yaml
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
 
-ENDPOINT = re.compile(r"(tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(ipc|inproc)://\S+")
+ENDPOINT = re.compile(r"(?:tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(?:ipc|inproc)://.+")
 
 
 def read_size(value: Any) -> tuple[int, int]:
@@ -40,8 +40,11 @@ def read_size(value: Any) -> tuple[int, int]:
 
 def check_endpoint(value: str) -> str:
     """A ZeroMQ endpoint to bind."""
-    if isinstance(value, str) and not ENDPOINT.fullmatch(value):
+    match = ENDPOINT.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, str) and match is None:
         raise ValueError("expected tcp://ADDRESS:PORT or ipc://PATH")
+    if match is not None and (match[1] or "*") != "*" and int(match[1]) > 65535:  # libzmq would take it modulo 65536
+        raise ValueError("expected a port up to 65535")
     return value
 
 

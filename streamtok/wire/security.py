@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from streamtok.names import NAME
 
 log = logging.getLogger("streamtok.wire")
 DOMAIN = "streamtok"
+MAX_DENIED = 1000  # refused keys whose tries are counted
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class AllowList:
         self.folder = folder
         self._seen: tuple[tuple[str, int], ...] | None = None
         self._keys: set[bytes] = set()
+        self._denied: Counter[bytes] = Counter()
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
@@ -91,8 +94,19 @@ class AllowList:
             log.error("event=allow_list_unreadable folder=%s error=%s", self.folder, error)
             allowed = False
         if not allowed:
-            log.warning("event=denied key=%s allow_list=%s", key.decode("ascii", "replace"), self.folder)
+            self._note_denied(key)
         return allowed
+
+    def _note_denied(self, key: bytes) -> None:
+        """Log the 1st, 10th, 100th, ... try of a key: a refused reader asks again every second."""
+        if len(self._denied) >= MAX_DENIED:
+            self._denied.clear()
+        self._denied[key] += 1
+        tries = self._denied[key]
+        if tries in (1, 10, 100, 1000, 10_000):
+            log.warning(
+                "event=denied key=%s tries=%d allow_list=%s", key.decode("ascii", "replace"), tries, self.folder
+            )
 
     def _current(self) -> set[bytes]:
         files = sorted(self.folder.glob("*.key"))

@@ -17,7 +17,7 @@ from streamtok.tools import keys
 from streamtok.wire.control import ControlClient
 from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveClient, CurveServer, allow, generate, load_public
+from streamtok.wire.security import AllowList, CurveClient, CurveServer, allow, generate, load_public
 from streamtok.wire.subscriber import subscribe
 from tests.wire.wirekit import Served, eventually, make_group, make_info
 
@@ -125,6 +125,16 @@ def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
         node.publish(make_group(0))
         assert next(reader).header.seq == 0
     assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_a_refused_reader_that_keeps_asking_does_not_flood_the_log(tmp_path, caplog):
+    generate(tmp_path, "planner")
+    allowed = AllowList(tmp_path / "allowed")
+    with caplog.at_level(logging.WARNING):
+        assert not any(allowed.callback("streamtok", b"x" * 40) for _ in range(500))
+        assert [record.args[1] for record in caplog.records] == [1, 10, 100]
+        assert not allowed.callback("streamtok", b"y" * 40)
+        assert len(caplog.records) == 4
 
 
 def test_a_file_of_the_name_is_left_alone(ipc_path):

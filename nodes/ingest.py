@@ -40,11 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
     add("--record", metavar="FILE", help="also write the token stream to an MCAP file")
-    add(
-        "--record-frames",
-        choices=["none", "lossless", "lossy"],
-        help="camera images in --record: lossless (default) replays to the same tokens",
-    )
+    add("--record-frames", choices=["none", "lossless", "lossy"],
+        help="camera images in --record: lossless (default) replays to the same tokens")  # fmt: skip
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")

@@ -37,23 +37,13 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     add("--workers", type=int, default=1, help="drives at a time (default: 1)")
     add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
-    add(
-        "--engine",
-        dest="choice",
-        metavar="auto|eager|FILE",
-        help="as for ingest (default: eager on a CPU)",
-    )
+    add("--engine", dest="choice", metavar="auto|eager|FILE", help="as for ingest (default: eager on a CPU)")
     add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
     add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
     add("--check", action="store_true", help="read what is done and compare its checksums")
     add("--runner", choices=("local", "ray"), default="local", help="processes of this machine, or a Ray cluster")
     add("--gpus", type=float, default=0.0, help="ray: GPUs per worker, 0.5 lets two share one (default: 0)")
-    add(
-        "--plan",
-        type=float,
-        metavar="HOURS",
-        help="compute time, storage and cost for so many hours of video, then end",
-    )
+    add("--plan", type=float, metavar="HOURS", help="only compute time, storage and cost for so many hours of video")
     add("--rate", type=float, help="plan: frames per second of one worker (default: measured here)")
     add("--fps", type=float, default=30.0, help="plan: frames per second of the video (default: 30)")
     add("--price", type=float, default=0.05, help="plan: cost of a worker's hour (default: 0.05, a CPU core)")
@@ -103,13 +93,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status, 1 if a drive is broken or left."""
     arguments = parser()
     args = arguments.parse_args(argv)
-    if args.plan is None and not (args.out and (args.drives or args.list)):
-        arguments.error("give drives (or --list FILE) and --out, or --plan HOURS")
     if args.plan is not None:
         from streamtok.data.fleet_plan import plan
 
         print(plan(args.plan, fleet_options(args), args.fps, args.rate, args.price).report(args.json))
         return 0
+    if not (args.out and (args.drives or args.list)):
+        arguments.error("give drives (or --list FILE) and --out, or --plan HOURS")
     result = run_fleet(args)
     print(json.dumps(result) if args.json else describe(result))
     for drive, reason in result["broken"].items():

@@ -8,6 +8,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -218,6 +219,19 @@ def _timed(function: Callable[[], object], device: str) -> float:
     return 1000 * (time.perf_counter() - begin)
 
 
+@contextmanager
+def _attention_in_half() -> Iterator[None]:
+    """On a GPU, attention over space in the model's precision, as published code has it. PyTorch by itself would widen
+    it to float32, many times slower, and a comparison with that would flatter us."""
+    here, before = torch.cuda.is_initialized(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(here or before)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
+
+@_attention_in_half()
 def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any],
               say: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
     """The same network as published code is used live: the whole window again for every group, eager, same precision.

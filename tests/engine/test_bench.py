@@ -6,12 +6,14 @@ import pytest
 import torch
 from streamtok.tools import bench
 
+from streamtok.bench import measure
 from streamtok.bench import start as starting
 from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
 from streamtok.bench.precisions import read_clip
 from streamtok.bench.report import describe, plot
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
+from streamtok.engine.precision import moving_scene
 from streamtok.model import build
 
 SIZE = (32, 48)
@@ -47,6 +49,18 @@ def test_ratios_are_those_of_the_milliseconds_beside_them(report):
     roofline = report["roofline"]
     assert roofline["share_of_peak"] == pytest.approx(roofline["compute_ms"] / report["latency"]["p50_ms"])
     assert report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_on_a_gpu_the_stateless_network_attends_in_its_own_precision(gpu, monkeypatch):
+    seen, allowed = [], torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    monkeypatch.setattr(measure, "moving_scene", lambda *args: seen.append(allowed()) or moving_scene(*args))
+    tok = build(PRESETS["nano"])
+    step = {"ms_per_camera": 1.0, "cpu_ms": 1.0}
+    measure.stateless(tok, tok, BenchOptions(SIZE, groups=1, windows=(5,)), step, print)
+    assert set(seen) == {gpu}
+    assert not allowed()
 
 
 def test_precisions_are_compared_on_a_clip(report):

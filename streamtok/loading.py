@@ -87,7 +87,10 @@ def pick_device(device: str | None) -> "torch.device":
 
     if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(parse_device(device))
+    try:
+        chosen = torch.device(parse_device(device))
+    except ValueError as error:
+        raise ValueError(f"device {device!r}: {error}") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r}: this machine has no CUDA device that torch can use; use cpu")
     if chosen.index is not None:

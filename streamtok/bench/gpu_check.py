@@ -129,9 +129,10 @@ def run(parts: list[str], out: Path, deadline: float) -> dict[str, Any]:
             continue
         gpu_parts.say(f"== {part}")
         for found in apart(part, limit):
-            report["parts"][part] = found
             report["seconds"][part] = round(time.monotonic() - begin, 1)
-            out.write_text(json.dumps(report, indent=1) + "\n")
+            if found != report["parts"].get(part):
+                report["parts"][part] = found
+                out.write_text(json.dumps(report, indent=1) + "\n")
         if any(isinstance(entry, dict) and entry.get("ok") is False for entry in found.values()):
             report["failed"].append(part)
             gpu_parts.say(f"== {part} failed")

@@ -1,12 +1,13 @@
 """How commands run a model when nothing else is asked for."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from streamtok.config import PRESETS
-from streamtok.loading import engine_configuration, load_tokenizer, place
+from streamtok.loading import engine_configuration, load_tokenizer, pick_device, place
 from streamtok.model import Tokenizer, build
 from streamtok.settings import load_rig
 from tests.engine.tiny import VIDEO
@@ -41,9 +42,21 @@ def test_models_without_such_layers_and_deterministic_ones_stay_plain():
     assert engine_configuration(exact)["deterministic"]
 
 
-def test_a_rig_says_what_it_runs():
+def test_a_rig_says_what_it_runs(tmp_path):
     streams = [{"name": "a", "source": "synthetic:32x48@30?frames=1"}]
     settings = load_rig(None, {"model": "nano", "device": "cpu", "streams": streams})
-    assert engine_configuration(load_tokenizer(settings))["kernels"] == "interleaved"
+    engine = engine_configuration(load_tokenizer(settings))
+    assert engine["kernels"] == "interleaved"
+    (tmp_path / "engine.json").write_text(json.dumps(engine))
+    from_file = load_tokenizer(settings.model_copy(update={"engine": str(tmp_path / "engine.json")}))
+    assert engine_configuration(from_file) == engine
+    with pytest.raises(ValueError, match="engine 'eagr': expected auto, eager or"):
+        load_tokenizer(settings.model_copy(update={"engine": "eagr"}))
     eager = load_tokenizer(settings.model_copy(update={"engine": "eager"}))
     assert "kernels" not in engine_configuration(eager)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(ValueError, match=r"expected auto, cpu, cuda or cuda:N|this machine has"):
+        pick_device(name)

@@ -103,22 +103,22 @@ def check_ring(new: Case, places: int, channels: int, context: int) -> float:
 
 def check_fsq(new: Case) -> float:
     """The share of indices that differ from plain PyTorch's."""
-    from streamtok.model.quantizer import FSQ
+    from streamtok.model.quantizer import FSQ, fsq_tables
 
     levels = (8, 8, 8, 5, 5, 5)
     z = new(2, 6, 45, 80, scale=2)
     wanted = FSQ(levels)(z).indices
-    found = fsq.fsq_pack(z, fsq.FsqTables(levels, new.device))
+    found = fsq.fsq_pack(z, fsq_tables(levels, torch.float32, torch.device(new.device)))
     return float((found != wanted).float().mean())
 
 
 def check_haar(new: Case) -> float:
     """Bands of uint8 frames with edges."""
     from streamtok.model.frames import to_float
-    from streamtok.model.wavelet import _matrix, haar3d
+    from streamtok.model.wavelet import haar3d, haar_matrix
 
     frames = torch.randint(0, 256, (2, 3, 8, 40, 56), dtype=torch.uint8, device=new.device, generator=new.generator)
-    signs = (_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
+    signs = (haar_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
     found = haar.haar_bands(frames, signs, new.dtype, edge=1)
     wanted = haar3d(to_float(frames, torch.float32), 4)
     return relative(found.padded, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))  # type: ignore[attr-defined]

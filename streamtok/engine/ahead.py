@@ -17,7 +17,6 @@ import torch
 
 from streamtok.engine.configuration import cache_folder
 from streamtok.engine.graph import EngineError
-from streamtok.model.wavelet import _matrix
 
 log = logging.getLogger("streamtok.engine")
 
@@ -42,7 +41,6 @@ def compiled(step: Callable) -> Callable:
 
     EngineError if there is no C++ compiler for a CPU, or if compiling fails.
     """
-    torch.compiler.assume_constant_result(_matrix)  # else its loops are unrolled, element by element
     fast = torch.compile(step, dynamic=False)
     ready = False
 

@@ -5,20 +5,18 @@ pixel: (slots, H, W, 3, C), step n at n % 3. A step writes its own third and mul
 taps are turned to match, so nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
 """
 
-import copy
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.engine.rebuild import rebuilt
 from streamtok.engine.rings import roll, unroll
 from streamtok.engine.streams import PlainSnapshots
 from streamtok.model.layers import FactorizedConv
 from streamtok.model.state import Clock, StateSpec
 from streamtok.model.stream import DecodeStream, EncodeStream
 from streamtok.model.tokenizer import Encoded, Tokenizer
-from streamtok.model.wavelet import _matrix
+from streamtok.model.wavelet import haar_matrix
 
 TAPS = 3
 
@@ -103,7 +101,7 @@ class FirstConv(InterleavedConv):
 
 def haar_of_bytes(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What `bands_of_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
-    signs = _matrix(4, axes, torch.float32, torch.device("cpu")) * 64
+    signs = haar_matrix(4, axes, torch.float32, torch.device("cpu")) * 64
     return signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype)
 
 
@@ -154,9 +152,7 @@ def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:
     reason = unsupported(model)
     if reason:
         raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
-    fingerprint, made = model.fingerprint, copy.copy(model)
-    made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint))
-    made.__dict__["_modules"] = {name: _replace(child) for name, child in model._modules.items()}
+    made = model.with_modules(**{name: rebuilt(child, _interleaved) for name, child in model.named_children()})
     if not model.config.predictive and model.config.patch_size == 4:
         wide = source.encoder.conv_in.spatial.weight
         made.encoder.conv_in = FirstConv(model.encoder.conv_in, wide, model.config.patch_size)
@@ -170,10 +166,5 @@ def unsupported(model: Tokenizer) -> str | None:
     return None
 
 
-def _replace(module: Any) -> Any:
-    """A copy of `module` with every factorized convolution in it interleaved."""
-    if module is None or isinstance(module, FactorizedConv):
-        return module and InterleavedConv(module)
-    copied = copy.copy(module)
-    copied.__dict__["_modules"] = {name: _replace(child) for name, child in module._modules.items()}
-    return copied
+def _interleaved(module: nn.Module) -> nn.Module | None:
+    return InterleavedConv(module) if isinstance(module, FactorizedConv) else None

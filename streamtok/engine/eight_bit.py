@@ -6,13 +6,11 @@ in a batch, and a CPU and a GPU find the same sums. Norms, the first and the las
 products and the quantizer stay in floating point: they cost less and lose more (docs/performance.md).
 """
 
-import copy
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.engine.rebuild import rebuilt
 from streamtok.model.blocks import ResBlock
 from streamtok.model.layers import SpatialConv
 from streamtok.model.tokenizer import Tokenizer
@@ -95,21 +93,17 @@ def quantize(model: Tokenizer) -> Tokenizer:
     reason = unsupported(model)
     if reason:
         raise ValueError(f"precision int8 cannot run here: {reason}; use float32 or bfloat16")
-    fingerprint, made = model.fingerprint, copy.copy(model)
-    made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint))
-    made.__dict__["_modules"] = dict(model._modules) | {"encoder": _replace(model.encoder)}
-    return made.eval()
+    return model.with_modules(encoder=rebuilt(model.encoder, _block_in_8_bits)).eval()
 
 
-def _replace(module: Any, inside: bool = False) -> Any:
-    """A copy of `module` with the 3x3 convolutions of every residual block in it replaced."""
-    if module is None:
-        return None
-    if inside and isinstance(module, SpatialConv) and module.kernel_size == (3, 3):
-        return EightBitConv(module)
-    inside, copied = inside or isinstance(module, ResBlock), copy.copy(module)
-    copied.__dict__["_modules"] = {name: _replace(child, inside) for name, child in module._modules.items()}
-    return copied
+def _block_in_8_bits(module: nn.Module) -> nn.Module | None:
+    """A residual block with its 3x3 convolutions in 8 bits."""
+    return rebuilt(module, _conv_in_8_bits) if isinstance(module, ResBlock) else None
+
+
+def _conv_in_8_bits(module: nn.Module) -> nn.Module | None:
+    wanted = isinstance(module, SpatialConv) and module.kernel_size == (3, 3)
+    return EightBitConv(module) if wanted else None  # type: ignore[arg-type]
 
 
 def unsupported(model: Tokenizer) -> str | None:

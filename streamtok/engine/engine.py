@@ -2,7 +2,6 @@
 graphs, fused kernels or a compiled step. `tuning` chooses the configuration.
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from streamtok.engine.ahead import compiled, use_folder
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu import InterleavedDecodeStream, InterleavedStream, interleave
-from streamtok.engine.graph import EngineError, capturable, captured, check_room, gib
+from streamtok.engine.graph import EngineError, captured, check_room
 from streamtok.engine.streams import EngineStream
 from streamtok.model import DecodeStream, EncodeStream, Tokenizer
 
@@ -61,8 +60,7 @@ class OptimizedTokenizer(Tokenizer):
         size = (grid_height, grid_width)
         if self.engine.kernels == "interleaved" and dtype is device is compile_step is None:
             return InterleavedDecodeStream(self.__dict__["_for_streams"], slots, size, context or self.config.context)
-        model = capturable(self.cast(dtype, device))
-        return DecodeStream(model, slots, size, context or self.config.context, compile_step)
+        return DecodeStream(self.cast(dtype, device), slots, size, context or self.config.context, compile_step)
 
 
 _EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
@@ -85,9 +83,9 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
         from streamtok.engine.eight_bit import quantize
 
         model = quantize(model)
-    fingerprint, made = model.fingerprint, copy.copy(model)
+    made = model.with_modules()
     made.__class__ = _class_for(type(model))
-    streams = capturable(model) if configuration.graph else model
+    streams = model
     if configuration.kernels == "fused":
         from streamtok.engine.fused import fuse
 
@@ -95,7 +93,7 @@ def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokeni
         streams = fuse(model, configuration.over_space)
     if configuration.kernels == "interleaved":
         streams = interleave(model, tok)
-    made.__dict__.update(_casts={}, _fingerprint=(None, fingerprint), _for_streams=streams, engine=configuration)
+    made.__dict__.update(_for_streams=streams, engine=configuration)
     return made  # type: ignore[return-value]
 
 
@@ -112,9 +110,3 @@ def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int], context: in
     them."""
     state = EncodeStream.state_bytes(tok, slots, size, context or tok.config.context)
     return {"weights": sum(parameter.nbytes for parameter in tok.parameters()), "state": state}
-
-
-def describe_memory(tok: Tokenizer, slots: int, size: tuple[int, int], context: int | None = None) -> str:
-    """One line for people about `memory_needed`."""
-    needed = memory_needed(tok, slots, size, context)
-    return f"weights {gib(needed['weights'])}, state of {slots} slots at {size[0]}x{size[1]} {gib(needed['state'])}"

@@ -6,12 +6,14 @@ moments of its output on the tensor (`known_moments`) where its kernel has them 
 """
 
 import copy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.engine.kernels import attention, norm, spatial, temporal
+from streamtok.engine.rebuild import rebuilt
 from streamtok.engine.rings import roll, unroll
 from streamtok.model.blocks import Downsample, ResBlock
 from streamtok.model.layers import FactorizedAttention, FactorizedConv, Norm, TemporalAttention
@@ -219,39 +221,29 @@ def fuse(model: Tokenizer, over_space: str = "flash") -> Tokenizer:
     reason = unsupported(model)
     if reason:
         raise ValueError(f"this model has no fused form: {reason}; use the graph of the plain step instead")
-    fingerprint = model.fingerprint
-    fused = copy.copy(model)
-    fused.__dict__.update(_casts={}, _modules=dict(model._modules), _fingerprint=(None, fingerprint))
     encoder = copy.copy(model.encoder)
     encoder.__dict__["_modules"] = dict(model.encoder._modules)
-    fused._modules["encoder"] = encoder
     frames = model.config.temporal_compression // model.config.patch_size
     encoder.conv_in = RingConv(encoder.conv_in, frames)
     levels = []
     for level in model.encoder.down:
-        levels.append(_replace(level, frames, over_space))
+        levels.append(rebuilt(level, partial(_fused, frames=frames, over_space=over_space)))
         if level.resample and level.downsample.temporal:
             frames //= 2
     encoder.down = nn.ModuleList(levels)
     if encoder.mid is not None:
-        encoder.mid = _replace(encoder.mid, frames, over_space)
+        encoder.mid = rebuilt(encoder.mid, partial(_fused, frames=frames, over_space=over_space))
     encoder.norm_out = FusedNorm(encoder.norm_out, EDGE)
     encoder.conv_out = RingConv(encoder.conv_out, frames)
-    return fused.eval()
+    return model.with_modules(encoder=encoder).eval()
 
 
-def _replace(module: nn.Module, frames: int, over_space: str) -> nn.Module:
-    """A copy of `module` with every block below it in its fused form."""
+def _fused(module: nn.Module, frames: int, over_space: str) -> nn.Module | None:
+    """The fused form of a block, or None."""
     if isinstance(module, ResBlock):
         return FusedResBlock(module, frames)
     if isinstance(module, FactorizedAttention):
         return FusedAttention(module, over_space)
     if isinstance(module, Downsample) and module.spatial and not module.temporal:
         return FusedDownsample(module)
-    if isinstance(module, Downsample | TemporalAttention):
-        return module
-    copied = copy.copy(module)
-    copied.__dict__["_modules"] = {
-        name: None if child is None else _replace(child, frames, over_space) for name, child in module._modules.items()
-    }
-    return copied
+    return module if isinstance(module, Downsample | TemporalAttention) else None

@@ -5,7 +5,6 @@ model too small for that has one graph over all of its slots.
 """
 
 import contextlib
-import copy
 import gc
 import logging
 import threading
@@ -15,9 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from streamtok.model.quantizer import FSQ
-from streamtok.model.tokenizer import Tokenizer
 
 log = logging.getLogger("streamtok.engine")
 
@@ -151,46 +147,3 @@ def own(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{item.name: own(getattr(value, item.name)) for item in fields(value)})
     return value
-
-
-class CachedFSQ(FSQ):
-    """`FSQ` that keeps its constants on the device: making them copies from the host, which a capture does not
-    allow."""
-
-    def __init__(self, levels: tuple[int, ...]):
-        super().__init__(levels)
-        self._kept: dict[tuple, Any] = {}
-
-    def _keep(self, name: str, like: tuple, make: Callable) -> Any:
-        key = (name, *like)
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
-
-    def _constants(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._keep("constants", (z.device, z.dtype), lambda: super(CachedFSQ, self)._constants(z))
-
-    def _half_width(self, z: Tensor) -> Tensor:
-        return self._keep("half width", (z.device, z.dtype), lambda: super(CachedFSQ, self)._half_width(z))
-
-    def _basis(self, device: torch.device) -> Tensor:
-        return self._keep("basis", (device,), lambda: super(CachedFSQ, self)._basis(device))
-
-    def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
-        """indices (N, h, w) -> codes (N, C, h, w)."""
-        half = self._half_width(torch.empty(0, device=indices.device, dtype=dtype))
-        levels = self._keep("levels", (indices.device,), lambda: self._levels(indices.device))
-        return (indices.long()[:, None] // self._basis(indices.device) % levels).to(dtype) / half - 1
-
-    def _levels(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.levels, device=device).view(-1, 1, 1)
-
-
-def capturable(model: Tokenizer) -> Tokenizer:
-    """The same model, sharing its weights, without what a capture does not allow."""
-    if not isinstance(model.quantizer, FSQ):
-        return model
-    fingerprint, copied = model.fingerprint, copy.copy(model)
-    modules = {**model._modules, "quantizer": CachedFSQ(model.quantizer.levels)}
-    copied.__dict__.update(_casts={}, _modules=modules, _fingerprint=(None, fingerprint))
-    return copied

@@ -91,7 +91,7 @@ def _attention() -> Iterator[Case]:
 def _ends() -> Iterator[Case]:
     from streamtok.engine.kernels import fsq, haar
 
-    tables = {"half": FLOAT, "offset": FLOAT, "shift": FLOAT, "basis": "*i32"}
+    tables = {"half": FLOAT, "offset": FLOAT, "shift": FLOAT, "middle": FLOAT, "basis": "*i64"}
     numbers = dict.fromkeys(("places", "area", "stride_n", "stride_c", "stride_p"), "i32")
     yield "fsq", fsq._fsq, {"z": FLOAT, "out": "*i32", **tables, **numbers}, {"DIMS": 6, "BLOCK": 256}, (4, 3)
     yield (

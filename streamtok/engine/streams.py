@@ -12,11 +12,11 @@ from torch import Tensor
 
 from streamtok.engine.graph import CapturedStep, GraphPool, check_room, own
 from streamtok.model.frames import NonFiniteError, to_float
-from streamtok.model.quantizer import FSQ
+from streamtok.model.quantizer import fsq_tables
 from streamtok.model.state import Clock, map_state
 from streamtok.model.stream import EncodeStream
 from streamtok.model.tokenizer import Encoded, Tokenizer, unfold
-from streamtok.model.wavelet import _matrix
+from streamtok.model.wavelet import haar_matrix
 
 if TYPE_CHECKING:
     from streamtok.engine.configuration import EngineConfiguration
@@ -134,29 +134,18 @@ class EngineStream(PlainSnapshots, EncodeStream):
                 self._graphs[key] = CapturedStep(step, x, pool.handle)
         return self._graphs[key]
 
-    def prepare(self, dtype: torch.dtype = torch.uint8) -> None:
-        """Capture every graph that steps on frames of `dtype` will use, so that no step waits for it."""
-        if not self.configuration.graph:
-            return
-        shape = (3, self.model.group, *self.size)
-        for slot in range(self.slots) if self.slots == 1 or self.slot_by_slot else [None]:
-            count = self.slots if slot is None else 1
-            self._captured(torch.zeros(count, *shape, dtype=dtype, device=self.model.device), slot)
-
 
 class FusedStream(EngineStream):
     """A stream of a model from `fused.fuse`: its convolutions keep their past in rings."""
 
     def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
                  configuration: "EngineConfiguration"):  # fmt: skip
-        from streamtok.engine.kernels.fsq import FsqTables
-
         config, device = model.config, model.device
-        self._tables = FsqTables(config.levels, device) if isinstance(model.quantizer, FSQ) else None
+        self._tables = fsq_tables(config.levels, torch.float32, device) if config.quantizer == "fsq" else None
         self._signs = None
         if config.patch_size == 4:
             self._signs = (
-                (_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(device)
+                (haar_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(device)
             )
         super().__init__(model, slots, size, context, configuration)
 

@@ -4,6 +4,8 @@ Every one maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. D
 """
 
 from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,32 @@ class Quantized:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
+class FSQTables(NamedTuple):
+    """What FSQ computes with, each (C, 1, 1): per channel the half width of its bound, its offset and its shift, and
+    half of its levels, all floating point; its levels and its weight in the index, both int64."""
+
+    half: Tensor
+    offset: Tensor
+    shift: Tensor
+    middle: Tensor
+    levels: Tensor
+    basis: Tensor
+
+
+@cache  # and never given back: a captured step may not copy them from the host, and goes on reading them
+@torch.inference_mode(False)  # what is kept may take part in a later backward pass
+def fsq_tables(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> FSQTables:
+    """The constants of FSQ, made once."""
+    whole = torch.tensor(levels).view(-1, 1, 1)
+    wide = whole.to(torch.promote_types(dtype, torch.float32))
+    half = (wide - 1) * (1 + 1e-3) / 2
+    offset = torch.where(whole % 2 == 0, 0.5, 0.0).to(wide)
+    basis = torch.tensor([1, *levels[:-1]]).cumprod(0).view(-1, 1, 1)
+    floats = (half, offset, torch.atanh(offset / half), whole // 2)
+    half, offset, shift, middle = (table.to(device, dtype) for table in floats)
+    return FSQTables(half, offset, shift, middle, whole.to(device), basis.to(device))
+
+
 class FSQ(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, section 3.1 and appendix A.1), as Cosmos uses it.
 
@@ -34,42 +62,27 @@ class FSQ(nn.Module):
         self.levels = levels
         self.inputs = len(levels)
 
-    def _constants(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        levels = torch.tensor(self.levels, device=z.device, dtype=z.dtype).view(-1, 1, 1)
-        half = (levels - 1) * (1 + 1e-3) / 2
-        offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(z.dtype)
-        return levels, half, offset, torch.atanh(offset / half)
-
     def bound(self, z: Tensor) -> Tensor:
         """The value that is rounded: z (N, C, h, w) -> same, within each channel's levels."""
-        _, half, offset, shift = self._constants(z)
-        return torch.tanh(z + shift) * half - offset
+        tables = fsq_tables(self.levels, z.dtype, z.device)
+        return torch.tanh(z + tables.shift) * tables.half - tables.offset
 
     def forward(self, z: Tensor) -> Quantized:
         """z (N, C, h, w) -> codes in [-1, 1] in z's dtype, indices in [0, product of levels)."""
         wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        tables = fsq_tables(self.levels, wide.dtype, wide.device)
         bounded = self.bound(wide)
-        rounded = bounded + (bounded.round() - bounded).detach()
-        half_width = self._half_width(wide)
+        whole = bounded.detach().round()
+        rounded = bounded + (whole - bounded).detach()
+        indices = ((whole + tables.middle).long() * tables.basis).sum(1)
         losses = {"correlation": correlation(bounded)} if self.training else {}
-        return Quantized((rounded / half_width).to(z.dtype), z, self._indices(bounded.round().detach()), losses)
-
-    def _half_width(self, z: Tensor) -> Tensor:
-        return torch.tensor([level // 2 for level in self.levels], device=z.device, dtype=z.dtype).view(-1, 1, 1)
-
-    def _basis(self, device: torch.device) -> Tensor:
-        levels = torch.tensor([1, *self.levels[:-1]], device=device)
-        return levels.cumprod(0).view(-1, 1, 1)
-
-    def _indices(self, rounded: Tensor) -> Tensor:
-        digits = (rounded + self._half_width(rounded)).long()
-        return (digits * self._basis(rounded.device)).sum(1)
+        return Quantized((rounded / tables.middle).to(z.dtype), z, indices, losses)
 
     def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """indices (N, h, w) -> codes (N, C, h, w)."""
-        levels = torch.tensor(self.levels, device=indices.device).view(-1, 1, 1)
-        digits = indices.long()[:, None] // self._basis(indices.device) % levels
-        return (digits.to(dtype) / (levels // 2).to(dtype)) - 1
+        tables = fsq_tables(self.levels, dtype, indices.device)
+        digits = indices.long()[:, None] // tables.basis % tables.levels
+        return digits.to(dtype) / tables.middle - 1
 
 
 def correlation(z: Tensor) -> Tensor:

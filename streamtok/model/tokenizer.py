@@ -14,7 +14,7 @@ from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder
 from streamtok.model.frames import NonFiniteError, check_dtype, check_indices, check_latent, check_video, to_float
 from streamtok.model.quantizer import build_quantizer
-from streamtok.model.state import Clock, State, StateSpec, map_state
+from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.stream import DecodeStream, Encoded, EncodeStream
 from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
 
@@ -130,15 +130,17 @@ class Tokenizer(nn.Module):
             return self
         key = (dtype, device, sum(parameter._version for parameter in self.parameters()))
         if key not in self._casts:
-            fingerprint = self.fingerprint
-            model = copy.copy(self)
-            model.__dict__.update(_casts={}, _modules={}, _fingerprint=(None, fingerprint))
-            model._modules.update(copy.deepcopy(dict(self._modules)))
-            model.to(device=device, dtype=dtype)
+            model = self.with_modules(**copy.deepcopy(self._modules)).to(device=device, dtype=dtype)
             if device.type != "cpu" or dtype != torch.float32:
                 model.to(memory_format=torch.channels_last)
             self._casts = {key: model}
         return self._casts[key]
+
+    def with_modules(self, **modules: nn.Module) -> "Tokenizer":
+        """This tokenizer with some sub-modules exchanged; it shares the others and keeps its fingerprint."""
+        fingerprint, made = self.fingerprint, copy.copy(self)
+        made.__dict__.update(_casts={}, _modules=self._modules | modules, _fingerprint=(None, fingerprint))
+        return made
 
     # Groups: what clips, streams and training share.
 
@@ -199,6 +201,8 @@ class Tokenizer(nn.Module):
         uint8, or float in [-1, 1]. `context` bounds temporal attention in latent steps (None: unbounded). `sample`
         draws from a variational model instead of taking its mean. Raises ValueError or TypeError for sizes, counts
         and types that do not fit and NonFiniteError (a ValueError) for latents that are not finite.
+
+        Memory grows with the clip; long videos go through `stream`, which gives the same tokens in constant memory.
         """
         check_video(x, self.config)
         still = x.ndim == 4
@@ -334,8 +338,3 @@ def _concatenate(parts: list, dim: int):
     indices = None if parts[0].indices is None else torch.cat([part.indices for part in parts], -3 if dim else 0)
     codes, latent = (torch.cat([getattr(part, name) for part in parts], dim) for name in ("codes", "latent"))
     return Coded(codes, latent, indices)
-
-
-def freeze(state: State) -> State:
-    """A copy of a state that no later step writes into."""
-    return map_state(torch.clone, state)

@@ -7,27 +7,22 @@ band of the first, so the whole transform is one small matrix per patch.
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 
 
-def _matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`_made` behind a plain function: `torch.compile` can take this one as a constant, not a cached one."""
-    return _made(patch, axes, dtype, device)
-
-
-@lru_cache(maxsize=32)
+@cache  # and never given back: captured steps go on reading them
 @torch.inference_mode(False)  # what is kept may take part in a later backward pass
-def _made(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+def haar_matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The transform of one patch, (bands, positions).
 
     `axes` gives the order of the axes inside a band index, slowest first; positions are always t, h, w (or h, w). A
     leading "=" puts the bands that do not vary in time first, otherwise in the same order.
     """
     if axes.startswith("="):
-        return _matrix(patch, axes[1:], dtype, device)[band_order(patch, axes).to(device)]
+        return haar_matrix(patch, axes[1:], dtype, device)[band_order(patch, axes).to(device)]
     # Every bit of a band's number says whether it is high on one axis at one level, every bit of a position's whether
     # it is the second of the pair there. The coarsest level is the slowest part of a band's number; it pairs positions
     # that are patch/2 apart. Without loops over both, which `torch.compile` around a model would follow for ever.
@@ -44,7 +39,7 @@ def _made(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Te
 
 def band_order(patch: int, axes: str) -> Tensor:
     """Where each band of `axes` ("=thw") lies in the order without "=": (patch**3,) int64."""
-    matrix = _matrix(patch, axes.removeprefix("="), torch.float64, torch.device("cpu"))
+    matrix = haar_matrix(patch, axes.removeprefix("="), torch.float64, torch.device("cpu"))
     varies = (matrix.view(-1, patch, patch**2).diff(dim=1) != 0).flatten(1).any(1)
     return torch.argsort(varies.int(), stable=True)
 
@@ -58,7 +53,7 @@ def haar3d(video: Tensor, patch: int, axes: str = "thw") -> Tensor:
     batch, colours, frames, height, width = video.shape
     t, h, w = frames // patch, height // patch, width // patch
     cells = video.reshape(batch, colours, t, patch, h, patch, w, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
-    matrix = _matrix(patch, axes, video.dtype, video.device)
+    matrix = haar_matrix(patch, axes, video.dtype, video.device)
     bands = cells.reshape(-1, patch**3) @ matrix.T
     bands = bands.view(batch * t, h, w, colours, patch**3).transpose(-1, -2).reshape(batch * t, h, w, -1)
     return bands.permute(0, 3, 1, 2)
@@ -70,7 +65,7 @@ def inverse_haar3d(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> 
     colours, t = channels // patch**3, frames // batch
     # One flat product: a batched one would copy the matrix for every place.
     cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2).reshape(-1, patch**3)
-    matrix = _matrix(patch, axes, bands.dtype, bands.device) * patch**3
+    matrix = haar_matrix(patch, axes, bands.dtype, bands.device) * patch**3
     cells = (cells @ matrix).view(batch, t, h, w, colours, patch, patch, patch)
     return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, colours, t * patch, h * patch, w * patch)
 
@@ -84,7 +79,7 @@ def haar2d(images: Tensor, patch: int, axes: str = "wh") -> Tensor:
     count, colours, height, width = images.shape
     h, w = height // patch, width // patch
     cells = images.reshape(count, colours, h, patch, w, patch).permute(0, 2, 4, 1, 3, 5)
-    bands = cells.reshape(-1, patch**2) @ _matrix(patch, axes, images.dtype, images.device).T
+    bands = cells.reshape(-1, patch**2) @ haar_matrix(patch, axes, images.dtype, images.device).T
     bands = bands.view(count, h, w, colours, patch**2).transpose(-1, -2).reshape(count, h, w, -1)
     return bands.permute(0, 3, 1, 2)
 
@@ -94,6 +89,6 @@ def inverse_haar2d(bands: Tensor, patch: int) -> Tensor:
     count, channels, h, w = bands.shape
     colours = channels // patch**2
     cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**2, colours).transpose(1, 2).reshape(-1, patch**2)
-    cells = cells @ (_matrix(patch, "wh", bands.dtype, bands.device) * patch**2)
+    cells = cells @ (haar_matrix(patch, "wh", bands.dtype, bands.device) * patch**2)
     cells = cells.view(count, h, w, colours, patch, patch).permute(0, 3, 1, 4, 2, 5)
     return cells.reshape(count, colours, h * patch, w * patch)

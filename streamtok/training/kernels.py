@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from streamtok.model.functional import Kernels
 
@@ -37,19 +36,3 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> T
     y = ((wide - mean) * torch.rsqrt(variance + 1e-6)).reshape(x.shape)
     y = y * weight[:, None, None] + bias[:, None, None]
     return (F.silu(y) if silu else y).to(x.dtype)
-
-
-class KeptConstants(TorchFunctionMode):
-    """Keeps the small tensors that a forward pass builds from Python numbers: CUDA graphs cannot copy from the host."""
-
-    def __init__(self):
-        self.kept: dict[str, Tensor] = {}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Calls `func`, or hands out what it gave for the same arguments before."""
-        if func is not torch.tensor:
-            return func(*args, **(kwargs or {}))
-        key = repr((args, kwargs))
-        if key not in self.kept:
-            self.kept[key] = func(*args, **(kwargs or {}))
-        return self.kept[key]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from streamtok.model.functional import use_kernels
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
-from streamtok.training.kernels import KeptConstants, TrainingKernels
+from streamtok.training.kernels import TrainingKernels
 from streamtok.training.losses import UNCAPTURED, Losses, total
 from streamtok.training.optimizer import Average, MuonAdamW
 
@@ -150,18 +150,17 @@ class _Graph:
     """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
 
     def __init__(self, owner: Step, function: Callable, video: Tensor, state: State):
-        self.video, self.state, constants = video.clone(), map_state(Tensor.clone, state), KeptConstants()
+        self.video, self.state = video.clone(), map_state(Tensor.clone, state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with constants, torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
+        with torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
             for _ in range(3):
                 function(self.video, self.state)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with constants, torch.cuda.graph(self.graph, pool=owner.pool):
+        with torch.cuda.graph(self.graph, pool=owner.pool):
             self.named, self.after = function(self.video, self.state)
-        self.constants = constants  # the graph reads them
         owner.pool = owner.pool or self.graph.pool()
 
     def __call__(self, video: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -10,10 +10,8 @@ from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError, optimize, precision
 from streamtok.engine.configuration import cache_folder, here, load_stored, store
 from streamtok.engine.engine import apply, memory_needed
-from streamtok.engine.graph import CachedFSQ, capturable
 from streamtok.engine.precision import candidates, choose, moving_scene, same
 from streamtok.model import build
-from streamtok.model.quantizer import FSQ
 
 SIZE = (32, 48)
 
@@ -147,17 +145,6 @@ def test_precision_agreement_is_above_its_floor(tok):
 def test_agreement_of_tokens_and_latents():
     assert same(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.75
     assert same(torch.ones(3), torch.ones(3)) == 1.0
-
-
-def test_capturable_model_gives_the_same_codes(tok):
-    plain, cached = FSQ((8, 8, 8, 5, 5, 5)), CachedFSQ((8, 8, 8, 5, 5, 5))
-    z = torch.randn(2, 6, 5, 7)
-    for _ in range(2):
-        wanted, found = plain(z), cached(z)
-        assert torch.equal(found.indices, wanted.indices)
-        assert torch.equal(found.codes, wanted.codes)
-        assert torch.equal(cached.decode(wanted.indices, torch.float32), plain.decode(wanted.indices, torch.float32))
-    assert capturable(tok).fingerprint == tok.fingerprint
 
 
 def test_no_allocation_growth_over_many_steps(tok):

@@ -8,11 +8,12 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch import Tensor
 
 from streamtok.bench.precisions import describe_trials, read_clip
@@ -220,18 +221,19 @@ def _timed(function: Callable[[], object], device: str) -> float:
 
 
 @contextmanager
-def _attention_in_half() -> Iterator[None]:
-    """On a GPU, attention over space in the model's precision, as published code has it. PyTorch by itself would widen
-    it to float32, many times slower, and a comparison with that would flatter us."""
+def _attention_as_published() -> Iterator[None]:
+    """On a GPU, attention over space as published code has it: two matrix products in the model's precision, the matrix
+    held. What PyTorch would choose for this head size is slower, and a comparison with that would flatter us."""
     here, before = torch.cuda.is_initialized(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(here or before)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH) if here else nullcontext():
+            yield
     finally:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
-@_attention_in_half()
+@_attention_as_published()
 def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any],
               say: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
     """The same network as published code is used live: the whole window again for every group, eager, same precision.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.engine.graph import CapturedStep, GraphPool, check_room, own
-from streamtok.model.frames import NonFiniteError, to_float
+from streamtok.model.frames import to_float
 from streamtok.model.quantizer import fsq_tables
 from streamtok.model.state import Clock, map_state
 from streamtok.model.stream import EncodeStream
@@ -30,18 +30,6 @@ class PlainSnapshots:
 
     buffers: dict[str, Tensor]
     model: Tokenizer
-
-    def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
-        """As the stream's own; a slot whose keyframe was not finite is left fresh, since its past has been written
-        over."""
-        try:
-            return self._attempt(x, active, keyframe)
-        except NonFiniteError as error:
-            self.reset([slot for slot in error.slots if keyframe[slot]])  # type: ignore[attr-defined]
-            raise
-
-    def _attempt(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
-        return super()._run(x, active, keyframe)  # type: ignore[misc]
 
     def snapshot(self, slots: Any = None) -> dict[str, Any]:
         """As the stream's own."""
@@ -90,31 +78,23 @@ class EngineStream(PlainSnapshots, EncodeStream):
         """As the configuration says; deterministic mode always."""
         return self.model.deterministic or self.configuration.slots_per_step == 1
 
-    def _attempt(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Encoded:
+    def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
         if not self.configuration.graph:
-            return super()._attempt(x, active, keyframe)
+            return super()._call(x, active, keyframe)
         if self.slots == 1 or self.slot_by_slot:
-            out, moved = self._each(x, active, keyframe)
-        else:
-            masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
-            out, moved_now = self._captured(x, None)(x, masks[0], masks[1])
-            out, moved = own(out), moved_now.tolist()
-        self._started = [old or new for old, new in zip(self._started, moved, strict=True)]
-        bad = [slot for slot in range(self.slots) if active[slot] and not moved[slot]]
-        if bad:
-            self._clean(bad)
-            raise NonFiniteError(bad, out)
-        return out
+            return self._each(x, active, keyframe)
+        masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
+        out, moved = self._captured(x, None)(x, masks[0], masks[1])
+        return own(out), moved.tolist()
 
     def _each(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
         """The graphs of the active slots, one after the other."""
         outs: list[Encoded | None] = [None] * self.slots
         moved: list[Tensor | None] = [None] * self.slots
-        with torch.no_grad():
-            for slot in [slot for slot in range(self.slots) if active[slot]]:
-                row = x[slot : slot + 1]
-                out, moved_now = self._captured(row, slot)(row, True, keyframe[slot])
-                outs[slot], moved[slot] = own(out), moved_now.clone()
+        for slot in [slot for slot in range(self.slots) if active[slot]]:
+            row = x[slot : slot + 1]
+            out, moved_now = self._captured(row, slot)(row, True, keyframe[slot])
+            outs[slot], moved[slot] = own(out), moved_now.clone()
         told = iter(torch.cat([mark for mark in moved if mark is not None]).tolist() if any(active) else [])
         return self._merge(outs), [mark is not None and next(told) for mark in moved]
 

@@ -53,7 +53,7 @@ class _Stream:
             self.state["count"] = torch.zeros(slots, dtype=torch.long, device=model.device)
         self.buffers = flatten(self.state)
         self._started = [False] * slots
-        self._advance: Step = compile_step(self.advance) if compile_step else self.advance
+        self._compiled = compile_step(self.advance) if compile_step else None
 
     @classmethod
     def state_bytes(cls, model: "Tokenizer", slots: int, size: tuple[int, int], context: int) -> int:
@@ -112,25 +112,28 @@ class _Stream:
         raise TypeError("use EncodeStream or DecodeStream")
 
     def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Any:
-        """Advance, keep the host's view of the slots, and raise for those that were not finite."""
-        device = self.model.device
-        masks = torch.tensor([active, keyframe], dtype=torch.bool, device=device)
-        first = self._first_entries([on and new for on, new in zip(active, keyframe, strict=True)])
+        """Advance, keep the host's view of the slots, and raise for those that were not finite.
+
+        Of these, slots that continued are left as they were, and slots that took a keyframe are left fresh.
+        """
         with torch.no_grad():
-            if self.slots > 1 and self.slot_by_slot:
-                out, moved = self._one_by_one(x, masks, active)
-            else:
-                out, moved = self._advance(x, masks[0], masks[1])
-        moved_here = moved.tolist()
-        self._started = [old or new for old, new in zip(self._started, moved_here, strict=True)]
-        bad = [slot for slot in range(self.slots) if active[slot] and not moved_here[slot]]
+            out, moved = self._call(x, active, keyframe)
+        self._started = [old or new for old, new in zip(self._started, moved, strict=True)]
+        bad = [slot for slot in range(self.slots) if active[slot] and not moved[slot]]
         if bad:
-            self._clean([slot for slot in bad if slot not in first])
-            for slot in set(bad) & set(first):
-                for name, entry in first[slot].items():
-                    self.buffers[name][slot, :, 0] = entry
+            self.reset([slot for slot in bad if keyframe[slot]])
+            self._clean([slot for slot in bad if not keyframe[slot]])
             raise NonFiniteError(bad, out)
         return out
+
+    def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Any, list[bool]]:
+        """The step function, on all slots or one by one -> output, which slots moved."""
+        masks = torch.tensor([active, keyframe], dtype=torch.bool, device=self.model.device)
+        if self.slots > 1 and self.slot_by_slot:
+            out, moved = self._one_by_one(x, masks, active)
+        else:
+            out, moved = (self._compiled or self.advance)(x, masks[0], masks[1])
+        return out, moved.tolist()
 
     def _one_by_one(self, x: Tensor, masks: Tensor, active: list[bool]) -> tuple[Any, Tensor]:
         """A step of one slot for each active slot, on views of the buffers."""
@@ -145,14 +148,8 @@ class _Stream:
                 outs.append(None)
         return self._merge(outs), moved
 
-    def _first_entries(self, restarting: list[bool]) -> dict[int, dict[str, Tensor]]:
-        """Entry 0 of the rings of running slots that take a keyframe: overwritten, and theirs again if that fails."""
-        slots = [slot for slot in range(self.slots) if restarting[slot] and self._started[slot]]
-        rings = [name for name in self.buffers if name.endswith((".key", ".value"))]
-        return {slot: {name: self.buffers[name][slot, :, 0].clone() for name in rings} for slot in slots}
-
     def _clean(self, slots: list[int]) -> None:
-        """Clear what a failed step wrote into its dead place of the rings, so that zero times it stays zero."""
+        """Zero the ring entry that a failed step wrote: attention gives it no weight, but zero times NaN is NaN."""
         for name, buffer in self.buffers.items():
             if name.endswith((".key", ".value")):
                 for slot in slots:
@@ -231,11 +228,13 @@ class EncodeStream(_Stream):
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
         one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
         unspecified. Raises ValueError or TypeError for what does not fit, and NonFiniteError naming the slots whose
-        latent is not finite: they did not move, `error.out` holds the other slots' output.
+        latent is not finite, with the other slots' output in `error.out`: of these, slots that continued have not
+        moved, and slots that took a keyframe are fresh.
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)
-        check_scale(frames if all(running) else frames[torch.tensor(running, device=frames.device)])
+        if frames.dtype.is_floating_point:
+            check_scale(frames if all(running) else frames[torch.tensor(running, device=frames.device)])
         single = frames.shape[2] == 1
         marks = [True] * self.slots if single else self._mask(keyframe, "keyframe", False)
         cold = [i for i in range(self.slots) if running[i] and not marks[i] and not self._started[i]]

@@ -81,10 +81,11 @@ def place(tokenizer: "Tokenizer", device: str | None = None) -> "Tokenizer":
 def pick_device(device: str | None) -> "torch.device":
     """The device that was named, or a GPU if there is one; ValueError if it is not there.
 
-    After `cuda:N` that GPU is what "cuda" means in this process.
+    After `cuda:N` that GPU is what "cuda" means in this process, and float32 is float32 on it: TF32 is off.
     """
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

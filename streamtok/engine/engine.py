@@ -21,9 +21,7 @@ class OptimizedTokenizer(Tokenizer):
 
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
         """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""
-        if self._is(dtype, device):
-            return self
-        if self.engine.precision == "int8":
+        if self.engine.precision == "int8" and not self._is(dtype, device):
             raise ValueError(f"{_EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
         return super().cast(dtype, device)
 

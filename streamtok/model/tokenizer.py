@@ -124,6 +124,8 @@ class Tokenizer(nn.Module):
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Tokenizer":
         """This model in another precision or on another device; itself where nothing changes, else a kept copy."""
         dtype, device = dtype or self.dtype, torch.device(device or self.device)
+        if device.type == self.device.type and device.index is None:
+            device = self.device  # "cuda" is any GPU
         if not dtype.is_floating_point:
             raise TypeError(f"dtype is {dtype}, expected a floating-point one such as torch.float32 or torch.bfloat16")
         if (dtype, device) == (self.dtype, self.device):

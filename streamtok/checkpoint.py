@@ -78,7 +78,8 @@ def from_cosmos(source: Mapping[str, Tensor] | str | Path, config: Mapping | Tok
 
     `source`: a mapping of published names to tensors, a folder with `encoder.jit` and `decoder.jit` (or
     `autoencoder.jit` or `model.pt`), or one of those files. `config`: the published keyword dictionary, a
-    `TokenizerConfig`, or None to infer it from the names and shapes (and the folder's name). Raises ValueError that
+    `TokenizerConfig`, or None to find it: the variant by the folder's name, its
+    sizes by the shapes. Raises ValueError that
     lists missing, unexpected and differing names.
     """
     weights = dict(source) if isinstance(source, Mapping) else read_published(Path(source))
@@ -141,7 +142,7 @@ def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfi
 
 
 def _guess(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
-    """The preset that a path names or, failing that, that the weights look like; 8x8x8 and 4x8x8 differ in no shape."""
+    """The preset that a path names; ValueError otherwise, since 4x8x8 and 8x8x8 differ in no shape."""
     if variant := _variant(hint):
         return PRESETS[variant]
     raise ValueError(
@@ -159,7 +160,7 @@ def _variant(path: str) -> str | None:
 
 
 def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
-    """What the shapes say, where it is told by one number only."""
+    """The sizes of a configuration that follow directly from shapes of tensors."""
     infix = ".conv3d" if config.video else ""
     facts: dict[str, Any] = {}
     first = weights.get("encoder.conv_in.0.conv3d.weight" if config.video else "encoder.conv_in.weight")

@@ -110,8 +110,7 @@ def run_job(
     """Tokenize one drive into `out`; returns its record, which is also `drive.json` beside its token files.
 
     `report` is given the frames so far and the share of all (0 if unknown) and answers whether to go on; `Stopped` if
-    not. Raises ValueError or
-    OSError for a drive that cannot be read at all; damage within it is listed in the record.
+    not. Raises ValueError or OSError for a drive that cannot be read at all; damage within it is listed in the record.
     """
     store = open_store(out)
     with local_copy(job.drive) as path, store.workspace(job.name) as folder:

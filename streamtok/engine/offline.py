@@ -1,9 +1,8 @@
 """The GPU kernels compiled for a GPU that is not here, at the shapes of the full-size encoder at 720p.
 
-Triton brings its own assembler, so this needs no GPU. It tells before any machine is booked whether a kernel builds,
-how
-much shared memory and how many registers it takes, whether it spills, and whether it uses Hopper's matrix and
-copy engines.
+Triton brings its own assembler, so this needs no GPU. It tells before any machine is booked whether a kernel
+builds, how much shared memory and how many registers it takes, whether it spills, and whether it uses Hopper's matrix
+and copy engines.
 """
 
 import re

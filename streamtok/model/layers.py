@@ -135,7 +135,7 @@ class TemporalAttention(_Attention):
 def _write(ring: Tensor, new: Tensor, clock: Clock) -> Tensor:
     """Put new (B, HW, 1, C) at each slot's own write index, where the entry that just left the context lies.
 
-    In place when no gradients are wanted: that entry is dead either way.
+    In place when no gradients are wanted: attention no longer reads that entry, even if this step is rejected later.
     """
     place = (clock.count % ring.shape[2]).view(-1, 1, 1, 1)
     if torch.is_grad_enabled():

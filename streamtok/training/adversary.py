@@ -19,7 +19,7 @@ def discriminator(width: int) -> nn.Sequential:
 
 
 class Adversary:
-    """The discriminator and its optimiser. `terms` is the tokenizer's side, `train` the discriminator's."""
+    """The discriminator and its optimiser. `fool` is the tokenizer's side, `train` the discriminator's."""
 
     def __init__(self, config: AdversaryConfig, device: torch.device):
         self.config = config

@@ -11,11 +11,11 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 LAYERS = (
-    ("config", "signals", "names", "command", "yaml_file"),
+    ("config", "signals", "names", "command", "yaml_file", "measures"),
     ("model",),
     ("checkpoint", "weights"),
     ("engine",),
-    ("settings", "loading", "cli"),
+    ("settings", "loading", "decoding", "cli"),
     ("wire", "io", "recording", "drives", "data", "training", "evaluation"),
     ("runtime", "bench"),
     ("nodes", "tools"),

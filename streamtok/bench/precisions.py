@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamtok.decoding import GridDecoder
 from streamtok.engine.precision import Trial, moving_scene
 from streamtok.model import Tokenizer
 
@@ -37,9 +38,7 @@ def describe_trials(tok: Tokenizer, trials: dict[str, Trial], clip: Tensor, devi
 def _psnr(tok: Tokenizer, tokens: Tensor, clip: Tensor, device: str) -> float:
     from streamtok.evaluation.metrics import as_unit, psnr
 
-    stream, shown = tok.decode_stream(1, *tokens.shape[-2:], device=device), []
-    for i, grid in enumerate(tokens.split(1, -3)):
-        pictures = stream.step(grid)
-        shown.append((pictures[:, :, -1:] if i == 0 else pictures).cpu())
-    decoded = torch.cat(shown, 2)[0].transpose(0, 1)
+    decoder = GridDecoder(tok, device=device)
+    shown = [decoder.frames(grid[0], i == 0).cpu() for i, grid in enumerate(tokens.split(1, -3))]
+    decoded = torch.cat(shown, 1).transpose(0, 1)
     return psnr(as_unit(clip[0, :, : len(decoded)].transpose(0, 1)), as_unit(decoded))

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from streamtok.data.frames import open_frames, resized
 from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
+from streamtok.decoding import GridDecoder, crop
 from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
 from streamtok.engine.token_grid import grid_shape, levels_of
 from streamtok.io.source import Frame
@@ -127,51 +127,24 @@ def decode_file(
     return FileSummary(Path(out), frames, len(file) - start, (*size, 3), skipped=start)
 
 
-@torch.inference_mode()
 def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
     """(time in ns, uint8 RGB (h, w, 3)) of every real frame; the first group must be a keyframe."""
-    device = next(tok.parameters()).device
-    context = meta.get("context")
-    stream = None
+    decoder = GridDecoder(tok, context=meta.get("context"))
     for group in groups:
-        grid = torch.from_numpy(group.tokens.astype(np.int64 if tok.config.discrete else np.float32))
-        if stream is None:
-            height, width = grid.shape[-2:]
-            stream = tok.decode_stream(slots=1, grid_height=height, grid_width=width, context=context)
-        video = stream.step(grid[None].unsqueeze(-3).to(device), keyframe=[group.keyframe])
-        count = len(group.frame_ids)
-        kept = video[0, :, -1:] if group.keyframe else video[0, :, :count]
-        yield from zip(group.capture_ns, to_pictures(kept, meta), strict=True)
+        pictures = crop(decoder.step(group.tokens, group.keyframe), meta.get("source_rect"))
+        yield from zip(group.capture_ns, pictures[: len(group.frame_ids)], strict=True)
 
 
 def picture_size(meta: dict[str, Any]) -> tuple[int, int]:
     """(H, W) of the pictures that come back: the encoded size without its padding."""
-    (height, width), (top, bottom, left, right) = meta["image_size"], padding_of(meta)
-    return height - top - bottom, width - left - right
-
-
-def padding_of(meta: dict[str, Any]) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) that is no part of the picture; recordings give the picture's rectangle instead."""
-    if meta.get("padding"):
-        return tuple(meta["padding"])
-    if not meta.get("source_rect"):
-        return 0, 0, 0, 0
-    (height, width), (top, left, inner_height, inner_width) = meta["image_size"], meta["source_rect"]
-    return top, height - top - inner_height, left, width - left - inner_width
-
-
-def to_pictures(video: torch.Tensor, meta: dict[str, Any]) -> np.ndarray:
-    """Decoded frames (3, T, H, W) in -1..1 -> uint8 RGB (T, h, w, 3), the recorded padding cropped."""
-    top, bottom, left, right = padding_of(meta)
-    inner = video[:, :, top : video.shape[2] - bottom, left : video.shape[3] - right]
-    return ((inner.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    height, width = (meta.get("source_rect") or meta["image_size"])[-2:]
+    return height, width
 
 
 def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
     """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
     tok = core.tokenizer
     size = core.open(stream, source_size)
-    rect = core.preprocessor(stream, source_size).rect
     return {
         "tokenizer": tok.fingerprint,
         "config": tok.config.to_dict(),
@@ -181,7 +154,7 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
         "clock": "presentation",
         "source_size": source_size,
         "image_size": size,
-        "padding": padding_of({"image_size": size, "source_rect": rect}),
+        "source_rect": core.preprocessor(stream, source_size).rect,
         "grid": tok.config.grid(*size),
         "levels": levels_of(tok.config),
     }

@@ -12,6 +12,7 @@ import numpy as np
 from streamtok.data.grids import Grids
 from streamtok.data.parquet import pyarrow
 from streamtok.data.pictures import VideoPictures
+from streamtok.decoding import GridDecoder, crop
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -181,7 +182,7 @@ class VideoColumn:
         self.key = f"observation.images.{stream}"
         self._out, self._fps, self._tok = out, fps, tok
         self._file = self._count = 0
-        self._decoder: Any = None
+        self._decoder: GridDecoder | None = None
         self._pictures: VideoPictures | None = None
 
     def start(self, episode: Episode) -> None:
@@ -198,7 +199,8 @@ class VideoColumn:
     def add(self, episode: Episode, grids: Grids, meta: dict[str, Any]) -> None:
         """Decode grids and write their pictures."""
         for tokens, keyframe in zip(grids.tokens, grids.keyframe, strict=True):
-            picture = self._decode(tokens, bool(keyframe), meta)
+            self._decoder = self._decoder or GridDecoder(self._tok, context=meta.get("context"))
+            picture = crop(self._decoder.step(tokens, bool(keyframe))[-1], meta.get("source_rect"))
             if self._pictures is None:
                 self._pictures = VideoPictures(self._open_path(), picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
@@ -208,22 +210,6 @@ class VideoColumn:
     def close(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
-
-    def _decode(self, tokens: np.ndarray, keyframe: bool, meta: dict[str, Any]) -> np.ndarray:
-        import torch
-
-        from streamtok.data.files import to_pictures
-
-        height, width = tokens.shape[-2:]
-        if self._decoder is None:
-            self._decoder = self._tok.decode_stream(
-                slots=1, grid_height=height, grid_width=width, context=meta.get("context")
-            )
-        grid = torch.from_numpy(tokens.astype(np.int64 if self._tok.config.discrete else np.float32))
-        device = next(self._tok.parameters()).device
-        with torch.inference_mode():
-            video = self._decoder.step(grid[None].unsqueeze(-3).to(device), keyframe=[keyframe])
-        return to_pictures(video[0, :, -1:], meta)[0]
 
     def _open_path(self) -> Path:
         chunk, file = divmod(self._file, CHUNK)

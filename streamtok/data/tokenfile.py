@@ -11,9 +11,9 @@ Columns, N groups of F real frames in all (group i holds frames `frame_start[i]`
     frame_ids    (F,) I64
     capture_ns   (F,) I64       presentation or capture time
 
-The header's metadata says what made them (fingerprint, config, sizes, padding): text as it is, everything else as
-JSON. Any safetensors reader opens these files. Writing takes constant memory: columns are spooled to temporary files
-beside the output, which appears under its name only when it is whole.
+The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
+everything else as JSON. Any safetensors reader opens these files. Writing takes constant memory: columns are spooled to
+temporary files beside the output, which appears under its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -172,6 +172,9 @@ class TokenFile:
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
+        if "padding" in self.meta:  # (top, bottom, left, right), which older files have instead of `source_rect`
+            (height, width), (top, bottom, left, right) = self.meta["image_size"], self.meta.pop("padding")
+            self.meta["source_rect"] = [top, left, height - top - bottom, width - left - right]
         self._layout = {name: header[name] for name in COLUMNS}
         self._start = start
         self._map()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streamtok.measures import entropy_bits
+
 if TYPE_CHECKING:
     from streamtok.drives.drive_reader import Drive
     from streamtok.engine.lane import TokenGroup
@@ -94,10 +96,9 @@ class TokenSurvey:
         result["time_gaps"] = [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]]
         result["time_gap_count"] = len(gaps)
         if len(self.usage) and self.usage.sum():
-            shares = self.usage[self.usage > 0] / self.usage.sum()
             result["codes"] = self.codes
-            result["codes_used"] = len(shares)
-            result["entropy_bits_per_token"] = round(float(-(shares * np.log2(shares)).sum()), 3)
+            result["codes_used"] = int((self.usage > 0).sum())
+            result["entropy_bits_per_token"] = round(entropy_bits(self.usage), 3)
             result["bits_per_token"] = round(math.log2(self.codes), 3)
         return result
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.metrics import as_unit
+from streamtok.evaluation.metrics import as_unit, unit_of
 from streamtok.model.quantizer import FSQ, Quantized
 from streamtok.model.tokenizer import Tokenizer
 
@@ -85,7 +85,7 @@ def grid_average(clip: Clip, group: int, step: int) -> Tensor:
     The first frame alone, then groups of `group` frames that share one average: what a token grid of plain colours
     would show, without rounding.
     """
-    pixels = as_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))
+    pixels = unit_of(clip.frames)
     size = pixels.shape[-2:]
     shown = []
     for piece in [pixels[:1], *pixels[1:].split(group)]:

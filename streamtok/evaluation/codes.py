@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from streamtok.measures import entropy_bits
+
 
 @dataclass
 class CodeCounts:
@@ -50,15 +52,6 @@ class CodeCounts:
         return [
             (grid.sum(axis=tuple(a for a in axes if a != axis)) / total).round(4).tolist() for axis in reversed(axes)
         ]
-
-
-def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy of a histogram in bits; 0 for an empty one."""
-    seen = counts[counts > 0].astype(np.float64)
-    if seen.size == 0:
-        return 0.0
-    share = seen / seen.sum()
-    return float(max(0.0, -(share * np.log2(share)).sum()))
 
 
 def bits_per_token(codebook_size: int) -> float:

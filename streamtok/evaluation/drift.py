@@ -1,6 +1,6 @@
 """How a stream holds up over time: seams at a reset, held stills, and receivers whose arithmetic differs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.decoding import GridDecoder
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.evaluate import reconstruct
-from streamtok.evaluation.metrics import as_unit, frame_mse, psnr_from_mse
-from streamtok.model.stream import DecodeStream, EncodeStream
+from streamtok.evaluation.evaluate import code_groups, reconstruct
+from streamtok.evaluation.metrics import as_unit, psnr, unit_of
 from streamtok.model.tokenizer import Tokenizer
 
 SEAM_FRAME = 24
@@ -46,8 +46,8 @@ def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor, frame: int = SEAM_FRAME, f
         )
     running = rebuilt[frame + 1 : end + 1]
     fresh = reconstruct(tok, Clip(clip.name, clip.frames[frame : end + 1]))[0][1:]
-    original = _unit(clip.frames[frame + 1 : end + 1]).to(running.device)
-    return Seam(frame, *(psnr_from_mse(frame_mse(original, x).mean().item()) for x in (running, fresh)))
+    original = unit_of(clip.frames[frame + 1 : end + 1]).to(running.device)
+    return Seam(frame, psnr(original, running), psnr(original, fresh))
 
 
 def mean_seam(seams: Sequence[Seam]) -> Seam:
@@ -78,8 +78,7 @@ def held_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 16)
     curves = []
     for picture in pictures:
         group = np.repeat(picture[None], tok.config.temporal_compression, 0)
-        steps = _encode_steps(tok, iter([picture[None], *[group] * groups]))
-        curves.append([psnr_from_mse(frame_mse(original, shown).mean().item()) for _, original, shown in steps])
+        curves.append([psnr(original, shown) for original, shown, _ in _code(tok, [picture[None], *[group] * groups])])
     return StillCurve(np.array(curves).mean(0).tolist())
 
 
@@ -108,12 +107,13 @@ def receiver_drift(
     group; a predictive one shows whether the difference grows.
     """
     at, ours, theirs = [], [], []
-    frames = _to_and_fro(clip.frames, tok.config.temporal_compression, groups)
-    for number, (original, shown, received) in enumerate(_two_receivers(tok, dtype, frames)):
+    frames, receiver = _to_and_fro(clip.frames, tok.config.temporal_compression, groups), GridDecoder(tok, dtype=dtype)
+    for number, (original, shown, tokens) in enumerate(_code(tok, frames)):
+        received = _unit(receiver.frames(tokens[0], number == 0))
         if number % every == 0 or number > groups - 5:
             at.append(number)
-            ours.append(psnr_from_mse(frame_mse(original, shown).mean().item()))
-            theirs.append(psnr_from_mse(frame_mse(original, received).mean().item()))
+            ours.append(psnr(original, shown))
+            theirs.append(psnr(original, received))
     return Drift(str(dtype).removeprefix("torch."), at, ours, theirs)
 
 
@@ -126,41 +126,13 @@ def _to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndar
         yield frames[np.where(place < len(frames), place, period - place)]
 
 
-@torch.inference_mode()
-def _two_receivers(
-    tok: Tokenizer, dtype: torch.dtype, groups: Iterator[np.ndarray]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    second: DecodeStream | None = None
-    for tokens, original, shown in _encode_steps(tok, groups):
-        first = second is None
-        second = second or _open_decoder(tok, tokens, dtype)
-        received = second.step(tokens, keyframe=[first])
-        received = received[:, :, -1:] if first else received
-        yield original, shown, as_unit(received[0].transpose(0, 1)).cpu()
+def _code(tok: Tokenizer, groups: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each group's original and reconstruction, (T, 3, H, W) in 0..1 on the CPU, and its tokens; the keyframe first."""
+    videos = (torch.from_numpy(frames).permute(3, 0, 1, 2)[None] for frames in groups)
+    for video, tokens, shown in code_groups(tok, videos):
+        yield _unit(video[0]), _unit(shown), tokens
 
 
-@torch.inference_mode()
-def _encode_steps(tok: Tokenizer, groups: Iterator[np.ndarray]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Each group's tokens, original and reconstruction (frames, 3, H, W) in 0..1, on the CPU; the keyframe first."""
-    encoder: EncodeStream | None = None
-    decoder: DecodeStream | None = None
-    for frames in groups:
-        first = encoder is None
-        encoder = encoder or tok.stream(slots=1, height=frames.shape[1], width=frames.shape[2])
-        pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))[None]
-        out = encoder.step(pixels, keyframe=[first])
-        tokens = out.latent if out.indices is None else out.indices
-        decoder = decoder or _open_decoder(tok, tokens)
-        shown = decoder.step(tokens, keyframe=[first])
-        shown = shown[:, :, -1:] if first else shown
-        yield tokens, _unit(frames), as_unit(shown[0].transpose(0, 1)).cpu()
-
-
-def _open_decoder(tok: Tokenizer, tokens: Tensor, dtype: torch.dtype | None = None) -> DecodeStream:
-    height, width = tokens.shape[-2:]
-    return tok.decode_stream(slots=1, grid_height=height, grid_width=width, dtype=dtype)
-
-
-def _unit(frames: np.ndarray) -> Tensor:
-    """uint8 (T, H, W, 3) -> float (T, 3, H, W) in 0..1."""
-    return as_unit(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2))
+def _unit(frames: Tensor) -> Tensor:
+    """(3, T, H, W) -> (T, 3, H, W) in 0..1, on the CPU."""
+    return as_unit(frames.transpose(0, 1)).cpu()

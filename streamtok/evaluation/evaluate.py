@@ -3,7 +3,7 @@
 Needs torch and numpy alone once the clips are read, on CPU or GPU, so a training machine can call it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from streamtok.config import TokenizerConfig
+from streamtok.decoding import GridDecoder
 from streamtok.evaluation.codes import CodeCounts
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
-from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, psnr_from_mse
+from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, unit_of
+from streamtok.measures import psnr_from_mse
 from streamtok.model.tokenizer import Tokenizer
 
 
@@ -146,14 +148,14 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Ten
     video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(device)  # (1, 3, T, H, W)
     if not tok.config.video:
         shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
-        return as_unit(torch.cat([frames for frames, _ in shown])), _join([tokens for _, tokens in shown], 0)
+        return as_unit(torch.cat([frames for frames, _ in shown])), _join([tokens for _, tokens in shown])
     rebuilt, tokens = _by_steps(tok, video) if steps else _through(tok, video)
     return as_unit(rebuilt[0].transpose(0, 1)), tokens
 
 
-def _join(tokens: list[Tensor | None], dim: int) -> Tensor | None:
+def _join(tokens: list[Tensor | None]) -> Tensor | None:
     present = [one for one in tokens if one is not None]
-    return torch.cat(present, dim) if present else None
+    return torch.cat(present) if present else None
 
 
 def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -161,22 +163,29 @@ def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     return tok.decode(out.latent if out.indices is None else out.indices), out.indices
 
 
+def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Code uint8 groups (1, 3, T, H, W), the keyframe first, in one running stream.
+
+    Yields each group with its tokens, as the encoder gives them (latents of continuous models), and its reconstruction,
+    float (3, T, H, W) in [-1, 1].
+    """
+    encoder, decoder = None, GridDecoder(tok)
+    for group in groups:
+        first = encoder is None
+        encoder = encoder or tok.stream(1, *group.shape[-2:])
+        out = encoder.step(group.contiguous(), keyframe=[first])
+        tokens = out.latent if out.indices is None else out.indices
+        yield group, tokens, decoder.frames(tokens[0], first)
+
+
 def _by_steps(tok: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor | None]:
-    group, compression = tok.config.temporal_compression, tok.config.spatial_compression
-    height, width = video.shape[-2:]
-    encoder = tok.stream(slots=1, height=height, width=width)
-    decoder = tok.decode_stream(slots=1, grid_height=height // compression, grid_width=width // compression)
-    pieces, tokens = [], []
-    for number, piece in enumerate([video[:, :, :1], *video[:, :, 1:].split(group, dim=2)]):
-        out = encoder.step(piece.contiguous(), keyframe=[number == 0])
-        shown = decoder.step(out.latent if out.indices is None else out.indices, keyframe=[number == 0])
-        pieces.append(shown[:, :, -1:] if number == 0 else shown)
-        tokens.append(out.indices)
-    return torch.cat(pieces, dim=2), _join(tokens, -3)
+    groups = [video[:, :, :1], *video[:, :, 1:].split(tok.config.temporal_compression, dim=2)]
+    _, tokens, shown = zip(*code_groups(tok, groups), strict=True)
+    return torch.cat(shown, dim=1)[None], torch.cat(tokens, -3) if tok.config.discrete else None
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
-    original = as_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(rebuilt.device))
+    original = unit_of(clip.frames).to(rebuilt.device)
     mse = frame_mse(original, rebuilt)
     height, width = clip.frames.shape[1:3]
     return ClipResult(

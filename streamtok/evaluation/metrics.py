@@ -5,14 +5,15 @@ the mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5
 fits ("valid"); other libraries pad and print other figures.
 """
 
-import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
+from streamtok.measures import psnr_from_mse
+
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
 _WINDOW, _SIGMA = 11, 1.5
 MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
@@ -26,15 +27,15 @@ def as_unit(frames: Tensor) -> Tensor:
     return ((frames.float() + 1) / 2).clamp(0, 1)
 
 
+def unit_of(frames: np.ndarray) -> Tensor:
+    """Pictures uint8 (T, H, W, 3) -> float32 (T, 3, H, W) in 0..1."""
+    return as_unit(torch.from_numpy(frames).permute(0, 3, 1, 2))
+
+
 def frame_mse(reference: Tensor, other: Tensor) -> Tensor:
     """Mean squared error of each frame: two (N, 3, H, W) in 0..1 -> (N,) float64."""
     _check_pair(reference, other)
     return (reference.double() - other.double()).square().mean(dim=(1, 2, 3))
-
-
-def psnr_from_mse(mse: float) -> float:
-    """Decibels of a mean squared error on the 0..1 scale; identical pictures give 100."""
-    return PSNR_CEILING if mse <= 10 ** (-PSNR_CEILING / 10) else -10 * math.log10(mse)
 
 
 def psnr(reference: Tensor, other: Tensor) -> float:

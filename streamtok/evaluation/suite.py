@@ -15,7 +15,7 @@ from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import SEAM_FRAME, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
 from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
-from streamtok.evaluation.metrics import MS_SSIM_SIDE, as_unit, mean_ms_ssim, mean_ssim, psnr
+from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr, unit_of
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
@@ -137,7 +137,7 @@ class _Suite:
         return chosen
 
     def see(self, clip: Clip, rebuilt: Tensor) -> None:
-        original = _unit(clip.frames).to(rebuilt.device)
+        original = unit_of(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)
@@ -172,7 +172,7 @@ class _Suite:
         budget = grids * (height // step) * (width // step) * self.config.bits_per_token
         for codec in CODECS:
             coded = codec_at_bits(clip.frames, codec, budget)
-            self._score(f"{codec} veryfast zerolatency", clip, original, _unit(coded.frames), coded.bits / budget)
+            self._score(f"{codec} veryfast zerolatency", clip, original, unit_of(coded.frames), coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
         shown = shown.to(original.device)
@@ -231,7 +231,3 @@ def _perceptual(path: Path, device: torch.device) -> Metric:
 def _video(frames: Tensor) -> Tensor:
     """(T, 3, H, W) in 0..1 -> (1, 3, T, H, W) in -1..1."""
     return (frames * 2 - 1).transpose(0, 1)[None]
-
-
-def _unit(frames: np.ndarray) -> Tensor:
-    return as_unit(torch.from_numpy(frames).permute(0, 3, 1, 2))

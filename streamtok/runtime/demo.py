@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from streamtok.decoding import crop
+from streamtok.measures import psnr_from_mse
 from streamtok.runtime.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
-from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.runtime.live_decoder import LiveDecoder, Picture
 from streamtok.settings import CommandSettings, Count, Device, Positive, Size
 
 log = logging.getLogger("streamtok.runtime.demo")
@@ -62,9 +65,8 @@ class DemoResult:
 
     @property
     def psnr(self) -> float:
-        """dB, of the mean squared error over all pictures; infinite for a perfect copy."""
-        error = sum(self.errors) / len(self.errors) if self.errors else math.nan
-        return 10 * math.log10(255**2 / error) if error else math.inf
+        """dB, of the mean squared error over all pictures; NaN where there was none."""
+        return psnr_from_mse(fmean(self.errors) / 255**2) if self.errors else math.nan
 
     @property
     def fps(self) -> float:
@@ -146,7 +148,7 @@ class Watcher:
             result.pictures += 1
             original = frames.find(picture.frame_id, info)
             if original is not None:
-                self._compare(original, cropped(picture.image, info), picture, message.tokens)
+                self._compare(original, crop(picture.image, info.source_rect), picture, message.tokens)
 
     def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Picture, tokens: np.ndarray) -> None:
         from streamtok.data.pictures import open_pictures
@@ -188,7 +190,7 @@ class FrameReader:
                 return None
         if self._ahead.header.frame_id != frame_id:
             return None
-        return cropped(self._prepare(self._ahead, info), info)
+        return crop(self._prepare(self._ahead, info), info.source_rect)
 
     def _next(self) -> Any:
         from streamtok.wire.message import unpack_frame

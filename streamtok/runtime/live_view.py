@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
-from streamtok.runtime.live_decoder import LiveDecoder, Picture, cropped
+from streamtok.decoding import crop
+from streamtok.runtime.live_decoder import LiveDecoder, Picture
 from streamtok.settings import CommandSettings, Count, Device
 
 log = logging.getLogger("streamtok.decode")
@@ -88,7 +89,7 @@ def pump(
         if message.stream != info.stream:
             continue
         for picture in decoder.feed(message):
-            sink.show(picture, cropped(picture.image, subscription.infos[info.stream]))
+            sink.show(picture, crop(picture.image, subscription.infos[info.stream].source_rect))
             decoder.counts["shown"] += 1
             if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
                 return

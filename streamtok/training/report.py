@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.decoding import to_uint8
+from streamtok.evaluation.metrics import as_unit, psnr
+from streamtok.measures import entropy_bits
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache
 from streamtok.training.step import Step
@@ -75,19 +77,6 @@ def plot(folder: Path) -> Path | None:
     return path
 
 
-def psnr(reconstruction: Tensor, source: Tensor) -> float:
-    """PSNR in dB of two tensors in -1..1."""
-    error = (reconstruction.float().clamp(-1, 1) - source).square().mean().item()
-    return 10 * math.log10(4 / max(error, 1e-10))
-
-
-def pooled_entropy(indices: list[Tensor]) -> float:
-    """Bits per token of all tokens taken together (their order and place ignored)."""
-    counts = torch.cat([i.flatten() for i in indices]).unique(return_counts=True)[1].double()
-    share = counts / counts.sum()
-    return float(-(share * share.log2()).sum())
-
-
 @torch.no_grad()
 def validate(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict[str, float]:
     """Judge the averaged weights on the first frames of every held-out clip, and save a PNG of them.
@@ -104,8 +93,9 @@ def validate(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict
             with step.autocast():
                 output = step.model(video, state=None)
             shown = output.reconstruction.float()
-            results.append([psnr(shown[:, :, part], video[:, :, part]) for part in (slice(None), slice(1), last)])
-            tokens += [output.indices] if output.indices is not None else []
+            source, rebuilt = (as_unit(frames[0].transpose(0, 1)) for frames in (video, shown))
+            results.append([psnr(source[part], rebuilt[part]) for part in (slice(None), slice(1), last)])
+            tokens += [output.indices.flatten()] if output.indices is not None else []
             rows.append(_side_by_side(video[0], shown[0]))
     finally:
         step.model.train()
@@ -113,7 +103,9 @@ def validate(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict
     _save_png(Path(config.out) / f"sample_{number:07d}.png", rows)
     mean = np.mean(results, axis=0)
     summary = {"psnr": float(mean[0]), "psnr_first": float(mean[1]), "psnr_last": float(mean[2])}
-    return summary | ({"entropy": pooled_entropy(tokens)} if tokens else {})
+    if not tokens:
+        return summary
+    return summary | {"entropy": entropy_bits(torch.cat(tokens).unique(return_counts=True)[1].cpu().numpy())}
 
 
 def _fitting(frames: Tensor) -> Tensor:
@@ -124,9 +116,8 @@ def _fitting(frames: Tensor) -> Tensor:
 
 def _side_by_side(source: Tensor, shown: Tensor) -> np.ndarray:
     """(3, T, H, W) twice -> (H, 4 W, 3) uint8: the first and the last frame, each with its reconstruction."""
-    pairs = [v[:, i] for i in (0, -1) for v in (source, shown)]
-    picture = torch.cat(pairs, dim=-1).clamp(-1, 1).add(1).mul(127.5).round().byte()
-    return picture.permute(1, 2, 0).cpu().numpy()
+    pairs = [to_uint8(v[:, [i]])[0] for i in (0, -1) for v in (source, shown)]
+    return np.concatenate(pairs, axis=1)
 
 
 def _save_png(path: Path, rows: list[np.ndarray]) -> None:

@@ -51,7 +51,7 @@ def write_token_file(path: Path, groups: list[TokenGroup], tokenizer: str = "ab"
         "fps": 30.0,
         "clock": "capture",
     }
-    with TokenFileWriter(path, meta | {"image_size": (24, 32), "padding": (0, 0, 0, 0)}) as writer:
+    with TokenFileWriter(path, meta | {"image_size": (24, 32), "source_rect": (0, 0, 24, 32)}) as writer:
         for group in groups:
             writer.write(group)
     return path

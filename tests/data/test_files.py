@@ -153,7 +153,7 @@ def test_what_made_the_file_is_in_its_header(tmp_path, model):
     tok = streamtok.load(model)
     assert meta["tokenizer"] == tok.fingerprint
     assert TokenizerConfig.from_dict(meta["config"]) == tok.config
-    assert (meta["source_size"], meta["image_size"], meta["padding"]) == ([21, 30], [24, 32], [0, 3, 0, 2])
+    assert (meta["source_size"], meta["image_size"], meta["source_rect"]) == ([21, 30], [24, 32], [0, 0, 21, 30])
     assert (meta["grid"], meta["frames"], meta["repeated"], meta["source"]) == ([3, 4], 3, 2, "in.mp4")
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter, is_token_file
 from streamtok.engine.ingest import TokenGroup
 
-META = {"tokenizer": "00ff" * 8, "image_size": (48, 64), "padding": (0, 0, 0, 0), "fps": 30.0, "stream": "front"}
+META = {"tokenizer": "00ff" * 8, "image_size": (48, 64), "source_rect": (0, 0, 48, 64), "fps": 30.0, "stream": "front"}
 
 
 def group(index: int, tokens: np.ndarray, frames: int = 4, **changes) -> TokenGroup:
@@ -44,6 +44,15 @@ def write(path: Path, grids: list[np.ndarray]) -> list[TokenGroup]:
 def random_grids(count: int, shape=(6, 8), dtype=np.uint16, seed=0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 60_000, shape).astype(dtype) for _ in range(count)]
+
+
+def test_the_padding_of_older_files_becomes_the_rectangle_of_the_picture(tmp_path):
+    meta = {"tokenizer": "00ff" * 8, "image_size": (48, 64), "padding": (1, 3, 0, 2)}
+    with TokenFileWriter(tmp_path / "old.safetensors", meta) as writer:
+        writer.write(group(0, random_grids(1)[0]))
+    file = TokenFile(tmp_path / "old.safetensors")
+    assert file.meta["source_rect"] == [1, 0, 44, 62]
+    assert "padding" not in file.meta
 
 
 @settings(deadline=None, max_examples=20)

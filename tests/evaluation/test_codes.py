@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.evaluation.codes import CodeCounts, bits_per_token, entropy_bits
+from streamtok.evaluation.codes import CodeCounts, bits_per_token
+from streamtok.measures import entropy_bits
 
 
 def test_entropy_of_known_histograms():

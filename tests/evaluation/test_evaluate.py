@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from streamtok.evaluation import ClipSet, evaluate_clips, evaluate_folder, find_clips, reconstruct
-from streamtok.evaluation.codes import entropy_bits
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, held_still, receiver_drift, seam
-from streamtok.evaluation.metrics import as_unit, frame_mse, psnr, psnr_from_mse
+from streamtok.evaluation.metrics import as_unit, frame_mse, psnr
+from streamtok.measures import entropy_bits, psnr_from_mse
 from streamtok.model.tokenizer import Tokenizer
 
 from .conftest import scene

@@ -6,7 +6,8 @@ import pytest
 import pytorch_msssim
 import torch
 
-from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, ms_ssim, psnr, psnr_from_mse, ssim
+from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, ms_ssim, psnr, ssim
+from streamtok.measures import psnr_from_mse
 
 
 def pair(height: int, width: int, frames: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

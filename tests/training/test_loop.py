@@ -11,7 +11,7 @@ import streamtok
 from streamtok.training.build import build_model
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
-from streamtok.training.report import plot, pooled_entropy, psnr, read_journal
+from streamtok.training.report import plot, read_journal
 from streamtok.training.step import NonFiniteTraining
 from tests.training.kit import CLIPS, TINY, config
 from tests.training.test_losses import vgg_weights
@@ -168,12 +168,6 @@ def test_wrong_use_is_told_apart(tmp_path, capsys):
     assert main(["--config", "x.yaml", "--set", "steps"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
     assert main(["--config", str(tmp_path / "missing.yaml")]) == 2
-
-
-def test_psnr_and_entropy_by_hand():
-    source = torch.zeros(1, 3, 1, 2, 2)
-    assert psnr(source + 0.2, source) == pytest.approx(20)
-    assert pooled_entropy([torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2, 3, 3])]) == pytest.approx(2)
 
 
 def test_a_log_cut_off_by_a_crash_is_read_up_to_there(tmp_path):

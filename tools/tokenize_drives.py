@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="bit-identical for any split and slot count")
     add("--workers", type=int, default=1, help="drives at a time (default: 1)")
     add("--threads", type=int, default=1, help="CPU threads per worker; part of what decides the tokens (default: 1)")
-    add("--engine", dest="choice", metavar="auto|eager|FILE", help="as for ingest (default: eager on a CPU)")
+    add("--engine", dest="choice", metavar="auto|eager|FILE", help="as for ingest")
     add("--retries", type=int, default=1, help="tries again for a broken drive, within this run (default: 1)")
     add("--shard", default="0/1", help="i/N: the i-th of N machines, counted from 0, which share the list")
     add("--check", action="store_true", help="read what is done and compare its checksums")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.data.frames import IMAGE_SUFFIXES, count_frames
+from streamtok.data.frames import count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
-from streamtok.loading import load, pick_device, read_engine
+from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.loading import load, pick_device, place, read_engine
 from streamtok.settings import Count, Device, FrameSettings
 
 RECORD = "drive.json"
@@ -90,10 +91,17 @@ def load_tokenizer(options: FleetOptions) -> Any:
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     """Fix the engine configuration for all workers: "auto" measures here, a path reads one, "eager" is plain float32.
 
-    None is "auto" on a GPU and "eager" on a CPU. What was measured is left out: only what decides tokens is recorded.
+    None is "auto" on a GPU and float32 on our own layers on a CPU, as live; deterministic runs are always eager. What
+    was measured is left out, and of the default what only names this machine: jobs are compared by what decides tokens.
     """
     device = pick_device(options.device).type
-    values: Any = read_engine(choice or ("auto" if device == "cuda" and not options.deterministic else "eager"))
+    if choice is None and options.deterministic:
+        return options
+    if choice is None and device == "cpu":
+        placed: Any = place(load(options.model), device)
+        values: Any = {name: getattr(placed.engine, name) for name in ("device", "precision", "kernels")}
+    else:
+        values = read_engine(choice or "auto")
     if values == "eager":
         return options
     if values == "auto":

@@ -25,10 +25,12 @@ from streamtok.data.fleet_job import (
     make_job,
     path_hash,
     run_job,
+    settle_engine,
 )
 from streamtok.data.pictures import open_pictures
 from streamtok.data.store import open_store
 from streamtok.data.tokenfile import TokenFile
+from streamtok.loading import load, place
 from streamtok.model import build
 
 SMALL = {"stem_channels": 8, "encoder_channels": (8, 16), "decoder_channels": (8, 16)}
@@ -245,7 +247,7 @@ def kill_when_something_is_done(arguments: list[str], out: Path) -> int:
 def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_run(tmp_path, model):
     """SIGKILL as soon as something is done: the workers go too, and the next run completes what is missing."""
     drives = make_drives(tmp_path / "in", [300, 40, 200])
-    options, out = FleetOptions(model=model), tmp_path / "killed"
+    options, out = settle_engine(FleetOptions(model=model), None), tmp_path / "killed"
     Fleet(drives, str(tmp_path / "undisturbed"), options, make_runner=Here).run()
     # A worker waits for a pipe that nobody writes into: the run cannot be over before it is killed.
     os.mkfifo(tmp_path / "gate.mp4")
@@ -300,9 +302,15 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
     assert not [name for name in tree(out) if ".partial" in name]
 
 
+def test_a_cpu_computes_as_live_unless_told_otherwise(model):
+    options = settle_engine(FleetOptions(model=model, device="cpu"), None)
+    assert load_tokenizer(options).engine.kernels == place(load(model), "cpu").engine.kernels
+    assert "device_name" not in options.engine  # machines with other processors do not do each other's work again
+    assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
+
+
 def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):
     """Two machines of one kind measure different times; what decides the tokens must be all that is recorded."""
-    from streamtok.data.fleet_job import settle_engine
     from streamtok.engine.configuration import EngineConfiguration
 
     made = []
@@ -312,6 +320,6 @@ def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):
         made.append(settle_engine(FleetOptions(model=model), str(path)))
     assert made[0] == made[1]
     assert made[0].engine["threads"] == 1
-    assert settle_engine(FleetOptions(model=model, device="cpu"), None).engine is None
+    assert settle_engine(FleetOptions(model=model), "eager").engine is None
     (drive,) = make_drives(tmp_path / "in", [6])
     assert Fleet([drive], str(tmp_path / "out"), made[0], make_runner=Here).run()["done"] == 1

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtok.io.media import IMAGE_SUFFIXES, read_image
 from streamtok.io.source import Frame, RecordedSource, open_source
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,6 @@ def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
         if prepare is None or prepare.source_size != shape:
             prepare = Preprocessor(shape, size, multiple=1)
         yield replace(frame, picture=np.ascontiguousarray(prepare(frame.image).transpose(1, 2, 0)))
-
-
-def read_image(path: str) -> np.ndarray:
-    """uint8 RGB (h, w, 3); FileNotFoundError, or ValueError for what is no picture."""
-    import cv2
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path} is no image that can be read: damaged, or not what its name says")
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _from_start(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.io.media import write_png
+
 TICKS = 90_000
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
+WRITABLE = (".mp4", ".mkv", ".mov")
 
 
 class VideoPictures:
@@ -102,20 +104,12 @@ def open_pictures(path: str | Path, size: tuple[int, int], fps: float | None) ->
     """The writer that `path`'s name asks for: .mp4, .mkv or .mov, .png, or a folder (no suffix). `size` is (H, W)."""
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (*VIDEO_SUFFIXES, ".png") and not path.parent.is_dir():
+    if suffix in (*WRITABLE, ".png") and not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: folder {path.parent} does not exist; create it first")
-    if suffix in VIDEO_SUFFIXES:
+    if suffix in WRITABLE:
         return VideoPictures(path, size, fps)
     if suffix == ".png":
         return OnePicture(path)
     if suffix:
-        raise ValueError(f"{path}: cannot write {suffix!r}; give {', '.join(VIDEO_SUFFIXES)}, .png or a folder")
+        raise ValueError(f"{path}: cannot write {suffix!r}; give {', '.join(WRITABLE)}, .png or a folder")
     return FolderPictures(path)
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Store uint8 RGB (H, W, 3) losslessly."""
-    import cv2
-
-    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
-        raise OSError(f"{path}: the picture could not be written (is the disk full, or the folder read-only?)")

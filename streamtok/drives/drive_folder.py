@@ -12,9 +12,9 @@ from streamtok.drives.drive_reader import Drive, Item, SourcesDrive
 from streamtok.drives.mcap_drive import given
 from streamtok.drives.topics import choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
-from streamtok.io.images import SUFFIXES, TimedImage, list_images
+from streamtok.io.images import TimedImage, list_images
+from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".ts", ".webm", ".hevc", ".h265", ".h264", ".264", ".265")
 DEEPEST = 3
 Topics = Sequence[str] | dict[str, str] | None
 
@@ -28,7 +28,7 @@ def open_files(path: Path, topics: Topics) -> Drive:
     if not folders:
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
-            f"folders of images ({' '.join(SUFFIXES)})"
+            f"folders of images ({' '.join(IMAGE_SUFFIXES)})"
         )
     if folders == [path]:
         return _files_drive(path, {"cam0": path}, _image_items, topics)
@@ -65,7 +65,7 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
 def _image_folders(path: Path, deepest: int) -> list[Path]:
     """Folders with images in them or in their data/, not deeper than that below `path`."""
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    if any(file.suffix.lower() in SUFFIXES for folder in inside for file in folder.iterdir()):
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for folder in inside for file in folder.iterdir()):
         return [path]
     if deepest == 0:
         return []

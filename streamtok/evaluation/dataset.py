@@ -6,6 +6,7 @@ with mp4 files); DAVIS (`JPEGImages/480p/<sequence>/00000.jpg`, one clip per fol
 each picture its own clip of one frame.
 """
 
+import itertools
 import logging
 import re
 from collections import Counter
@@ -15,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-log = logging.getLogger("streamtok.evaluation")
+from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video, read_image
 
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".ts"}
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+log = logging.getLogger("streamtok.evaluation")
 
 
 @dataclass(frozen=True)
@@ -123,65 +123,24 @@ def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
 
 
 def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None]:
-    """The first frames of a video as uint8 RGB (H, W, 3) and its rate; by PyAV, or by OpenCV where that is missing.
+    """The first frames of a video as uint8 RGB (H, W, 3) and its rate.
 
     A file that breaks off gives what came before; one that gives nothing raises ValueError with its name.
     """
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        images, fps = _read_with_cv2(Path(path), frames)
-    else:
-        images, fps = _read_with_av(Path(path), frames)
-    if not images:
-        raise ValueError(f"{path} holds no frame that can be decoded")
-    return images, fps
-
-
-def _read_with_av(path: Path, frames: int) -> tuple[list[np.ndarray], float | None]:
-    import av
-
-    images: list[np.ndarray] = []
-    fps = None
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate) if stream.average_rate else None
-            for frame in container.decode(stream):
-                images.append(frame.to_ndarray(format="rgb24"))
-                if len(images) == frames:
-                    break
-    except (av.error.FFmpegError, IndexError) as error:
-        log.warning("event=damaged file=%s frames=%d reason=%s", path.name, len(images), error)
-    return images, fps
-
-
-def _read_with_cv2(path: Path, frames: int) -> tuple[list[np.ndarray], float | None]:
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
+    fps, video = open_video(path)
     images: list[np.ndarray] = []
     try:
-        fps = capture.get(cv2.CAP_PROP_FPS) or None
-        while len(images) < frames:
-            ok, image = capture.read()
-            if not ok:
-                break
-            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    finally:
-        capture.release()
+        for image in itertools.islice(video, frames):
+            images.append(image)
+    except ValueError as error:
+        if not images:
+            raise
+        log.warning("event=damaged frames=%d reason=%s", len(images), error)
     return images, fps
 
 
 def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
-    import cv2
-
-    images = []
-    for path in file.paths[:frames]:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-        if image is None:
-            raise ValueError(f"{path} is not a picture that can be decoded")
-        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    images = [read_image(path) for path in file.paths[:frames]]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(f"the pictures of {file.name} differ in size: {sorted(shapes)}")
@@ -189,8 +148,9 @@ def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
 
 
 def _find_file(path: Path) -> list[ClipFile]:
-    if path.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-        raise ValueError(f"{path}: unknown kind of file; expected one of {sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)}")
+    known = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+    if path.suffix.lower() not in known:
+        raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(known)}")
     return [ClipFile(path.stem, (path,))]
 
 

@@ -20,16 +20,6 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: in
     return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips])
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Store an RGB uint8 (H, W, 3) picture."""
-    import cv2
-
-    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    if not ok:
-        raise ValueError(f"a picture of {image.shape} could not be stored as {path}")
-    path.write_bytes(data.tobytes())
-
-
 class SideBySide:
     """Writes original and reconstruction next to each other as one H.264 file, clip after clip at one size.
 

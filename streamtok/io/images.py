@@ -17,11 +17,9 @@ from typing import Any
 from streamtok.io.frames import Frame, RecordedSource
 from streamtok.io.image_messages import DamagedFrame, decode_still
 from streamtok.io.image_times import find_times_file, read_times, times_in_names
+from streamtok.io.media import IMAGE_SUFFIXES
 
 log = logging.getLogger("streamtok.io")
-
-SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp", ".tif": "tiff",
-            ".tiff": "tiff", ".pgm": "pgm", ".ppm": "ppm"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def list_images(
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
         hint = f"; its folders {', '.join(inside)} do: name one of them" if inside else ""
-        raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)}){hint}")
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     if timestamps is None and fps is not None:
         return _at_rate(files, fps)
     times_file = Path(timestamps) if timestamps is not None else find_times_file(folder)
@@ -73,7 +71,7 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=natural_key)
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
@@ -164,7 +162,7 @@ class ImageFolderSource(RecordedSource):
             return None
         self._last_ns = image.time_ns
         capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
-        packet, codec = (data, SUFFIXES[image.path.suffix.lower()]) if self._keep_packets else (None, None)
+        packet, codec = (data, IMAGE_SUFFIXES[image.path.suffix.lower()]) if self._keep_packets else (None, None)
         return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, codec)
 
     def _skip(self, counter: str, image: TimedImage, reason: str) -> None:

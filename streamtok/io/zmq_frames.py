@@ -36,6 +36,13 @@ HIGH_WATER = 8
 POLL_S = 0.05
 
 
+def picture_of(header: Any, payload: bytes | memoryview) -> np.ndarray | RawImage:
+    """The picture of a `frames/` message that is no packet of a video; DamagedFrame or ValueError for a broken one."""
+    if header.nbytes is None:
+        return decode_still(payload)
+    return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
+
+
 class ZmqSource(Source):
     """Frames of a publisher's `frames/<remote>`; ZeroMQ reconnects by itself, and the source never ends.
 
@@ -195,7 +202,7 @@ class ZmqSource(Source):
             if header.encoding in VIDEO_CODECS:
                 yield from self._video_images(header.encoding, payload, key)
                 return
-            picture = self._still(header, payload)
+            picture = picture_of(header, payload)
         except (DamagedFrame, ValueError) as error:
             self._damaged(str(error))
             return
@@ -203,11 +210,6 @@ class ZmqSource(Source):
             self._damaged(f"picture of {picture.shape[:2]} announced as {header.image_size}")
             return
         yield key, picture
-
-    def _still(self, header: Any, payload: bytes) -> np.ndarray | RawImage:
-        if header.nbytes is None:
-            return decode_still(payload)
-        return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
 
     def _video_images(
         self, codec: str, payload: bytes, key: tuple[int, int]

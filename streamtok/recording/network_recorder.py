@@ -13,6 +13,7 @@ import numpy as np
 import zmq
 
 from streamtok.io.frames import Frame
+from streamtok.io.zmq_frames import picture_of
 from streamtok.recording.recorder import Recorder
 from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import receive, socket_of
@@ -64,11 +65,10 @@ class NetworkRecorder:
         streams: Iterable[str] | None = None,
         *,
         curve: Any = None,
-        limits: Limits | None = None,
     ) -> None:
         self.endpoint, self.recorder = endpoint, recorder
         self.names = None if streams is None else set(streams)
-        self.limits = limits or Limits()
+        self.limits = Limits()
         self.counts: Counter[str] = Counter()
         self.rejects = Rejects()
         self._streams: dict[str, _Stream] = {}
@@ -195,16 +195,8 @@ class NetworkRecorder:
 def frame_of(message: FrameMessage) -> Frame:
     """The camera image of a message; one that is compressed stays so, and its picture is not looked at."""
     header = message.header
-    height, width = header.image_size
-    if header.nbytes is None:
-        unseen = np.broadcast_to(np.uint8(0), (height, width, 3))
-        packet = bytes(message.payload)
-        return Frame(header.stream, header.frame_id, header.capture_ns, unseen, packet, header.encoding)
-    data = np.frombuffer(message.payload, np.uint8)
-    if header.encoding == "rgb8":
-        image = data.reshape(height, width, 3)
-    else:
-        from streamtok.engine.preprocess import to_rgb
-
-        image = to_rgb(data, header.encoding, height, width)
-    return Frame(header.stream, header.frame_id, header.capture_ns, image)
+    if header.nbytes is not None:
+        return Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload))
+    unseen = np.broadcast_to(np.uint8(0), (*header.image_size, 3))
+    packet = bytes(message.payload)
+    return Frame(header.stream, header.frame_id, header.capture_ns, unseen, packet, header.encoding)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from streamtok.io.media import encode_jpeg
 from streamtok.recording import format as form
 from streamtok.wire.message import encode
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from streamtok.wire.message import Info, TokenHeader
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
-JPEG_QUALITY = 92
 STILL_FORMATS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
 VIDEO_FORMATS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
 CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not worth a new message
@@ -211,16 +211,6 @@ def same_constants(first: Info | None, second: Info) -> bool:
         return False
     same = {name: getattr(first, name) for name in CHANGING}
     return msgspec.structs.replace(second, **same) == first
-
-
-def encode_jpeg(image: np.ndarray) -> bytes:
-    """A uint8 RGB image (H, W, 3) as JPEG."""
-    import cv2
-
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise ValueError(f"no JPEG from an image of shape {image.shape}")
-    return data.tobytes()
 
 
 def _mcap() -> tuple[Any, Any]:

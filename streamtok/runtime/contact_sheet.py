@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtok.io.media import write_png
+
 BAR = 22  # pixels of a caption
 COLUMNS = 5
 INK, PAPER = (235, 235, 235), (28, 28, 30)
@@ -83,8 +85,6 @@ def token_picture(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> None:
     """A PNG with one column per moment: the camera's frame, its tokens, the picture they give back."""
-    import cv2
-
     columns = []
     for sample in samples:
         height, width = sample.original.shape[:2]
@@ -98,6 +98,4 @@ def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> None:
             sample.decoded,
         ]
         columns.append(np.pad(np.vstack(parts), ((0, 0), (0, 4), (0, 0))))
-    sheet = np.hstack(columns)
-    if not cv2.imwrite(str(path), sheet[..., ::-1]):
-        raise OSError(f"cannot write {path}")
+    write_png(path, np.hstack(columns))

@@ -205,26 +205,16 @@ class FrameReader:
 
     def _prepare(self, message: Any, info: Any) -> np.ndarray:
         from streamtok.engine.preprocess import Preprocessor
+        from streamtok.io.frames import Frame
+        from streamtok.io.zmq_frames import picture_of
 
-        image = image_of(message)
+        header = message.header
+        image = Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload)).image
         if self._preprocessor is None:
             self._preprocessor = Preprocessor(
                 image.shape[:2], tuple(info.image_size), info.fit, info.spatial_compression
             )
         return self._preprocessor(image).transpose(1, 2, 0)
-
-
-def image_of(message: Any) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of a `FrameMessage` with raw RGB or a JPEG."""
-    import cv2
-
-    header, data = message.header, np.frombuffer(message.payload, np.uint8)
-    if header.encoding == "rgb8":
-        return data.reshape(*header.image_size, 3)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"frame {header.frame_id} is encoded as {header.encoding!r}; the demo shows rgb8 and JPEG")
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 @contextmanager

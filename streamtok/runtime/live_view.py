@@ -17,7 +17,6 @@ from streamtok.settings import CommandSettings, Count, Device
 
 log = logging.getLogger("streamtok.decode")
 
-JPEG_QUALITY = 90
 WAIT_S = 0.2
 
 
@@ -201,12 +200,10 @@ class JpegPublisher:
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
     def show(self, picture: Picture, image: np.ndarray) -> None:
-        import cv2
+        from streamtok.io.frames import Frame
+        from streamtok.io.media import encode_jpeg
 
-        from streamtok.io.source import Frame
-
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        packet = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1].tobytes()
+        packet = encode_jpeg(image)
         self._publisher.poll()
         self._publisher.publish_frame(
             Frame(picture.stream, picture.frame_id, picture.capture_ns, image, packet=packet, codec="jpeg")

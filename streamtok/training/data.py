@@ -4,6 +4,7 @@ A clip is a video or a single image; each is stored at several sizes, and `batch
 """
 
 import importlib.util
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -15,15 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video, read_image
 from streamtok.training.config import DataConfig
 
-VIDEOS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".h264", ".hevc", ".gif"}
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+SUFFIXES = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 log = logging.getLogger("streamtok.training")
-
-
-class DamagedVideo(ValueError):
-    """A file that no decoder can read a frame from; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -66,73 +63,28 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
         if path.startswith("synthetic:"):
             found.append(path)
         elif Path(path).is_dir():
-            inside = (p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in VIDEOS | IMAGES)
+            inside = (p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in SUFFIXES)
             found += map(str, inside)
         elif Path(path).is_file():
             found.append(path)
         else:
             raise ValueError(f"data path {path!r} is neither a folder nor a file; give folders of videos or images")
     if not found:
-        raise ValueError(f"no video or image in {list(paths)}; known endings: {', '.join(sorted(VIDEOS | IMAGES))}")
+        raise ValueError(f"no video or image in {list(paths)}; known endings: {', '.join(sorted(SUFFIXES))}")
     return found
 
 
 def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
-    """Frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB; DamagedVideo when there is none."""
+    """Frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB.
+
+    ValueError, which names the file, where it breaks off or holds no frame.
+    """
     if path.startswith("synthetic:"):
         yield from _synthetic(path, max_frames)
-        return
-    reader = _read_image if Path(path).suffix.lower() in IMAGES else _video_reader()
-    count = 0
-    for frame in reader(path):
-        yield frame
-        count += 1
-        if count == max_frames:
-            return
-    if not count:
-        raise DamagedVideo(f"{path}: no frame could be decoded; the file is damaged or no video")
-
-
-def _video_reader():
-    if importlib.util.find_spec("av"):
-        return _read_av
-    if importlib.util.find_spec("cv2"):
-        return _read_cv2
-    raise ModuleNotFoundError("reading videos needs PyAV or OpenCV: pip install av opencv-python")
-
-
-def _read_av(path: str) -> Iterator[np.ndarray]:
-    import av
-
-    try:
-        with av.open(path) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError, EOFError) as error:  # IndexError: no video stream
-        raise DamagedVideo(f"{path}: {error}") from error
-
-
-def _read_cv2(path: str) -> Iterator[np.ndarray]:
-    import cv2
-
-    video = cv2.VideoCapture(path)
-    try:
-        while True:
-            ok, frame = video.read()
-            if not ok:
-                return
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        video.release()
-
-
-def _read_image(path: str) -> Iterator[np.ndarray]:
-    import cv2
-
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
-    if image is None:
-        raise DamagedVideo(f"{path}: not a readable image")
-    yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    elif Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        yield read_image(path)
+    else:
+        yield from itertools.islice(open_video(path)[1], max_frames)
 
 
 def _synthetic(spec: str, max_frames: int) -> Iterator[np.ndarray]:
@@ -177,7 +129,7 @@ def _decode(path: str, config: DataConfig, smallest: int) -> list[np.ndarray]:
             for frames, (h, w) in zip(kept, sizes, strict=True):
                 method = cv2.INTER_AREA if h <= shape[0] else cv2.INTER_CUBIC
                 frames.append(frame if (h, w) == shape[:2] else cv2.resize(frame, (w, h), interpolation=method))
-    except DamagedVideo as error:
+    except ValueError as error:
         log.warning("event=damaged_file kept=%d reason=%s", len(kept[0]) if kept else 0, error)
     return [np.stack(frames) for frames in kept]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from streamtok.decoding import to_uint8
 from streamtok.evaluation.metrics import as_unit, psnr
+from streamtok.io.media import write_png
 from streamtok.measures import entropy_bits
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache
@@ -100,7 +101,9 @@ def validate(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict
     finally:
         step.model.train()
         step.average.swap()
-    _save_png(Path(config.out) / f"sample_{number:07d}.png", rows)
+    width = max(row.shape[1] for row in rows)
+    sheet = np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows])
+    write_png(Path(config.out) / f"sample_{number:07d}.png", sheet)
     mean = np.mean(results, axis=0)
     summary = {"psnr": float(mean[0]), "psnr_first": float(mean[1]), "psnr_last": float(mean[2])}
     if not tokens:
@@ -118,11 +121,3 @@ def _side_by_side(source: Tensor, shown: Tensor) -> np.ndarray:
     """(3, T, H, W) twice -> (H, 4 W, 3) uint8: the first and the last frame, each with its reconstruction."""
     pairs = [to_uint8(v[:, [i]])[0] for i in (0, -1) for v in (source, shown)]
     return np.concatenate(pairs, axis=1)
-
-
-def _save_png(path: Path, rows: list[np.ndarray]) -> None:
-    import cv2
-
-    width = max(row.shape[1] for row in rows)
-    sheet = np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows])
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

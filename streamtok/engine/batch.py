@@ -18,7 +18,7 @@ from streamtok.engine.preparing import Preparing
 
 log = logging.getLogger("streamtok.ingest")
 
-MOST_BEHIND = 2  # groups that a camera can be behind another: one that is further behind leaves frames out
+MOST_BEHIND = 3  # groups that a camera can be behind: one that is further behind leaves frames out
 
 
 class Batch:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.batch import Batch
+from streamtok.engine.batch import MOST_BEHIND, Batch
 from streamtok.engine.lane import TAILS, Lane, Prepared, StreamOptions, TokenGroup
 from streamtok.engine.preparing import Preparer, Preparing, preparing_for
 from streamtok.engine.preprocess import fit_rectangles
@@ -20,6 +20,8 @@ from streamtok.engine.token_grid import grids_of
 from streamtok.model import NonFiniteError
 
 log = logging.getLogger("streamtok.ingest")
+
+AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
 
 
 class IngestCore:
@@ -144,15 +146,27 @@ class IngestCore:
     def choose(self, stream: str, waiting: Sequence[Any]) -> Sequence[Any]:
         """Which of the frames that wait for this stream, oldest first, to feed.
 
-        Under `latest`, once a second whole group is waiting: the newest whole group (a gap stands for the others).
-        Under `lossless`: all of them.
+        Under `lossless`: all of them. Under `latest` some are skipped (a gap stands for them) once too many wait. Where
+        a gap costs no context (it is bridged, or the model codes images), that is when a second whole group waits, and
+        the newest group is left. Where it costs an epoch, it is when more than MOST_BEHIND groups wait, and so many of
+        the newest are left that epochs last: the next keyframe's alone if the epoch that ends did last, for the encoder
+        is nearly fast enough then, else with the AFTER_KEYFRAME groups that follow it.
         """
-        lane = self.lane(stream)
-        first = self._needed(lane) - len(lane.frame_ids) or self.group_frames  # a full one is about to be stepped
-        if lane.options.policy == "lossless" or len(waiting) < first + self.group_frames:
+        lane, size = self.lane(stream), self.group_frames
+        if lane.options.policy == "lossless":
             return waiting
-        keep = first if lane.options.on_gap == "bridge" else 1
-        return waiting[-keep:]
+        if lane.options.on_gap == "bridge" or not self.config.video:
+            first = self._needed(lane) - len(lane.frame_ids) or size  # a full one is about to be stepped
+            return waiting if len(waiting) < first + size else waiting[-first:]
+        if len(waiting) <= MOST_BEHIND * size:
+            return waiting
+        lasted = lane.epoch_groups > 1 + AFTER_KEYFRAME
+        return waiting[-1:] if lasted else waiting[-1 - AFTER_KEYFRAME * size :]
+
+    @property
+    def queue_frames(self) -> int:
+        """How many frames of one stream are worth keeping until `choose` sees them."""
+        return MOST_BEHIND * self.group_frames + 2
 
     def gap(self, stream: str, lost: int = 0) -> list[TokenGroup]:
         """Note that frames are missing before the next one, after a reconnect for example; `lost` of them, if known."""
@@ -324,7 +338,7 @@ class IngestCore:
         keyframe = lane.fresh or not self.config.video  # a decoder of images may start anywhere
         lane.counts["keyframes"] += keyframe
         if lane.fresh:
-            lane.epoch += 1
+            lane.epoch, lane.epoch_groups = lane.epoch + 1, 0
             lane.keyframe_ns, lane.requested = lane.capture_ns[0], False
         group = TokenGroup(
             stream=lane.name,
@@ -339,6 +353,7 @@ class IngestCore:
             image_size=lane.image_size,
         )
         lane.counts["groups"] += 1
+        lane.epoch_groups += 1
         lane.counts["repeated"] += repeated
         lane.fresh, lane.dropped = False, 0
         lane.clear_pending()

@@ -86,6 +86,7 @@ class Lane:
     last_capture_ns: int | None = None
     fresh: bool = True  # the next group starts an epoch
     epoch: int = -1
+    epoch_groups: int = 0  # of this epoch, so far
     keyframe_ns: int = 0
     requested: bool = False
     restarted: bool = False

@@ -174,9 +174,8 @@ class IngestNode:
                 source.close()
                 source.open()
             lossless = self.core.lane(name).options.policy == "lossless"
-            capacity = 2 * self.core.group_frames + 2
             self.captures[name] = Capture(
-                source, self.core.prepare, capacity=capacity, lossless=lossless, wake=self._wake
+                source, self.core.prepare, capacity=self.core.queue_frames, lossless=lossless, wake=self._wake
             )
         for capture in self.captures.values():
             capture.start()
@@ -184,8 +183,11 @@ class IngestNode:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._serve()
-            for name in self.captures:
+            for name in self.captures:  # a turn may take several steps, and readers are not to wait for all of them
                 self._advance(name)
+                self._serve()
+                if time.monotonic() >= self._status_due:
+                    self._update()
             for name, held in self._held.items():
                 if held:  # the next frame of this one is there: its group waits no longer
                     self._publish(self.core.settle(name))
@@ -212,7 +214,7 @@ class IngestNode:
         held[:] = self.core.choose(name, held + taken)
         if capture.finished and not held:
             self._flush(name)
-        while held and not self.core.waits(name):
+        while held and not self.core.waits(name) and not self._stopping.is_set():
             item = held.pop(0)
             groups = self.core.restart(name) if item.after_gap else []
             self._latest[name] = item

@@ -204,13 +204,14 @@ def test_a_picture_may_be_written_over_once_it_is_prepared(way):
 
 
 def test_frames_that_wait_keep_their_bytes_while_others_are_dropped(way):
-    """A queue of 2G + 2 that overflows again and again, as a capture thread's does under `latest`."""
-    core, waiting, fed = way.core(), deque(maxlen=10), []
-    frames = [frame(number) for number in range(60)]
+    """A queue that overflows again and again, as a capture thread's does under `latest`."""
+    core, fed = way.core(), []
+    waiting = deque(maxlen=core.queue_frames)
+    frames = [frame(number) for number in range(100)]
     groups = []
     for number, item in enumerate(frames):
         waiting.append(core.prepare(item))
-        if number % 13 == 12:
+        if number % 20 == 19:
             chosen = core.choose("a", list(waiting))
             waiting.clear()
             fed += [frames[item.frame_id] for item in chosen]

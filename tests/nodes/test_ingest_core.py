@@ -127,15 +127,31 @@ def test_a_new_size_starts_an_epoch_with_a_new_grid():
     assert groups[1].tokens.shape == (6, 6)
 
 
-def test_latest_skips_to_the_newest_whole_group_and_lossless_keeps_all():
-    live, kept = core(), core(policy="lossless")
-    waiting = [frame(number) for number in range(9)]
-    assert [item.frame_id for item in live.choose("a", waiting)] == [8]
+def test_latest_skips_to_the_newest_groups_and_lossless_keeps_all():
+    live, kept, bridged = core(), core(policy="lossless"), core(on_gap="bridge")
+    waiting = [frame(number) for number in range(13)]
+    assert [item.frame_id for item in live.choose("a", waiting)] == list(range(4, 13))
+    assert live.choose("a", waiting[:12]) == waiting[:12]  # three groups behind: still worth their epoch
     assert kept.choose("a", waiting) == waiting
-    assert live.choose("a", waiting[:4]) == waiting[:4]  # a keyframe and a partial group: nothing is stale yet
-    bridged = core(on_gap="bridge")
     feed(bridged, map(frame, range(3)))
-    assert [item.frame_id for item in bridged.choose("a", waiting[3:])] == [7, 8]
+    assert [item.frame_id for item in bridged.choose("a", waiting[3:9])] == [7, 8]
+
+
+@pytest.mark.parametrize("load", [1.1, 1.4, 2, 3, 20])
+def test_an_encoder_that_is_always_behind_gives_epochs_that_last_and_stays_near_the_camera(load):
+    """Each turn finds the frames that came during the steps of the turn before, `load` groups in the time of a step."""
+    ingest, groups, waiting, now, came = core(), [], [], 1.0, 0
+    while now < 400 * load:
+        waiting = (waiting + [frame(number) for number in range(came, int(now))])[-ingest.queue_frames :]
+        came = int(now)
+        turn = feed(ingest, ingest.choose("a", waiting))
+        assert all(came - group.frame_ids[-1] <= 3 * 4 for group in turn)
+        groups, waiting, now = groups + turn, [], now + 4 * load * max(1, len(turn))
+    lengths = [sum(group.epoch == epoch for group in groups) for epoch in range(groups[-1].epoch)]
+    assert len(lengths) > 2
+    assert min(lengths[1:]) >= 3  # the first began with all the frames that there were
+    for group, tokens in zip(groups, expected_tokens(TINY, groups), strict=True):
+        np.testing.assert_array_equal(group.tokens, tokens)
 
 
 def test_streams_do_not_touch_each_other():

@@ -23,12 +23,12 @@ class FrameStream:
 
 
 @contextmanager
-def open_frames(source: str, stream: str = "cam0", max_frames: int | None = None) -> Iterator[FrameStream]:
+def open_frames(source: str, max_frames: int | None = None) -> Iterator[FrameStream]:
     """The frames of an image file, a video or any other source of `streamtok.io`; read within the `with`."""
     if Path(source).suffix.lower() in IMAGE_SUFFIXES:
-        yield FrameStream(iter([Frame(stream, 0, 0, read_image(source))]), total=1)
+        yield FrameStream(iter([Frame("cam0", 0, 0, read_image(source))]), total=1)
         return
-    with open_source(source, stream, max_frames=max_frames) as opened:
+    with open_source(source, max_frames=max_frames) as opened:
         start = opened.start_ns if isinstance(opened, RecordedSource) else None
         yield FrameStream(_from_start(opened, start), opened.fps, max_frames or count_frames(source))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,6 @@ class _VideoState:
     decoder: VideoDecoder
     session: str
     last_id: int | None = None
-    items: list[Item] = field(default_factory=list)
 
 
 class Other(NamedTuple):

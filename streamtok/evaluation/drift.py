@@ -14,7 +14,7 @@ from streamtok.evaluation.evaluate import code_groups, reconstruct
 from streamtok.evaluation.metrics import as_unit, psnr, unit_of
 from streamtok.model.tokenizer import Tokenizer
 
-SEAM_FRAME = 24
+SEAM_FRAME, SEAM_END = 24, 32
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,17 @@ class Seam:
         return self.in_stream - self.after_reset
 
 
-def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor, frame: int = SEAM_FRAME, frames: int = 8) -> Seam:
-    """Compare `frames` frames after number `frame` in the stream with the same after a reset there.
+def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
+    """Compare the frames after number SEAM_FRAME, up to SEAM_END, in the stream with the same after a reset there.
 
-    rebuilt: the whole clip through the tokenizer, (T, 3, H, W) in 0..1. Numbers count from 0; both must be multiples of
-    the group. A clip that is too short raises ValueError.
+    rebuilt: the whole clip through the tokenizer, (T, 3, H, W) in 0..1. Numbers count from 0. A clip that is
+    too short, or a group that does not divide them, raises ValueError.
     """
-    end = frame + frames
-    group = tok.config.temporal_compression
-    if frame % group or frames % group or len(clip.frames) <= end:
+    frame, end, group = SEAM_FRAME, SEAM_END, tok.config.temporal_compression
+    if frame % group or end % group or len(clip.frames) <= end:
         raise ValueError(
-            f"{clip.name}: a seam at frame {frame} over {frames} frames needs {end + 1} frames and multiples of the "
-            f"group of {group}, got {len(clip.frames)} frames"
+            f"{clip.name}: a seam at frame {frame} needs {end + 1} frames and a group that divides it and {end}, got "
+            f"{len(clip.frames)} frames in groups of {group}"
         )
     running = rebuilt[frame + 1 : end + 1]
     fresh = reconstruct(tok, Clip(clip.name, clip.frames[frame : end + 1]))[0][1:]

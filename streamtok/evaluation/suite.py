@@ -12,7 +12,7 @@ from torch import Tensor
 
 from streamtok.evaluation.baselines import CODECS, codec_at_bits, grid_average, unrounded
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.drift import SEAM_FRAME, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
+from streamtok.evaluation.drift import SEAM_END, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
 from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr, unit_of
@@ -153,7 +153,7 @@ class _Suite:
         self.progress(clip.name)
 
     def _over_time(self, clip: Clip, rebuilt: Tensor) -> None:
-        if self.options.seams and len(clip.frames) > SEAM_FRAME + 8:
+        if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(seam(self.tok, clip, rebuilt))
         if len(self.pictures) < self.options.still_pictures:
             self.pictures.append(clip.frames[0])

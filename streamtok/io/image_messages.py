@@ -15,8 +15,6 @@ import numpy as np
 
 from streamtok.engine.pixels import RawImage
 
-ROS_RAW = ("sensor_msgs/msg/Image", "sensor_msgs/Image")
-ROS_COMPRESSED = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/CompressedImage")
 FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
 ROS_FOXGLOVE = {
     "CompressedImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",

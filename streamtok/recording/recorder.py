@@ -31,6 +31,7 @@ import numpy as np
 
 from streamtok.recording.format import FRAME_MODES, Missed
 from streamtok.recording.writer import RecordingWriter
+from streamtok.wire.publisher import system_clock_pair
 
 if TYPE_CHECKING:
     from streamtok.io.frames import Frame
@@ -115,7 +116,7 @@ class Recorder:
         one it is this machine's now."""
         known = self._infos.get(info.stream)
         if tuple(info.clock) == (0, 0):
-            info = msgspec.structs.replace(info, clock=_clock_pair())
+            info = msgspec.structs.replace(info, clock=system_clock_pair())
         offset = info.clock[1] - info.clock[0]
         if known is not None and (known[0] is None or known[0].session == info.session):
             offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
@@ -146,10 +147,10 @@ class Recorder:
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
         self._put(_Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
 
-    def missed(self, stream: str, kind: str, count: int, reason: str = "network") -> None:
+    def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
         with self._room:
-            self._miss(stream, kind, count, reason)
+            self._miss(stream, kind, count, "network")
 
     def close(self, timeout: float | None = None) -> None:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
@@ -171,7 +172,7 @@ class Recorder:
         return {**self.counts, "files": [str(path) for path in self.paths], "error": self.error}
 
     def _add_bare(self, stream: str) -> None:
-        pair = _clock_pair()
+        pair = system_clock_pair()
         offset = pair[1] - pair[0]
         self._infos[stream] = None, offset
         self._put(_Job(stream, "info", 0, lambda writer: writer.add_stream(stream, None, offset)))
@@ -313,9 +314,3 @@ def new_file_in(folder: Path) -> Path:
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))  # clocks are set back
     return next(path for name in stems if not (path := folder / f"{name}.mcap").exists())
-
-
-def _clock_pair() -> tuple[int, int]:
-    from streamtok.wire.publisher import system_clock_pair
-
-    return system_clock_pair()

@@ -1,5 +1,6 @@
 """What the demo tells while it runs and at its end."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def describe(options: DemoSettings, result: DemoResult) -> str:
     encode, total = latency.get("encode", {}).get("p50", 0.0), latency.get("total", {})
     alone = 1e3 * info.temporal_compression / encode if encode else 0.0
     ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)
-    values = f" of {codes(info):,} values" if info.levels else ""
+    values = f" of {math.prod(info.levels):,} values" if info.levels else ""
     rows = [
         ("video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {options.source}"),
         ("speed", f"{result.pictures / max(result.seconds, 1e-9):.1f} frames per second through the whole pipeline; "
@@ -97,11 +98,3 @@ def describe(options: DemoSettings, result: DemoResult) -> str:
     ]  # fmt: skip
     lines = [f"{name:>13}  {text}" for name, text in rows]
     return "\n".join(["", f"streamtok demo with {options.model}", "", *lines[:-2], "", *lines[-2:]])
-
-
-def codes(info: Any) -> int:
-    """Codebook size."""
-    size = 1
-    for level in info.levels:
-        size *= level
-    return size

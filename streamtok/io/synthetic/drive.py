@@ -20,7 +20,7 @@ import numpy as np
 
 from streamtok.io.frames import Frame, RecordedSource
 from streamtok.io.spec import split_options
-from streamtok.io.synthetic import art as art
+from streamtok.io.synthetic import art
 from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
 from streamtok.io.synthetic.world import BIOMES, Light, World
 

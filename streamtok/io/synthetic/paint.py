@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from streamtok.io.synthetic import art as art
+from streamtok.io.synthetic import art
 from streamtok.io.synthetic.cars import car
 from streamtok.io.synthetic.world import Light, Thing, World
 
@@ -133,7 +133,7 @@ def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> No
     elif thing.z > NEAR + 0.5:
         sprites = {"tree": art.trees, "fir": art.firs, "bush": art.bushes, "lamp": art.lamps, "pole": art.poles,
                    "sign": art.signs}[thing.kind]()  # fmt: skip
-        shift = {"lamp": 0.5, "pole": 0.0}.get(thing.kind, 0.0) * (1 if thing.variant == 0 else -1) * thing.size[0]
+        shift = (thing.kind == "lamp") * (0.5 if thing.variant == 0 else -0.5) * thing.size[0]
         paste(visible, sprites[thing.variant % len(sprites)], _upright(view, thing, shift), gain, veil)
         if thing.kind == "lamp" and light.dark > 0.25:
             column, row = view.point(thing.x + 1.6 * shift, thing.size[1] - 0.3, thing.z)

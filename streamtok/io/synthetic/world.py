@@ -12,8 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 
-LANES = (-5.4, -1.8, 1.8, 5.4)
-"""Lane borders: one oncoming lane, the ego lane (-1.8 to 1.8), one more lane in our direction."""
 BIOMES = ("meadow", "town", "field")
 SEGMENT = 420.0
 VIEW = 230.0

@@ -1,12 +1,16 @@
 """Pictures of a reconstruction: the contact sheet, and side-by-side video."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-_PATCH, _ZOOM, _BAR = 64, 4, 24  # side of the enlarged patch, its enlargement, height of the caption, pixels
+from streamtok.data.pictures import VideoPictures
+
+_PATCH, _ZOOM = 64, 4  # side of the enlarged patch in pixels, and its enlargement
+_FPS = 24.0  # of a video of many clips
+BAR = 22  # height of a caption in pixels
+INK, PAPER = (235, 235, 235), (28, 28, 30)
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: int = 256) -> np.ndarray:
@@ -15,9 +19,17 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: in
     rows: caption, original and reconstruction, uint8 RGB (h, w, 3). The enlarged patches are where to look for
     checkerboards and block edges.
     """
-    strips = [_strip(caption, original, rebuilt, height) for caption, original, rebuilt in rows]
+    strips = [_strip(*row, height) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips])
+
+
+def caption(text: str, width: int) -> np.ndarray:
+    """A bar (BAR, width, 3) with a line of text."""
+    import cv2
+
+    bar = np.full((BAR, width, 3), PAPER, np.uint8)
+    return cv2.putText(bar, text, (6, BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
 
 
 class SideBySide:
@@ -26,41 +38,34 @@ class SideBySide:
     A context manager; `add` takes uint8 RGB (T, h, w, 3) each. The first clip sets the size, others are fitted into it.
     """
 
-    def __init__(self, path: Path, fps: float = 24.0):
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError("side-by-side video needs PyAV: pip install av") from error
-        self._av = av
-        self.container = av.open(str(path), "w")
-        rate = Fraction(fps).limit_denominator(1001)
-        self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": "14", "preset": "veryfast"})
-        self.stream.pix_fmt = "yuv420p"
-        self.size: tuple[int, int] | None = None  # height, width of one half
+    def __init__(self, path: Path):
+        self.path = path
+        self.size = (0, 0)  # height, width of one half
+        self.frames = 0
+        self._video: VideoPictures | None = None
 
     def __enter__(self) -> "SideBySide":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self.size is not None:
-            self.container.mux(self.stream.encode(None))
-        self.container.close()
+    def __exit__(self, error_type: type[BaseException] | None, *error: object) -> None:
+        if self._video is not None:
+            self._video.abort() if error_type else self._video.close()
 
     def add(self, original: np.ndarray, rebuilt: np.ndarray) -> None:
         """Append one clip."""
-        if self.size is None:
-            height, width = (side - side % 2 for side in original.shape[1:3])
-            self.size = (height, width)
-            self.stream.height, self.stream.width = height, 2 * width
+        if self._video is None:
+            self.size = height, width = original.shape[1:3]
+            self._video = VideoPictures(self.path, (height, 2 * width), _FPS)
         for left, right in zip(original, rebuilt, strict=True):
             both = np.concatenate([self._fit(left), self._fit(right)], axis=1)
-            self.container.mux(self.stream.encode(self._av.VideoFrame.from_ndarray(both, format="rgb24")))
+            self._video.write(both, round(self.frames * 1e9 / _FPS))
+            self.frames += 1
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         """Scaled down if too large, centred on black."""
         import cv2
 
-        height, width = self.size or image.shape[:2]
+        height, width = self.size
         scale = min(1.0, height / image.shape[0], width / image.shape[1])
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         image = image if scale == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -70,9 +75,9 @@ class SideBySide:
         return canvas
 
 
-def worst_patch(original: np.ndarray, rebuilt: np.ndarray, side: int = _PATCH) -> tuple[int, int]:
+def worst_patch(original: np.ndarray, rebuilt: np.ndarray) -> tuple[int, int]:
     """Top and left of the square with the largest squared error: two uint8 (h, w, 3); (0, 0) if it does not fit."""
-    height, width = original.shape[:2]
+    side, (height, width) = _PATCH, original.shape[:2]
     if height <= side or width <= side:
         return 0, 0
     error = np.square(original.astype(np.float64) - rebuilt).sum(-1)
@@ -82,17 +87,13 @@ def worst_patch(original: np.ndarray, rebuilt: np.ndarray, side: int = _PATCH) -
     return int(top), int(left)
 
 
-def _strip(caption: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -> np.ndarray:
-    import cv2
-
+def _strip(title: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -> np.ndarray:
     top, left = worst_patch(original, rebuilt)
     patches = [x[top : top + _PATCH, left : left + _PATCH] for x in (original, rebuilt)]
     enlarged = [np.repeat(np.repeat(patch, _ZOOM, 0), _ZOOM, 1) for patch in patches]
     panels = [_to_height(x, height) for x in (original, rebuilt, *enlarged)]
     row = np.concatenate([np.pad(panel, ((0, 4), (0, 4), (0, 0)), constant_values=255) for panel in panels], axis=1)
-    bar = np.full((_BAR, row.shape[1], 3), 255, np.uint8)
-    cv2.putText(bar, caption, (4, _BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([bar, row])
+    return np.concatenate([caption(title, row.shape[1]), row])
 
 
 def _to_height(image: np.ndarray, height: int) -> np.ndarray:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtok.evaluation.pictures import caption
 from streamtok.io.media import write_png
 
-BAR = 22  # pixels of a caption
 COLUMNS = 5
-INK, PAPER = (235, 235, 235), (28, 28, 30)
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,6 @@ class SampleKeeper:
         """`COLUMNS` of them, or fewer if there were not as many."""
         chosen = np.linspace(0, len(self._kept) - 1, min(COLUMNS, len(self._kept))).round().astype(int)
         return [self._kept[index] for index in chosen]
-
-
-def caption(text: str, width: int) -> np.ndarray:
-    """A bar (BAR, width, 3) with a line of text."""
-    import cv2
-
-    bar = np.full((BAR, width, 3), PAPER, np.uint8)
-    return cv2.putText(bar, text, (6, BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
 
 
 def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, token_bits: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from streamtok.tools.evaluate import main
 
 import streamtok
 from streamtok.evaluation.dataset import ClipSet, find_clips
-from streamtok.evaluation.pictures import contact_sheet, worst_patch
+from streamtok.evaluation.pictures import BAR, contact_sheet, worst_patch
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
 from streamtok.model.tokenizer import Tokenizer
@@ -134,7 +134,7 @@ def test_contact_sheet_holds_rows_of_different_sizes():
     rows = [("wide", *scene(2, 96, 160)), ("tall", *scene(2, 160, 96))]
     sheet = contact_sheet(rows, height=96)
     assert sheet.dtype == np.uint8
-    assert sheet.shape == (2 * (96 + 4 + 24), 160 * 2 + 96 * 2 + 16, 3)
+    assert sheet.shape == (2 * (96 + 4 + BAR), 160 * 2 + 96 * 2 + 16, 3)
 
 
 def test_table_escapes_bars():

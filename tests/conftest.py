@@ -1,7 +1,10 @@
 """What tests share: tiny tokenizers of every kind, and running them group by group."""
 
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _one_seed() -> None:
     """Every test starts from the same random numbers."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """An ipc endpoint with a path short enough for a socket; nothing may be left of it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield f"ipc://{folder}/s"
+        assert not list(Path(folder).iterdir()), "a socket or lock file was left"

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 from streamtok.nodes import decode, demo, doctor, ingest
@@ -25,14 +24,6 @@ def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
     streamtok.save(build(VIDEO), folder)
     return str(folder)
-
-
-@pytest.fixture
-def endpoint():
-    """An ipc endpoint with a path short enough for a socket; nothing may be left of it."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield f"ipc://{folder}/s"
-        assert not list(Path(folder).iterdir()), "a socket or lock file was left"
 
 
 def start(*arguments: str) -> subprocess.Popen:

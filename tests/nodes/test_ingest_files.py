@@ -2,7 +2,6 @@
 
 import json
 import resource
-import tempfile
 import threading
 from pathlib import Path
 
@@ -23,13 +22,6 @@ from tests.engine.tiny import ATTENTION, VIDEO, build
 from tests.nodes.tiny import RunningNode, read_all, rig
 
 FRAMES = 18
-
-
-@pytest.fixture
-def endpoint():
-    """An ipc endpoint with a path short enough for a socket."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        yield f"ipc://{folder}/s"
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ torch.manual_seed(0)
 TINY = Tokenizer(VIDEO)
 
 
-@pytest.fixture
-def endpoint(tmp_path):
-    return f"ipc://{tmp_path}/node"
-
-
 def cameras(count: int, frames: int) -> dict[str, dict]:
     return {
         name: {"source": f"camera:synthetic:32x48@20?seed={seed}&frames={frames}", "size": "32x48"}

@@ -4,11 +4,14 @@ What `torch.compile` and Triton make lies in `cache_folder()/compiled`, beside t
 list of checksums with it: what a power cut or a full disk has damaged is compiled again instead of loaded.
 """
 
+import atexit
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +28,30 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 def use_folder() -> Path:
-    """Make PyTorch and Triton keep here what they compile from now on; damaged code is removed, with a warning."""
+    """Make PyTorch and Triton keep here what they compile from now on; damaged code is removed, with a warning.
+
+    Where the cache cannot be written they use a temporary folder, which goes with this process.
+    """
     folder = cache_folder() / "compiled"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        folder = _temporary_folder(folder, error.strerror)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # set already: PyTorch writes its default into it
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
     reason = _damage(folder)
     if reason:
         _discard(folder, reason)
     return folder
+
+
+@functools.cache
+def _temporary_folder(instead_of: Path, reason: str) -> Path:
+    log.warning("compiled=unkept because=%s: %s; set STREAMTOK_CACHE, or each start compiles", instead_of, reason)
+    folder = tempfile.mkdtemp(prefix="streamtok-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def compiled(step: Callable) -> Callable:

@@ -135,18 +135,19 @@ def stored_path(machine: EngineConfiguration) -> Path:
 def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | None, list[str]]:
     """The stored configuration that holds here, or None and the reasons why there is none."""
     path = stored_path(machine)
-    if not path.exists():
-        return None, ["none is stored"]
     try:
+        if not path.exists():
+            return None, ["none is stored"]
         stored = EngineConfiguration.from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return None, [f"{path} cannot be read: {error}"]
     differences = stored.differs_from(machine)
     return (None, differences) if differences else (stored, [])
 
 
 def store(configuration: EngineConfiguration) -> Path:
-    """Write the configuration to its file, replacing what was there in one move; returns the path."""
+    """Write the configuration to its file, replacing what was there in one move; returns the path. OSError if the cache
+    cannot be written."""
     path = stored_path(configuration)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

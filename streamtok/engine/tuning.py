@@ -21,8 +21,9 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
     """Make `tok` fast on this machine for frames of `size` (height, width).
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
-    if there is none; "eager" runs plainly in `precision` (auto: float32); a configuration (or its dict, from `info`
-    or a recording) is taken as it is. ValueError for what cannot run, EngineError for what does not fit.
+    if there is none (a cache that cannot be written costs a warning); "eager" runs plainly in `precision` (auto:
+    float32); a configuration (or its dict, from `info` or a recording) is taken as it is. ValueError for what cannot
+    run, EngineError for what does not fit.
     """
     if isinstance(engine, dict):
         engine = EngineConfiguration.from_dict(engine)
@@ -51,7 +52,12 @@ def _measured(
     chosen, table = choose(tok, machine, precision, clip=clip)
     for line in table:
         log.info("%s", line)
-    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, store(chosen), because)
+    try:
+        stored = str(store(chosen))
+    except OSError as error:
+        stored = "nowhere"
+        log.warning("engine=unstored because=%s; set STREAMTOK_CACHE, or each start measures", error)
+    log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, stored, because)
     return apply(tok, chosen)
 
 
@@ -67,7 +73,7 @@ def prepare(
 
     `compile`: run the step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it:
     measure on it, whatever is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from
-    now on. EngineError if it cannot run so.
+    now on. EngineError if it cannot run so, OSError if it cannot be stored.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if clip is None:

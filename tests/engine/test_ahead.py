@@ -55,6 +55,18 @@ def test_second_process_compiles_nothing_and_damage_is_survived(tmp_path):
     assert third == first
 
 
+@pytest.mark.parametrize("place", ["a_file", "/proc"])
+def test_cache_that_cannot_be_written_costs_a_warning(place, tmp_path, caplog, monkeypatch):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")  # to be put back after the test
+    (tmp_path / "a_file").touch()
+    monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path / place))
+    folder = use_folder()
+    assert list(folder.iterdir()) == []
+    assert use_folder() == folder
+    assert caplog.text.count("compiled=unkept") == 1
+
+
 def test_list_that_cannot_be_read_discards_the_folder(caplog, monkeypatch):
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.setenv(name, "")  # to be put back after the test

@@ -75,6 +75,15 @@ def test_optimize_measures_once_and_reuses(tok, caplog):
     assert second.fingerprint == tok.fingerprint
 
 
+def test_a_cache_that_cannot_be_written_costs_a_warning(tok, caplog, tmp_path, monkeypatch):
+    (tmp_path / "a_file").touch()
+    monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path / "a_file"))
+    fast = optimize(tok, size=SIZE)
+    assert fast.engine.measured_ms
+    assert "engine=unstored because=" in caplog.text
+    assert "set STREAMTOK_CACHE" in caplog.text
+
+
 def test_eager_engine_gives_the_plain_tokens(tok):
     fast = optimize(tok, "eager", size=SIZE, device="cpu")
     clip = moving_scene(SIZE, 5)

@@ -21,6 +21,7 @@ from streamtok.model import NonFiniteError
 
 log = logging.getLogger("streamtok.ingest")
 
+GAP_LOG_NS = 10_000_000_000  # between two log lines on gaps of one stream; what comes between is summed up
 AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
 
 
@@ -173,7 +174,7 @@ class IngestCore:
         lane = self.lane(stream)
         lane.counts["gaps"] += 1
         lane.expected_id = None
-        log.warning("stream=%s event=gap lost=%d on_gap=%s", stream, lost, lane.options.on_gap)
+        self._log_gap(lane, lost)
         groups = self._reset(lane) if lane.options.on_gap == "reset" else self.settle(stream)
         lane.drop(lost)  # after the reset: a group padded there ends before these frames
         return groups
@@ -267,6 +268,16 @@ class IngestCore:
             return self.gap(lane.name, item.frame_id - lane.expected_id)
         lane.counts["gaps"] += restarted
         return []
+
+    def _log_gap(self, lane: Lane, lost: int) -> None:
+        """Log a gap, together with those that were not logged: a node that is behind has several in a second."""
+        now = self._timer()
+        lane.unlogged.update(gaps=1, lost=lost)
+        if lane.logged_ns is None or now - lane.logged_ns >= GAP_LOG_NS:
+            gaps, lost = lane.unlogged["gaps"], lane.unlogged["lost"]
+            log.warning("stream=%s event=gap gaps=%d lost=%d on_gap=%s", lane.name, gaps, lost, lane.options.on_gap)
+            lane.unlogged.clear()
+            lane.logged_ns = now
 
     def _reset(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
         """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""

@@ -92,6 +92,8 @@ class Lane:
     restarted: bool = False
     dropped: int = 0
     full_ns: int | None = None  # since when a full group waits for its step
+    unlogged: Counter = field(default_factory=Counter)  # gaps and the frames lost in them, since the last line on them
+    logged_ns: int | None = None
     ended: bool = False  # nothing will come, as far as is known
 
     @property

@@ -72,6 +72,18 @@ def test_a_gap_between_two_groups_is_noticed():
     assert groups[2].dropped == 1
 
 
+def test_gaps_in_quick_succession_are_logged_together(caplog):
+    now = [0]
+    ingest = IngestCore(TINY, {"a": StreamOptions(), "b": StreamOptions()}, timer=lambda: now[0])
+    for number in range(0, 100, 2):  # 49 gaps of one frame each
+        feed(ingest, [frame(number), frame(number, "b")])
+    assert caplog.text.count("event=gap gaps=1 lost=1") == 2  # one line per stream
+    caplog.clear()
+    now[0] += 10 * 10**9
+    ingest.feed(frame(100))
+    assert "stream=a event=gap gaps=49 lost=49 on_gap=reset" in caplog.text
+
+
 def test_numbers_that_start_again_after_a_bridged_gap_start_an_epoch():
     ingest = core(on_gap="bridge")
     groups = feed(ingest, map(frame, range(3))) + ingest.gap("a")

@@ -78,9 +78,8 @@ def from_cosmos(source: Mapping[str, Tensor] | str | Path, config: Mapping | Tok
 
     `source`: a mapping of published names to tensors, a folder with `encoder.jit` and `decoder.jit` (or
     `autoencoder.jit` or `model.pt`), or one of those files. `config`: the published keyword dictionary, a
-    `TokenizerConfig`, or None to find it: the variant by the folder's name, its
-    sizes by the shapes. Raises ValueError that
-    lists missing, unexpected and differing names.
+    `TokenizerConfig`, or None to find it: the variant by the folder's name, its sizes by the shapes. Raises ValueError
+    that lists missing, unexpected and differing names.
     """
     weights = dict(source) if isinstance(source, Mapping) else read_published(Path(source))
     hint = "" if isinstance(source, Mapping) else str(source)

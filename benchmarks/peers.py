@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from streamtok.bench.measure import describe_machine
+from streamtok.bench.timing import time_calls
 from streamtok.command import flag_type
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
@@ -36,20 +36,8 @@ from streamtok.names import parse_device, parse_size
 
 def measure(function: Callable[[], object], count: int, device: str) -> dict[str, float]:
     """Median wall-clock and processor milliseconds of `count` calls after one more."""
-    walls, busy = [], []
-    for _ in range(count + 1):
-        _wait(device)
-        begin, begin_cpu = time.perf_counter(), time.process_time()
-        function()
-        _wait(device)
-        walls.append(1000 * (time.perf_counter() - begin))
-        busy.append(1000 * (time.process_time() - begin_cpu))
-    return {"ms": statistics.median(walls[1:]), "cpu_ms": statistics.median(busy[1:])}
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    walls, busy = time_calls(lambda _: function(), count, device, warm_up=1)
+    return {"ms": statistics.median(walls), "cpu_ms": statistics.median(busy)}
 
 
 class Setting:

@@ -179,11 +179,11 @@ def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> En
 
 
 def _time_stream(stream: Any, frames: torch.Tensor, count: int) -> dict[str, Any]:
-    from streamtok.bench.timing import call_times_ms
+    from streamtok.bench.timing import time_calls
 
     torch.cuda.reset_peak_memory_stats()
     stream.step(frames[:, :, :1])
-    times = call_times_ms(lambda: stream.step(frames), count, "cuda")
+    times, _ = time_calls(lambda _: stream.step(frames), count, "cuda", warm_up=3)
     return percentiles(times) | {
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
         "state_gib": stream.nbytes / 2**30,

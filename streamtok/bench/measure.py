@@ -6,18 +6,17 @@
 import gc
 import resource
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from streamtok.bench.precisions import describe_trials, read_clip
-from streamtok.bench.timing import percentiles
+from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, here
 from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
 from streamtok.engine.graph import EngineError, free_dead_streams
@@ -135,11 +134,6 @@ def describe_machine(device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
     """Groups (cameras, 3, G, H, W) uint8 on the device, the same for every camera."""
     scene = moving_scene(options.size, groups * group).to(options.device)
@@ -156,7 +150,7 @@ def latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
     stream.step(groups[0], keyframe=[True] * options.cameras)
     for group in groups[1:]:
         stream.step(group)
-    times, busy = _measure(lambda i: _to_host(stream.step(groups[i % 4])), options.groups, options.device)
+    times, busy = time_calls(lambda i: _to_host(stream.step(groups[i % 4])), options.groups, options.device)
     found = percentiles(times)
     budget = 1000 * fast.group / options.fps
     return found | {
@@ -189,7 +183,7 @@ def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]
     outs = [encoder.step(group, keyframe=[i == 0]) for i, group in enumerate(groups)]
     codes = [out.latent if out.indices is None else out.indices for out in outs]
     decoder.step(codes[0], keyframe=[True])
-    times, busy = _measure(lambda i: decoder.step(codes[1 + i % 2]), max(4, options.groups // 2), options.device)
+    times, busy = time_calls(lambda i: decoder.step(codes[1 + i % 2]), max(4, options.groups // 2), options.device)
     found = percentiles(times)
     both = step["ms_per_camera"] + found["p50_ms"]
     return found | {
@@ -197,27 +191,9 @@ def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]
     }  # fmt: skip
 
 
-def _measure(function: Callable[[int], object], count: int, device: str) -> tuple[list[float], list[float]]:
-    """Wall-clock and processor milliseconds of `count` calls."""
-    walls, busy = [], []
-    for i in range(count):
-        begin = time.process_time()
-        walls.append(_timed(lambda i=i: function(i), device))  # type: ignore[misc]
-        busy.append(1000 * (time.process_time() - begin))
-    return walls, busy
-
-
 def _to_host(out: Any) -> Tensor:
     """Tokens as published: uint16 on the host (float16 latents of continuous models)."""
     return out.latent.half().cpu() if out.indices is None else out.indices.to(torch.uint16).cpu()
-
-
-def _timed(function: Callable[[], object], device: str) -> float:
-    _wait(device)
-    begin = time.perf_counter()
-    function()
-    _wait(device)
-    return 1000 * (time.perf_counter() - begin)
 
 
 @contextmanager
@@ -245,7 +221,7 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
     eager = model.stream(1, *options.size)
     groups = _clip(replace(options, cameras=1), 3, model.group)
     eager.step(groups[0], keyframe=[True])
-    walls, busy = _measure(lambda i: eager.step(groups[i % 3]), max(4, options.groups // 5), options.device)
+    walls, busy = time_calls(lambda i: eager.step(groups[i % 3]), max(4, options.groups // 5), options.device)
     found: dict[str, Any] = {
         "step_ms": step["ms_per_camera"], "step_cpu_ms": step["cpu_ms"] / options.cameras,
         "eager_step_ms": statistics.median(walls), "eager_step_cpu_ms": statistics.median(busy), "windows": {},
@@ -254,7 +230,7 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
         count = 1 + (window - 1) // model.group * model.group
         clip = moving_scene(options.size, count).to(options.device)
         try:
-            walls, busy = _measure(lambda _, clip=clip: model.encode(clip), 3, options.device)  # type: ignore[misc]
+            walls, busy = time_calls(lambda _, clip=clip: model.encode(clip), 3, options.device)  # type: ignore[misc]
         except torch.cuda.OutOfMemoryError:
             found["windows"][str(window)] = {"error": "does not fit into the device's memory"}
             continue
@@ -308,10 +284,10 @@ def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
 
         return gpu_peak(dtype)
     a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
-    product = min(_timed(lambda: a @ b, device) for _ in range(8))
+    product = min(time_calls(lambda _: a @ b, 8, device)[0])
     source = torch.ones(32 << 20)
     target = torch.empty_like(source)
-    copy = min(_timed(lambda: target.copy_(source), device) for _ in range(5))
+    copy = min(time_calls(lambda _: target.copy_(source), 5, device)[0])
     return {"tflops": 2 * 1024**3 / product / 1e9, "terabytes_per_s": 8 * source.numel() / copy / 1e9}
 
 
@@ -328,13 +304,13 @@ def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
     on_device = torch.empty(scene.shape, dtype=torch.uint8, device=device)
     out = stream.step(scene[:, :, :1].to(device))
     on_device.copy_(scene)
-    parts: dict[str, Callable[[], object]] = {
-        f"prepare_{fast.group}_frames_from_{big[0]}x{big[1]}": lambda: [prepare(image) for _ in range(fast.group)],
-        "upload": lambda: on_device.copy_(pinned, non_blocking=True),
-        "encode": lambda: stream.step(on_device),
-        "tokens_to_host": lambda: _to_host(out),
+    parts: dict[str, Callable[[int], object]] = {
+        f"prepare_{fast.group}_frames_from_{big[0]}x{big[1]}": lambda _: [prepare(image) for _ in range(fast.group)],
+        "upload": lambda _: on_device.copy_(pinned, non_blocking=True),
+        "encode": lambda _: stream.step(on_device),
+        "tokens_to_host": lambda _: _to_host(out),
     }
-    return {name: statistics.median([_timed(part, device) for _ in range(9)]) for name, part in parts.items()}
+    return {name: statistics.median(time_calls(part, 9, device)[0]) for name, part in parts.items()}
 
 
 def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
@@ -345,9 +321,8 @@ def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
     for i in range(20):
         stream.step(groups[i % 4])
     gc.collect()
-    before, times = _memory(options.device), []
-    for i in range(count):
-        times.append(_timed(lambda i=i: stream.step(groups[i % 4]), options.device))
+    before = _memory(options.device)
+    times, _ = time_calls(lambda i: stream.step(groups[i % 4]), count, options.device)
     tenth = max(1, count // 10)
     return {
         "groups": count, "first_p50_ms": statistics.median(times[:tenth]),

@@ -37,19 +37,23 @@ def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5)
     return statistics.median(times)
 
 
-def call_times_ms(function: Callable[[], object], count: int, device: str = "cpu", warm_up: int = 3) -> list[float]:
-    """Wall-clock milliseconds of each of `count` calls, the device's work included."""
+def time_calls(
+    function: Callable[[int], object], count: int, device: str = "cpu", warm_up: int = 0
+) -> tuple[list[float], list[float]]:
+    """Wall-clock and processor milliseconds (of all threads) of each of `count` calls, the device's work included.
+
+    `function` is told the number of the call; `warm_up` more go before, with numbers below 0.
+    """
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    for _ in range(warm_up):
-        function()
-    wait()
-    times = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        function()
+    walls, busy = [], []
+    for i in range(-warm_up, count):
         wait()
-        times.append(1000 * (time.perf_counter() - begin))
-    return times
+        begin, begin_busy = time.perf_counter(), time.process_time()
+        function(i)
+        wait()
+        walls.append(1000 * (time.perf_counter() - begin))
+        busy.append(1000 * (time.process_time() - begin_busy))
+    return walls[warm_up:], busy[warm_up:]
 
 
 def gpu_peak(dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:

@@ -19,7 +19,7 @@ from streamtok.engine.ingest import IngestCore, TokenGroup
 from streamtok.engine.token_grid import grid_shape
 from streamtok.loading import load_tokenizer
 from streamtok.runtime.capture import Capture, Captured
-from streamtok.runtime.metrics import Metrics, serve_prometheus
+from streamtok.runtime.metrics import Metrics, PrometheusServer
 from streamtok.runtime.rig import batches_of, is_paced, make_source
 from streamtok.settings import RigSettings
 from streamtok.signals import notify_systemd
@@ -92,7 +92,7 @@ class IngestNode:
     def _start(self, stack: ExitStack) -> None:
         settings = self.settings
         if settings.metrics is not None:
-            server = serve_prometheus(self.metrics, settings.metrics, settings.metrics_address)
+            server = PrometheusServer(self.metrics, settings.metrics, settings.metrics_address)
             stack.callback(server.close)
             self.metrics_port = server.port
             log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)

@@ -3,7 +3,7 @@
 metrics = Metrics()
 metrics.count("frames", "front")
 metrics.observe("encode", 0.012)
-server = serve_prometheus(metrics, port=9464)      # http://127.0.0.1:9464/metrics
+server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metrics
 ...
 server.close()
 """
@@ -135,7 +135,10 @@ class Metrics:
 
 
 class PrometheusServer:
-    """Answers scrapes of one `Metrics` on its own thread; `port` is the one it listens on."""
+    """Answers scrapes of one `Metrics` over HTTP on its own thread, on loopback unless `address` says otherwise.
+
+    `port` is the one it listens on: port 0 takes a free one. Raises OSError when the port cannot be had.
+    """
 
     def __init__(self, metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
         from prometheus_client import CollectorRegistry, start_http_server
@@ -155,11 +158,3 @@ class PrometheusServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=1)
-
-
-def serve_prometheus(metrics: Metrics, port: int, address: str = "127.0.0.1") -> PrometheusServer:
-    """Export `metrics` over HTTP, on loopback unless `address` says otherwise; port 0 takes a free one.
-
-    Raises OSError when the port cannot be had.
-    """
-    return PrometheusServer(metrics, port, address)

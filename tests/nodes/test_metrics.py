@@ -4,7 +4,7 @@ import urllib.request
 
 import pytest
 
-from streamtok.runtime.metrics import KEPT, Metrics, Reservoir, serve_prometheus
+from streamtok.runtime.metrics import KEPT, Metrics, PrometheusServer, Reservoir
 
 
 def test_quantiles_are_those_of_the_latest_samples():
@@ -21,7 +21,7 @@ def test_prometheus_reads_counters_gauges_and_latencies():
     metrics.count("frames", "front", 3)
     metrics.gauge("up", "front", 1)
     metrics.observe("encode", 0.25)
-    server = serve_prometheus(metrics, 0)
+    server = PrometheusServer(metrics, 0)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
             text = answer.read().decode()
@@ -33,11 +33,11 @@ def test_prometheus_reads_counters_gauges_and_latencies():
 
 
 def test_two_nodes_in_one_process_export_separately_and_a_taken_port_is_named():
-    first = serve_prometheus(Metrics(), 0)
-    second = serve_prometheus(Metrics(), 0)
+    first = PrometheusServer(Metrics(), 0)
+    second = PrometheusServer(Metrics(), 0)
     try:
         with pytest.raises(OSError, match=f"cannot serve metrics on 127.0.0.1:{first.port}"):
-            serve_prometheus(Metrics(), first.port)
+            PrometheusServer(Metrics(), first.port)
     finally:
         first.close()
         second.close()

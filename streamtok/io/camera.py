@@ -90,11 +90,6 @@ class CameraSource(Source):
         self._last_number: int | None = None
         self._ended = ""
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the image stands still now."""
-        return self._watch.frozen
-
     def skip_to_newest(self) -> None:
         """As `Source.skip_to_newest`; what is left out is counted as `dropped`."""
         with self._ready:

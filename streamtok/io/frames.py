@@ -19,6 +19,7 @@ from typing import NoReturn
 import numpy as np
 
 from streamtok.engine.pixels import RawImage
+from streamtok.io.watch import FreezeWatch
 from streamtok.names import NAME
 
 STREAM_NAME = re.compile(NAME)
@@ -75,6 +76,7 @@ class Source:
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self.state = "lost"
+        self._watch = FreezeWatch()  # live sources show it their pictures
         self.counts: Counter[str] = Counter()
         self.end_reason = ""
         self._stop = threading.Event()
@@ -95,6 +97,11 @@ class Source:
         if frame is not None:
             self.counts["frames"] += 1
         return frame
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the image has stood still for too long; only live sources look."""
+        return self._watch.frozen
 
     def skip_to_newest(self) -> None:
         """Leave out what a camera took while nobody was ready to read, all but the newest frame; a recording waits."""

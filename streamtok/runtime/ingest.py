@@ -50,7 +50,7 @@ class IngestNode:
         on_update: Callable[["IngestNode"], None] | None = None,
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
-        self.metrics = Metrics()
+        self.metrics = Metrics({"node": settings.node, "model": settings.model})
         self.core: Any = None  # the IngestCore, once the node has started
         self.recorder: Any = None
         self.metrics_port: int | None = None
@@ -210,7 +210,7 @@ class IngestNode:
                 self.publisher.publish_frame(item.frame)
             if self.recorder is not None:
                 self.recorder.write_frame(item.frame)
-            self.metrics.observe("prepare", (item.ready_ns - item.arrived_ns) / 1e9)
+            self.metrics.observe("prepare", name, (item.ready_ns - item.arrived_ns) / 1e9)
         held[:] = self.core.choose(name, held + taken)
         if capture.finished and not held:
             self._flush(name)
@@ -246,8 +246,8 @@ class IngestNode:
             return
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
-        self.metrics.observe("encode", group.encode_ns / 1e9)
-        self.metrics.observe("publish", (time.monotonic_ns() - encoded_ns) / 1e9)
+        self.metrics.observe("encode", group.stream, group.encode_ns / 1e9)
+        self.metrics.observe("publish", group.stream, (time.monotonic_ns() - encoded_ns) / 1e9)
         self.metrics.count("published", group.stream)
         self.metrics.count("published_bytes", group.stream, group.tokens.nbytes)
         if item is not None and item.prepared.frame_id == group.frame_ids[-1]:
@@ -256,9 +256,9 @@ class IngestNode:
     def _observe_latency(self, group: TokenGroup, item: Captured, encoded_ns: int, published_ns: int) -> None:
         """From the capture of the group's last frame to its message; a recording's frames count from their arrival."""
         source = self.sources[group.stream]
-        self.metrics.observe("queue", max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
+        self.metrics.observe("queue", group.stream, max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
         total = (published_ns - (item.frame.capture_ns if source.live else item.arrived_ns)) / 1e9
-        self.metrics.observe("total", total)
+        self.metrics.observe("total", group.stream, total)
         if source.fps and is_paced(source) and total > self.core.group_frames / source.fps:
             self.metrics.count("deadline_misses", group.stream)
 
@@ -290,6 +290,7 @@ class IngestNode:
                 self.metrics.gauge("recording", name, not self.recorder.error)
                 self.metrics.set_total("unrecorded", name, self.recorder.unrecorded[name])
             self.metrics.gauge("up", name, source.state == "up")
+            self.metrics.gauge("is_frozen", name, source.frozen)
             self.metrics.gauge("epoch", name, lane.epoch)
             self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))
             self.metrics.gauge("queue_depth", name, self.captures[name].depth if name in self.captures else 0)

@@ -2,18 +2,22 @@
 
 metrics = Metrics()
 metrics.count("frames", "front")
-metrics.observe("encode", 0.012)
+metrics.observe("encode", "front", 0.012)
 server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metrics
 ...
 server.close()
 """
 
+import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+
+log = logging.getLogger("streamtok.ingest")
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
@@ -39,6 +43,7 @@ HELP = {
     "unrecorded": "frames and token messages that the recording lacks",
     "queue_depth": "frames waiting for the encoder",
     "up": "1 while the source delivers",
+    "is_frozen": "1 while the image stands still for too long",
     "subscribers": "readers of the stream",
     "epoch": "epoch of the stream",
 }
@@ -57,22 +62,35 @@ class Reservoir:
         self.count += 1
         self.total += seconds
 
+    @property
+    def samples(self) -> np.ndarray:
+        """Those that are kept, in no order."""
+        return self._samples[: min(self.count, len(self._samples))]
+
     def quantiles(self) -> dict[str, float]:
         """{"p50": seconds, "p95": ..., "p99": ...}; empty before the first sample."""
-        if not self.count:
-            return {}
-        samples = self._samples[: min(self.count, len(self._samples))]
-        return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))
+        return quantiles(self.samples)
+
+
+def quantiles(samples: np.ndarray) -> dict[str, float]:
+    """{"p50": ..., "p95": ..., "p99": ...} of some samples; empty if there are none."""
+    if not samples.size:
+        return {}
+    return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))
 
 
 class Metrics:
-    """Counters and gauges by (name, stream), latencies by stage; threads may share one."""
+    """Counters and gauges by (name, stream), latencies by stage and stream; threads may share one.
 
-    def __init__(self) -> None:
+    `facts` say what counts here (node, model, ...); they are exported with the version of this package.
+    """
+
+    def __init__(self, facts: Mapping[str, str] | None = None) -> None:
+        self.facts = {"version": version("streamtok"), **(facts or {})}
         self._lock = threading.RLock()  # a signal handler may ask while its own thread counts
         self._counters: Counter[tuple[str, str]] = Counter()
         self._gauges: dict[tuple[str, str], float] = {}
-        self._stages: dict[str, Reservoir] = {}
+        self._stages: dict[tuple[str, str], Reservoir] = {}
 
     def count(self, name: str, stream: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -89,10 +107,10 @@ class Metrics:
         with self._lock:
             self._gauges[name, stream] = value
 
-    def observe(self, stage: str, seconds: float) -> None:
+    def observe(self, stage: str, stream: str, seconds: float) -> None:
         """Add one duration of a stage."""
         with self._lock:
-            self._stages.setdefault(stage, Reservoir()).add(seconds)
+            self._stages.setdefault((stage, stream), Reservoir()).add(seconds)
 
     def counter(self, name: str, stream: str) -> int:
         """A counter's value, 0 if it was never touched."""
@@ -105,20 +123,24 @@ class Metrics:
             return self._gauges.get((name, stream), default)
 
     def latency_ms(self) -> dict[str, dict[str, float]]:
-        """{stage: {"p50": milliseconds, "p95": ..., "p99": ...}}."""
+        """{stage: {"p50": milliseconds, "p95": ..., "p99": ...}} of all streams together."""
         with self._lock:
+            stages: dict[str, list[np.ndarray]] = {}
+            for (stage, _), reservoir in self._stages.items():
+                stages.setdefault(stage, []).append(reservoir.samples)
             return {
-                stage: {name: round(1e3 * value, 3) for name, value in reservoir.quantiles().items()}
-                for stage, reservoir in self._stages.items()
+                stage: {name: round(1e3 * value, 3) for name, value in quantiles(np.concatenate(samples)).items()}
+                for stage, samples in stages.items()
             }
 
     def collect(self) -> Iterator[Any]:
         """The Prometheus families, made at each scrape: counting itself costs no more than a dictionary."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
         with self._lock:
             tables = (CounterMetricFamily, dict(self._counters)), (GaugeMetricFamily, dict(self._gauges))
-            stages = {stage: (kept.quantiles(), kept.count, kept.total) for stage, kept in self._stages.items()}
+            stages = {place: (kept.quantiles(), kept.count, kept.total) for place, kept in self._stages.items()}
+        yield InfoMetricFamily("streamtok_build", "what runs here", self.facts)
         for family_class, table in tables:
             for name in sorted({name for name, _ in table}):
                 family = family_class(f"streamtok_{name}", HELP.get(name, name), labels=["stream"])
@@ -126,11 +148,12 @@ class Metrics:
                     family.add_metric([stream], table[name, stream])
                 yield family
         summary = Metric("streamtok_latency_seconds", f"by stage, over the last {KEPT} groups or frames", "summary")
-        for stage, (quantiles, count, total) in stages.items():
-            for name, value in quantiles.items():
-                summary.add_sample(summary.name, {"stage": stage, "quantile": str(QUANTILES[name])}, value)
-            summary.add_sample(f"{summary.name}_count", {"stage": stage}, count)
-            summary.add_sample(f"{summary.name}_sum", {"stage": stage}, total)
+        for (stage, stream), (values, count, total) in stages.items():
+            labels = {"stage": stage, "stream": stream}
+            for name, value in values.items():
+                summary.add_sample(summary.name, labels | {"quantile": str(QUANTILES[name])}, value)
+            summary.add_sample(f"{summary.name}_count", labels, count)
+            summary.add_sample(f"{summary.name}_sum", labels, total)
         yield summary
 
 
@@ -141,16 +164,18 @@ class PrometheusServer:
     """
 
     def __init__(self, metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
+        ProcessCollector(registry=registry)
         try:
             self._server, self._thread = start_http_server(port, addr=address, registry=registry)
         except OSError as error:
             raise OSError(
                 f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
             ) from error
+        self._server.handle_error = _note_broken_answer  # type: ignore[method-assign, assignment]
         self.port = self._server.server_port
 
     def close(self) -> None:
@@ -158,3 +183,8 @@ class PrometheusServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=1)
+
+
+def _note_broken_answer(request: Any, address: Any) -> None:
+    """What socketserver calls in place of its own, which prints a traceback: a scraper may break off at any moment."""
+    log.debug("event=scrape_failed client=%s", address, exc_info=True)

@@ -192,7 +192,7 @@ def test_metrics_tell_what_the_node_does(endpoint):
         assert seen.wait(30)
         with urllib.request.urlopen(f"http://127.0.0.1:{node.metrics_port}/metrics") as answer:
             text = answer.read().decode()
-    for name in ("frames_total", "groups_total", "dropped_total", "up", "queue_depth", "subscribers"):
+    for name in ("frames_total", "groups_total", "dropped_total", "up", "is_frozen", "queue_depth", "subscribers"):
         assert f'streamtok_{name}{{stream="a"}}' in text
     assert 'stage="total"' in text
 

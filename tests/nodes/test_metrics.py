@@ -1,5 +1,8 @@
 """Counters, latencies and their export."""
 
+import re
+import socket
+import struct
 import urllib.request
 
 import pytest
@@ -17,10 +20,11 @@ def test_quantiles_are_those_of_the_latest_samples():
 
 
 def test_prometheus_reads_counters_gauges_and_latencies():
-    metrics = Metrics()
+    metrics = Metrics({"model": "nano"})
     metrics.count("frames", "front", 3)
     metrics.gauge("up", "front", 1)
-    metrics.observe("encode", 0.25)
+    metrics.observe("encode", "front", 0.25)
+    metrics.observe("encode", "rear", 0.5)
     server = PrometheusServer(metrics, 0)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
@@ -29,7 +33,25 @@ def test_prometheus_reads_counters_gauges_and_latencies():
         server.close()
     assert 'streamtok_frames_total{stream="front"} 3.0' in text
     assert 'streamtok_up{stream="front"} 1.0' in text
-    assert 'streamtok_latency_seconds{quantile="0.99",stage="encode"} 0.25' in text
+    assert 'streamtok_latency_seconds{quantile="0.99",stage="encode",stream="front"} 0.25' in text
+    assert 'streamtok_latency_seconds{quantile="0.99",stage="encode",stream="rear"} 0.5' in text
+    assert re.search(r'streamtok_build_info\{model="nano",version="[0-9.]+"\} 1\.0', text)
+    assert "process_cpu_seconds_total" in text
+    assert metrics.latency_ms()["encode"]["p50"] == 375
+
+
+def test_scrapers_that_break_off_print_nothing(capfd):
+    server = PrometheusServer(Metrics(), 0)
+    try:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.port)) as scraper:
+                scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no end
+                scraper.sendall(b"GET /met")
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+            assert answer.status == 200
+    finally:
+        server.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_two_nodes_in_one_process_export_separately_and_a_taken_port_is_named():

@@ -7,11 +7,13 @@ A mistake is a `SettingsError` that lists every fault at once: file and line, pa
 allowed and the nearest valid key.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -30,6 +32,7 @@ from streamtok.yaml_file import put, read_yaml
 if TYPE_CHECKING:
     from streamtok.engine.lane import StreamOptions
 
+MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
 ENDPOINT = re.compile(r"(?:tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(?:ipc|inproc)://.+")
 
 
@@ -48,8 +51,40 @@ def check_endpoint(value: str) -> str:
     return value
 
 
+def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a stream's owner that `info` can carry: text keys; text, numbers, booleans, lists and maps of them."""
+    try:
+        check_plain(value, "")
+    except RecursionError as error:
+        raise ValueError("expected maps and lists that do not hold themselves") from error
+    size = len(msgspec.msgpack.encode(value))
+    if size > MAX_METADATA:
+        raise ValueError(f"expected at most {MAX_METADATA} bytes (as msgpack), this has {size}")
+    return value
+
+
+def check_plain(value: Any, where: str) -> None:
+    """ValueError that names the first place where a value is not of a kind that every msgpack library and JSON have."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"keys are text, put {key!r}{where} in quotes")
+            check_plain(item, f" at {key}{where}")
+    elif isinstance(value, list):
+        for item in value:
+            check_plain(item, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"numbers are finite, found {value}{where}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"integers have 64 bits, found {value}{where}")
+    elif not isinstance(value, str | int | float):
+        kind = "nothing" if value is None else type(value).__name__
+        raise ValueError(f"expected text, numbers, booleans, lists and maps, found {kind}{where}; put text in quotes")
+
+
 Size = Annotated[tuple[int, int], BeforeValidator(read_size)]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint)]
+Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
 Device = Annotated[str, AfterValidator(parse_device)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Count = Annotated[int, Field(ge=1)]
@@ -91,6 +126,7 @@ class StreamDefaults(FrameSettings):
     tail: Literal["pad", "drop"] = "pad"
     max_frames: Count | None = None
     required: bool = True
+    metadata: Metadata = {}
 
 
 class StreamSettings(StreamDefaults):

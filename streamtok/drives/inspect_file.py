@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,7 @@ def _recording(recording: Recording, picture: bool) -> tuple[dict[str, Any], dic
             "tokenizer": info.tokenizer,
             "engine": info.engine,
             "context": info.context,
+            "metadata": info.metadata,
         }
         facts |= {"image_size": info.image_size, "sessions": len(sessions.get(name, ()))}
         streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
@@ -95,7 +98,7 @@ def _token_file(path: Path, picture: bool) -> tuple[dict[str, Any], dict[str, To
     stream = file.meta.get("stream", "cam0")
     groups = ((group, group.tokens.nbytes, 0) for group in file)
     surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)
-    facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source")}
+    facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
     streams = {name: facts | survey.report() for name, survey in surveys.items()}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
     return report, surveys
@@ -147,6 +150,8 @@ def _stream_lines(stream: dict[str, Any]) -> list[str]:
             f"  {stream['codes_used']} of {stream['codes']} codes used, entropy {stream['entropy_bits_per_token']:.2f} "
             f"of {stream['bits_per_token']:.2f} bits per token"
         )
+    if stream["metadata"]:
+        lines.append(f"  metadata {textwrap.shorten(json.dumps(stream['metadata']), 200)} (whole with --json)")
     for at, seconds in stream["time_gaps"][:5]:
         lines.append(f"  gap at {at:.2f} s: {seconds:.3f} s")
     return lines

@@ -96,6 +96,8 @@ class Outputs:
     ) -> None:
         self.settings, self.infos, self.stop = settings, infos, stop
         self.core: Any = core
+        recorded = recording.first_infos() if recording is not None else {}
+        self._metadata = {name: info.metadata for name, info in recorded.items() if info.metadata}
         self._offsets = clock_offsets(recording)
         self.clock = ReplayClock(next(iter(self._offsets.values()), 0))
         self.publisher: Any = None
@@ -200,6 +202,7 @@ class Outputs:
             node=self.settings.node,
             frame_rate=recorded.frame_rate if recorded else None,
             keyframe_interval=recorded.keyframe_interval if recorded else own,
+            metadata=self._metadata.get(name, {}),
             replay=True,
         )
         return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
@@ -234,4 +237,6 @@ class Outputs:
         meta = token_meta(self.core, name, self.core.lane(name).source_size)
         meta |= {"model": self.settings.model or self.core.config.name, "source": self.settings.path.name}
         meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
+        if name in self._metadata:
+            meta["metadata"] = self._metadata[name]
         return TokenFileWriter(folder / f"{name}.safetensors", meta)

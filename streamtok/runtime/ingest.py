@@ -267,8 +267,9 @@ class IngestNode:
         lane = self.core.lane(name)
         if self._announced[name] != (lane.source_size, lane.image_size):
             self._announced[name] = lane.source_size, lane.image_size
-            rate, interval = self.sources[name].fps, lane.options.keyframe_interval
-            info = self.publisher.add_stream(describe(self.core, name, frame_rate=rate, keyframe_interval=interval))
+            stream, rate = self.streams[name], self.sources[name].fps
+            facts = {"keyframe_interval": stream.keyframe_interval, "metadata": stream.metadata}
+            info = self.publisher.add_stream(describe(self.core, name, frame_rate=rate, **facts))
             if self.recorder is not None:
                 self.recorder.add_stream(info)
 

@@ -100,7 +100,8 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
 class Info(Struct, kw_only=True, frozen=True):
     """Header of `info/<stream>`: all that stays the same from message to message, and the publisher's clock.
 
-    The publisher fills in `node`, `session`, `epoch`, `last_seq`, `control`, `ended` and `clock`.
+    `metadata` is what whoever set up the stream says of it, calibration for example; nothing here reads it. The
+    publisher fills in `node`, `session`, `epoch`, `last_seq`, `control`, `ended` and `clock`.
     """
 
     version: Literal[1] = VERSION
@@ -126,6 +127,7 @@ class Info(Struct, kw_only=True, frozen=True):
     source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
     requested_size: Sizes | None = None
     fit: Text = "stretch"
+    metadata: dict[str, Any] = {}
     epoch: Last = -1
     last_seq: Last = -1
     control: Text | None = None

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from streamtok.tools import info as info_command
 
 from streamtok.drives.drive import open_drive
 from streamtok.drives.drive_settings import ReplaySettings
@@ -215,6 +216,21 @@ def test_a_replay_writes_token_files_and_a_recording_of_its_own(tmp_path, tokeni
         np.testing.assert_array_equal([group.tokens for group in file], expected[name])
     recorded = assert_identical(tmp_path / "again.mcap", tokenizer)
     assert recorded["compared"] == 10
+
+
+def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, capsys):
+    facts = {"camera_matrix": [[900.5, 0, 320], [0, 900.5, 240], [0, 0, 1]], "serial": "0042", "rolling": True,
+             "mounted": {"at": [1.7, 0.0, 1.5], "by": "Jürgen"}}  # fmt: skip
+    front, rear = TWO_CAMERAS
+    live, again = tmp_path / "d.mcap", tmp_path / "again.mcap"
+    ingest(live, tokenizer, [front | {"metadata": facts}, rear])
+    replay(live, tokenizer, out=str(tmp_path / "tokens"), record=str(again))
+    for file in (live, again, tmp_path / "tokens" / "front.safetensors"):
+        assert info_command.main([str(file), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["streams"]["front"]["metadata"] == facts
+        assert info_command.main([str(file)]) == 0
+        assert '"camera_matrix": [[900.5' in capsys.readouterr().out
+    assert {name: info.metadata for name, info in open_recording(again).first_infos().items()}["rear"] == {}
 
 
 def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):

@@ -70,6 +70,15 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
 
 
+def test_readers_learn_what_the_rig_says_of_a_stream(endpoint):
+    facts = {"extrinsics": {"translation": [1.7, 0.0, 1.5]}, "serial": "0042"}
+    source = {"source": "synthetic:32x48@50", "realtime": True}
+    settings = rig(endpoint, {"a": source | {"metadata": facts}, "b": source})
+    with RunningNode(IngestNode(settings, TINY)), subscribe(endpoint) as subscription:
+        assert subscription.info("a", 30).metadata == facts
+        assert subscription.info("b", 30).metadata == {}
+
+
 def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoint):
     scripts = {
         "good": (40, 80, lambda number: image(number)),

@@ -1,5 +1,6 @@
 """Configuration files: what ships is valid, and mistakes explain themselves."""
 
+import datetime
 from importlib.resources import files
 
 import pytest
@@ -113,3 +114,18 @@ def test_a_wrong_override_is_refused(tmp_path, item):
     path.write_text("model: nano\nstreams: [{name: a, source: x}]")
     with pytest.raises(SettingsError, match="--set"):
         load_rig(path, parse_set([item]))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "text"),
+    [
+        ({"made": datetime.date(2026, 1, 2)}, "expected text, numbers, booleans, lists and maps, found date at made"),
+        ({"lens": {"f": [1.0, float("nan")]}}, "numbers are finite, found nan at f at lens"),
+        ({"lens": {1: 2}}, "keys are text, put 1 at lens in quotes"),
+        ({"mask": None}, "found nothing at mask"),
+        ({"mask": "x" * 40_000}, "expected at most 32768 bytes"),
+    ],
+)
+def test_metadata_that_cannot_travel_is_refused(metadata, text):
+    with pytest.raises(SettingsError, match=f"streams.0.metadata: .*{text}"):
+        load_rig(None, {"streams": [{"name": "a", "source": "/dev/video0", "metadata": metadata}]})

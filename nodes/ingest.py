@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "eager: PyTorch's layers; FILE: what auto has left (default on a CPU: our own layers in float32)")  # fmt: skip
     add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
     add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
-    add("--record", metavar="FILE", help="also write the token stream to an MCAP file")
+    add("--record", metavar="FILE|DIR", help="also write the token stream to an MCAP file, or a new one in a folder")
     add("--record-frames", choices=["none", "lossless", "lossy"],
         help="camera images in --record: lossless (default) replays to the same tokens")  # fmt: skip
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")

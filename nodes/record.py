@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_settings_parser("record", __doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
-    add("-o", "--out", metavar="FILE", help="the MCAP file to write; never overwrites one")
+    add("-o", "--out", metavar="FILE|DIR", help="the MCAP file to write, or a folder for a new one; overwrites none")
     add("--stream", action="append", dest="streams", metavar="NAME", help="record only this stream (repeat for more)")
     add("--record-frames", choices=["none", "lossless", "lossy"],
         help="also the camera images (default none): lossless replays to the same tokens")  # fmt: skip

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--node", metavar="NAME", help="name of this process in info (default replay)")
     add("-o", "--out", metavar="DIR", help="write token files, DIR/STREAM.safetensors")
-    add("--record", metavar="FILE", help="record frames and tokens anew")
+    add("--record", metavar="FILE|DIR", help="record frames and tokens anew, to this file or a new one in a folder")
     add("--size", metavar="HxW", help="for drives without tokens: resize (default: the source's, padded to the grid)")
     add("--fit", choices=["stretch", "crop", "pad"], help="how --size treats another aspect ratio (default stretch)")
     add("--on-gap", choices=["reset", "bridge"], help="missing frames: new keyframe, or go on (default reset)")

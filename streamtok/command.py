@@ -5,6 +5,7 @@ Only the standard library is imported here, so that `streamtok --help` works wha
 
 import argparse
 import functools
+import io
 import os
 import select
 import sys
@@ -53,6 +54,8 @@ def command(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
         @functools.wraps(main)
         def run(argv: list[str] | None = None) -> int:
             share_cores()
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are no UTF-8 go out as they are
             try:
                 status = main(argv)
                 sys.stdout.flush()  # a reader that has left is noticed here, not when the interpreter ends

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 
 
+def as_utf8(text: str) -> str:
+    """Text that every reader takes: bytes of a file's name that are no UTF-8 become question marks."""
+    return text.encode(errors="replace").decode()
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """ "256x448" as (height, width), the order in which tensors are written."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from streamtok.names import as_utf8
+
 FORMAT, VERSION = "streamtok-recording", 1
 PROFILE = "streamtok"
 MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summary", "streamtok.repair"
@@ -101,4 +103,4 @@ def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
 
 def as_text(values: dict[str, Any]) -> dict[str, str]:
     """MCAP metadata holds text: text as it is, everything else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return {key: as_utf8(value) if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streamtok.recording.format import REPAIR_METADATA
+from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_reader import MAGIC, McapFile
 
 
@@ -76,7 +76,7 @@ def _copy(file: McapFile, target: Path) -> int:
             )
             messages += 1
         facts = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
-        writer.add_metadata(REPAIR_METADATA, facts)
+        writer.add_metadata(REPAIR_METADATA, as_text(facts))
         writer.finish()
         stream.flush()
         os.fsync(stream.fileno())

@@ -103,7 +103,8 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
             return infos[stream or sorted(infos)[0]]
         if time.monotonic() > deadline:
             heard = f"it has the streams {', '.join(sorted(infos))}" if infos else "is a node running there?"
-            raise TimeoutError(f"no stream {stream or ''} at {subscription.endpoint} within {timeout:.0f} s; {heard}")
+            wanted = f"stream {stream}" if stream else "stream"
+            raise TimeoutError(f"no {wanted} at {subscription.endpoint} within {timeout:.0f} s; {heard}")
         time.sleep(0.02)
     return None
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
+SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
 _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -45,6 +46,7 @@ class Connection:
     up: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
+    _silent_since: float | None = field(default_factory=time.monotonic)
     _monitor: Any = None
 
     def __post_init__(self) -> None:
@@ -59,6 +61,9 @@ class Connection:
         """Take what has happened; connect anew if libzmq has given up for RETRY_S."""
         while self._monitor.poll(0):
             self._on_event(recv_monitor_message(self._monitor)["event"])
+        if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
+            self._silent_since = None
+            log.warning("event=waiting endpoint=%s: no node answers there yet; is it running?", self.endpoint)
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self._broken_since = time.monotonic()
             self.socket.disconnect(self.endpoint)
@@ -74,7 +79,7 @@ class Connection:
 
     def _on_event(self, event: int) -> None:
         if event & _UP:
-            self.up, self._broken_since = True, None
+            self.up, self._broken_since, self._silent_since = True, None, None
             self.counts["connected"] += 1
         elif event & _TRYING:
             self._broken_since = None
@@ -85,6 +90,7 @@ class Connection:
             self.counts["disconnected"] += 1
 
     def _on_denied(self) -> None:
+        self._silent_since = None
         self.counts["refused"] += 1
         if self.counts["refused"] == 1:
             log.warning(

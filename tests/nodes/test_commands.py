@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
-from streamtok.nodes import decode, demo, doctor, ingest
+from streamtok.nodes import decode, demo, doctor, ingest, record, replay
 
 import streamtok
+from streamtok.runtime.live_view import first_info
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import VIDEO, build
@@ -29,6 +31,19 @@ def model(tmp_path_factory) -> str:
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "streamtok.cli", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("stream", "text"), [(None, "no stream at ipc:"), ("front", "no stream front at ipc:")])
+def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
+    with subscribe(endpoint) as subscription, pytest.raises(TimeoutError, match=text):
+        first_info(subscription, stream, threading.Event(), timeout=0.1)
+
+
+@pytest.mark.parametrize("command", [ingest, record, replay])
+def test_help_says_that_a_recording_may_go_into_a_folder(command, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "FILE|DIR" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -10,6 +10,7 @@ from itertools import islice
 import pytest
 from streamtok.nodes import subscribe as node_of
 
+from streamtok.wire import connection
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
@@ -67,6 +68,12 @@ def test_silence_is_a_failure_with_a_summary(capsys):
     captured = capsys.readouterr()
     assert "no message from" in captured.err
     assert captured.out.startswith("0 messages")
+
+
+def test_a_node_that_is_not_there_is_told_of_once(capsys, monkeypatch):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.1)
+    assert node_of.main(["tcp://127.0.0.1:1", "--timeout", "0.6"]) == 1
+    assert capsys.readouterr().err.count("event=waiting endpoint=tcp://127.0.0.1:1: no node answers there yet") == 1
 
 
 @pytest.mark.parametrize(

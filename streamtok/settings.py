@@ -30,7 +30,7 @@ from streamtok.names import NAME, nearest, parse_device, parse_size
 from streamtok.yaml_file import put, read_yaml
 
 if TYPE_CHECKING:
-    from streamtok.engine.lane import StreamOptions
+    from streamtok.ingest.lane import StreamOptions
 
 MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
 ENDPOINT = re.compile(r"(?:tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(?:ipc|inproc)://.+")
@@ -137,7 +137,7 @@ class StreamSettings(StreamDefaults):
 
     def options(self, live: bool) -> "StreamOptions":
         """What the ingest core needs; `live` decides a policy that was not given: cameras latest, files lossless."""
-        from streamtok.engine.lane import StreamOptions
+        from streamtok.ingest.lane import StreamOptions
 
         policy = self.policy or ("latest" if live or self.realtime else "lossless")
         return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)

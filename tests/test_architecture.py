@@ -11,10 +11,11 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 LAYERS = (
-    ("config", "signals", "names", "command", "yaml_file", "measures"),
+    ("config", "signals", "names", "command", "yaml_file", "measures", "preprocessing"),
     ("model",),
     ("checkpoint", "weights"),
     ("engine",),
+    ("ingest",),
     ("settings", "loading", "decoding", "cli"),
     ("wire", "io", "recording", "drives", "data", "training", "evaluation"),
     ("runtime", "bench"),

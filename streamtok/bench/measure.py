@@ -293,7 +293,7 @@ def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
 
 def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
     """Median milliseconds of each stage of one camera's group, alone: prepare (4 frames), upload, encode, tokens."""
-    from streamtok.engine.preprocess import Preprocessor
+    from streamtok.preprocessing.preprocessor import Preprocessor
 
     stream, device = fast.stream(1, *options.size), options.device
     scene = moving_scene(options.size, fast.group)

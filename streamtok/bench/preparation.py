@@ -12,11 +12,11 @@ import torch
 
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
-from streamtok.engine.ingest import IngestCore, StreamOptions
-from streamtok.engine.pixels import PIXEL_BYTES, RawImage
-from streamtok.engine.preparing import CudaLink, Preparing, preparing_for
-from streamtok.engine.preprocess import Preprocessor
+from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.model import build
+from streamtok.preprocessing.pixels import PIXEL_BYTES, RawImage
+from streamtok.preprocessing.preprocessor import Preprocessor
 
 AHEAD = 10  # frames that wait at most, as in a node's queue at G = 4
 KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each form of the kernel

@@ -21,8 +21,8 @@ from streamtok.data.frames import open_frames, resized
 from streamtok.data.pictures import open_pictures
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
 from streamtok.decoding import GridDecoder, crop
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
-from streamtok.engine.token_grid import grid_shape, levels_of
+from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
+from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.source import Frame
 from streamtok.loading import engine_configuration, load, place
 from streamtok.settings import Count, Device, Size, Strict

@@ -35,7 +35,7 @@ def open_frames(source: str, max_frames: int | None = None) -> Iterator[FrameStr
 
 def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
     """The same frames at `size` (H, W), resized in the integer arithmetic of live streams."""
-    from streamtok.engine.preprocess import Preprocessor
+    from streamtok.preprocessing.preprocessor import Preprocessor
 
     prepare = None
     for frame in frames:

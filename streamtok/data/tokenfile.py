@@ -29,7 +29,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from streamtok.engine.lane import TokenGroup
+from streamtok.ingest.lane import TokenGroup
+from streamtok.names import as_utf8
 
 FORMAT, VERSION = "streamtok-tokens", 1
 TEXT_KEYS = ("format", "tokenizer", "model", "stream", "source", "clock")
@@ -247,7 +248,10 @@ def is_token_file(path: str | Path) -> bool:
 
 def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
     """Metadata as safetensors wants it: strings only, in a fixed order."""
-    return {key: str(meta[key]) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True) for key in sorted(meta)}
+    return {
+        key: as_utf8(str(meta[key])) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True)
+        for key in sorted(meta)
+    }
 
 
 def unpack_meta(meta: Mapping[str, str]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamtok.engine.pixels import RawImage
 from streamtok.io.frames import Frame
 from streamtok.io.image_messages import DamagedFrame
+from streamtok.preprocessing.pixels import RawImage
 
 log = logging.getLogger("streamtok.drive")
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from streamtok.settings import CommandSettings, Count, Device, Endpoint, FrameSettings, Name, Positive
 
 if TYPE_CHECKING:
-    from streamtok.engine.lane import StreamOptions
+    from streamtok.ingest.lane import StreamOptions
     from streamtok.recording.recorder import RecorderOptions
 
 
@@ -88,6 +88,6 @@ class ReplaySettings(CommandSettings, FrameSettings):
 
     def options(self) -> StreamOptions:
         """How a drive without recorded tokens is cut and sized."""
-        from streamtok.engine.lane import StreamOptions
+        from streamtok.ingest.lane import StreamOptions
 
         return StreamOptions("lossless", self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)

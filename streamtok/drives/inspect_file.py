@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
 
 if TYPE_CHECKING:
-    from streamtok.engine.lane import TokenGroup
+    from streamtok.ingest.lane import TokenGroup
     from streamtok.recording.reader import Recording
 
 
@@ -33,7 +33,7 @@ def inspect(path: str | Path, picture: bool = False) -> tuple[dict[str, Any], di
 
 def group_of(message: Any) -> TokenGroup:
     """A recorded message as the group it was."""
-    from streamtok.engine.lane import TokenGroup
+    from streamtok.ingest.lane import TokenGroup
 
     header = message.header
     return TokenGroup(

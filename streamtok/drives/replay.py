@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamtok.drives.mcap_drive import McapDrive, Other
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
 from streamtok.recording.reader import Recording, TokenReader
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def check_fingerprint(info: Info, tokenizer: Any) -> None:
 
 def options_of(info: Info, multiple: int) -> StreamOptions:
     """The options under which a recorded stream's frames are prepared as they were; only size and fit matter here."""
-    from streamtok.engine.preprocess import Preprocessor
+    from streamtok.preprocessing.preprocessor import Preprocessor
 
     height, width = info.requested_size or info.image_size
     sized = StreamOptions("lossless", size=(height, width), fit=info.fit)

@@ -112,7 +112,7 @@ class ReplayNode:
             raise ValueError(f"{error}{hint}") from error
 
     def _open(self) -> Any:
-        from streamtok.engine.ingest import IngestCore
+        from streamtok.ingest.core import IngestCore
         from streamtok.loading import engine_configuration
 
         settings = self.settings

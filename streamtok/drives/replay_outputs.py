@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamtok.engine.ingest import IngestCore
+from streamtok.ingest.core import IngestCore
 from streamtok.wire.message import Info
 from streamtok.wire.streams import StreamTable
 

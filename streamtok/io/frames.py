@@ -18,9 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from streamtok.engine.pixels import RawImage
 from streamtok.io.watch import FreezeWatch
 from streamtok.names import NAME
+from streamtok.preprocessing.pixels import RawImage
 
 STREAM_NAME = re.compile(NAME)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.pixels import RawImage
+from streamtok.preprocessing.pixels import RawImage
 
 FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
 ROS_FOXGLOVE = {

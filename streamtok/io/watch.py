@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamtok.engine.pixels import RawImage
+from streamtok.preprocessing.pixels import RawImage
 
 STRIDE = 8
 

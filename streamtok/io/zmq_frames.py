@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.pixels import RawImage
 from streamtok.io.frames import STREAM_NAME, Frame, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
+from streamtok.preprocessing.pixels import RawImage
 
 log = logging.getLogger("streamtok.io")
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamtok.engine.lane import Prepared
+from streamtok.ingest.lane import Prepared
 from streamtok.io.source import EndOfSource, Frame, Source
 
 log = logging.getLogger("streamtok.ingest")

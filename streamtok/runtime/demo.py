@@ -204,9 +204,9 @@ class FrameReader:
         return None
 
     def _prepare(self, message: Any, info: Any) -> np.ndarray:
-        from streamtok.engine.preprocess import Preprocessor
         from streamtok.io.frames import Frame
         from streamtok.io.zmq_frames import picture_of
+        from streamtok.preprocessing.preprocessor import Preprocessor
 
         header = message.header
         image = Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload)).image

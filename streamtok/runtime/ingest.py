@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from streamtok.engine.ingest import IngestCore, TokenGroup
-from streamtok.engine.token_grid import grid_shape
+from streamtok.ingest.core import IngestCore, TokenGroup
+from streamtok.ingest.token_grid import grid_shape
 from streamtok.loading import load_tokenizer
 from streamtok.runtime.capture import Capture, Captured
 from streamtok.runtime.metrics import Metrics, PrometheusServer

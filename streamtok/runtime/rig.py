@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from streamtok.engine.lane import StreamOptions
+from streamtok.ingest.lane import StreamOptions
 from streamtok.io.source import Source, open_source
 from streamtok.settings import StreamSettings
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from streamtok.engine.token_grid import dtype_of, grid_shape, levels_of
+from streamtok.ingest.token_grid import dtype_of, grid_shape, levels_of
 from streamtok.loading import engine_configuration
 from streamtok.wire.message import Info
 
 if TYPE_CHECKING:
-    from streamtok.engine.ingest import IngestCore
+    from streamtok.ingest.core import IngestCore
 
 
 def describe(core: "IngestCore", stream: str, **more: Any) -> Info:

@@ -24,7 +24,7 @@ from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from streamtok.engine.lane import TokenGroup
+    from streamtok.ingest.lane import TokenGroup
     from streamtok.io.source import Frame
 
 log = logging.getLogger("streamtok.wire")

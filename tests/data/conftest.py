@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.data.tokenfile import TokenFileWriter
-from streamtok.engine.ingest import TokenGroup
+from streamtok.ingest.core import TokenGroup
 
 GRID = (3, 4)
 FRAME_NS = 33_000_000

@@ -13,7 +13,7 @@ import pytest
 
 from streamtok.drives.drive_reader import Drive, Item
 from streamtok.drives.replay import DriveReplay
-from streamtok.engine.ingest import IngestCore, StreamOptions
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.recording.mcap_reader import McapFile
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import picture

@@ -13,7 +13,7 @@ from streamtok.drives.drive import open_drive
 from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.replay import DriveReplay, first_difference
 from streamtok.drives.replay_node import ReplayNode
-from streamtok.engine.ingest import IngestCore, StreamOptions
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair

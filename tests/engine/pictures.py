@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamtok.engine.pixels import ALIASES, PIXEL_BYTES
+from streamtok.preprocessing.pixels import ALIASES, PIXEL_BYTES
 
 
 def camera_bytes(encoding: str, height: int, width: int, padding: int = 0, seed: int = 5) -> tuple[np.ndarray, int]:

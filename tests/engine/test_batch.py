@@ -6,7 +6,7 @@ import torch
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.engine import apply
-from streamtok.engine.ingest import IngestCore, StreamOptions, TokenGroup
+from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
 from streamtok.model import Tokenizer
 from tests.engine.tiny import ATTENTION, MS, SIZE, VIDEO, expected_tokens, frame
 

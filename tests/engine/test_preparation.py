@@ -2,9 +2,9 @@
 
 from streamtok.bench.preparation import prepare, raw_frames, same_bytes
 from streamtok.config import PRESETS
-from streamtok.engine.ingest import IngestCore, StreamOptions
-from streamtok.engine.preprocess import Preprocessor
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import build
+from streamtok.preprocessing.preprocessor import Preprocessor
 
 
 def test_prepared_frames_are_compared_and_timed():

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from streamtok.config import PRESETS
-from streamtok.engine.ingest import IngestCore, StreamOptions
 from streamtok.engine.kernels import preprocess
-from streamtok.engine.pixels import RawImage
-from streamtok.engine.preparing import CudaLink, Preparing, preparing_for
-from streamtok.engine.preprocess import Preprocessor
+from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.io.frames import Frame, Source
 from streamtok.model import Tokenizer
+from streamtok.preprocessing.pixels import RawImage
+from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.runtime.capture import Capture
 from tests.engine.pictures import camera_bytes, picture
 

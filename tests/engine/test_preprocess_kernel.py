@@ -8,7 +8,7 @@ import torch
 
 from streamtok.engine.kernels import preprocess
 from streamtok.engine.kernels.preprocess import encoding_kind, shape_of
-from streamtok.engine.preprocess import ENCODINGS, Preprocessor, to_rgb
+from streamtok.preprocessing.preprocessor import ENCODINGS, Preprocessor, to_rgb
 from tests.engine.pictures import camera_bytes
 
 CASES = [

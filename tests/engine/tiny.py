@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from streamtok.config import PRESETS, TokenizerConfig
-from streamtok.engine.ingest import TokenGroup
+from streamtok.ingest.core import TokenGroup
 from streamtok.io.frames import Frame
 from streamtok.model import Tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.engine.pixels import ENCODINGS, RawImage, coefficients, to_rgb
+from streamtok.preprocessing.pixels import ENCODINGS, RawImage, coefficients, to_rgb
 
 BAYER = ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"]
 

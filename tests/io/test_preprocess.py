@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.engine.preprocess import Preprocessor, area_weights, fit_rectangles, pad_edges
+from streamtok.preprocessing.preprocessor import Preprocessor, area_weights, fit_rectangles, pad_edges
 
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)

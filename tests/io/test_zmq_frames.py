@@ -12,9 +12,9 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.engine.pixels import to_rgb
 from streamtok.io.source import EndOfSource, open_source
 from streamtok.io.zmq_frames import ZmqSource
+from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import FrameHeader, Limits, checksum_of, pack
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)

@@ -12,9 +12,9 @@ from streamtok.nodes import ingest
 
 import streamtok
 from streamtok.data.pictures import open_pictures
-from streamtok.engine.preprocess import Preprocessor
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
+from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.runtime.ingest import IngestNode
 from streamtok.wire.security import CurveClient, generate
 from streamtok.wire.subscriber import subscribe

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.replay_node import ReplayNode
-from streamtok.engine.ingest import StreamOptions
+from streamtok.ingest.core import StreamOptions
 from streamtok.io.source import Frame, Source
 from streamtok.model import Tokenizer
 from streamtok.recording.reader import open_recording

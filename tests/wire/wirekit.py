@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.ingest import TokenGroup
+from streamtok.ingest.core import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 from streamtok.wire.publisher import Publisher
 

@@ -1,4 +1,4 @@
-// One output pixel: camera bytes to RGB (see streamtok/engine/pixels.py), area mean (see streamtok/engine/preprocess.py).
+// One output pixel: camera bytes to RGB (see streamtok/preprocessing/pixels.py), area mean (see streamtok/preprocessing/preprocessor.py).
 // Integers only, so that this gives the same bytes as the numpy code, compiled for a GPU or for a CPU.
 //
 // Compiled with ENCODING (0 packed RGB, 1 mono, 2 packed 4:2:2, 3 nv12, 4 i420, 5 Bayer) and the numbers of `Shape`.

@@ -1,6 +1,6 @@
-"""A camera's bytes, as they come, to resized uint8 planes on the GPU: the same bytes as `streamtok.engine.preprocess`.
+"""A camera's bytes, as they come, to resized uint8 planes on the GPU: the bytes that `streamtok.preprocessing` gives.
 
-One pass per frame, while the group fills (`streamtok.engine.preparing`); the group's Haar transform then reads those
+One pass per frame, while the group fills (`streamtok.ingest.preparing`); the group's Haar transform then reads those
 planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests
 compile it for the CPU and hold it to the numpy code byte for byte.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.engine.pixels import ALIASES, PACKED_422, PIXEL_BYTES, coefficients
-from streamtok.engine.preprocess import fit_rectangles
+from streamtok.preprocessing.pixels import ALIASES, PACKED_422, PIXEL_BYTES, coefficients
+from streamtok.preprocessing.preprocessor import fit_rectangles
 
 PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)

@@ -1,0 +1,261 @@
+"""A frame from the camera to the network's device, prepared as it arrives: chosen once, by the device.
+
+    preparing = preparing_for(device)                           # one per core
+    prepare = preparing.preparer((720, 1280), size=(256, 448))  # one per camera and size of its pictures
+    planes = prepare(frame)                                     # on the camera's thread
+    planes.copy_to(buffer[0, :, t])                             # on the thread that steps, before the step
+
+| device | the camera's thread | then, on a CUDA stream of the camera's own |
+| --- | --- | --- |
+| CPU | converts and resizes (`Preprocessor`) | |
+| GPU with cupy | copies the camera's bytes to pinned memory | upload, conversion and resizing (`kernels/pixels.cu`) |
+| GPU without | converts and resizes, copies that to pinned memory | upload |
+
+All three give the same bytes. On a GPU `prepare` returns once the work is queued, and nothing on the host ever waits
+for it: `copy_to` makes the network's stream wait for the frame's event and then copies within the device, in the
+group's buffer, so the step behind it finds the frame there.
+
+**Who may write where, and when.** Every frame gets memory of its own, pinned, raw and prepared, for as long as Python
+holds it, so it does not matter how many frames wait, which of them are dropped, or whether the size changes between
+two of them. PyTorch's allocators keep blocks and hand them out again (no allocation once a camera runs) under rules
+that make reuse safe: a pinned block when the upload from it is over; a device block in the order of the stream it was
+made on, here the camera's own, and after `record_stream` not before the network's stream has copied it. The group's
+buffer is written and read on the network's stream alone: a copy into it follows the step before.
+
+**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device, so all
+such work here passes a gate that `paused` closes; whoever may capture a graph holds it. Replays need no gate.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.preprocessing.pixels import RawImage
+from streamtok.preprocessing.preprocessor import Preprocessor, Rectangle, fit_rectangles
+
+log = logging.getLogger("streamtok.ingest")
+
+Kernel = Callable[[Tensor, Tensor, Tensor], None]
+NUMBERS_ROOM = 256
+"""Bytes before a camera's own in what is uploaded: the kernel's numbers, and room so that an image begins aligned."""
+
+
+class Planes(Protocol):
+    """A frame as the network takes it, uint8 RGB (3, H, W); it may still be on its way."""
+
+    def copy_to(self, target: Tensor) -> None:
+        """Copy into `target`, uint8 (3, H, W) on the network's device, in order with what is queued there."""
+
+
+class Preparer(Protocol):
+    """Prepares the frames of one camera, all of one size.
+
+    `size` is the (H, W) of what comes out, `rect` (top, left, height, width) where the picture lies in it.
+    """
+
+    size: tuple[int, int]
+    rect: Rectangle
+
+    def __call__(self, frame: Any) -> Planes:
+        """Takes what a `Frame` has: `picture`, uint8 RGB (h, w, 3) or a `RawImage`, and `image`, the same as RGB.
+
+        They may be written over once this returns. ValueError or TypeError for another size or type.
+        """
+
+
+class Link(Protocol):
+    """One camera's way to a device: memory to upload from, and a queue of work that runs beside the network's."""
+
+    def stage(self, size: int) -> Tensor:
+        """uint8 (size,) on the host that nothing reads any more."""
+
+    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
+        """Queue the upload of `staged` and `work`, which turns it into planes (3, H, W); returns at once."""
+
+
+class HostPlanes:
+    """Planes in the host's memory."""
+
+    def __init__(self, planes: np.ndarray) -> None:
+        self._planes = torch.from_numpy(planes)
+
+    def copy_to(self, target: Tensor) -> None:
+        target.copy_(self._planes)
+
+
+class HostPreparer:
+    """Converts and resizes on the CPU, for a network that runs there."""
+
+    def __init__(self, resize: Preprocessor) -> None:
+        self.size, self.rect = resize.size, resize.rect
+        self._resize = resize
+
+    def __call__(self, frame: Any) -> Planes:
+        return HostPlanes(self._resize(frame.image))
+
+
+class Upload:
+    """Sends bytes over a link, keeping the gate."""
+
+    def __init__(self, link: Link, gate: threading.Lock) -> None:
+        self._link, self._gate = link, gate
+
+    def __call__(self, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
+        """Uploads flat uint8 arrays, one behind the other, for `work`."""
+        with self._gate:
+            staged = self._link.stage(sum(part.size for part in parts))
+        np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
+        with self._gate:
+            return self._link.run(staged, work)
+
+
+class UploadingPreparer(HostPreparer):
+    """Converts and resizes on the CPU, for a network on a device."""
+
+    def __init__(self, resize: Preprocessor, upload: Upload) -> None:
+        super().__init__(resize)
+        self._upload = upload
+
+    def __call__(self, frame: Any) -> Planes:
+        planes = self._resize(frame.image)
+        return self._upload([planes.reshape(-1)], lambda data: data.view(planes.shape))
+
+
+class KernelPreparer:
+    """Uploads a camera's bytes as they are and converts and resizes them on the device."""
+
+    def __init__(
+        self, upload: Upload, kernel_of: Callable[[str], Kernel], source_size: tuple[int, int],
+        size: tuple[int, int] | None, fit: str, multiple: int,
+    ) -> None:  # fmt: skip
+        self.size, _, self.rect = fit_rectangles(source_size, size, fit, multiple)
+        self._upload, self._kernel_of = upload, kernel_of
+        self._geometry = source_size, size, fit, multiple
+        self._numbers: dict[tuple[str, int], np.ndarray] = {}
+
+    def __call__(self, frame: Any) -> Planes:
+        raw = frame.picture if isinstance(frame.picture, RawImage) else raw_rgb(frame.picture)
+        if raw.shape[:2] != self._geometry[0]:
+            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {(*self._geometry[0], 3)}")
+
+        def convert(data: Tensor) -> Tensor:
+            planes = torch.empty(3, *self.size, dtype=torch.uint8, device=data.device)
+            self._kernel_of(raw.encoding)(data[NUMBERS_ROOM:], planes, data[:NUMBERS_ROOM].view(torch.int32))
+            return planes
+
+        return self._upload([self._numbers_of(raw), raw.data], convert)
+
+    def _numbers_of(self, raw: RawImage) -> np.ndarray:
+        """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
+        from streamtok.engine.kernels.preprocess import shape_of
+
+        key = raw.encoding, raw.step
+        if key not in self._numbers:
+            source_size, size, fit, multiple = self._geometry
+            shape = shape_of(source_size, raw.encoding, size, fit, multiple, raw.step)
+            room = np.zeros(NUMBERS_ROOM, np.uint8)
+            room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
+            self._numbers[key] = room
+        return self._numbers[key]
+
+
+def raw_rgb(picture: np.ndarray) -> RawImage:
+    """An RGB picture, uint8 (h, w, 3), as a camera's bytes."""
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"picture of shape {picture.shape}: expected uint8 RGB (height, width, 3)")
+    return RawImage(picture, "rgb8", *picture.shape[:2])
+
+
+class Preparing:
+    """How frames are prepared for one device: without a `link` on the CPU, else over one link per camera.
+
+    `kernel_of` gives the kernel of an encoding; without it pictures are uploaded as the CPU prepared them.
+    """
+
+    def __init__(
+        self, link: Callable[[], Link] | None = None, kernel_of: Callable[[str], Kernel] | None = None
+    ) -> None:
+        self._link, self._kernel_of = link, kernel_of
+        self._gate = threading.Lock()
+
+    def preparer(
+        self, source_size: tuple[int, int], size: tuple[int, int] | None = None, fit: str = "stretch", multiple: int = 8
+    ) -> Preparer:
+        """A preparer for one camera's pictures of `source_size`; arguments as `Preprocessor` takes them."""
+        if self._link is None:
+            return HostPreparer(Preprocessor(source_size, size, fit, multiple))
+        with self._gate:
+            upload = Upload(self._link(), self._gate)
+        if self._kernel_of is None:
+            return UploadingPreparer(Preprocessor(source_size, size, fit, multiple), upload)
+        return KernelPreparer(upload, self._kernel_of, source_size, size, fit, multiple)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a kernel on the device converts and resizes."""
+        return self._kernel_of is not None
+
+    def paused(self) -> AbstractContextManager:
+        """While this is held, no preparer starts work on the device: to capture a graph. Not for use inside itself."""
+        return self._gate
+
+
+class CudaPlanes:
+    """Planes on a GPU, there once the event `done` is."""
+
+    def __init__(self, planes: Tensor, done: Any) -> None:
+        self._planes, self._done = planes, done
+
+    def copy_to(self, target: Tensor) -> None:
+        reader = torch.cuda.current_stream(target.device)
+        reader.wait_event(self._done)
+        target.copy_(self._planes)
+        self._planes.record_stream(reader)
+
+
+class CudaLink:
+    """Pinned memory and a CUDA stream: of high priority, so that a frame need not wait behind a step's kernels."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device, priority=-1)
+
+    def stage(self, size: int) -> Tensor:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
+        with torch.cuda.stream(self._stream):
+            planes = work(staged.to(self._device, non_blocking=True))
+            return CudaPlanes(planes, self._stream.record_event())
+
+
+def preparing_for(device: torch.device) -> Preparing:
+    """How frames are prepared for a network on `device`."""
+    if device.type != "cuda":
+        return Preparing()
+    return Preparing(lambda: CudaLink(device), _gpu_kernels())
+
+
+def _gpu_kernels() -> Callable[[str], Kernel] | None:
+    """The kernels if cupy can build them here; else None, and the log says why."""
+    from streamtok.engine.kernels.preprocess import kernel_of
+
+    try:
+        kernel_of("rgb8")
+    except ImportError as error:
+        log.info("event=prepare_on_cpu reason=%r", str(error))
+    except (
+        Exception
+    ) as error:  # cupy has many: a library that does not fit the driver must not keep a node from running
+        log.warning("event=prepare_on_cpu reason='cupy cannot build its kernel' error=%r", error)
+    else:
+        return kernel_of
+    return None

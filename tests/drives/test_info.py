@@ -1,21 +1,28 @@
 """What `streamtok info` and `streamtok repair` say, and the recordings page of the protocol, run as it stands."""
 
 import json
+import os
 import re
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from streamtok.nodes import record as record_command
 from streamtok.tools import info as info_command
 from streamtok.tools import repair as repair_command
 
+from streamtok.drives.drive_settings import ReplaySettings
 from streamtok.drives.inspect_file import inspect
+from streamtok.drives.replay_node import ReplayNode
 from streamtok.drives.survey import Times, TokenSurvey
 from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.runtime.ingest import IngestNode
+from streamtok.settings import load_rig, settings_of
 from tests.drives.kit import frames_of, rig, write_bag1
 from tests.drives.tokens import header, info
+from tests.engine.tiny import VIDEO, build
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 
@@ -70,6 +77,21 @@ def test_the_info_command_prints_and_plots(recording, tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+def test_files_whose_names_are_no_utf8_are_written_and_read(tmp_path, capfdbinary):
+    tokenizer, name = build(VIDEO), os.fsdecode(b"dr\xefve")
+    path, cut = tmp_path / f"{name}.mcap", tmp_path / f"{name}_cut.mcap"
+    streams = [{"name": "cam0", "source": "synthetic:32x48@30?frames=9"}]
+    IngestNode(load_rig(None, {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path)}), tokenizer).run()
+    assert info_command.main([str(path)]) == 0
+    assert os.fsencode(path) in capfdbinary.readouterr().out
+    cut.write_bytes(path.read_bytes()[:-400])
+    assert repair_command.main([str(cut)]) == 0
+    settings = settings_of(ReplaySettings, None, {"path": str(path), "out": str(tmp_path / "tokens")})
+    ReplayNode(settings, tokenizer).run()
+    with safe_open(tmp_path / "tokens" / "cam0.safetensors", "np") as file:
+        assert file.metadata()["source"] == "dr?ve.mcap"
+
+
 def test_the_repair_command_says_what_it_did(recording, tmp_path, capsys):
     assert repair_command.main([str(recording)]) == 0
     assert "nothing to repair" in capsys.readouterr().out
@@ -103,7 +125,7 @@ def test_gaps_are_steps_much_longer_than_usual_and_steps_back():
 
 
 def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
-    from streamtok.engine.ingest import TokenGroup
+    from streamtok.ingest.core import TokenGroup
 
     survey = TokenSurvey(64, picture=True)
     grid = np.zeros((2, 3), np.uint16)

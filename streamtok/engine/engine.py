@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from streamtok.engine.ahead import compiled, use_folder
+from streamtok.engine.compile_cache import compiled, use_folder
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu import InterleavedDecodeStream, InterleavedStream, interleave
 from streamtok.engine.graph import EngineError, captured, check_room

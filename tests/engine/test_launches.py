@@ -30,7 +30,7 @@ def launched(name, size, precision, over_space, slots):
     from streamtok.config import PRESETS
     from streamtok.engine.configuration import EngineConfiguration
     from streamtok.engine.fused import fuse
-    from streamtok.engine.offline import _resources
+    from streamtok.engine.kernel_builds import _resources
     from streamtok.engine.streams import FusedStream
     from streamtok.model import build
 
@@ -73,7 +73,7 @@ def launched(name, size, precision, over_space, slots):
 @pytest.mark.parametrize("number", range(len(STEPS)), ids=[f"{step[0]} {step[1][0]}x{step[1][1]}" for step in STEPS])
 def test_everything_that_a_step_launches_builds_and_fits(number, tmp_path):
     """In a process of its own: here the kernels may have been made for the interpreter."""
-    from streamtok.engine.offline import SHARED_LIMIT
+    from streamtok.engine.kernel_builds import SHARED_LIMIT
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from streamtok.engine import EngineError
-from streamtok.engine.ahead import COMPILERS, LIST, compiled, use_folder
+from streamtok.engine.compile_cache import COMPILERS, LIST, compiled, use_folder
 
 STEP = """
 import json, logging, torch
 from torch._dynamo.utils import counters
-from streamtok.engine.ahead import compiled
+from streamtok.engine.compile_cache import compiled
 
 logging.basicConfig(format="%(message)s")
 ones = torch.ones(1, dtype=torch.bool)

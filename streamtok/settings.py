@@ -144,7 +144,7 @@ class StreamSettings(StreamDefaults):
 
 
 class RigSettings(CommandSettings):
-    """An ingest node: its cameras, the model, where it publishes."""
+    """An ingest node: its cameras, the model, where it publishes. Sizes of recordings are in MB (10^6 bytes)."""
 
     node: Name = "ingest"
     model: Annotated[str, Field(min_length=1)] = "nano"
@@ -162,6 +162,9 @@ class RigSettings(CommandSettings):
     publish_frames: bool = False
     record: Path | None = None
     record_frames: Literal["none", "lossless", "lossy"] = "lossless"
+    record_max_size: Positive | None = None
+    record_max_minutes: Positive | None = None
+    record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = None
     metrics_address: str = "127.0.0.1"
     defaults: StreamDefaults = StreamDefaults()

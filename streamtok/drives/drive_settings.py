@@ -33,12 +33,8 @@ class RecordSettings(CommandSettings):
         """What the recorder needs of it."""
         from streamtok.recording.recorder import RecorderOptions
 
-        return RecorderOptions(
-            frames=self.record_frames,
-            pictures=self.pictures,
-            max_bytes=None if self.max_size is None else round(self.max_size * 1e6),
-            max_seconds=None if self.max_minutes is None else self.max_minutes * 60,
-            min_free_bytes=round(self.min_free * 1e6),
+        return RecorderOptions.limited(
+            self.record_frames, self.max_size, self.max_minutes, self.min_free, pictures=self.pictures
         )
 
 

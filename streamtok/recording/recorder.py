@@ -70,6 +70,19 @@ class RecorderOptions:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0, or None for no limit, got {value!r}")
 
+    @classmethod
+    def limited(
+        cls, frames: str, max_mb: float | None, max_minutes: float | None, min_free_mb: float, **more: Any
+    ) -> RecorderOptions:
+        """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
+        return cls(
+            frames=frames,
+            max_bytes=None if max_mb is None else round(max_mb * 1e6),
+            max_seconds=None if max_minutes is None else max_minutes * 60,
+            min_free_bytes=round(min_free_mb * 1e6),
+            **more,
+        )
+
 
 class _Job(NamedTuple):
     """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""

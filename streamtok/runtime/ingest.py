@@ -144,9 +144,10 @@ class IngestNode:
             return None
         from streamtok.recording.recorder import Recorder, RecorderOptions
 
-        waits = all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
-        options = RecorderOptions(self.settings.record_frames, wait=waits)
-        recorder = Recorder(self.settings.record, options, metadata={"config": self.settings.model_dump(mode="json")})
+        settings, waits = self.settings, all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
+        limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
+        options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)
+        recorder = Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})
         stack.callback(self._close_recorder)
         return recorder
 

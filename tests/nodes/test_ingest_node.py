@@ -206,6 +206,23 @@ def test_metrics_tell_what_the_node_does(endpoint):
     assert 'stage="total"' in text
 
 
+def test_a_rig_may_limit_its_recording(endpoint, tmp_path, monkeypatch):
+    from streamtok.recording import recorder
+    from streamtok.recording.reader import open_recording
+
+    monkeypatch.setattr(recorder, "FLUSH_S", 0.05)
+    source = {"a": {"source": "synthetic:32x48@50?frames=60", "realtime": True, "policy": "lossless"}}
+    with RunningNode(IngestNode(rig(endpoint, source, record=str(tmp_path), record_max_size=0.01), TINY)) as running:
+        running.result()
+    assert len(list(tmp_path.glob("*_001.mcap"))) == 1
+    messages = list(open_recording(tmp_path).messages())
+    assert [number for message in messages for number in message.header.frame_ids] == list(range(60))
+    node = IngestNode(rig(endpoint, source, record=str(tmp_path / "d.mcap"), record_min_free=1e12), TINY)
+    with RunningNode(node) as running:
+        running.result()
+    assert "recording stops below" in node.failures[0]
+
+
 def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, tmp_path, monkeypatch):
     from streamtok.recording.writer import RecordingWriter
 

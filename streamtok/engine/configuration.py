@@ -7,7 +7,7 @@ configuration counts only for the weights, machine, versions and shapes that it 
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +154,3 @@ def store(configuration: EngineConfiguration) -> Path:
     temporary.write_text(json.dumps(configuration.to_dict(), indent=1) + "\n")
     temporary.replace(path)
     return path
-
-
-__all__ = [
-    "PRECISIONS",
-    "EngineConfiguration",
-    "cache_folder",
-    "here",
-    "load_stored",
-    "replace",
-    "store",
-    "stored_path",
-]

@@ -37,10 +37,6 @@ from math import gcd
 
 import numpy as np
 
-from streamtok.preprocessing.pixels import ENCODINGS, to_rgb
-
-__all__ = ["ENCODINGS", "FITS", "Preprocessor", "area_weights", "fit_rectangles", "to_rgb"]
-
 FITS = ("stretch", "crop", "pad")
 ROW_BLOCK, COLUMN_BLOCK = 4, 16
 """Output rows and columns made by one small product; measured on a 2-core AVX-512 machine, 720p to 256 x 448."""

@@ -345,7 +345,7 @@ def test_camera_encodings_are_those_of_preprocessing(tmp_path, encoding, width):
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
-    from streamtok.preprocessing.preprocessor import to_rgb
+    from streamtok.preprocessing.pixels import to_rgb
 
     store, kind = get_typestore(Stores.ROS2_HUMBLE), "sensor_msgs/msg/Image"
     height, columns = 16, 24

@@ -8,7 +8,8 @@ import torch
 
 from streamtok.engine.kernels import preprocess
 from streamtok.engine.kernels.preprocess import encoding_kind, shape_of
-from streamtok.preprocessing.preprocessor import ENCODINGS, Preprocessor, to_rgb
+from streamtok.preprocessing.pixels import ENCODINGS, to_rgb
+from streamtok.preprocessing.preprocessor import Preprocessor
 from tests.engine.pictures import camera_bytes
 
 CASES = [

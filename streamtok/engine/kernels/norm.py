@@ -12,6 +12,7 @@ from torch import Tensor
 
 PIECE = 16384  # values of one frame that one program reduces: 32 per thread of 16 warps, four 16-byte loads
 SMALL_PIECE = 2048
+EPS = 1e-6
 
 
 @triton.jit
@@ -86,8 +87,7 @@ def moments(x: Tensor) -> Tensor:
 
 
 def norm_silu(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6, silu: bool = True, known: Tensor | None = None,
-    edge: int = 0,
+    x: Tensor, weight: Tensor, bias: Tensor, silu: bool = True, known: Tensor | None = None, edge: int = 0,
 ) -> Tensor:  # fmt: skip
     """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> same shape and dtype.
 
@@ -101,7 +101,7 @@ def norm_silu(
     pieces, piece = known.shape[2], _piece(x[0].numel())
     padded = torch.empty(frames, height + 2 * edge, width + 2 * edge, channels, dtype=x.dtype, device=x.device)
     _apply[(triton.cdiv(padded[0].numel(), piece), frames)](
-        x, padded, known, weight, bias, pieces, eps, HEIGHT=height, WIDTH=width, CHANNELS=channels, EDGE=edge,
+        x, padded, known, weight, bias, pieces, EPS, HEIGHT=height, WIDTH=width, CHANNELS=channels, EDGE=edge,
         PIECES=triton.next_power_of_2(pieces), PIECE=piece, SILU=silu, num_warps=16 if piece == PIECE else 4,
     )  # fmt: skip
     y = padded[:, edge : edge + height, edge : edge + width].permute(0, 3, 1, 2)

@@ -45,7 +45,7 @@ def encoding_kind(encoding: str) -> int:
 
 def shape_of(
     source_size: tuple[int, int], encoding: str, size: tuple[int, int] | None = None, fit: str = "stretch",
-    multiple: int = 8, step: int | None = None, color: tuple[str, bool] = ("bt601", False),
+    multiple: int = 8, step: int | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The `Shape` of `pixels.cu` as one record of int32; arguments as `Preprocessor` and `to_rgb` take them."""
     encoding = ALIASES.get(encoding, encoding)
@@ -65,7 +65,7 @@ def shape_of(
     if kind == 2:
         values |= dict(zip(("y_at", "u_at", "v_at"), PACKED_422[encoding], strict=True))
     if kind in (2, 3, 4):
-        black, table = coefficients(*color)
+        black, table = coefficients()
         values |= {"y0": black} | {f"matrix{i}": int(value) for i, value in enumerate(table.ravel())}
     if kind == 5:
         order = encoding[6:10]

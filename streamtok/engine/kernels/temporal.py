@@ -14,24 +14,6 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from streamtok.engine.kernels.norm import put_moments
 
-KEEP_BLOCK = 4096
-
-
-@triton.jit
-def _keep(
-    x, ring, count, bias, size,
-    FRAMES: tl.constexpr, RING: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    frame = tl.program_id(1)
-    slot, t = frame // FRAMES, frame % FRAMES
-    place = (tl.load(count + slot) * FRAMES + t) % RING
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    values = tl.load(x + frame.to(tl.int64) * size + at, mask=inside, other=0.0)
-    if HAS_BIAS:
-        values = (values.to(tl.float32) + tl.load(bias + at % CHANNELS).to(tl.float32)).to(values.dtype)
-    tl.store(ring + (slot.to(tl.int64) * RING + place) * size + at, values, mask=inside)
-
 
 @triton.jit
 def _causal_conv(
@@ -76,20 +58,6 @@ def _causal_conv(
         put_moments(
             moments, frame, tile, tl.num_programs(0), (tall * broad).to(tl.float32), rounded.to(tl.float32), inside
         )
-
-
-def keep(x: Tensor, bias: Tensor | None, ring: Tensor, count: Tensor) -> None:
-    """Put the new frames, plus `bias` (C,) if given, into their places in the ring.
-
-    x (B*T, C, H, W) channels last, ring (B, P + T, H, W, C) changed in place, count (B,) int64 steps taken.
-    """
-    batch, size = count.shape[0], x[0].numel()
-    frames = x.shape[0] // batch
-    _keep[(triton.cdiv(size, KEEP_BLOCK), x.shape[0])](
-        x.contiguous(memory_format=torch.channels_last), ring, count, bias, size,
-        FRAMES=frames, RING=ring.shape[1], CHANNELS=x.shape[1], BLOCK=KEEP_BLOCK, HAS_BIAS=bias is not None,
-        num_warps=8,
-    )  # fmt: skip
 
 
 def conv_tile(channels_in: int, channels_out: int) -> dict[str, int]:

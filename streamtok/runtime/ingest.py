@@ -140,11 +140,12 @@ class IngestNode:
 
     def _make_recorder(self, stack: ExitStack) -> Any:
         """The recorder of --record, or None."""
-        if self.settings.record is None:
+        settings = self.settings
+        if settings.record is None:
             return None
         from streamtok.recording.recorder import Recorder, RecorderOptions
 
-        settings, waits = self.settings, all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
+        waits = all(lane.options.policy == "lossless" for lane in self.core.lanes.values())
         limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
         options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)
         recorder = Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})
@@ -270,6 +271,7 @@ class IngestNode:
             self._announced[name] = lane.source_size, lane.image_size
             stream, rate = self.streams[name], self.sources[name].fps
             facts = {"keyframe_interval": stream.keyframe_interval, "metadata": stream.metadata}
+            facts["compression"] = self.settings.compression
             info = self.publisher.add_stream(describe(self.core, name, frame_rate=rate, **facts))
             if self.recorder is not None:
                 self.recorder.add_stream(info)

@@ -27,7 +27,7 @@ HELP = {
     "groups": "groups encoded",
     "keyframes": "groups that started an epoch",
     "published": "token messages published",
-    "published_bytes": "bytes of token payload published",
+    "published_bytes": "bytes of token grids published, before compression",
     "dropped": "frames that are in no group",
     "gaps": "times that frames were missing",
     "nonfinite": "groups whose latent was not finite",

@@ -10,6 +10,7 @@ import pytest
 import torch
 import zmq
 
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.source import open_source
 from streamtok.runtime.ingest import IngestNode
 from streamtok.runtime.live_decoder import LiveDecoder
@@ -68,6 +69,24 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     }  # fmt: skip
     assert set(summary) == {"streams", "latency_ms", "fps"}
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_tokens_are_the_same_with_compression(compression, endpoint, tmp_path):
+    from streamtok.recording.reader import open_recording
+
+    source = {"a": {"source": "synthetic:96x128@30?seed=5&frames=9"}}
+    values = {"compression": compression, "wait_subscribers": 1, "record": str(tmp_path / "d.mcap")}
+    with RunningNode(IngestNode(rig(endpoint, source, **values), TINY)):
+        messages = read_all(endpoint)
+    assert [message.header.compression for message in messages] == [compression] * 3
+    recorded = list(open_recording(tmp_path / "d.mcap").messages())
+    plain = IngestCore(TINY, {"a": StreamOptions("lossless")})
+    with open_source("synthetic:96x128@30?seed=5&frames=9", "a") as frames:
+        groups = [group for item in frames for group in plain.feed(item)]
+    for message, stored, group in zip(messages, recorded, groups, strict=True):
+        np.testing.assert_array_equal(message.tokens, group.tokens)
+        np.testing.assert_array_equal(stored.tokens, group.tokens)
 
 
 def test_readers_learn_what_the_rig_says_of_a_stream(endpoint):

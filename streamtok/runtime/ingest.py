@@ -32,6 +32,7 @@ log = logging.getLogger("streamtok.ingest")
 IDLE_S = 0.02  # how long the loop waits for a frame before it looks at the control socket again
 STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial groups; the sockets linger for 1 s
 RECORDER_S = 0.5  # likewise, for what the recorder has not written yet
+UPDATE_S = 0.1
 STATUS_S = 1.0
 
 
@@ -65,7 +66,7 @@ class IngestNode:
         self._flushed: set[str] = set()
         self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
         self._held: dict[str, list[Captured]] = {name: [] for name in self.streams}  # taken and not fed yet
-        self._status_due = 0.0
+        self._update_due = self._status_due = 0.0
         self._seconds = 0.0
 
     def stop(self) -> None:
@@ -184,17 +185,14 @@ class IngestNode:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            self._serve()
             for name in self.captures:  # a turn may take several steps, and readers are not to wait for all of them
-                self._advance(name)
                 self._serve()
-                if time.monotonic() >= self._status_due:
-                    self._update()
+                self._update()
+                self._advance(name)
             for name, held in self._held.items():
                 if held:  # the next frame of this one is there: its group waits no longer
                     self._publish(self.core.settle(name))
             self._publish(self.core.overdue())
-            self._update()
             with self._wake:
                 if any(self._held.values()) or any(capture.depth for capture in self.captures.values()):
                     continue
@@ -282,8 +280,11 @@ class IngestNode:
                 for name in self.streams if event.stream is None else [event.stream]:
                     self.core.request_keyframe(name)
 
-    def _update(self) -> None:
-        """Bring the metrics up to date, and tell readers and the display."""
+    def _update(self, last: bool = False) -> None:
+        """Bring the metrics up to date, and tell readers and the display: every UPDATE_S, and at the end."""
+        if time.monotonic() < self._update_due and not last:
+            return
+        self._update_due = time.monotonic() + UPDATE_S
         for name, source in self.sources.items():
             lane = self.core.lane(name)
             for counter in ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes"):
@@ -319,7 +320,7 @@ class IngestNode:
                 self.core.discard(name)
                 self._flushed.add(name)
             self._flush(name)
-        self._update()
+        self._update(last=True)
 
     def summary(self) -> dict:
         """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""

@@ -11,7 +11,7 @@ from streamtok.engine.engine import OptimizedTokenizer
 
 
 def end_to_end(
-    fast: OptimizedTokenizer, size: tuple[int, int], cameras: int = 1, fps: float = 30.0, seconds: float = 8.0
+    fast: OptimizedTokenizer, size: tuple[int, int], cameras: int = 1, fps: float = 30.0, seconds: float = 30.0
 ) -> dict[str, Any]:
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 

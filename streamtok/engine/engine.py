@@ -21,20 +21,14 @@ class OptimizedTokenizer(Tokenizer):
 
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
         """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""
-        if self.engine.precision == "int8" and not self._is(dtype, device):
+        if self.engine.precision == "int8" and not self.holds(dtype, device):
             raise ValueError(f"{_EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
         return super().cast(dtype, device)
-
-    def _is(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
-        """Whether the weights are already so; "cuda" is any GPU."""
-        wanted = torch.device(device or self.device)
-        here = wanted.type == self.device.type and wanted.index in (None, self.device.index)
-        return here and (dtype or self.dtype) == self.dtype
 
     def stream(self, slots: int, height: int, width: int, context: int | None = None, dtype: torch.dtype | None = None,
                device: torch.device | str | None = None, compile_step: Any = None) -> EncodeStream:  # fmt: skip
         """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
-        if compile_step or not self._is(dtype, device):
+        if compile_step or not self.holds(dtype, device):
             return super().stream(slots, height, width, context, dtype, device, compile_step)
         model, size = self.__dict__["_for_streams"], (height, width)
         if self.engine.kernels == "fused":

@@ -124,11 +124,9 @@ class Tokenizer(nn.Module):
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Tokenizer":
         """This model in another precision or on another device; itself where nothing changes, else a kept copy."""
         dtype, device = dtype or self.dtype, torch.device(device or self.device)
-        if device.type == self.device.type and device.index is None:
-            device = self.device  # "cuda" is any GPU
         if not dtype.is_floating_point:
             raise TypeError(f"dtype is {dtype}, expected a floating-point one such as torch.float32 or torch.bfloat16")
-        if (dtype, device) == (self.dtype, self.device):
+        if self.holds(dtype, device):
             return self
         key = (dtype, device, sum(parameter._version for parameter in self.parameters()))
         if key not in self._casts:
@@ -137,6 +135,12 @@ class Tokenizer(nn.Module):
                 model.to(memory_format=torch.channels_last)
             self._casts = {key: model}
         return self._casts[key]
+
+    def holds(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
+        """Whether the weights are in this precision and on this device already (None: whatever); "cuda" is any GPU."""
+        wanted = torch.device(device or self.device)
+        here = wanted.type == self.device.type and wanted.index in (None, self.device.index)
+        return here and (dtype or self.dtype) == self.dtype
 
     def with_modules(self, **modules: nn.Module) -> "Tokenizer":
         """This tokenizer with some sub-modules exchanged; it shares the others and keeps its fingerprint."""

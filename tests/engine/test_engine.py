@@ -97,8 +97,8 @@ def test_a_gpu_without_its_number_is_the_one_that_the_tokenizer_is_on(tok, monke
     fast = optimize(tok, "eager", size=SIZE, device="cpu")
     monkeypatch.setattr(type(fast), "device", torch.device("cuda", 0))
     assert fast.cast(device="cuda") is fast.cast(torch.float32, "cuda:0") is fast
-    assert not fast._is(None, "cuda:1")
-    assert not fast._is(torch.bfloat16, "cuda")
+    assert not fast.holds(None, "cuda:1")
+    assert not fast.holds(torch.bfloat16, "cuda")
 
 
 def test_recorded_configuration_is_refused_for_other_weights(tok):

@@ -84,9 +84,12 @@ def reader_has_left() -> bool:
 
 
 def share_cores() -> None:
-    """Let PyTorch's threads sleep where they wait for each other; to be called before torch is imported.
+    """Let PyTorch's threads sleep where they wait for each other, and OpenCV work in the thread that calls it; to be
+    called before either is imported.
 
-    They spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
+    Both spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "cv2" not in sys.modules:
+        os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # each camera has its thread already

@@ -59,7 +59,13 @@ def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None,
     step = tokenizer.config.spatial_compression
     height, width = size or (256, 448)
     fast = optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
-    return fast if slots_per_step == 1 else apply(fast, replace(fast.engine, slots_per_step=slots_per_step))
+    # what the rig asks for holds over what was stored or is in a file
+    wanted = fast.engine
+    if settings.threads is not None and device == "cpu":
+        wanted = replace(wanted, threads=settings.threads)
+    if slots_per_step != 1:
+        wanted = replace(wanted, slots_per_step=slots_per_step)
+    return fast if wanted == fast.engine else apply(fast, wanted)
 
 
 def place(tokenizer: "Tokenizer", device: str | None = None) -> "Tokenizer":

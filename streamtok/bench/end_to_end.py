@@ -1,51 +1,77 @@
-"""From capture to subscriber: a real ingest node and a real reader over ipc, with synthetic cameras in real time."""
+"""From capture to subscriber: a real `streamtok ingest` whose cameras play in real time, and a reader over ipc.
 
+The cameras deliver MJPEG, as USB cameras do, so what a frame costs the machine besides tokens is what it would there.
+"""
+
+import itertools
+import json
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+
+from streamtok.bench.process import child, device_name, model_for_child
 from streamtok.bench.timing import percentiles
-from streamtok.engine.engine import OptimizedTokenizer
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.io.synthetic import SyntheticDrive
+from streamtok.model import Tokenizer
+
+SCENE_FRAMES = 150  # painted, then repeated
+FIRST_MESSAGES = 2  # of each camera, not counted
 
 
 def end_to_end(
-    fast: OptimizedTokenizer, size: tuple[int, int], cameras: int = 1, fps: float = 30.0, seconds: float = 30.0
-) -> dict[str, Any]:
+    tok: Tokenizer, engine: EngineConfiguration, size: tuple[int, int], cameras: int = 1, fps: float = 30.0,
+    seconds: float = 30.0, name: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 
-    The cameras are synthetic; capture, encoding and publishing run in one node, the reader in this process.
+    Capture, encoding (as `engine` says) and publishing run in a process of their own, the reader in this one. `name` is
+    what the model was loaded by, as for `start`. RuntimeError if the node fails.
     """
-    from streamtok.runtime.ingest import IngestNode
-    from streamtok.settings import RigSettings
     from streamtok.wire.subscriber import subscribe
 
-    height, width = size
-    source = f"synthetic:{height}x{width}@{fps:g}?seed=%d&frames={round(seconds * fps)}"
-    with tempfile.TemporaryDirectory(prefix="st-") as folder:
-        endpoint = f"ipc://{Path(folder) / 'tokens'}"
-        streams: list[Any] = [
-            {"name": f"cam{i}", "source": source % i, "realtime": True, "policy": "latest"} for i in range(cameras)
-        ]
-        settings = RigSettings(bind=endpoint, streams=streams, wait_subscribers=1)
-        node = IngestNode(settings, tokenizer=fast)
-        summary: dict[str, Any] = {}
-        worker = threading.Thread(target=lambda: summary.update(node.run()), daemon=True)
-        worker.start()
+    with tempfile.TemporaryDirectory(prefix="st-") as temporary:
+        folder = Path(temporary)
+        socket, engine_file, video = folder / "tokens", folder / "engine.json", folder / "camera.avi"
+        engine_file.write_text(json.dumps(engine.to_dict()))
+        record_camera(video, size, fps, round(seconds * fps))
+        command = ["ingest", "--model", model_for_child(tok, name, folder), "--engine", str(engine_file),
+                   "--device", device_name(engine.device), "--bind", f"ipc://{socket}", "--wait-subscribers", "1",
+                   "--realtime", "--policy", "latest", "--json"]  # fmt: skip
+        for camera in range(cameras):
+            command += ["--source", str(video), "--stream", f"cam{camera}"]
         whole, transport = [], []
-        with subscribe(endpoint, timeout=30.0, until_end=True) as reader:
-            for message in reader:
-                now, header = time.monotonic_ns(), message.header
-                whole.append((now - header.capture_ns[-1]) / 1e6)
-                transport.append((now - header.publish_ns) / 1e6)
-        worker.join(10.0)
-    if not whole:
-        raise RuntimeError("no message reached the reader; the node's log says why")
-    dropped = sum(stream.get("dropped", 0) for stream in summary.get("streams", {}).values())
+        with child(["streamtok.cli", *command], folder) as node:
+            node.wait_for(socket)
+            with subscribe(f"ipc://{socket}", until_end=True) as reader:
+                while not reader.ended:
+                    message = reader.get(1.0)
+                    now = time.monotonic_ns()
+                    if message is not None:
+                        whole.append((now - message.capture_ns) / 1e6)
+                        transport.append((now - message.header.publish_ns) / 1e6)
+                    elif not reader.ended:
+                        node.check()
+            summary = json.loads(node.line())
+    first = FIRST_MESSAGES * cameras
     return {
-        "seconds": seconds, "messages": len(whole), "dropped_frames": dropped,
-        "capture_to_reader": percentiles(whole[2:] or whole),
-        "publish_to_reader": percentiles(transport[2:] or transport),
-        "node_latency_ms": summary.get("latency_ms", {}),
+        "seconds": seconds, "messages": len(whole),
+        "dropped_frames": sum(stream["dropped"] for stream in summary["streams"].values()),
+        "capture_to_reader": percentiles(whole[first:] or whole),
+        "publish_to_reader": percentiles(transport[first:] or transport),
+        "node_latency_ms": summary["latency_ms"],
     }  # fmt: skip
+
+
+def record_camera(path: Path, size: tuple[int, int], fps: float, frames: int) -> None:
+    """Write a synthetic drive of `frames` frames as MJPEG; it repeats itself after SCENE_FRAMES."""
+    height, width = size
+    drive = SyntheticDrive(height, width, fps=fps)
+    scene = [cv2.cvtColor(drive.frame(i), cv2.COLOR_RGB2BGR) for i in range(min(frames, SCENE_FRAMES))]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (width, height))
+    for image in itertools.islice(itertools.cycle(scene), frames):
+        video.write(image)
+    video.release()

@@ -105,7 +105,8 @@ def sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) 
     if options.end_to_end:
         from streamtok.bench.end_to_end import end_to_end
 
-        yield "end_to_end", end_to_end(fast, options.size, options.cameras, options.fps)
+        found = end_to_end(tok, engine, options.size, options.cameras, options.fps, name=options.model)
+        yield "end_to_end", found
 
 
 def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None],

@@ -1,6 +1,7 @@
 """The benchmark's report has its sections, its numbers fit together, and the command writes what it says."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from streamtok.tools import bench
 
 from streamtok.bench import measure
 from streamtok.bench import start as starting
+from streamtok.bench.end_to_end import end_to_end
 from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
 from streamtok.bench.precisions import read_clip
 from streamtok.bench.report import describe, plot
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
+from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.precision import moving_scene
 from streamtok.model import build
 
@@ -143,6 +146,21 @@ def test_start_that_fails_says_why(needs, tmp_path, monkeypatch):
     monkeypatch.setattr(starting, "NEEDS", needs)
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
         starting.start(build(PRESETS["nano"]), SIZE, name=str(tmp_path))
+
+
+def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
+    if starting.missing():
+        pytest.skip("a node cannot run here")
+    tok = build(PRESETS["nano"])
+    engine = EngineConfiguration.from_dict({k: v for k, v in report["engine"].items() if k != "memory"})
+    engine = replace(engine, fingerprint=tok.fingerprint)
+    found = end_to_end(tok, engine, SIZE, cameras=2, seconds=1.2)
+    assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
+    assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
+    assert found["node_latency_ms"]["encode"]["p50"] > 0
+    assert "publish to reader" in describe(report | {"end_to_end": found})
+    with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
+        end_to_end(tok, replace(engine, fingerprint="another"), SIZE, seconds=0.2)
 
 
 def test_percentiles_of_a_list():

@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from streamtok.config import PRESETS
-from streamtok.loading import engine_configuration, load_tokenizer, pick_device, place
+from streamtok.engine.configuration import store
+from streamtok.loading import engine_configuration, load, load_tokenizer, pick_device, place
 from streamtok.model import Tokenizer, build
 from streamtok.settings import load_rig
 from tests.engine.tiny import VIDEO
 
 SIZE = (32, 48)
+
+
+@pytest.fixture
+def restored_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def latents(tok, frames):
@@ -54,6 +62,20 @@ def test_a_rig_says_what_it_runs(tmp_path):
         load_tokenizer(settings.model_copy(update={"engine": "eagr"}))
     eager = load_tokenizer(settings.model_copy(update={"engine": "eager"}))
     assert "kernels" not in engine_configuration(eager)
+
+
+@pytest.mark.parametrize("engine", ["auto", "FILE"])
+def test_the_threads_a_rig_asks_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
+    monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path))
+    torch.set_num_threads(2)
+    tok = load("nano")
+    stored = replace(place(tok, "cpu").engine, size=SIZE, fingerprint=tok.fingerprint)
+    path = store(stored)
+    streams = [{"name": "a", "source": "synthetic:32x48@30?frames=1"}]
+    settings = {"model": "nano", "device": "cpu", "engine": str(path) if engine == "FILE" else engine}
+    asked = load_tokenizer(load_rig(None, {**settings, "streams": streams, "threads": 1}), SIZE)
+    assert (stored.threads, asked.engine.threads, torch.get_num_threads()) == (2, 1, 1)
+    assert load_tokenizer(load_rig(None, {**settings, "streams": streams}), SIZE).engine == stored
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])

@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
 
 
 def psnr_from_mse(mse: float) -> float:
@@ -17,3 +19,33 @@ def entropy_bits(counts: np.ndarray) -> float:
     seen = counts[counts > 0]
     share = seen / seen.sum()
     return float(max(0.0, -(share * np.log2(share)).sum()))
+
+
+class Reservoir:
+    """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._samples = np.zeros(size)
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._samples[self.count % len(self._samples)] = seconds
+        self.count += 1
+        self.total += seconds
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Those that are kept, in no order."""
+        return self._samples[: min(self.count, len(self._samples))]
+
+    def quantiles(self) -> dict[str, float]:
+        """{"p50": seconds, "p95": ..., "p99": ...}; empty before the first sample."""
+        return quantiles(self.samples)
+
+
+def quantiles(samples: np.ndarray) -> dict[str, float]:
+    """{"p50": ..., "p95": ..., "p99": ...} of some samples; empty if there are none."""
+    if not samples.size:
+        return {}
+    return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))

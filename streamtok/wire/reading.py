@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from streamtok.measures import Reservoir
 from streamtok.settings import CommandSettings, Count, Endpoint, Positive
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
@@ -45,6 +46,7 @@ class Reading:
         self.settings, self.stop = settings, stop
         self.messages = 0
         self.nbytes = 0
+        self._latencies = {"publish_to_reader": Reservoir(), "capture_to_reader": Reservoir()}
         self._stack = ExitStack()
         try:
             self.subscription = self._stack.enter_context(self._subscribe())
@@ -78,9 +80,15 @@ class Reading:
                 )
 
     def summary(self) -> dict[str, Any]:
-        """What came, what was lost, what was refused."""
+        """What came, what was lost, what was refused, and how old it was: between two machines as exact as their
+        clocks agree. Replays have no age, nor do files that are read faster than they were taken."""
         result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
         result["malformed"] = dict(self.subscription.rejects.counts)
+        result["latency_ms"] = {
+            part: {name: round(1e3 * value, 3) for name, value in kept.quantiles().items()}
+            for part, kept in self._latencies.items()
+            if kept.count and kept.samples.min() >= 0
+        }
         if self.relay is not None:
             result["forwarded"] = self.relay.counts["forwarded"]
         return result
@@ -88,8 +96,18 @@ class Reading:
     def _count(self, message: TokenMessage) -> None:
         self.messages += 1
         self.nbytes += len(message.payload)
+        self._observe(message)
         if self.relay is not None:
             self.relay.forward(message)
+
+    def _observe(self, message: TokenMessage) -> None:
+        info = self.subscription.infos.get(message.stream)
+        if info is None or info.replay:
+            return
+        monotonic, utc = info.clock
+        now = time.time_ns() - utc + monotonic  # of the node's clock
+        self._latencies["publish_to_reader"].add((now - message.header.publish_ns) / 1e9)
+        self._latencies["capture_to_reader"].add((now - message.capture_ns) / 1e9)
 
     def _subscribe(self) -> Subscription:
         settings = self.settings
@@ -136,6 +154,8 @@ def describe_summary(summary: dict[str, Any]) -> str:
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    for part, values in summary["latency_ms"].items():
+        lines.append(f"  {part.replace('_', ' ')} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in values.items()))
     if summary["malformed"]:
         lines.append("  malformed: " + ", ".join(f"{kind} {count}" for kind, count in summary["malformed"].items()))
     return "\n".join(lines)

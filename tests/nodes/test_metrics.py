@@ -7,16 +7,7 @@ import urllib.request
 
 import pytest
 
-from streamtok.runtime.metrics import KEPT, Metrics, PrometheusServer, Reservoir
-
-
-def test_quantiles_are_those_of_the_latest_samples():
-    reservoir = Reservoir()
-    for value in range(3 * KEPT):
-        reservoir.add(value)
-    assert reservoir.quantiles()["p50"] == pytest.approx(2.5 * KEPT, rel=1e-3)
-    assert reservoir.count == 3 * KEPT
-    assert Reservoir().quantiles() == {}
+from streamtok.runtime.metrics import Metrics, PrometheusServer
 
 
 def test_prometheus_reads_counters_gauges_and_latencies():

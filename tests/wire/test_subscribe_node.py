@@ -36,10 +36,11 @@ def test_one_line_per_message_and_a_summary(capsys):
     with Served("front") as node:
         assert run_and_publish(node, ["--max-messages", "3", "--timeout", "20"], range(3)) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 7
     assert lines[0].startswith("front seq 0 epoch 0 grid 4x6 uint16 frames 0-0 capture-to-publish")
     assert lines[0].endswith("keyframe")
     assert lines[3].startswith("3 messages")
+    assert lines[5].startswith("  publish to reader ms: p50 ")
 
 
 def test_json_is_one_line_on_standard_output(capsys):
@@ -51,6 +52,7 @@ def test_json_is_one_line_on_standard_output(capsys):
     summary = json.loads(out)
     assert (summary["messages"], summary["bytes"], summary["malformed"]) == (9, 9 * 48, {})
     assert summary["streams"]["front"]["keyframes"] == 2
+    assert 0 < summary["latency_ms"]["publish_to_reader"]["p50"] < 10_000
 
 
 def test_it_ends_with_the_node_when_asked(capsys):

@@ -7,7 +7,8 @@ streamtok doctor --json
 import json
 import sys
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
@@ -15,7 +16,7 @@ MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @command("doctor")
 def main(argv: list[str] | None = None) -> int:
     """Print the report; 1 if something that streamtok needs does not work."""
-    parser = new_parser("doctor", __doc__)
+    parser = new_config_parser("doctor", __doc__)
     parser.add_argument("--folder", default=".", help="where recordings would go (default: here)")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     arguments = parser.parse_args(argv)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+RAW = argparse.RawDescriptionHelpFormatter
+
 
 class SettingsError(ValueError):
     """Everything that is wrong with a configuration, one line each."""
@@ -19,8 +21,7 @@ class SettingsError(ValueError):
 
 def new_parser(name: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
     """The parser of `streamtok NAME`; its description is shown as it is written, examples and all."""
-    shape = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(f"streamtok {name}", description=description, formatter_class=shape, **options)
+    return argparse.ArgumentParser(f"streamtok {name}", description=description, formatter_class=RAW, **options)
 
 
 def new_settings_parser(name: str, description: str | None) -> argparse.ArgumentParser:

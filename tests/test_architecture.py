@@ -11,7 +11,7 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 LAYERS = (
-    ("config", "signals", "names", "command", "yaml_file", "measures", "preprocessing"),
+    ("config", "signals", "names", "command", "config_parser", "yaml_file", "measures", "preprocessing"),
     ("model",),
     ("checkpoint", "weights"),
     ("engine",),

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamtok.command import command, flag_type, new_parser
+from streamtok.command import command, flag_type
+from streamtok.config_parser import new_config_parser
 from streamtok.names import parse_device, parse_size
 
 
@@ -24,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     from streamtok.engine.configuration import PRECISIONS
 
-    parser = new_parser("bench", __doc__)
+    parser = new_config_parser("bench", __doc__)
     parser.add_argument("--model", default="nano", help="preset or checkpoint folder (default nano)")
     parser.add_argument("--size", type=flag_type(parse_size), default="256x448", metavar="HxW", help="default 256x448")
     parser.add_argument("--cameras", type=int, default=1, metavar="N")

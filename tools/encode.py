@@ -13,12 +13,13 @@ import argparse
 import json
 import sys
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = new_parser("encode", __doc__)
+    arguments = new_config_parser("encode", __doc__)
     arguments.add_argument("source", help="a video, an image, or any source that `streamtok ingest` takes")
     arguments.add_argument("-o", "--out", required=True, help="the token file to write (.safetensors)")
     arguments.add_argument("--model", default="nano", help="preset or checkpoint (default: nano)")

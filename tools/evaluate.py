@@ -16,13 +16,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from streamtok.command import command, flag_type, new_parser
+from streamtok.command import command, flag_type
+from streamtok.config_parser import new_config_parser
 from streamtok.names import parse_device
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = new_parser("evaluate", __doc__)
+    out = new_config_parser("evaluate", __doc__)
     add = out.add_argument
     add("places", nargs="+", type=Path, metavar="PLACE", help="folders, videos or pictures")
     add("--model", default="nano", help="preset name, checkpoint folder or Cosmos checkpoint (default nano)")

@@ -11,12 +11,13 @@ import argparse
 import json
 import sys
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = new_parser("export", __doc__)
+    arguments = new_config_parser("export", __doc__)
     arguments.add_argument("source", nargs="+", help="token files, recordings, or folders of them")
     arguments.add_argument("--to", required=True, choices=("webdataset", "parquet", "lerobot"))
     arguments.add_argument("--out", "-o", required=True, help="a new folder")

@@ -9,13 +9,14 @@ Duration, streams, rates, gaps, keyframes, bits per second and code usage; --plo
 import json
 import sys
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 
 @command("info")
 def main(argv: list[str] | None = None) -> int:
     """Inspect one file or folder; 0 when done, 1 if it cannot be read, 2 for wrong use."""
-    parser = new_parser("info", __doc__)
+    parser = new_config_parser("info", __doc__)
     parser.add_argument("path", metavar="FILE", help="a recording, token file, bag, video, or folder with these")
     parser.add_argument("--plot", metavar="PNG", help="draw the tokens over time")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on standard output")

@@ -14,7 +14,8 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import SettingsError, command, flag_type, new_parser
+from streamtok.command import SettingsError, command, flag_type
+from streamtok.config_parser import new_config_parser
 from streamtok.names import nearest, parse_size
 
 SIZE, FPS = "720x1280", 30.0
@@ -103,7 +104,7 @@ def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str 
 @command("models")
 def main(argv: list[str] | None = None) -> int:
     """Print the table; returns 0, or 2 for wrong use."""
-    parser = new_parser("models", __doc__)
+    parser = new_config_parser("models", __doc__)
     parser.add_argument("names", nargs="*", help="presets (default: all); with --prepare also checkpoint folders")
     parser.add_argument(
         "--size",

@@ -10,13 +10,14 @@ is not touched. Replay and info read a cut-off file as it is, too: repair is for
 import json
 import sys
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 
 @command("repair")
 def main(argv: list[str] | None = None) -> int:
     """Repair the files; 0 when done or nothing was wrong, 1 if one cannot be repaired, 2 for wrong use."""
-    parser = new_parser("repair", __doc__)
+    parser = new_config_parser("repair", __doc__)
     parser.add_argument("path", metavar="FILE", help="the MCAP file")
     parser.add_argument("-o", "--out", metavar="FILE", help="the file to write (never overwrites one)")
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")

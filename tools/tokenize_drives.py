@@ -16,12 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamtok.command import command, new_parser
+from streamtok.command import command
+from streamtok.config_parser import new_config_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = new_parser("tokenize", __doc__)
+    arguments = new_config_parser("tokenize", __doc__)
     add = arguments.add_argument
     add("drives", nargs="*", help="recorded drives: paths, or URLs that fsspec opens")
     add("--list", type=Path, help="a text file with one drive per line, besides those given")

@@ -21,7 +21,6 @@ from streamtok.preprocessing.preprocessor import fit_rectangles
 
 log = logging.getLogger("streamtok.ingest")
 
-GAP_LOG_NS = 10_000_000_000  # between two log lines on gaps of one stream; what comes between is summed up
 AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
 
 
@@ -175,7 +174,7 @@ class IngestCore:
         lane = self.lane(stream)
         lane.counts["gaps"] += 1
         lane.expected_id = None
-        self._log_gap(lane, lost)
+        lane.log.add(self._timer(), "gap", {"gaps": 1, "lost": lost}, on_gap=lane.options.on_gap)
         groups = self._reset(lane) if lane.options.on_gap == "reset" else self.settle(stream)
         lane.drop(lost)  # after the reset: a group padded there ends before these frames
         return groups
@@ -201,13 +200,16 @@ class IngestCore:
             raise ValueError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
         groups, batch = self._reset(lane, pad=tail == "pad"), self._batch_of[stream]
         lane.ended = True
-        return groups + (self._encode(batch.full) if batch.complete else [])
+        groups += self._encode(batch.full) if batch.complete else []
+        lane.log.finish()
+        return groups
 
     def discard(self, stream: str) -> None:
         """End a stream without another step: what is pending counts as dropped, a full group too."""
         lane = self.lane(stream)
         lane.discard_pending()
         lane.fresh, lane.ended = True, True
+        lane.log.finish()
 
     def request_keyframe(self, stream: str) -> None:
         """Start a new epoch at the next group boundary, of the whole batch."""
@@ -263,22 +265,13 @@ class IngestCore:
         back |= bool(lane.frame_ids) and item.frame_id <= lane.frame_ids[-1]  # also after a gap that was told
         if late or back:
             lane.counts["gaps"] += 1
-            log.warning("stream=%s event=restart frame_id=%d capture_ns=%d", lane.name, item.frame_id, item.capture_ns)
+            facts = {"frame_id": item.frame_id, "capture_ns": item.capture_ns}
+            lane.log.add(self._timer(), "restart", {"restarts": 1}, **facts)
             return self._reset(lane)
         if lane.expected_id is not None and item.frame_id > lane.expected_id:
             return self.gap(lane.name, item.frame_id - lane.expected_id)
         lane.counts["gaps"] += restarted
         return []
-
-    def _log_gap(self, lane: Lane, lost: int) -> None:
-        """Log a gap, together with those that were not logged: a node that is behind has several in a second."""
-        now = self._timer()
-        lane.unlogged.update(gaps=1, lost=lost)
-        if lane.logged_ns is None or now - lane.logged_ns >= GAP_LOG_NS:
-            gaps, lost = lane.unlogged["gaps"], lane.unlogged["lost"]
-            log.warning("stream=%s event=gap gaps=%d lost=%d on_gap=%s", lane.name, gaps, lost, lane.options.on_gap)
-            lane.unlogged.clear()
-            lane.logged_ns = now
 
     def _reset(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
         """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""
@@ -323,7 +316,8 @@ class IngestCore:
         for lane in lanes if error is not None else []:
             if lane.frame_ids:
                 lane.counts["nonfinite"] += 1
-                log.error("stream=%s event=nonfinite frame_ids=%s action=reset", lane.name, lane.frame_ids)
+                facts = {"frame_ids": lane.frame_ids, "action": "reset"}
+                lane.log.add(self._timer(), "nonfinite", {"groups": 1}, logging.ERROR, **facts)
                 lane.discard_pending()
                 lane.fresh = True
         return groups

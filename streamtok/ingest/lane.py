@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.ingest.event_log import EventLog
 from streamtok.ingest.preparing import Planes
 from streamtok.preprocessing.preprocessor import FITS
 
@@ -92,9 +93,10 @@ class Lane:
     restarted: bool = False
     dropped: int = 0
     full_ns: int | None = None  # since when a full group waits for its step
-    unlogged: Counter = field(default_factory=Counter)  # gaps and the frames lost in them, since the last line on them
-    logged_ns: int | None = None
     ended: bool = False  # nothing will come, as far as is known
+
+    def __post_init__(self) -> None:
+        self.log = EventLog(self.name)
 
     @property
     def image_size(self) -> Any:

@@ -88,6 +88,8 @@ class IngestNode:
             finally:
                 for capture in self.captures.values():
                     capture.close(timeout=0.2)
+                for lane in self.core.lanes.values():  # a loop that failed has flushed none of them
+                    lane.log.finish()
         return self.summary()
 
     def _start(self, stack: ExitStack) -> None:

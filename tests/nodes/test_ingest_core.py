@@ -84,6 +84,24 @@ def test_gaps_in_quick_succession_are_logged_together(caplog):
     assert "stream=a event=gap gaps=49 lost=49 on_gap=reset" in caplog.text
 
 
+@pytest.mark.parametrize("end", [IngestCore.flush, IngestCore.discard])
+def test_gaps_that_were_only_summed_up_are_logged_when_the_stream_ends(end, caplog):
+    ingest = core()
+    feed(ingest, map(frame, range(0, 100, 2)))
+    caplog.clear()
+    end(ingest, "a")
+    end(ingest, "a")
+    assert [record.getMessage() for record in caplog.records] == ["stream=a event=gap gaps=48 lost=48 on_gap=reset"]
+
+
+def test_numbers_that_run_backwards_again_and_again_are_logged_together(caplog):
+    ingest = core()
+    feed(ingest, [frame(number, time_ms=100 + number) for number in range(50, 0, -1)])
+    assert caplog.text.count("event=restart") == 1
+    ingest.flush("a")
+    assert "event=restart restarts=48 frame_id=1 capture_ns=101000001" in caplog.text
+
+
 def test_numbers_that_start_again_after_a_bridged_gap_start_an_epoch():
     ingest = core(on_gap="bridge")
     groups = feed(ingest, map(frame, range(3))) + ingest.gap("a")
@@ -190,6 +208,20 @@ def test_a_latent_that_is_not_finite_resets_its_stream_and_no_other():
     [other] = feed(ingest, [frame(number, "b") for number in (2, 3, 4)])
     assert (other.epoch, other.frame_ids) == (0, [1, 2, 3, 4])
     assert ingest.lane("a").counts["nonfinite"] == 1
+
+
+def test_latents_that_are_never_finite_are_logged_together(caplog):
+    tok = build(VIDEO)
+    with torch.no_grad():
+        next(tok.encoder.parameters()).fill_(float("nan"))
+    ingest = core(tok)
+    assert feed(ingest, map(frame, range(20))) == []
+    assert caplog.text.count("event=nonfinite groups=1 frame_ids=[0] action=reset") == 1
+    caplog.clear()
+    ingest.flush("a")
+    [record] = caplog.records
+    assert record.getMessage() == "stream=a event=nonfinite groups=19 frame_ids=[19] action=reset"
+    assert record.levelname == "ERROR"
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,0 +1,45 @@
+"""Log lines on what may go wrong many times in a second."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger("streamtok.ingest")
+
+EVERY_NS = 10_000_000_000
+
+
+@dataclass(eq=False)
+class EventLog:
+    """The log lines of one stream on events of some kinds: of each kind at most one in 10 s.
+
+    The first event is logged at once; those that follow are summed up in the next line, at the latest in that of
+    `finish`, together with the facts of the newest of them.
+    """
+
+    stream: str
+    _sums: dict[str, Counter] = field(default_factory=dict)
+    _lines: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    _logged_ns: dict[str, int] = field(default_factory=dict)
+
+    def add(
+        self, now_ns: int, event: str, counts: Mapping[str, int], level: int = logging.WARNING, **facts: Any
+    ) -> None:
+        """Log an event, or add its `counts` to those that wait for the next line of its kind."""
+        self._sums.setdefault(event, Counter()).update(counts)
+        self._lines[event] = level, facts
+        if now_ns - self._logged_ns.get(event, now_ns - EVERY_NS) >= EVERY_NS:
+            self._logged_ns[event] = now_ns
+            self._write(event)
+
+    def finish(self) -> None:
+        """Log what still waits: the stream ends."""
+        for event in list(self._lines):
+            self._write(event)
+
+    def _write(self, event: str) -> None:
+        level, facts = self._lines.pop(event)
+        values = {"stream": self.stream, "event": event, **self._sums.pop(event), **facts}
+        log.log(level, " ".join(f"{name}=%s" for name in values), *values.values())

@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")
+    add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")
     add("--compression", choices=["none", "zstd"], help="of the tokens that are sent (default none)")
     add("--threads", type=int, metavar="N", help="of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")

@@ -158,6 +158,7 @@ class RigSettings(CommandSettings):
     control: Endpoint | None = None
     curve: Path | None = None
     insecure: bool = False
+    ipc_group: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] | None = None
     compression: Literal["none", "zstd"] = "none"
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False

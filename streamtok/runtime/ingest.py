@@ -20,7 +20,7 @@ from streamtok.ingest.token_grid import grid_shape
 from streamtok.loading import load_tokenizer
 from streamtok.runtime.capture import Capture, Captured
 from streamtok.runtime.metrics import Metrics, PrometheusServer
-from streamtok.runtime.rig import batches_of, is_paced, make_source
+from streamtok.runtime.rig import batches_of, check_publishing, is_paced, make_source
 from streamtok.settings import RigSettings
 from streamtok.signals import notify_systemd
 from streamtok.wire.describe import describe
@@ -50,6 +50,7 @@ class IngestNode:
         tokenizer: Any = None,
         on_update: Callable[["IngestNode"], None] | None = None,
     ) -> None:
+        check_publishing(settings)  # before cameras are opened and a model is loaded for nothing
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.metrics = Metrics({"node": settings.node, "model": settings.model})
         self.core: Any = None  # the IngestCore, once the node has started
@@ -135,6 +136,7 @@ class IngestNode:
             node=self.settings.node,
             curve=CurveServer.load(self.settings.curve) if self.settings.curve else None,
             insecure=self.settings.insecure,
+            ipc_group=self.settings.ipc_group,
             lossless=any(lane.options.policy == "lossless" for lane in lanes),
             messages_per_second=max(64.0, sum(rates)),
             stats=self.summary,

@@ -4,7 +4,16 @@ from typing import Any
 
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.source import Source, open_source
-from streamtok.settings import StreamSettings
+from streamtok.settings import RigSettings, StreamSettings
+from streamtok.wire import compression
+from streamtok.wire.endpoint import check_endpoints
+
+
+def check_publishing(rig: RigSettings) -> None:
+    """Raise ValueError or ImportError for what could not be published so on this machine, whatever the cameras do."""
+    secure = rig.curve is not None
+    check_endpoints(rig.bind, rig.control, secure=secure, insecure=rig.insecure, ipc_group=rig.ipc_group)
+    compression.check(rig.compression)
 
 
 def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:

@@ -7,6 +7,12 @@ from streamtok.wire.errors import WireError
 LEVEL = 1
 
 
+def check(compression: str) -> None:
+    """Raise ImportError, with what to install, if payloads cannot be compressed so here."""
+    if compression == "zstd":
+        _zstandard()
+
+
 def compress(payload: bytes) -> bytes:
     """One zstd frame that declares its content size."""
     return _zstandard().ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
@@ -29,6 +35,6 @@ def _zstandard() -> Any:
         import zstandard
     except ImportError as error:
         raise ImportError(
-            "compression 'zstd' needs the zstandard package: pip install 'streamtok[record]', or use compression 'none'"
+            "compression 'zstd' needs the zstandard package: pip install zstandard, or let the node use 'none'"
         ) from error
     return zstandard

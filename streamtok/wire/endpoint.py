@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import re
 import threading
@@ -33,7 +34,8 @@ class BindError(OSError):
 
 
 def is_private(endpoint: str) -> bool:
-    """Whether only this machine (tcp, inproc) or only this user (ipc with a path) can reach a bound endpoint."""
+    """Whether only this machine (tcp, inproc) or only this user and ipc_group (ipc with a path) can reach a bound
+    endpoint."""
     scheme, _, rest = endpoint.partition("://")
     if scheme == "inproc":
         return True
@@ -57,6 +59,40 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
             "`streamtok keys generate` and pass them (--curve), bind tcp://127.0.0.1:PORT or ipc://PATH, or pass "
             "--insecure (insecure=True) on a network you trust"
         )
+
+
+def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: bool, ipc_group: str | None) -> str:
+    """The control endpoint to bind: one beside `bind` if it is None, "" for none.
+
+    Raises InsecureBindError for what may not be bound so, ValueError for what makes no sense.
+    """
+    control = control_beside(bind) if control is None else control
+    endpoints = [bind, control] if control else [bind]
+    for endpoint in endpoints:
+        check_bind(endpoint, secure, insecure)
+    if ipc_group is not None:
+        group_id(ipc_group)
+        ipc = [endpoint for endpoint in endpoints if endpoint.startswith("ipc://")]
+        without = [endpoint for endpoint in ipc or endpoints if not _has_path(endpoint)]
+        if without:
+            raise ValueError(
+                f"ipc_group is {ipc_group!r}, but {' and '.join(without)} has no file that a group could be given: "
+                "bind ipc://PATH, or leave ipc_group out"
+            )
+    return control
+
+
+def group_id(group: str) -> int:
+    """The number of a group of this machine, by its name or number; ValueError if there is none."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        if re.fullmatch(r"\d{1,9}", group):  # 2^32 - 1 would mean: whatever group it has
+            return int(group)
+        raise ValueError(
+            f"ipc_group is {group!r}, expected the name or number of a group: make it (`groupadd {group}`), or take "
+            "one that `getent group` lists"
+        ) from error
 
 
 def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
@@ -103,12 +139,15 @@ def reachable(control: str, stream_endpoint: str) -> str:
 
 
 class Binding:
-    """One bound socket: holds the lock of an ipc path while bound, removes the path and the lock in `release`."""
+    """One bound socket: holds the lock of an ipc path while bound, removes the path and the lock in `release`.
 
-    def __init__(self, socket: zmq.Socket, endpoint: str) -> None:
+    An ipc path is its owner's only, or also that of `group` (a name or number). Raises BindError or ValueError.
+    """
+
+    def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
         self._path: Path | None = None
         self._lock: PathLock | None = None
-        if endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@"):
+        if _has_path(endpoint):
             self._path = _ipc_path(endpoint)
             if self._path.exists() and not self._path.is_socket():  # libzmq would remove whatever is there
                 raise BindError(errno.EEXIST, f"cannot bind {endpoint}: there is a file of that name; choose another")
@@ -118,7 +157,22 @@ class Binding:
         except zmq.ZMQError as error:
             self.release()
             raise BindError(error.errno, f"cannot bind {endpoint}: {error}; is another node running there?") from error
+        if group is not None and self._path is not None:
+            self._share(self._path, group)
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
+
+    def _share(self, path: Path, group: str) -> None:
+        """Let a group connect; the socket's own group, which nobody has chosen, never can."""
+        try:
+            os.chown(path, -1, group_id(group))
+            os.chmod(path, 0o660)
+        except OSError as error:
+            self.release()
+            raise BindError(
+                error.errno,
+                f"cannot give {path} to the group {group!r} (ipc_group): {error.strerror}; the node's user must be a "
+                f"member of it: `usermod -aG {group} USER`, or SupplementaryGroups={group} in its systemd unit",
+            ) from error
 
     def release(self) -> None:
         """Remove what the binding left on disk; call after the context has ended."""
@@ -160,6 +214,11 @@ class PathLock:
         """Remove the file while the lock is still held, then let go."""
         self.path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _has_path(endpoint: str) -> bool:
+    """Whether an endpoint is an ipc socket with a file of its own: no wildcard, and not an abstract one."""
+    return endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@")
 
 
 def _ipc_path(endpoint: str) -> Path:

@@ -15,8 +15,9 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_bind, control_beside, socket_of
+from streamtok.wire.endpoint import Binding, check_endpoints, socket_of
 from streamtok.wire.message import FrameHeader, Info, Status, TokenHeader, TokenMessage, WireError, checksum_of, pack
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveServer
@@ -56,11 +57,12 @@ class Publisher:
     """Publishes token groups, and the frames if asked, to any number of readers without ever waiting for one.
 
     `bind` and `control` are endpoints; control None takes one beside `bind` (named in `info`), "" has none. `node`
-    names the process. Without `curve` only private addresses can be bound, unless `insecure`. With `lossless` a full
-    reader holds the publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second`
-    over all streams sets how much one slow reader may be behind (a second). `clock_ns` is the clock of capture times,
-    `clock_pair` ties it to UTC: a replay gives the recorded ones. `stats` adds the node's own numbers to op `stats`;
-    `stop` is asked while waiting. Raises InsecureBindError or BindError.
+    names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
+    owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
+    publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
+    sets how much one slow reader may be behind (a second). `clock_ns` is the clock of capture times, `clock_pair` ties
+    it to UTC: a replay gives the recorded ones. `stats` adds the node's own numbers to op `stats`; `stop` is asked
+    while waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
     """
 
     bind: str
@@ -68,6 +70,7 @@ class Publisher:
     node: str = field(default="node", kw_only=True)
     curve: CurveServer | None = field(default=None, kw_only=True)
     insecure: bool = field(default=False, kw_only=True)
+    ipc_group: str | None = field(default=None, kw_only=True)
     lossless: bool = field(default=False, kw_only=True)
     lossless_timeout: float = field(default=30.0, kw_only=True)
     messages_per_second: float = field(default=64.0, kw_only=True)
@@ -78,9 +81,8 @@ class Publisher:
     stop: Callable[[], bool] = field(default=lambda: False, kw_only=True)
 
     def __post_init__(self) -> None:
-        control = control_beside(self.bind) if self.control is None else self.control
-        for endpoint in filter(None, (self.bind, control)):
-            check_bind(endpoint, self.curve is not None, self.insecure)
+        secure, insecure = self.curve is not None, self.insecure
+        control = check_endpoints(self.bind, self.control, secure=secure, insecure=insecure, ipc_group=self.ipc_group)
         self.session = secrets.token_hex(16)
         self.control_endpoint: str | None = None
         self.rejects = Rejects()
@@ -127,11 +129,15 @@ class Publisher:
         return self._sockets[-1]
 
     def _bind(self, socket: zmq.Socket, endpoint: str) -> str:
-        self._bindings.append(Binding(socket, endpoint))
+        self._bindings.append(Binding(socket, endpoint, self.ipc_group))
         return self._bindings[-1].endpoint
 
     def add_stream(self, info: Info) -> Info:
-        """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published."""
+        """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published.
+
+        ImportError if its compression needs a package that is not there.
+        """
+        compression.check(info.compression)
         added = self._table.add(info)
         self._send_info([info.stream])
         return added

@@ -165,6 +165,7 @@ def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
         (["--source", ENDLESS, "--model", "nanoo"], 1, "did you mean nano"),
         (["--source", ENDLESS, "--size", "30x44"], 1, "needs multiples of 8"),
         (["--source", ENDLESS, "--bind", "tcp://0.0.0.0:*"], 1, "refusing to bind tcp://0.0.0.0:* without keys"),
+        (["--source", ENDLESS, "--ipc-group", "no-such-group"], 1, "expected the name or number of a group"),
         (["--source", ENDLESS, "--curve", "/nonexistent"], 1, "streamtok keys generate"),
     ],
 )
@@ -175,6 +176,23 @@ def test_ingest_says_what_is_wrong(arguments, status, message, model, capsys):
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(endpoint, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    arguments = [
+        "--source",
+        ENDLESS,
+        "--bind",
+        endpoint,
+        "--compression",
+        "zstd",
+        "--model",
+        "/a/model/that/is/not/there",
+    ]
+    assert ingest.main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "compression 'zstd' needs the zstandard package: pip install zstandard" in line
 
 
 def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys):

@@ -83,6 +83,13 @@ def test_defaults_fill_what_a_stream_does_not_say():
     assert [(stream.size, stream.tail) for stream in rig.resolved()] == [((64, 96), "pad"), ((64, 96), "drop")]
 
 
+@pytest.mark.parametrize("group", ["perception", "1001"])
+def test_a_group_is_named_or_numbered(group, tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(f"ipc_group: {group}\nstreams: [{{name: a, source: x}}]")
+    assert load_rig(path).ipc_group == group
+
+
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
     assert stream.options(live=True).policy == "latest"

@@ -1,5 +1,6 @@
 """Who may bind, who may read: refusals, ipc permissions and locks, CURVE with an allow list."""
 
+import grp
 import logging
 import os
 import shutil
@@ -94,6 +95,93 @@ def test_an_ipc_socket_is_its_owners_only_and_leaves_nothing(ipc_path):
     finally:
         assert os.umask(before) == 0
     assert kept == {"s": 0, "s.lock": 0, "s.control": 0, "s.control.lock": 0}
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+def own_group() -> str:
+    return grp.getgrgid(os.getegid()).gr_name
+
+
+def test_an_ipc_socket_may_be_that_of_a_group_too(ipc_path):
+    before = os.umask(0)
+    try:
+        with Publisher(f"ipc://{ipc_path}", ipc_group=own_group()):
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in ipc_path.parent.iterdir()}
+            assert {path.stat().st_gid for path in ipc_path.parent.iterdir()} == {os.getegid()}
+    finally:
+        os.umask(before)
+    assert modes == {"s": 0o660, "s.lock": 0o600, "s.control": 0o660, "s.control.lock": 0o600}
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+READER_OF_A_GROUP = """
+import os, sys
+from streamtok.wire.control import ControlClient
+from streamtok.wire.subscriber import subscribe
+endpoint, groups = sys.argv[1], [int(group) for group in sys.argv[2:]]
+os.setgroups(groups)
+os.setgid(65534)
+os.setuid(65534)
+with subscribe(endpoint) as reader:
+    message = reader.get(60 if groups else 1)
+    print(message and message.header.seq)
+if groups:
+    with ControlClient(reader.infos["front"].control) as control:
+        print(control.request("info", "front")["stream"])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a reader as another user")
+def test_another_user_reads_an_ipc_socket_if_his_group_may(ipc_path):
+    group = 54321
+    ipc_path.parent.chmod(0o755)
+    with Served("front", bind=f"ipc://{ipc_path}", ipc_group=str(group)) as node:
+        run = [sys.executable, "-c", READER_OF_A_GROUP, node.endpoint]
+        stranger = subprocess.run(run, capture_output=True, text=True, timeout=200)
+        assert stranger.stdout == "None\n", stranger.stderr
+        member = subprocess.Popen([*run, str(group)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        output, errors = member.communicate(timeout=200)
+    assert output == "0\nfront\n", errors
+
+
+@pytest.mark.parametrize(
+    ("bind", "control", "group", "text"),
+    [
+        (
+            "ipc://{}",
+            None,
+            "no-such-group",
+            "expected the name or number of a group: make it .`groupadd no-such-group`",
+        ),
+        ("ipc://{}", None, "4294967295", "expected the name or number of a group"),
+        ("tcp://127.0.0.1:*", None, None, r"tcp://127.0.0.1:\* and tcp://127.0.0.1:\* has no file that a group could"),
+        ("ipc://*", "", None, r"ipc://\* has no file that a group could be given: bind ipc://PATH"),
+        ("ipc://{}", "ipc://*", None, r"but ipc://\* has no file"),
+    ],
+)
+def test_a_group_that_cannot_be_let_in_is_an_error(bind, control, group, text, ipc_path):
+    with pytest.raises(ValueError, match=text):
+        Publisher(bind.format(ipc_path), control, ipc_group=group or own_group())
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_a_group_of_others_says_who_may_give_a_socket_to_it(ipc_path):
+    program = f"""
+import os
+from streamtok.wire.publisher import Publisher
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+Publisher("ipc://{ipc_path}", ipc_group="54321")
+"""
+    ipc_path.parent.chmod(0o777)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert "BindError" in done.stderr
+    assert f"cannot give {ipc_path} to the group '54321' (ipc_group): Operation not permitted" in done.stderr
+    assert "usermod -aG 54321 USER" in done.stderr
     assert list(ipc_path.parent.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """Publisher and subscriber over real sockets."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections import deque
@@ -56,6 +57,14 @@ def test_every_kind_of_grid_arrives_bit_for_bit(dtype, grid, levels, compression
         message = next(reader)
         assert message.tokens.dtype == tokens.dtype
         assert message.tokens.tobytes() == tokens.tobytes()
+
+
+def test_a_stream_is_not_announced_with_a_compression_that_cannot_be_done(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        with pytest.raises(ImportError, match="pip install zstandard"):
+            publisher.add_stream(make_info(compression="zstd"))
+        publisher.add_stream(make_info())
 
 
 def test_a_name_that_begins_another_does_not_deliver_both():

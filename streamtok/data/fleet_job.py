@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streamtok.command import SettingsError
 from streamtok.data.frames import count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
 from streamtok.io.media import IMAGE_SUFFIXES
@@ -78,14 +80,27 @@ def path_hash(path: str) -> int:
 
 
 def load_tokenizer(options: FleetOptions) -> Any:
-    """The model, on its device, computing with as many threads as the options say."""
+    """The model, on its device, computing with as many threads as the options say; SettingsError if `size` is not
+    on its grid."""
     import torch
 
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     if options.engine is None:
-        return load(options.model, deterministic=options.deterministic).to(device)
-    return load(options.model, options.deterministic, engine=options.engine, device=device.type)
+        tok: Any = load(options.model, deterministic=options.deterministic).to(device)
+    else:
+        tok = load(options.model, options.deterministic, engine=options.engine, device=device.type)
+    check_size(options.size, tok.config.spatial_compression)
+    return tok
+
+
+def check_size(size: tuple[int, int] | None, step: int) -> None:
+    """SettingsError naming the nearest sizes that fit if a side of `size` (H, W) is no multiple of `step`."""
+    if size is None or not any(side % step for side in size):
+        return
+    near = [sorted({max(step, side // step * step), -(-side // step) * step}) for side in size]
+    fitting = ", ".join(f"{height}x{width}" for height, width in itertools.product(*near))
+    raise SettingsError(f"size {size[0]}x{size[1]}: this model needs multiples of {step}; nearest are {fitting}")
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
@@ -105,6 +120,7 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     if values == "eager":
         return options
     if values == "auto":
+        check_size(options.size, load(options.model).config.spatial_compression)  # before anything is measured for it
         size = options.size or (256, 448)
         tok: Any = load(options.model, options.deterministic, engine="auto", size=size, device=device)
         values = tok.engine.to_dict()

@@ -222,6 +222,14 @@ def test_wrong_use(tmp_path, model, capsys):
     assert "0/n to n-1/n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("engine", [[], ["--engine", "eager"], ["--engine", "auto"], ["--plan", "10"]])
+def test_a_size_off_the_grid_is_told_before_any_drive_is_opened(tmp_path, model, capsys, engine):
+    given = [str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "o"), "--model", model, "--size", "36x48"]
+    assert tokenize_drives.main([*given, *engine]) == 2
+    assert "size 36x48: this model needs multiples of 8; nearest are 32x48, 40x48" in capsys.readouterr().err
+    assert not (tmp_path / "o" / "manifest.jsonl").exists()
+
+
 def command(drives: list[str], out: Path, model: str) -> list[str]:
     module = [sys.executable, "-m", "streamtok.tools.tokenize_drives"]
     return [*module, *drives, "--out", str(out), "--model", model, "--workers", "2", "--quiet", "--json"]

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--record", metavar="FILE|DIR", help="also write the token stream to an MCAP file, or a new one in a folder")
     add("--record-frames", choices=["none", "lossless", "lossy"],
         help="camera images in --record: lossless (default) replays to the same tokens")  # fmt: skip
-    add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT")
+    add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")
     add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")

@@ -34,6 +34,7 @@ STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial grou
 RECORDER_S = 0.5  # likewise, for what the recorder has not written yet
 UPDATE_S = 0.1
 STATUS_S = 1.0
+HUNG_S = 30.0  # as WatchdogSec in the unit of docs/operations.md: more than any step takes
 
 
 class IngestNode:
@@ -67,12 +68,33 @@ class IngestNode:
         self._flushed: set[str] = set()
         self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
         self._held: dict[str, list[Captured]] = {name: [] for name in self.streams}  # taken and not fed yet
+        self._turned: float | None = None  # when the loop last came by (monotonic s); None before the node is bound
         self._update_due = self._status_due = 0.0
         self._seconds = 0.0
 
     def stop(self) -> None:
         """Ask the node to end; it does so within 2 seconds."""
         self._stopping.set()
+
+    def hung(self) -> list[str]:
+        """Why a supervisor should start this process anew: its loop stands still for HUNG_S. Else nothing."""
+        still = 0.0 if self._turned is None else time.monotonic() - self._turned
+        return [f"hung: the loop has not turned for {still:.0f} s"] if still > HUNG_S else []
+
+    def unready(self) -> list[str]:
+        """What tokens wait for: the node is bound, its model warm, and every camera that is `required` has delivered.
+
+        Nothing, once that is so, until it is told to stop. Where frames wait for readers (`wait_subscribers`) it is
+        ready without them.
+        """
+        if self._turned is None:
+            return ["starting: not bound yet"]
+        if self._stopping.is_set():
+            return ["stopping"]
+        if self.settings.wait_subscribers and not self.captures:
+            return []
+        without = [name for name, source in self.sources.items() if source.required and not source.counts["frames"]]
+        return [f"{name}: no frame yet" for name in without]
 
     def run(self) -> dict:
         """Run until every source has ended or `stop` is called; returns the summary.
@@ -96,7 +118,8 @@ class IngestNode:
     def _start(self, stack: ExitStack) -> None:
         settings = self.settings
         if settings.metrics is not None:
-            server = PrometheusServer(self.metrics, settings.metrics, settings.metrics_address)
+            probes = {"/healthz": self.hung, "/readyz": self.unready}
+            server = PrometheusServer(self.metrics, settings.metrics, settings.metrics_address, probes)
             stack.callback(server.close)
             self.metrics_port = server.port
             log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)
@@ -123,6 +146,7 @@ class IngestNode:
             if source.size is not None:
                 self._announce(name)
         log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
+        self._turned = time.monotonic()
         notify_systemd("READY=1")
         self._wait_for_subscribers()
         self._start_captures()
@@ -286,6 +310,7 @@ class IngestNode:
 
     def _update(self, last: bool = False) -> None:
         """Bring the metrics up to date, and tell readers and the display: every UPDATE_S, and at the end."""
+        self._turned = time.monotonic()
         if time.monotonic() < self._update_due and not last:
             return
         self._update_due = time.monotonic() + UPDATE_S

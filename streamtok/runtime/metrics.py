@@ -9,11 +9,14 @@ server.close()
 """
 
 import logging
+import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from streamtok.measures import KEPT, QUANTILES, Reservoir, quantiles
 
 log = logging.getLogger("streamtok.ingest")
 
+Probe = Callable[[], Sequence[str]]
 HELP = {
     "frames": "frames delivered by the source",
     "groups": "groups encoded",
@@ -129,23 +133,31 @@ class Metrics:
 class PrometheusServer:
     """Answers scrapes of one `Metrics` over HTTP on its own thread, on loopback unless `address` says otherwise.
 
-    `port` is the one it listens on: port 0 takes a free one. Raises OSError when the port cannot be had.
+    `probes` are further paths, for supervisors: each is asked for what is wrong, in words, and its path answers 200 if
+    that is nothing, else 503. `port` is the one it listens on: port 0 takes a free one. Raises OSError when the port
+    cannot be had.
     """
 
-    def __init__(self, metrics: Metrics, port: int, address: str = "127.0.0.1") -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+    def __init__(
+        self, metrics: Metrics, port: int, address: str = "127.0.0.1", probes: Mapping[str, Probe] | None = None
+    ) -> None:
+        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
         ProcessCollector(registry=registry)
+        app = _with_probes(make_wsgi_app(registry), probes or {})
         try:
-            self._server, self._thread = start_http_server(port, addr=address, registry=registry)
+            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            server: type[_Server] = type("_ServerOfFamily", (_Server,), {"address_family": family})
+            self._server = make_server(address, port, app, server, handler_class=_Handler)
         except OSError as error:
             raise OSError(
                 f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
             ) from error
-        self._server.handle_error = _note_broken_answer  # type: ignore[method-assign, assignment]
         self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop listening and end the thread."""
@@ -154,6 +166,32 @@ class PrometheusServer:
         self._thread.join(timeout=1)
 
 
-def _note_broken_answer(request: Any, address: Any) -> None:
-    """What socketserver calls in place of its own, which prints a traceback: a scraper may break off at any moment."""
-    log.debug("event=scrape_failed client=%s", address, exc_info=True)
+def _with_probes(metrics_app: Any, probes: Mapping[str, Probe]) -> Any:
+    """A WSGI application that asks the probes, and leaves every other path to `metrics_app`."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        probe = probes.get(environ["PATH_INFO"])
+        if probe is None:
+            return metrics_app(environ, start_response)
+        wrong = probe()
+        status = "503 Service Unavailable" if wrong else "200 OK"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        lines = wrong or ["ok"]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else ["".join(f"{line}\n" for line in lines).encode()]
+
+    return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request, so that a scraper that hangs holds up no probe."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Without a traceback on standard error: a scraper may break off at any moment."""
+        log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: there is a request every few seconds."""

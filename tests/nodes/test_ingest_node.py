@@ -12,12 +12,14 @@ import zmq
 
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.source import open_source
+from streamtok.runtime import ingest
 from streamtok.runtime.ingest import IngestNode
 from streamtok.runtime.live_decoder import LiveDecoder
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, SIZE, VIDEO, build, image
-from tests.nodes.tiny import RunningNode, ScriptedCamera, read_all, rig
+from tests.nodes.tiny import RunningNode, ScriptedCamera, ask, read_all, rig
+from tests.wire.wirekit import eventually
 
 MODELS = {config.name: build(config) for config in (VIDEO, ATTENTION, CONTINUOUS, IMAGE)}
 TINY = MODELS["tiny"]
@@ -223,6 +225,53 @@ def test_metrics_tell_what_the_node_does(endpoint):
     for name in ("frames_total", "groups_total", "dropped_total", "up", "is_frozen", "queue_depth", "subscribers"):
         assert f'streamtok_{name}{{stream="a"}}' in text
     assert 'stage="total"' in text
+
+
+class LateCamera(ScriptedCamera):
+    """A camera that cannot be opened before `opens`, and delivers nothing before `delivers`."""
+
+    def __init__(self, stream: str) -> None:
+        self.opens, self.delivers = threading.Event(), threading.Event()
+        super().__init__(stream, 50, 10**6, lambda number: image(number) if self.delivers.is_set() else None)
+
+    def _open(self) -> None:
+        assert self.opens.wait(60)
+        super()._open()
+
+
+def test_supervisors_learn_whether_the_node_is_ready_and_alive(endpoint, monkeypatch):
+    monkeypatch.setattr(ingest, "HUNG_S", 1.0)
+    goes_on = threading.Event()
+    goes_on.set()
+    streams = {"front": {}, "rear": {"required": False}}
+    node = IngestNode(rig(endpoint, streams, metrics=0), TINY, on_update=lambda node: goes_on.wait(60))
+    node.sources |= {name: LateCamera(name) for name in streams}
+    node.sources["rear"].required = False
+    front, rear = node.sources.values()
+    with RunningNode(node):
+        assert eventually(lambda: node.metrics_port)
+        port = node.metrics_port
+        assert ask(port, "/readyz") == (503, "starting: not bound yet\n")
+        assert ask(port, "/healthz") == (200, "ok\n")
+        front.opens.set()
+        rear.opens.set()
+        assert eventually(lambda: ask(port, "/readyz") == (503, "front: no frame yet\n"))
+        front.delivers.set()
+        assert eventually(lambda: ask(port, "/readyz") == (200, "ok\n"))
+        assert ask(port, "/healthz") == (200, "ok\n")
+        goes_on.clear()
+        assert eventually(lambda: ask(port, "/healthz")[0] == 503)
+        assert ask(port, "/healthz")[1].startswith("hung: the loop has not turned for ")
+        assert ask(port, "/readyz") == (200, "ok\n")
+        node.stop()
+        assert ask(port, "/readyz") == (503, "stopping\n")
+        goes_on.set()
+
+
+def test_a_node_that_waits_for_readers_is_ready_for_them(endpoint):
+    node = IngestNode(rig(endpoint, ["synthetic:32x48@30"], metrics=0, wait_subscribers=1), TINY)
+    with RunningNode(node):
+        assert eventually(lambda: node.metrics_port and ask(node.metrics_port, "/readyz") == (200, "ok\n"))
 
 
 def test_a_rig_may_limit_its_recording(endpoint, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from streamtok.runtime.metrics import Metrics, PrometheusServer
+from tests.nodes.tiny import ask
 
 
 def test_prometheus_reads_counters_gauges_and_latencies():
@@ -43,6 +44,34 @@ def test_scrapers_that_break_off_print_nothing(capfd):
     finally:
         server.close()
     assert capfd.readouterr().err == ""
+
+
+def test_probes_answer_beside_the_metrics():
+    wrong: list[str] = []
+    metrics = Metrics()
+    metrics.count("frames", "front", 3)
+    server = PrometheusServer(metrics, 0, probes={"/readyz": lambda: wrong})
+    try:
+        assert ask(server.port, "/readyz") == (200, "ok\n")
+        wrong += ["front: no frame yet", "rear: no frame yet"]
+        assert ask(server.port, "/readyz?verbose") == (503, "front: no frame yet\nrear: no frame yet\n")
+        assert ask(server.port, "/readyz", "HEAD") == (503, "")
+        assert 'streamtok_frames_total{stream="front"} 3.0' in ask(server.port, "/metrics")[1]
+    finally:
+        server.close()
+
+
+def test_metrics_are_served_on_ipv6_too():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    server = PrometheusServer(Metrics(), 0, "::1")
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/metrics") as answer:
+            assert answer.status == 200
+    finally:
+        server.close()
 
 
 def test_two_nodes_in_one_process_export_separately_and_a_taken_port_is_named():

@@ -2,6 +2,8 @@
 
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +89,16 @@ def rig(endpoint: str, streams: dict[str, dict] | list[str], **values: Any) -> R
         streams = {name: {"source": source} for name, source in zip("abcdef", streams, strict=False)}
     rows = [{"name": name, "source": "synthetic:32x48@30?frames=1", **stream} for name, stream in streams.items()]
     return load_rig(None, {"bind": endpoint, "streams": rows, **values})
+
+
+def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    """Status and text of a page that a node serves beside its metrics."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def read_all(endpoint: str, streams: list[str] | None = None, **options: Any) -> list[TokenMessage]:

@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--record-frames", choices=["none", "lossless", "lossy"],
         help="camera images in --record: lossless (default) replays to the same tokens")  # fmt: skip
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
+    add("--log-format", choices=["text", "json"], help="of the log on standard error (default text)")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")
     add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")
@@ -84,7 +85,7 @@ def run(settings: Any) -> int:
     from streamtok.runtime.ingest import IngestNode, describe_summary
     from streamtok.signals import stop_on_signals
 
-    log_to_stderr()
+    log_to_stderr(log_format=settings.log_format)
     node = IngestNode(settings, on_update=lambda node: display.update())
     title = f"{settings.node}: {settings.model} on {settings.bind}"
 

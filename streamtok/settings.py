@@ -169,6 +169,7 @@ class RigSettings(CommandSettings):
     record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = None
     metrics_address: str = "127.0.0.1"
+    log_format: Literal["text", "json"] = "text"
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from streamtok.runtime.json_log import JsonFormatter
 from streamtok.runtime.metrics import Metrics
 
 REFRESH_S = 0.25
@@ -99,11 +100,11 @@ class StderrHandler(logging.StreamHandler):
         return sys.stderr
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send streamtok's log lines to standard error, once."""
+def log_to_stderr(level: int = logging.INFO, log_format: str = "text") -> None:
+    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
     logger = logging.getLogger("streamtok")
     logger.setLevel(level)
-    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
-        handler = StderrHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        logger.addHandler(handler)
+    handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logger.addHandler(handler)

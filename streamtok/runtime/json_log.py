@@ -1,0 +1,54 @@
+"""Log records as lines of JSON, for collectors that take logs apart."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+KEY = re.compile(r"(?:^|\s)(\w+)=")
+PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per record: `time` (UTC), `level`, `logger`, `message`, and a field for each other key of the message.
+
+    In `key=value`, a value that is one argument of the record keeps its type; any other is text, up to the next key.
+    Tracebacks are the field `exception`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, ASCII only."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line | dict(fields(record.msg, record.args)) | line)
+
+
+def fields(template: Any, arguments: Any) -> Iterator[tuple[str, Any]]:
+    """The keys of a message and what its record gives for them; none where the arguments are no sequence."""
+    if not isinstance(template, str) or not isinstance(arguments, tuple):
+        return
+    lead, *parts = KEY.split(template)
+    taken = len(PLACE.findall(lead))
+    for key, text in zip(parts[::2], parts[1::2], strict=True):
+        count = len(PLACE.findall(text))
+        yield key, value(text, arguments[taken : taken + count])
+        taken += count
+
+
+def value(text: str, arguments: Sequence[Any]) -> Any:
+    """The value of one key, of the text behind it and the arguments that belong there."""
+    if len(arguments) == 1 and PLACE.fullmatch(text) and is_plain(arguments[0]):
+        return arguments[0]
+    shown = text % tuple(arguments) if arguments else text
+    quoted = re.fullmatch(r"'([^']*)'", shown)
+    return quoted[1] if quoted else shown
+
+
+def is_plain(argument: Any) -> bool:
+    """Whether JSON has a value of this kind."""
+    return isinstance(argument, str | int | None) or (isinstance(argument, float) and math.isfinite(argument))

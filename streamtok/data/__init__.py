@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamtok.data.dataset import IterableTokenDataset, TokenDataset
+    from streamtok.data.resuming import ResumableSampler
     from streamtok.data.tokenfile import TokenFile, TokenFileWriter
 
-__all__ = ["IterableTokenDataset", "TokenDataset", "TokenFile", "TokenFileWriter"]
+__all__ = ["IterableTokenDataset", "ResumableSampler", "TokenDataset", "TokenFile", "TokenFileWriter"]
 
 _MODULES = {
     "IterableTokenDataset": "streamtok.data.dataset",
+    "ResumableSampler": "streamtok.data.resuming",
     "TokenDataset": "streamtok.data.dataset",
     "TokenFile": "streamtok.data.tokenfile",
     "TokenFileWriter": "streamtok.data.tokenfile",

@@ -7,6 +7,8 @@
     for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
         batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
 
+Training that may be interrupted takes a `ResumableSampler` (`streamtok.data.resuming`) in place of `shuffle`.
+
 A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
 after the gap. Opening reads indexes only, and a window reads its own grids. In recordings a gap of a few frames may not
 show in the index: what follows it in its window is masked all the same, but not cut anew; token files know every gap.
@@ -24,6 +26,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from streamtok.data.grids import Grids, Track, part
+from streamtok.data.resuming import Resumable
 from streamtok.data.tracks import by_stream, facts_of, open_drives
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
@@ -138,13 +141,16 @@ class TokenDataset(Dataset):
         return item
 
 
-class IterableTokenDataset(IterableDataset):
+class IterableTokenDataset(IterableDataset, Resumable):
     """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
 
     With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
     so that reading stays mostly sequential. `set_epoch` changes the order, in workers that persist too. Of `world`
     processes each reads its own equal share, so that none waits for another in the last step; the windows left over
     (fewer than `world`) are others in every shuffled epoch.
+
+    `state_dict` and `load_state_dict` go on in the middle of an epoch. Every worker has a state of its own, which
+    torchdata's StatefulDataLoader collects and gives back; without workers any loader will do.
     """
 
     def __init__(
@@ -161,10 +167,11 @@ class IterableTokenDataset(IterableDataset):
             raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
         self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
         self.rank, self.world = rank, world
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see it change
+        # Shared with the workers: those that persist see the epoch change, and they say how many they are.
+        self._epoch, self._workers = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
-    def epoch(self) -> int:
+    def epoch(self) -> int:  # type: ignore[override]
         """What `set_epoch` was given last; 0 at first."""
         return int(self._epoch)
 
@@ -172,9 +179,22 @@ class IterableTokenDataset(IterableDataset):
         """Another order for each epoch; call it before iterating, as with a distributed sampler."""
         self._epoch.fill_(epoch)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, in this worker; RuntimeError in the process whose workers know that."""
+        if self._workers and get_worker_info() is None:
+            raise RuntimeError(
+                f"{int(self._workers)} workers read these windows, and each knows its own place: use the state_dict of "
+                "torchdata's StatefulDataLoader, or a TokenDataset with a ResumableSampler"
+            )
+        return super().state_dict()
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        part, parts = (worker.id, worker.num_workers) if worker else (0, 1)
+        self._workers.fill_(_worker()[1])
+        return map(self.dataset.__getitem__, self._left(self._indices()))
+
+    def _indices(self) -> Iterator[int]:
+        """The windows of this rank's worker."""
+        part, parts = _worker()
         firsts = np.arange(0, len(self.dataset), BLOCK)
         if self.shuffle:
             self._random().shuffle(firsts)
@@ -182,9 +202,13 @@ class IterableTokenDataset(IterableDataset):
         order = order[order < len(self.dataset)]
         share = len(order) // self.world
         mine = order[self.rank * share : (self.rank + 1) * share]
-        mine = mine[np.arange(share) // BLOCK % parts == part]
-        for index in self._mixed(map(int, mine), self._random(self.rank, part)):
-            yield self.dataset[index]
+        mine = mine[np.arange(share) // BLOCK % max(1, parts) == part]
+        return self._mixed(map(int, mine), self._random(self.rank, part))
+
+    def _order(self) -> dict[str, Any]:
+        worker, workers = _worker()
+        facts = {name: getattr(self, name) for name in ("shuffle", "seed", "buffer", "rank", "world")}
+        return facts | {"windows": len(self.dataset), "worker": worker, "workers": workers}
 
     def _random(self, *of: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.epoch, *of))
@@ -202,6 +226,12 @@ class IterableTokenDataset(IterableDataset):
                 yield held.pop()
         rng.shuffle(held)
         yield from held
+
+
+def _worker() -> tuple[int, int]:
+    """Number of this worker and of how many; (0, 0) in a process that is none."""
+    worker = get_worker_info()
+    return (worker.id, worker.num_workers) if worker else (0, 0)
 
 
 def pick(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:

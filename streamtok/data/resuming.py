@@ -1,0 +1,113 @@
+"""Going on in the middle of an epoch, without a window twice and without one lost.
+
+    data = TokenDataset("tokens/", window=16)
+    sampler = ResumableSampler(data, seed=0, rank=rank, world=world)
+    loader = DataLoader(data, batch_size=8, sampler=sampler, num_workers=2)
+    if resume:
+        sampler.load_state_dict(torch.load("sampler.pt"))
+    for epoch in range(sampler.epoch, epochs):
+        sampler.set_epoch(epoch)
+        taken = sampler.taken  # 0, or where the saved epoch stood
+        for batch in loader:
+            taken += len(batch["tokens"])
+            ...  # train, and now and then:
+            torch.save(sampler.state_dict(taken), "sampler.pt")
+
+torchdata's StatefulDataLoader does this counting itself, with this sampler or an IterableTokenDataset.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+from torch.utils.data import DistributedSampler
+
+KEYS = {"epoch", "taken", "order"}
+
+
+class Resumable:
+    """An order of windows for each epoch, with a state to go on from in the middle of one."""
+
+    epoch: int
+    _place = 0, 0  # an epoch, and how many windows of it were taken
+    _loaded: Mapping[str, Any] | None = None
+
+    @property
+    def taken(self) -> int:
+        """Windows of this epoch that were taken so far."""
+        epoch, taken = self._place
+        return taken if epoch == self.epoch else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order for each epoch; call it before iterating."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands: plain values, for a checkpoint."""
+        return {"epoch": self.epoch, "taken": self.taken, "order": self._order()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration give what was left of the epoch; ValueError for the state of another order."""
+        self._check(state)
+        self.set_epoch(state["epoch"])
+        self._place, self._loaded = (state["epoch"], state["taken"]), state
+
+    def _order(self) -> dict[str, Any]:
+        """What decides, beside the epoch, which windows come and in which order."""
+        raise NotImplementedError
+
+    def _left(self, indices: Iterable[int]) -> Iterator[int]:
+        """Begin an iteration: of all indices of the epoch those that are left to give; counts them."""
+        state, self._loaded = self._loaded, None
+        if state is not None:
+            self._check(state)  # again, for it may have been loaded in one process and be iterated in another
+        start = self.taken if state is not None else 0
+        self._place = self.epoch, start
+        return self._counted(itertools.islice(indices, start, None), self.epoch)
+
+    def _counted(self, indices: Iterator[int], epoch: int) -> Iterator[int]:
+        for taken, index in enumerate(indices, self.taken + 1):
+            self._place = epoch, taken
+            yield index
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        if set(state) != KEYS:
+            raise ValueError(f"a state with {sorted(state)}: expected {sorted(KEYS)}, as state_dict gives them")
+        saved, here = state["order"], self._order()
+        other = [name for name in here if saved.get(name) != here[name]]
+        if other:
+            values = ", ".join(f"{name} {saved.get(name)!r} (here {here[name]!r})" for name in other)
+            raise ValueError(f"the state was saved with {values}: go on with the same, or begin the epoch anew")
+
+
+class ResumableSampler(DistributedSampler, Resumable):
+    """PyTorch's `DistributedSampler`, also for one process, with a state to go on from in the middle of an epoch.
+
+    `dataset` is anything with a length. Of `world` processes each reads its own equal share; the windows left over
+    (fewer than `world`) are others in every shuffled epoch. The state is that of one rank.
+    """
+
+    def __init__(self, dataset: Sized, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+        super().__init__(dataset, world, rank, shuffle, seed, drop_last=True)  # type: ignore[arg-type]
+        self._windows = len(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._left(super().__iter__())
+
+    def state_dict(self, taken: int | None = None) -> dict[str, Any]:
+        """Where the epoch stands: plain values, for a checkpoint.
+
+        `taken` is how many windows of it came out of the loader. None counts what went in: the same without workers,
+        and what StatefulDataLoader needs; the workers of a DataLoader are ahead.
+        """
+        if taken is not None and not 0 <= taken <= len(self):
+            raise ValueError(f"taken is {taken}: expected 0 to {len(self)}, the windows of an epoch")
+        return super().state_dict() | ({} if taken is None else {"taken": taken})
+
+    def _order(self) -> dict[str, Any]:
+        facts = {"windows": self._windows, "shuffle": self.shuffle, "seed": self.seed}
+        return facts | {"rank": self.rank, "world": self.num_replicas}

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-log = logging.getLogger("streamtok.ingest")
-
 EVERY_NS = 10_000_000_000
 
 
@@ -20,26 +18,27 @@ class EventLog:
     """
 
     stream: str
-    _sums: dict[str, Counter] = field(default_factory=dict)
-    _lines: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    logger: logging.Logger
+    _waiting: dict[str, tuple[Counter, int, Mapping[str, Any]]] = field(default_factory=dict)
     _logged_ns: dict[str, int] = field(default_factory=dict)
 
     def add(
         self, now_ns: int, event: str, counts: Mapping[str, int], level: int = logging.WARNING, **facts: Any
     ) -> None:
         """Log an event, or add its `counts` to those that wait for the next line of its kind."""
-        self._sums.setdefault(event, Counter()).update(counts)
-        self._lines[event] = level, facts
-        if now_ns - self._logged_ns.get(event, now_ns - EVERY_NS) >= EVERY_NS:
+        sums = self._waiting[event][0] if event in self._waiting else Counter()
+        sums.update(counts)
+        self._waiting[event] = sums, level, facts
+        if event not in self._logged_ns or now_ns - self._logged_ns[event] >= EVERY_NS:
             self._logged_ns[event] = now_ns
             self._write(event)
 
     def finish(self) -> None:
         """Log what still waits: the stream ends."""
-        for event in list(self._lines):
+        for event in list(self._waiting):
             self._write(event)
 
     def _write(self, event: str) -> None:
-        level, facts = self._lines.pop(event)
-        values = {"stream": self.stream, "event": event, **self._sums.pop(event), **facts}
-        log.log(level, " ".join(f"{name}=%s" for name in values), *values.values())
+        sums, level, facts = self._waiting.pop(event)
+        values = {"stream": self.stream, "event": event, **sums, **facts}
+        self.logger.log(level, " ".join(f"{name}=%s" for name in values), *values.values())

@@ -1,5 +1,6 @@
 """One stream's place in the ingest core: its options, the group that is being filled, and its bookkeeping."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 from streamtok.ingest.event_log import EventLog
 from streamtok.ingest.preparing import Planes
 from streamtok.preprocessing.preprocessor import FITS
+
+log = logging.getLogger("streamtok.ingest")
 
 POLICIES = ("latest", "lossless")
 ON_GAP = ("reset", "bridge")
@@ -96,7 +99,7 @@ class Lane:
     ended: bool = False  # nothing will come, as far as is known
 
     def __post_init__(self) -> None:
-        self.log = EventLog(self.name)
+        self.log = EventLog(self.name, log)
 
     @property
     def image_size(self) -> Any:

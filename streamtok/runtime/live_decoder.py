@@ -7,6 +7,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.decoding import GridDecoder
+from streamtok.ingest.event_log import EventLog
 
 log = logging.getLogger("streamtok.decode")
 
@@ -38,6 +40,7 @@ class LiveDecoder:
         self.tokenizer, self.context = tokenizer, context
         self.counts: Counter[str] = Counter()
         self._decoders: dict[str, GridDecoder] = {}
+        self._events: dict[str, EventLog] = {}
         self._next: dict[str, tuple[str, int] | None] = {}
 
     def feed(self, message: Any) -> list[Picture]:
@@ -76,5 +79,7 @@ class LiveDecoder:
             return decoder.step(tokens, header.keyframe)
         except NonFiniteError:
             self.counts["nonfinite"] += 1
-            log.error("stream=%s event=nonfinite seq=%d action=wait_for_keyframe", header.stream, header.seq)
+            events = self._events.setdefault(header.stream, EventLog(header.stream, log))
+            facts = {"seq": header.seq, "action": "wait_for_keyframe"}
+            events.add(time.monotonic_ns(), "nonfinite", {"groups": 1}, logging.ERROR, **facts)
             return None

@@ -73,6 +73,18 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
 
 
+def test_a_decoder_that_gives_nothing_finite_says_so_once(endpoint, caplog):
+    tok = build(IMAGE)
+    with torch.no_grad():
+        next(tok.decoder.parameters()).fill_(float("nan"))
+    with RunningNode(IngestNode(rig(endpoint, ["synthetic:32x48@30?frames=9"], wait_subscribers=1), tok)):
+        messages = read_all(endpoint)
+    decoder = LiveDecoder(tok)
+    assert [decoder.feed(message) for message in messages] == [[]] * 9
+    assert decoder.counts["nonfinite"] == 9
+    assert caplog.text.count("event=nonfinite") == 1
+
+
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_tokens_are_the_same_with_compression(compression, endpoint, tmp_path):
     from streamtok.recording.reader import open_recording

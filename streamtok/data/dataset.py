@@ -11,7 +11,8 @@ Training that may be interrupted takes a `ResumableSampler` (`streamtok.data.res
 
 A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
 after the gap. Opening reads indexes only, and a window reads its own grids. In recordings a gap of a few frames may not
-show in the index: what follows it in its window is masked all the same, but not cut anew; token files know every gap.
+show in the index: what follows it in its window is masked all the same, but windows are not cut anew there unless you
+say `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -61,6 +62,9 @@ class TokenDataset(Dataset):
     and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns` (None: half
     the usual step).
 
+    At gaps that the index of a recording does not show, `gaps="mask"` loses the rest of the window to its mask, and
+    "cut" starts a window anew; with `align` that is so for the first stream, and gaps of the others are masked.
+
     All files must come from one tokenizer at one size: `identity` says which; ValueError names the two that differ.
     """
 
@@ -73,12 +77,15 @@ class TokenDataset(Dataset):
         streams: Sequence[str] | None = None,
         align: bool = False,
         tolerance_ns: int | None = None,
+        gaps: Literal["mask", "cut"] = "mask",
     ) -> None:
         stride = window if stride is None else stride
         if window < 1 or stride < 1:
             raise ValueError(f"window is {window} and stride {stride}: expected 1 grid or more")
         if align and not streams:
             raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
+        if gaps not in ("mask", "cut"):
+            raise ValueError(f"gaps is {gaps!r}: expected 'mask' or 'cut'")
         self.window, self.stride, self.align = window, stride, align
         drives = open_drives(source, streams, together=align)
         self.identity = drives[0][0].identity
@@ -86,7 +93,9 @@ class TokenDataset(Dataset):
             self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
         else:
             self._series = [_Series((track,), 0) for tracks in drives for track in tracks]
-        self._starts = [_window_starts(series.reference.breaks, window, stride) for series in self._series]
+        references = [series.reference for series in self._series]
+        breaks = [track.gaps() if gaps == "cut" else track.breaks for track in references]
+        self._starts = [_window_starts(each, window, stride) for each in breaks]
         self._ends = np.cumsum([len(starts) for starts in self._starts])
 
     @property

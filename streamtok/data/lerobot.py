@@ -7,8 +7,7 @@ their own: `time_ns` is what actions and other sensors are joined by.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 
 from streamtok.data.dataset import nearest
 from streamtok.data.export_options import ExportOptions
-from streamtok.data.grids import Grids, Track, stretches
+from streamtok.data.grids import BLOCK, Grids, Track, headers
 from streamtok.data.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
 from streamtok.data.tracks import by_stream, facts_of, open_drives
+from streamtok.decoding import GridDecoder, crop
 
 SAME_RATE = 0.05  # cameras of one nominal rate differ by less
 
@@ -27,9 +27,10 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
     """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
 
     Columns `observation.tokens.STREAM`, `capture_ns`, `time_ns` (see `Grids`), `epoch` and `keyframe` beside LeRobot's
-    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. `meta/streamtok.json` names the
-    tokenizer, the grid, and the file of each episode. ValueError if drives differ in streams, or in rate and
-    `options.fps` is None.
+    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. Rows of which a picture cannot be
+    decoded, since a grid between it and its keyframe is missing, are then left out and counted as "undecodable".
+    `meta/streamtok.json` names the tokenizer, the grid, and the file of each episode. ValueError if drives differ in
+    streams, or in rate and `options.fps` is None, or if no row is left.
     """
     drives = open_drives(source, options.streams, together=True)
     cameras = [by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
@@ -43,65 +44,93 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
     fps = options.fps or _one_rate([tracks[0] for tracks in cameras])
     facts = facts_of(cameras[0][0])
     out.mkdir(parents=True, exist_ok=True)
-    videos = _video_columns(out, cameras[0], fps, options)
+    tok = _decoder_of(cameras[0][0], options) if options.video else None
+    videos = [VideoColumn(out, name, fps) for name in names] if options.video else []
     features = _features(names, facts) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
     writer = DatasetWriter(out, fps, features, options.task)
     files: list[str] = []
+    undecodable = 0
     for tracks in cameras:
-        _write_drive(tracks, writer, videos)
+        undecodable += _write_drive(tracks, writer, videos, tok)
         files += [tracks[0].file] * (len(writer.episodes) - len(files))
+    if not writer.rows:
+        raise ValueError(
+            f"{cameras[0][0].path}: nothing to export: at {undecodable} times all of {names} have a grid, and none of "
+            "them can be decoded (--video), for its keyframe is missing"
+        )
     writer.close()
     write_json(out / "meta" / "streamtok.json", facts | {"files": files})
     for video in videos:
         video.close()
-    return {"rows": writer.rows, "episodes": len(writer.episodes)}
+    counts = {"rows": writer.rows, "episodes": len(writer.episodes)}
+    return counts | ({"undecodable": undecodable} if options.video else {})
 
 
-def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn]) -> None:
-    """The episodes of one drive; `videos` has a column for each track, or none at all."""
-    names = [track.stream for track in tracks]
-    for fresh, rows in aligned_rows(tracks, every=bool(videos)):
-        episode = writer.start_episode() if fresh else writer.episodes[-1]
-        writer.add(_columns(rows, names))
-        for number, video in enumerate(videos):
-            if fresh:
-                video.start(episode)
-            video.add(episode, rows[number], tracks[number].meta)
+def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Any) -> int:
+    """The episodes of one drive; `videos` has a column for each track, or none at all.
 
-
-def aligned_rows(tracks: Sequence[Track], every: bool = False) -> Iterator[tuple[bool, list[Grids]]]:
-    """Grids of all tracks at the times of the first: (whether an episode starts, rows of each track).
-
-    An episode ends at a gap of any camera, and at times at which one has no grid within half a step; those are left
-    out, and there are the fewest with the slowest camera first. With `every` it also ends where grids of a camera are
-    skipped or repeated to keep time: a decoder needs all.
+    Returns how many rows were left out because the pictures of `videos` cannot be decoded.
     """
-    reference = tracks[0]
-    steps = np.diff(reference.times_ns)
-    tolerance = int(np.median(steps) / 2) if len(steps) else 0
-    last = np.zeros((len(tracks), 0), np.int64)
-    for _, indices, _ in stretches(reference):
-        times = reference.times_ns[indices]
-        found = np.stack([indices, *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])])
-        rows = np.concatenate([last, found[:, (found >= 0).all(0)]], 1)
-        goes_on = np.diff(rows[:1]) == 1
-        for track, numbers in zip(tracks, rows, strict=True):
-            goes_on = goes_on & _unbroken(track, numbers) & (not every or np.diff(numbers) == 1)
-        new = last.shape[1]  # the row before is there to go on from
-        starts = np.concatenate([[not new], ~goes_on[0]])[: rows.shape[1]]
-        cuts = [new, *(at for at in np.flatnonzero(starts) if at > new), rows.shape[1]]
-        for start, end in itertools.pairwise(cuts if rows.shape[1] > new else []):
-            wanted = rows[:, start:end]
-            yield bool(starts[start]), [track.read(numbers) for track, numbers in zip(tracks, wanted, strict=True)]
-        last = rows[:, -1:]
+    names, known = [track.stream for track in tracks], [headers(track) for track in tracks]
+    pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if videos else []
+    rows = aligned_rows(tracks)
+    decodable = np.ones(rows.shape[1], bool)
+    for each, numbers in zip(pictures, rows, strict=False):
+        decodable &= each.can_decode(numbers)
+    for episode_rows in split_episodes(rows[:, decodable], known):
+        episode = writer.start_episode()
+        for video in videos:
+            video.start(episode)
+        for first in range(0, episode_rows.shape[1], BLOCK):
+            part = episode_rows[:, first : first + BLOCK]
+            writer.add(_columns([track.read(numbers) for track, numbers in zip(tracks, part, strict=True)], names))
+            for video, each, numbers in zip(videos, pictures, part, strict=False):
+                video.add(episode, map(each.picture, numbers))
+    return int((~decodable).sum())
 
 
-def _unbroken(track: Track, numbers: np.ndarray) -> np.ndarray:
-    """(n - 1,) bool: whether nothing was lost between each of these grids and the one before it."""
-    if len(numbers) < 2:
-        return np.zeros(0, bool)
-    lost = np.cumsum(~track.read(np.arange(numbers[0], numbers[-1] + 1)).follows())
-    return np.diff(lost[numbers - numbers[0]]) == 0
+class TrackPictures:
+    """Pictures of the grids of a track, each decoded after those before it in its epoch; `known` are its headers."""
+
+    def __init__(self, track: Track, known: Grids, tok: Any) -> None:
+        self._track, self._keyframes = track, known.decoded_from()
+        self._decoder = GridDecoder(tok, context=track.meta.get("context"))
+        self._at, self._picture = -1, np.zeros(0, np.uint8)
+
+    def can_decode(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether these grids have their keyframe and all that follows it."""
+        return self._keyframes[numbers] >= 0
+
+    def picture(self, number: int) -> np.ndarray:
+        """The last frame of a grid's group, uint8 RGB (h, w, 3) without padding; numbers must not fall."""
+        for index in range(max(self._at + 1, int(self._keyframes[number])), number + 1):
+            grids = self._track.read(np.array([index]))
+            frames = self._decoder.step(grids.tokens[0], bool(grids.keyframe[0]))
+            self._at, self._picture = index, crop(frames[-1], self._track.meta.get("source_rect"))
+        return self._picture
+
+
+def aligned_rows(tracks: Sequence[Track]) -> np.ndarray:
+    """(tracks, n) int64: the numbers of the grids of all tracks at the times of the first.
+
+    Times at which a camera has no grid within half a step are left out; there are the fewest with the slowest camera
+    first.
+    """
+    times = tracks[0].times_ns
+    tolerance = int(np.median(np.diff(times)) / 2) if len(times) > 1 else 0
+    found = np.stack([np.arange(len(times)), *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])])
+    return found[:, (found >= 0).all(0)]
+
+
+def split_episodes(rows: np.ndarray, known: Sequence[Grids]) -> list[np.ndarray]:
+    """`rows` (tracks, n) cut at gaps of any camera, and where rows are left out; `known` are the headers of the tracks.
+
+    Grids that are skipped or repeated to keep time are no gap.
+    """
+    goes_on = np.diff(rows[0]) == 1
+    for grids, numbers in zip(known, rows, strict=True):
+        goes_on &= np.diff(np.cumsum(~grids.follows())[numbers]) == 0
+    return np.split(rows, np.flatnonzero(~goes_on) + 1, axis=1) if rows.size else []
 
 
 def _one_rate(tracks: list[Track]) -> float:
@@ -147,13 +176,10 @@ def _columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
     return columns | own | {"keyframe": first.keyframe.astype(np.int64)}
 
 
-def _video_columns(out: Path, tracks: list[Track], fps: float, options: ExportOptions) -> list[VideoColumn]:
-    if not options.video:
-        return []
+def _decoder_of(track: Track, options: ExportOptions) -> Any:
     from streamtok.data.files import matching_tokenizer
 
-    tok = matching_tokenizer(tracks[0].path, tracks[0].meta, options.model)
-    return [VideoColumn(out, track.stream, fps, tok) for track in tracks]
+    return matching_tokenizer(track.path, track.meta, options.model)
 
 
 def _video_feature(track: Track, fps: float) -> dict[str, Any]:

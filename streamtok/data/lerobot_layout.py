@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.data.grids import Grids
 from streamtok.data.parquet import pyarrow
 from streamtok.data.pictures import VideoPictures
-from streamtok.decoding import GridDecoder, crop
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -176,13 +175,12 @@ class DatasetWriter:
 
 
 class VideoColumn:
-    """Pictures of one camera, decoded from its tokens, one per grid (the last frame of each group)."""
+    """Pictures of one camera, one per grid (the last frame of each group)."""
 
-    def __init__(self, out: Path, stream: str, fps: float, tok: Any) -> None:
+    def __init__(self, out: Path, stream: str, fps: float) -> None:
         self.key = f"observation.images.{stream}"
-        self._out, self._fps, self._tok = out, fps, tok
+        self._out, self._fps = out, fps
         self._file = self._count = 0
-        self._decoder: GridDecoder | None = None
         self._pictures: VideoPictures | None = None
 
     def start(self, episode: Episode) -> None:
@@ -196,11 +194,9 @@ class VideoColumn:
         start = self._count / self._fps
         episode.videos[self.key] = {"chunk_index": chunk, "file_index": file, "from_timestamp": start}
 
-    def add(self, episode: Episode, grids: Grids, meta: dict[str, Any]) -> None:
-        """Decode grids and write their pictures."""
-        for tokens, keyframe in zip(grids.tokens, grids.keyframe, strict=True):
-            self._decoder = self._decoder or GridDecoder(self._tok, context=meta.get("context"))
-            picture = crop(self._decoder.step(tokens, bool(keyframe))[-1], meta.get("source_rect"))
+    def add(self, episode: Episode, pictures: Iterable[np.ndarray]) -> None:
+        """Write the next pictures, uint8 RGB (h, w, 3)."""
+        for picture in pictures:
             if self._pictures is None:
                 self._pictures = VideoPictures(self._open_path(), picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))

@@ -48,13 +48,15 @@ class RecordingTrack(Track):
     def read(self, indices: np.ndarray) -> Grids:
         grid, dtype = self.identity["grid"], np.dtype(self.identity["dtype"])
         tokens = np.zeros((len(indices), *grid), dtype)
-        numbers = {name: np.zeros(len(indices), np.int64) for name in ("epoch", "first_id", "last_id", "capture_ns")}
+        names = ("epoch", "first_id", "last_id", "frames", "dropped", "capture_ns")
+        numbers = {name: np.zeros(len(indices), np.int64) for name in names}
         keyframe = np.zeros(len(indices), bool)
         for at, index in enumerate(indices):
             message = self._message(int(index))
             header = message.header
             tokens[at], keyframe[at] = message.tokens, header.keyframe
-            numbers["epoch"][at] = header.epoch
+            numbers["epoch"][at], numbers["dropped"][at] = header.epoch, header.dropped
+            numbers["frames"][at] = len(header.frame_ids)
             numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
             numbers["capture_ns"][at] = header.capture_ns[-1]
         numbers |= {"time_ns": self.times_ns[indices], "session": self._places["run"][indices].astype(np.int64)}

@@ -35,6 +35,9 @@ class FileTrack(Track):
             "dtype": str(file.tokens.dtype),
         }
 
+    def gaps(self) -> np.ndarray:
+        return self.breaks
+
     def read(self, indices: np.ndarray) -> Grids:
         file = TokenFile(self.path)
         if len(file) != len(self) or file.meta.get("tokenizer") != self.identity["tokenizer"]:
@@ -46,6 +49,8 @@ class FileTrack(Track):
             epoch=np.array(file.epoch[indices]),
             first_id=np.array(file.frame_ids[starts]),
             last_id=np.array(file.frame_ids[ends]),
+            frames=ends - starts + 1,
+            dropped=np.array(file.dropped[indices]),
             capture_ns=np.array(file.capture_ns[ends]),
             time_ns=self.times_ns[indices],
             session=np.zeros(len(indices), np.int64),

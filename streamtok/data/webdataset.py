@@ -19,10 +19,10 @@ def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[st
     """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
     The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid; beside the
-    shards, `dataset.json` says which tokenizer made them. Windows are cut as TokenDataset cuts them. The same files
-    give the same bytes.
+    shards, `dataset.json` says which tokenizer made them. Windows are cut as TokenDataset cuts them, at every gap. The
+    same files give the same bytes.
     """
-    data = TokenDataset(source, options.window, streams=options.streams)
+    data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
     out.mkdir(parents=True, exist_ok=True)
     shards = range(0, len(data), options.shard_samples)
     with tqdm(total=len(data), desc="webdataset", unit="window", disable=not options.progress) as bar:

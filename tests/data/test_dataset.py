@@ -74,9 +74,13 @@ def test_a_gap_that_times_do_not_show_is_masked(recording, groups_of, tmp_path):
         g if i < 9 else type(g)(**g.__dict__ | {"frame_ids": [each + 1 for each in g.frame_ids]})
         for i, g in enumerate(groups)
     ]
-    data = TokenDataset(recording(tmp_path / "a.mcap", {"front": shifted}), window=10)
+    path = recording(tmp_path / "a.mcap", {"front": shifted})
+    data = TokenDataset(path, window=10)
     assert data[0]["mask"].tolist() == [True] * 9 + [False]
     assert data[1]["mask"].all()
+    cut = TokenDataset(path, window=10, gaps="cut")
+    assert [int(cut[index]["mask"].sum()) for index in range(len(cut))] == [9, 10, 1]
+    np.testing.assert_array_equal(cut[1]["tokens"].numpy(), content(groups[9:19]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,6 +192,8 @@ def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
     path = token_file(tmp_path / "a.safetensors", groups_of([3]))
     with pytest.raises(ValueError, match="window is 0"):
         TokenDataset(path, window=0)
+    with pytest.raises(ValueError, match="gaps is 'split': expected 'mask' or 'cut'"):
+        TokenDataset(path, gaps="split")
     with pytest.raises(ValueError, match="align needs streams"):
         TokenDataset(path, align=True)
     with pytest.raises(ValueError, match="lacks the streams"):

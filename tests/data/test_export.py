@@ -3,24 +3,37 @@
 import json
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from streamtok.tools import export as command
 
+import streamtok
 from streamtok.data.export import ExportOptions, export
-from streamtok.data.grids import stretches
+from streamtok.data.grids import headers
 from streamtok.data.tracks import open_tracks
+from streamtok.decoding import GridDecoder
+
+
+def moved(groups, frames):
+    """The same groups so many frames later."""
+    step = 33_000_000 * frames
+    return [
+        replace(g, frame_ids=[i + frames for i in g.frame_ids], capture_ns=[t + step for t in g.capture_ns])
+        for g in groups
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tokens", "recording"])
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
-def test_stretches_do_not_depend_on_the_block_size(store, groups_of, kind, size):
-    groups = groups_of([5, 9, -3, 1])
+def test_a_track_tells_its_gaps_and_where_decoding_starts(store, groups_of, kind):
+    """It begins within an epoch; of the next one a group was lost; the last one goes on over frames that were lost."""
+    first = groups_of([5, 9])
+    last = [replace(g, epoch=2) for g in moved(groups_of([6]), first[-1].frame_ids[-1] + 1)]
+    bridged = moved(last[3:], 2)
+    groups = [*first[2:8], *first[9:], *last[:3], replace(bridged[0], dropped=2), *bridged[1:]]
     (track,) = open_tracks(store(kind, groups))
-    parts = list(stretches(track, size))
-    got = np.concatenate([grids.tokens for _, _, grids in parts])
-    np.testing.assert_array_equal(got, np.stack([group.tokens for group in groups]))
-    assert [int(numbers[0]) for fresh, numbers, _ in parts if fresh] == [0, 5, 17]
+    assert np.flatnonzero(track.gaps()).tolist() == [0, 3, 6, 14]
+    assert headers(track).decoded_from().tolist() == [-1] * 3 + [3] * 3 + [-1] * 5 + [11] * 6
 
 
 def test_webdataset_reads_the_shards(tmp_path, token_file, groups_of):
@@ -162,3 +175,97 @@ def test_lerobot_cameras_of_other_rates_and_phases_make_one_episode(tmp_path, to
     counts = export(tmp_path / "in", tmp_path / "out", "lerobot")
     assert counts["episodes"] == 1
     assert counts["rows"] > 590
+
+
+@pytest.fixture
+def model():
+    """A tokenizer, and how its token files name it."""
+    tok = streamtok.load("nano")
+    return tok, {"tokenizer": tok.fingerprint, "model": "nano"}
+
+
+def pictures_of(out, stream):
+    """The frames of each episode of the exported video, by LeRobot's own rule: between its two timestamps."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    info = json.loads((out / "meta" / "info.json").read_text())
+    key = f"observation.images.{stream}"
+    with av.open(out / info["video_path"].format(video_key=key, chunk_index=0, file_index=0)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    rows = parquet.read_table(out / "meta" / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
+    spans = [[round(row[f"videos/{key}/{end}_timestamp"] * info["fps"]) for end in ("from", "to")] for row in rows]
+    assert [stop - start for start, stop in spans] == [row["length"] for row in rows]
+    assert spans[-1][1] == len(frames)
+    return [frames[start:stop] for start, stop in spans]
+
+
+def decoded(tok, groups):
+    decoder = GridDecoder(tok)
+    return [decoder.step(group.tokens, group.keyframe)[-1] for group in groups]
+
+
+def apart(a, b):
+    """Mean difference of brightness in blocks of 4x4: what H.264 keeps of pictures that are noise."""
+    height, width, _ = a.shape
+    blocks = [(each @ np.array([0.299, 0.587, 0.114])).reshape(height // 4, 4, width // 4, 4) for each in (a, b)]
+    return np.abs(blocks[0].mean((1, 3)) - blocks[1].mean((1, 3))).mean()
+
+
+def assert_same_pictures(got, want):
+    """Each picture is by far the nearest to the one that it should be."""
+    assert len(got) == len(want)
+    table = np.array([[apart(a, b) for b in want] for a in got])
+    assert table.diagonal().max() < 0.5 * table[~np.eye(len(want), dtype=bool)].min()
+
+
+def test_lerobot_video_begins_where_it_can_be_decoded(tmp_path, token_file, groups_of, model, capsys):
+    """A file that begins within an epoch, and lost a group of another: what is missing there is left out and told."""
+    tok, facts = model
+    groups = groups_of([5, 9, 4])
+    path = token_file(tmp_path / "a.safetensors", [*groups[2:8], *groups[9:]], **facts)
+    given = [str(path), "--to", "lerobot", "--video", "--quiet"]
+    assert command.main([*given, "--out", str(tmp_path / "out")]) == 0
+    assert "7 rows, 2 episodes, 8 undecodable" in capsys.readouterr().out
+    first, second = pictures_of(tmp_path / "out", "front")
+    assert_same_pictures(first, decoded(tok, groups[5:8]))
+    assert_same_pictures(second, decoded(tok, groups[14:]))
+    assert export(path, tmp_path / "tokens", "lerobot") == {
+        "rows": 15,
+        "episodes": 4,
+    }  # without pictures nothing is lost
+    token_file(path, groups[2:5], **facts)
+    assert command.main([*given, "--out", str(tmp_path / "none")]) == 1
+    assert "at 3 times all of ['front'] have a grid, and none of them can be decoded" in capsys.readouterr().err
+
+
+def test_lerobot_video_of_a_camera_that_waits_for_another_keeps_its_context(tmp_path, token_file, groups_of, model):
+    """An episode that begins within an epoch of a camera shows what came before it: it is decoded and left out."""
+    tok, facts = model
+    front, left = groups_of([12], "front"), groups_of([6, -6], "left", seed=1)
+    left = [*left[:6], *moved(left[6:], 3)]
+    (tmp_path / "in").mkdir()
+    token_file(tmp_path / "in" / "front.safetensors", front, **facts)
+    token_file(tmp_path / "in" / "left.safetensors", [*left[:3], *left[4:]], **facts)
+    counts = export(tmp_path / "in", tmp_path / "out", "lerobot", ExportOptions(video=True))
+    assert counts == {"rows": 9, "episodes": 2, "undecodable": 2}
+    first, second = pictures_of(tmp_path / "out", "front")
+    assert_same_pictures([*first, *second], [*decoded(tok, front)[:3], *decoded(tok, front)[6:]])
+    without = decoded(tok, [*front[:3], *front[6:]])[3]
+    assert apart(second[0], decoded(tok, front)[6]) < 0.5 * apart(second[0], without)
+    first, second = pictures_of(tmp_path / "out", "left")
+    assert_same_pictures([*first, *second], [*decoded(tok, left)[:3], *decoded(tok, left[6:])])
+
+
+def test_lerobot_video_of_cameras_at_other_rates(tmp_path, token_file, groups_of, model):
+    """Grids that are skipped to keep time are decoded too, and make no new episodes."""
+    tok, facts = model
+    front = groups_of([8], "front")
+    left = [
+        replace(g, capture_ns=[round(0.5 * time) for time in g.capture_ns]) for g in groups_of([15], "left", seed=1)
+    ]
+    (tmp_path / "in").mkdir()
+    token_file(tmp_path / "in" / "front.safetensors", front, **facts)
+    token_file(tmp_path / "in" / "left.safetensors", left, **facts)
+    counts = export(tmp_path / "in", tmp_path / "out", "lerobot", ExportOptions(video=True))
+    assert counts == {"rows": 8, "episodes": 1, "undecodable": 0}
+    (pictures,) = pictures_of(tmp_path / "out", "left")
+    assert_same_pictures(pictures, decoded(tok, left)[::2])

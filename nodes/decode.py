@@ -12,12 +12,12 @@ import sys
 import threading
 from typing import Any
 
-from streamtok.command import command, new_settings_parser
+from streamtok.command import command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = new_settings_parser("decode", __doc__)
+    parser = new_node_parser("decode", __doc__)
     add = parser.add_argument
     add("input", nargs="?", help="a token file, or the endpoint of a node")
     add("-o", "--out", help="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT")
@@ -58,7 +58,7 @@ def decode_stream(settings: Any) -> dict[str, Any]:
     from streamtok.runtime.live_view import view_stream
     from streamtok.signals import stop_on_signals
 
-    log_to_stderr()
+    log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     with stop_on_signals(stop.set):
         return view_stream(settings, stop)

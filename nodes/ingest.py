@@ -12,12 +12,12 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import SettingsError, command, new_settings_parser
+from streamtok.command import SettingsError, command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = new_settings_parser("ingest", __doc__)
+    parser = new_node_parser("ingest", __doc__)
     add = parser.add_argument
     add("--source", action="append", metavar="SRC", help="a path, a URL, /dev/videoN, gst:PIPELINE, images:DIR, "
         "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras")  # fmt: skip
@@ -43,7 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--record-frames", choices=["none", "lossless", "lossy"],
         help="camera images in --record: lossless (default) replays to the same tokens")  # fmt: skip
     add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
-    add("--log-format", choices=["text", "json"], help="of the log on standard error (default text)")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--insecure", action="store_true", help="allow a network address without keys")
     add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")

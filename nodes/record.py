@@ -13,12 +13,12 @@ import sys
 import threading
 from typing import Any
 
-from streamtok.command import command, new_settings_parser
+from streamtok.command import command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = new_settings_parser("record", __doc__)
+    parser = new_node_parser("record", __doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
     add("-o", "--out", metavar="FILE|DIR", help="the MCAP file to write, or a folder for a new one; overwrites none")
@@ -58,7 +58,7 @@ def run(settings: Any) -> dict[str, Any]:
     from streamtok.signals import stop_on_signals
     from streamtok.wire.security import CurveClient
 
-    log_to_stderr()
+    log_to_stderr(log_format=settings.log_format)
     stopping = threading.Event()
     curve = CurveClient.load(settings.curve) if settings.curve else None
     recorder = Recorder(settings.out, settings.recorder_options(), metadata={"recorded_from": settings.endpoint})

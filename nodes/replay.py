@@ -15,12 +15,12 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import command, new_settings_parser
+from streamtok.command import command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = new_settings_parser("replay", __doc__)
+    parser = new_node_parser("replay", __doc__)
     add = parser.add_argument
     add("path", nargs="?", metavar="DRIVE", help="the drive: a file or a folder")
     add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream or topic (repeat it)")
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--wait-subscribers", type=int, metavar="N", help="hold the first message until N readers have joined")
     add("--publish-frames", action="store_true", help="also send the camera images")
     add("--insecure", action="store_true", help="allow a network address without keys")
+    add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")
     add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
     add("--node", metavar="NAME", help="name of this process in info (default replay)")
     add("-o", "--out", metavar="DIR", help="write token files, DIR/STREAM.safetensors")
@@ -66,7 +67,7 @@ def run(settings: Any) -> int:
     from streamtok.runtime.display import log_to_stderr
     from streamtok.signals import stop_on_signals
 
-    log_to_stderr()
+    log_to_stderr(log_format=settings.log_format)
     node = ReplayNode(settings)
     with stop_on_signals(node.stop):
         summary = node.run()

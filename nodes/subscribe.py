@@ -16,12 +16,12 @@ import threading
 import time
 from typing import Any
 
-from streamtok.command import command, new_settings_parser
+from streamtok.command import command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags."""
-    parser = new_settings_parser("subscribe", __doc__)
+    parser = new_node_parser("subscribe", __doc__)
     add = parser.add_argument
     add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
     add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream (repeat it; default: all)")
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--curve", metavar="DIR", help="keys of this reader (client.key_secret, server.key)")
     add("--forward-curve", metavar="DIR", help="keys for --forward (server.key_secret, allowed/)")
     add("--insecure", action="store_true", help="allow --forward on a network address without keys")
+    add("--ipc-group", metavar="GROUP", help="who may connect to --forward's ipc sockets besides this user (nobody)")
     add("--quiet", action="store_true", help="no line per message")
     return parser
 
@@ -56,7 +57,7 @@ def run(settings: Any) -> int:
     from streamtok.signals import stop_on_signals
     from streamtok.wire.reading import Reading, describe_message, describe_summary
 
-    log_to_stderr()
+    log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     began = time.monotonic()
     with stop_on_signals(stop.set), Reading(settings, stop) as reading:

@@ -32,6 +32,13 @@ def new_settings_parser(name: str, description: str | None) -> argparse.Argument
     return parser
 
 
+def new_node_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """As `new_settings_parser`, for commands that run on and log meanwhile."""
+    parser = new_settings_parser(name, description)
+    parser.add_argument("--log-format", choices=["text", "json"], help="of the log on standard error (default text)")
+    return parser
+
+
 def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """`parse` as the type of a flag: what its ValueError says reaches the user."""
 

@@ -89,6 +89,7 @@ Device = Annotated[str, AfterValidator(parse_device)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Group = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -107,6 +108,12 @@ class CommandSettings(Strict):
     model_config = ConfigDict(populate_by_name=True)
 
     as_json: bool = Field(default=False, alias="json")
+
+
+class NodeSettings(CommandSettings):
+    """A command that runs on and logs meanwhile."""
+
+    log_format: Literal["text", "json"] = "text"
 
 
 class FrameSettings(Strict):
@@ -143,7 +150,7 @@ class StreamSettings(StreamDefaults):
         return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
 
 
-class RigSettings(CommandSettings):
+class RigSettings(NodeSettings):
     """An ingest node: its cameras, the model, where it publishes. Sizes of recordings are in MB (10^6 bytes)."""
 
     node: Name = "ingest"
@@ -158,7 +165,7 @@ class RigSettings(CommandSettings):
     control: Endpoint | None = None
     curve: Path | None = None
     insecure: bool = False
-    ipc_group: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] | None = None
+    ipc_group: Group | None = None
     compression: Literal["none", "zstd"] = "none"
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False
@@ -169,7 +176,6 @@ class RigSettings(CommandSettings):
     record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = None
     metrics_address: str = "127.0.0.1"
-    log_format: Literal["text", "json"] = "text"
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings import CommandSettings, Count, Device, Endpoint, FrameSettings, Name, Positive
+from streamtok.settings import Count, Device, Endpoint, FrameSettings, Group, Name, NodeSettings, Positive
 
 if TYPE_CHECKING:
     from streamtok.ingest.lane import StreamOptions
     from streamtok.recording.recorder import RecorderOptions
 
 
-class RecordSettings(CommandSettings):
+class RecordSettings(NodeSettings):
     """`streamtok record`: sizes in MB (10^6 bytes), times in minutes and seconds."""
 
     endpoint: Annotated[str, Field(min_length=1)]
@@ -38,7 +38,7 @@ class RecordSettings(CommandSettings):
         )
 
 
-class ReplaySettings(CommandSettings, FrameSettings):
+class ReplaySettings(NodeSettings, FrameSettings):
     """`streamtok replay`: what to read, how to encode it, how fast, and where the tokens go."""
 
     path: Path
@@ -56,6 +56,7 @@ class ReplaySettings(CommandSettings, FrameSettings):
     wait_subscribers: Annotated[int, Field(ge=0)] = 0
     publish_frames: bool = False
     insecure: bool = False
+    ipc_group: Group | None = None
     curve: Path | None = None
     node: Name = "replay"
     out: Path | None = None

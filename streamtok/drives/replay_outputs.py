@@ -218,6 +218,7 @@ class Outputs:
             node=settings.node,
             curve=CurveServer.load(settings.curve) if settings.curve else None,
             insecure=settings.insecure,
+            ipc_group=settings.ipc_group,
             lossless=settings.pace is None,
             clock_ns=self.clock.now_ns,
             clock_pair=self.clock.pair,

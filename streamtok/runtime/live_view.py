@@ -13,14 +13,14 @@ from pydantic import model_validator
 
 from streamtok.decoding import crop
 from streamtok.runtime.live_decoder import LiveDecoder, Picture
-from streamtok.settings import CommandSettings, Count, Device
+from streamtok.settings import Count, Device, NodeSettings
 
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
 
 
-class DecodeSettings(CommandSettings):
+class DecodeSettings(NodeSettings):
     """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
 
     `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.

@@ -1,9 +1,11 @@
 """A connecting socket that is made to come back after every kind of break, and says why it cannot."""
 
 import logging
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -30,6 +32,14 @@ def connect(socket: zmq.Socket, endpoint: str, curve: "CurveClient | None" = Non
         socket.connect(endpoint)
     except zmq.ZMQError as error:
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
+
+
+def why_silent(endpoint: str) -> str:
+    """What keeps a reader waiting, as far as it can be seen from here."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
+        return "this user may not connect to that socket; start the node with an ipc_group that this user is in"
+    return "no node answers there yet; is it running?"
 
 
 @dataclass
@@ -63,7 +73,7 @@ class Connection:
             self._on_event(recv_monitor_message(self._monitor)["event"])
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since = None
-            log.warning("event=waiting endpoint=%s: no node answers there yet; is it running?", self.endpoint)
+            log.warning("event=waiting endpoint=%s: %s", self.endpoint, why_silent(self.endpoint))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self._broken_since = time.monotonic()
             self.socket.disconnect(self.endpoint)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from streamtok.measures import Reservoir
-from streamtok.settings import CommandSettings, Count, Endpoint, Positive
+from streamtok.settings import Count, Endpoint, Group, NodeSettings, Positive
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
@@ -20,7 +20,7 @@ from streamtok.wire.subscriber import Subscription, subscribe
 WAIT_S = 0.05
 
 
-class ReaderSettings(CommandSettings):
+class ReaderSettings(NodeSettings):
     """A reader of token streams: what it reads, and where it passes it on."""
 
     endpoint: Endpoint
@@ -36,6 +36,7 @@ class ReaderSettings(CommandSettings):
     curve: Path | None = None
     forward_curve: Path | None = None
     insecure: bool = False
+    ipc_group: Group | None = None
     quiet: bool = False
 
 
@@ -131,6 +132,7 @@ class Reading:
             node="relay",
             curve=curve,
             insecure=settings.insecure,
+            ipc_group=settings.ipc_group,
             lossless=settings.lossless,
             stop=self.stop.is_set,
         )

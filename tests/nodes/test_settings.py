@@ -49,7 +49,7 @@ def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allow
     lines = str(caught.value).splitlines()
     assert len(lines) == 10  # those below, and that `source` is missing
     for expected in (
-        f"{wrong}:1: modle: unknown key (value 'nano'); did you mean 'model'? allowed: json, node, model,",
+        f"{wrong}:1: modle: unknown key (value 'nano'); did you mean 'model'? allowed: json, log_format, node, model,",
         f"{wrong}:2: device: expected auto, cpu, cuda or cuda:N (got 'gpu')",
         f"{wrong}:3: bind: expected tcp://ADDRESS:PORT or ipc://PATH (got 'localhost:5555')",
         f"{wrong}:4: metrics: input should be a valid integer",

@@ -10,6 +10,7 @@ from itertools import islice
 import pytest
 from streamtok.nodes import subscribe as node_of
 
+from streamtok.runtime.display import log_to_stderr
 from streamtok.wire import connection
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
@@ -62,6 +63,14 @@ def test_it_ends_with_the_node_when_asked(capsys):
         assert node_of.main([node.endpoint, "--until-end", "--timeout", "20", "--json"]) == 0
         thread.join()
     assert json.loads(capsys.readouterr().out)["messages"] == 1
+
+
+def test_its_log_may_be_lines_of_json(ipc_path, capsys):
+    arguments = [f"ipc://{ipc_path}", "--timeout", "4", "--log-format", "json"]
+    assert node_of.main(arguments) == 1
+    first = capsys.readouterr().err.splitlines()[0]
+    assert json.loads(first)["event"] == "waiting"
+    log_to_stderr()  # text again, for the other tests
 
 
 def test_silence_is_a_failure_with_a_summary(capsys):

@@ -203,7 +203,7 @@ def test_lerobot_export_shows_what_decoding_shows(tmp_path, model):
 
     encode_file(video(tmp_path / "in.mp4", 9, (21, 30)), tmp_path / "t.safetensors", model, EXACT)
     counts = export(tmp_path / "t.safetensors", tmp_path / "out", "lerobot", ExportOptions(video=True))
-    assert counts == {"rows": 3, "episodes": 1}
+    assert counts == {"rows": 3, "episodes": 1, "undecodable": 0}
     decode_file(tmp_path / "t.safetensors", tmp_path / "back")
     with av.open(str(tmp_path / "out/videos/observation.images.cam0/chunk-000/file-000.mp4")) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -222,6 +222,6 @@ def test_lerobot_video_of_short_episodes(tmp_path, model):
     for name in "ab":
         encode_file(video(tmp_path / "in.mp4", 5, (16, 24)), tmp_path / "in" / f"{name}.safetensors", model, EXACT)
     counts = export(tmp_path / "in", tmp_path / "out", "lerobot", ExportOptions(video=True))
-    assert counts == {"rows": 4, "episodes": 2}
+    assert counts == {"rows": 4, "episodes": 2, "undecodable": 0}
     with av.open(str(tmp_path / "out/videos/observation.images.cam0/chunk-000/file-000.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4

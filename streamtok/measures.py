@@ -21,7 +21,7 @@ def entropy_bits(counts: np.ndarray) -> float:
     return float(max(0.0, -(share * np.log2(share)).sum()))
 
 
-class Reservoir:
+class LatestSamples:
     """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
 
     def __init__(self, size: int = KEPT) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from streamtok.measures import KEPT, Reservoir
+from streamtok.measures import KEPT, LatestSamples
 
 
 def test_quantiles_are_those_of_the_latest_samples():
-    reservoir = Reservoir()
+    samples = LatestSamples()
     for value in range(3 * KEPT):
-        reservoir.add(value)
-    assert reservoir.quantiles()["p50"] == pytest.approx(2.5 * KEPT, rel=1e-3)
-    assert reservoir.count == 3 * KEPT
-    assert Reservoir().quantiles() == {}
+        samples.add(value)
+    assert samples.quantiles()["p50"] == pytest.approx(2.5 * KEPT, rel=1e-3)
+    assert samples.count == 3 * KEPT
+    assert LatestSamples().quantiles() == {}

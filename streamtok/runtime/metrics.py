@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 
-from streamtok.measures import KEPT, QUANTILES, Reservoir, quantiles
+from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
 
 log = logging.getLogger("streamtok.ingest")
 
@@ -63,7 +63,7 @@ class Metrics:
         self._lock = threading.RLock()  # a signal handler may ask while its own thread counts
         self._counters: Counter[tuple[str, str]] = Counter()
         self._gauges: dict[tuple[str, str], float] = {}
-        self._stages: dict[tuple[str, str], Reservoir] = {}
+        self._stages: dict[tuple[str, str], LatestSamples] = {}
 
     def count(self, name: str, stream: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -83,7 +83,7 @@ class Metrics:
     def observe(self, stage: str, stream: str, seconds: float) -> None:
         """Add one duration of a stage."""
         with self._lock:
-            self._stages.setdefault((stage, stream), Reservoir()).add(seconds)
+            self._stages.setdefault((stage, stream), LatestSamples()).add(seconds)
 
     def counter(self, name: str, stream: str) -> int:
         """A counter's value, 0 if it was never touched."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from streamtok.measures import Reservoir
+from streamtok.measures import LatestSamples
 from streamtok.settings import Count, Endpoint, Group, NodeSettings, Positive
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
@@ -47,7 +47,7 @@ class Reading:
         self.settings, self.stop = settings, stop
         self.messages = 0
         self.nbytes = 0
-        self._latencies = {"publish_to_reader": Reservoir(), "capture_to_reader": Reservoir()}
+        self._latencies = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
         self._stack = ExitStack()
         try:
             self.subscription = self._stack.enter_context(self._subscribe())

@@ -62,11 +62,10 @@ def run(arguments: argparse.Namespace, reader: Subscription) -> None:
     period, late = 1 / arguments.rate, 0
     deadline = time.monotonic() + period
     for tick in range(arguments.ticks) if arguments.ticks else iter(int, 1):
-        while (left := deadline - time.monotonic()) > 0:
-            message = reader.get(left)
-            if message is not None:
-                window.push(message)
-        late += -left > period
+        # all that waits, also when late already: a policy slower than its period acts on the newest step, too
+        while (message := reader.get(max(0, deadline - time.monotonic()))) is not None:
+            window.push(message)
+        late += time.monotonic() - deadline > period
         deadline = max(deadline + period, time.monotonic())  # deadlines add up; after a stall they start anew
         print(f"tick {tick} {decide(policy, window, arguments.max_age)} late {late}", flush=True)
 

@@ -1,15 +1,19 @@
 """examples/policy.py against a publisher of two cameras."""
 
+import argparse
 import importlib.util
+import math
 import re
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.wire.wirekit import Served, make_group, make_info
+from streamtok.wire.subscriber import subscribe
+from tests.wire.wirekit import Served, eventually, make_group, make_info
 
 SPEC = importlib.util.spec_from_file_location("policy_example", Path(__file__).parents[2] / "examples" / "policy.py")
 policy = importlib.util.module_from_spec(SPEC)
@@ -66,6 +70,34 @@ def test_the_policy_holds_when_the_pictures_are_old(cameras, capsys):
     arguments = ["--stream", "front", "--stream", "left", "--rate", "20", "--ticks", "5", "--max-age", "0"]
     assert policy.main([cameras.endpoint, *arguments]) == 0
     assert all("hold" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_policy_slower_than_its_period_acts_on_the_newest_step(monkeypatch, capsys):
+    acted_on, arrived = [], []
+
+    class SlowPolicy(policy.Policy):
+        """Three more groups have arrived by the time it is done."""
+
+        def forward(self, tokens, valid):
+            acted_on.append(int(tokens[0, -1].max()))
+            first = arrived[-1] + 1
+            node.publish(*[make_group(number, interval=1000) for number in range(first, first + 3)])
+            arrived.append(first + 2)
+            assert eventually(lambda: reader.counts()["front"]["messages"] == first + 3)
+            return super().forward(tokens, valid)
+
+    monkeypatch.setattr(policy, "Policy", SlowPolicy)
+    options = {"cameras": ["front"], "rate": 1e6, "steps": 4, "max_skew": 0.05, "max_age": math.inf, "ticks": 6}
+    with Served("front") as node, subscribe(node.endpoint, ["front"], join="epoch") as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0, interval=1000), make_group(1, interval=1000))
+        arrived.append(1)
+        assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 2)
+        policy.run(argparse.Namespace(**options), reader)
+    assert capsys.readouterr().out.count("steering") == 6
+    # a message is counted just before it can be read, so the very last one may be missing
+    assert all(number >= newest - 1 for number, newest in zip(acted_on, arrived, strict=False)), (acted_on, arrived)
+    assert all(earlier < later for earlier, later in pairwise(acted_on))
 
 
 def test_two_tokenizers_are_refused(capsys):

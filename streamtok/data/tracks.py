@@ -129,7 +129,8 @@ def facts_of(track: Track) -> dict[str, Any]:
 def same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
     """Tokenizer, grid and dtype of all tracks; ValueError naming two that differ, or that there are none."""
     if not tracks:
-        raise ValueError(f"{source} has none of the streams {list(streams or [])}")
+        lacking = "holds no tokens" if streams is None else f"has none of the streams {list(streams)}"
+        raise ValueError(f"{source} {lacking}: `streamtok info FILE` says what a file holds")
     first = tracks[0]
     for track in tracks[1:]:
         differing = [key for key, value in first.identity.items() if track.identity[key] != value]

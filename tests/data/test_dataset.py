@@ -200,6 +200,9 @@ def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
         TokenDataset(path, streams=["front", "rear"], align=True)
     with pytest.raises(ValueError, match="none of the streams"):
         TokenDataset(path, streams=["rear"])
+    empty = recording(tmp_path / "empty.mcap", {"front": []})
+    with pytest.raises(ValueError, match=r"empty\.mcap holds no tokens: `streamtok info"):
+        TokenDataset(empty)
     with pytest.raises(ValueError, match="streamtok repair"):
         TokenDataset(recording(tmp_path / "cut.mcap", {"front": groups_of([50])}, closed=False))
 

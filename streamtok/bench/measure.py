@@ -201,10 +201,10 @@ def _to_host(out: Any) -> Tensor:
 def _attention_as_published() -> Iterator[None]:
     """On a GPU, attention over space as published code has it: two matrix products in the model's precision, the matrix
     held. What PyTorch would choose for this head size is slower, and a comparison with that would flatter us."""
-    here, before = torch.cuda.is_initialized(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(here or before)
+    on_gpu, before = torch.cuda.is_initialized(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(on_gpu or before)
     try:
-        with sdpa_kernel(SDPBackend.MATH) if here else nullcontext():
+        with sdpa_kernel(SDPBackend.MATH) if on_gpu else nullcontext():
             yield
     finally:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)

@@ -261,9 +261,9 @@ class IngestCore:
         """Compare with the number that should follow, also between groups; back in number or time is a restart."""
         restarted, lane.restarted = lane.restarted, False
         late = lane.last_capture_ns is not None and item.capture_ns <= lane.last_capture_ns
-        back = lane.expected_id is not None and item.frame_id < lane.expected_id
-        back |= bool(lane.frame_ids) and item.frame_id <= lane.frame_ids[-1]  # also after a gap that was told
-        if late or back:
+        behind = lane.expected_id is not None and item.frame_id < lane.expected_id
+        taken = bool(lane.frame_ids) and item.frame_id <= lane.frame_ids[-1]  # also after a gap that was told
+        if late or behind or taken:
             lane.counts["gaps"] += 1
             facts = {"frame_id": item.frame_id, "capture_ns": item.capture_ns}
             lane.log.add(self._timer(), "restart", {"restarts": 1}, **facts)

@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = new_node_parser("ingest", __doc__)
     add = parser.add_argument
-    add("--source", action="append", metavar="SRC", help="a path, a URL, /dev/videoN, gst:PIPELINE, images:DIR, "
+    add("--source", action="append", metavar="SRC", help="a path (in /dev: a camera), a URL, gst:PIPELINE, images:DIR, "
         "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras")  # fmt: skip
     add("--stream", action="append", metavar="NAME", help="name of each source, in order (default cam0, cam1, ...)")
     add("--model", help="preset name or checkpoint folder (default nano)")

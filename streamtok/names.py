@@ -27,6 +27,11 @@ def parse_device(text: str) -> str:
     return text
 
 
+def is_camera_path(text: str) -> bool:
+    """Whether a path is that of a camera of this machine: any in /dev, but for shared memory, where files lie."""
+    return text.startswith("/dev/") and not text.startswith("/dev/shm/")
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """`did you mean ...?` where something is near, and what is allowed."""
     allowed = list(allowed)

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from streamtok.command import SettingsError
-from streamtok.names import NAME, nearest, parse_device, parse_size
+from streamtok.names import NAME, is_camera_path, nearest, parse_device, parse_size
 from streamtok.yaml_file import put, read_yaml
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class RigSettings(NodeSettings):
 
     @model_validator(mode="after")
     def sources_differ(self) -> "RigSettings":
-        devices = [stream.source for stream in self.streams if stream.source.startswith("/dev/")]
+        devices = [stream.source.partition("?")[0] for stream in self.streams if is_camera_path(stream.source)]
         twice = sorted({device for device in devices if devices.count(device) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} is the source of more than one stream; a camera opens only once")

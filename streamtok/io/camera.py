@@ -1,6 +1,7 @@
 """Live cameras: V4L2 and USB devices, RTSP and other URLs, GStreamer pipelines, and recordings that play a camera.
 
     /dev/video0?size=720x1280&fps=30&format=MJPG
+    /dev/v4l/by-path/platform-camera0-video-index0
     rtsp://user:password@192.168.1.10/stream1
     gst:v4l2src device=/dev/video0 ! videoconvert ! appsink
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1

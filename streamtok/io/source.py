@@ -16,15 +16,16 @@ from typing import Any
 
 from streamtok.io.frames import EndOfSource, Frame, RecordedSource, Source
 from streamtok.io.spec import split_options
-from streamtok.names import parse_size
+from streamtok.names import is_camera_path, parse_size
 
 __all__ = ["EndOfSource", "Frame", "RecordedSource", "Source", "open_source"]
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
-    "a video file, a URL (rtsp://...), /dev/videoN, gst:PIPELINE, synthetic:HxW@FPS?seed=S&frames=N, images:DIR, "
-    "zmq:ENDPOINT or camera:FILE (a recording that plays the part of a camera)"
+    "a video file, a URL (rtsp://...), a camera in /dev (/dev/video0, /dev/v4l/by-id/...), gst:PIPELINE, "
+    "synthetic:HxW@FPS?seed=S&frames=N, images:DIR, zmq:ENDPOINT or camera:FILE (a recording that plays the part of a "
+    "camera)"
 )
 
 
@@ -57,7 +58,7 @@ def open_source(
         from streamtok.io.zmq_frames import ZmqSource
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
-    if scheme in (*URL_SCHEMES, "gst", "camera") or spec.startswith("/dev/video"):
+    if scheme in (*URL_SCHEMES, "gst", "camera") or is_camera_path(spec):
         return _open_camera(spec, stream, max_frames)
     from streamtok.io.video import VideoSource
 
@@ -75,7 +76,7 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
     if spec.startswith("gst:"):
         return CameraSource(OpenCVDevice(spec.removeprefix("gst:"), "gst"), stream, max_frames=max_frames)
-    if not spec.startswith("/dev/"):
+    if not is_camera_path(spec):
         return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
     path, options = split_options(spec, spec, {"size": parse_size, "fps": float, "format": str, "freeze_after": float})
     freeze_after = options.pop("freeze_after", 5.0)

@@ -4,6 +4,7 @@ import http.server
 import itertools
 import logging
 import socket
+import tempfile
 import threading
 import time
 
@@ -306,6 +307,19 @@ def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
     assert np.all(np.diff(ids) > 0)
     assert "event=lost" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["v4l/by-path/platform-camera0-video-index0", "v4l/by-id/usb-c-video-index0", "front"])
+def test_every_path_in_dev_is_a_camera(name):
+    source = open_source(f"/dev/{name}?size=48x64&fps=25")
+    assert (source.live, source.device.target, source.device.size) == (True, f"/dev/{name}", (48, 64))
+    with pytest.raises(FileNotFoundError, match=f"camera /dev/{name}: no such device"):
+        source.open()
+
+
+def test_a_file_in_shared_memory_is_no_camera():
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", suffix=".mp4") as file:
+        assert not open_source(file.name).live
 
 
 def test_devices_that_are_not_there_say_so_at_once():

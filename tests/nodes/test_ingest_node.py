@@ -4,6 +4,7 @@ import math
 import threading
 import time
 import urllib.request
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from streamtok.io.source import open_source
 from streamtok.runtime import ingest
 from streamtok.runtime.ingest import IngestNode
 from streamtok.runtime.live_decoder import LiveDecoder
+from streamtok.settings import load_rig
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, SIZE, VIDEO, build, image
@@ -148,6 +150,18 @@ def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoi
     assert streams[0] == "a"
     assert summary["streams"]["late"]["published"] == streams.count("late") > 0
     assert running.node.failures == []
+
+
+def test_the_shipped_rig_starts_without_its_cameras_and_waits_for_them(endpoint):
+    bind = {"bind": endpoint, "control": f"{endpoint}.control", "metrics": 0}
+    settings = load_rig(str(files("streamtok.configs") / "rig_six_cameras.yaml"), bind)
+    node = IngestNode(settings, TINY)
+    with RunningNode(node) as running:
+        assert eventually(lambda: node.metrics_port and ask(node.metrics_port, "/readyz") == (200, "ok\n"))
+        assert [source.state for source in node.sources.values()] == ["lost"] * 6
+        node.stop()
+        running.result()
+    assert node.failures == []
 
 
 def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):

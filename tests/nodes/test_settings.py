@@ -6,6 +6,7 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from streamtok.io.source import open_source
 from streamtok.settings import SettingsError, load_rig
 from streamtok.yaml_file import parse_set
 
@@ -41,6 +42,12 @@ def test_what_ships_is_valid_and_says_what_each_field_is_for(name):
     assert load_rig(str(path)).resolved()
     lines = path.read_text().splitlines()
     assert sum(line.lstrip().startswith("#") for line in lines) >= 10
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_sources_of_what_ships_are_cameras_but_for_the_demo(name):
+    rig = load_rig(str(files("streamtok.configs") / f"{name}.yaml"))
+    assert [open_source(stream.source).live for stream in rig.streams] == [name != "demo"] * len(rig.streams)
 
 
 def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allowed(wrong):
@@ -105,6 +112,10 @@ def test_cameras_are_never_behind_and_files_never_lose():
         ("streams: []", "streams: list should have at least 1 item"),
         ("streams: [{name: a, source: x}, {name: a, source: y}]", "stream names must differ, a is used more than once"),
         ("streams: [{name: a, source: /dev/video0}, {name: b, source: /dev/video0}]", "source of more than one stream"),
+        (
+            "streams: [{name: a, source: /dev/v4l/c}, {name: b, source: '/dev/v4l/c?fps=5'}]",
+            "/dev/v4l/c is the source",
+        ),
     ],
 )
 def test_a_broken_file_says_what_is_broken(tmp_path, text, message):

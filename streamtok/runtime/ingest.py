@@ -34,6 +34,7 @@ STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial grou
 RECORDER_S = 0.5  # likewise, for what the recorder has not written yet
 UPDATE_S = 0.1
 STATUS_S = 1.0
+COUNTED_HERE = ("published", "published_bytes", "publish_errors", "deadline_misses")  # exported from the start, as 0
 HUNG_S = 30.0  # as WatchdogSec in the unit of docs/operations.md: more than any step takes
 
 
@@ -62,6 +63,9 @@ class IngestNode:
         self.streams = {stream.name: stream for stream in settings.resolved()}
         packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
         self.sources = {name: make_source(stream, packets) for name, stream in self.streams.items()}
+        for name in self.streams:
+            for counter in COUNTED_HERE:
+                self.metrics.set_total(counter, name, 0)
         self._stopping = threading.Event()
         self._wake = threading.Condition()
         self._announced: dict[str, tuple | None] = dict.fromkeys(self.streams)

@@ -250,6 +250,8 @@ def test_metrics_tell_what_the_node_does(endpoint):
             text = answer.read().decode()
     for name in ("frames_total", "groups_total", "dropped_total", "up", "is_frozen", "queue_depth", "subscribers"):
         assert f'streamtok_{name}{{stream="a"}}' in text
+    for name in ("deadline_misses", "publish_errors", "published", "published_bytes"):
+        assert f'streamtok_{name}_total{{stream="a"}}' in text
     assert 'stage="total"' in text
 
 

@@ -36,7 +36,7 @@ bench: $(STAMP)  ## rates, latencies and ratios on this machine
 	$(BIN)/streamtok bench
 
 train-smoke: $(STAMP)  ## a minute of training on synthetic clips
-	$(BIN)/python -m streamtok.tools.train --config configs/train_smoke.yaml
+	$(BIN)/python -m streamtok.tools.train --config configs/train_smoke.yaml --overwrite
 
 gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
 	$(BIN)/python -m streamtok.tools.gpu_check

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from streamtok import checkpoint
+from streamtok.command import SettingsError
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.training.config import TrainConfig
@@ -15,18 +16,18 @@ from streamtok.training.transfer import close_loop
 
 
 def build_model(config: TrainConfig) -> Tokenizer:
-    """A tokenizer with weights seeded by the config, or those of `config.init`; ValueError for an unknown preset.
+    """A tokenizer with weights seeded by the config, or those of `config.init`; SettingsError for an unknown preset.
 
     A predictive model can start from the weights of one that is not.
     """
     if config.model not in PRESETS:
-        raise ValueError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
+        raise SettingsError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
     torch.manual_seed(config.seed)
     overrides: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
     try:
         sizes = replace(PRESETS[config.model], **overrides)
     except TypeError as error:
-        raise ValueError(f"model_overrides: {error}") from error
+        raise SettingsError(f"model_overrides: {error}") from error
     if config.init:
         source = checkpoint.load(config.init)
         closes = sizes.predictive and not source.config.predictive

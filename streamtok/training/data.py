@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.command import SettingsError
 from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video, read_image
 from streamtok.training.config import DataConfig
 
@@ -57,7 +58,10 @@ class Cache:
 
 
 def list_media(paths: tuple[str, ...]) -> list[str]:
-    """Every video and image file in `paths` (folders are searched), in name order; synthetic: specifications stay."""
+    """Every video and image file in `paths` (folders are searched), in name order; synthetic: specifications stay.
+
+    SettingsError for a path that is not there, and where there is no such file at all.
+    """
     found: list[str] = []
     for path in paths:
         if path.startswith("synthetic:"):
@@ -68,9 +72,9 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
         elif Path(path).is_file():
             found.append(path)
         else:
-            raise ValueError(f"data path {path!r} is neither a folder nor a file; give folders of videos or images")
+            raise SettingsError(f"data path {path!r} is neither a folder nor a file; give folders of videos or images")
     if not found:
-        raise ValueError(f"no video or image in {list(paths)}; known endings: {', '.join(sorted(SUFFIXES))}")
+        raise SettingsError(f"no video or image in {list(paths)}; known endings: {', '.join(sorted(SUFFIXES))}")
     return found
 
 
@@ -165,10 +169,10 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
 
 
 def split_holdout(paths: list[str], holdout: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(training paths, held-out paths); ValueError for a name that fits no clip."""
+    """(training paths, held-out paths); SettingsError for a name that fits no clip."""
     for name in holdout:
         if not any(Path(path).stem.startswith(name) for path in paths):
             known = ", ".join(sorted(Path(path).stem for path in paths)[:20])
-            raise ValueError(f"data.holdout {name!r} fits no clip; clips: {known}")
+            raise SettingsError(f"data.holdout {name!r} fits no clip; clips: {known}")
     held = [path for path in paths if Path(path).stem.startswith(holdout)] if holdout else []
     return [path for path in paths if path not in held], held

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from streamtok.command import SettingsError
 from streamtok.loading import pick_device
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
@@ -16,7 +17,7 @@ from streamtok.training.data import Cache, list_media, load_cache, split_holdout
 from streamtok.training.losses import Losses
 from streamtok.training.optimizer import cosine
 from streamtok.training.report import Journal, plot, validate
-from streamtok.training.saving import load_run, save_run
+from streamtok.training.saving import LAST, load_run, prepare_folder, save_run
 from streamtok.training.step import Step
 
 log = logging.getLogger("streamtok.training")
@@ -37,7 +38,7 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     smallest = max(phase.crop for phase in config.phases)
     if not paths:
-        raise ValueError("data.holdout keeps every clip from training; leave some out of it")
+        raise SettingsError("data.holdout keeps every clip from training; leave some out of it")
     validation = None
     if held:
         short = replace(config.data, scales=(config.sample_lines,), max_frames=config.sample_frames)
@@ -89,13 +90,18 @@ class _Run:
         return result
 
 
-def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_after: float | None = None) -> Summary:
+def train(
+    config: TrainConfig, model: nn.Module, *,
+    resume: bool = False, overwrite: bool = False, stop_after: float | None = None,
+) -> Summary:  # fmt: skip
     """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
     The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
     log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-    NonFiniteTraining names the step and the tensor of a NaN.
+    SettingsError for a run found in config.out, unless it shall go on (`resume`) or be thrown away (`overwrite`), and for
+    none to resume; NonFiniteTraining names the step and the tensor of a NaN.
     """
+    prepare_folder(Path(config.out), resume, overwrite)
     run = _start(config, model, resume)
     meter, first = _Meter(run.number, time.monotonic()), run.number
     while True:
@@ -124,7 +130,6 @@ def train(config: TrainConfig, model: nn.Module, *, resume: bool = False, stop_a
 
 def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
     device, began = pick_device(config.device), time.monotonic()
-    Path(config.out).mkdir(parents=True, exist_ok=True)
     torch.use_deterministic_algorithms(config.deterministic)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not config.deterministic
@@ -137,6 +142,8 @@ def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:
         course, state, position = load_run(config, step)
+    else:
+        (Path(config.out) / LAST).unlink(missing_ok=True)  # nobody shall resume what is overwritten from here on
     size = sum(p.numel() for p in model.parameters())
     log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, position["step"], len(cache.names))
     sampler = Sampler(cache, config.data, config.seed)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamtok.command import SettingsError
 from streamtok.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
@@ -44,10 +45,10 @@ class Losses:
 
             self.pixels["flow"] = flow_loss(config.flow_network, device)
         if config.deterministic and "flow" in used and device.type == "cuda":
-            raise ValueError("deterministic: the flow loss has no deterministic backward on a GPU; switch one off")
+            raise SettingsError("deterministic: the flow loss has no deterministic backward on a GPU; switch one off")
         unknown = used - set(self.pixels) - KNOWN
         if unknown:
-            raise ValueError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
+            raise SettingsError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
 
     def terms(self, output: Any, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
         """The pixel losses with a weight, and the quantizer's own from `output.losses`."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.command import SettingsError
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on 0..1
 MOBILENET_TAPS = (1, 3, 6, 13, 17)  # the last block at each resolution
 MOBILENET_STRIDED = (2, 4, 7, 14)  # blocks that halve the resolution
@@ -98,10 +100,10 @@ class Features(nn.Module):
     def load(cls, path: str | Path | None) -> "Features":
         """From a state dict on disk (.pt, .pth or .safetensors), read without unpickling code.
 
-        ValueError when no file is given or it has neither layout.
+        SettingsError when no file is given, ValueError when it has neither layout.
         """
         if path is None:
-            raise ValueError("the perceptual and gram losses need `backbone`, a VGG-19 or MobileNetV2 weights file")
+            raise SettingsError("the perceptual and gram losses need `backbone`, a VGG-19 or MobileNetV2 weights file")
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -7,11 +7,25 @@ from typing import Any
 
 import torch
 
+from streamtok.command import SettingsError
 from streamtok.training.batches import Course
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import Step
 
 LAST = "last.pt"
+
+
+def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a run; SettingsError if it holds one that would be lost, or none to resume."""
+    path = out / LAST
+    if resume and not path.exists():
+        raise SettingsError(f"nothing to resume: {path} does not exist; start without --resume")
+    if path.exists() and not (resume or overwrite):
+        raise SettingsError(
+            f"{path} is the checkpoint of a run: go on from it with --resume, throw that run away with --overwrite, or "
+            "give another folder with --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def save_run(config: TrainConfig, step: Step, course: Course, state: Any, position: dict[str, float]) -> Path:
@@ -34,14 +48,12 @@ def save_run(config: TrainConfig, step: Step, course: Course, state: Any, positi
 
 
 def load_run(config: TrainConfig, step: Step) -> tuple[Course, Any, dict[str, float]]:
-    """Take up out/last.pt -> (course, carried state, position); ValueError when it is another model's run."""
+    """Take up out/last.pt -> (course, carried state, position); SettingsError when it is another model's run."""
     path = Path(config.out) / LAST
-    if not path.exists():
-        raise ValueError(f"nothing to resume: {path} does not exist; start without --resume")
     content = torch.load(path, map_location=step.device, weights_only=True)
     run = {"model": config.model, "seed": config.seed}
     if content["run"] != run:
-        raise ValueError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
+        raise SettingsError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
     step.model.load_state_dict(content["model"])
     step.optimizer.load_state_dict(content["optimizer"])
     step.average.load_state_dict(content["average"])

@@ -149,10 +149,14 @@ def test_a_continuous_tokenizer_trains_with_its_kl(tmp_path):
         ({"stepz": 3}, 2, "unknown key stepz; did you mean 'steps'"),
         ({"data": {"scale": [3]}}, 2, "unknown key data.scale"),
         ({"phases": [{"until": 0.5}]}, 2, "end at 1.0"),
-        ({"model": "nanoo"}, 1, "no preset"),
-        ({"model_overrides": {"width": 3}}, 1, "model_overrides"),
+        ({"model": "nanoo"}, 2, "no preset"),
+        ({"model_overrides": {"width": 3}}, 2, "model_overrides"),
         ({"steps": "many"}, 2, "steps must be int"),
         ({"optimizer": {"ema": "much"}}, 2, "optimizer.ema must be a number"),
+        ({"data": {"paths": ["nothere"]}}, 2, "'nothere' is neither a folder nor a file"),
+        ({}, 2, "no video or image in"),
+        ({"data": {"paths": [CLIPS[0]], "holdout": ["gone"]}}, 2, "'gone' fits no clip"),
+        ({"data": {"paths": [CLIPS[0]]}, "losses": {"l7": 1.0}}, 2, "unknown losses ['l7']"),
     ],
 )
 def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, status, message):

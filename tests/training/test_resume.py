@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from streamtok.tools.train import main
 
 from streamtok.training.build import build_model
 from streamtok.training.loop import train
@@ -85,3 +86,22 @@ def test_resuming_nothing_says_so(tmp_path):
     run = config(tmp_path)
     with pytest.raises(ValueError, match="nothing to resume"):
         train(run, build_model(run), resume=True)
+
+
+def test_a_run_is_lost_only_if_told_so(tmp_path, capsys):
+    file, out = tmp_path / "run.yaml", tmp_path / "tr"
+    file.write_text(yaml.safe_dump(table(out, steps=4)))
+    command = ["--config", str(file)]
+    assert main([*command, "--resume"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--stop-after", "0"]) == 0
+    stopped, journal = (out / "last.pt").read_bytes(), (out / "log.jsonl").read_bytes()
+    assert main(command) == 2
+    assert "--resume, throw that run away with --overwrite" in capsys.readouterr().err
+    assert ((out / "last.pt").read_bytes(), (out / "log.jsonl").read_bytes()) == (stopped, journal)
+    assert main([*command, "--resume"]) == 0
+    assert [line["step"] for line in read_journal(out / "log.jsonl")] == [0, 1, 2, 3]
+    assert main([*command, "--overwrite", "--stop-after", "0"]) == 0
+    assert [line["step"] for line in read_journal(out / "log.jsonl")] == [0]
+    assert final(out)["position"]["step"] == 1

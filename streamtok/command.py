@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from streamtok.names import without_password
+
 RAW = argparse.RawDescriptionHelpFormatter
 
 
@@ -73,7 +75,7 @@ def command(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
             except (OSError, ValueError, ImportError, RuntimeError) as error:
                 if isinstance(error, BrokenPipeError) and reader_has_left():
                     return 141
-                print(f"streamtok {name}: {str(error) or type(error).__name__}", file=sys.stderr)
+                print(f"streamtok {name}: {without_password(str(error)) or type(error).__name__}", file=sys.stderr)
                 return 2 if isinstance(error, SettingsError) else 1
 
         return run

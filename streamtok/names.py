@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
+LOGIN = re.compile(r"://[^\s@]\S*@")  # up to the last @: a password may hold one, and a slash
+OPTION_OF_PASSWORD = re.compile(r"(?i)\b((?:user-pw|password|passwd|pass|pwd|token)=)[^\s&'\"]+")
 
 
 def as_utf8(text: str) -> str:
@@ -30,6 +32,12 @@ def parse_device(text: str) -> str:
 def is_camera_path(text: str) -> bool:
     """Whether a path is that of a camera of this machine: any in /dev, but for shared memory, where files lie."""
     return text.startswith("/dev/") and not text.startswith("/dev/shm/")
+
+
+def without_password(text: str) -> str:
+    """Text whose URLs have lost user and password, and other options that hold one their value: what goes into logs,
+    messages and recordings."""
+    return OPTION_OF_PASSWORD.sub(r"\1***", LOGIN.sub("://", text))
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -20,13 +20,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from streamtok.command import SettingsError
-from streamtok.names import NAME, is_camera_path, nearest, parse_device, parse_size
+from streamtok.names import NAME, is_camera_path, nearest, parse_device, parse_size, without_password
 from streamtok.yaml_file import put, read_yaml
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ Device = Annotated[str, AfterValidator(parse_device)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SourceSpec = Annotated[str, Field(min_length=1), PlainSerializer(without_password, when_used="json")]  # for recordings
 Group = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -140,7 +142,7 @@ class StreamSettings(StreamDefaults):
     """One camera: where its frames come from and how they are treated."""
 
     name: Name
-    source: Annotated[str, Field(min_length=1)]
+    source: SourceSpec
 
     def options(self, live: bool) -> "StreamOptions":
         """What the ingest core needs; `live` decides a policy that was not given: cameras latest, files lossless."""

@@ -34,6 +34,7 @@ def test_wrong_commands_name_the_nearest(capsys):
     [
         (SettingsError("modle: unknown key"), 2, "streamtok sing: modle: unknown key\n"),
         (OSError("no microphone"), 1, "streamtok sing: no microphone\n"),
+        (OSError("'rtsp://me:secret@10.0.0.7/x' is silent"), 1, "streamtok sing: 'rtsp://10.0.0.7/x' is silent\n"),
         (BrokenPipeError("the encoder is gone"), 1, "streamtok sing: the encoder is gone\n"),
         (TimeoutError(), 1, "streamtok sing: TimeoutError\n"),
         (KeyboardInterrupt(), 130, ""),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.camera import Grabbed
+from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -39,7 +40,7 @@ class OpenCVDevice:
         if format is not None and len(format) != 4:
             raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")
         self.target, self.kind = target, kind
-        self.name = _without_password(target)
+        self.name = without_password(target)
         self.size, self.fps = size, fps
         self._asked = size, fps, format
         self._capture: Any = None
@@ -133,9 +134,3 @@ def _to_rgb(cv2: Any, image: np.ndarray) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _without_password(target: str) -> str:
-    """The URL without user and password: names go into logs."""
-    scheme, mark, rest = target.partition("://")
-    return scheme + mark + rest.rpartition("@")[2] if mark else target

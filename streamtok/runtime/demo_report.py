@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from streamtok.names import without_password
 from streamtok.runtime.demo import DemoResult, DemoSettings
 
 PLAIN_EVERY_S = 2.0
@@ -54,7 +55,7 @@ def status_line(result: DemoResult) -> str:
 def to_dict(options: DemoSettings, result: DemoResult) -> dict[str, Any]:
     """Plain values, for --json."""
     return {
-        "source": options.source,
+        "source": without_password(options.source),
         "model": options.model,
         "frames": result.pictures,
         "groups": result.groups,
@@ -80,8 +81,9 @@ def describe(options: DemoSettings, result: DemoResult) -> str:
     alone = 1e3 * info.temporal_compression / encode if encode else 0.0
     ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)
     values = f" of {math.prod(info.levels):,} values" if info.levels else ""
+    source = without_password(options.source)
     rows = [
-        ("video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {options.source}"),
+        ("video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {source}"),
         ("speed", f"{result.pictures / max(result.seconds, 1e-9):.1f} frames per second through the whole pipeline; "
                   f"the encoder alone could do {alone:.0f}"),
         ("latency", f"{total.get('p50', 0):.0f} ms from a group's last frame to its tokens (99 of 100: "

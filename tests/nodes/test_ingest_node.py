@@ -238,6 +238,19 @@ def test_a_recording_holds_what_was_published(endpoint, tmp_path):
     assert [number for entry in recorded for number in entry.header.frame_ids] == list(range(13))
 
 
+def test_a_recording_does_not_hold_the_password_of_a_camera(endpoint, tmp_path):
+    url = "http://admin:hunter2@127.0.0.1:1/video"
+    streams = {"a": {}, "gate": {"source": url, "required": False}}
+    node = IngestNode(rig(endpoint, streams, record=str(tmp_path / "d.mcap")), TINY)
+    with RunningNode(node) as running:
+        assert eventually(lambda: node.metrics.counter("published", "a"))
+        node.stop()
+        running.result()
+    recorded = (tmp_path / "d.mcap").read_bytes()
+    assert b"http://127.0.0.1:1/video" in recorded
+    assert b"hunter2" not in recorded
+
+
 def test_metrics_tell_what_the_node_does(endpoint):
     settings = rig(endpoint, {"a": {"source": "synthetic:32x48@50", "realtime": True}}, metrics=0)
     seen = threading.Event()

@@ -97,6 +97,27 @@ def test_a_group_is_named_or_numbered(group, tmp_path):
     assert load_rig(path).ipc_group == group
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("rtsp://admin:hunter2@10.0.0.7:554/x", "rtsp://10.0.0.7:554/x"),
+        ("rtsp://admin:hun@ter/2@10.0.0.7/x", "rtsp://10.0.0.7/x"),
+        ("http://10.0.0.7/video.cgi?user=me&pwd=hunter2&fps=5", "http://10.0.0.7/video.cgi?user=me&pwd=***&fps=5"),
+        ("gst:rtspsrc location=rtsp://a:hunter2@h/x ! appsink", "gst:rtspsrc location=rtsp://h/x ! appsink"),
+        (
+            "gst:rtspsrc location=rtsp://h/x user-pw=hunter2 ! appsink",
+            "gst:rtspsrc location=rtsp://h/x user-pw=*** ! appsink",
+        ),
+        ("zmq:ipc://@frames", "zmq:ipc://@frames"),
+        ("/dev/video0?size=720x1280", "/dev/video0?size=720x1280"),
+    ],
+)
+def test_settings_that_are_stored_hold_no_password_and_those_in_use_do(source, told):
+    rig = load_rig(None, {"streams": [{"name": "a", "source": source}]})
+    assert rig.resolved()[0].source == source
+    assert rig.model_dump(mode="json")["streams"][0]["source"] == told
+
+
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
     assert stream.options(live=True).policy == "latest"

@@ -6,8 +6,8 @@
         for picture in video:
             print(picture.number, float(picture.seconds), picture.image.shape)
 
-Decoders conceal damage: they go on with pictures that look right and are not. Here a picture that damage may have
-touched is left out and counted, up to the next key frame; its number is left out too, so that readers see the gap.
+A picture that damage may have touched (`streamtok.io.clean_decoder`) is left out and counted, and so is its number:
+readers see the gap.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
 from streamtok.io.frames import Frame, RecordedSource
-from streamtok.io.video_packets import to_image
 
 log = logging.getLogger("streamtok.io")
 
@@ -70,8 +70,7 @@ class VideoReader:
             raise ValueError(f"{path} holds no video stream")
         self._stream: Any = self._container.streams.video[0]
         context = self._stream.codec_context
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
+        self._decoder = CleanDecoder(context)
         self.codec = context.name
         self.size = (context.height, context.width)
         rate = Fraction(fps).limit_denominator(100_000) if fps else self._stream.average_rate
@@ -81,7 +80,6 @@ class VideoReader:
         self._timeless = self._container.format.name in ("h264", "hevc") or fps is not None
         self._packets: dict[int, bytes] = {}
         self._filter = self._annex_b() if self.packets_kept else None
-        self._broken = "before the first key frame"
         self._number = 0
         self._last: Fraction | None = None
 
@@ -101,38 +99,33 @@ class VideoReader:
         packets = iter(self._container.demux(self._stream))
         while True:
             try:
-                packet = next(packets)
-            except StopIteration:
-                return
+                packet = next(packets, None)
             except (av.FFmpegError, EOFError) as error:
                 log.warning("file=%s event=cut_short frames=%d reason=%r", self.path, self._number, str(error))
                 self.counts["damaged"] += 1
-                return
-            yield from self._decode(packet)
+                break
+            if packet is None:
+                break
+            for checked in self._decode(packet):
+                picture = self._picture(checked)
+                if picture is not None:
+                    yield picture
+        self._count_cut_off()
 
-    def _decode(self, packet: Any) -> Iterator[Picture]:
+    def _decode(self, packet: Any) -> Iterator[Checked]:
         import av
 
-        if self.packets_kept and packet.size and packet.pts is not None:
-            self._keep(packet)
         try:
-            frames = packet.decode()
+            self._keep(packet)
         except av.FFmpegError as error:
-            self._damage(f"the decoder refuses it: {error.strerror}")
-            self._broken = "depends on a damaged picture"
+            yield self._decoder.refuse(f"no access unit can be made of it: {error.strerror}")
             return
-        for frame in frames:
-            picture = self._picture(frame)
-            if picture is not None:
-                yield picture
+        yield from self._decoder.decode(packet)
 
-    def _picture(self, frame: Any) -> Picture | None:
-        if frame.is_corrupt:
-            self._broken = "depends on a damaged picture"
-        elif frame.key_frame:
-            self._broken = ""
-        if self._broken:
-            self._damage(self._broken)
+    def _picture(self, checked: Checked) -> Picture | None:
+        frame, damage = checked
+        if damage:
+            self._damage(damage)
             return None
         number, self._number = self._number, self._number + 1
         seconds = self._seconds(frame, number)
@@ -144,6 +137,15 @@ class VideoReader:
         self._last = seconds
         packet = self._packets.pop(frame.pts, None)
         return Picture(number, seconds, to_image(frame), packet, self.codec if packet is not None else None)
+
+    def _count_cut_off(self) -> None:
+        """Count the pictures that the file's index (MP4 has one) places behind the end of the file."""
+        end = self.path.stat().st_size
+        index = getattr(self._stream, "index_entries", ())  # older PyAV does not give it
+        cut_off = sum(entry.pos >= end and not entry.is_discard for entry in index)
+        if cut_off:
+            log.warning("file=%s event=cut_off frames=%d missing=%d", self.path, self._number, cut_off)
+            self.counts["damaged"] += cut_off
 
     def _seconds(self, frame: Any, number: int) -> Fraction:
         if frame.pts is None or self._timeless:
@@ -164,8 +166,11 @@ class VideoReader:
         return BitStreamFilterContext(ANNEX_B[self.codec], in_stream=self._stream)
 
     def _keep(self, packet: Any) -> None:
+        """Keep what a packet holds for the picture that it becomes; raises FFmpegError where it is damaged."""
         import av
 
+        if not self.packets_kept or not packet.size or packet.pts is None:
+            return
         data = bytes(packet)
         if self._filter is not None:  # it empties what it is given, so it gets a copy
             data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))

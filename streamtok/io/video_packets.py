@@ -1,7 +1,6 @@
 """Pictures of compressed video that arrives one access unit at a time (Foxglove CompressedVideo, recorded packets).
 
-Decoders conceal damage: they go on with pictures that look right and are not. Here a picture that an error, or a
-missing unit, may have touched is left out and named until the next key frame.
+Each unit becomes a picture or a reason why there is none; `streamtok.io.clean_decoder` says what counts as damage.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame
 
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
@@ -32,71 +32,45 @@ class VideoDecoder:
 
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
-        self._context: Any = av.CodecContext.create(VIDEO_CODECS[codec], "r")
-        self._context.thread_count = 1
-        self._context.options = {"err_detect": "explode"}
+        self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"))
         self._waiting: dict[int, Any] = {}
         self._next = 0
-        self._broken = "video before its first key frame"
 
     def missing(self, reason: str) -> None:
         """Say that units are missing here: pictures up to the next key frame are left out."""
-        self._broken = reason
+        self._decoder.missing(reason)
 
     def decode(self, data: Any, key: Any) -> Iterator[Decoded]:
         """Feed one access unit; yields what became of it or of units before it, in presentation order."""
         import av
 
         if not len(data):  # which a decoder would take for the end of the stream
-            yield Decoded(key, None, "it is empty")
-            self._broken = self._broken or "depends on a damaged picture"
+            yield Decoded(key, None, self._decoder.refuse("it is empty").damage)
             return
         packet = av.Packet(bytes(data))
-        packet.pts = packet.dts = self._next
-        self._waiting[self._next] = key
+        packet.pts = packet.dts = number = self._next
+        self._waiting[number] = key
         self._next += 1
-        yield from self._run(packet, self._next - 1)
+        for checked in self._decoder.decode(packet):
+            yield from self._become(checked, number)
 
     def flush(self) -> Iterator[Decoded]:
         """The pictures that the decoder still holds, and the units that never gave one."""
-        yield from self._run(None, None)
+        for checked in self._decoder.decode(None):
+            yield from self._become(checked, None)
         yield from self._lost(self._next)
 
-    def _run(self, packet: Any, number: int | None) -> Iterator[Decoded]:
-        import av
-
-        try:
-            frames = self._context.decode(packet)
-        except av.FFmpegError as error:
-            key = self._waiting.pop(number, None) if number is not None else None
-            reason = f"the decoder refuses it: {error.strerror}"
-            if key is not None:
-                first = self._broken
-                yield Decoded(key, None, first or reason)
-            self._broken = self._broken or "depends on a damaged picture"
+    def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded]:
+        """What a result says of its unit: the one that was `fed` if there is no frame, which names its own."""
+        frame, damage = checked
+        if frame is None:
+            if fed is not None:
+                yield Decoded(self._waiting.pop(fed), None, damage)
             return
-        for frame in frames:
-            yield from self._picture(frame)
-
-    def _picture(self, frame: Any) -> Iterator[Decoded]:
         yield from self._lost(frame.pts - LONGEST_REORDER)
         key = self._waiting.pop(frame.pts, None)
-        if frame.is_corrupt:
-            self._broken = "depends on a damaged picture"
-            yield Decoded(key, None, "the decoder marks it as damaged")
-            return
-        if frame.key_frame:
-            self._broken = ""
-        if self._broken:
-            yield Decoded(key, None, self._broken)
-            return
-        yield Decoded(key, to_image(frame))
+        yield Decoded(key, None if damage else to_image(frame), damage)
 
     def _lost(self, before: int) -> Iterator[Decoded]:
         for number in [number for number in self._waiting if number < before]:
-            yield Decoded(self._waiting.pop(number), None, self._broken or "the decoder gave no picture for it")
-
-
-def to_image(frame: Any) -> np.ndarray:
-    """A decoded video frame as uint8 RGB (H, W, 3)."""
-    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+            yield Decoded(self._waiting.pop(number), None, self._decoder.damage or "the decoder gave no picture for it")

@@ -26,8 +26,8 @@ def number_of(image):
     return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
 
 
-def write_video(path, images, ticks, codec="libx264", **options):
-    with av.open(str(path), "w") as container:
+def write_video(path, images, ticks, codec="libx264", container_options=None, **options):
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", TICKS
@@ -97,6 +97,43 @@ def test_a_truncated_file_gives_what_is_there(tmp_path):
         ids = [frame.frame_id for frame in source]
     assert 5 < len(ids) < 40
     assert ids == list(range(len(ids)))
+
+
+@pytest.fixture
+def index_first(tmp_path):
+    """A video of 40 pictures whose index comes first, as dashcams and downloads have it, and what lies where."""
+    ticks, layout = range(0, 40 * 512, 512), {"movflags": "faststart"}
+    path = write_video(tmp_path / "a.mp4", numbered(40), ticks, container_options=layout, **PLAIN)
+    with av.open(str(path)) as container:
+        return path, [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize("keep_packets", [False, True])
+def test_an_mp4_that_is_cut_off_counts_every_picture_that_is_not_there(index_first, keep_packets):
+    path, packets = index_first
+    at, size = packets[23]
+    path.write_bytes(path.read_bytes()[: at + size // 2])
+    with VideoReader(path, keep_packets=keep_packets) as video:
+        assert [number_of(picture.image) for picture in video] == list(range(23))
+        assert video.counts == {"damaged": 17}
+    path.write_bytes(path.read_bytes()[: packets[0][0]])
+    with VideoReader(path, keep_packets=keep_packets) as video:
+        assert list(video) == []
+        assert video.counts == {"damaged": 40}
+
+
+@pytest.mark.parametrize("keep_packets", [False, True])
+def test_a_packet_that_is_no_access_unit_costs_the_pictures_up_to_the_next_key_frame(index_first, keep_packets):
+    path, packets = index_first
+    data = bytearray(path.read_bytes())
+    data[packets[14][0] : packets[14][0] + 4] = b"\x7f\xff\xff\xff"  # a length that goes beyond the packet
+    path.write_bytes(data)
+    with VideoReader(path, keep_packets=keep_packets) as video:
+        pictures = list(video)
+    assert [picture.number for picture in pictures] == [*range(14), *range(20, 40)]
+    assert [number_of(picture.image) for picture in pictures] == [*range(14), *range(20, 40)]
+    assert [picture.packet is not None for picture in pictures] == [keep_packets] * 34
+    assert video.counts == {"damaged": 6}
 
 
 def test_a_stream_that_starts_between_key_frames_starts_at_one(tmp_path):

@@ -225,11 +225,16 @@ def first_difference(recorded: TokenMessage, group: TokenGroup) -> str:
 
 @dataclass
 class Verification:
-    """Compares replayed groups with the recorded ones; `first` is the first difference, empty if there is none."""
+    """Compares replayed groups with the recorded ones; `first` is the first difference, empty if there is none.
+
+    `skipped` counts recorded groups that were not compared, by reason; `doubts` says why there may be more of them.
+    """
 
     compared: int = 0
     different: int = 0
     first: str = ""
+    skipped: Counter[str] = field(default_factory=Counter)
+    doubts: list[str] = field(default_factory=list)
 
     def add(self, replayed: Replayed) -> None:
         """Compare one group with its recorded message."""
@@ -241,12 +246,22 @@ class Verification:
             self.different += 1
             self.first = self.first or found
 
-    def report(self, skipped: Counter[str]) -> str:
+    def faults(self) -> list[str]:
+        """Why the recording is not verified; nothing if every recorded group was compared and is identical."""
+        total = self.compared + self.skipped.total()
+        faults = [] if self.compared else ["nothing could be compared"]
+        faults += [f"{self.different} of {self.compared} groups compared differ"] if self.different else []
+        faults += [f"{total - self.compared} of {total} groups were not compared"] if self.compared < total else []
+        return faults + self.doubts
+
+    def report(self) -> str:
         """The result in words."""
         lines = [f"{self.compared} groups compared, {self.compared - self.different} identical"]
-        lines += [f"{count} not compared: {reason}" for reason, count in skipped.items()]
+        lines += [f"{count} not compared: {reason}" for reason, count in self.skipped.items()]
         if self.first:
             lines.append(f"{self.different} differ; the first: {self.first}")
+        faults = self.faults()
+        lines.append(f"NOT verified: {'; '.join(faults)}" if faults else "verified")
         return "\n".join(lines)
 
 

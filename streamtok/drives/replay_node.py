@@ -69,6 +69,8 @@ class ReplayNode:
                 outputs.idle()
             self._seconds = time.monotonic() - started
         self._collect(replay)
+        if self.settings.verify:
+            self._conclude(replay)
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
@@ -87,6 +89,7 @@ class ReplayNode:
         if self.settings.verify:
             found = self.verification
             result |= {"compared": found.compared, "different": found.different, "first_difference": found.first}
+            result |= {"verified": not found.faults(), "faults": found.faults()}
         return result
 
     def _choose_mode(self) -> str:
@@ -153,6 +156,17 @@ class ReplayNode:
                 if counts[reason]:
                     self.skipped[f"{name}: frames {reason}"] += counts[reason]
 
+    def _conclude(self, replay: RecordedReplay) -> None:
+        """Tell the verification which recorded groups it did not see, and what may hide more of them."""
+        found, recording = self.verification, replay.recording
+        found.skipped = replay.skipped
+        without = set(self.settings.streams or recording.streams) - set(replay.streams)
+        found.doubts += [f"{name} has no frames in the recording" for name in sorted(without)]
+        if self._stopping.is_set():
+            found.doubts.append("it was stopped before its end")
+        elif recording.damage or any(not problem.stream for problem in replay.drive.problems):
+            found.doubts.append("the file is damaged and may have lost groups (`streamtok repair` tells what is whole)")
+
     def _publish_recorded(self, recording: Recording) -> dict[str, Any]:
         known = {identity(info): info for infos in recording.infos().values() for info in infos}
         with Outputs(self.settings, None, recording, self.infos, self._stopping.is_set) as outputs:
@@ -206,8 +220,8 @@ def describe(summary: dict[str, Any], verification: Verification | None) -> str:
         f"{summary['seconds']:.1f} s, {summary['fps']:.1f} frames per second, "
         f"{summary['times_real_time']:.2f} times real time"
     )
+    compared = verification.skipped if verification else ()
+    lines += [f"{count} left out: {reason}" for reason, count in summary["skipped"].items() if reason not in compared]
     if verification is not None:
-        lines.append(verification.report(Counter(summary["skipped"])))
-    else:
-        lines += [f"{count} left out: {reason}" for reason, count in summary["skipped"].items()]
+        lines.append(verification.report())
     return "\n".join(lines)

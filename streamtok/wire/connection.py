@@ -47,13 +47,15 @@ class Connection:
     """Connects `socket` to `endpoint` as `connect` does and watches it; call `check` often, from the socket's thread.
 
     libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused
-    key: then nothing would ever arrive again, in silence. `counts` has connected, disconnected and refused.
+    key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now, `waited` whether
+    it ever could not be since the socket connected; `counts` has connected, disconnected and refused.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: "CurveClient | None" = None
     up: bool = False
+    waited: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
@@ -72,7 +74,7 @@ class Connection:
         while self._monitor.poll(0):
             self._on_event(recv_monitor_message(self._monitor)["event"])
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
-            self._silent_since = None
+            self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, why_silent(self.endpoint))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self._broken_since = time.monotonic()
@@ -93,10 +95,11 @@ class Connection:
             self.counts["connected"] += 1
         elif event & _TRYING:
             self._broken_since = None
+            self.waited = self.waited or event == zmq.EVENT_CONNECT_RETRIED
         elif event & _DENIED:
             self._on_denied()
         else:
-            self.up, self._broken_since = False, time.monotonic()
+            self.up, self.waited, self._broken_since = False, True, time.monotonic()
             self.counts["disconnected"] += 1
 
     def _on_denied(self) -> None:

@@ -15,6 +15,7 @@ import zmq
 LINGER_MS = 1000
 HEARTBEAT_MS = 2000
 HEARTBEAT_TIMEOUT_MS = 6000
+RECONNECT_MS = 100, 200  # first and longest wait: a reader that comes back late misses the keyframe it waits for
 KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how many
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 5,
@@ -102,8 +103,8 @@ def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
     socket.set(zmq.SNDHWM, high_water)
     socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
-    socket.set(zmq.RECONNECT_IVL, 100)
-    socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS[0])
+    socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
 
 
 def _liveness(socket: zmq.Socket) -> None:

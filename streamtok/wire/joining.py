@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -82,7 +82,7 @@ class Joiner:
         for stream, join in list(self._joins.items()):
             messages = self._epoch(stream, join)
             if messages is not None or time.monotonic() > join.deadline:
-                done.append((stream, (messages or []) + list(join.held)))
+                done.append((stream, [replace(each, catch_up=True) for each in (*(messages or ()), *join.held)]))
                 self._drop(stream)
         return done
 

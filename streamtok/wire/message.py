@@ -182,7 +182,8 @@ class TokenMessage:
 
     `tokens` (h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16: a read-only view of the received bytes.
     `decodable` is False from a loss (or from joining) until the next keyframe; `lost` counts the messages of this
-    stream that are missing just before this one; `payload` is as sent, still compressed if the header says so.
+    stream that are missing just before this one; `catch_up` is True for what came with joining: the epoch so far, and
+    what waited for it. `payload` is as sent, still compressed if the header says so.
     """
 
     header: TokenHeader
@@ -190,6 +191,7 @@ class TokenMessage:
     payload: bytes | memoryview = field(default=b"", repr=False)
     decodable: bool = True
     lost: int = 0
+    catch_up: bool = False
 
     @property
     def stream(self) -> str:

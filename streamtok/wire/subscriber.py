@@ -41,8 +41,10 @@ class Subscription:
 
     A thread drains the socket at once into a queue of `queue_size` messages per stream, which discards its oldest when
     the reader is late (`latest_only`: keeps only the newest; `lossless`: the draining waits instead, and with it a
-    lossless node). `join` "epoch" first fetches what the current epoch has sent, so that decoding starts at once;
-    "keyframe" waits for the next one. `message.decodable` is False from a loss, or from joining, until a keyframe.
+    lossless node). `join` says how to begin with a node that runs already: "epoch" first fetches what the current
+    epoch has sent, so that decoding starts at once; "keyframe" waits for the next one. A node that comes, or comes
+    back, while the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
+    `message.decodable` is False from a loss, or from joining, until a keyframe.
     Iterating raises TimeoutError after `timeout` seconds without a message; with `until_end` it stops when the node
     says that its streams have ended. Messages that break the protocol are counted in `rejects` and dropped; `infos`
     holds the newest info of each stream.
@@ -129,12 +131,15 @@ class Subscription:
             client.request("keyframe", stream, timeout)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Per stream: messages, keyframes, lost (on the way), discarded (not read in time), stale, sessions."""
-        names = ("messages", "keyframes", "lost", "stale", "sessions")
-        return {
-            stream: {name: tracker.counts[name] for name in names} | {"discarded": self._mailbox.discarded[stream]}
-            for stream, tracker in list(self._received.items())
-        }
+        """Per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not read in time) and
+        undecodable (read, but of no use to a decoder)."""
+        return {stream: self._counts_of(stream) for stream in list(self._received)}
+
+    def _counts_of(self, stream: str) -> dict[str, int]:
+        received, delivered = self._received[stream], self._delivered.get(stream, StreamTracker())
+        counts = {name: received.counts[name] for name in ("messages", "keyframes", "lost", "stale", "sessions")}
+        read = {"discarded": self._mailbox.discarded[stream], "undecodable": delivered.counts["undecodable"]}
+        return counts | read
 
     def close(self) -> None:
         """Stop reading; iterators end."""
@@ -261,16 +266,17 @@ class Subscription:
         with self._info_changed:
             self.infos[info.stream] = info
             self._info_changed.notify_all()
-        if info.stream in self._joiner.waits():
+        waits = info.stream in self._joiner.waits()
+        if waits:
             self._joiner.ask(info)
-        else:
+        if not waits or info.last_seq < 0:
             tracker.info(info)
 
     def _enter(self, stream: str, session: str) -> None:
         if stream not in self._received and len(self._received) >= self.max_streams:
             raise WireError("streams", f"stream {stream!r} beyond the {self.max_streams} accepted (max_streams)")
         began = self._received.setdefault(stream, StreamTracker()).enter(session)
-        if began and self.join == "epoch":
+        if began and (self.join == "epoch" or (self._connection.waited and not self.latest_only)):
             self._joiner.begin(stream)
 
     def _accept(self, stream: str, messages: list[TokenMessage]) -> None:

@@ -20,7 +20,8 @@ class Verdict:
 class StreamTracker:
     """Follows `seq` through one stream; a jump is loss, a new session is not.
 
-    `counts` has messages, keyframes, lost, sessions and stale (repeated, or of a session that has been replaced).
+    `counts` has messages, keyframes, undecodable (without the keyframe before them, or after a loss), lost, sessions
+    and stale (repeated, or of a session that has been replaced).
     """
 
     session: str | None = None
@@ -43,6 +44,7 @@ class StreamTracker:
         self.last, self.epoch = header.seq, header.epoch
         self.counts["messages"] += 1
         self.counts["keyframes"] += header.keyframe
+        self.counts["undecodable"] += not self.decodable
         self.counts["lost"] += lost
         return Verdict(lost, self.decodable)
 

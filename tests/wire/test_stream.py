@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from streamtok.io.source import Frame
+from streamtok.wire import connection
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.message import unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
@@ -142,6 +143,7 @@ def test_late_join_by_epoch_gives_the_whole_epoch_then_live():
             messages = list(islice(reader, 10))
         assert sequence(messages) == list(range(8, 18))
         assert all(message.decodable for message in messages)
+        assert all(message.catch_up for message in messages[:4])
         assert not node.events or {event.kind for event in node.events} == {"joined"}
 
 
@@ -152,8 +154,9 @@ def test_late_join_without_asking_waits_for_the_keyframe():
             node.wait_subscribers(1)
             node.publish(*[make_group(number) for number in range(5, 10)])
             messages = list(islice(reader, 5))
+            assert reader.counts()["front"]["undecodable"] == 3
         assert [message.decodable for message in messages] == [False, False, False, True, True]
-        assert all(message.lost == 0 for message in messages)
+        assert all(message.lost == 0 and not message.catch_up for message in messages)
 
 
 def test_joining_by_epoch_goes_on_without_a_control_socket_or_before_the_first_message():
@@ -179,6 +182,34 @@ def test_a_restarted_node_is_a_new_session_and_no_loss(ipc_path):
                 assert sequence(islice(reader, 2)) == [0, 1]
         counts = reader.counts()["front"]
         assert (counts["sessions"], counts["lost"], counts["messages"]) == (2, 0, 4)
+
+
+@pytest.mark.parametrize("join", ["keyframe", "epoch"])
+def test_a_node_that_comes_while_the_reader_waits_is_read_from_its_start(join, ipc_path, monkeypatch, caplog):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.1)
+    with subscribe(f"ipc://{ipc_path}", join=join, timeout=30) as reader:
+        assert eventually(lambda: "event=waiting" in caplog.text)
+        for session in range(3):
+            with Served("front", bind=f"ipc://{ipc_path}") as node:
+                node.publish(*[make_group(number) for number in range(5)])
+                node.wait_subscribers(1)
+                node.publish(make_group(5))
+                messages = list(islice(reader, 6))
+            assert sequence(messages) == list(range(6)), session
+            assert all(message.decodable for message in messages)
+        counts = reader.counts()["front"]
+        assert (counts["sessions"], counts["lost"], counts["undecodable"]) == (3, 0, 0)
+
+
+def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
+    with subscribe(f"ipc://{ipc_path}", latest_only=True, timeout=30) as reader:
+        for _ in range(2):
+            with Served("front", bind=f"ipc://{ipc_path}") as node:
+                node.publish(make_group(0), make_group(1))
+                node.wait_subscribers(1)
+                node.publish(make_group(2))
+                message = next(message for message in reader if message.header.seq == 2)
+                assert not message.catch_up
 
 
 def test_a_tail_that_is_lost_shows_in_info():
@@ -208,7 +239,7 @@ def test_the_queue_discards_its_oldest_and_decoding_resumes_at_a_keyframe():
         assert sequence(messages) == list(range(14, 20))
         assert [message.decodable for message in messages] == [False, False, True, True, True, True]
         counts = reader.counts()["front"]
-        assert (counts["discarded"], counts["lost"]) == (14, 0)
+        assert (counts["discarded"], counts["lost"], counts["undecodable"]) == (14, 0, 2)
 
 
 def test_only_decodable_messages_on_request():

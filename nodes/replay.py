@@ -16,7 +16,7 @@ import json
 import sys
 from typing import Any
 
-from streamtok.command import command, new_node_parser
+from streamtok.command import blame_settings, command, new_node_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,9 +69,10 @@ def run(settings: Any) -> int:
     from streamtok.signals import stop_on_signals
 
     log_to_stderr(log_format=settings.log_format)
-    node = ReplayNode(settings)
-    with stop_on_signals(node.stop):
-        summary = node.run()
+    with blame_settings():  # what cannot be replayed so never can be
+        node = ReplayNode(settings)
+        with stop_on_signals(node.stop):
+            summary = node.run()
     for note in summary["notes"][:20]:
         print(f"streamtok replay: {note}", file=sys.stderr)
     print(

@@ -9,7 +9,8 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from streamtok.names import without_password
@@ -19,6 +20,20 @@ RAW = argparse.RawDescriptionHelpFormatter
 
 class SettingsError(ValueError):
     """Everything that is wrong with a configuration, one line each."""
+
+
+@contextmanager
+def blame_settings() -> Iterator[None]:
+    """Make a ValueError a SettingsError: around what makes things of settings, and would fail alike at each start.
+
+    What may heal by itself (a device that is not there, a port that is taken) is an OSError and stays one.
+    """
+    try:
+        yield
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def new_parser(name: str, description: str | None, **options: Any) -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from streamtok.cli import COMMANDS, main
-from streamtok.command import SettingsError, command, flag_type
+from streamtok.command import SettingsError, blame_settings, command, flag_type
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,6 +47,13 @@ def test_how_a_command_ends(error, status, told, capsys):
 
     assert sing([]) == status
     assert capsys.readouterr().err == told
+
+
+def test_settings_are_blamed_for_wrong_values_only():
+    with pytest.raises(SettingsError, match="size 30x44"), blame_settings():
+        raise ValueError("size 30x44")
+    with pytest.raises(OSError, match="taken"), blame_settings():
+        raise OSError("the port is taken")
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from streamtok.command import blame_settings
 from streamtok.ingest.core import IngestCore, TokenGroup
 from streamtok.ingest.token_grid import grid_shape
-from streamtok.loading import load_tokenizer
+from streamtok.loading import load_tokenizer, pick_device
 from streamtok.runtime.capture import Capture, Captured
 from streamtok.runtime.metrics import Metrics, PrometheusServer
 from streamtok.runtime.rig import batches_of, check_publishing, is_paced, make_source
@@ -52,7 +53,8 @@ class IngestNode:
         tokenizer: Any = None,
         on_update: Callable[["IngestNode"], None] | None = None,
     ) -> None:
-        check_publishing(settings)  # before cameras are opened and a model is loaded for nothing
+        with blame_settings():
+            check_publishing(settings)  # before cameras are opened and a model is loaded for nothing
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.metrics = Metrics({"node": settings.node, "model": settings.model})
         self.core: Any = None  # the IngestCore, once the node has started
@@ -62,7 +64,8 @@ class IngestNode:
         self.captures: dict[str, Capture] = {}
         self.streams = {stream.name: stream for stream in settings.resolved()}
         packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
-        self.sources = {name: make_source(stream, packets) for name, stream in self.streams.items()}
+        with blame_settings():
+            self.sources = {name: make_source(stream, packets) for name, stream in self.streams.items()}
         for name in self.streams:
             for counter in COUNTED_HERE:
                 self.metrics.set_total(counter, name, 0)
@@ -103,7 +106,8 @@ class IngestNode:
     def run(self) -> dict:
         """Run until every source has ended or `stop` is called; returns the summary.
 
-        Raises OSError or ValueError for what keeps the node from starting or publishing.
+        Raises SettingsError, OSError or RuntimeError for what keeps the node from starting, OSError from publishing;
+        ValueError for a device that is not there, and a source that is nothing readable.
         """
         with ExitStack() as stack:
             self._start(stack)
@@ -129,6 +133,19 @@ class IngestNode:
             log.info("event=metrics url=http://%s:%d/metrics", settings.metrics_address, server.port)
         for source in self.sources.values():
             stack.enter_context(source)
+        if self.tokenizer is None:
+            pick_device(settings.device)  # by itself: a GPU that is not there yet is no mistake in the settings
+        with blame_settings():
+            self._set_up(stack)
+        log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
+        self._turned = time.monotonic()
+        notify_systemd("READY=1")
+        self._wait_for_subscribers()
+        self._start_captures()
+
+    def _set_up(self, stack: ExitStack) -> None:
+        """What the settings ask for, sized for the sources, which are open: core, publisher, recorder."""
+        settings = self.settings
         options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
         rates = {name: source.fps for name, source in self.sources.items()}
         batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
@@ -149,11 +166,6 @@ class IngestNode:
                 self.core.warm_up(name)
             if source.size is not None:
                 self._announce(name)
-        log.info("event=bound endpoint=%s control=%s", self.publisher.endpoint, self.publisher.control_endpoint)
-        self._turned = time.monotonic()
-        notify_systemd("READY=1")
-        self._wait_for_subscribers()
-        self._start_captures()
 
     def _make_publisher(self) -> Publisher:
         lanes = self.core.lanes.values()

@@ -8,10 +8,13 @@ import sys
 import tempfile
 import threading
 
+import numpy as np
 import pytest
+import torch
 from streamtok.nodes import decode, demo, doctor, ingest, record, replay
 
 import streamtok
+from streamtok.data.pictures import open_pictures
 from streamtok.runtime.live_view import first_info
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
@@ -162,17 +165,58 @@ def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
         (["--source", ENDLESS, "--set", "modle=small"], 2, "did you mean 'model'?"),
         (["--source", ENDLESS, "--config", "none.yaml"], 2, "none.yaml: no such configuration file"),
         (["--source", "none.mp4"], 1, "stream cam0: source 'none.mp4': no such file"),
-        (["--source", ENDLESS, "--model", "nanoo"], 1, "did you mean nano"),
-        (["--source", ENDLESS, "--size", "30x44"], 1, "needs multiples of 8"),
-        (["--source", ENDLESS, "--bind", "tcp://0.0.0.0:*"], 1, "refusing to bind tcp://0.0.0.0:* without keys"),
-        (["--source", ENDLESS, "--ipc-group", "no-such-group"], 1, "expected the name or number of a group"),
-        (["--source", ENDLESS, "--curve", "/nonexistent"], 1, "streamtok keys generate"),
+        (["--source", ENDLESS, "--model", "nanoo"], 2, "did you mean nano"),
+        (["--source", "synthetic:32x48@50?sead=3"], 2, "unknown option 'sead'; known: seed, frames"),
+        (["--source", ENDLESS, "--engine", "fast"], 2, "engine 'fast': expected auto, eager or"),
+        (["--source", ENDLESS, "--bind", "ipc:///nodir/x.ipc"], 2, "folder /nodir does not exist; create it first"),
+        (["--source", ENDLESS, "--policy", "latest", "--set", "batch_wait_ms=5"], 2, "have no `size`: give them one"),
+        (["--source", "/dev/v4l/by-id/gone"], 1, "camera /dev/v4l/by-id/gone: no such device"),
+        (["--source", ENDLESS, "--size", "30x44"], 2, "needs multiples of 8"),
+        (["--source", ENDLESS, "--bind", "tcp://0.0.0.0:*"], 2, "refusing to bind tcp://0.0.0.0:* without keys"),
+        (["--source", ENDLESS, "--ipc-group", "no-such-group"], 2, "expected the name or number of a group"),
+        (["--source", ENDLESS, "--curve", "/nonexistent"], 2, "streamtok keys generate"),
     ],
 )
 def test_ingest_says_what_is_wrong(arguments, status, message, model, capsys):
     bind = [] if "--bind" in arguments else ["--bind", "tcp://127.0.0.1:*"]
     weights = [] if "--model" in arguments else ["--model", model]
     assert ingest.main([*arguments, *weights, *bind]) == status
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_what_may_heal_by_itself_is_told_from_wrong_settings(model, capsys):
+    """A supervisor tries again after status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        assert ingest.main(["--source", ENDLESS, "--model", model, "--bind", endpoint]) == 1
+    assert "is another node running there?" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        arguments = ["--source", ENDLESS, "--model", model, "--bind", "tcp://127.0.0.1:*", "--device", "cuda"]
+        assert ingest.main(arguments) == 1
+        assert "this machine has no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["none.mcap"], 1, "drive 'none.mcap': no such file or folder"),
+        (["DRIVE", "--model", "nanoo"], 2, "did you mean nano"),
+        (["DRIVE", "--size", "30x44"], 2, "needs multiples of 8"),
+        (["DRIVE", "--bind", "tcp://0.0.0.0:*"], 2, "refusing to bind tcp://0.0.0.0:* without keys"),
+        (["DRIVE", "--bind", "ipc:///nodir/x.ipc"], 2, "folder /nodir does not exist"),
+        (["DRIVE", "--verify"], 2, "has no recorded tokens"),
+    ],
+)
+def test_replay_says_what_is_wrong(arguments, status, message, model, tmp_path, capsys):
+    drive = open_pictures(tmp_path / "drive.mp4", (32, 48), 30.0)
+    for number in range(5):
+        drive.write(np.zeros((32, 48, 3), np.uint8), number * 33_333_333)
+    drive.close()
+    weights = [] if "--model" in arguments else ["--model", model]
+    given = [str(tmp_path / "drive.mp4") if word == "DRIVE" else word for word in arguments]
+    assert replay.main([*given, *weights]) == status
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err

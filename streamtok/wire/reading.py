@@ -40,6 +40,49 @@ class ReaderSettings(NodeSettings):
     quiet: bool = False
 
 
+class Ages:
+    """How old live messages were when they came. Between two machines that is as exact as their clocks agree.
+
+    `before_capture` counts those that came before their capture time, as from a file that is read faster than it was
+    taken; `before_publish` those that came before they were sent: the clocks disagree, by `disagree_s` at least.
+    """
+
+    def __init__(self) -> None:
+        self.before_capture = self.before_publish = 0
+        self.disagree_s = 0.0
+        self._samples = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
+
+    def add(self, since_publish: float, since_capture: float) -> None:
+        """Note one message: seconds since it was sent, and since its newest frame was taken."""
+        if since_publish < 0:
+            self.before_publish += 1
+            self.disagree_s = max(self.disagree_s, -since_publish)
+            return
+        self._samples["publish_to_reader"].add(since_publish)
+        if since_capture < 0:
+            self.before_capture += 1
+        else:
+            self._samples["capture_to_reader"].add(since_capture)
+
+    def summary(self) -> dict[str, Any]:
+        """`latency_ms` of those that have an age, and `without_age`, how many have none; if most came before their
+        capture time, the age of the others since then means nothing, and is left out."""
+        parts = {part: kept for part, kept in self._samples.items() if kept.count}
+        if self.before_capture > self._samples["capture_to_reader"].count:
+            parts.pop("capture_to_reader", None)
+        return {
+            "latency_ms": {
+                part: {name: round(1e3 * value, 3) for name, value in kept.quantiles().items()}
+                for part, kept in parts.items()
+            },
+            "without_age": {
+                "before_capture": self.before_capture,
+                "before_publish": self.before_publish,
+                "clocks_disagree_ms": round(1e3 * self.disagree_s, 3),
+            },
+        }
+
+
 class Reading:
     """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
 
@@ -47,7 +90,7 @@ class Reading:
         self.settings, self.stop = settings, stop
         self.messages = 0
         self.nbytes = 0
-        self._latencies = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
+        self._ages = Ages()
         self._stack = ExitStack()
         try:
             self.subscription = self._stack.enter_context(self._subscribe())
@@ -81,15 +124,10 @@ class Reading:
                 )
 
     def summary(self) -> dict[str, Any]:
-        """What came, what was lost, what was refused, and how old it was: between two machines as exact as their
-        clocks agree. Replays have no age, nor do files that are read faster than they were taken."""
+        """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
         result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
         result["malformed"] = dict(self.subscription.rejects.counts)
-        result["latency_ms"] = {
-            part: {name: round(1e3 * value, 3) for name, value in kept.quantiles().items()}
-            for part, kept in self._latencies.items()
-            if kept.count and kept.samples.min() >= 0
-        }
+        result |= self._ages.summary()
         if self.relay is not None:
             result["forwarded"] = self.relay.counts["forwarded"]
         return result
@@ -102,13 +140,13 @@ class Reading:
             self.relay.forward(message)
 
     def _observe(self, message: TokenMessage) -> None:
-        info = self.subscription.infos.get(message.stream)
-        if info is None or info.replay:
+        """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
+        header, info = message.header, self.subscription.infos.get(message.stream)
+        if info is None or info.session != header.session or info.replay or message.catch_up:
             return
         monotonic, utc = info.clock
         now = time.time_ns() - utc + monotonic  # of the node's clock
-        self._latencies["publish_to_reader"].add((now - message.header.publish_ns) / 1e9)
-        self._latencies["capture_to_reader"].add((now - message.capture_ns) / 1e9)
+        self._ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
 
     def _subscribe(self) -> Subscription:
         settings = self.settings
@@ -158,6 +196,19 @@ def describe_summary(summary: dict[str, Any]) -> str:
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     for part, values in summary["latency_ms"].items():
         lines.append(f"  {part.replace('_', ' ')} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in values.items()))
+    lines += _without_age(**summary["without_age"])
     if summary["malformed"]:
         lines.append("  malformed: " + ", ".join(f"{kind} {count}" for kind, count in summary["malformed"].items()))
     return "\n".join(lines)
+
+
+def _without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
+    lines = []
+    if before_capture:
+        lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")
+    if before_publish:
+        lines.append(
+            f"  the clocks of node and reader disagree: {before_publish} came before they were sent, by up to "
+            f"{clocks_disagree_ms:.2f} ms, and are not counted; set both by NTP or PTP"
+        )
+    return lines

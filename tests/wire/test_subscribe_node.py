@@ -1,10 +1,12 @@
 """`streamtok subscribe` as a user runs it, and the relay behind --forward."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from itertools import islice
 
 import pytest
@@ -54,6 +56,76 @@ def test_json_is_one_line_on_standard_output(capsys):
     assert (summary["messages"], summary["bytes"], summary["malformed"]) == (9, 9 * 48, {})
     assert summary["streams"]["front"]["keyframes"] == 2
     assert 0 < summary["latency_ms"]["publish_to_reader"]["p50"] < 10_000
+
+
+HOUR_NS = 3_600_000_000_000
+
+
+class ShiftedClock:
+    """A node's clock that can be wrong by so many ns."""
+
+    def __init__(self, shift_ns: int) -> None:
+        self.shift_ns = shift_ns
+
+    def __call__(self) -> int:
+        return time.monotonic_ns() + self.shift_ns
+
+
+def test_what_came_with_joining_tells_nothing_of_the_way(capsys):
+    clock = ShiftedClock(-HOUR_NS)
+    with Served("front", clock_ns=clock) as node:
+        node.publish(*[make_group(number) for number in range(4)])
+        clock.shift_ns = 0
+        stop = threading.Event()
+
+        def publish_live() -> None:
+            for number in range(4, 1000):
+                if not stop.wait(0.02):
+                    node.publish(make_group(number, interval=1000))
+
+        thread = threading.Thread(target=publish_live)
+        thread.start()
+        arguments = ["--join", "epoch", "--max-messages", "40", "--timeout", "20", "--json"]
+        assert node_of.main([node.endpoint, *arguments]) == 0
+        stop.set()
+        thread.join()
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["streams"]["front"]["undecodable"] == 0
+    assert 0 < summary["latency_ms"]["publish_to_reader"]["p99"] < HOUR_NS / 1e6 / 2
+
+
+@pytest.mark.parametrize(("ahead", "parts"), [("some", ["publish", "capture"]), ("most", ["publish"])])
+def test_frames_taken_in_the_future_have_no_age_but_their_messages_have(ahead, parts, capsys):
+    def publish(node: Served) -> None:
+        node.wait_subscribers(1)
+        for number in range(12):
+            shift = -HOUR_NS if ahead == "some" and number % 2 else HOUR_NS
+            node.publish(make_group(8 * number, capture_ns=[time.monotonic_ns() + shift]))
+
+    with Served("front") as node:
+        thread = threading.Thread(target=publish, args=[node])
+        thread.start()
+        assert node_of.main([node.endpoint, "--max-messages", "12", "--timeout", "20"]) == 0
+        thread.join()
+    out = capsys.readouterr().out
+    assert re.findall(r"  (\w+) to reader ms: p50 \d", out) == parts
+    assert re.search(r"  \d+ came before their capture time", out)
+    assert "disagree" not in out
+
+
+def test_clocks_that_disagree_are_told_of(capsys):
+    with Served("front", clock_ns=ShiftedClock(HOUR_NS)) as node:
+        assert run_and_publish(node, ["--max-messages", "9", "--timeout", "20"], range(9)) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"the clocks of node and reader disagree: \d came before they were sent, by up to 3[56]\d{5}", out)
+    assert "to reader ms" not in out
+
+
+def test_messages_that_no_decoder_can_take_are_counted(capsys):
+    with Served("front") as node:
+        node.publish(make_group(0))
+        assert run_and_publish(node, ["--max-messages", "3", "--timeout", "20"], range(1, 4)) == 0
+    assert "messages 3, keyframes 0, lost 0, stale 0, sessions 1, discarded 0, undecodable 3" in capsys.readouterr().out
 
 
 def test_it_ends_with_the_node_when_asked(capsys):

@@ -37,45 +37,53 @@ def load(
 
 
 def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None, slots_per_step: int = 1) -> Any:
-    """The model of a rig on its device, made fast for frames of `size` (H, W) where the settings or a GPU ask for it,
-    and for streams that step so many slots at once.
-
-    `engine` None is "auto" on a GPU and what `place` does on a CPU; deterministic mode is always eager.
-    """
+    """The model of a rig on its engine, for frames of `size` (H, W) and for streams that step so many slots at once."""
     import torch
+
+    from streamtok.engine.engine import apply
 
     tokenizer = load(settings.model, deterministic=settings.deterministic)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device).type
-    engine = read_engine(settings.engine or "auto")
-    if settings.deterministic or engine == "eager":
-        return tokenizer.to(device)
-    if settings.engine is None and device == "cpu":
-        return place(tokenizer, device)
-    from streamtok.engine.engine import apply
-    from streamtok.engine.tuning import optimize
-
-    step = tokenizer.config.spatial_compression
-    height, width = size or (256, 448)
-    fast = optimize(tokenizer, engine, size=(-(-height // step) * step, -(-width // step) * step), device=device)
-    # what the rig asks for holds over what was stored or is in a file
+    fast = on_engine(tokenizer, settings.engine, size or (256, 448), settings.device)
     wanted = fast.engine
-    if settings.threads is not None and device == "cpu":
+    # what the rig asks for holds over what was stored or is in a file
+    if settings.threads is not None and wanted.device == "cpu":
         wanted = replace(wanted, threads=settings.threads)
     if slots_per_step != 1:
         wanted = replace(wanted, slots_per_step=slots_per_step)
     return fast if wanted == fast.engine else apply(fast, wanted)
 
 
-def place(tokenizer: "Tokenizer", device: str | None = None) -> "Tokenizer":
+def on_engine(tokenizer: "Tokenizer", choice: str | None, size: tuple[int, int], device: str | None) -> Any:
+    """A tokenizer on the engine that `--engine` names, for frames of `size` (H, W): "auto", "eager", or the JSON file
+    of a configuration; ValueError for anything else.
+
+    None is "auto" on a GPU and what `place` does on a CPU; deterministic mode is always eager.
+    """
+    from streamtok.engine.tuning import MODES, optimize
+
+    chosen = pick_device(device).type
+    if choice is None and chosen == "cpu":
+        return place(tokenizer, chosen)
+    engine = choice or "auto"
+    try:
+        named = engine if engine in MODES else json.loads(Path(engine).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"engine {engine!r}: expected auto, eager or auto's JSON file: {error}") from error
+    step = tokenizer.config.spatial_compression
+    height, width = (-(-side // step) * step for side in size)
+    return optimize(tokenizer, "eager" if tokenizer.deterministic else named, size=(height, width), device=chosen)
+
+
+def place(tokenizer: "Tokenizer", device: str | None = None) -> Any:
     """A tokenizer on its device as commands run it unless told otherwise: float32, nothing measured, nothing stored.
 
     On a CPU that is on our own layers where they fit the model (`engine.cpu`): the latents of PyTorch's layers within
     rounding, in less time. Deterministic tokenizers stay plain.
     """
     chosen = pick_device(device)
-    if chosen.type != "cpu" or tokenizer.deterministic:
+    if chosen.type != "cpu":
         return tokenizer.to(chosen)
     from streamtok.engine.configuration import here
     from streamtok.engine.engine import apply
@@ -107,27 +115,15 @@ def pick_device(device: str | None) -> "torch.device":
     return chosen
 
 
-def read_engine(choice: str) -> str | dict[str, Any]:
-    """What `--engine` names: "auto", "eager", or the configuration in a JSON file; ValueError for anything else."""
-    if choice in ("auto", "eager"):
-        return choice
-    try:
-        return json.loads(Path(choice).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"engine {choice!r}: expected auto, eager or auto's JSON file: {error}") from error
+def engine_configuration(tokenizer: "Tokenizer") -> dict[str, Any]:
+    """How a tokenizer computes, which decides the last bits of a latent: published and recorded."""
+    from streamtok.engine.configuration import here
+    from streamtok.engine.engine import OptimizedTokenizer
 
-
-def engine_configuration(tokenizer: Any) -> dict:
-    """What was chosen by measurement or by flag and decides the last bits of a latent: published and recorded."""
-    import torch
-
-    if hasattr(tokenizer, "engine"):
+    if isinstance(tokenizer, OptimizedTokenizer):
         return tokenizer.engine.to_dict()
-    parameter = next(tokenizer.parameters())
-    return {
-        "device": torch.cuda.get_device_name() if parameter.is_cuda else "cpu",
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "deterministic": bool(tokenizer.deterministic),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
+    machine, precision = here(tokenizer.fingerprint, (0, 0), tokenizer.device.type), str(tokenizer.dtype)
+    plain = replace(
+        machine, precision=precision.removeprefix("torch."), slots_per_step=0, deterministic=tokenizer.deterministic
+    )
+    return plain.to_dict()

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import BeforeValidator, Field
 from tqdm import tqdm
 
-from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_tokenizer, make_job, path_hash
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
 from streamtok.data.fleet_local import LocalRunner
 from streamtok.data.store import is_url, open_store
 from streamtok.settings import Count, Strict
@@ -122,7 +122,7 @@ class Fleet:
 
     def _plan(self) -> int:
         """Find the drives that are left to do; returns how many are done."""
-        fingerprint = load_tokenizer(self.options).fingerprint
+        fingerprint = load_for_fleet(self.options).fingerprint
         skipped = 0
         for drive in dict.fromkeys(self.drives):
             try:

@@ -7,15 +7,17 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from streamtok.command import SettingsError
 from streamtok.data.frames import count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.tuning import optimize
 from streamtok.io.media import IMAGE_SUFFIXES
-from streamtok.loading import load, pick_device, place, read_engine
+from streamtok.loading import load, on_engine, pick_device
 from streamtok.settings import Count, Device, FrameSettings
 
 RECORD = "drive.json"
@@ -28,7 +30,7 @@ class FleetOptions(FrameSettings):
 
     `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
     CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
-    `engine` is an engine configuration as `settle_engine` gives it, None for plain float32.
+    `engine` is as `settle_engine` gives it, None for plain float32.
     """
 
     model: str = "nano"
@@ -37,7 +39,7 @@ class FleetOptions(FrameSettings):
     context: Count | None = None
     streams: list[str] | None = None
     threads: Count = 1
-    engine: dict[str, Any] | None = None
+    engine: EngineConfiguration | None = None
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,17 @@ def path_hash(path: str) -> int:
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
 
 
-def load_tokenizer(options: FleetOptions) -> Any:
+def load_for_fleet(options: FleetOptions) -> Any:
     """The model, on its device, computing with as many threads as the options say; SettingsError if `size` is not
     on its grid."""
     import torch
 
     torch.set_num_threads(options.threads)
-    device = pick_device(options.device)
-    if options.engine is None:
-        tok: Any = load(options.model, deterministic=options.deterministic).to(device)
-    else:
-        tok = load(options.model, options.deterministic, engine=options.engine, device=device.type)
-    check_size(options.size, tok.config.spatial_compression)
-    return tok
+    device = pick_device(options.device).type
+    engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
+    tokenizer = optimize(load(options.model, options.deterministic), replace(engine, torch_version=torch.__version__))
+    check_size(options.size, tokenizer.config.spatial_compression)
+    return tokenizer
 
 
 def check_size(size: tuple[int, int] | None, step: int) -> None:
@@ -104,28 +104,16 @@ def check_size(size: tuple[int, int] | None, step: int) -> None:
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
-    """Fix the engine configuration for all workers: "auto" measures here, a path reads one, "eager" is plain float32.
+    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `on_engine`.
 
-    None is "auto" on a GPU and float32 on our own layers on a CPU, as live; deterministic runs are always eager. What
-    was measured is left out, and of the default what only names this machine: jobs are compared by what decides tokens.
+    Facts of this machine and what was measured on it are left out: jobs are compared by what decides tokens.
     """
-    device = pick_device(options.device).type
-    if choice is None and options.deterministic:
+    if options.deterministic or choice == "eager":
         return options
-    if choice is None and device == "cpu":
-        placed: Any = place(load(options.model), device)
-        values: Any = {name: getattr(placed.engine, name) for name in ("device", "precision", "kernels")}
-    else:
-        values = read_engine(choice or "auto")
-    if values == "eager":
-        return options
-    if values == "auto":
-        check_size(options.size, load(options.model).config.spatial_compression)  # before anything is measured for it
-        size = options.size or (256, 448)
-        tok: Any = load(options.model, options.deterministic, engine="auto", size=size, device=device)
-        values = tok.engine.to_dict()
-    engine = values | {"threads": options.threads, "agreement": {}, "measured_ms": {}}
-    return options.model_copy(update={"engine": engine})
+    tokenizer = load(options.model)
+    check_size(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
+    engine = on_engine(tokenizer, choice, options.size or (256, 448), options.device).engine
+    return options.model_copy(update={"engine": replace(engine.on(EngineConfiguration()), threads=options.threads)})
 
 
 def run_job(
@@ -149,7 +137,7 @@ def run_job(
             "name": job.name,
             "bytes": job.size,
             "tokenizer": tok.fingerprint,
-            "options": plain(options),
+            "options": options.model_dump(mode="json"),
             "files": files,
             "skipped": summary["skipped"],
             "notes": summary["notes"][:MOST_NOTES],
@@ -169,10 +157,10 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
         return None
     try:
         record = json.loads(data)
-    except ValueError:
+        found = record["drive"], record["bytes"], record["tokenizer"], FleetOptions.model_validate(record["options"])
+    except (ValueError, KeyError):
         return None
-    wanted = {"drive": job.drive, "bytes": job.size, "tokenizer": tokenizer, "options": plain(options)}
-    if any(record.get(key) != value for key, value in wanted.items()):
+    if found != (job.drive, job.size, tokenizer, options):
         return None
     for file in record["files"]:
         name = f"{job.name}/{file['path']}"
@@ -181,11 +169,6 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
         if check and hashlib.sha256(store.read(name) or b"").hexdigest() != file["sha256"]:
             return None
     return record
-
-
-def plain(options: FleetOptions) -> dict[str, Any]:
-    """The options as JSON gives them back."""
-    return options.model_dump(mode="json")
 
 
 def expected_frames(path: Path) -> int:

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from streamtok.data.fleet_job import FleetOptions, Job, Outcome, Stopped, load_tokenizer, run_job
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, run_job
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -129,7 +129,7 @@ _worker: dict[str, Any] = {}
 def _start_worker(out: str, options: FleetOptions, reports: Any, stop: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(out=out, options=options, reports=reports, stop=stop, tok=load_tokenizer(options))
+    _worker.update(out=out, options=options, reports=reports, stop=stop, tok=load_for_fleet(options))
 
 
 def _end_with(parent: int) -> None:

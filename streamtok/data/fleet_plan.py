@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from streamtok.data.fleet_job import FleetOptions, done_record, load_tokenizer, make_job, run_job
+from streamtok.data.fleet_job import FleetOptions, done_record, load_for_fleet, make_job, run_job
 from streamtok.data.pictures import open_pictures
 from streamtok.data.store import open_store
 
@@ -118,7 +118,7 @@ def measure(options: FleetOptions, fps: float) -> tuple[float, float, float]:
     """
     from streamtok.io.source import open_source
 
-    tok = load_tokenizer(options)
+    tok = load_for_fleet(options)
     with tempfile.TemporaryDirectory(prefix="streamtok-plan-") as folder:
         video = Path(folder) / "sample.mp4"
         pictures = open_pictures(video, SOURCE_SIZE, fps)

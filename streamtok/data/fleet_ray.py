@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from streamtok.data.fleet_job import FleetOptions, Job, Outcome, load_tokenizer, run_job
+from streamtok.data.fleet_job import FleetOptions, Job, Outcome, load_for_fleet, run_job
 
 
 class RayRunner:
@@ -60,7 +60,7 @@ class _Worker:
     """What runs in an actor."""
 
     def __init__(self, out: str, options: FleetOptions) -> None:
-        self._out, self._options, self._tok = out, options, load_tokenizer(options)
+        self._out, self._options, self._tok = out, options, load_for_fleet(options)
 
     def run(self, job: Job) -> tuple[dict[str, Any] | None, str]:
         """(record, error) of one drive."""

@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from typing import Any
 
+from streamtok.engine.configuration import EngineConfiguration, here
+from streamtok.engine.engine import apply
 from streamtok.loading import load, pick_device, place
 
-log = logging.getLogger("streamtok.replay")
-
-NOT_CHOICES = ("measured_ms", "agreement")  # of an engine configuration: what was measured, not what was chosen
+NOT_COMPARED = ("size", "measured_ms", "agreement")  # of an engine configuration: what was measured, and for what
 
 
 def load_as_recorded(
     model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
 ) -> Any:
-    """The tokenizer `model` on the engine configuration that a recording names (empty: this machine's default).
+    """The tokenizer `model` on the engine configuration that a recording names, or on this machine's default if none
+    was recorded, or one for other weights or another device.
 
     `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
     """
+    recorded = EngineConfiguration.from_recorded(engine)
     if deterministic is None:
-        deterministic = bool(engine.get("deterministic", False))
+        deterministic = recorded.deterministic
     tokenizer = load(model, deterministic=deterministic)
-    device = recorded_device(engine) if device == "auto" else pick_device(device).type
-    if "kernels" in engine and engine.get("device") == device and not deterministic:
-        from streamtok.engine.tuning import optimize
-
-        return optimize(tokenizer, engine)
-    if not engine:
-        return place(tokenizer, device)
-    use_threads(engine)
-    return tokenizer.to(pick_device(device))
-
-
-def recorded_device(engine: dict[str, Any]) -> str:
-    """ "cpu" or "cuda" as recorded, as far as this machine has it; "auto" if nothing is recorded."""
-    import torch
-
-    if "device" not in engine:
-        return "auto"
-    return "cpu" if engine["device"] == "cpu" or not torch.cuda.is_available() else "cuda"
-
-
-def use_threads(engine: dict[str, Any]) -> None:
-    """Compute with as many threads as the recorded engine did: on a CPU the last bits depend on it."""
-    import torch
-
-    threads = engine.get("threads")
-    if isinstance(threads, int) and threads > 0 and threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
+    chosen = pick_device("cpu" if device == "auto" and engine and recorded.device == "cpu" else device).type
+    if not engine or chosen != recorded.device or recorded.fingerprint not in ("", tokenizer.fingerprint):
+        return place(tokenizer, chosen)
+    if deterministic != recorded.deterministic:
+        eager = EngineConfiguration(device=chosen, threads=recorded.threads, slots_per_step=recorded.slots_per_step)
+        recorded = replace(eager, deterministic=deterministic)
+    return apply(tokenizer, recorded.on(here(tokenizer.fingerprint, recorded.size, chosen)))
 
 
 def engine_differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is different in the engine configuration, which tokens may depend on; nothing if none was recorded."""
-    names = sorted((recorded.keys() | now.keys()) - set(NOT_CHOICES)) if recorded else []
-    pairs = [(name, recorded.get(name), now.get(name)) for name in names]
-    return [f"{name}: recorded {then!r}, now {here!r}" for name, then, here in pairs if then != here]
+    then = EngineConfiguration.from_recorded(recorded).to_dict() if recorded else {}
+    return [
+        f"{name}: recorded {value!r}, now {now[name]!r}"
+        for name, value in then.items()
+        if name not in NOT_COMPARED and value not in ("", now[name])
+    ]

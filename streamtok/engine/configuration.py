@@ -7,15 +7,16 @@ configuration counts only for the weights, machine, versions and shapes that it 
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # int8: convolutions of the encoder (`eight_bit`)
+PRECISIONS = ("float32", "bfloat16", "float16", "int8", "float64")  # int8: convolutions of the encoder (`eight_bit`)
 KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`fused`); without copies on a CPU (`cpu`)
 OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
+MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
 FORMAT = 1
 
 
@@ -23,10 +24,11 @@ FORMAT = 1
 class EngineConfiguration:
     """How one model runs on one machine.
 
-    `slots_per_step`: 1 for a step of each ready slot, more for one step of all slots of a stream (models too small to
-    fill the device alone; a compiled step is always that); `kernels`: one of KERNELS; `over_space`: the kind of spatial
-    attention of fused kernels, one of OVER_SPACE; `agreement`: share of tokens equal to float32's, by precision, as
-    measured; `measured_ms`: per group.
+    `slots_per_step`: 1 for a step of each ready slot, any other number for one step of all slots of a stream (models
+    too small to fill the device alone; a compiled step is always that, and so is a plain tokenizer's, which says 0);
+    `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused kernels, one of OVER_SPACE;
+    `deterministic`: that of the tokenizer; `agreement`: share of tokens equal to float32's, by precision, as measured;
+    `measured_ms`: per group.
     """
 
     device: str = "cpu"
@@ -38,6 +40,7 @@ class EngineConfiguration:
     compile: bool = False
     kernels: str = "plain"
     over_space: str = "flash"
+    deterministic: bool = False
     fingerprint: str = ""
     torch_version: str = ""
     triton_version: str = ""
@@ -61,6 +64,10 @@ class EngineConfiguration:
             raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
         if self.kernels == "fused" and self.precision == "int8":
             raise ValueError("kernels 'fused' are for float16 and bfloat16; precision int8 runs with kernels 'plain'")
+        if self.deterministic and self.kernels != "plain":
+            raise ValueError(
+                f"kernels are {self.kernels!r}, expected 'plain': deterministic steps compute as whole clips do"
+            )
         if self.graph and self.device == "cpu":
             raise ValueError("graph is set on the CPU; CUDA graphs need a GPU, set graph=False")
         object.__setattr__(self, "size", tuple(self.size))
@@ -85,19 +92,40 @@ class EngineConfiguration:
             raise ValueError(f"unknown engine configuration keys {unknown}; known: {sorted(known)}")
         return cls(**values)
 
+    @classmethod
+    def from_recorded(cls, values: dict[str, Any]) -> "EngineConfiguration":
+        """The `engine` of an `info`, a recording or a token file; ValueError as `from_dict`.
+
+        Plain tokenizers once wrote a form of their own: `device` ("cpu" or a GPU's name), `dtype`, `deterministic`,
+        `threads`, `torch`.
+        """
+        if "dtype" not in values:
+            return cls.from_dict(values)
+        gpu = values["device"] != "cpu"
+        return cls(
+            device="cuda" if gpu else "cpu", device_name=values["device"] if gpu else "", precision=values["dtype"],
+            slots_per_step=0, threads=0 if gpu else values["threads"], deterministic=values["deterministic"],
+            torch_version=values["torch"],
+        )  # fmt: skip
+
+    def on(self, machine: "EngineConfiguration") -> "EngineConfiguration":
+        """The same choices with the facts of `machine`, and nothing measured."""
+        facts = {name: getattr(machine, name) for name in MACHINE}
+        return replace(self, **facts, agreement={}, measured_ms={})
+
     def differs_from(self, machine: "EngineConfiguration") -> list[str]:
         """Why this configuration does not hold where `machine` does: one "name: stored, here" per difference."""
-        names = ("format", "device", "device_name", "fingerprint", "torch_version", "triton_version", "size")
+        names = ("format", "device", "deterministic", *MACHINE)
         pairs = [(name, getattr(self, name), getattr(machine, name)) for name in names]
         return [f"{name}: {stored!r} stored, {here!r} here" for name, stored, here in pairs if stored != here]
 
 
 def here(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> EngineConfiguration:
-    """A configuration with the facts of this machine filled in and no choice made."""
+    """A configuration with the facts of this machine and the threads of this process filled in, and no choice made."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_processor()}"
     return EngineConfiguration(
         device=device, device_name=name, fingerprint=fingerprint, torch_version=torch.__version__,
-        triton_version=triton_version(), size=size,
+        triton_version=triton_version(), size=size, threads=0 if device == "cuda" else torch.get_num_threads(),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 graphs, fused kernels or a compiled step. `tuning` chooses the configuration.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,9 +60,14 @@ _EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
 
 
 def apply(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
-    """The tokenizer as `configuration` says. EngineError if the weights do not fit, ValueError if it cannot run so."""
+    """The tokenizer as `configuration` says, deterministic if either is. EngineError if the weights do not fit,
+    ValueError if it cannot run so."""
     if isinstance(tok, OptimizedTokenizer) and tok.engine.precision == "int8" != configuration.precision:
         raise ValueError(f"{_EIGHT_BITS} and cannot run in {configuration.precision}; load it again")
+    if configuration.deterministic and not tok.deterministic:
+        tok = tok.with_modules()
+        tok.deterministic = True
+    configuration = replace(configuration, deterministic=tok.deterministic)
     if configuration.device == "cuda":
         if not torch.cuda.is_available():
             raise EngineError("the engine configuration is for a GPU and none is here; use engine 'auto' or 'eager'")

@@ -36,7 +36,7 @@ def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto"
     if engine not in MODES:
         raise ValueError(f"engine is {engine!r}, expected one of {', '.join(MODES)} or an EngineConfiguration")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    machine = here(tok.fingerprint, size, device)
+    machine = replace(here(tok.fingerprint, size, device), deterministic=tok.deterministic)
     if engine == "eager":
         return apply(tok, replace(machine, precision="float32" if precision == "auto" else precision))
     stored, reasons = load_stored(machine)

@@ -21,7 +21,7 @@ from streamtok.data.fleet_job import (
     FleetOptions,
     Outcome,
     done_record,
-    load_tokenizer,
+    load_for_fleet,
     make_job,
     path_hash,
     run_job,
@@ -60,7 +60,7 @@ class Here:
     """An engine that runs jobs in this process, so that tests need not start others."""
 
     def __init__(self, out: str, options: FleetOptions, workers: int):
-        self.out, self.options, self.tok = out, options, load_tokenizer(options)
+        self.out, self.options, self.tok = out, options, load_for_fleet(options)
         self.jobs, self.ran = [], []
 
     def submit(self, job):
@@ -198,7 +198,7 @@ def test_urls_through_fsspec(tmp_path, model):
     result = Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()
     assert result["done"] == 2
     assert Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()["skipped"] == 2
-    tok = load_tokenizer(FleetOptions(model=model))
+    tok = load_for_fleet(FleetOptions(model=model))
     job = make_job(drives[0])
     assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
     (tmp_path / "out" / job.name / "cam0.safetensors").write_bytes(b"other")
@@ -312,8 +312,8 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
 
 def test_a_cpu_computes_as_live_unless_told_otherwise(model):
     options = settle_engine(FleetOptions(model=model, device="cpu"), None)
-    assert load_tokenizer(options).engine.kernels == place(load(model), "cpu").engine.kernels
-    assert "device_name" not in options.engine  # machines with other processors do not do each other's work again
+    assert load_for_fleet(options).engine.kernels == place(load(model), "cpu").engine.kernels
+    assert options.engine.device_name == ""  # machines with other processors do not do each other's work again
     assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
 
 
@@ -327,7 +327,24 @@ def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):
         path.write_text(json.dumps(EngineConfiguration(threads=8, measured_ms={"float32": measured}).to_dict()))
         made.append(settle_engine(FleetOptions(model=model), str(path)))
     assert made[0] == made[1]
-    assert made[0].engine["threads"] == 1
+    assert made[0].engine.threads == 1
     assert settle_engine(FleetOptions(model=model), "eager").engine is None
     (drive,) = make_drives(tmp_path / "in", [6])
     assert Fleet([drive], str(tmp_path / "out"), made[0], make_runner=Here).run()["done"] == 1
+
+
+def test_a_drive_whose_record_leaves_defaults_out_is_done(tmp_path, model):
+    """As an earlier version wrote it: what is new has a default that means the same."""
+    options = settle_engine(FleetOptions(model=model, device="cpu"), None)
+    drives, out = make_drives(tmp_path / "in", [6]), tmp_path / "out"
+    assert Fleet(drives, str(out), options, make_runner=Here).run()["done"] == 1
+    (path,) = out.glob("*/drive.json")
+    record = json.loads(path.read_text())
+    names = ("device", "precision", "kernels", "threads", "agreement", "measured_ms")
+    record["options"]["engine"] = {name: record["options"]["engine"][name] for name in names}
+    del record["options"]["context"]
+    path.write_text(json.dumps(record))
+    assert Fleet(drives, str(out), options, make_runner=Here).run()["skipped"] == 1
+    record["options"]["engine"]["precision"] = "bfloat16"
+    path.write_text(json.dumps(record))
+    assert Fleet(drives, str(out), options, make_runner=Here).run()["done"] == 1

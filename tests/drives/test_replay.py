@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from streamtok.tools import info as info_command
 
 from streamtok.drives.drive import open_drive
@@ -405,3 +406,40 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
     recorded = engine_configuration(place(load("nano"), "cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
     assert load_as_recorded("nano", recorded, deterministic=True).deterministic
+    exact = engine_configuration(load("nano", deterministic=True))
+    assert load_as_recorded("nano", exact).deterministic
+    assert not load_as_recorded("nano", exact, deterministic=False).deterministic
+
+
+def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
+    from streamtok.drives.replay_engine import engine_differences, load_as_recorded
+    from streamtok.loading import engine_configuration, load
+
+    recorded = engine_configuration(load("nano"))
+    assert load_as_recorded("nano", recorded).engine.kernels == "plain"
+    assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
+    elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
+    assert elsewhere.engine.kernels == "interleaved"
+    different = engine_differences(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path, monkeypatch, deterministic):
+    import streamtok
+
+    plain = build(VIDEO)
+    plain.deterministic = deterministic
+    streamtok.save(plain, tmp_path / "model")
+    old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
+    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
+    ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
+    values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
+    node = ReplayNode(settings_of(ReplaySettings, None, values))
+    result = node.run()
+    assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
+    assert (result["compared"], result["different"]) == (24, 0)
+    assert {note.split("recorded")[0] for note in result["notes"]} == {
+        "front: engine torch_version: ", "rear: engine torch_version: "
+    }  # fmt: skip

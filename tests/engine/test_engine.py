@@ -37,6 +37,7 @@ def test_configuration_round_trips_through_json():
         ({"graph": True}, "graphs need a GPU"),
         ({"over_space": "squares"}, "expected one of flash, strips"),
         ({"kernels": "magic"}, "expected one of plain, fused, interleaved"),
+        ({"kernels": "interleaved", "deterministic": True}, "deterministic steps"),
     ],
 )
 def test_configuration_refuses_what_cannot_run(values, says):
@@ -107,6 +108,33 @@ def test_recorded_configuration_is_refused_for_other_weights(tok):
         optimize(tok, other.to_dict())
     with pytest.raises(ValueError, match="expected one of auto, eager"):
         optimize(tok, "fastest")
+
+
+def test_a_configuration_for_deterministic_steps_makes_them_so(tok):
+    fast = apply(tok, EngineConfiguration(deterministic=True))
+    assert (tok.deterministic, fast.deterministic, fast.stream(2, *SIZE).slot_by_slot) == (False, True, True)
+    assert apply(fast, EngineConfiguration(threads=1)).engine.deterministic
+    with pytest.raises(ValueError, match="deterministic steps"):
+        apply(fast, EngineConfiguration(kernels="interleaved"))
+
+
+def test_what_was_stored_for_another_mode_is_not_taken(tok):
+    exact = build(PRESETS["nano"], deterministic=True)
+    exact.load_state_dict(tok.state_dict())
+    assert optimize(tok, size=SIZE, device="cpu").engine.kernels == "interleaved"
+    first = optimize(exact, size=SIZE, device="cpu")
+    assert (first.engine.kernels, first.deterministic) == ("plain", True)
+    assert optimize(exact, size=SIZE, device="cpu").engine == first.engine
+
+
+@pytest.mark.parametrize("device", ["cpu", "NVIDIA H100"])
+def test_what_plain_tokenizers_once_recorded_is_read(device):
+    recorded = {"device": device, "dtype": "float32", "deterministic": True, "threads": 3, "torch": "2.9.0"}
+    read = EngineConfiguration.from_recorded(recorded)
+    assert (read.kernels, read.precision, read.deterministic, read.torch_version) == ("plain", "float32", True, "2.9.0")
+    expected = ("cpu", "", 3) if device == "cpu" else ("cuda", "NVIDIA H100", 0)
+    assert (read.device, read.device_name, read.threads) == expected
+    assert EngineConfiguration.from_recorded(read.to_dict()) == read
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")

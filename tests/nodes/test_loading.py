@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from streamtok.config import PRESETS
+from streamtok.engine import EngineConfiguration, optimize
 from streamtok.engine.configuration import store
 from streamtok.loading import engine_configuration, load, load_tokenizer, pick_device, place
 from streamtok.model import Tokenizer, build
@@ -46,8 +47,20 @@ def test_models_without_such_layers_and_deterministic_ones_stay_plain():
     eight = build(replace(PRESETS["cosmos-dv8x8x8"], **small))
     assert place(eight, "cpu").engine.kernels == "plain"
     exact = Tokenizer(VIDEO, deterministic=True)
-    assert place(exact, "cpu") is exact
-    assert engine_configuration(exact)["deterministic"]
+    placed = place(exact, "cpu")
+    assert (placed.deterministic, placed.engine.deterministic, placed.engine.kernels) == (True, True, "plain")
+    frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    assert torch.equal(latents(placed, frames), latents(exact, frames))
+
+
+def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
+    tok = build(VIDEO).double()
+    described = EngineConfiguration.from_recorded(engine_configuration(tok))
+    assert (described.kernels, described.precision, described.deterministic) == ("plain", "float64", False)
+    assert (described.fingerprint, described.threads) == (tok.fingerprint, torch.get_num_threads())
+    same, frames = optimize(tok, described), torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    assert torch.equal(latents(same, frames), latents(tok, frames))
+    assert same.engine == described
 
 
 def test_a_rig_says_what_it_runs(tmp_path):
@@ -61,7 +74,7 @@ def test_a_rig_says_what_it_runs(tmp_path):
     with pytest.raises(ValueError, match="engine 'eagr': expected auto, eager or"):
         load_tokenizer(settings.model_copy(update={"engine": "eagr"}))
     eager = load_tokenizer(settings.model_copy(update={"engine": "eager"}))
-    assert "kernels" not in engine_configuration(eager)
+    assert engine_configuration(eager)["kernels"] == "plain"
 
 
 @pytest.mark.parametrize("engine", ["auto", "FILE"])

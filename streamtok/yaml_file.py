@@ -3,6 +3,7 @@
 `streamtok.settings` checks what nodes are told, `streamtok.training.config` what a training is told.
 """
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,27 @@ import yaml
 from streamtok.command import SettingsError
 
 
+def shipped() -> dict[str, Path]:
+    """The configuration files that come with the package, by name without `.yaml`."""
+    folder = Path(str(files("streamtok.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
-    """A YAML mapping and the line of each path in it; SettingsError if it is not there or none."""
+    """A YAML mapping and the line of each path in it, of a file or of a shipped one by its name ("demo").
+
+    SettingsError if it is not there or none.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        file = path if Path(path).is_file() else shipped().get(str(path), path)
+        text = Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise SettingsError(f"{path}: no such configuration file; the shipped ones are in configs/") from error
+        ours = shipped()
+        folder = next(iter(ours.values())).parent
+        raise SettingsError(
+            f"{path}: no such configuration file; those that come with streamtok are in {folder} and go by their "
+            f"names: {', '.join(ours)}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise SettingsError(f"{path}: cannot be read as a configuration file: {reason}") from error

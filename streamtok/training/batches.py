@@ -1,6 +1,7 @@
 """Which crops make a batch (a function of seed and step alone), and cutting them out of the cache by index."""
 
 from dataclasses import dataclass
+from itertools import accumulate, chain, islice
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class Sampler:
             [(s, max(1, config.scales.count(size))) for s, size in zip(cache.stored, short, strict=True) if s.clip == i]
             for i in range(len(cache.names))
         ]
-        self.lengths = np.array([places[0][0].frames for places in self.by_clip])
+        self.lengths = np.array([max(places[0][0].runs) for places in self.by_clip])
 
     def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
         """The plan of a batch of `frames` frames of crop x crop pixels; the same for the same seed and step."""
@@ -55,7 +56,7 @@ class Sampler:
         config, choices = self.config, self.by_clip[clip]
         weights = np.array([weight for _, weight in choices], dtype=float)
         stored: Stored = choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
-        start = int(rng.integers(stored.frames - (frames - 1) * stride))
+        start = _start(rng, stored.runs, (frames - 1) * stride)
         chance = rng.random(4)
         if chance[0] < config.reverse:
             start, stride = start + (frames - 1) * stride, -stride
@@ -102,6 +103,13 @@ class Sampler:
         colours = torch.from_numpy(plan.colours).to(device, non_blocking=True).view(-1, 1, 1, 1, 4)
         video = video.mul_(colours[..., :3]).add_(colours[..., 3:]).clamp_(-1, 1)
         return video.permute(0, 4, 1, 2, 3).contiguous()
+
+
+def _start(rng: np.random.Generator, runs: tuple[int, ...], span: int) -> int:
+    """A frame that `span` more frames follow in its run."""
+    starts = [range(end - run, end - span) for run, end in zip(runs, accumulate(runs), strict=True)]
+    number = int(rng.integers(sum(map(len, starts))))
+    return next(islice(chain(*starts), number, None))
 
 
 @dataclass

@@ -17,7 +17,8 @@ class DataConfig:
     paths: tuple[str, ...] = ()  # folders, files or synthetic:HxW@FPS?seed=S specifications
     holdout: tuple[str, ...] = ()  # names (or beginnings of names) of clips kept for validation
     scales: tuple[int, ...] = (192, 256, 320, 384)  # short sides stored; a repeated one is drawn more often
-    max_frames: int = 400  # per video
+    max_frames: int = 400  # per video, all of them in memory; of a longer one so many, in stretches spread over it
+    stretch: int = 100  # frames in a row of these at least, and as many as the longest clip of a phase needs
     image_fraction: float = 0.0  # of the steps: batches of single frames
     strides: tuple[int, ...] = (1, 2)  # frames from one to the next
     flip: float = 0.5
@@ -34,6 +35,10 @@ class DataConfig:
                 raise ValueError(f"data.{name} must be in 0..1, got {getattr(self, name)}")
         if not self.scales or min(self.scales) < 16:
             raise ValueError(f"data.scales must be short sides of 16 pixels or more, got {self.scales}")
+        if min(self.max_frames, self.stretch) < 1:
+            raise ValueError(
+                f"data.max_frames and data.stretch must be 1 or more, got {self.max_frames}, {self.stretch}"
+            )
         if not self.strides or min(self.strides) < 1:
             raise ValueError(f"data.strides must be 1 or more, got {self.strides}")
 

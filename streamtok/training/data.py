@@ -4,10 +4,9 @@ A clip is a video or a single image; each is stored at several sizes, and `batch
 """
 
 import importlib.util
-import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 
 from streamtok.command import SettingsError
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video, read_image
+from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.training.config import DataConfig
+from streamtok.training.footage import Footage, survey
 
 SUFFIXES = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 log = logging.getLogger("streamtok.training")
@@ -26,13 +26,17 @@ log = logging.getLogger("streamtok.training")
 
 @dataclass(frozen=True)
 class Stored:
-    """One clip at one size: rows `offset` ... of the cache, as (frames, height, width) pixels."""
+    """One clip at one size: rows `offset` ... of the cache, as (frames, height, width) pixels.
+
+    `runs` says how many frames follow one another before the next place in the file; together they are `frames`.
+    """
 
     clip: int
     offset: int
     frames: int
     height: int
     width: int
+    runs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,33 +82,6 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
     return found
 
 
-def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
-    """Frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB.
-
-    ValueError, which names the file, where it breaks off or holds no frame.
-    """
-    if path.startswith("synthetic:"):
-        yield from _synthetic(path, max_frames)
-    elif Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        yield read_image(path)
-    else:
-        yield from itertools.islice(open_video(path)[1], max_frames)
-
-
-def _synthetic(spec: str, max_frames: int) -> Iterator[np.ndarray]:
-    from streamtok.io.source import EndOfSource, open_source
-
-    with open_source(spec, realtime=False, max_frames=max_frames) as source:
-        while True:
-            try:
-                frame = source.read(None)
-            except EndOfSource:
-                return
-            if frame is None:
-                return
-            yield frame.image
-
-
 def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -> list[tuple[int, int]]:
     """The (height, width) at which a clip is stored: no scale above its own short side, and none below `smallest`.
 
@@ -115,57 +92,116 @@ def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -
     return [(max(s, round(height * s / short)), max(s, round(width * s / short))) for s in wanted]
 
 
-def _decode(path: str, config: DataConfig, smallest: int) -> list[np.ndarray]:
-    """One clip at every size -> a list of (T, H, W, 3) uint8; empty when the file is damaged from its first frame."""
+@dataclass(frozen=True)
+class _Decoded:
+    """One clip: at each size (T, H, W, 3) uint8, and how many frames follow one another in each of its runs."""
+
+    sizes: list[np.ndarray]
+    runs: tuple[int, ...]
+
+
+def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
+    """One clip at every size; without runs when the file is damaged from its first frame."""
     import cv2
 
-    sizes: list[tuple[int, int]] = []
-    kept: list[list[np.ndarray]] = []
+    arrays: list[np.ndarray] = []
+    runs: Counter[int] = Counter()
+    count = 0
     try:
-        for frame in read_frames(path, config.max_frames):
-            if not sizes:
+        for run, frame in file.read():
+            if not arrays:
                 shape = frame.shape
                 sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
-                kept = [[] for _ in sizes]
+                arrays = [np.empty((file.taken, *size, 3), np.uint8) for size in sizes]  # untouched rows are free
             if frame.shape != shape:
-                log.warning("event=size_changed file=%s kept=%d", path, len(kept[0]))
+                log.warning("event=size_changed file=%s kept=%d", file.path, count)
                 break
-            for frames, (h, w) in zip(kept, sizes, strict=True):
+            for array in arrays:
+                h, w = array.shape[1:3]
                 method = cv2.INTER_AREA if h <= shape[0] else cv2.INTER_CUBIC
-                frames.append(frame if (h, w) == shape[:2] else cv2.resize(frame, (w, h), interpolation=method))
+                array[count] = frame if (h, w) == shape[:2] else cv2.resize(frame, (w, h), interpolation=method)
+            runs[run] += 1
+            count += 1
     except ValueError as error:
-        log.warning("event=damaged_file kept=%d reason=%s", len(kept[0]) if kept else 0, error)
-    return [np.stack(frames) for frames in kept]
+        log.warning("event=damaged_file kept=%d reason=%s", count, error)
+    if file.frames > file.taken or (not file.frames and count == file.taken):
+        there = file.frames or "unknown"
+        log.warning("event=shortened file=%s frames=%d of=%s stretches=%d", file.path, count, there, len(runs))
+    return _Decoded([array[:count] for array in arrays], tuple(runs.values()))
 
 
 def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torch.device) -> Cache:
     """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
 
-    `smallest` is the largest crop. ValueError when nothing could be read.
+    `smallest` is the largest crop. SettingsError when the frames would not fit into memory, ValueError when nothing
+    could be read.
     """
     if not importlib.util.find_spec("cv2"):
         raise ModuleNotFoundError("training data needs OpenCV for resizing: pip install opencv-python")
-    workers = config.threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        clips = list(pool.map(lambda path: _decode(path, config, smallest), paths))
+    with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
+        files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch), paths))
+        _check_memory(files, config, smallest, device)
+        clips = list(pool.map(lambda file: _decode(file, config, smallest), files))
     names: list[str] = []
     stored: list[Stored] = []
     offset = 0
-    for path, sizes in zip(paths, clips, strict=True):
-        if not sizes:
+    for path, clip in zip(paths, clips, strict=True):
+        if not clip.runs:
             continue
-        for array in sizes:
-            stored.append(Stored(len(names), offset, *array.shape[:3]))
-            offset += array.size // 3
+        for frames, height, width, _ in (array.shape for array in clip.sizes):
+            stored.append(Stored(len(names), offset, frames, height, width, clip.runs))
+            offset += frames * height * width
         names.append(path if path.startswith("synthetic:") else Path(path).stem)
     if not names:
         raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
-    pixels = torch.empty((offset, 3), dtype=torch.uint8, device=device)
-    arrays = [array for sizes in clips for array in sizes]
-    for place, array in zip(stored, arrays, strict=True):
-        pixels[place.offset : place.offset + array.size // 3] = torch.from_numpy(array.reshape(-1, 3)).to(device)
-    log.info("event=cache clips=%d sizes=%d bytes=%d", len(names), len(stored), pixels.numel())
-    return Cache(pixels, tuple(stored), tuple(names))
+    cache = Cache(_join(clips, offset, device), tuple(stored), tuple(names))
+    log.info(
+        "event=cache clips=%d sizes=%d frames=%d of=%d bytes=%d", len(names), len(stored), cache.frames,
+        max(cache.frames, sum(file.frames for file in files)), cache.pixels.numel(),
+    )  # fmt: skip
+    return cache
+
+
+def _join(clips: list[_Decoded], rows: int, device: torch.device) -> Tensor:
+    """All pixels in order (rows, 3); each array is let go once it is copied, so that not everything is held twice."""
+    pixels = torch.empty((rows, 3), dtype=torch.uint8, device=device)
+    offset = 0
+    for clip in clips:
+        while clip.sizes:
+            part = torch.from_numpy(clip.sizes.pop(0).reshape(-1, 3))
+            pixels[offset : offset + len(part)] = part.to(device)
+            offset += len(part)
+    return pixels
+
+
+def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device) -> None:
+    """SettingsError if what is to be decoded does not fit into the free memory of `device` and the host."""
+    needed, free = sum(_needed(file, config, smallest) for file in files), free_memory(device)
+    log.info("event=decoding files=%d bytes=%d free=%d", len(files), needed, free)
+    if needed > free:
+        raise SettingsError(
+            f"the frames of {len(files)} files need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free: "
+            f"lower data.max_frames ({config.max_frames} of each video), or give fewer data.scales "
+            f"({', '.join(map(str, sorted(set(config.scales))))}) or fewer files"
+        )
+
+
+def _needed(file: Footage, config: DataConfig, smallest: int) -> int:
+    """Bytes of one file's frames at every size; 0 if it cannot be opened."""
+    if file.size is None:
+        return 0
+    pixels = sum(height * width for height, width in sizes_for(*file.size, config.scales, smallest))
+    return 3 * pixels * min(file.taken, file.frames or file.taken)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a cache on `device` may take: what is free there, and on the host, where it is decoded."""
+    try:
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        host = 1024 * int(facts["MemAvailable"].split()[0])
+    except (OSError, KeyError):  # no Linux
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(host, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else host
 
 
 def split_holdout(paths: list[str], holdout: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -41,9 +41,12 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
         raise SettingsError("data.holdout keeps every clip from training; leave some out of it")
     validation = None
     if held:
-        short = replace(config.data, scales=(config.sample_lines,), max_frames=config.sample_frames)
+        count = config.sample_frames
+        short = replace(config.data, scales=(config.sample_lines,), max_frames=count, stretch=count)
         validation = load_cache(held, short, 16, device)
-    return load_cache(paths, config.data, smallest, device), validation
+    longest = max(phase.frames - 1 for phase in config.phases) * max(config.data.strides) + 1
+    data = replace(config.data, stretch=max(config.data.stretch, longest))
+    return load_cache(paths, data, smallest, device), validation
 
 
 @dataclass
@@ -98,8 +101,8 @@ def train(
 
     The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
     log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-    SettingsError for a run found in config.out, unless it shall go on (`resume`) or be thrown away (`overwrite`), and for
-    none to resume; NonFiniteTraining names the step and the tensor of a NaN.
+    SettingsError for a run found in config.out, unless it shall go on (`resume`) or be thrown away (`overwrite`), for
+    none to resume, and for clips that do not fit into memory; NonFiniteTraining names the step and the tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start(config, model, resume)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import DataConfig, PhaseConfig
-from streamtok.training.data import list_media, load_cache, read_frames, sizes_for, split_holdout
+from streamtok.training.data import list_media, load_cache, sizes_for, split_holdout
+from streamtok.training.footage import read_frames
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(scales=(48,), flip=0, reverse=0, brightness=0, strides=(1,), threads=1)

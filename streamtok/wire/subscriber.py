@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -30,28 +30,25 @@ WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 
 
-def subscribe(endpoint: str, streams: Iterable[str] | None = None, **options: Any) -> "Subscription":
-    """Connect to a publisher and read its token streams (None: all); options are the fields of `Subscription`."""
-    return Subscription(endpoint, None if streams is None else tuple(streams), **options)
-
-
 @dataclass(eq=False)
 class Subscription:
     """Token messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
 
-    A thread drains the socket at once into a queue of `queue_size` messages per stream, which discards its oldest when
-    the reader is late (`latest_only`: keeps only the newest; `lossless`: the draining waits instead, and with it a
-    lossless node). `join` says how to begin with a node that runs already: "epoch" first fetches what the current
-    epoch has sent, so that decoding starts at once; "keyframe" waits for the next one. A node that comes, or comes
-    back, while the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
-    `message.decodable` is False from a loss, or from joining, until a keyframe.
+    `streams` names those to read (None: all). A thread drains the socket at once into a queue of `queue_size` messages
+    per stream, which discards its oldest when the reader is late (`latest_only`: keeps only the newest; `lossless`: the
+    draining waits instead, and with it a lossless node). `join` says how to begin with a node that runs already:
+    "epoch" first fetches what the current epoch has sent, so that decoding starts at once; "keyframe" waits for the
+    next one. A node that comes, or comes back, while the reader waits is read from the start of its epoch in both cases
+    (but for `latest_only`). `message.decodable` is False from a loss, or from joining, until a keyframe.
+
     Iterating raises TimeoutError after `timeout` seconds without a message; with `until_end` it stops when the node
     says that its streams have ended. Messages that break the protocol are counted in `rejects` and dropped; `infos`
-    holds the newest info of each stream.
+    holds the newest info of each stream. ValueError for options that do not go together.
     """
 
     endpoint: str
-    streams: tuple[str, ...] | None = None
+    streams: Iterable[str] | None = None
+    _: KW_ONLY
     latest_only: bool = False
     lossless: bool = False
     join: Literal["keyframe", "epoch"] = "keyframe"
@@ -66,6 +63,9 @@ class Subscription:
     infos: dict[str, Info] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.streams, str):
+            raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
+        self.streams = None if self.streams is None else tuple(self.streams)
         if self.join not in ("keyframe", "epoch"):
             raise ValueError(f"join is {self.join!r}, expected 'keyframe' or 'epoch'")
         if self.latest_only and (self.join == "epoch" or self.lossless):
@@ -284,3 +284,6 @@ class Subscription:
         fresh = [message for message in messages if tracker.message(message.header) is not None]
         if fresh:
             self._mailbox.put(stream, fresh)
+
+
+subscribe = Subscription  # reads as what it does: `for message in streamtok.subscribe(endpoint)`

@@ -550,3 +550,8 @@ def test_plain_sockets_see_three_parts_on_every_topic(context):
 def test_a_subscription_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match=r"expected|choose one"):
         subscribe("tcp://127.0.0.1:1", **options)
+
+
+def test_one_name_for_several_is_told(ipc_path):
+    with pytest.raises(ValueError, match=r"streams is 'front', expected several names: \['front'\]"):
+        subscribe(f"ipc://{ipc_path}", "front")

@@ -108,6 +108,7 @@ def decode_file(
     the one that the file names. ValueError if the tokens were made by another tokenizer, or the file is damaged.
     """
     file = TokenFile(path)
+    file.check()
     tok = place(matching_tokenizer(file.path, file.meta, model), device)
     start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
     if start == len(file):

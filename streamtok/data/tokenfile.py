@@ -12,8 +12,9 @@ Columns, N groups of F real frames in all (group i holds frames `frame_start[i]`
     capture_ns   (F,) I64       presentation or capture time
 
 The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
-everything else as JSON. Any safetensors reader opens these files. Writing takes constant memory: columns are spooled to
-temporary files beside the output, which appears under its name only when it is whole.
+everything else as JSON; `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
+files. Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its
+name only when it is whole.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,8 +45,8 @@ LONGEST_HEADER = 100_000_000
 class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
-    `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated` and `dropped` are added. `write`
-    takes groups in order, all of one grid shape and dtype.
+    `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
+    `write` takes groups in order, all of one grid shape and dtype.
     """
 
     def __init__(self, path: str | Path, meta: Mapping[str, Any]) -> None:
@@ -54,6 +56,7 @@ class TokenFileWriter:
         self.meta = dict(meta)
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
+        self._crc32 = dict.fromkeys(COLUMNS, 0)
         self._spools: dict[str, BinaryIO] = {name: self._temporary() for name in COLUMNS}
 
     def write(self, group: TokenGroup) -> None:
@@ -69,8 +72,8 @@ class TokenFileWriter:
                 f"group has {len(group.frame_ids)} frame ids and {len(group.capture_ns)} times: expected one each"
             )
         self._grid = grid
-        self._spools["tokens"].write(tokens.tobytes())
-        self._spools["keyframe"].write(bytes([bool(group.keyframe)]))
+        self._put("tokens", tokens.tobytes())
+        self._put("keyframe", bytes([bool(group.keyframe)]))
         for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):
             self._integers(name, [value])
         self._integers("frame_start", [self.frames])
@@ -119,7 +122,11 @@ class TokenFileWriter:
         return tempfile.TemporaryFile(dir=self.path.parent)  # type: ignore[return-value]
 
     def _integers(self, name: str, values: list[int]) -> None:
-        self._spools[name].write(struct.pack(f"<{len(values)}q", *values))
+        self._put(name, struct.pack(f"<{len(values)}q", *values))
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._spools[name].write(data)
+        self._crc32[name] = zlib.crc32(data, self._crc32[name])
 
     def _assemble(self, out: BinaryIO) -> None:
         shape, dtype = self._grid  # type: ignore[misc]
@@ -133,6 +140,7 @@ class TokenFileWriter:
             "frames": self.frames,
             "repeated": self.repeated,
             "dropped": self.dropped,
+            "crc32": self._crc32,
         }
         header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
         # Widest first, so that every column is aligned.
@@ -203,6 +211,15 @@ class TokenFile:
             encode_ns=0,
             image_size=tuple(self.meta.get("image_size", (0, 0))),
         )
+
+    def check(self) -> None:
+        """Read everything and compare it with its checksums; ValueError names a damaged column.
+
+        Opening does not, since that would read large files whole; older files have no checksums and pass.
+        """
+        for name, expected in self.meta.get("crc32", {}).items():
+            if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:
+                raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
 
     def _map(self) -> None:
         size = self.path.stat().st_size

@@ -94,6 +94,7 @@ def _token_file(path: Path, picture: bool) -> tuple[dict[str, Any], dict[str, To
     from streamtok.data.tokenfile import TokenFile
 
     file = TokenFile(path)
+    file.check()
     levels = file.meta.get("config", {}).get("levels") or []
     stream = file.meta.get("stream", "cam0")
     groups = ((group, group.tokens.nbytes, 0) for group in file)

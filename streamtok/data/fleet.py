@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from streamtok.data.fleet_job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
 from streamtok.data.fleet_local import LocalRunner
+from streamtok.data.progress import progress_bar
 from streamtok.data.store import is_url, open_store
 from streamtok.settings import Count, Strict
 
@@ -146,9 +147,7 @@ class Fleet:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
-        with tqdm(
-            total=total, unit="B", unit_scale=True, desc="tokenize", disable=not self.run_options.progress
-        ) as bar:
+        with progress_bar("tokenize", total=total, unit="B", scaled=True, shown=self.run_options.progress) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
                 self._submit(runner)
                 for outcome in runner.collect(0.2):

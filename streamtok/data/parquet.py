@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from streamtok.data.export_options import ExportOptions
 from streamtok.data.grids import Grids, Track, blocks
+from streamtok.data.progress import progress_bar
 from streamtok.data.tracks import facts_of, open_drives
 
 
@@ -26,7 +26,7 @@ def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, 
     schema = _table_schema(facts_of(tracks[0]))
     rows = 0
     total = sum(map(len, tracks))
-    with tqdm(total=total, desc="parquet", unit="grid", disable=not options.progress) as bar:
+    with progress_bar("parquet", total=total, unit="grid", shown=options.progress) as bar:
         for number, track in enumerate(tracks):
             with parquet.ParquetWriter(out / f"{number:06d}_{track.stream}.parquet", schema) as writer:
                 for grids in blocks(track):

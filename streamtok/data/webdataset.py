@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from streamtok.data.dataset import TokenDataset
 from streamtok.data.export_options import ExportOptions
+from streamtok.data.progress import progress_bar
 
 
 def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
@@ -25,7 +25,7 @@ def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[st
     data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
     out.mkdir(parents=True, exist_ok=True)
     shards = range(0, len(data), options.shard_samples)
-    with tqdm(total=len(data), desc="webdataset", unit="window", disable=not options.progress) as bar:
+    with progress_bar("webdataset", total=len(data), unit="window", shown=options.progress) as bar:
         for number, first in enumerate(shards):
             with tarfile.open(out / f"tokens-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for index in range(first, min(first + options.shard_samples, len(data))):

@@ -23,10 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("-o", "--out", help="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT")
     add("--model", help="preset or checkpoint (default: the one that the file or stream names)")
     add("--device", help="auto, cpu, cuda or cuda:N (default auto)")
-    add("--stream", metavar="NAME", help="which stream of the node (default: the first)")
-    add("--join", choices=["epoch", "keyframe"], help="start at once (default), or at the next keyframe")
-    add("--curve", metavar="DIR", help="this reader's keys, from `streamtok keys generate`")
-    add("--max-frames", type=int, metavar="N", help="stop after N pictures (live)")
+    add("--stream", metavar="NAME", help="live: which stream of the node (default: the first)")
+    add("--join", choices=["epoch", "keyframe"], help="live: start at once (default), or at the next keyframe")
+    add("--curve", metavar="DIR", help="live: this reader's keys, from `streamtok keys generate`")
+    add("--max-frames", type=int, metavar="N", help="stop after N pictures")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -48,7 +48,14 @@ def decode_tokens(settings: Any) -> dict[str, Any]:
     """A file to a file."""
     from streamtok.data.files import decode_file
 
-    done = decode_file(settings.input, settings.out, settings.model, settings.device, progress=not settings.quiet)
+    done = decode_file(
+        settings.input,
+        settings.out,
+        settings.model,
+        settings.device,
+        progress=not settings.quiet,
+        max_frames=settings.max_frames,
+    )
     return {"out": str(done.path), "pictures": done.frames, "groups": done.groups, "skipped": done.skipped}
 
 

@@ -78,6 +78,9 @@ def run(settings: Any) -> int:
     print(
         json.dumps(summary) if settings.as_json else describe(summary, node.verification if settings.verify else None)
     )
+    if node.empty:
+        print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)
+        return 1
     return 1 if settings.verify and node.verification.faults() else 0
 
 

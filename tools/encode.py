@@ -6,7 +6,8 @@
     streamtok decode tokens.safetensors -o back.mp4
 
 Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
-padded, and cropped again when decoding; a last group that is not whole repeats its last frame.
+padded, and cropped again when decoding; a group that is cut short (by a gap, a change of size, the end) repeats its
+last frame.
 """
 
 import argparse
@@ -44,14 +45,17 @@ def main(argv: list[str] | None = None) -> int:
     done = encode_file(source, out, model, settings_of(EncodeOptions, None, given))
     if as_json:
         facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
-        print(json.dumps(facts | {"repeated": done.repeated, "skipped": done.skipped, "bytes": done.bytes}))
+        facts |= {"repeated": done.repeated, "skipped": done.skipped, "damaged": done.damaged, "bytes": done.bytes}
+        print(json.dumps(facts))
         return 0
     grid = "x".join(map(str, done.shape))
     print(f"{done.path}: {done.frames} frames, {done.groups} groups of {grid}, {done.bytes:,} bytes")
     if done.skipped:
         print(f"{done.skipped} groups were left out: their latent was not finite; the weights may be damaged")
+    if done.damaged:
+        print(f"{done.damaged} frames could not be read and were left out")
     if done.repeated:
-        print(f"the last group was not whole: its last frame is repeated {done.repeated} times to fill it")
+        print(f"{done.repeated} frames are repeats that fill groups (at gaps, changes of size, the end)")
     return 0
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from streamtok.data.frames import open_frames, resized
 from streamtok.data.pictures import open_pictures
+from streamtok.data.progress import progress_bar
 from streamtok.data.tokenfile import TokenFile, TokenFileWriter
 from streamtok.decoding import GridDecoder, crop
 from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
@@ -41,10 +41,10 @@ class EncodeOptions(Strict):
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What was written: real frames, groups, the shape of a grid or picture, and frames repeated to fill a group.
+    """What was written: real frames, groups, the shape of a grid or picture, and frames repeated to fill groups.
 
-    `skipped` counts groups that were left out: when encoding, those whose latent was not finite; when decoding, those
-    before the first keyframe.
+    `damaged` counts frames that could not be read. `skipped` counts groups that were left out: when encoding, those
+    whose latent was not finite; when decoding, those before the first keyframe.
     """
 
     path: Path
@@ -53,6 +53,7 @@ class FileSummary:
     shape: tuple[int, ...]
     repeated: int = 0
     skipped: int = 0
+    damaged: int = 0
 
     @property
     def bytes(self) -> int:
@@ -78,7 +79,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
         )
-        frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=not options.progress))
+        frames = iter(progress_bar("encode", frames, total=opened.total, unit="frame", shown=options.progress))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
@@ -88,7 +89,8 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
             for group in encode_frames(core, itertools.chain([first], frames)):
                 writer.write(group)
     lost, shape = core.lane("cam0").counts["nonfinite"], grid_shape(tok.config, *meta["image_size"])
-    return FileSummary(Path(out), writer.frames, writer.groups, shape, writer.repeated, lost)
+    damaged = opened.counts["damaged"]
+    return FileSummary(Path(out), writer.frames, writer.groups, shape, writer.repeated, lost, damaged)
 
 
 def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:
@@ -100,12 +102,18 @@ def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGr
 
 
 def decode_file(
-    path: str | Path, out: str | Path, model: str | None = None, device: str | None = None, progress: bool = False
+    path: str | Path,
+    out: str | Path,
+    model: str | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    max_frames: int | None = None,
 ) -> FileSummary:
     """Decode the token file `path` into `out`: .mp4, .mkv, .mov, .png (one frame) or a folder of PNGs.
 
     Padding is cropped, repeated frames are left out, times are kept (counted from the first frame). `model` None takes
-    the one that the file names. ValueError if the tokens were made by another tokenizer, or the file is damaged.
+    the one that the file names; `max_frames` ends it after so many pictures. ValueError if the tokens were made by
+    another tokenizer, or the file is damaged.
     """
     file = TokenFile(path)
     file.check()
@@ -115,17 +123,20 @@ def decode_file(
         raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")
     size = picture_size(file.meta)
     pictures = open_pictures(out, size, file.meta.get("fps"))
-    first_ns, frames = int(file.capture_ns[file.frame_start[start]]), 0
+    first = int(file.frame_start[start])
+    first_ns, frames = int(file.capture_ns[first]), 0
+    stop = len(file) if max_frames is None else int(np.searchsorted(file.frame_start[:-1], first + max_frames))
     try:
-        groups = (file.group(index) for index in tqdm(range(start, len(file)), "decode", disable=not progress))
-        for time_ns, picture in decode_groups(tok, groups, file.meta):
+        shown = progress_bar("decode", range(start, stop), unit="group", shown=progress)
+        decoded = decode_groups(tok, (file.group(index) for index in shown), file.meta)
+        for time_ns, picture in itertools.islice(decoded, max_frames):
             pictures.write(picture, time_ns - first_ns)
             frames += 1
     except BaseException:
         pictures.abort()
         raise
     pictures.close()
-    return FileSummary(Path(out), frames, len(file) - start, (*size, 3), skipped=start)
+    return FileSummary(Path(out), frames, stop - start, (*size, 3), skipped=start)
 
 
 def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from streamtok.io.source import Frame, RecordedSource, open_source
 
 @dataclass(frozen=True)
 class FrameStream:
-    """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar."""
+    """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar.
+
+    `counts` are those of the source: `damaged` frames could not be read.
+    """
 
     frames: Iterator[Frame]
     fps: float | None = None
     total: int | None = None
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def open_frames(source: str, max_frames: int | None = None) -> Iterator[FrameStr
         return
     with open_source(source, max_frames=max_frames) as opened:
         start = opened.start_ns if isinstance(opened, RecordedSource) else None
-        yield FrameStream(_from_start(opened, start), opened.fps, max_frames or count_frames(source))
+        yield FrameStream(_from_start(opened, start), opened.fps, max_frames or count_frames(source), opened.counts)
 
 
 def resized(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:

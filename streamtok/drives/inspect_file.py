@@ -116,6 +116,12 @@ def _drive(path: Path) -> tuple[dict[str, Any], dict[str, TokenSurvey]]:
     return report | {"cameras": cameras, "damage": problems}, {}
 
 
+def is_empty(report: dict[str, Any]) -> bool:
+    """Whether not one frame and not one group of tokens can be read."""
+    frames = sum(camera["frames"] for camera in report.get("cameras", {}).values())
+    return not frames and not any(stream.get("groups") for stream in report["streams"].values())
+
+
 def describe(report: dict[str, Any]) -> str:
     """A report for people."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
@@ -127,6 +133,7 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(
             f"frames {name}: {camera['frames']} in {camera['seconds']:.1f} s, {camera['frames_per_second']:.2f} per "
             f"second, {camera['time_gap_count']} gaps"
+            + (f", {camera['damaged']} more could not be read" if camera["damaged"] else "")
         )
     if report.get("frames_mode") == "lossy":
         lines.append("the frames are lossy: replay --verify refuses them")

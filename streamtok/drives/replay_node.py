@@ -41,6 +41,7 @@ class ReplayNode:
         self.verification = Verification()
         self.counts: dict[str, Counter[str]] = {}
         self.skipped: Counter[str] = Counter()
+        self.damaged = 0  # frames that could not be read
         self.notes: list[str] = []
         self._stopping = threading.Event()
         self._seconds = 0.0
@@ -49,6 +50,11 @@ class ReplayNode:
     def stop(self) -> None:
         """Ask the replay to end."""
         self._stopping.set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it came to its end, not having been stopped, without a single group."""
+        return not self.counts and not self._stopping.is_set()
 
     def run(self) -> dict[str, Any]:
         """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
@@ -83,6 +89,7 @@ class ReplayNode:
             "seconds": round(self._seconds, 3),
             "fps": round(frames / self._seconds, 2) if self._seconds else 0.0,
             "times_real_time": round(drive_s / self._seconds, 2) if self._seconds else 0.0,
+            "damaged": self.damaged,
             "skipped": dict(self.skipped),
             "notes": self.notes,
         }
@@ -152,6 +159,7 @@ class ReplayNode:
         self.notes += getattr(replay, "problems", [])
         self.notes += [f"{problem.stream or 'file'}: {problem.text}" for problem in replay.drive.problems]
         for name, counts in replay.drive.counts.items():
+            self.damaged += counts["damaged"]
             for reason in ("damaged", "backwards"):
                 if counts[reason]:
                     self.skipped[f"{name}: frames {reason}"] += counts[reason]

@@ -118,7 +118,10 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera of a drive: frames, seconds, frames per second and gaps, without looking at the pictures."""
+    """Per camera of a drive: frames, seconds, frames per second and gaps, without looking at the pictures.
+
+    `damaged` counts those of a video that could not be read; only video is decoded.
+    """
     times = {name: Times() for name in drive.streams}
     for item in drive.items():
         times[item.stream].values.append(item.capture_ns)
@@ -131,6 +134,7 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
             "frames_per_second": round(1 / seen.step_s, 3) if seen.step_s > 0 else 0.0,
             "time_gaps": [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]],
             "time_gap_count": len(gaps),
+            "damaged": drive.counts[name]["damaged"],
         }
     return reports
 

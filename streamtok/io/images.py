@@ -111,7 +111,8 @@ def _by_name(files: list[Path], lines: list[tuple[int, str | None]], times_file:
 
 class ImageFolderSource(RecordedSource):
     """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
-    and so are images whose time does not rise (counted as `backwards`)."""
+    and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
+    """
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class ImageFolderSource(RecordedSource):
     ) -> None:
         super().__init__(stream, **paced)
         self.images = list_images(folder, fps=fps, timestamps=timestamps)
-        self._keep_packets = keep_packets
+        self._folder, self._keep_packets = folder, keep_packets
         self._place = 0
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
@@ -148,6 +149,8 @@ class ImageFolderSource(RecordedSource):
             frame = self._load(image)
             if frame is not None:
                 return frame
+        if self._last_ns is None:
+            raise ValueError(f"{self._folder}: not one of its {len(self.images)} images can be read")
         return None
 
     def _load(self, image: TimedImage) -> Frame | None:

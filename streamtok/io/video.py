@@ -89,6 +89,11 @@ class VideoReader:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no picture has come out so far."""
+        return self._last is None
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
@@ -180,7 +185,10 @@ class VideoReader:
 
 
 class VideoSource(RecordedSource):
-    """A video file as a source. `capture_ns` is the opening plus the presentation time; see VideoReader for damage."""
+    """A video file as a source. `capture_ns` is the opening plus the presentation time; see VideoReader for damage.
+
+    Reading raises ValueError if not one picture can be read.
+    """
 
     def __init__(
         self,
@@ -206,14 +214,14 @@ class VideoSource(RecordedSource):
     def _next(self) -> Frame | None:
         picture = next(self._pictures, None)
         if picture is None:
-            if not self.counts["frames"]:
-                log.warning("file=%s event=no_pictures damaged=%d", self.path, self.counts["damaged"])
+            if self._reader is not None and self._reader.empty:
+                raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
             return None
         capture_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
         return Frame(self.stream, picture.number, capture_ns, picture.image, picture.packet, picture.codec)
 
     def _close(self) -> None:
-        if self._reader is not None:
-            self._pictures = iter(())
-            self._reader.close()
-            self._reader = None
+        reader, self._reader = self._reader, None
+        self._pictures = iter(())
+        if reader is not None:
+            reader.close()

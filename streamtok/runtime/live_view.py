@@ -18,6 +18,7 @@ from streamtok.settings import Count, Device, NodeSettings
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
+LIVE_ONLY = "stream", "join", "curve"
 
 
 class DecodeSettings(NodeSettings):
@@ -42,8 +43,14 @@ class DecodeSettings(NodeSettings):
         return self.input.startswith(("tcp://", "ipc://", "inproc://"))
 
     @model_validator(mode="after")
-    def has_a_place(self) -> "DecodeSettings":
-        if not self.live and self.out == "window":
+    def fits_together(self) -> "DecodeSettings":
+        if self.live:
+            return self
+        given = [name for name in LIVE_ONLY if name in self.model_fields_set]
+        if given:
+            flags = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
+        if self.out == "window":
             raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
         return self
 

@@ -2,6 +2,10 @@
 
 import json
 import os
+import pty
+import subprocess
+import sys
+import termios
 
 import av
 import cv2
@@ -10,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streamtok.nodes import decode
 from streamtok.tools import encode
 
 import streamtok
@@ -162,9 +167,57 @@ def test_command_line_says_what_it_did(tmp_path, model, capsys):
     assert encode.main([source, "-o", out, "--model", model, "--quiet"]) == 0
     text = capsys.readouterr().out
     assert "7 frames, 3 groups of 3x4" in text
-    assert "repeated 2 times" in text
+    assert "2 frames are repeats that fill groups" in text
     assert encode.main([source, "-o", out, "--model", model, "--quiet", "--json", "--max-frames", "5"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 5
+
+
+def test_repeats_of_every_group_are_counted(tmp_path, model, capsys):
+    """Two changes of size and the end: three groups that are not whole."""
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        size = (24, 32) if number // 3 % 2 else (32, 24)
+        cv2.imwrite(str(tmp_path / "in" / f"{number:02d}.png"), np.full((*size, 3), 20 * number, np.uint8))
+    (tmp_path / "in" / "01.png").write_bytes(b"no picture")
+    out = str(tmp_path / "t.safetensors")
+    assert encode.main([f"images:{tmp_path}/in?fps=10", "-o", out, "--model", model, "--size", "16x24"]) == 0
+    repeated = int(TokenFile(out).repeated.sum())
+    text = capsys.readouterr().out
+    assert repeated > 3
+    assert f"{repeated} frames are repeats that fill groups" in text
+    assert "1 frames could not be read" in text
+
+
+def test_decoding_ends_after_max_frames(tmp_path, model, capsys):
+    tokens, out = str(tmp_path / "t.safetensors"), str(tmp_path / "back")
+    encode_file(video(tmp_path / "in.mp4", 14, (24, 32)), tokens, model, EXACT)
+    assert decode.main([tokens, "-o", out, "--max-frames", "7", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["pictures"], summary["groups"]) == (7, 3)
+    assert len(list((tmp_path / "back").glob("*.png"))) == 7
+    assert decode_file(tokens, tmp_path / "all.mp4", max_frames=99).frames == 14
+    assert decode_file(tokens, tmp_path / "one.png", max_frames=1).groups == 1
+
+
+@pytest.mark.parametrize("flag", ["--stream front", "--join keyframe", "--join epoch", "--curve keys"])
+def test_flags_of_live_streams_are_refused_for_files(tmp_path, model, capsys, flag):
+    tokens = str(tmp_path / "t.safetensors")
+    encode_file(video(tmp_path / "in.mp4", 2, (24, 32)), tokens, model, EXACT)
+    assert decode.main([tokens, "-o", str(tmp_path / "back.mp4"), *flag.split()]) == 2
+    assert f"{flag.split()[0]}: only for a live stream" in capsys.readouterr().err
+    assert not (tmp_path / "back.mp4").exists()
+
+
+def test_progress_is_shown_on_terminals_only(tmp_path, model):
+    source, out = video(tmp_path / "in.mp4", 6, (24, 32)), str(tmp_path / "t.safetensors")
+    command = [sys.executable, "-m", "streamtok.cli", "encode", source, "-o", out, "--model", model]
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+    control, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    subprocess.run(command, stderr=terminal, check=True)
+    os.close(terminal)
+    with os.fdopen(control, "rb", 0) as screen:
+        assert b"encode" in screen.read(4096)
 
 
 @pytest.mark.parametrize("source", ["absent.mp4", "empty.mp4", "words.mp4", "words.png"])

@@ -28,7 +28,8 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_killed_ingest_is_repaired_and_verified(tmp_path):
-    """kill -9 of a node with two cameras in real time; what is left replays to the same tokens, repaired or not."""
+    """kill -9 of a node with two cameras in real time; what is left replays to the same tokens, repaired or not, and is
+    vouched for once it is repaired."""
     path = tmp_path / "drive.mcap"
     sources = ["synthetic:64x96@30?seed=1", "synthetic:48x64@20?seed=2"]
     arguments = ["--source", sources[0], "--source", sources[1], "--realtime", "--model", "nano"]
@@ -40,13 +41,15 @@ def test_a_killed_ingest_is_repaired_and_verified(tmp_path):
         os.kill(node.pid, signal.SIGKILL)
     assert not McapFile(path).indexed
     before = run("replay", str(path), "--verify", "--json")
-    assert before.returncode == 0, before.stderr
+    assert before.returncode == 1, before.stderr
     assert run("repair", str(path)).returncode == 0
     after = run("replay", str(tmp_path / "drive_repaired.mcap"), "--verify", "--json")
     assert after.returncode == 0, after.stderr
     results = [json.loads(done.stdout) for done in (before, after)]
     assert results[0]["compared"] == results[1]["compared"] > 10
-    assert results[1]["different"] == 0
+    assert results[0]["different"] == results[1]["different"] == 0
+    assert "damaged" in results[0]["faults"][0]
+    assert results[1]["verified"]
 
 
 class LongDrive(Drive):

@@ -7,6 +7,8 @@ unpickles arbitrary code: archives go through `torch.jit.load`, everything else 
 
 import json
 import re
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -284,14 +286,20 @@ def _is_ours(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file() or not any((folder / name).is_file() for name in PUBLISHED_FILES)
 
 
+def _callers_level() -> int:
+    """The `stacklevel` of whoever called into this package, for a warning of the function that asks."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("streamtok", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def _preset(name: str, deterministic: bool) -> Tokenizer:
     if (WEIGHTS / name / "config.json").is_file():
         return load_folder(WEIGHTS / name, deterministic)
-    import warnings
-
     warnings.warn(
         f"no weights ship for {name!r}: it starts from random ones (seed 0), good for speed and size only",
-        stacklevel=3,
+        stacklevel=_callers_level(),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

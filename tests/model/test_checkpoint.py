@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from streamtok.tools import models
 from torch import nn
 
 import streamtok
@@ -237,3 +238,14 @@ def test_what_is_loaded_in_inference_mode_goes_on_after_it(tmp_path):
 def test_a_device_that_is_not_there_is_named(device):
     with pytest.raises(ValueError, match=f"device '{device}'"):
         streamtok.load("nano", device=device)
+
+
+def test_the_warning_about_random_weights_points_at_the_caller():
+    with pytest.warns(UserWarning, match="no weights ship for 'small'") as caught:
+        streamtok.load("small")
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_listing_the_presets_warns_of_nothing(capsys, recwarn):
+    assert models.main(["small", "--json"]) == 0
+    assert not recwarn.list

@@ -14,6 +14,7 @@ from typing import Any
 from streamtok.command import SettingsError
 from streamtok.data.frames import count_frames
 from streamtok.data.store import Store, is_url, local_copy, open_store, size_of
+from streamtok.drives.drive_name import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.tuning import optimize
 from streamtok.io.media import IMAGE_SUFFIXES
@@ -71,7 +72,7 @@ def make_job(drive: str) -> Job:
 
     FileNotFoundError if it is not there.
     """
-    path = drive if is_url(drive) else str(Path(drive).resolve())
+    path = drive if is_url(drive) else resolve_drive(drive)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
     return Job(path, f"{stem}-{path_hash(path):08x}", size_of(path))
 
@@ -175,6 +176,7 @@ def expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
     from streamtok.drives.drive import kind_of
 
+    path, _ = parse_drive(path)
     if path.is_dir():
         return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
     kind = kind_of(path)

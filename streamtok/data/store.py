@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from streamtok.drives.drive_name import parse_drive
+
 PARTIAL = ".partial"
 
 
@@ -29,10 +31,11 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def size_of(path: str) -> int:
-    """Bytes of a file, or of all files of a folder; FileNotFoundError if it is not there."""
+    """Bytes of a drive's file, or of all files of its folder; FileNotFoundError if it is not there."""
     if is_url(path):
         fs, inner = filesystem(path)
         return int(fs.du(inner))
+    path = str(parse_drive(path)[0])
     if os.path.isdir(path):
         return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
     if not os.path.exists(path):

@@ -8,7 +8,8 @@
         print(drive.report())
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera. What a file is, is told from its contents.
+images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times
+are not known. What a file is, is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamtok.drives.drive_name import parse_drive
 from streamtok.drives.drive_reader import Drive
 
 KINDS = {
@@ -44,9 +46,13 @@ def open_drive(path: str | Path, topics: Topics = None) -> Drive:
     Raises FileNotFoundError, and ValueError for a file that is nothing readable or lacks a topic that was asked for.
     A file that is not what its name says is read as what it is, with a note in `problems`.
     """
-    path = Path(path)
+    path, options = parse_drive(path)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    if options:
+        from streamtok.drives.drive_folder import open_images
+
+        return open_images(path, topics, options)
     if path.is_dir():
         return _open_folder(path, topics)
     kind, named = kind_of(path), SUFFIXES.get(path.suffix.lower(), "video")

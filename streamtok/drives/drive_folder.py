@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +25,21 @@ def open_files(path: Path, topics: Topics) -> Drive:
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         return _files_drive(path, {file.stem: file for file in videos}, _video_items, topics)
-    folders = _image_folders(path, DEEPEST)
-    if not folders:
+    if not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
             f"folders of images ({' '.join(IMAGE_SUFFIXES)})"
         )
-    if folders == [path]:
-        return _files_drive(path, {"cam0": path}, _image_items, topics)
-    return _files_drive(path, _names_of(path, folders), _image_items, topics)
+    return open_images(path, topics, {})
+
+
+def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
+    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about their times."""
+    folders = _image_folders(path, DEEPEST) if path.is_dir() else []
+    if not folders:
+        raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
+    names = {"cam0": path} if folders == [path] else _names_of(path, folders)
+    return _files_drive(path, names, functools.partial(_image_items, options), topics)
 
 
 def open_video(path: Path, topics: Topics) -> Drive:
@@ -74,8 +81,8 @@ def _image_folders(path: Path, deepest: int) -> list[Path]:
     ]
 
 
-def _image_items(drive: Drive, folder: Path, stream: str) -> Iterator[Item]:
-    for image in list_images(folder):
+def _image_items(options: dict[str, Any], drive: Drive, folder: Path, stream: str) -> Iterator[Item]:
+    for image in list_images(folder, **options):
         yield Item(stream, image.time_ns, functools.partial(_load_image, image), image.frame_id)
 
 

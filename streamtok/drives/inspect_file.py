@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamtok.drives.drive_name import parse_drive
 from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _drive(path: Path) -> tuple[dict[str, Any], dict[str, TokenSurvey]]:
     with open_drive(path) as drive:
         cameras = survey_frames(drive)
         problems = [f"{problem.stream or path.name}: {problem.text}" for problem in drive.problems]
-    size = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*"))
+    where, _ = parse_drive(path)
+    size = where.stat().st_size if where.is_file() else sum(file.stat().st_size for file in where.rglob("*"))
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": size, "streams": {}}
     return report | {"cameras": cameras, "damage": problems}, {}
 

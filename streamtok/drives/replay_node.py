@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtok.drives.drive import kind_of, open_drive
+from streamtok.drives.drive_name import parse_drive
 from streamtok.drives.replay import DriveReplay, RecordedReplay, Replayed, Verification, open_verifiable
 from streamtok.drives.replay_engine import engine_differences, load_as_recorded
 from streamtok.drives.replay_outputs import Outputs, Pace
@@ -206,9 +207,10 @@ def identity(described: Any) -> tuple[str, str, tuple[int, ...]]:
 
 def find_recording(path: Path) -> Recording | None:
     """The recording of streamtok at `path`, or None if it is some other drive. Raises FileNotFoundError."""
+    path, options = parse_drive(path)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if path.is_file() and kind_of(path) != "mcap":
+    if options or (path.is_file() and kind_of(path) != "mcap"):
         return None
     if path.is_dir() and not any(path.glob("*.mcap")):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from streamtok.io.image_times import find_times_file, read_times, times_in_names
 from streamtok.io.media import IMAGE_SUFFIXES
 
 log = logging.getLogger("streamtok.io")
+
+OPTIONS: dict[str, Callable[[str], Any]] = {"fps": float, "timestamps": str}
+"""What may follow images:DIR? in the name of a source or a drive."""
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def open_source(
 
         return parse_synthetic(spec, stream, realtime=bool(realtime), max_frames=max_frames)
     if scheme == "images":
-        from streamtok.io.images import ImageFolderSource
+        from streamtok.io.images import OPTIONS, ImageFolderSource
 
-        folder, options = split_options(spec, rest, {"fps": float, "timestamps": str})
+        folder, options = split_options(spec, rest, OPTIONS)
         return ImageFolderSource(folder, stream, keep_packets=keep_packets, **options, **recorded)
     if scheme == "zmq":
         from streamtok.io.zmq_frames import ZmqSource

@@ -369,7 +369,7 @@ class IngestNode:
 
     def summary(self) -> dict:
         """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
-        names = "frames", "groups", "keyframes", "dropped", "gaps", "published"
+        names = "frames", "groups", "keyframes", "dropped", "gaps", "damaged", "published"
         streams: dict[str, dict] = {}
         for name in self.streams:
             size = self.core.lane(name).image_size if self.core is not None else None
@@ -388,7 +388,7 @@ def describe_summary(summary: dict) -> str:
         lines.append(
             f"{name}: {stream['frames']} frames in {stream['groups']} groups of {stream['tokens_per_group']} tokens "
             f"({stream['keyframes']} keyframes), {stream['published']} published, {stream['dropped']} frames dropped, "
-            f"{stream['gaps']} gaps"
+            f"{stream['gaps']} gaps, {stream['damaged']} damaged"
         )
     for stage, values in summary["latency_ms"].items():
         lines.append(f"{stage:>8} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))

@@ -78,6 +78,15 @@ def test_encode(cut, model, tmp_path, capsys):
     assert "11 frames could not be read" in capsys.readouterr().out
 
 
+def test_ingest(cut, model, tmp_path, capsys):
+    endpoint = ["--bind", f"ipc://{tmp_path}/i"]
+    assert ingest.main(["--source", cut, *model, *SMALL, *endpoint, "--json"]) == 0
+    stream = json.loads(capsys.readouterr().out)["streams"]["cam0"]
+    assert (stream["frames"], stream["damaged"]) == (9, 11)
+    assert ingest.main(["--source", cut, *model, *SMALL, *endpoint]) == 0
+    assert "11 damaged" in capsys.readouterr().out
+
+
 def test_tokenize(cut, model, tmp_path, capsys):
     assert tokenize_drives.main([cut, *model, *SMALL, "--out", str(tmp_path / "tokens"), "--quiet"]) == 0
     record = json.loads(next((tmp_path / "tokens").glob("*/drive.json")).read_text())

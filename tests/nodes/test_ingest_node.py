@@ -69,7 +69,7 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     stream = summary["streams"]["a"]
     assert stream == {
         "frames": count, "groups": len(messages), "keyframes": sum(message.header.keyframe for message in messages),
-        "dropped": 0, "gaps": 0, "published": len(messages), "tokens_per_group": 24,
+        "dropped": 0, "gaps": 0, "damaged": 0, "published": len(messages), "tokens_per_group": 24,
     }  # fmt: skip
     assert set(summary) == {"streams", "latency_ms", "fps"}
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())

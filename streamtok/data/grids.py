@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class Grids:
         return np.where(keyframe > missing, keyframe, -1)
 
 
-class Track:
+class Track(ABC):
     """The grids of one stream of one file. `times_ns` (n,) int64 orders them; it is on the clock of all its drive.
 
     `breaks` (n,) bool marks grids that follow a gap, as far as that is known without reading the grids; `gaps` tells
@@ -78,9 +79,9 @@ class Track:
         """(n,) bool: all grids that follow a gap, the first one too; may read the whole file."""
         return self.breaks | ~headers(self).follows()
 
+    @abstractmethod
     def read(self, indices: np.ndarray) -> Grids:
         """The grids of `indices` (n,), rising; reads those from disk and nothing else."""
-        raise NotImplementedError
 
 
 def blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:

@@ -19,6 +19,7 @@ torchdata's StatefulDataLoader does this counting itself, with this sampler or a
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.utils.data import DistributedSampler
 KEYS = {"epoch", "taken", "order"}
 
 
-class Resumable:
+class Resumable(ABC):
     """An order of windows for each epoch, with a state to go on from in the middle of one."""
 
     epoch: int
@@ -54,9 +55,9 @@ class Resumable:
         self.set_epoch(state["epoch"])
         self._place, self._loaded = (state["epoch"], state["taken"]), state
 
+    @abstractmethod
     def _order(self) -> dict[str, Any]:
         """What decides, beside the epoch, which windows come and in which order."""
-        raise NotImplementedError
 
     def _left(self, indices: Iterable[int]) -> Iterator[int]:
         """Begin an iteration: of all indices of the epoch those that are left to give; counts them."""

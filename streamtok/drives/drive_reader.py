@@ -6,6 +6,7 @@ import heapq
 import itertools
 import logging
 import statistics
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ class Place:
         return 0
 
 
-class Drive:
+class Drive(ABC):
     """Frames of several cameras in order of capture time. A context manager; iterating starts from the beginning.
 
     Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
@@ -95,7 +96,7 @@ class Drive:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 most have nothing to release
         """Release what is open. Closing twice is fine."""
 
     def __iter__(self) -> Iterator[Frame]:
@@ -136,8 +137,8 @@ class Drive:
             log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)
         self.problems.append(problem)
 
-    def _items(self, streams: list[str]) -> Iterator[Item]:
-        raise NotImplementedError
+    @abstractmethod
+    def _items(self, streams: list[str]) -> Iterator[Item]: ...
 
     def _known(self, streams: Iterable[str] | None) -> list[str]:
         names = self.streams if streams is None else list(streams)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class EndOfSource(Exception):
         self.reason = reason
 
 
-class Source:
+class Source(ABC):
     """Frames of one stream, in order. A context manager, and an iterator that ends when the source does.
 
     Subclasses fill in `_open`, `_read` and `_close`. `state` is "up", "lost" (not delivering now, may come back) or
@@ -103,7 +104,7 @@ class Source:
         """Whether the image has stood still for too long; only live sources look."""
         return self._watch.frozen
 
-    def skip_to_newest(self) -> None:
+    def skip_to_newest(self) -> None:  # noqa: B027 recordings wait
         """Leave out what a camera took while nobody was ready to read, all but the newest frame; a recording waits."""
 
     def end(self, reason: str) -> NoReturn:
@@ -134,14 +135,14 @@ class Source:
             if frame is not None:
                 yield frame
 
-    def _open(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> None: ...
 
-    def _read(self, timeout: float | None) -> Frame | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, timeout: float | None) -> Frame | None: ...
 
-    def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close(self) -> None: ...
 
 
 class RecordedSource(Source):
@@ -172,8 +173,8 @@ class RecordedSource(Source):
             if self._pending is None:
                 return
 
-    def _next(self) -> Frame | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _next(self) -> Frame | None: ...
 
     def _read(self, timeout: float | None) -> Frame | None:
         if self._pending is None:

@@ -141,7 +141,8 @@ class IngestNode:
         self._turned = time.monotonic()
         notify_systemd("READY=1")
         self._wait_for_subscribers()
-        self._start_captures()
+        if not self._stopping.is_set():
+            self._start_captures()
 
     def _set_up(self, stack: ExitStack) -> None:
         """What the settings ask for, sized for the sources, which are open: core, publisher, recorder."""
@@ -200,6 +201,7 @@ class IngestNode:
     def _close_recorder(self) -> None:
         """Write what waits; after `stop` only as long as there is time for it."""
         self.recorder.close(RECORDER_S if self._stopping.is_set() else None)
+        self._update_recording()
         if self.recorder.error:
             self.failures.append(f"recording stopped: {self.recorder.error}")
 
@@ -336,20 +338,23 @@ class IngestNode:
                 self.metrics.set_total(counter, name, lane.counts[counter])
             for counter in ("frames", "reconnects", "frozen", "damaged", "missed"):
                 self.metrics.set_total(counter, name, source.counts[counter])
-            if self.recorder is not None:
-                self.metrics.gauge("recording", name, not self.recorder.error)
-                self.metrics.set_total("unrecorded", name, self.recorder.unrecorded[name])
             self.metrics.gauge("up", name, source.state == "up")
             self.metrics.gauge("is_frozen", name, source.frozen)
             self.metrics.gauge("epoch", name, lane.epoch)
             self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))
             self.metrics.gauge("queue_depth", name, self.captures[name].depth if name in self.captures else 0)
+        self._update_recording()
         if self.on_update is not None:
             self.on_update(self)
         if time.monotonic() >= self._status_due:
             self._status_due = time.monotonic() + STATUS_S
             self.publisher.publish_status(self.summary())
             notify_systemd("WATCHDOG=1")
+
+    def _update_recording(self) -> None:
+        for name in self.sources if self.recorder is not None else ():
+            self.metrics.gauge("recording", name, not self.recorder.error)
+            self.metrics.set_total("unrecorded", name, self.recorder.unrecorded[name])
 
     def _finish(self) -> None:
         """The last partial groups; after `stop` only as far as the time to stop allows."""

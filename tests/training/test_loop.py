@@ -163,7 +163,7 @@ def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, status, me
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps({"data": {"paths": [str(tmp_path)]}, **change}))
     assert main(["--config", str(file), "--out", str(tmp_path / "out")]) == status
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("streamtok train: ")
     assert message in error
 

@@ -6,10 +6,9 @@
     streamtok replay drive.mcap --recorded-tokens --bind tcp://127.0.0.1:5555 --speed 4
 
 A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
-folder with one video or one folder of images per camera; images:DIR?fps=10 for images
-without times. A recording with tokens is cut exactly as it was live;
---verify compares every token and prints the first difference; its exit status is 1 unless every recorded group (up to
---max-groups) was compared and is identical.
+folder with one video or one folder of images per camera; images:DIR?fps=10 is a folder of images without times. A
+recording with tokens is cut exactly as it was live; --verify compares every token and prints the first difference; its
+exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical.
 """
 
 import argparse

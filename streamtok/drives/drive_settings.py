@@ -70,6 +70,8 @@ class ReplaySettings(NodeSettings, FrameSettings):
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:
             raise ValueError("realtime is speed 1: give one of them")
+        if self.ipc_group is not None and not self.bind:
+            raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of bind: give bind (--bind ipc://PATH)")
         if self.recorded_tokens and not self.bind:
             raise ValueError("recorded_tokens publishes the recorded tokens again: give bind (--bind ENDPOINT)")
         if self.recorded_tokens and (self.out or self.record):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streamtok.measures import LatestSamples
 from streamtok.settings import Count, Endpoint, Group, NodeSettings, Positive
@@ -38,6 +38,12 @@ class ReaderSettings(NodeSettings):
     insecure: bool = False
     ipc_group: Group | None = None
     quiet: bool = False
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "ReaderSettings":
+        if self.ipc_group is not None and self.forward is None:
+            raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
+        return self
 
 
 class Ages:

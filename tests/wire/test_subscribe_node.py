@@ -1,6 +1,7 @@
 """`streamtok subscribe` as a user runs it, and the relay behind --forward."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from itertools import islice
 
 import pytest
+from streamtok.nodes import replay
 from streamtok.nodes import subscribe as node_of
 
 from streamtok.runtime.display import log_to_stderr
@@ -275,3 +277,26 @@ def test_no_thread_is_left():
         node.wait_subscribers(1)
         reader.info("front")
     assert eventually(lambda: {thread.name for thread in threading.enumerate()} <= before)
+
+
+def test_a_group_without_sockets_of_its_own_is_refused(ipc_path, tmp_path, capsys):
+    assert node_of.main([f"ipc://{ipc_path}", "--ipc-group", "0"]) == 2
+    assert "ipc_group '0' is for the sockets of forward" in capsys.readouterr().err
+    assert replay.main([str(tmp_path), "--ipc-group", "0"]) == 2
+    assert "ipc_group '0' is for the sockets of bind" in capsys.readouterr().err
+
+
+def test_a_relay_gives_its_group_the_sockets(ipc_path, capsys):
+    forward = ipc_path.parent / "relay"
+
+    def publish_once_it_is_shared() -> None:
+        node.wait_subscribers(1)
+        eventually(lambda: forward.exists() and forward.stat().st_mode & 0o777 == 0o660)
+        node.publish(make_group(0))
+
+    with Served("front") as node:
+        thread = threading.Thread(target=publish_once_it_is_shared)
+        thread.start()
+        arguments = ["--forward", f"ipc://{forward}", "--ipc-group", str(os.getgid()), "--max-messages", "1"]
+        assert node_of.main([node.endpoint, *arguments, "--timeout", "20"]) == 0
+        thread.join()

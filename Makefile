@@ -36,10 +36,10 @@ bench: $(STAMP)  ## rates, latencies and ratios on this machine
 	$(BIN)/streamtok bench
 
 train-smoke: $(STAMP)  ## a minute of training on synthetic clips
-	$(BIN)/python -m streamtok.tools.train --config configs/train_smoke.yaml --overwrite
+	$(BIN)/python tools/train.py --config configs/train_smoke.yaml --overwrite
 
 gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
-	$(BIN)/python -m streamtok.tools.gpu_check
+	$(BIN)/python tools/gpu_check.py
 
 clean:
 	rm -rf .venv build dist out *.egg-info

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from streamtok.bench.measure import describe_machine
 from streamtok.bench.timing import time_calls
-from streamtok.command import flag_type
+from streamtok.commands.command import flag_type
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import apply
+from streamtok.engine.loading import pick_device
 from streamtok.engine.precision import how, moving_scene
-from streamtok.loading import pick_device
 from streamtok.model import build
 from streamtok.names import parse_device, parse_size
 

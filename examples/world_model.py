@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from streamtok.data import TokenDataset
-from streamtok.data.files import EncodeOptions, encode_file
+from streamtok.tokens.files import EncodeOptions, encode_file
 
 
 class GridNorm(nn.GroupNorm):

@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamtok.checkpoint import from_cosmos, save
+    from streamtok.checkpoint.checkpoint import from_cosmos, save
     from streamtok.config import TokenizerConfig, list_presets
-    from streamtok.loading import load
+    from streamtok.engine.loading import load
     from streamtok.model import NonFiniteError, Tokenizer
     from streamtok.wire.subscriber import subscribe
     from streamtok.wire.window import TokenWindow
@@ -31,10 +31,10 @@ _HOMES = {
     "TokenWindow": "wire.window",
     "Tokenizer": "model",
     "TokenizerConfig": "config",
-    "from_cosmos": "checkpoint",
+    "from_cosmos": "checkpoint.checkpoint",
     "list_presets": "config",
-    "load": "loading",
-    "save": "checkpoint",
+    "load": "engine.loading",
+    "save": "checkpoint.checkpoint",
     "subscribe": "wire.subscriber",
 }
 

@@ -226,30 +226,57 @@ class _Cosmos:
 
     def config(self) -> TokenizerConfig:
         values = {
-            "name": self.kind, "channels": 128, "channels_mult": (2, 4, 4), "num_res_blocks": 2, "patch_size": 4,
-            "resolution": 1024, "attn_resolutions": (32,), "spatial_compression": self.spatial, "z_factor": 1,
-            "temporal_compression": self.temporal, "z_channels": 256 if self.kind == "di" else 16,
-        }  # fmt: skip
+            "name": self.kind,
+            "channels": 128,
+            "channels_mult": (2, 4, 4),
+            "num_res_blocks": 2,
+            "patch_size": 4,
+            "resolution": 1024,
+            "attn_resolutions": (32,),
+            "spatial_compression": self.spatial,
+            "z_factor": 1,
+            "temporal_compression": self.temporal,
+            "z_channels": 256 if self.kind == "di" else 16,
+        }
         values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if self.kind[0] == "d" else {"latent_channels": 16}
         return TokenizerConfig.from_published(values)
 
 
 _PUBLISHED = [
-    _Cosmos("ci", 8), _Cosmos("ci", 16), _Cosmos("di", 8), _Cosmos("di", 16),
-    _Cosmos("cv", 8, 4), _Cosmos("cv", 8, 8), _Cosmos("cv", 16, 8),
-    _Cosmos("dv", 8, 4), _Cosmos("dv", 8, 8), _Cosmos("dv", 16, 8),
-]  # fmt: skip
+    _Cosmos("ci", 8),
+    _Cosmos("ci", 16),
+    _Cosmos("di", 8),
+    _Cosmos("di", 16),
+    _Cosmos("cv", 8, 4),
+    _Cosmos("cv", 8, 8),
+    _Cosmos("cv", 16, 8),
+    _Cosmos("dv", 8, 4),
+    _Cosmos("dv", 8, 8),
+    _Cosmos("dv", 16, 8),
+]
 
 # Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
 # cosmos-dv4x8x8.
 _NANO = TokenizerConfig(
-    name="nano", slim=True, mid=False, mid_attention=False, stem_channels=48, encoder_channels=(48, 160),
-    decoder_channels=(64, 160), encoder_blocks=(1, 2), decoder_blocks=(2, 2),
-)  # fmt: skip
+    name="nano",
+    slim=True,
+    mid=False,
+    mid_attention=False,
+    stem_channels=48,
+    encoder_channels=(48, 160),
+    decoder_channels=(64, 160),
+    encoder_blocks=(1, 2),
+    decoder_blocks=(2, 2),
+)
 _SMALL = replace(
-    _NANO, name="small", stem_channels=96, encoder_channels=(96, 320), decoder_channels=(160, 320),
-    encoder_blocks=(2, 2), decoder_blocks=(3, 3),
-)  # fmt: skip
+    _NANO,
+    name="small",
+    stem_channels=96,
+    encoder_channels=(96, 320),
+    decoder_channels=(160, 320),
+    encoder_blocks=(2, 2),
+    decoder_blocks=(3, 3),
+)
 
 PRESETS: dict[str, TokenizerConfig] = {
     config.name: config

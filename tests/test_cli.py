@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from streamtok.cli import COMMANDS, main
-from streamtok.command import SettingsError, blame_settings, command, flag_type
+from streamtok.commands.command import command, flag_type
+from streamtok.settings.errors import SettingsError, blame_settings
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -70,7 +71,7 @@ def test_a_reader_that_has_left_ends_a_command_quietly(count, unbuffered):
     """`streamtok ... | head -1`: noticed while printing, or with what was still buffered at the end."""
     program = f"""
 import sys
-from streamtok.command import command
+from streamtok.commands.command import command
 @command("sing")
 def sing(argv):
     sys.stdin.read()

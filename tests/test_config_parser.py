@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from streamtok.cli import main
-from streamtok.command import SettingsError, flag_type
-from streamtok.config_parser import new_config_parser
+from streamtok.commands.command import flag_type
+from streamtok.commands.config_parser import new_config_parser
 from streamtok.names import parse_size
+from streamtok.settings.errors import SettingsError
 
 
 def parser():

@@ -2,7 +2,7 @@
 
 Needs torch and triton, no network and no installation; runs from a plain copy of the repository:
 
-    python -m tools.gpu_check --out gpu_check.json
+    python tools/gpu_check.py --out gpu_check.json
     python tools/gpu_check.py --parts machine,kernels,step --max-seconds 100
 
 Parts: machine, compile, kernels, prepare, agreement, step, tests, bench (or its rows: bench0, bench1...), start, tune.
@@ -11,23 +11,12 @@ or hangs is recorded there and the next one runs. All of them end within `--max-
 """
 
 import argparse
-import importlib
 import json
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def reach_repository() -> None:
-    """Make `streamtok`, `streamtok.tools` and `streamtok.nodes` importable from a copy that is not installed."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    importlib.import_module("streamtok")
-    for name in ("tools", "nodes", "configs"):
-        if importlib.util.find_spec(f"streamtok.{name}") is None:
-            sys.modules[f"streamtok.{name}"] = importlib.import_module(name)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", default="gpu_check.json")
     parser.add_argument("--max-seconds", type=float, default=540.0)
     arguments = parser.parse_args(argv)
-    reach_repository()
+    sys.path.insert(0, str(ROOT))  # a copy that is not installed
     try:
         import torch
 

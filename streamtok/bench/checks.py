@@ -88,8 +88,9 @@ def check_ring(new: Case, places: int, channels: int, context: int) -> float:
     """Temporal attention over a ring, from a fresh start past its end."""
     slots, worst = 2, 0.0
     history: list[tuple[Tensor, Tensor]] = []
-    keys, values = (torch.full((slots, places, context, channels), torch.nan, device=new.device, dtype=new.dtype)
-                    for _ in range(2))  # fmt: skip
+    keys, values = (
+        torch.full((slots, places, context, channels), torch.nan, device=new.device, dtype=new.dtype) for _ in range(2)
+    )
     count = torch.zeros(slots, dtype=torch.long, device=new.device)
     for _ in range(context + 2):
         q, k, v = (new(slots, places, channels) for _ in range(3))

@@ -23,9 +23,14 @@ FIRST_MESSAGES = 2  # of each camera, not counted
 
 
 def end_to_end(
-    tok: Tokenizer, engine: EngineConfiguration, size: tuple[int, int], cameras: int = 1, fps: float = 30.0,
-    seconds: float = 30.0, name: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    tok: Tokenizer,
+    engine: EngineConfiguration,
+    size: tuple[int, int],
+    cameras: int = 1,
+    fps: float = 30.0,
+    seconds: float = 30.0,
+    name: str | None = None,
+) -> dict[str, Any]:
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 
     Capture, encoding (as `engine` says) and publishing run in a process of their own, the reader in this one. `name` is
@@ -38,9 +43,23 @@ def end_to_end(
         socket, engine_file, video = folder / "tokens", folder / "engine.json", folder / "camera.avi"
         engine_file.write_text(json.dumps(engine.to_dict()))
         record_camera(video, size, fps, round(seconds * fps))
-        command = ["ingest", "--model", model_for_child(tok, name, folder), "--engine", str(engine_file),
-                   "--device", device_name(engine.device), "--bind", f"ipc://{socket}", "--wait-subscribers", "1",
-                   "--realtime", "--policy", "latest", "--json"]  # fmt: skip
+        command = [
+            "ingest",
+            "--model",
+            model_for_child(tok, name, folder),
+            "--engine",
+            str(engine_file),
+            "--device",
+            device_name(engine.device),
+            "--bind",
+            f"ipc://{socket}",
+            "--wait-subscribers",
+            "1",
+            "--realtime",
+            "--policy",
+            "latest",
+            "--json",
+        ]
         for camera in range(cameras):
             command += ["--source", str(video), "--stream", f"cam{camera}"]
         whole, transport = [], []
@@ -58,12 +77,13 @@ def end_to_end(
             summary = json.loads(node.line())
     first = FIRST_MESSAGES * cameras
     return {
-        "seconds": seconds, "messages": len(whole),
+        "seconds": seconds,
+        "messages": len(whole),
         "dropped_frames": sum(stream["dropped"] for stream in summary["streams"].values()),
         "capture_to_reader": percentiles(whole[first:] or whole),
         "publish_to_reader": percentiles(transport[first:] or transport),
         "node_latency_ms": summary["latency_ms"],
-    }  # fmt: skip
+    }
 
 
 def record_camera(path: Path, size: tuple[int, int], fps: float, frames: int) -> None:

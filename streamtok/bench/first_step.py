@@ -8,7 +8,7 @@ Once the tokens are on the host it prints the engine configuration as one line o
 import json
 import sys
 
-from streamtok.command import share_cores
+from streamtok.node.process import share_cores
 
 
 def main(argv: list[str]) -> int:
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     share_cores()
     import torch
 
-    from streamtok.loading import load
+    from streamtok.engine.loading import load
 
     name, height, width, device, threads = argv
     size = int(height), int(width)

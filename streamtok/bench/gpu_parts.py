@@ -36,10 +36,13 @@ def machine() -> Entries:
     from streamtok.engine.configuration import triton_version
 
     facts: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(), "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
-        "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+        "gpu": torch.cuda.get_device_name(),
+        "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "triton": triton_version(),
-    }  # fmt: skip
+    }
     say(facts)
     yield from facts.items()
     peak = attempt(gpu_peak)

@@ -35,9 +35,19 @@ from streamtok.model import Tokenizer
 
 SCHEMA = 1
 SECTIONS = (
-    "start", "machine", "engine", "precisions", "latency", "shared_step", "decode", "stateless", "roofline", "stages",
-    "steady", "end_to_end",
-)  # fmt: skip
+    "start",
+    "machine",
+    "engine",
+    "precisions",
+    "latency",
+    "shared_step",
+    "decode",
+    "stateless",
+    "roofline",
+    "stages",
+    "steady",
+    "end_to_end",
+)
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,13 @@ def sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) 
         yield "end_to_end", found
 
 
-def precisions(tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None],
-               groups: int = GROUPS) -> tuple[EngineConfiguration, dict[str, Any]]:  # fmt: skip
+def precisions(
+    tok: Tokenizer,
+    machine: EngineConfiguration,
+    options: BenchOptions,
+    say: Callable[[str], None],
+    groups: int = GROUPS,
+) -> tuple[EngineConfiguration, dict[str, Any]]:
     """The engine to measure, and what its precision and the others that were tried cost and change on one clip."""
     auto = options.precision == "auto"
     clip = read_clip(options.clip, options.size, 1 + (groups - 1) * tok.group)
@@ -130,9 +145,13 @@ def describe_machine(device: str) -> dict[str, Any]:
     """The device's name, versions and threads."""
     facts = here("", (0, 0), device)
     return {
-        "device": device, "name": facts.device_name, "torch": facts.torch_version, "triton": facts.triton_version,
-        "threads": torch.get_num_threads(), "cuda": torch.version.cuda or "",
-    }  # fmt: skip
+        "device": device,
+        "name": facts.device_name,
+        "torch": facts.torch_version,
+        "triton": facts.triton_version,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda or "",
+    }
 
 
 def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
@@ -188,8 +207,9 @@ def decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]
     found = percentiles(times)
     both = step["ms_per_camera"] + found["p50_ms"]
     return found | {
-        "cpu_ms": statistics.median(busy), "share_with_encoding": both / (1000 * fast.group / options.fps),
-    }  # fmt: skip
+        "cpu_ms": statistics.median(busy),
+        "share_with_encoding": both / (1000 * fast.group / options.fps),
+    }
 
 
 def _to_host(out: Any) -> Tensor:
@@ -211,8 +231,9 @@ def _attention_as_published() -> Iterator[None]:
 
 
 @_attention_as_published()
-def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any],
-              say: Callable[[str], None]) -> dict[str, Any]:  # fmt: skip
+def stateless(
+    tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
     """The same network as published code is used live: the whole window again for every group, eager, same precision.
 
     `step` is what `latency` found. Per window: milliseconds, the ratio to one camera's step and to an eager step, and
@@ -224,9 +245,12 @@ def stateless(tok: Tokenizer, fast: OptimizedTokenizer, options: BenchOptions, s
     eager.step(groups[0], keyframe=[True])
     walls, busy = time_calls(lambda i: eager.step(groups[i % 3]), max(4, options.groups // 5), options.device)
     found: dict[str, Any] = {
-        "step_ms": step["ms_per_camera"], "step_cpu_ms": step["cpu_ms"] / options.cameras,
-        "eager_step_ms": statistics.median(walls), "eager_step_cpu_ms": statistics.median(busy), "windows": {},
-    }  # fmt: skip
+        "step_ms": step["ms_per_camera"],
+        "step_cpu_ms": step["cpu_ms"] / options.cameras,
+        "eager_step_ms": statistics.median(walls),
+        "eager_step_cpu_ms": statistics.median(busy),
+        "windows": {},
+    }
     for window in options.windows:
         count = 1 + (window - 1) // model.group * model.group
         clip = moving_scene(options.size, count).to(options.device)
@@ -272,10 +296,17 @@ def roofline(fast: OptimizedTokenizer, options: BenchOptions, step_ms: float) ->
     compute_ms = work["flops"] / peak["tflops"] / 1e9
     memory_ms = work["bytes"] / peak["terabytes_per_s"] / 1e9
     per_camera = step_ms / options.cameras
-    return work | peak | {
-        "compute_ms": compute_ms, "memory_ms": memory_ms, "achieved_tflops": work["flops"] / per_camera / 1e9,
-        "share_of_peak": compute_ms / per_camera, "share_of_roofline": max(compute_ms, memory_ms) / per_camera,
-    }  # fmt: skip
+    return (
+        work
+        | peak
+        | {
+            "compute_ms": compute_ms,
+            "memory_ms": memory_ms,
+            "achieved_tflops": work["flops"] / per_camera / 1e9,
+            "share_of_peak": compute_ms / per_camera,
+            "share_of_roofline": max(compute_ms, memory_ms) / per_camera,
+        }
+    )
 
 
 def measured_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
@@ -326,10 +357,13 @@ def steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
     times, _ = time_calls(lambda i: stream.step(groups[i % 4]), count, options.device)
     tenth = max(1, count // 10)
     return {
-        "groups": count, "first_p50_ms": statistics.median(times[:tenth]),
+        "groups": count,
+        "first_p50_ms": statistics.median(times[:tenth]),
         "last_p50_ms": statistics.median(times[-tenth:]),
-        "memory_before": before, "memory_after": _memory(options.device), **percentiles(times),
-    }  # fmt: skip
+        "memory_before": before,
+        "memory_after": _memory(options.device),
+        **percentiles(times),
+    }
 
 
 def _memory(device: str) -> int:

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamtok.decoding import GridDecoder
 from streamtok.engine.precision import Trial, moving_scene
 from streamtok.model import Tokenizer
+from streamtok.model.decoding import GridDecoder
 
 
 def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
@@ -17,7 +17,7 @@ def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
     """
     if source is None:
         return moving_scene(size, frames)
-    from streamtok.data.frames import open_frames, resized
+    from streamtok.io.frame_stream import open_frames, resized
 
     with open_frames(source, max_frames=frames) as opened:
         images = [torch.from_numpy(frame.image) for frame in resized(opened.frames, size)]

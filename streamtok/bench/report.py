@@ -11,11 +11,17 @@ def describe(report: dict[str, Any]) -> str:
     lines = [
         f"{report['model']} at {height}x{width}, {options['cameras']} camera(s), {report['machine']['name']}, "
         f"{engine['precision']}, {engine['kernels']} kernels{', captured' if engine['graph'] else ''}",
-        _row("group, p50 / p99", f"{latency['p50_ms']:.2f} / {latency['p99_ms']:.2f} ms",
-             f"{100 * latency['share_of_group_time']:.0f} % of a group's time at {options['fps']:g} frames per second"),
-        _row("throughput", f"{latency['frames_per_s']:.0f} frames/s",
-        f"{latency['cpu_ms']:.1f} ms of processor time per step"),
-    ]  # fmt: skip
+        _row(
+            "group, p50 / p99",
+            f"{latency['p50_ms']:.2f} / {latency['p99_ms']:.2f} ms",
+            f"{100 * latency['share_of_group_time']:.0f} % of a group's time at {options['fps']:g} frames per second",
+        ),
+        _row(
+            "throughput",
+            f"{latency['frames_per_s']:.0f} frames/s",
+            f"{latency['cpu_ms']:.1f} ms of processor time per step",
+        ),
+    ]
     if "shared_step" in report:
         lines.append(_shared(report["shared_step"], latency))
     decode = report["decode"]
@@ -85,12 +91,16 @@ def _stateless(part: dict[str, Any]) -> list[str]:
 
 def _roofline(part: dict[str, Any]) -> list[str]:
     return [
-        _row("work per group", f"{part['flops'] / 1e9:.1f} GFLOP",
-        f"and at least {part['bytes'] / 2**20:.0f} MiB moved"),
+        _row(
+            "work per group", f"{part['flops'] / 1e9:.1f} GFLOP", f"and at least {part['bytes'] / 2**20:.0f} MiB moved"
+        ),
         _row("measured peak", f"{part['tflops']:.3g} TFLOP/s", f"{part['terabytes_per_s']:.3g} TB/s"),
-        _row("share of the roofline", f"{100 * part['share_of_roofline']:.0f} %",
-             f"{part['achieved_tflops']:.3g} TFLOP/s reached, {100 * part['share_of_peak']:.0f} % of the peak"),
-    ]  # fmt: skip
+        _row(
+            "share of the roofline",
+            f"{100 * part['share_of_roofline']:.0f} %",
+            f"{part['achieved_tflops']:.3g} TFLOP/s reached, {100 * part['share_of_peak']:.0f} % of the peak",
+        ),
+    ]
 
 
 def plot(report: dict[str, Any], path: Path) -> Path:

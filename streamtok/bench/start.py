@@ -35,17 +35,18 @@ def start(
         model = model_for_child(tok, name, folder)
         (first_ms, _), (second_ms, engine) = (run(model, size, device, fps, folder) for _ in range(2))
     return {
-        "measured": "load" if lacking else "node", "missing": lacking, "weights": model if model == name else "copy",
+        "measured": "load" if lacking else "node",
+        "missing": lacking,
+        "weights": model if model == name else "copy",
         "engine": {key: engine[key] for key in ("precision", "kernels", "graph", "threads")},
-        "first_ms": first_ms, "second_ms": second_ms,
-    }  # fmt: skip
+        "first_ms": first_ms,
+        "second_ms": second_ms,
+    }
 
 
 def missing() -> list[str]:
     """What keeps `streamtok ingest` from running here, by name."""
-    lacking = [name for name in NEEDS if find_spec(name) is None]
-    nodes = find_spec("streamtok.nodes")  # of a plain copy it is an alias that other processes do not have
-    return lacking if nodes and nodes.name == "streamtok.nodes" else [*lacking, "an installed streamtok"]
+    return [name for name in NEEDS if find_spec(name) is None]
 
 
 def _node(model: str, size: tuple[int, int], device: str, fps: float, folder: Path) -> tuple[float, dict[str, Any]]:
@@ -54,8 +55,23 @@ def _node(model: str, size: tuple[int, int], device: str, fps: float, folder: Pa
     socket = folder / "tokens"
     endpoint = f"ipc://{socket}"
     source = f"synthetic:{size[0]}x{size[1]}@{fps:g}?seed=0&frames=1"
-    command = ["ingest", "--source", source, "--model", model, "--engine", "auto", "--device", device_name(device),
-               "--threads", str(torch.get_num_threads()), "--bind", endpoint, "--wait-subscribers", "1"]  # fmt: skip
+    command = [
+        "ingest",
+        "--source",
+        source,
+        "--model",
+        model,
+        "--engine",
+        "auto",
+        "--device",
+        device_name(device),
+        "--threads",
+        str(torch.get_num_threads()),
+        "--bind",
+        endpoint,
+        "--wait-subscribers",
+        "1",
+    ]
     begin = time.monotonic()
     with child(["streamtok.cli", *command], folder) as process:
         process.wait_for(socket)

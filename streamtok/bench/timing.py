@@ -12,9 +12,11 @@ def percentiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     at = min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))
     return {
-        "p50_ms": statistics.median(ordered), "p99_ms": ordered[at], "mean_ms": statistics.fmean(ordered),
+        "p50_ms": statistics.median(ordered),
+        "p99_ms": ordered[at],
+        "mean_ms": statistics.fmean(ordered),
         "count": len(ordered),
-    }  # fmt: skip
+    }
 
 
 def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5) -> float:

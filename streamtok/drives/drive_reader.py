@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamtok.io.frames import Frame
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.preprocessing.pixels import RawImage
+from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
@@ -215,8 +215,11 @@ def reorder(items: Iterable[Item], depth: int) -> Iterator[Item]:
     count = itertools.count()
     heap: list[tuple[int, int, Item]] = []
     for item in items:
-        ahead = [held for _, _, held in heap
-                 if held.stream == item.stream and held.capture_ns > item.capture_ns + STEP_BACK_NS]  # fmt: skip
+        ahead = [
+            held
+            for _, _, held in heap
+            if held.stream == item.stream and held.capture_ns > item.capture_ns + STEP_BACK_NS
+        ]
         if len(ahead) > 1:
             yield from (held for _, _, held in sorted(heap))
             heap.clear()

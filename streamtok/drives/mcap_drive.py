@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from streamtok.drives.drive_reader import Drive, Item, Place
 from streamtok.drives.topics import choose_topics
-from streamtok.io.frames import Frame
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, is_whole_jpeg, parser_of
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.recording.mcap_reader import McapFile, RawMessage
+from streamtok.types import Frame
 
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 

@@ -16,7 +16,7 @@ from streamtok.measures import entropy_bits
 
 if TYPE_CHECKING:
     from streamtok.drives.drive_reader import Drive
-    from streamtok.ingest.lane import TokenGroup
+    from streamtok.types import TokenGroup
 
 GAP_FACTOR = 1.75  # a step between frames this much longer than the usual one is a gap
 MOST_GAPS = 100

@@ -103,10 +103,14 @@ class EngineConfiguration:
             return cls.from_dict(values)
         gpu = values["device"] != "cpu"
         return cls(
-            device="cuda" if gpu else "cpu", device_name=values["device"] if gpu else "", precision=values["dtype"],
-            slots_per_step=0, threads=0 if gpu else values["threads"], deterministic=values["deterministic"],
+            device="cuda" if gpu else "cpu",
+            device_name=values["device"] if gpu else "",
+            precision=values["dtype"],
+            slots_per_step=0,
+            threads=0 if gpu else values["threads"],
+            deterministic=values["deterministic"],
             torch_version=values["torch"],
-        )  # fmt: skip
+        )
 
     def on(self, machine: "EngineConfiguration") -> "EngineConfiguration":
         """The same choices with the facts of `machine`, and nothing measured."""
@@ -124,9 +128,14 @@ def here(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> Engine
     """A configuration with the facts of this machine and the threads of this process filled in, and no choice made."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_processor()}"
     return EngineConfiguration(
-        device=device, device_name=name, fingerprint=fingerprint, torch_version=torch.__version__,
-        triton_version=triton_version(), size=size, threads=0 if device == "cuda" else torch.get_num_threads(),
-    )  # fmt: skip
+        device=device,
+        device_name=name,
+        fingerprint=fingerprint,
+        torch_version=torch.__version__,
+        triton_version=triton_version(),
+        size=size,
+        threads=0 if device == "cuda" else torch.get_num_threads(),
+    )
 
 
 def triton_version() -> str:

@@ -66,9 +66,24 @@ class EightBitConv(nn.Module):
         """frame (H + 2, W + 2, C) float32 -> (1, D, H, W) float32."""
         rows, scale, zero = quantize_frame(frame, torch.uint8)
         return torch.ops.onednn.qconv2d_pointwise.tensor(
-            rows.permute(2, 0, 1)[None], scale, zero.int(), self.weight, self.scale, torch.zeros_like(self.sums),
-            self.bias.float(), [1, 1], [0, 0], [1, 1], 1, 1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+            rows.permute(2, 0, 1)[None],
+            scale,
+            zero.int(),
+            self.weight,
+            self.scale,
+            torch.zeros_like(self.sums),
+            self.bias.float(),
+            [1, 1],
+            [0, 0],
+            [1, 1],
+            1,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
 
     def _by_columns(self, frame: Tensor) -> Tensor:
         """As `_by_onednn`."""

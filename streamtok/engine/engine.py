@@ -26,8 +26,16 @@ class OptimizedTokenizer(Tokenizer):
             raise ValueError(f"{_EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
         return super().cast(dtype, device)
 
-    def stream(self, slots: int, height: int, width: int, context: int | None = None, dtype: torch.dtype | None = None,
-               device: torch.device | str | None = None, compile_step: Any = None) -> EncodeStream:  # fmt: skip
+    def stream(
+        self,
+        slots: int,
+        height: int,
+        width: int,
+        context: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step: Any = None,
+    ) -> EncodeStream:
         """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
         if compile_step or not self.holds(dtype, device):
             return super().stream(slots, height, width, context, dtype, device, compile_step)
@@ -42,9 +50,16 @@ class OptimizedTokenizer(Tokenizer):
             return EncodeStream(model, slots, size, context or self.config.context, compiled)
         return EngineStream(model, slots, size, context or self.config.context, self.engine)
 
-    def decode_stream(self, slots: int, grid_height: int, grid_width: int, context: int | None = None,
-                      dtype: torch.dtype | None = None, device: torch.device | str | None = None,
-                      compile_step: Any = None) -> DecodeStream:  # fmt: skip
+    def decode_stream(
+        self,
+        slots: int,
+        grid_height: int,
+        grid_width: int,
+        context: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step: Any = None,
+    ) -> DecodeStream:
         """As `Tokenizer.decode_stream`, captured or compiled where the engine is."""
         if compile_step is None and self.engine.graph and self.deterministic is False:
             compile_step = captured

@@ -35,22 +35,43 @@ def _layers() -> Iterator[Case]:
         rows = {"CIN": channels, "COUT": channels, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
         pixels = {"HEIGHT": height, "WIDTH": width}
         yield (
-            f"conv3x3 {channels}", spatial._conv3x3,
+            f"conv3x3 {channels}",
+            spatial._conv3x3,
             {"x": TILE, "weight": WEIGHTS, "bias": HALF, "y": HALF, "count": LONG},
-            {"FRAMES": 1, "RING": 3, **pixels, **rows}, (8, 4),
-        )  # fmt: skip
+            {"FRAMES": 1, "RING": 3, **pixels, **rows},
+            (8, 4),
+        )
         yield (
-            f"causal_conv {channels}", temporal._causal_conv,
-            {"ring": TILE, "count": LONG, "weight": WEIGHTS, "bias": HALF, "residual": HALF, "y": HALF,
-            "moments": FLOAT},
-            {"AREA": height * width, "FRAMES": 1, "RING": 3, "TAPS": 3, "STRIDE": 1, **rows, "HAS_RESIDUAL": True,
-             "HAS_MOMENTS": True}, (8, 4),
-        )  # fmt: skip
+            f"causal_conv {channels}",
+            temporal._causal_conv,
+            {
+                "ring": TILE,
+                "count": LONG,
+                "weight": WEIGHTS,
+                "bias": HALF,
+                "residual": HALF,
+                "y": HALF,
+                "moments": FLOAT,
+            },
+            {
+                "AREA": height * width,
+                "FRAMES": 1,
+                "RING": 3,
+                "TAPS": 3,
+                "STRIDE": 1,
+                **rows,
+                "HAS_RESIDUAL": True,
+                "HAS_MOMENTS": True,
+            },
+            (8, 4),
+        )
         yield (
-            f"norm {channels}", norm._apply,
+            f"norm {channels}",
+            norm._apply,
             {"x": HALF, "y": HALF, "moments": FLOAT, "weight": HALF, "bias": HALF, "pieces": "i32", "eps": "fp32"},
-            {**pixels, "CHANNELS": channels, "EDGE": 1, "PIECES": 512, "PIECE": norm.PIECE, "SILU": True}, (16, 3),
-        )  # fmt: skip
+            {**pixels, "CHANNELS": channels, "EDGE": 1, "PIECES": 512, "PIECE": norm.PIECE, "SILU": True},
+            (16, 3),
+        )
     yield (
         "moments",
         norm._moments,
@@ -65,26 +86,44 @@ def _attention() -> Iterator[Case]:
 
     strides = dict.fromkeys(("stride_q", "stride_k", "stride_v", "frame_q", "frame_k", "frame_v"), "i32")
     yield (
-        "flash", attention._flash, {"q": HALF, "k": HALF, "v": HALF, "out": HALF, **strides, "scale": "fp32"},
-        {"LENGTH": 14400, "D": 512, "ROWS": 64, "COLUMNS": 32}, (8, 2),
-    )  # fmt: skip
+        "flash",
+        attention._flash,
+        {"q": HALF, "k": HALF, "v": HALF, "out": HALF, **strides, "scale": "fp32"},
+        {"LENGTH": 14400, "D": 512, "ROWS": 64, "COLUMNS": 32},
+        (8, 2),
+    )
     blocks = {"BLOCKS": 57, "D": 512, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
     yield (
-        "strip_scores", attention._strip_scores,
-        {"q": TILE, "k": WEIGHTS, "p": HALF, "tops": FLOAT, "totals": FLOAT, "first": "i32", "count": "i32",
-        "scale": "fp32"},
-        {"LENGTH": 14400, **blocks}, (8, 4),
-    )  # fmt: skip
+        "strip_scores",
+        attention._strip_scores,
+        {
+            "q": TILE,
+            "k": WEIGHTS,
+            "p": HALF,
+            "tops": FLOAT,
+            "totals": FLOAT,
+            "first": "i32",
+            "count": "i32",
+            "scale": "fp32",
+        },
+        {"LENGTH": 14400, **blocks},
+        (8, 4),
+    )
     yield (
-        "strip_values", attention._strip_values,
+        "strip_values",
+        attention._strip_values,
         {"p": TILE, "v": "tensordesc<bf16[64,256]>", "out": HALF, "factors": FLOAT, "count": "i32"},
-        {"WIDE": 256, **blocks}, (8, 4),
-    )  # fmt: skip
+        {"WIDE": 256, **blocks},
+        (8, 4),
+    )
     ring = {"q": HALF, "k_new": HALF, "v_new": HALF, "keys": HALF, "values": HALF, "count": LONG, "out": HALF}
     yield (
-        "ring", attention._ring, ring | dict.fromkeys(("places", "stride_q", "stride_new"), "i32") | {"scale": "fp32"},
-        {"D": 512, "WIDE": 512, "CONTEXT": 32, "STEPS": 32}, (4, 3),
-    )  # fmt: skip
+        "ring",
+        attention._ring,
+        ring | dict.fromkeys(("places", "stride_q", "stride_new"), "i32") | {"scale": "fp32"},
+        {"D": 512, "WIDE": 512, "CONTEXT": 32, "STEPS": 32},
+        (4, 3),
+    )
 
 
 def _ends() -> Iterator[Case]:
@@ -94,9 +133,12 @@ def _ends() -> Iterator[Case]:
     numbers = dict.fromkeys(("places", "area", "stride_n", "stride_c", "stride_p"), "i32")
     yield "fsq", fsq._fsq, {"z": FLOAT, "out": "*i32", **tables, **numbers}, {"DIMS": 6, "BLOCK": 256}, (4, 3)
     yield (
-        "haar", haar._haar, {"frames": "*u8", "signs": "*fp16", "y": HALF},
-        {"FRAMES": 4, "HEIGHT": 720, "WIDTH": 1280, "EDGE": 1, "CELLS": haar.CELLS}, (4, 3),
-    )  # fmt: skip
+        "haar",
+        haar._haar,
+        {"frames": "*u8", "signs": "*fp16", "y": HALF},
+        {"FRAMES": 4, "HEIGHT": 720, "WIDTH": 1280, "EDGE": 1, "CELLS": haar.CELLS},
+        (4, 3),
+    )
 
 
 def compile_all(capability: int = 90) -> dict[str, dict[str, Any]]:
@@ -122,13 +164,17 @@ def _compile(
 
     names = kernel.arg_names
     # pointers and strides are multiples of 16, as those of the engine's tensors are
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names)
-               if types.get(name, "").startswith("*") or name.startswith(("stride", "frame_", "first",
-               "size"))}  # fmt: skip
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if types.get(name, "").startswith("*") or name.startswith(("stride", "frame_", "first", "size"))
+    }
     source = ASTSource(
-        fn=kernel, signature={name: types.get(name, "constexpr") for name in names}, attrs=aligned,
+        fn=kernel,
+        signature={name: types.get(name, "constexpr") for name in names},
+        attrs=aligned,
         constexprs={(names.index(name),): value for name, value in constants.items()},
-    )  # fmt: skip
+    )
     warps, stages = options
     built = triton.compile(
         source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": stages}
@@ -136,10 +182,13 @@ def _compile(
     registers, stack = _resources(built.asm["cubin"])
     ptx, shared = built.asm["ptx"], built.metadata.shared
     return {
-        "ok": shared <= SHARED_LIMIT and not stack, "shared_bytes": shared, "registers": registers,
+        "ok": shared <= SHARED_LIMIT and not stack,
+        "shared_bytes": shared,
+        "registers": registers,
         "stack_bytes": stack,
-        "matrix_engine": "wgmma.mma_async" in ptx, "tensor_copies": "cp.async.bulk.tensor" in ptx,
-    }  # fmt: skip
+        "matrix_engine": "wgmma.mma_async" in ptx,
+        "tensor_copies": "cp.async.bulk.tensor" in ptx,
+    }
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:

@@ -99,8 +99,13 @@ class Trial:
     agreement: float
 
 
-def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto", groups: int = GROUPS,
-           clip: Tensor | None = None) -> tuple[EngineConfiguration, list[str]]:  # fmt: skip
+def choose(
+    tok: Tokenizer,
+    machine: EngineConfiguration,
+    precision: str = "auto",
+    groups: int = GROUPS,
+    clip: Tensor | None = None,
+) -> tuple[EngineConfiguration, list[str]]:
     """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
 
     `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; default `moving_scene`.
@@ -113,8 +118,9 @@ def choose(tok: Tokenizer, machine: EngineConfiguration, precision: str = "auto"
     return chosen, table(trials, chosen.precision)
 
 
-def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor,
-                   groups: int) -> dict[str, Trial]:  # fmt: skip
+def try_precisions(
+    tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
+) -> dict[str, Trial]:
     """float32 first, then each named precision, on the same frames; without a graph where one cannot be captured."""
     trials: dict[str, Trial] = {}
     for name in dict.fromkeys(["float32", *names]):
@@ -134,8 +140,9 @@ def try_precisions(tok: Tokenizer, machine: EngineConfiguration, names: list[str
     return trials
 
 
-def fastest(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor,
-            groups: int) -> tuple[EngineConfiguration, Tensor, float]:  # fmt: skip
+def fastest(
+    tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
+) -> tuple[EngineConfiguration, Tensor, float]:
     """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens on the clip
     and the median milliseconds of a group."""
     attends = tok.config.mid_attention or tok.config.attention_levels
@@ -162,8 +169,11 @@ def pick(tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Ten
 
 def table(trials: dict[str, Trial], chosen: str) -> list[str]:
     """One line for each precision that was tried."""
-    return [f"precision={name} ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}"
-            f"{' chosen' if name == chosen else ''}" for name, trial in trials.items()]  # fmt: skip
+    return [
+        f"precision={name} ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}"
+        f"{' chosen' if name == chosen else ''}"
+        for name, trial in trials.items()
+    ]
 
 
 def _threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
@@ -188,8 +198,13 @@ def same(found: Tensor, wanted: Tensor) -> float:
     return float((found == wanted).float().mean())
 
 
-def _measure(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int,
-             clock: Callable[[], float] | None = None) -> tuple[Tensor, float]:  # fmt: skip
+def _measure(
+    tok: Tokenizer,
+    configuration: EngineConfiguration,
+    frames: Tensor,
+    groups: int,
+    clock: Callable[[], float] | None = None,
+) -> tuple[Tensor, float]:
     """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
     stream = apply(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)

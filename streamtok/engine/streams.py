@@ -63,8 +63,9 @@ def module_at(model: Any, name: str) -> Any:
 class EngineStream(PlainSnapshots, EncodeStream):
     """An encoding stream whose step is captured as the configuration says, for one slot or all of them at a time."""
 
-    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
-                 configuration: "EngineConfiguration"):  # fmt: skip
+    def __init__(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, configuration: "EngineConfiguration"
+    ):
         self.configuration = configuration
         if model.device.type == "cuda":
             check_room(
@@ -118,8 +119,9 @@ class EngineStream(PlainSnapshots, EncodeStream):
 class FusedStream(EngineStream):
     """A stream of a model from `fused.fuse`: its convolutions keep their past in rings."""
 
-    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int,
-                 configuration: "EngineConfiguration"):  # fmt: skip
+    def __init__(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, configuration: "EngineConfiguration"
+    ):
         config, device = model.config, model.device
         self._tables = fsq_tables(config.levels, torch.float32, device) if config.quantizer == "fsq" else None
         self._signs = None

@@ -16,8 +16,14 @@ log = logging.getLogger("streamtok.engine")
 MODES = ("auto", "eager")
 
 
-def optimize(tok: Tokenizer, engine: "EngineConfiguration | dict | str" = "auto", *, size: tuple[int, int] = (256, 448),
-             device: str | None = None, precision: str = "auto") -> OptimizedTokenizer:  # fmt: skip
+def optimize(
+    tok: Tokenizer,
+    engine: "EngineConfiguration | dict | str" = "auto",
+    *,
+    size: tuple[int, int] = (256, 448),
+    device: str | None = None,
+    precision: str = "auto",
+) -> OptimizedTokenizer:
     """Make `tok` fast on this machine for frames of `size` (height, width).
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one

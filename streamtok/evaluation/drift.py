@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.decoding import GridDecoder
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.evaluate import code_groups, reconstruct
 from streamtok.evaluation.metrics import as_unit, psnr, unit_of
+from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
 
 SEAM_FRAME, SEAM_END = 24, 32

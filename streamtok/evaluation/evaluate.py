@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from streamtok.config import TokenizerConfig
-from streamtok.decoding import GridDecoder
 from streamtok.evaluation.codes import CodeCounts
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
 from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, unit_of
 from streamtok.measures import psnr_from_mse
+from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
 
 

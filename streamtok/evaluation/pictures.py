@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.data.pictures import VideoPictures
+from streamtok.io.media import caption
+from streamtok.io.picture_writer import VideoPictures
 
 _PATCH, _ZOOM = 64, 4  # side of the enlarged patch in pixels, and its enlargement
 _FPS = 24.0  # of a video of many clips
-BAR = 22  # height of a caption in pixels
-INK, PAPER = (235, 235, 235), (28, 28, 30)
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: int = 256) -> np.ndarray:
@@ -22,14 +21,6 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: in
     strips = [_strip(*row, height) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips])
-
-
-def caption(text: str, width: int) -> np.ndarray:
-    """A bar (BAR, width, 3) with a line of text."""
-    import cv2
-
-    bar = np.full((BAR, width, 3), PAPER, np.uint8)
-    return cv2.putText(bar, text, (6, BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
 
 
 class SideBySide:

@@ -215,7 +215,7 @@ def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float
 
 def _perceptual(path: Path, device: torch.device) -> Metric:
     """The feature distance that training uses, with the same backbone file."""
-    from streamtok.training.perceptual import Features
+    from streamtok.evaluation.perceptual import Features
 
     features = Features.load(path).to(device)
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from streamtok.ingest.batch import MOST_BEHIND, Batch
-from streamtok.ingest.lane import TAILS, Lane, Prepared, StreamOptions, TokenGroup
+from streamtok.ingest.lane import TAILS, Lane, Prepared, StreamOptions
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.token_grid import grids_of
 from streamtok.model import NonFiniteError
 from streamtok.preprocessing.preprocessor import fit_rectangles
+from streamtok.types import TokenGroup
 
 log = logging.getLogger("streamtok.ingest")
 

@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from streamtok.ingest.event_log import EventLog
 from streamtok.ingest.preparing import Planes
 from streamtok.preprocessing.preprocessor import FITS
@@ -16,28 +14,6 @@ log = logging.getLogger("streamtok.ingest")
 POLICIES = ("latest", "lossless")
 ON_GAP = ("reset", "bridge")
 TAILS = ("pad", "drop")
-
-
-@dataclass(frozen=True)
-class TokenGroup:
-    """What one group of frames of one stream became.
-
-    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
-    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
-    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
-    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded.
-    """
-
-    stream: str
-    tokens: np.ndarray
-    keyframe: bool
-    epoch: int
-    frame_ids: list[int]
-    capture_ns: list[int]
-    dropped: int
-    repeated: int
-    encode_ns: int
-    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,14 @@ class KernelPreparer:
     """Uploads a camera's bytes as they are and converts and resizes them on the device."""
 
     def __init__(
-        self, upload: Upload, kernel_of: Callable[[str], Kernel], source_size: tuple[int, int],
-        size: tuple[int, int] | None, fit: str, multiple: int,
-    ) -> None:  # fmt: skip
+        self,
+        upload: Upload,
+        kernel_of: Callable[[str], Kernel],
+        source_size: tuple[int, int],
+        size: tuple[int, int] | None,
+        fit: str,
+        multiple: int,
+    ) -> None:
         self.size, _, self.rect = fit_rectangles(source_size, size, fit, multiple)
         self._upload, self._kernel_of = upload, kernel_of
         self._geometry = source_size, size, fit, multiple

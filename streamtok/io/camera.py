@@ -23,8 +23,9 @@ from typing import Protocol
 
 import numpy as np
 
-from streamtok.io.frames import EndOfSource, Frame, Source
+from streamtok.io.base import EndOfSource, Source
 from streamtok.io.watch import Backoff, FreezeWatch
+from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 

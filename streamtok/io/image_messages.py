@@ -146,9 +146,7 @@ def _parse_protobuf(kind: Any, data: Any) -> ImageMessage:
         raise DamagedFrame(f"not a {kind.DESCRIPTOR.full_name} message: {error}") from error
     stamp = message.timestamp.seconds * 10**9 + message.timestamp.nanos
     if kind.DESCRIPTOR.name == "RawImage":
-        return ImageMessage(
-            "raw", message.encoding, message.data, stamp, message.height, message.width, message.step
-        )  # fmt: skip
+        return ImageMessage("raw", message.encoding, message.data, stamp, message.height, message.width, message.step)
     kind_name = "video" if kind.DESCRIPTOR.name == "CompressedVideo" else "image"
     return ImageMessage(kind_name, message.format, message.data, stamp)
 

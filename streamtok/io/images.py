@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.io.frames import Frame, RecordedSource
+from streamtok.io.base import RecordedSource
 from streamtok.io.image_messages import DamagedFrame, decode_still
 from streamtok.io.image_times import find_times_file, read_times, times_in_names
 from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 

@@ -12,12 +12,37 @@ from pathlib import Path
 
 import numpy as np
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts",
-                  ".hevc", ".h265", ".265", ".h264", ".264")  # fmt: skip
-IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp", ".tif": "tiff",
-                  ".tiff": "tiff", ".pgm": "pgm", ".ppm": "ppm"}  # fmt: skip
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".webm",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".hevc",
+    ".h265",
+    ".265",
+    ".h264",
+    ".264",
+)
+IMAGE_SUFFIXES = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".bmp": "bmp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".pgm": "pgm",
+    ".ppm": "ppm",
+}
 """Of files that are one picture, each with the name of its codec."""
 JPEG_QUALITY = 92
+BAR = 22  # height of a caption in pixels
+INK, PAPER = (235, 235, 235), (28, 28, 30)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -48,6 +73,14 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"no JPEG from an image of shape {image.shape}")
     return data.tobytes()
+
+
+def caption(text: str, width: int) -> np.ndarray:
+    """A bar (BAR, width, 3) with a line of text."""
+    import cv2
+
+    bar = np.full((BAR, width, 3), PAPER, np.uint8)
+    return cv2.putText(bar, text, (6, BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
 
 
 def open_video(path: str | Path) -> tuple[float | None, Iterator[np.ndarray]]:

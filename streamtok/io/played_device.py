@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from streamtok.io.base import EndOfSource, RecordedSource, Source
 from streamtok.io.camera import Grabbed
-from streamtok.io.frames import EndOfSource, Frame, RecordedSource, Source
+from streamtok.types import Frame
 
 Span = tuple[float, float]
 LATE_NS = 150_000_000

@@ -6,7 +6,7 @@
         for frame in source:
             print(frame.frame_id, frame.capture_ns, frame.image.shape)
 
-What a frame and a source are is in `streamtok.io.frames`.
+What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamtok.io.frames import EndOfSource, Frame, RecordedSource, Source
+from streamtok.io.base import Source
 from streamtok.io.spec import split_options
 from streamtok.names import is_camera_path, parse_size
-
-__all__ = ["EndOfSource", "Frame", "RecordedSource", "Source", "open_source"]
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.io.base import RecordedSource
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.io.frames import Frame, RecordedSource
+from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.io.frames import STREAM_NAME, Frame, Source
+from streamtok.io.base import STREAM_NAME, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
 from streamtok.preprocessing.pixels import RawImage
+from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
@@ -197,7 +198,7 @@ class ZmqSource(Source):
 
     def _pictures_of(
         self, header: Any, payload: bytes, key: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray | RawImage]]:  # fmt: skip
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray | RawImage]]:
         try:
             if header.encoding in VIDEO_CODECS:
                 yield from self._video_images(header.encoding, payload, key)
@@ -213,7 +214,7 @@ class ZmqSource(Source):
 
     def _video_images(
         self, codec: str, payload: bytes, key: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # fmt: skip
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
         self._video = self._video or VideoDecoder(codec)
         for decoded in self._video.decode(payload, key):
             if decoded.image is None:

@@ -42,8 +42,14 @@ class _Stream:
 
     direction = ""
 
-    def __init__(self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int,
-                 compile_step: Callable[[Step], Step] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        model: "Tokenizer",
+        slots: int,
+        size: tuple[int, int],
+        context: int,
+        compile_step: Callable[[Step], Step] | None = None,
+    ):
         if slots < 1 or context < 1:
             raise ValueError(f"slots is {slots} and context {context}, expected at least 1 of each")
         self.model, self.slots, self.size, self.context = model, slots, size, context
@@ -185,8 +191,11 @@ class _Stream:
         """Put a snapshot back into slots (default: all, in order). ValueError says what differs if it does not fit."""
         chosen = self._slots(slots)
         want, found = self._meta() | {"slots": len(chosen)}, dict(snapshot["meta"])
-        differing = [f"{key}: {found.get(key)!r} in the snapshot, {value!r} here" for key, value in want.items()
-                     if found.get(key) != value]  # fmt: skip
+        differing = [
+            f"{key}: {found.get(key)!r} in the snapshot, {value!r} here"
+            for key, value in want.items()
+            if found.get(key) != value
+        ]
         if differing:
             raise ValueError("the snapshot does not fit this stream; " + "; ".join(differing))
         for name, buffer in self.buffers.items():
@@ -196,9 +205,13 @@ class _Stream:
 
     def _meta(self) -> dict[str, Any]:
         return {
-            "direction": self.direction, "model": self.model.config.name, "fingerprint": self.model.fingerprint,
-            "size": list(self.size), "context": self.context, "dtype": str(self.model.dtype).removeprefix("torch."),
-        }  # fmt: skip
+            "direction": self.direction,
+            "model": self.model.config.name,
+            "fingerprint": self.model.fingerprint,
+            "size": list(self.size),
+            "context": self.context,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
 
     def _slots(self, slots: Sequence[int] | None) -> list[int]:
         chosen = list(range(self.slots)) if slots is None else list(slots)
@@ -213,8 +226,14 @@ class EncodeStream(_Stream):
 
     direction = "encode"
 
-    def __init__(self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int,
-                 compile_step: Callable[[Step], Step] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        model: "Tokenizer",
+        slots: int,
+        size: tuple[int, int],
+        context: int,
+        compile_step: Callable[[Step], Step] | None = None,
+    ):
         model.config.grid(*size)
         super().__init__(model, slots, size, context, compile_step)
 

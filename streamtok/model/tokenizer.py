@@ -309,8 +309,16 @@ class Tokenizer(nn.Module):
 
     # Streams.
 
-    def stream(self, slots: int, height: int, width: int, context: int | None = None, dtype: torch.dtype | None = None,
-               device: torch.device | str | None = None, compile_step=None) -> EncodeStream:  # fmt: skip
+    def stream(
+        self,
+        slots: int,
+        height: int,
+        width: int,
+        context: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step=None,
+    ) -> EncodeStream:
         """State for `slots` cameras of height x width, stepped one group at a time; see `EncodeStream`.
 
         `context` latent steps of attention (default: the model's); dtype and device default to the weights'.
@@ -319,9 +327,16 @@ class Tokenizer(nn.Module):
         model = self.cast(dtype, device)
         return EncodeStream(model, slots, (height, width), context or self.config.context, compile_step)
 
-    def decode_stream(self, slots: int, grid_height: int, grid_width: int, context: int | None = None,
-                      dtype: torch.dtype | None = None, device: torch.device | str | None = None,
-                      compile_step=None) -> DecodeStream:  # fmt: skip
+    def decode_stream(
+        self,
+        slots: int,
+        grid_height: int,
+        grid_width: int,
+        context: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step=None,
+    ) -> DecodeStream:
         """As `stream`, for decoding grids of (grid_height, grid_width); see `DecodeStream`."""
         model = self.cast(dtype, device)
         return DecodeStream(model, slots, (grid_height, grid_width), context or self.config.context, compile_step)

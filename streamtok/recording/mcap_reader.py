@@ -123,10 +123,16 @@ class McapFile:
         self.counts = dict(summary.statistics.channel_message_counts)
         self._loose = loose
         self._chunks = [
-            Chunk(c.chunk_start_offset, c.chunk_length, c.message_start_time, c.message_end_time, True,
-                  frozenset(c.message_index_offsets))
+            Chunk(
+                c.chunk_start_offset,
+                c.chunk_length,
+                c.message_start_time,
+                c.message_end_time,
+                True,
+                frozenset(c.message_index_offsets),
+            )
             for c in summary.chunk_indexes
-        ]  # fmt: skip
+        ]
         return True
 
     def _walk(self, stream: BinaryIO) -> None:

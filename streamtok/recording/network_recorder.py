@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import zmq
 
-from streamtok.io.frames import Frame
 from streamtok.io.zmq_frames import picture_of
 from streamtok.recording.recorder import Recorder
+from streamtok.types import Frame
 from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import receive, socket_of
 from streamtok.wire.joining import Joiner

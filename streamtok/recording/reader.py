@@ -71,8 +71,12 @@ class Recording:
     @property
     def frames_mode(self) -> str:
         """How camera images are stored: "none", "lossless" or "lossy"; the worst of all parts."""
-        modes = {values.get("frames", "none") for file in self.files for name, values in file.metadata
-                 if name == form.MAIN_METADATA}  # fmt: skip
+        modes = {
+            values.get("frames", "none")
+            for file in self.files
+            for name, values in file.metadata
+            if name == form.MAIN_METADATA
+        }
         return "lossy" if "lossy" in modes else "lossless" if "lossless" in modes and self.cameras else "none"
 
     def messages(self, streams: Iterable[str] | None = None) -> Iterator[TokenMessage]:

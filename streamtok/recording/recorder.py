@@ -34,7 +34,7 @@ from streamtok.recording.writer import RecordingWriter
 from streamtok.wire.publisher import system_clock_pair
 
 if TYPE_CHECKING:
-    from streamtok.io.frames import Frame
+    from streamtok.types import Frame
     from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
@@ -293,9 +293,7 @@ class Recorder:
         name = f"{self.path.stem}_{part:03d}{self.path.suffix}" if part else self.path.name
         options = self.options
         facts = {**self.metadata, "part": part, "first_file": self.path.name}
-        writer = RecordingWriter(
-            self.path.with_name(name), facts, frames=options.frames, pictures=options.pictures
-        )  # fmt: skip
+        writer = RecordingWriter(self.path.with_name(name), facts, frames=options.frames, pictures=options.pictures)
         self.paths.append(writer.path)
         self._started = time.monotonic()
         log.info("event=file path=%s", writer.path)

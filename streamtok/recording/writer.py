@@ -22,7 +22,7 @@ from streamtok.recording import format as form
 from streamtok.wire.message import encode
 
 if TYPE_CHECKING:
-    from streamtok.io.frames import Frame
+    from streamtok.types import Frame
     from streamtok.wire.message import Info, TokenHeader
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
@@ -177,13 +177,17 @@ class RecordingWriter:
             return "jpeg", "CompressedImage", _message("CompressedImage", utc, frame.stream, data=data, format="jpeg")
         codec = frame.codec if frame.packet is not None else None
         if codec in STILL_FORMATS:
-            return codec, "CompressedImage", _message(
-                "CompressedImage", utc, frame.stream, data=frame.packet, format=STILL_FORMATS[codec]
-            )  # fmt: skip
+            return (
+                codec,
+                "CompressedImage",
+                _message("CompressedImage", utc, frame.stream, data=frame.packet, format=STILL_FORMATS[codec]),
+            )
         if codec in VIDEO_FORMATS:
-            return codec, "CompressedVideo", _message(
-                "CompressedVideo", utc, frame.stream, data=frame.packet, format=VIDEO_FORMATS[codec]
-            )  # fmt: skip
+            return (
+                codec,
+                "CompressedVideo",
+                _message("CompressedVideo", utc, frame.stream, data=frame.packet, format=VIDEO_FORMATS[codec]),
+            )
         height, width = frame.image.shape[:2]
         rows = np.ascontiguousarray(frame.image).tobytes()
         size = {"height": height, "width": width, "step": width * 3}

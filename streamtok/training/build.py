@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from streamtok import checkpoint
-from streamtok.command import SettingsError
+from streamtok.checkpoint import checkpoint
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
+from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import band_scale
 from streamtok.training.transfer import close_loop

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from streamtok.command import SettingsError
 from streamtok.names import nearest
+from streamtok.settings.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _number(value: int | str, where: str) -> float:
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
     """Read a YAML file, put `overrides` (dotted keys) over it and check it; SettingsError says what is wrong."""
-    from streamtok.yaml_file import put, read_yaml
+    from streamtok.settings.yaml_file import put, read_yaml
 
     values, _ = read_yaml(path)
     for key, value in (overrides or {}).items():

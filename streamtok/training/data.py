@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.command import SettingsError
 from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
 from streamtok.training.footage import Footage, survey
 
@@ -156,9 +156,13 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
         raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
     cache = Cache(_join(clips, offset, device), tuple(stored), tuple(names))
     log.info(
-        "event=cache clips=%d sizes=%d frames=%d of=%d bytes=%d", len(names), len(stored), cache.frames,
-        max(cache.frames, sum(file.frames for file in files)), cache.pixels.numel(),
-    )  # fmt: skip
+        "event=cache clips=%d sizes=%d frames=%d of=%d bytes=%d",
+        len(names),
+        len(stored),
+        cache.frames,
+        max(cache.frames, sum(file.frames for file in files)),
+        cache.pixels.numel(),
+    )
     return cache
 
 

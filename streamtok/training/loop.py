@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamtok.command import SettingsError
-from streamtok.loading import pick_device
+from streamtok.engine.loading import pick_device
+from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache, list_media, load_cache, split_holdout
@@ -94,9 +94,13 @@ class _Run:
 
 
 def train(
-    config: TrainConfig, model: nn.Module, *,
-    resume: bool = False, overwrite: bool = False, stop_after: float | None = None,
-) -> Summary:  # fmt: skip
+    config: TrainConfig,
+    model: nn.Module,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_after: float | None = None,
+) -> Summary:
     """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
     The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
@@ -121,9 +125,15 @@ def train(
         if run.number % config.log_every == 0:
             losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
             run.journal.write(
-                "train", run.number, **losses, lr=scale, phase=run.phase, progress=progress, seconds=run.elapsed(),
+                "train",
+                run.number,
+                **losses,
+                lr=scale,
+                phase=run.phase,
+                progress=progress,
+                seconds=run.elapsed(),
                 **meter.rates(run.number, time.monotonic()),
-            )  # fmt: skip
+            )
         run.number += 1
 
     plot(Path(config.out))

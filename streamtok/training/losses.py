@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamtok.command import SettingsError
+from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
@@ -36,7 +36,7 @@ class Losses:
         self.used = used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
         self.pixels: dict[str, Loss] = {"l1": l1, "mse": mse}
         if used & {"perceptual", "gram"}:
-            from streamtok.training.perceptual import Features
+            from streamtok.evaluation.perceptual import Features
 
             features = Features.load(config.backbone).to(device)
             self.pixels |= {"perceptual": features.distance, "gram": features.gram}

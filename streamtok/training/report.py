@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.decoding import to_uint8
 from streamtok.evaluation.metrics import as_unit, psnr
 from streamtok.io.media import write_png
 from streamtok.measures import entropy_bits
+from streamtok.model.decoding import to_uint8
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache
 from streamtok.training.step import Step

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from streamtok.command import SettingsError
+from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course
 from streamtok.training.config import TrainConfig
 from streamtok.training.step import Step

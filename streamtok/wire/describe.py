@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from streamtok.engine.loading import engine_configuration
 from streamtok.ingest.token_grid import dtype_of, grid_shape, levels_of
-from streamtok.loading import engine_configuration
 from streamtok.wire.message import Info
 
 if TYPE_CHECKING:

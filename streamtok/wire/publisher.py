@@ -25,8 +25,7 @@ from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from streamtok.ingest.lane import TokenGroup
-    from streamtok.io.source import Frame
+    from streamtok.types import Frame, TokenGroup
 
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16

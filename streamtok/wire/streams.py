@@ -13,7 +13,7 @@ from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
 from streamtok.wire.message import DTYPES, Info, TokenHeader, checksum_of, pack
 
 if TYPE_CHECKING:
-    from streamtok.ingest.lane import TokenGroup
+    from streamtok.types import TokenGroup
 
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
 _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtok.data.tokenfile import TokenFileWriter
-from streamtok.ingest.core import TokenGroup
+from streamtok.tokens.tokenfile import TokenFileWriter
+from streamtok.types import TokenGroup
 
 GRID = (3, 4)
 FRAME_NS = 33_000_000

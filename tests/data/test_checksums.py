@@ -1,10 +1,10 @@
 """Token files carry a checksum of every column: `info` and `decode` notice a flipped bit, opening stays lazy."""
 
 import pytest
-from streamtok.nodes.decode import main as decode
-from streamtok.tools.info import main as info
 
-from streamtok.data.tokenfile import COLUMNS, TokenFile
+from streamtok.commands.decode import main as decode
+from streamtok.commands.info import main as info
+from streamtok.tokens.tokenfile import COLUMNS, TokenFile
 from tests.data.test_tokenfile import random_grids, write
 
 

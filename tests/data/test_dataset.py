@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from streamtok.data import IterableTokenDataset, TokenDataset
+from streamtok.tokens import IterableTokenDataset, TokenDataset
 
 KINDS = ["tokens", "recording"]
 QUIET = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -252,7 +252,7 @@ def test_a_file_that_is_written_anew_is_refused(tmp_path, token_file, groups_of)
 
 def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path, recording, groups_of):
     """Chunks that were unpacked are kept for a few windows, not for each stream of each recording."""
-    from streamtok.data import recordings
+    from streamtok.tokens import recordings
 
     paths = [recording(tmp_path / f"{n}.mcap", {"front": groups_of([9], seed=n)}) for n in range(3)]
     data = TokenDataset(paths, window=3)

@@ -6,13 +6,13 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from streamtok.tools import export as command
 
 import streamtok
-from streamtok.data.export import ExportOptions, export
-from streamtok.data.grids import headers
-from streamtok.data.tracks import open_tracks
-from streamtok.decoding import GridDecoder
+from streamtok.commands import export as command
+from streamtok.model.decoding import GridDecoder
+from streamtok.tokens.export import ExportOptions, export
+from streamtok.tokens.grids import headers
+from streamtok.tokens.tracks import open_tracks
 
 
 def moved(groups, frames):

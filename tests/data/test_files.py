@@ -14,16 +14,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streamtok.nodes import decode
-from streamtok.tools import encode
 
 import streamtok
+from streamtok.commands import decode, encode
 from streamtok.config import TokenizerConfig
-from streamtok.data.files import EncodeOptions, decode_file, encode_file
-from streamtok.data.frames import open_frames
-from streamtok.data.pictures import open_pictures
-from streamtok.data.tokenfile import TokenFile
+from streamtok.io.frame_stream import open_frames
+from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
+from streamtok.tokens.files import EncodeOptions, decode_file, encode_file
+from streamtok.tokens.tokenfile import TokenFile
 
 EXACT = EncodeOptions(deterministic=True, device="cpu")
 SMALL = {
@@ -252,7 +251,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, model):
 def test_lerobot_export_shows_what_decoding_shows(tmp_path, model):
     """One picture per grid: the last frame of each group, cropped like the source."""
     pytest.importorskip("pyarrow")
-    from streamtok.data.export import ExportOptions, export
+    from streamtok.tokens.export import ExportOptions, export
 
     encode_file(video(tmp_path / "in.mp4", 9, (21, 30)), tmp_path / "t.safetensors", model, EXACT)
     counts = export(tmp_path / "t.safetensors", tmp_path / "out", "lerobot", ExportOptions(video=True))
@@ -269,7 +268,7 @@ def test_lerobot_export_shows_what_decoding_shows(tmp_path, model):
 def test_lerobot_video_of_short_episodes(tmp_path, model):
     """The encoder writes nothing before it has seen more frames than the first of these has."""
     pytest.importorskip("pyarrow")
-    from streamtok.data.export import ExportOptions, export
+    from streamtok.tokens.export import ExportOptions, export
 
     (tmp_path / "in").mkdir()
     for name in "ab":

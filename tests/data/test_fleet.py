@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from streamtok.tools import tokenize_drives
 
 import streamtok
+from streamtok.commands import tokenize as tokenize_drives
 from streamtok.config import TokenizerConfig
-from streamtok.data.fleet import Fleet, RunOptions
-from streamtok.data.fleet_job import (
+from streamtok.engine.loading import load, place
+from streamtok.fleet.fleet import Fleet, RunOptions
+from streamtok.fleet.job import (
     FleetOptions,
     Outcome,
     done_record,
@@ -27,11 +28,10 @@ from streamtok.data.fleet_job import (
     run_job,
     settle_engine,
 )
-from streamtok.data.pictures import open_pictures
-from streamtok.data.store import open_store
-from streamtok.data.tokenfile import TokenFile
-from streamtok.loading import load, place
+from streamtok.fleet.store import open_store
+from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
+from streamtok.tokens.tokenfile import TokenFile
 
 SMALL = {"stem_channels": 8, "encoder_channels": (8, 16), "decoder_channels": (8, 16)}
 BLOCKS = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
@@ -102,7 +102,7 @@ def test_a_drive_is_a_folder_with_tokens_and_a_record(tmp_path, model):
 
 
 def test_tokens_are_those_of_encoding_the_file(tmp_path, model):
-    from streamtok.data.files import EncodeOptions, encode_file
+    from streamtok.tokens.files import EncodeOptions, encode_file
 
     (drive,) = make_drives(tmp_path / "in", [14])
     Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here).run()
@@ -231,7 +231,7 @@ def test_a_size_off_the_grid_is_told_before_any_drive_is_opened(tmp_path, model,
 
 
 def command(drives: list[str], out: Path, model: str) -> list[str]:
-    module = [sys.executable, "-m", "streamtok.tools.tokenize_drives"]
+    module = [sys.executable, "-m", "streamtok.commands.tokenize"]
     return [*module, *drives, "--out", str(out), "--model", model, "--workers", "2", "--quiet", "--json"]
 
 

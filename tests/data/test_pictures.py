@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamtok.data.pictures import open_pictures
+from streamtok.io.picture_writer import open_pictures
 
 TIMES_MS = [0, 33, 67, 140, 173, 206, 240]
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from streamtok.data.tokenfile import TokenFile, TokenFileWriter, is_token_file
-from streamtok.ingest.core import TokenGroup
+from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+from streamtok.types import TokenGroup
 
 META = {"tokenizer": "00ff" * 8, "image_size": (48, 64), "source_rect": (0, 0, 48, 64), "fps": 30.0, "stream": "front"}
 

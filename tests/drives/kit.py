@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamtok.io.source import Frame
+from streamtok.types import Frame
 
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 33_000_000
@@ -53,7 +53,7 @@ def ros_compressed(store: Any, frame: Frame, seq: int | None = None) -> Any:
     data = cv2.imencode(".png", frame.image[:, :, ::-1])[1].reshape(-1)
     return store.types["sensor_msgs/msg/CompressedImage"](
         ros_header(store, frame, seq), "rgb8; png compressed bgr8", data
-    )  # fmt: skip
+    )
 
 
 def ros_header(store: Any, frame: Frame, seq: int | None) -> Any:

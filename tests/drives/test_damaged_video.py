@@ -4,10 +4,10 @@ import json
 
 import av
 import pytest
-from streamtok.nodes import ingest, replay
-from streamtok.tools import encode, info, tokenize_drives
 
 import streamtok
+from streamtok.commands import encode, info, ingest, replay
+from streamtok.commands import tokenize as tokenize_drives
 from tests.drives.kit import picture
 from tests.engine.tiny import VIDEO, build
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-from streamtok.nodes import replay
-from streamtok.tools import info, tokenize_drives
 
 import streamtok
+from streamtok.commands import info, replay
+from streamtok.commands import tokenize as tokenize_drives
 from streamtok.drives.drive import open_drive
 from tests.drives.kit import picture
 from tests.engine.tiny import VIDEO, build

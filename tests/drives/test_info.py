@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
-from streamtok.nodes import record as record_command
-from streamtok.tools import info as info_command
-from streamtok.tools import repair as repair_command
 
-from streamtok.drives.drive_settings import ReplaySettings
-from streamtok.drives.inspect_file import inspect
-from streamtok.drives.replay_node import ReplayNode
+from streamtok.commands import info as info_command
+from streamtok.commands import record as record_command
+from streamtok.commands import repair as repair_command
+from streamtok.commands.inspect_file import inspect
 from streamtok.drives.survey import Times, TokenSurvey
+from streamtok.node.drive_settings import ReplaySettings
+from streamtok.node.ingest import IngestNode
+from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder, RecorderOptions
-from streamtok.runtime.ingest import IngestNode
-from streamtok.settings import load_rig, settings_of
+from streamtok.settings.rig import load_rig, settings_of
 from tests.drives.kit import frames_of, rig, write_bag1
 from tests.drives.tokens import header, info
 from tests.engine.tiny import VIDEO, build
@@ -125,7 +125,7 @@ def test_gaps_are_steps_much_longer_than_usual_and_steps_back():
 
 
 def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
-    from streamtok.ingest.core import TokenGroup
+    from streamtok.types import TokenGroup
 
     survey = TokenSurvey(64, picture=True)
     grid = np.zeros((2, 3), np.uint16)
@@ -137,8 +137,8 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 
 
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
-    from streamtok.runtime.ingest import IngestNode
-    from streamtok.settings import load_rig
+    from streamtok.node.ingest import IngestNode
+    from streamtok.settings.rig import load_rig
     from tests.engine.tiny import VIDEO, build
 
     endpoint = f"ipc://{tmp_path}/i"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from streamtok.drives.drive_reader import Drive, Item
-from streamtok.drives.replay import DriveReplay
 from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.node.replay import DriveReplay
 from streamtok.recording.mcap_reader import McapFile
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.drives.kit import picture

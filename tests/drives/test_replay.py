@@ -8,18 +8,18 @@ import time
 import numpy as np
 import pytest
 import torch
-from streamtok.tools import info as info_command
 
+from streamtok.commands import info as info_command
 from streamtok.drives.drive import open_drive
-from streamtok.drives.drive_settings import ReplaySettings
-from streamtok.drives.replay import DriveReplay, first_difference
-from streamtok.drives.replay_node import ReplayNode
 from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.node.drive_settings import ReplaySettings
+from streamtok.node.ingest import IngestNode
+from streamtok.node.replay import DriveReplay, first_difference
+from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
-from streamtok.runtime.ingest import IngestNode
-from streamtok.settings import load_rig, settings_of
+from streamtok.settings.rig import load_rig, settings_of
 from tests.drives.kit import frames_of, rig, write_bag1, write_bag2, write_mcap
 from tests.drives.test_drives import write_folders
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
@@ -206,7 +206,7 @@ def test_bag_db3_and_mcap_copies_give_the_tokens_of_the_image_folder(tmp_path, t
 
 
 def test_a_replay_writes_token_files_and_a_recording_of_its_own(tmp_path, tokenizer):
-    from streamtok.data.tokenfile import TokenFile
+    from streamtok.tokens.tokenfile import TokenFile
 
     path = write_bag1(tmp_path / "d.bag", rig(14))
     result = replay(path, tokenizer, out=str(tmp_path / "tokens"), record=str(tmp_path / "again.mcap"))
@@ -220,8 +220,12 @@ def test_a_replay_writes_token_files_and_a_recording_of_its_own(tmp_path, tokeni
 
 
 def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, capsys):
-    facts = {"camera_matrix": [[900.5, 0, 320], [0, 900.5, 240], [0, 0, 1]], "serial": "0042", "rolling": True,
-             "mounted": {"at": [1.7, 0.0, 1.5], "by": "Jürgen"}}  # fmt: skip
+    facts = {
+        "camera_matrix": [[900.5, 0, 320], [0, 900.5, 240], [0, 0, 1]],
+        "serial": "0042",
+        "rolling": True,
+        "mounted": {"at": [1.7, 0.0, 1.5], "by": "Jürgen"},
+    }
     front, rear = TWO_CAMERAS
     live, again = tmp_path / "d.mcap", tmp_path / "again.mcap"
     ingest(live, tokenizer, [front | {"metadata": facts}, rear])
@@ -235,7 +239,7 @@ def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, ca
 
 
 def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):
-    from streamtok.data import TokenDataset
+    from streamtok.tokens import TokenDataset
 
     ingest(tmp_path / "d.mcap", tokenizer)
     replay(tmp_path / "d.mcap", tokenizer, out=str(tmp_path / "tokens"))
@@ -304,7 +308,7 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
 
 
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
-    from streamtok.drives import replay_outputs
+    from streamtok.node import replay_outputs
 
     now, slept = [0], []
 
@@ -368,9 +372,8 @@ def test_wrong_settings_say_what_is_allowed(values, text):
 
 
 def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
-    from streamtok.nodes.replay import main
-
     import streamtok
+    from streamtok.commands.replay import main
 
     ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
     streamtok.save(tokenizer, tmp_path / "model")
@@ -400,8 +403,8 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
-    from streamtok.drives.replay_engine import load_as_recorded
-    from streamtok.loading import engine_configuration, load, place
+    from streamtok.engine.loading import engine_configuration, load, place
+    from streamtok.node.replay_engine import load_as_recorded
 
     recorded = engine_configuration(place(load("nano"), "cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
@@ -412,8 +415,8 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
 
 
 def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
-    from streamtok.drives.replay_engine import engine_differences, load_as_recorded
-    from streamtok.loading import engine_configuration, load
+    from streamtok.engine.loading import engine_configuration, load
+    from streamtok.node.replay_engine import engine_differences, load_as_recorded
 
     recorded = engine_configuration(load("nano"))
     assert load_as_recorded("nano", recorded).engine.kernels == "plain"
@@ -441,5 +444,6 @@ def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path,
     assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
     assert (result["compared"], result["different"]) == (24, 0)
     assert {note.split("recorded")[0] for note in result["notes"]} == {
-        "front: engine torch_version: ", "rear: engine torch_version: "
-    }  # fmt: skip
+        "front: engine torch_version: ",
+        "rear: engine torch_version: ",
+    }

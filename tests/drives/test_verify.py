@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from streamtok.nodes.replay import main
 
 import streamtok
+from streamtok.commands.replay import main
 from streamtok.drives.drive import open_drive
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
@@ -13,8 +13,10 @@ from streamtok.recording.repair import repair
 from tests.drives.test_replay import ingest
 from tests.engine.tiny import VIDEO, build
 
-CAMERAS = [{"name": name, "source": f"synthetic:48x64@30?seed={seed}&frames=105"} for seed, name in
-           enumerate(("front", "rear"))]  # fmt: skip
+CAMERAS = [
+    {"name": name, "source": f"synthetic:48x64@30?seed={seed}&frames=105"}
+    for seed, name in enumerate(("front", "rear"))
+]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import torch
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.engine import apply
-from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
+from streamtok.types import TokenGroup
 from tests.engine.tiny import ATTENTION, MS, SIZE, VIDEO, expected_tokens, frame
 
 CAMERAS = ["a", "b", "c"]
@@ -138,17 +139,25 @@ def test_a_keyframe_that_one_camera_asks_for_is_one_of_all():
     for name in CAMERAS:
         own = [group for group in groups if group.stream == name]
         assert [(group.frame_ids, group.epoch) for group in own] == [
-            ([1, 2, 3, 4], 0), ([5], 1), ([6, 7, 8, 9], 1), ([10, 11, 12, 13], 1),
-        ]  # fmt: skip
+            ([1, 2, 3, 4], 0),
+            ([5], 1),
+            ([6, 7, 8, 9], 1),
+            ([10, 11, 12, 13], 1),
+        ]
     assert not core.lane("a").counts["dropped"]
 
 
 def test_an_interval_ends_for_all_cameras_at_one_time():
     core = shared(keyframe_interval=0.1)
-    groups = [group for n in range(30) for k, name in enumerate(CAMERAS)
-              for group in core.feed(frame(n, name, time_ms=10 * n + 3 * k))]  # fmt: skip
-    starts = {name: [group.frame_ids[0] for group in groups if group.stream == name and group.keyframe]
-              for name in CAMERAS}  # fmt: skip
+    groups = [
+        group
+        for n in range(30)
+        for k, name in enumerate(CAMERAS)
+        for group in core.feed(frame(n, name, time_ms=10 * n + 3 * k))
+    ]
+    starts = {
+        name: [group.frame_ids[0] for group in groups if group.stream == name and group.keyframe] for name in CAMERAS
+    }
     assert starts["a"] == starts["b"] == starts["c"]
     assert len(starts["a"]) == 3
     assert not any(lane.counts["dropped"] for lane in core.lanes.values())

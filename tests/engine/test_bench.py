@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from streamtok.tools import bench
 
 from streamtok.bench import measure
 from streamtok.bench import start as starting
@@ -14,6 +13,7 @@ from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
 from streamtok.bench.precisions import read_clip
 from streamtok.bench.report import describe, plot
 from streamtok.bench.timing import percentiles
+from streamtok.commands import bench
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.precision import moving_scene

@@ -17,11 +17,14 @@ class Device:
         self.capturing, self.uses = [], {}
         side = SimpleNamespace(wait_stream=lambda other: None)
         parts = {
-            "CUDAGraph": lambda: SimpleNamespace(reset=lambda: None), "Stream": lambda: side,
+            "CUDAGraph": lambda: SimpleNamespace(reset=lambda: None),
+            "Stream": lambda: side,
             "current_stream": lambda: self.current,
-            "set_stream": lambda stream: setattr(self, "current", stream), "stream": contextlib.nullcontext,
-            "graph": self.graph, "graph_pool_handle": lambda: (0, 1),
-        }  # fmt: skip
+            "set_stream": lambda stream: setattr(self, "current", stream),
+            "stream": contextlib.nullcontext,
+            "graph": self.graph,
+            "graph_pool_handle": lambda: (0, 1),
+        }
         for name, stand_in in parts.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end, raising=False)

@@ -63,10 +63,14 @@ def launched(name, size, precision, over_space, slots):
     with torch.no_grad():
         stream.advance(frames, masks[0], masks[1])
     return [
-        (kernel.metadata.name, kernel.metadata.shared, _resources(kernel.asm["cubin"])[1],
-         "wgmma.mma_async" in kernel.asm["ptx"])
+        (
+            kernel.metadata.name,
+            kernel.metadata.shared,
+            _resources(kernel.asm["cubin"])[1],
+            "wgmma.mma_async" in kernel.asm["ptx"],
+        )
         for kernel in built.values()
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow

@@ -19,17 +19,24 @@ from streamtok.config import PRESETS
 from streamtok.engine.kernels import preprocess
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
-from streamtok.io.frames import Frame, Source
+from streamtok.io.base import Source
 from streamtok.model import Tokenizer
+from streamtok.node.capture import Capture
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.runtime.capture import Capture
+from streamtok.types import Frame
 from tests.engine.pictures import camera_bytes, picture
 
 CONFIG = replace(
-    PRESETS["nano"], name="tiny", stem_channels=8, encoder_channels=(8, 16), decoder_channels=(8, 16),
-    encoder_blocks=(1, 1), decoder_blocks=(1, 1), z_channels=8,
-)  # fmt: skip
+    PRESETS["nano"],
+    name="tiny",
+    stem_channels=8,
+    encoder_channels=(8, 16),
+    decoder_channels=(8, 16),
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1, 1),
+    z_channels=8,
+)
 TINY = Tokenizer(CONFIG, deterministic=True)
 SIZE = 16, 24
 ENCODINGS = "rgb8", "bgr8", "rgba8", "mono8", "uyvy", "yuyv", "nv12", "i420", "bayer_rggb8", "bayer_gbrg8"
@@ -114,10 +121,13 @@ class Way:
 
 @pytest.fixture(
     params=[
-        "host", "thread, uploads", "thread, kernel",
-        pytest.param("cuda, uploads", marks=ON_GPU), pytest.param("cuda, kernel", marks=ON_GPU),
+        "host",
+        "thread, uploads",
+        "thread, kernel",
+        pytest.param("cuda, uploads", marks=ON_GPU),
+        pytest.param("cuda, kernel", marks=ON_GPU),
     ]
-)  # fmt: skip
+)
 def way(request):
     device, _, how = request.param.partition(", ")
     if device == "host":

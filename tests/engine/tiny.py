@@ -6,17 +6,23 @@ import numpy as np
 import torch
 
 from streamtok.config import PRESETS, TokenizerConfig
-from streamtok.ingest.core import TokenGroup
-from streamtok.io.frames import Frame
 from streamtok.model import Tokenizer
+from streamtok.types import Frame, TokenGroup
 
 SIZE = 32, 48
 MS = 1_000_000
 
 VIDEO = replace(
-    PRESETS["nano"], name="tiny", stem_channels=8, encoder_channels=(8, 16), decoder_channels=(8, 16),
-    encoder_blocks=(1, 1), decoder_blocks=(1, 1), z_channels=8, context=4,
-)  # fmt: skip
+    PRESETS["nano"],
+    name="tiny",
+    stem_channels=8,
+    encoder_channels=(8, 16),
+    decoder_channels=(8, 16),
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1, 1),
+    z_channels=8,
+    context=4,
+)
 ATTENTION = replace(VIDEO, name="tiny-attention", mid=True, mid_attention=True, slim=False)
 CONTINUOUS = replace(VIDEO, name="tiny-continuous", quantizer="ae", latent_channels=6)
 IMAGE = replace(

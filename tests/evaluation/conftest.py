@@ -12,9 +12,16 @@ from streamtok.config import TokenizerConfig
 from streamtok.model.tokenizer import Tokenizer
 
 TINY = {
-    "slim": True, "mid": False, "mid_attention": False, "stem_channels": 8, "encoder_channels": (8, 8),
-    "decoder_channels": (8, 8), "encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "z_channels": 8,
-}  # fmt: skip
+    "slim": True,
+    "mid": False,
+    "mid_attention": False,
+    "stem_channels": 8,
+    "encoder_channels": (8, 8),
+    "decoder_channels": (8, 8),
+    "encoder_blocks": (1, 1),
+    "decoder_blocks": (1, 1),
+    "z_channels": 8,
+}
 
 
 def scene(frames: int = 33, height: int = 64, width: int = 96, seed: int = 0) -> np.ndarray:

@@ -92,9 +92,15 @@ def test_fit_averages_areas_and_crops_about_the_centre():
 
 @pytest.mark.parametrize(
     ("source", "lines", "expected"),
-    [((720, 1280), 256, (256, 448)), ((480, 640), 256, (256, 336)), ((1280, 720), 256, (448, 256)),
-     ((120, 200), 256, (120, 200)), ((100, 203), 256, (96, 200)), ((800, 1280), None, (800, 1280))],
-)  # fmt: skip
+    [
+        ((720, 1280), 256, (256, 448)),
+        ((480, 640), 256, (256, 336)),
+        ((1280, 720), 256, (448, 256)),
+        ((120, 200), 256, (120, 200)),
+        ((100, 203), 256, (96, 200)),
+        ((800, 1280), None, (800, 1280)),
+    ],
+)
 def test_sizes_after_fitting(source: tuple[int, int], lines: int | None, expected: tuple[int, int]):
     assert fit(np.zeros((*source, 3), np.uint8), lines, 8).shape[:2] == expected
 

@@ -67,10 +67,16 @@ def test_longer_clips_alone_give_the_late_frames(tiny: Make):
     "changes",
     [
         {"quantizer": "ae", "latent_channels": 4},
-        {"temporal_compression": 8, "encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8),
-         "encoder_blocks": (1, 1, 1), "decoder_blocks": (1, 1, 1), "slim": False},
+        {
+            "temporal_compression": 8,
+            "encoder_channels": (8, 8, 8),
+            "decoder_channels": (8, 8, 8),
+            "encoder_blocks": (1, 1, 1),
+            "decoder_blocks": (1, 1, 1),
+            "slim": False,
+        },
     ],
-)  # fmt: skip
+)
 def test_other_kinds_of_video_tokenizer(tiny: Make, changes: dict):
     found = evaluate_clips(tiny(**changes), [Clip("scene", scene(9, 16, 32), 24.0)])
     assert (found.codes is None) == ("quantizer" in changes)

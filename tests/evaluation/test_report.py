@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from streamtok.tools.evaluate import main
 
 import streamtok
+from streamtok.commands.evaluate import main
 from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import BAR, contact_sheet, worst_patch
 from streamtok.evaluation.report import table

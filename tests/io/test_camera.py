@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.io.base import EndOfSource
 from streamtok.io.camera import CameraSource, Grabbed
 from streamtok.io.opencv_device import OpenCVDevice
 from streamtok.io.played_device import Clock, parse_played
-from streamtok.io.source import EndOfSource, open_source
+from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch
 

@@ -31,8 +31,11 @@ def samples(encoding, data, height, width, step):
         for column in range(width):
             if encoding in ("uyvy", "yuyv"):
                 at, pair = row * step + 2 * column, row * step + 4 * (column // 2)
-                yield (data[at + 1], data[pair], data[pair + 2]) if encoding == "uyvy" else (
-                    data[at], data[pair + 1], data[pair + 3])  # fmt: skip
+                yield (
+                    (data[at + 1], data[pair], data[pair + 2])
+                    if encoding == "uyvy"
+                    else (data[at], data[pair + 1], data[pair + 3])
+                )
             elif encoding == "nv12":
                 at = height * step + (row // 2) * step + 2 * (column // 2)
                 yield data[row * step + column], data[at], data[at + 1]
@@ -79,9 +82,13 @@ def test_black_white_and_grey_of_limited_range():
 
 @pytest.mark.parametrize(
     ("encoding", "code"),
-    [("uyvy", cv2.COLOR_YUV2RGB_UYVY), ("yuyv", cv2.COLOR_YUV2RGB_YUYV), ("nv12", cv2.COLOR_YUV2RGB_NV12),
-     ("i420", cv2.COLOR_YUV2RGB_I420)],
-)  # fmt: skip
+    [
+        ("uyvy", cv2.COLOR_YUV2RGB_UYVY),
+        ("yuyv", cv2.COLOR_YUV2RGB_YUYV),
+        ("nv12", cv2.COLOR_YUV2RGB_NV12),
+        ("i420", cv2.COLOR_YUV2RGB_I420),
+    ],
+)
 def test_yuv_has_the_same_layout_as_opencv(encoding, code):
     height, width = 24, 36
     packed = encoding in ("uyvy", "yuyv")

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from streamtok.io.source import EndOfSource, open_source
+from streamtok.io.base import EndOfSource
+from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.synthetic.world import World, unit
 

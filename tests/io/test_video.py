@@ -151,8 +151,13 @@ def test_a_stream_that_starts_between_key_frames_starts_at_one(tmp_path):
 
 
 def test_a_raw_stream_has_the_rate_that_is_asked_for(tmp_path):
-    path = write_video(tmp_path / "dashcam.hevc", numbered(10), range(0, 10 * 512, 512), "libx265",
-                       **{"x265-params": "bframes=0:log-level=none:pools=1"})  # fmt: skip
+    path = write_video(
+        tmp_path / "dashcam.hevc",
+        numbered(10),
+        range(0, 10 * 512, 512),
+        "libx265",
+        **{"x265-params": "bframes=0:log-level=none:pools=1"},
+    )
     with open_source(f"{path}?fps=20") as source:
         frames = list(source)
     assert [frame.capture_ns - source.start_ns for frame in frames] == [n * 50_000_000 for n in range(10)]

@@ -12,7 +12,8 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.io.source import EndOfSource, open_source
+from streamtok.io.base import EndOfSource
+from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import FrameHeader, Limits, checksum_of, pack
@@ -38,9 +39,16 @@ class Sender:
         payload = IMAGE.tobytes() if payload is None else payload
         now = time.monotonic_ns()
         header = FrameHeader(
-            stream="front", session=self.session, seq=self.seq, frame_id=frame_id, publish_ns=now, encoding=encoding,
-            capture_ns=now if capture_ns is None else capture_ns, image_size=[16, 24], checksum=checksum_of(payload),
-        )  # fmt: skip
+            stream="front",
+            session=self.session,
+            seq=self.seq,
+            frame_id=frame_id,
+            publish_ns=now,
+            encoding=encoding,
+            capture_ns=now if capture_ns is None else capture_ns,
+            image_size=[16, 24],
+            checksum=checksum_of(payload),
+        )
         header = msgspec.structs.replace(header, **changes)
         self.socket.send_multipart(pack(header, payload))
         self.seq += 1
@@ -195,11 +203,18 @@ def test_a_publisher_whose_numbers_or_clock_are_set_back_is_heard_again_soon(lin
     assert (source.counts["backwards"], source.counts["reconnects"]) == (7, 1)
 
 
-@pytest.mark.parametrize("nonsense", [
-    {"frame_id": 2**63 - 1}, {"capture_ns": 2**63 - 1}, {"capture_ns": -(2**63)}, {"publish_ns": -(2**63)},
-    {"frame_id": 2**63 - 1, "session": "0" * 32}, {"capture_ns": 2**63 - 1, "session": "0" * 32},
-    {"publish_ns": -(2**63), "session": "0" * 32},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"frame_id": 2**63 - 1},
+        {"capture_ns": 2**63 - 1},
+        {"capture_ns": -(2**63)},
+        {"publish_ns": -(2**63)},
+        {"frame_id": 2**63 - 1, "session": "0" * 32},
+        {"capture_ns": 2**63 - 1, "session": "0" * 32},
+        {"publish_ns": -(2**63), "session": "0" * 32},
+    ],
+)
 def test_one_picture_of_nonsense_does_not_silence_the_camera(link, nonsense):
     sender, source = link
     for n in range(30):
@@ -245,9 +260,12 @@ def test_a_publisher_is_waited_for_and_close_ends_the_read():
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("zmq:127.0.0.1:5", "tcp://HOST:PORT"), ("zmq:tcp://127.0.0.1:5?stream=a/b", "no stream name"),
-     ("zmq:tcp://127.0.0.1:5?topic=a", "stream, curve")],
-)  # fmt: skip
+    [
+        ("zmq:127.0.0.1:5", "tcp://HOST:PORT"),
+        ("zmq:tcp://127.0.0.1:5?stream=a/b", "no stream name"),
+        ("zmq:tcp://127.0.0.1:5?topic=a", "stream, curve"),
+    ],
+)
 def test_wrong_specs_say_what_is_allowed(spec, words):
     with pytest.raises(ValueError, match=words):
         open_source(spec)

@@ -5,22 +5,39 @@ from dataclasses import replace
 
 import pytest
 import torch
-from streamtok.tools import models
 from torch import nn
 
 import streamtok
-from streamtok.checkpoint import from_cosmos, load_folder, save, to_published
+from streamtok.checkpoint.checkpoint import from_cosmos, load_folder, save, to_published
+from streamtok.commands import models
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
 from tests.model.tiny import CONFIGS, IMAGES, tiny, tokens, video
 
 PUBLISHED = {
-    "attn_resolutions": [32], "channels": 8, "channels_mult": [1, 2, 2], "dropout": 0.0, "in_channels": 3,
-    "num_res_blocks": 1, "out_channels": 3, "resolution": 1024, "patch_size": 4, "patch_method": "haar",
-    "z_channels": 8, "z_factor": 1, "num_groups": 1, "legacy_mode": False, "spatial_compression": 8,
-    "temporal_compression": 4, "quantizer": "FSQ", "embedding_dim": 6, "levels": [8, 8, 8, 5, 5, 5],
-    "encoder": "FACTORIZED", "decoder": "FACTORIZED", "name": "DV",
-}  # fmt: skip
+    "attn_resolutions": [32],
+    "channels": 8,
+    "channels_mult": [1, 2, 2],
+    "dropout": 0.0,
+    "in_channels": 3,
+    "num_res_blocks": 1,
+    "out_channels": 3,
+    "resolution": 1024,
+    "patch_size": 4,
+    "patch_method": "haar",
+    "z_channels": 8,
+    "z_factor": 1,
+    "num_groups": 1,
+    "legacy_mode": False,
+    "spatial_compression": 8,
+    "temporal_compression": 4,
+    "quantizer": "FSQ",
+    "embedding_dim": 6,
+    "levels": [8, 8, 8, 5, 5, 5],
+    "encoder": "FACTORIZED",
+    "decoder": "FACTORIZED",
+    "name": "DV",
+}
 
 
 class Archive(nn.Module):
@@ -110,8 +127,9 @@ def test_published_names_cover_every_kind(name):
 
 def test_what_the_weights_tell_overrules_the_config():
     """A shorter decoder, patch size 2 and wider z_channels are read off the shapes."""
-    model = build(replace(CONFIGS["cv4x8x8"], patch_size=2, z_channels=12, decoder_channels=(8, 16, 16),
-                          decoder_blocks=(1, 1, 1)))  # fmt: skip
+    model = build(
+        replace(CONFIGS["cv4x8x8"], patch_size=2, z_channels=12, decoder_channels=(8, 16, 16), decoder_blocks=(1, 1, 1))
+    )
     given = {**PUBLISHED, "name": "CV", "latent_channels": 4, "formulation": "AE"}
     back = from_cosmos(to_published(model), given)
     assert (back.config.patch_size, back.config.z_channels) == (2, 12)
@@ -136,8 +154,11 @@ def test_a_checkpoint_that_does_not_fit_says_which_names_and_shapes():
     weights["encoder.norm_out.norm.weight"] = torch.zeros(5)
     with pytest.raises(ValueError, match="does not fit") as raised:
         from_cosmos(weights, PUBLISHED)
-    for part in ("1 missing: encoder.mid.block_1.conv1.0.conv3d.weight", "1 unexpected: encoder.surprise.weight",
-                 "encoder.norm_out.norm.weight (5,), expected (16,)"):  # fmt: skip
+    for part in (
+        "1 missing: encoder.mid.block_1.conv1.0.conv3d.weight",
+        "1 unexpected: encoder.surprise.weight",
+        "encoder.norm_out.norm.weight (5,), expected (16,)",
+    ):
         assert part in str(raised.value)
 
 
@@ -204,8 +225,16 @@ def test_a_published_folder_may_have_a_config_of_its_own(tmp_path):
     folder = tmp_path / "DV8x8x8-against" / "Cosmos-0.1-Tokenizer-DV4x8x8"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"architectures": ["CosmosTokenizer"]}')
-    model = build(replace(PRESETS["cosmos-dv4x8x8"], stem_channels=8, encoder_channels=(8, 8, 8),
-                          decoder_channels=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)))  # fmt: skip
+    model = build(
+        replace(
+            PRESETS["cosmos-dv4x8x8"],
+            stem_channels=8,
+            encoder_channels=(8, 8, 8),
+            decoder_channels=(8, 8, 8),
+            encoder_blocks=(1, 1, 1),
+            decoder_blocks=(1, 1, 1),
+        )
+    )
     torch.save(to_published(model), folder / "model.pt")
     back = streamtok.load(folder)
     assert back.config.name == "cosmos-dv4x8x8"

@@ -41,14 +41,23 @@ def test_fsq_stays_in_float32_for_a_bfloat16_model():
 
 @pytest.mark.parametrize(
     ("quantizer", "latent", "loss"),
-    [("fsq", 6, "correlation"), ("residual_fsq", 8, None), ("lfq", 10, "entropy_commitment"), ("vq", 8, "commitment"),
-     ("ae", 4, None), ("vae", 4, "kl")],
-)  # fmt: skip
+    [
+        ("fsq", 6, "correlation"),
+        ("residual_fsq", 8, None),
+        ("lfq", 10, "entropy_commitment"),
+        ("vq", 8, "commitment"),
+        ("ae", 4, None),
+        ("vae", 4, "kl"),
+    ],
+)
 def test_every_bottleneck_trains_and_decodes(quantizer, latent, loss):
     config = replace(
-        CONFIGS["slim"], quantizer=quantizer, latent_channels=latent, codebook_bits=10,
+        CONFIGS["slim"],
+        quantizer=quantizer,
+        latent_channels=latent,
+        codebook_bits=10,
         num_quantizers=2 if quantizer == "residual_fsq" else 1,
-    )  # fmt: skip
+    )
     torch.manual_seed(3)
     from streamtok.model import build
 

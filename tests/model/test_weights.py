@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import streamtok
-from streamtok.checkpoint import WEIGHTS
+from streamtok.checkpoint.checkpoint import WEIGHTS
 from streamtok.config import PRESETS
 from streamtok.weights import golden
 

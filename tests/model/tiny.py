@@ -9,13 +9,23 @@ from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
 
 _BASE = TokenizerConfig(
-    name="tiny", stem_channels=8, encoder_channels=(8, 16, 16), decoder_channels=(8, 16, 16),
-    encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1), z_channels=8,
-)  # fmt: skip
+    name="tiny",
+    stem_channels=8,
+    encoder_channels=(8, 16, 16),
+    decoder_channels=(8, 16, 16),
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1, 1),
+    z_channels=8,
+)
 _SLIM = replace(
-    PRESETS["nano"], stem_channels=8, encoder_channels=(8, 16), decoder_channels=(8, 16), encoder_blocks=(1, 1),
-    decoder_blocks=(1, 1), z_channels=8,
-)  # fmt: skip
+    PRESETS["nano"],
+    stem_channels=8,
+    encoder_channels=(8, 16),
+    decoder_channels=(8, 16),
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1, 1),
+    z_channels=8,
+)
 
 CONFIGS = {
     "dv4x8x8": _BASE,
@@ -31,14 +41,27 @@ CONFIGS = {
 }
 IMAGES = {
     "di8x8": replace(
-        _BASE, video=False, temporal_compression=1, num_groups=8, stem_channels=16, encoder_channels=(16, 16, 32),
+        _BASE,
+        video=False,
+        temporal_compression=1,
+        num_groups=8,
+        stem_channels=16,
+        encoder_channels=(16, 16, 32),
         decoder_channels=(16, 16, 32),
     ),
     "ci16x16": replace(
-        _BASE, video=False, temporal_compression=1, spatial_compression=16, num_groups=8, stem_channels=16,
-        encoder_channels=(16, 16, 32), decoder_channels=(16, 16, 32), quantizer="ae", latent_channels=4,
+        _BASE,
+        video=False,
+        temporal_compression=1,
+        spatial_compression=16,
+        num_groups=8,
+        stem_channels=16,
+        encoder_channels=(16, 16, 32),
+        decoder_channels=(16, 16, 32),
+        quantizer="ae",
+        latent_channels=4,
     ),
-}  # fmt: skip
+}
 
 
 def tiny(name: str, deterministic: bool = False, dtype: torch.dtype = torch.float64, **changes: object) -> Tokenizer:

@@ -11,11 +11,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from streamtok.nodes import decode, demo, doctor, ingest, record, replay
 
 import streamtok
-from streamtok.data.pictures import open_pictures
-from streamtok.runtime.live_view import first_info
+from streamtok.commands import decode, demo, doctor, ingest, record, replay
+from streamtok.io.picture_writer import open_pictures
+from streamtok.node.live_view import first_info
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import VIDEO, build
@@ -51,8 +51,21 @@ def test_help_says_that_a_recording_may_go_into_a_folder(command, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number, model, endpoint):
-    node = start("ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model,
-                 "--bind", endpoint, "--wait-subscribers", "1", "--json")  # fmt: skip
+    node = start(
+        "ingest",
+        "--source",
+        ENDLESS,
+        "--realtime",
+        "--policy",
+        "lossless",
+        "--model",
+        model,
+        "--bind",
+        endpoint,
+        "--wait-subscribers",
+        "1",
+        "--json",
+    )
     with subscribe(endpoint, until_end=True, timeout=60) as subscription:
         messages = [next(subscription) for _ in range(6)]
         node.send_signal(number)
@@ -96,7 +109,7 @@ def test_a_node_without_the_systemd_that_it_was_told_of_runs_all_the_same(model,
 def test_nohup_holds():
     program = """
 import signal, threading
-from streamtok.signals import stop_on_signals
+from streamtok.node.process import stop_on_signals
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stop = threading.Event()
 with stop_on_signals(stop.set):
@@ -109,7 +122,7 @@ print(stop.is_set())
 def test_a_second_signal_ends_a_process_that_does_not_stop():
     program = """
 import time
-from streamtok.signals import stop_on_signals
+from streamtok.node.process import stop_on_signals
 with stop_on_signals(lambda: None, last_words=lambda: print("last words", flush=True)):
     print("ready", flush=True)
     time.sleep(60)
@@ -127,7 +140,7 @@ def test_the_same_signal_twice_at_once_is_one(pause, status, words):
     """`timeout` signals its process and then the group that it is in."""
     program = f"""
 import signal, threading, time
-from streamtok.signals import stop_on_signals
+from streamtok.node.process import stop_on_signals
 stop = threading.Event()
 with stop_on_signals(stop.set, last_words=lambda: print("last words", flush=True)):
     signal.raise_signal(signal.SIGTERM)
@@ -141,12 +154,37 @@ print("stopped" if stop.is_set() else "goes on")
 
 
 def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
-    status = ingest.main([
-        "--source", "synthetic:40x50@30?frames=7", "--source", "synthetic:40x50@30?frames=9", "--stream", "front",
-        "--model", model, "--bind", endpoint, "--size", "32x48", "--fit", "crop", "--tail", "drop", "--max-frames", "8",
-        "--keyframe-interval", "0.1", "--on-gap", "bridge", "--device", "cpu", "--deterministic", "--no-realtime",
-        "--json",
-    ])  # fmt: skip
+    status = ingest.main(
+        [
+            "--source",
+            "synthetic:40x50@30?frames=7",
+            "--source",
+            "synthetic:40x50@30?frames=9",
+            "--stream",
+            "front",
+            "--model",
+            model,
+            "--bind",
+            endpoint,
+            "--size",
+            "32x48",
+            "--fit",
+            "crop",
+            "--tail",
+            "drop",
+            "--max-frames",
+            "8",
+            "--keyframe-interval",
+            "0.1",
+            "--on-gap",
+            "bridge",
+            "--device",
+            "cpu",
+            "--deterministic",
+            "--no-realtime",
+            "--json",
+        ]
+    )
     summary = json.loads(capsys.readouterr().out)
     assert status == 0
     assert list(summary["streams"]) == ["front", "cam1"]
@@ -242,8 +280,20 @@ def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(end
 def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys):
     import av
 
-    node = start("ingest", "--source", "synthetic:40x60@50?seed=3&frames=600", "--realtime", "--policy", "lossless",
-                 "--model", model, "--bind", endpoint, "--wait-subscribers", "1")  # fmt: skip
+    node = start(
+        "ingest",
+        "--source",
+        "synthetic:40x60@50?seed=3&frames=600",
+        "--realtime",
+        "--policy",
+        "lossless",
+        "--model",
+        model,
+        "--bind",
+        endpoint,
+        "--wait-subscribers",
+        "1",
+    )
     video = tmp_path / "back.mp4"
     while "event=waiting" not in node.stderr.readline():
         assert node.poll() is None
@@ -322,7 +372,7 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():
-    from streamtok.runtime.doctor import collect
+    from streamtok.commands.doctor_checks import collect
 
     def check_something():
         raise ImportError("no library")

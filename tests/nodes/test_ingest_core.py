@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.ingest.core import IngestCore, StreamOptions, TokenGroup
+from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.types import TokenGroup
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, MS, VIDEO, build, expected_tokens, frame
 
 MODELS = {config.name: build(config) for config in (VIDEO, ATTENTION, CONTINUOUS, IMAGE)}

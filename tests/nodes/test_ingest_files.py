@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from streamtok.nodes import ingest
 
 import streamtok
-from streamtok.data.pictures import open_pictures
+from streamtok.commands import ingest
+from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
+from streamtok.node.ingest import IngestNode
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.runtime.ingest import IngestNode
 from streamtok.wire.security import CurveClient, generate
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import ATTENTION, VIDEO, build
@@ -41,10 +41,25 @@ def test_a_video_file_by_the_command_gives_the_tokens_of_its_frames(fit, clip, e
     messages: list = []
     reader = threading.Thread(target=lambda: messages.extend(read_all(endpoint)))
     reader.start()
-    status = ingest.main([
-        "--source", str(clip), "--stream", "front", "--model", str(tmp_path / "model"), "--bind", endpoint,
-        "--size", "48x64", "--fit", fit, "--wait-subscribers", "1", "--json",
-    ])  # fmt: skip
+    status = ingest.main(
+        [
+            "--source",
+            str(clip),
+            "--stream",
+            "front",
+            "--model",
+            str(tmp_path / "model"),
+            "--bind",
+            endpoint,
+            "--size",
+            "48x64",
+            "--fit",
+            fit,
+            "--wait-subscribers",
+            "1",
+            "--json",
+        ]
+    )
     reader.join(60)
     summary = json.loads(capsys.readouterr().out)["streams"]["front"]
     assert (status, summary["frames"], summary["groups"], summary["dropped"]) == (0, FRAMES, 6, 0)

@@ -13,10 +13,10 @@ import zmq
 
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.source import open_source
-from streamtok.runtime import ingest
-from streamtok.runtime.ingest import IngestNode
-from streamtok.runtime.live_decoder import LiveDecoder
-from streamtok.settings import load_rig
+from streamtok.node import ingest
+from streamtok.node.ingest import IngestNode
+from streamtok.node.live_decoder import LiveDecoder
+from streamtok.settings.rig import load_rig
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import ATTENTION, CONTINUOUS, IMAGE, SIZE, VIDEO, build, image
@@ -68,9 +68,15 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     assert [picture.frame_id for picture in pictures] == list(range(count))
     stream = summary["streams"]["a"]
     assert stream == {
-        "frames": count, "groups": len(messages), "keyframes": sum(message.header.keyframe for message in messages),
-        "dropped": 0, "gaps": 0, "damaged": 0, "published": len(messages), "tokens_per_group": 24,
-    }  # fmt: skip
+        "frames": count,
+        "groups": len(messages),
+        "keyframes": sum(message.header.keyframe for message in messages),
+        "dropped": 0,
+        "gaps": 0,
+        "damaged": 0,
+        "published": len(messages),
+        "tokens_per_group": 24,
+    }
     assert set(summary) == {"streams", "latency_ms", "fps"}
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
 
@@ -346,8 +352,12 @@ def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, 
     assert node.metrics.gauge_value("recording", "a", 1) == 0
     assert node.metrics.counter("unrecorded", "a") >= 3  # all groups but the one at which it failed
     assert "No space left" in node.failures[0]
-    [prepared] = [sample for family in node.metrics.collect() for sample in family.samples
-                  if sample.name.endswith("_count") and sample.labels["stage"] == "prepare"]  # fmt: skip
+    [prepared] = [
+        sample
+        for family in node.metrics.collect()
+        for sample in family.samples
+        if sample.name.endswith("_count") and sample.labels["stage"] == "prepare"
+    ]
     assert prepared.value == 13
 
 

@@ -9,9 +9,9 @@ import torch
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, optimize
 from streamtok.engine.configuration import store
-from streamtok.loading import engine_configuration, load, load_tokenizer, pick_device, place
+from streamtok.engine.loading import engine_configuration, load, load_tokenizer, pick_device, place
 from streamtok.model import Tokenizer, build
-from streamtok.settings import load_rig
+from streamtok.settings.rig import load_rig
 from tests.engine.tiny import VIDEO
 
 SIZE = (32, 48)

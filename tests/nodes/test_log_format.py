@@ -6,11 +6,11 @@ import logging
 from datetime import datetime, timedelta
 
 import pytest
-from streamtok.nodes import ingest
 
 import streamtok
-from streamtok.runtime.display import log_to_stderr
-from streamtok.runtime.json_log import JsonFormatter
+from streamtok.commands import ingest
+from streamtok.node.display import log_to_stderr
+from streamtok.node.json_log import JsonFormatter
 from tests.engine.tiny import VIDEO, build
 
 
@@ -79,7 +79,7 @@ def test_the_log_is_text_unless_json_is_asked_for(model, endpoint, capsys):
         ("time=%s message=%s", ("now", "none"), {}),
         ("nothing to take apart", (), {}),
     ],
-)  # fmt: skip
+)
 def test_what_a_message_says_by_key_becomes_fields(message, arguments, expected, written):
     logging.getLogger("test_log_format").warning(message, *arguments)
     [line] = written()

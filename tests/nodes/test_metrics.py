@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from streamtok.runtime.metrics import Metrics, PrometheusServer
+from streamtok.node.metrics import Metrics, PrometheusServer
 from tests.nodes.tiny import ask
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from streamtok.tools import models
 
 import streamtok
-from streamtok.data.pictures import open_pictures
+from streamtok.commands import models
 from streamtok.engine.precision import moving_scene
+from streamtok.io.picture_writer import open_pictures
 
 SIZE = (64, 96)
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from streamtok.io.source import open_source
-from streamtok.settings import SettingsError, load_rig
-from streamtok.yaml_file import parse_set
+from streamtok.settings.rig import SettingsError, load_rig
+from streamtok.settings.yaml_file import parse_set
 
 SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
 

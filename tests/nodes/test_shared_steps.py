@@ -10,15 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.drive_settings import ReplaySettings
-from streamtok.drives.replay_node import ReplayNode
 from streamtok.ingest.core import StreamOptions
-from streamtok.io.source import Frame, Source
+from streamtok.io.base import Source
 from streamtok.model import Tokenizer
+from streamtok.node.drive_settings import ReplaySettings
+from streamtok.node.ingest import IngestNode
+from streamtok.node.replay_node import ReplayNode
+from streamtok.node.rig import batches_of
 from streamtok.recording.reader import open_recording
-from streamtok.runtime.ingest import IngestNode
-from streamtok.runtime.rig import batches_of
-from streamtok.settings import SettingsError
+from streamtok.settings.rig import SettingsError
+from streamtok.types import Frame
 from streamtok.wire.subscriber import subscribe
 from tests.engine.test_batch import CAMERAS, Clock, shared
 from tests.engine.tiny import SIZE, VIDEO, frame, image
@@ -129,9 +130,11 @@ def test_drives_of_another_rig_in_one_folder_replay(endpoint, tmp_path):
 
 def test_sizes_decide_who_shares_a_step():
     options = {
-        "a": StreamOptions(size=(32, 48)), "b": StreamOptions(size=(64, 48)), "c": StreamOptions(size=(32, 48)),
+        "a": StreamOptions(size=(32, 48)),
+        "b": StreamOptions(size=(64, 48)),
+        "c": StreamOptions(size=(32, 48)),
         "file": StreamOptions("lossless"),
-    }  # fmt: skip
+    }
     rates = {"a": 30.0, "b": 30.0, "c": 30.0, "file": 30.0}
     assert batches_of(options, rates) == [["a", "c"], ["b"]]
     assert batches_of(options, rates | {"c": 20.0}) == [["a"], ["b"], ["c"]]

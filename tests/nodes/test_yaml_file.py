@@ -4,8 +4,8 @@ from importlib.resources import files
 
 import pytest
 
-from streamtok.command import SettingsError
-from streamtok.yaml_file import parse_set, read_yaml
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.yaml_file import parse_set, read_yaml
 
 
 def test_what_is_no_configuration_file_says_so(tmp_path):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.io.source import Frame, Source
-from streamtok.runtime.ingest import IngestNode
-from streamtok.settings import RigSettings, load_rig
+from streamtok.io.base import Source
+from streamtok.node.ingest import IngestNode
+from streamtok.settings.rig import RigSettings, load_rig
+from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.subscriber import subscribe
 from tests.engine.tiny import SIZE

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.command import SettingsError
 from streamtok.io.synthetic import SyntheticDrive
+from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Sampler
 from streamtok.training.config import DataConfig
 from streamtok.training.data import load_cache

@@ -5,9 +5,9 @@ import json
 import cv2
 import pytest
 import torch
-from streamtok.tools.train import main
 
 import streamtok
+from streamtok.commands.train import main
 from streamtok.training.build import build_model
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
@@ -39,10 +39,17 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path):
         _write(tmp_path / "clips" / f"{name}.avi", seed)
     data["paths"], data["holdout"] = [data["paths"]], ["held"]
     table = {
-        "model": "nano", "model_overrides": TINY, "steps": 4, "device": "cpu", "data": data, "log_every": 2,
-        "sample_every": 2, "sample_lines": 48, "sample_frames": 5,
+        "model": "nano",
+        "model_overrides": TINY,
+        "steps": 4,
+        "device": "cpu",
+        "data": data,
+        "log_every": 2,
+        "sample_every": 2,
+        "sample_lines": 48,
+        "sample_frames": 5,
         "phases": [{"frames": 5, "crop": 32, "batch": 2}],
-    }  # fmt: skip
+    }
     file.write_text(json.dumps(table))  # JSON is YAML
     out = tmp_path / "out"
     assert main(["--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]) == 0
@@ -97,12 +104,15 @@ def test_every_loss_at_once_and_resume_is_exact(tmp_path):
     torch.save(vgg_weights(), tmp_path / "vgg.pt")
     weights = {"l1": 1.0, "perceptual": 0.1, "gram": 0.1, "flow": 0.5, "adversarial": 0.1}
     settings = {
-        "steps": 4, "losses": {"mse": 1.0}, "backbone": str(tmp_path / "vgg.pt"), "adversary": {"width": 4, "r1": 1.0},
+        "steps": 4,
+        "losses": {"mse": 1.0},
+        "backbone": str(tmp_path / "vgg.pt"),
+        "adversary": {"width": 4, "r1": 1.0},
         "phases": [
             {"until": 0.4, "frames": 5, "crop": 32, "batch": 1},
             {"until": 1.0, "frames": 5, "crop": 32, "batch": 1, "losses": weights},
         ],
-    }  # fmt: skip
+    }
     whole, parts = (config(tmp_path / name, **settings) for name in ("whole", "parts"))
     train(whole, build_model(whole))
     train(parts, build_model(parts), stop_after=0)

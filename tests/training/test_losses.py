@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from streamtok.evaluation.perceptual import MOBILENET_STRIDED, Features
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import AdversaryConfig
 from streamtok.training.flow import dis_flow, flow_loss, warp, warping_consistency
 from streamtok.training.losses import Losses, l1, mse, total
-from streamtok.training.perceptual import MOBILENET_STRIDED, Features
 from tests.training.kit import config
 
 CPU = torch.device("cpu")
@@ -52,10 +52,12 @@ def mobilenet(blocks=5):
     layers = [torch.nn.Sequential(conv, norm, torch.nn.ReLU6())]
     for i in range(1, blocks):
         inner = torch.nn.Sequential(
-            *unit(8, 16, 1, 1, 1), torch.nn.ReLU6(),
-            *unit(16, 16, 3, 2 if i in MOBILENET_STRIDED else 1, 16), torch.nn.ReLU6(),
+            *unit(8, 16, 1, 1, 1),
+            torch.nn.ReLU6(),
+            *unit(16, 16, 3, 2 if i in MOBILENET_STRIDED else 1, 16),
+            torch.nn.ReLU6(),
             *unit(16, 8, 1, 1, 1),
-        )  # fmt: skip
+        )
         block = torch.nn.Module()
         block.conv = inner
         layers.append(block)

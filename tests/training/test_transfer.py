@@ -10,9 +10,13 @@ from streamtok.model import build
 from streamtok.training.transfer import close_loop
 
 SMALL = replace(
-    PRESETS["nano"], stem_channels=16, encoder_channels=(16, 32), decoder_channels=(16, 32), encoder_blocks=(1, 1),
+    PRESETS["nano"],
+    stem_channels=16,
+    encoder_channels=(16, 32),
+    decoder_channels=(16, 32),
+    encoder_blocks=(1, 1),
     decoder_blocks=(1, 1),
-)  # fmt: skip
+)
 
 
 @pytest.fixture

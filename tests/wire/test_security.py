@@ -13,8 +13,8 @@ import pytest
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
-from streamtok.tools import keys
 
+from streamtok.commands import keys
 from streamtok.wire.control import ControlClient
 from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
@@ -40,9 +40,17 @@ def test_private_addresses_need_no_keys(endpoint):
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.2:5555", "tcp://eth0:5555", "tcp://[::]:5555", "tcp://127.evil.org:1",
-     "tcp://localhost.evil.org:1", "ipc://@abstract"],
-)  # fmt: skip
+    [
+        "tcp://*:5555",
+        "tcp://0.0.0.0:5555",
+        "tcp://10.0.0.2:5555",
+        "tcp://eth0:5555",
+        "tcp://[::]:5555",
+        "tcp://127.evil.org:1",
+        "tcp://localhost.evil.org:1",
+        "ipc://@abstract",
+    ],
+)
 def test_open_addresses_are_refused_without_keys(endpoint):
     with pytest.raises(InsecureBindError, match="streamtok keys generate"):
         Publisher(endpoint)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from streamtok.io.source import Frame
+from streamtok.types import Frame
 from streamtok.wire import connection
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.message import unpack, unpack_frame, unpack_info, unpack_status

@@ -11,10 +11,10 @@ import time
 from itertools import islice
 
 import pytest
-from streamtok.nodes import replay
-from streamtok.nodes import subscribe as node_of
 
-from streamtok.runtime.display import log_to_stderr
+from streamtok.commands import replay
+from streamtok.commands import subscribe as node_of
+from streamtok.node.display import log_to_stderr
 from streamtok.wire import connection
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay

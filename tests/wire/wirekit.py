@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.ingest.core import TokenGroup
+from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 from streamtok.wire.publisher import Publisher
 

@@ -23,9 +23,22 @@ STRIP_BYTES = 256 << 20
 
 @triton.jit
 def _flash(
-    q, k, v, out, stride_q, stride_k, stride_v, frame_q, frame_k, frame_v, scale,
-    LENGTH: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    out,
+    stride_q,
+    stride_k,
+    stride_v,
+    frame_q,
+    frame_k,
+    frame_v,
+    scale,
+    LENGTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     frame = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns, wide = tl.arange(0, COLUMNS), tl.arange(0, D)
@@ -57,10 +70,21 @@ def _flash(
 
 @triton.jit
 def _strip_scores(
-    q, k, p, tops, totals, first, count, scale,
-    LENGTH: tl.constexpr, BLOCKS: tl.constexpr, D: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    p,
+    tops,
+    totals,
+    first,
+    count,
+    scale,
+    LENGTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
     block, start = tl.program_id(1), tl.program_id(0) * ROWS
     scores = tl.zeros((ROWS, COLUMNS), tl.float32)
     for inner in tl.range(0, D, STEP, loop_unroll_factor=1):
@@ -90,10 +114,18 @@ def _strip_factors(tops, totals, blocks, BLOCKS: tl.constexpr):
 
 @triton.jit
 def _strip_values(
-    p, v, out, factors, count,
-    BLOCKS: tl.constexpr, D: tl.constexpr,
-    ROWS: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
-):  # fmt: skip
+    p,
+    v,
+    out,
+    factors,
+    count,
+    BLOCKS: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
     start, first = tl.program_id(1) * ROWS, tl.program_id(0) * WIDE
     rows = start + tl.arange(0, ROWS)
     at = factors + tl.minimum(rows, count - 1) * BLOCKS
@@ -110,9 +142,22 @@ def _strip_values(
 
 @triton.jit
 def _ring(
-    q, k_new, v_new, keys, values, count, out, places, stride_q, stride_new, scale,
-    D: tl.constexpr, WIDE: tl.constexpr, CONTEXT: tl.constexpr, STEPS: tl.constexpr,
-):  # fmt: skip
+    q,
+    k_new,
+    v_new,
+    keys,
+    values,
+    count,
+    out,
+    places,
+    stride_q,
+    stride_new,
+    scale,
+    D: tl.constexpr,
+    WIDE: tl.constexpr,
+    CONTEXT: tl.constexpr,
+    STEPS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     taken = tl.load(count + row // places)
     place = taken % CONTEXT
@@ -149,9 +194,24 @@ def flash(
     frames, length, width = q.shape
     out = torch.empty(frames, length, width, dtype=q.dtype, device=q.device)
     _flash[(triton.cdiv(length, rows), frames)](
-        q, k, v, out, q.stride(1), k.stride(1), v.stride(1), q.stride(0), k.stride(0), v.stride(0), _scale(width),
-        LENGTH=length, D=width, ROWS=rows, COLUMNS=columns, num_warps=warps, num_stages=stages,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        out,
+        q.stride(1),
+        k.stride(1),
+        v.stride(1),
+        q.stride(0),
+        k.stride(0),
+        v.stride(0),
+        _scale(width),
+        LENGTH=length,
+        D=width,
+        ROWS=rows,
+        COLUMNS=columns,
+        num_warps=warps,
+        num_stages=stages,
+    )
     return out
 
 
@@ -178,14 +238,39 @@ def strips(q: Tensor, k: Tensor, v: Tensor, rows: int | None = None, tile: tuple
             count = min(rows, length - first)
             strip = triton.cdiv(count, tall)
             _strip_scores[(strip, blocks)](
-                queries, keys, p, tops[0], tops[1], first, count, _scale(width),
-                LENGTH=length, BLOCKS=blocks, D=width, ROWS=tall, COLUMNS=columns, STEP=step, num_warps=8, num_stages=4,
-            )  # fmt: skip
+                queries,
+                keys,
+                p,
+                tops[0],
+                tops[1],
+                first,
+                count,
+                _scale(width),
+                LENGTH=length,
+                BLOCKS=blocks,
+                D=width,
+                ROWS=tall,
+                COLUMNS=columns,
+                STEP=step,
+                num_warps=8,
+                num_stages=4,
+            )
             _strip_factors[(count,)](tops[0], tops[1], blocks, BLOCKS=triton.next_power_of_2(blocks), num_warps=1)
             _strip_values[(triton.cdiv(width, wide), strip)](
-                weights, values, out[frame, first:], tops[0], count,
-                BLOCKS=blocks, D=width, ROWS=tall, WIDE=wide, COLUMNS=columns, STEP=step, num_warps=8, num_stages=4,
-            )  # fmt: skip
+                weights,
+                values,
+                out[frame, first:],
+                tops[0],
+                count,
+                BLOCKS=blocks,
+                D=width,
+                ROWS=tall,
+                WIDE=wide,
+                COLUMNS=columns,
+                STEP=step,
+                num_warps=8,
+                num_stages=4,
+            )
     return out
 
 
@@ -199,8 +284,21 @@ def over_ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, cou
     context = keys.shape[2]
     out = torch.empty(batch, places, width, dtype=q.dtype, device=q.device)
     _ring[(batch * places,)](
-        q, k, v, keys, values, count, out, places, q.stride(1), k.stride(1), _scale(width),
-        D=width, WIDE=triton.next_power_of_2(width), CONTEXT=context, STEPS=triton.next_power_of_2(context),
+        q,
+        k,
+        v,
+        keys,
+        values,
+        count,
+        out,
+        places,
+        q.stride(1),
+        k.stride(1),
+        _scale(width),
+        D=width,
+        WIDE=triton.next_power_of_2(width),
+        CONTEXT=context,
+        STEPS=triton.next_power_of_2(context),
         num_warps=4,
-    )  # fmt: skip
+    )
     return out

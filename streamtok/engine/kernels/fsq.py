@@ -23,9 +23,21 @@ def _tanh(x):
 
 @triton.jit
 def _fsq(
-    z, out, half, offset, shift, middle, basis, places, area, stride_n, stride_c, stride_p,
-    DIMS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    z,
+    out,
+    half,
+    offset,
+    shift,
+    middle,
+    basis,
+    places,
+    area,
+    stride_n,
+    stride_c,
+    stride_p,
+    DIMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < places
     start = z + (at // area).to(tl.int64) * stride_n + (at % area) * stride_p
@@ -47,7 +59,20 @@ def fsq_pack(z: Tensor, tables: FSQTables) -> Tensor:
     flat = z.flatten(2)  # a view for both memory formats: the places have one stride
     out = torch.empty(frames, height, width, dtype=torch.int32, device=z.device)
     _fsq[(triton.cdiv(out.numel(), 256),)](
-        flat, out, tables.half, tables.offset, tables.shift, tables.middle, tables.basis, out.numel(),
-        height * width, flat.stride(0), flat.stride(1), flat.stride(2), DIMS=dims, BLOCK=256, num_warps=4,
-    )  # fmt: skip
+        flat,
+        out,
+        tables.half,
+        tables.offset,
+        tables.shift,
+        tables.middle,
+        tables.basis,
+        out.numel(),
+        height * width,
+        flat.stride(0),
+        flat.stride(1),
+        flat.stride(2),
+        DIMS=dims,
+        BLOCK=256,
+        num_warps=4,
+    )
     return out

@@ -14,9 +14,15 @@ CELLS = 64
 
 @triton.jit
 def _haar(
-    frames, signs, y, FRAMES: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, EDGE: tl.constexpr,
+    frames,
+    signs,
+    y,
+    FRAMES: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EDGE: tl.constexpr,
     CELLS: tl.constexpr,
-):  # fmt: skip
+):
     TALL: tl.constexpr = HEIGHT // 4 + 2 * EDGE
     BROAD: tl.constexpr = WIDTH // 4 + 2 * EDGE
     GROUPS: tl.constexpr = FRAMES // 4

@@ -38,10 +38,21 @@ def _moments(x, moments, size, pieces, PIECE: tl.constexpr):
 
 @triton.jit
 def _apply(
-    x, y, moments, weight, bias, pieces, eps,
-    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, EDGE: tl.constexpr,
-    PIECES: tl.constexpr, PIECE: tl.constexpr, SILU: tl.constexpr,
-):  # fmt: skip
+    x,
+    y,
+    moments,
+    weight,
+    bias,
+    pieces,
+    eps,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    EDGE: tl.constexpr,
+    PIECES: tl.constexpr,
+    PIECE: tl.constexpr,
+    SILU: tl.constexpr,
+):
     BROAD: tl.constexpr = WIDTH + 2 * EDGE
     SIZE: tl.constexpr = (HEIGHT + 2 * EDGE) * BROAD * CHANNELS
     frame, piece = tl.program_id(1), tl.program_id(0)
@@ -63,8 +74,9 @@ def _apply(
     inside = (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
     values = tl.load(
         x + frame.to(tl.int64) * (HEIGHT * WIDTH * CHANNELS) + (row * WIDTH + column) * CHANNELS + channel,
-        mask=inside, other=0.0,
-    ).to(tl.float32)  # fmt: skip
+        mask=inside,
+        other=0.0,
+    ).to(tl.float32)
     values = (values - mean) * scale * tl.load(weight + channel).to(tl.float32) + tl.load(bias + channel).to(tl.float32)
     if SILU:
         values = values * tl.sigmoid(values)
@@ -87,8 +99,13 @@ def moments(x: Tensor) -> Tensor:
 
 
 def norm_silu(
-    x: Tensor, weight: Tensor, bias: Tensor, silu: bool = True, known: Tensor | None = None, edge: int = 0,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    silu: bool = True,
+    known: Tensor | None = None,
+    edge: int = 0,
+) -> Tensor:
     """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> same shape and dtype.
 
     Sums are float32 whatever the dtype. `known`: what `moments(x)` would give, where another kernel has left it. With
@@ -101,9 +118,22 @@ def norm_silu(
     pieces, piece = known.shape[2], _piece(x[0].numel())
     padded = torch.empty(frames, height + 2 * edge, width + 2 * edge, channels, dtype=x.dtype, device=x.device)
     _apply[(triton.cdiv(padded[0].numel(), piece), frames)](
-        x, padded, known, weight, bias, pieces, EPS, HEIGHT=height, WIDTH=width, CHANNELS=channels, EDGE=edge,
-        PIECES=triton.next_power_of_2(pieces), PIECE=piece, SILU=silu, num_warps=16 if piece == PIECE else 4,
-    )  # fmt: skip
+        x,
+        padded,
+        known,
+        weight,
+        bias,
+        pieces,
+        EPS,
+        HEIGHT=height,
+        WIDTH=width,
+        CHANNELS=channels,
+        EDGE=edge,
+        PIECES=triton.next_power_of_2(pieces),
+        PIECE=piece,
+        SILU=silu,
+        num_warps=16 if piece == PIECE else 4,
+    )
     y = padded[:, edge : edge + height, edge : edge + width].permute(0, 3, 1, 2)
     y.padded = padded  # type: ignore[attr-defined]
     return y

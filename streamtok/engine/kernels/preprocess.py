@@ -21,11 +21,35 @@ from streamtok.preprocessing.preprocessor import fit_rectangles
 PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)
 FIELDS = (
-    "height", "width", "step", "out_height", "out_width", "window_top", "window_left", "rect_top", "rect_left",
-    "rect_height", "rect_width", "sy", "dy", "sx", "dx", "red", "green", "blue", "pixel_bytes", "y_at", "u_at", "v_at",
+    "height",
+    "width",
+    "step",
+    "out_height",
+    "out_width",
+    "window_top",
+    "window_left",
+    "rect_top",
+    "rect_left",
+    "rect_height",
+    "rect_width",
+    "sy",
+    "dy",
+    "sx",
+    "dx",
+    "red",
+    "green",
+    "blue",
+    "pixel_bytes",
+    "y_at",
+    "u_at",
+    "v_at",
     "y0",
-    *(f"matrix{i}" for i in range(9)), "red_row", "red_column", "blue_row", "blue_column",
-)  # fmt: skip
+    *(f"matrix{i}" for i in range(9)),
+    "red_row",
+    "red_column",
+    "blue_row",
+    "blue_column",
+)
 SHAPE = np.dtype([(name, np.int32) for name in FIELDS])
 BLOCK = (32, 8)
 
@@ -44,19 +68,32 @@ def encoding_kind(encoding: str) -> int:
 
 
 def shape_of(
-    source_size: tuple[int, int], encoding: str, size: tuple[int, int] | None = None, fit: str = "stretch",
-    multiple: int = 8, step: int | None = None,
-) -> np.ndarray:  # fmt: skip
+    source_size: tuple[int, int],
+    encoding: str,
+    size: tuple[int, int] | None = None,
+    fit: str = "stretch",
+    multiple: int = 8,
+    step: int | None = None,
+) -> np.ndarray:
     """The `Shape` of `pixels.cu` as one record of int32; arguments as `Preprocessor` and `to_rgb` take them."""
     encoding = ALIASES.get(encoding, encoding)
     kind, (height, width) = encoding_kind(encoding), source_size
     (tall, wide), window, rect = fit_rectangles(source_size, size, fit, multiple)
     shape = np.zeros((), SHAPE)
     values: dict[str, int] = {
-        "height": height, "width": width, "step": step or width * PIXEL_BYTES[encoding], "out_height": tall,
-        "out_width": wide, "window_top": window[0], "window_left": window[1], "rect_top": rect[0], "rect_left": rect[1],
-        "rect_height": rect[2], "rect_width": rect[3], "pixel_bytes": PIXEL_BYTES[encoding],
-    }  # fmt: skip
+        "height": height,
+        "width": width,
+        "step": step or width * PIXEL_BYTES[encoding],
+        "out_height": tall,
+        "out_width": wide,
+        "window_top": window[0],
+        "window_left": window[1],
+        "rect_top": rect[0],
+        "rect_left": rect[1],
+        "rect_height": rect[2],
+        "rect_width": rect[3],
+        "pixel_bytes": PIXEL_BYTES[encoding],
+    }
     for axis, source, target in (("y", window[2], rect[2]), ("x", window[3], rect[3])):
         common = gcd(source, target)
         values |= {f"s{axis}": source // common, f"d{axis}": target // common}

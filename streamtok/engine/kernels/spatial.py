@@ -14,10 +14,21 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 @triton.jit
 def _conv3x3(
-    x, weight, bias, y, count,
-    FRAMES: tl.constexpr, RING: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
-    CIN: tl.constexpr, COUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
-):  # fmt: skip
+    x,
+    weight,
+    bias,
+    y,
+    count,
+    FRAMES: tl.constexpr,
+    RING: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CIN: tl.constexpr,
+    COUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
     BROAD: tl.constexpr = WIDTH + 2
     BLOCKS: tl.constexpr = (COUT + COLUMNS - 1) // COLUMNS
     STEPS: tl.constexpr = (CIN + STEP - 1) // STEP
@@ -52,9 +63,13 @@ def pack_weight(weight: Tensor) -> Tensor:
 
 
 def conv3x3(
-    padded: Tensor, packed: Tensor, bias: Tensor, ring: Tensor | None = None, count: Tensor | None = None,
+    padded: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    ring: Tensor | None = None,
+    count: Tensor | None = None,
     options: dict | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """3x3 convolution, stride 1, zero padding 1, of frames or into a ring.
 
     padded (B*T, H + 2, W + 2, C) with zero edges, packed (9 * D, C), bias (D,), ring (B, P + T, H, W, D) changed in
@@ -71,8 +86,16 @@ def conv3x3(
         y = torch.empty(frames, height, width, out_channels, dtype=padded.dtype, device=padded.device)
     _conv3x3[(tiles, frames)](
         TensorDescriptor.from_tensor(padded.view(-1, channels), [tile["ROWS"], tile["STEP"]]),
-        TensorDescriptor.from_tensor(packed, [tile["COLUMNS"], tile["STEP"]]), bias, y, count,
-        FRAMES=1 if count is None else frames // count.shape[0], RING=0 if ring is None else ring.shape[1],
-        HEIGHT=height, WIDTH=width, CIN=channels, COUT=out_channels, **tile,
-    )  # fmt: skip
+        TensorDescriptor.from_tensor(packed, [tile["COLUMNS"], tile["STEP"]]),
+        bias,
+        y,
+        count,
+        FRAMES=1 if count is None else frames // count.shape[0],
+        RING=0 if ring is None else ring.shape[1],
+        HEIGHT=height,
+        WIDTH=width,
+        CIN=channels,
+        COUT=out_channels,
+        **tile,
+    )
     return y.permute(0, 3, 1, 2) if ring is None else ring

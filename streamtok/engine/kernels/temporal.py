@@ -17,11 +17,26 @@ from streamtok.engine.kernels.norm import put_moments
 
 @triton.jit
 def _causal_conv(
-    ring, count, weight, bias, residual, y, moments,
-    AREA: tl.constexpr, FRAMES: tl.constexpr, RING: tl.constexpr, TAPS: tl.constexpr, STRIDE: tl.constexpr,
-    CIN: tl.constexpr, COUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, HAS_MOMENTS: tl.constexpr,
-):  # fmt: skip
+    ring,
+    count,
+    weight,
+    bias,
+    residual,
+    y,
+    moments,
+    AREA: tl.constexpr,
+    FRAMES: tl.constexpr,
+    RING: tl.constexpr,
+    TAPS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    CIN: tl.constexpr,
+    COUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    HAS_MOMENTS: tl.constexpr,
+):
     PAST: tl.constexpr = RING - FRAMES
     OUT: tl.constexpr = FRAMES // STRIDE
     BLOCKS: tl.constexpr = (COUT + COLUMNS - 1) // COLUMNS
@@ -67,9 +82,16 @@ def conv_tile(channels_in: int, channels_out: int) -> dict[str, int]:
 
 
 def causal_conv(
-    ring: Tensor, count: Tensor, weight: Tensor, bias: Tensor, steps: int, stride: int = 1,
-    residual: Tensor | None = None, want_moments: bool = False, options: dict | None = None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    ring: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    steps: int,
+    stride: int = 1,
+    residual: Tensor | None = None,
+    want_moments: bool = False,
+    options: dict | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Convolve the newest frames of the ring over time, add `residual`, and leave the moments of the result.
 
     ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
@@ -86,10 +108,22 @@ def causal_conv(
     y = torch.empty(frames, height, width, out_channels, dtype=ring.dtype, device=ring.device).permute(0, 3, 1, 2)
     known = torch.empty(frames, 3, tiles, dtype=torch.float32, device=ring.device) if want_moments else None
     _causal_conv[(tiles, frames)](
-        TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]]), count,
+        TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]]),
+        count,
         TensorDescriptor.from_tensor(weight.view(-1, channels), [tile["COLUMNS"], tile["STEP"]]),
-        bias, residual, y, known, AREA=height * width, FRAMES=steps, RING=length, TAPS=taps, STRIDE=stride,
-        CIN=channels, COUT=out_channels,
-        HAS_RESIDUAL=residual is not None, HAS_MOMENTS=want_moments, **tile,
-    )  # fmt: skip
+        bias,
+        residual,
+        y,
+        known,
+        AREA=height * width,
+        FRAMES=steps,
+        RING=length,
+        TAPS=taps,
+        STRIDE=stride,
+        CIN=channels,
+        COUT=out_channels,
+        HAS_RESIDUAL=residual is not None,
+        HAS_MOMENTS=want_moments,
+        **tile,
+    )
     return y, known

@@ -18,11 +18,12 @@ import re
 import cv2
 import numpy as np
 
-from streamtok.io.frames import Frame, RecordedSource
+from streamtok.io.base import RecordedSource
 from streamtok.io.spec import split_options
 from streamtok.io.synthetic import art
 from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
 from streamtok.io.synthetic.world import BIOMES, Light, World
+from streamtok.types import Frame
 
 CRISP = 20.0
 """Lane marks nearer than this many metres are drawn as polygons: the ground texture would be blurred there."""

@@ -1,1 +1,0 @@
-"""Processes that run on a robot, one per file."""

@@ -1,0 +1,1 @@
+"""Checkpoints: our folders, and published Cosmos checkpoints."""

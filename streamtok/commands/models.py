@@ -1,0 +1,164 @@
+"""List the presets: what they compress, what they cost, what they remember.
+
+    streamtok models                          # at 720p, 30 frames per second
+    streamtok models --size 256x448 --fps 10
+    streamtok models nano --json
+    streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
+    streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on what they will see
+
+FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
+that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
+"""
+
+import json
+import sys
+from typing import Any
+
+from streamtok.commands.command import command, flag_type
+from streamtok.commands.config_parser import new_config_parser
+from streamtok.names import nearest, parse_size
+from streamtok.settings.errors import SettingsError
+
+SIZE, FPS = "720x1280", 30.0
+
+
+def describe(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
+    """The facts of one preset at one frame size and rate, computed on the meta device (no weights are allocated)."""
+    import torch
+
+    from streamtok.config import PRESETS
+    from streamtok.model import DecodeStream, EncodeStream, build
+    from streamtok.model.costs import group_flops
+
+    config = PRESETS[name]
+    with torch.device("meta"):
+        model = build(config)
+    step = config.spatial_compression
+    height, width = (-(-side // step) * step for side in size)
+    grid = config.grid(height, width)
+    groups = fps / config.temporal_compression
+    per_second = grid[0] * grid[1] * groups * config.num_quantizers
+    bits = (config.bits_per_token or 16 * config.latent_channels) * grid[0] * grid[1] * groups
+    half = model.to(torch.float16)
+    return {
+        "name": name,
+        "compression": "x".join(map(str, ([config.temporal_compression] if config.video else []) + [step, step])),
+        "compression_ratio": config.compression_ratio,
+        "codebook_size": config.codebook_size,
+        "bits_per_token": config.bits_per_token,
+        "grid": list(grid),
+        "tokens_per_second": per_second if config.discrete else None,
+        "bits_per_second": bits,
+        "parameters": model.parameters_count,
+        "encode_flops": group_flops(model, (height, width), encode=True),
+        "decode_flops": group_flops(model, grid, encode=False),
+        "encode_state_bytes": EncodeStream.state_bytes(half, 1, (height, width), config.context),
+        "decode_state_bytes": DecodeStream.state_bytes(half, 1, grid, config.context),
+    }
+
+
+def table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
+    """The rows as text; a continuous model has no codebook and no tokens per second."""
+    head = [
+        "preset",
+        "TxHxW",
+        "ratio",
+        "codes",
+        "bits/token",
+        "tokens/s",
+        "kbit/s",
+        "params",
+        "GFLOP enc",
+        "GFLOP dec",
+        "state enc MB",
+        "state dec MB",
+    ]
+    body = [
+        [
+            row["name"],
+            row["compression"],
+            f"{row['compression_ratio']:.0f}",
+            _or_dash(row["codebook_size"], "d"),
+            _or_dash(row["bits_per_token"], ".2f"),
+            _or_dash(row["tokens_per_second"], ",.0f"),
+            f"{row['bits_per_second'] / 1e3:,.0f}",
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['encode_flops'] / 1e9:,.1f}",
+            f"{row['decode_flops'] / 1e9:,.1f}",
+            f"{row['encode_state_bytes'] / 1e6:,.1f}",
+            f"{row['decode_state_bytes'] / 1e6:,.1f}",
+        ]
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    aligned = [
+        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        for line in [head, *body]
+    ]
+    title = f"At {size[0]}x{size[1]} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
+    return title + "\n".join("  ".join(line) for line in aligned)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
+    """Prepare this machine for models by name or folder, on the first frames of `source`."""
+    import streamtok
+    from streamtok.bench.precisions import read_clip
+    from streamtok.engine.precision import GROUPS
+    from streamtok.engine.tuning import prepare as prepare_engine
+
+    for name in names:
+        tok = streamtok.load(name)
+        clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
+        engine = prepare_engine(tok, size, compile=compile, clip=clip)
+        for precision, share in engine.agreement.items():
+            print(
+                f"  {precision:<9} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
+                "equal to float32's"
+            )
+        print(
+            f"prepared model={name} size={size[0]}x{size[1]} device={engine.device} precision={engine.precision} "
+            f"kernels={engine.kernels} compile={engine.compile}"
+        )
+
+
+@command("models")
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; returns 0, or 2 for wrong use."""
+    parser = new_config_parser("models", __doc__)
+    parser.add_argument("names", nargs="*", help="presets (default: all); with --prepare also checkpoint folders")
+    parser.add_argument(
+        "--size",
+        type=flag_type(parse_size),
+        default=SIZE,
+        metavar="HxW",
+        help=f"frame size, height first (default {SIZE})",
+    )
+    parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
+    parser.add_argument("--prepare", action="store_true", help="measure, compile and store for this machine and --size")
+    parser.add_argument("--clip", metavar="SOURCE", help="with --prepare: measure on it (default: a synthetic scene)")
+    parser.add_argument("--compile", action="store_true", help="with --prepare: run through torch.compile from now on")
+    parser.add_argument("--json", action="store_true", help="one line, one object: the list under `models`")
+    arguments = parser.parse_args(argv)
+    from streamtok.config import PRESETS
+
+    if arguments.fps <= 0:
+        raise SettingsError(f"--fps {arguments.fps}: expected more than 0")
+    if arguments.prepare:
+        prepare(arguments.names or ["nano"], arguments.size, arguments.compile, arguments.clip)
+        return 0
+    if arguments.clip or arguments.compile:
+        raise SettingsError("--clip and --compile say how to --prepare, which is not given")
+    for name in arguments.names:
+        if name not in PRESETS:
+            raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
+    rows = [describe(name, arguments.size, arguments.fps) for name in arguments.names or PRESETS]
+    print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""What `streamtok subscribe` runs: its settings, its loop, its words."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from streamtok.measures import LatestSamples
+from streamtok.settings.rig import Count, Endpoint, Group, NodeSettings, Positive
+from streamtok.wire.message import TokenMessage
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.relay import Relay
+from streamtok.wire.security import CurveClient, CurveServer
+from streamtok.wire.subscriber import Subscription, subscribe
+
+WAIT_S = 0.05
+
+
+class ReaderSettings(NodeSettings):
+    """A reader of token streams: what it reads, and where it passes it on."""
+
+    endpoint: Endpoint
+    streams: Annotated[list[str], Field(min_length=1)] | None = None
+    latest_only: bool = False
+    lossless: bool = False
+    join: Literal["keyframe", "epoch"] | None = None
+    max_messages: Count | None = None
+    until_end: bool = False
+    timeout: Positive | None = None
+    forward: Endpoint | None = None
+    control: Endpoint | None = None
+    curve: Path | None = None
+    forward_curve: Path | None = None
+    insecure: bool = False
+    ipc_group: Group | None = None
+    quiet: bool = False
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "ReaderSettings":
+        if self.ipc_group is not None and self.forward is None:
+            raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
+        return self
+
+
+class Ages:
+    """How old live messages were when they came. Between two machines that is as exact as their clocks agree.
+
+    `before_capture` counts those that came before their capture time, as from a file that is read faster than it was
+    taken; `before_publish` those that came before they were sent: the clocks disagree, by `disagree_s` at least.
+    """
+
+    def __init__(self) -> None:
+        self.before_capture = self.before_publish = 0
+        self.disagree_s = 0.0
+        self._samples = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
+
+    def add(self, since_publish: float, since_capture: float) -> None:
+        """Note one message: seconds since it was sent, and since its newest frame was taken."""
+        if since_publish < 0:
+            self.before_publish += 1
+            self.disagree_s = max(self.disagree_s, -since_publish)
+            return
+        self._samples["publish_to_reader"].add(since_publish)
+        if since_capture < 0:
+            self.before_capture += 1
+        else:
+            self._samples["capture_to_reader"].add(since_capture)
+
+    def summary(self) -> dict[str, Any]:
+        """`latency_ms` of those that have an age, and `without_age`, how many have none; if most came before their
+        capture time, the age of the others since then means nothing, and is left out."""
+        parts = {part: kept for part, kept in self._samples.items() if kept.count}
+        if self.before_capture > self._samples["capture_to_reader"].count:
+            parts.pop("capture_to_reader", None)
+        return {
+            "latency_ms": {
+                part: {name: round(1e3 * value, 3) for name, value in kept.quantiles().items()}
+                for part, kept in parts.items()
+            },
+            "without_age": {
+                "before_capture": self.before_capture,
+                "before_publish": self.before_publish,
+                "clocks_disagree_ms": round(1e3 * self.disagree_s, 3),
+            },
+        }
+
+
+class Reading:
+    """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
+
+    def __init__(self, settings: ReaderSettings, stop: threading.Event) -> None:
+        self.settings, self.stop = settings, stop
+        self.messages = 0
+        self.nbytes = 0
+        self._ages = Ages()
+        self._stack = ExitStack()
+        try:
+            self.subscription = self._stack.enter_context(self._subscribe())
+            self.relay = self._relay(settings.forward) if settings.forward is not None else None
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[TokenMessage]:
+        """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
+        heard = time.monotonic()
+        while not self.stop.is_set() and self.messages != self.settings.max_messages:
+            message = self.subscription.get(WAIT_S)
+            if self.relay is not None:
+                self.relay.poll()
+            if message is not None:
+                heard = time.monotonic()
+                self._count(message)
+                yield message
+            elif self.subscription.ended:
+                return
+            elif self.settings.timeout is not None and time.monotonic() - heard > self.settings.timeout:
+                raise TimeoutError(
+                    f"no message from {self.settings.endpoint} for {self.settings.timeout} s; is the node running?"
+                )
+
+    def summary(self) -> dict[str, Any]:
+        """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
+        result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
+        result["malformed"] = dict(self.subscription.rejects.counts)
+        result |= self._ages.summary()
+        if self.relay is not None:
+            result["forwarded"] = self.relay.counts["forwarded"]
+        return result
+
+    def _count(self, message: TokenMessage) -> None:
+        self.messages += 1
+        self.nbytes += len(message.payload)
+        self._observe(message)
+        if self.relay is not None:
+            self.relay.forward(message)
+
+    def _observe(self, message: TokenMessage) -> None:
+        """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
+        header, info = message.header, self.subscription.infos.get(message.stream)
+        if info is None or info.session != header.session or info.replay or message.catch_up:
+            return
+        monotonic, utc = info.clock
+        now = time.time_ns() - utc + monotonic  # of the node's clock
+        self._ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+
+    def _subscribe(self) -> Subscription:
+        settings = self.settings
+        join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
+        return subscribe(
+            settings.endpoint,
+            settings.streams,
+            latest_only=settings.latest_only,
+            lossless=settings.lossless,
+            join=join,
+            until_end=settings.until_end,
+            curve=CurveClient.load(settings.curve) if settings.curve else None,
+        )
+
+    def _relay(self, endpoint: str) -> Relay:
+        settings = self.settings
+        curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
+        publisher = Publisher(
+            endpoint,
+            settings.control,
+            node="relay",
+            curve=curve,
+            insecure=settings.insecure,
+            ipc_group=settings.ipc_group,
+            lossless=settings.lossless,
+            stop=self.stop.is_set,
+        )
+        return Relay(self.subscription, self._stack.enter_context(publisher))
+
+
+def describe_message(message: TokenMessage) -> str:
+    """One line for people."""
+    header = message.header
+    marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
+    marks += f" lost {message.lost}" if message.lost else ""
+    grid = "x".join(map(str, header.grid))
+    wait_ms = (header.publish_ns - message.capture_ns) / 1e6
+    line = f"{header.stream} seq {header.seq} epoch {header.epoch} grid {grid} {header.dtype} "
+    line += f"frames {header.frame_ids[0]}-{header.frame_ids[-1]} capture-to-publish {wait_ms:.1f} ms {marks}"
+    return line.rstrip()
+
+
+def describe_summary(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
+    for stream, counts in summary["streams"].items():
+        lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    for part, values in summary["latency_ms"].items():
+        lines.append(f"  {part.replace('_', ' ')} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in values.items()))
+    lines += _without_age(**summary["without_age"])
+    if summary["malformed"]:
+        lines.append("  malformed: " + ", ".join(f"{kind} {count}" for kind, count in summary["malformed"].items()))
+    return "\n".join(lines)
+
+
+def _without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
+    lines = []
+    if before_capture:
+        lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")
+    if before_publish:
+        lines.append(
+            f"  the clocks of node and reader disagree: {before_publish} came before they were sent, by up to "
+            f"{clocks_disagree_ms:.2f} ms, and are not counted; set both by NTP or PTP"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""Many recorded drives to token files: parallel, resumable, on one machine or a cluster."""

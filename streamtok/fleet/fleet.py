@@ -1,0 +1,224 @@
+"""Many drives to token files: parallel, resumable, the same bytes however often it was interrupted.
+
+    from streamtok.fleet.fleet import Fleet, RunOptions
+    from streamtok.fleet.job import FleetOptions
+
+    result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
+    print(result["done"], result["broken"])
+
+Every drive becomes a folder of the output, which appears when it is whole: a token file per camera and `drive.json`,
+which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import BeforeValidator, Field
+from tqdm import tqdm
+
+from streamtok.fleet.job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
+from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.store import is_url, open_store
+from streamtok.settings.rig import Count, Strict
+from streamtok.tokens.progress import progress_bar
+
+log = logging.getLogger("streamtok.fleet")
+
+SAVE_S = 60.0  # between two writings of the manifest while drives are done
+
+
+class Runner(Protocol):
+    """What runs jobs: processes of this machine, or a cluster."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job; not more than `workers` at a time."""
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        """Jobs that ended, after waiting for one for at most so many seconds."""
+
+    def running(self) -> dict[str, tuple[int, float]]:
+        """Running jobs by name: frames so far, and which share of the job that is, as far as it is known."""
+
+    def close(self) -> None:
+        """End the workers; running jobs stop."""
+
+
+def read_shard(value: Any) -> tuple[int, int]:
+    """ "0/4" or (0, 4) as a pair."""
+    match = re.fullmatch(r"(\d+)/(\d+)", value if isinstance(value, str) else "/".join(map(str, value)))
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError("expected 0/n to n-1/n")
+    return int(match[1]), int(match[2])
+
+
+class RunOptions(Strict):
+    """How a run goes about it; nothing of this changes the output.
+
+    `workers` drives at a time; `shard` (i, n) takes the drives whose hash is i modulo n, so that n machines share a
+    list; `retries` is how often a broken drive is tried again; `check` reads what is done and compares checksums.
+    """
+
+    workers: Count = 1
+    shard: Annotated[tuple[int, int], BeforeValidator(read_shard)] = (0, 1)
+    retries: Annotated[int, Field(ge=0)] = 1
+    check: bool = False
+    progress: bool = False
+
+
+class Fleet:
+    """One run over `drives` (paths and URLs) into the folder or URL `out`.
+
+    `make_runner(out, options, workers)` starts what runs the jobs, processes of this machine by default. `stop` may be
+    called from a signal handler.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[str],
+        out: str,
+        options: FleetOptions,
+        run: RunOptions | None = None,
+        make_runner: Callable[[str, FleetOptions, int], Runner] | None = None,
+    ) -> None:
+        self.out = out if is_url(out) else str(Path(out).resolve())
+        self.drives, self.options = drives, options
+        self.run_options = run or RunOptions()
+        self.make_runner = make_runner or LocalRunner
+        self.manifest: dict[str, dict[str, Any]] = {}
+        self._attempts: Counter[str] = Counter()
+        self._waiting: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
+        self._running: dict[str, Job] = {}
+        self._alone = self._stopping = False
+        self._frames = 0
+
+    def stop(self) -> None:
+        """End soon; what is done stays done."""
+        self._stopping = True
+
+    def run(self) -> dict[str, Any]:
+        """Work until nothing is left; returns counts and the broken drives with the reason for each."""
+        self.store = open_store(self.out)
+        self.store.clean()
+        started = time.monotonic()
+        skipped = self._plan()
+        runner = self.make_runner(self.out, self.options, self.run_options.workers) if self._waiting else None
+        try:
+            if runner is not None:
+                self._work(runner)
+        finally:
+            if runner is not None:
+                runner.close()
+            self._save()
+            self.store.clean()
+        return self._result(skipped, time.monotonic() - started)
+
+    def _plan(self) -> int:
+        """Find the drives that are left to do; returns how many are done."""
+        fingerprint = load_for_fleet(self.options).fingerprint
+        skipped = 0
+        for drive in dict.fromkeys(self.drives):
+            try:
+                job = make_job(drive)
+            except (OSError, ValueError, ImportError) as error:
+                self._note_broken(drive, str(error))
+                continue
+            if path_hash(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
+                continue
+            record = done_record(self.store, job, self.options, fingerprint, self.run_options.check)
+            if record is None:
+                self._waiting.append(job)
+            else:
+                skipped += 1
+                self.manifest[job.drive] = {"status": "done"} | record
+        # Long drives first, so that none of them is left alone at the end.
+        self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
+        return skipped
+
+    def _work(self, runner: Runner) -> None:
+        total = sum(job.size for job in self._waiting)
+        settled, started = 0, time.monotonic()
+        saved = started
+        with progress_bar("tokenize", total=total, unit="B", scaled=True, shown=self.run_options.progress) as bar:
+            while (self._waiting or self._suspects or self._running) and not self._stopping:
+                self._submit(runner)
+                for outcome in runner.collect(0.2):
+                    settled += self._take(outcome)
+                self._show(bar, runner.running(), settled, started)
+                if time.monotonic() - saved > SAVE_S:
+                    self._save()
+                    saved = time.monotonic()
+
+    def _submit(self, runner: Runner) -> None:
+        """Fill the workers. Drives that ran while some worker died run alone, to see which of them it was."""
+        if self._suspects or self._alone:
+            if not self._running and self._suspects:
+                self._alone = True
+                self._start(runner, self._suspects.popleft())
+            return
+        while self._waiting and len(self._running) < self.run_options.workers:
+            self._start(runner, self._waiting.popleft())
+
+    def _start(self, runner: Runner, job: Job) -> None:
+        self._running[job.name] = job
+        runner.submit(job)
+
+    def _take(self, outcome: Outcome) -> int:
+        """Note how a job ended; returns the bytes of drives that need no more work."""
+        job = outcome.job
+        del self._running[job.name]
+        self._alone = False
+        if outcome.record is not None:
+            self.manifest[job.drive] = {"status": "done"} | outcome.record
+            self._frames += sum(file.get("frames", 0) for file in outcome.record["files"])
+            return job.size
+        if outcome.died and not outcome.sure:
+            self._suspects.append(job)
+            return 0
+        self._attempts[job.name] += 1
+        log.warning("drive=%s attempt=%d error=%r", job.drive, self._attempts[job.name], outcome.error)
+        if self._attempts[job.name] <= self.run_options.retries:
+            (self._suspects if outcome.died else self._waiting).append(job)
+            return 0
+        self._note_broken(job.drive, outcome.error)
+        return job.size
+
+    def _show(self, bar: tqdm, running: dict[str, tuple[int, float]], settled: int, started: float) -> None:
+        frames = self._frames + sum(count for count, _ in running.values())
+        part = sum(self._running[name].size * share for name, (_, share) in running.items() if name in self._running)
+        broken = sum(record["status"] == "broken" for record in self.manifest.values())
+        left = len(self._waiting) + len(self._suspects) + len(self._running)
+        rate = frames / max(1e-9, time.monotonic() - started)
+        bar.set_postfix_str(f"{left} drives left, {broken} broken, {frames} frames, {rate:.0f} frames/s", refresh=False)
+        bar.update(max(0, min(bar.total, settled + int(part)) - bar.n))
+
+    def _note_broken(self, drive: str, error: str) -> None:
+        self.manifest[drive] = {"status": "broken", "drive": drive, "error": error}
+
+    def _save(self) -> None:
+        """Write the manifest, sorted, so that its bytes do not depend on who was done first."""
+        index, count = self.run_options.shard
+        name = "manifest.jsonl" if count == 1 else f"manifest-{index}-of-{count}.jsonl"
+        lines = [json.dumps(self.manifest[drive], sort_keys=True) for drive in sorted(self.manifest)]
+        self.store.write(name, "".join(f"{line}\n" for line in lines).encode())
+
+    def _result(self, skipped: int, seconds: float) -> dict[str, Any]:
+        broken = {drive: record["error"] for drive, record in self.manifest.items() if record["status"] == "broken"}
+        done = sum(record["status"] == "done" for record in self.manifest.values()) - skipped
+        return {
+            "done": done,
+            "skipped": skipped,
+            "broken": broken,
+            "left": len(self._waiting) + len(self._suspects) + len(self._running),
+            "frames": self._frames,
+            "seconds": round(seconds, 2),
+            "fps": round(self._frames / seconds, 2) if seconds else 0.0,
+        }

@@ -1,0 +1,223 @@
+"""One drive of a fleet: from where it lies to token files, the same bytes whenever and wherever it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from streamtok.drives.drive_name import parse_drive, resolve_drive
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.loading import load, on_engine, pick_device
+from streamtok.engine.tuning import optimize
+from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
+from streamtok.io.frame_stream import count_frames
+from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.rig import Count, Device, FrameSettings
+
+RECORD = "drive.json"
+MOST_NOTES = 100
+Report = Callable[[int, float], bool]
+
+
+class FleetOptions(FrameSettings):
+    """How every drive is tokenized; a drive that was done with other options is done again.
+
+    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
+    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
+    `engine` is as `settle_engine` gives it, None for plain float32.
+    """
+
+    model: str = "nano"
+    device: Device = "auto"
+    deterministic: bool = False
+    context: Count | None = None
+    streams: list[str] | None = None
+    threads: Count = 1
+    engine: EngineConfiguration | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One drive to tokenize: a path or URL, the folder of the output that it fills, and its size in bytes."""
+
+    drive: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its record, or what went wrong; `died` if a worker's process did, `sure` if it was its own."""
+
+    job: Job
+    record: dict[str, Any] | None = None
+    error: str = ""
+    died: bool = False
+    sure: bool = True
+
+
+class Stopped(Exception):
+    """The run was told to end."""
+
+
+def make_job(drive: str) -> Job:
+    """Name a drive: by its file name and a hash of its whole path, so that two drives never share a folder.
+
+    FileNotFoundError if it is not there.
+    """
+    path = drive if is_url(drive) else resolve_drive(drive)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
+    return Job(path, f"{stem}-{path_hash(path):08x}", size_of(path))
+
+
+def path_hash(path: str) -> int:
+    """32 bits that spread drives evenly over shards and stay the same wherever the list comes from."""
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
+
+
+def load_for_fleet(options: FleetOptions) -> Any:
+    """The model, on its device, computing with as many threads as the options say; SettingsError if `size` is not
+    on its grid."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    device = pick_device(options.device).type
+    engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
+    tokenizer = optimize(load(options.model, options.deterministic), replace(engine, torch_version=torch.__version__))
+    check_size(options.size, tokenizer.config.spatial_compression)
+    return tokenizer
+
+
+def check_size(size: tuple[int, int] | None, step: int) -> None:
+    """SettingsError naming the nearest sizes that fit if a side of `size` (H, W) is no multiple of `step`."""
+    if size is None or not any(side % step for side in size):
+        return
+    near = [sorted({max(step, side // step * step), -(-side // step) * step}) for side in size]
+    fitting = ", ".join(f"{height}x{width}" for height, width in itertools.product(*near))
+    raise SettingsError(f"size {size[0]}x{size[1]}: this model needs multiples of {step}; nearest are {fitting}")
+
+
+def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
+    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `on_engine`.
+
+    Facts of this machine and what was measured on it are left out: jobs are compared by what decides tokens.
+    """
+    if options.deterministic or choice == "eager":
+        return options
+    tokenizer = load(options.model)
+    check_size(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
+    engine = on_engine(tokenizer, choice, options.size or (256, 448), options.device).engine
+    return options.model_copy(update={"engine": replace(engine.on(EngineConfiguration()), threads=options.threads)})
+
+
+def run_job(
+    job: Job, out: str, options: FleetOptions, tok: Any, report: Report = lambda frames, share: True
+) -> dict[str, Any]:
+    """Tokenize one drive into `out`; returns its record, which is also `drive.json` beside its token files.
+
+    `report` is given the frames so far and the share of all (0 if unknown) and answers whether to go on; `Stopped` if
+    not. Raises ValueError or OSError for a drive that cannot be read at all; damage within it is listed in the record.
+    """
+    store = open_store(out)
+    with local_copy(job.drive) as path, store.workspace(job.name) as folder:
+        summary = _replay(path, folder, options, tok, report)
+        files = [_describe(file, summary) for file in sorted(folder.glob("*.safetensors"))]
+        if not files:
+            raise ValueError(
+                f"{job.drive}: no frame of it could be encoded: {'; '.join(summary['notes']) or 'it is empty'}"
+            )
+        record = {
+            "drive": job.drive,
+            "name": job.name,
+            "bytes": job.size,
+            "tokenizer": tok.fingerprint,
+            "options": options.model_dump(mode="json"),
+            "files": files,
+            "skipped": summary["skipped"],
+            "notes": summary["notes"][:MOST_NOTES],
+        }
+        (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        store.commit(folder, job.name)
+    return record
+
+
+def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
+    """The record of a drive that is done, as it should be; None if there is work to do.
+
+    Looks at the sizes of the files; with `check`, at their contents.
+    """
+    data = store.read(f"{job.name}/{RECORD}")
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+        found = record["drive"], record["bytes"], record["tokenizer"], FleetOptions.model_validate(record["options"])
+    except (ValueError, KeyError):
+        return None
+    if found != (job.drive, job.size, tokenizer, options):
+        return None
+    for file in record["files"]:
+        name = f"{job.name}/{file['path']}"
+        if store.size(name) != file["bytes"]:
+            return None
+        if check and hashlib.sha256(store.read(name) or b"").hexdigest() != file["sha256"]:
+            return None
+    return record
+
+
+def expected_frames(path: Path) -> int:
+    """How many frames a drive says it has, for progress only; 0 if it does not say."""
+    from streamtok.drives.drive import kind_of
+
+    path, _ = parse_drive(path)
+    if path.is_dir():
+        return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
+    kind = kind_of(path)
+    if kind == "mcap":
+        from streamtok.io.image_messages import image_kind
+        from streamtok.recording.mcap_reader import McapFile
+
+        file = McapFile(path)
+        schemas = {number: schema.name for number, schema in file.schemas.items()}
+        cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
+        return sum(file.counts.get(number, 0) for number in cameras)
+    return (count_frames(str(path)) or 0) if kind == "video" else 0
+
+
+def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
+    from streamtok.node.drive_settings import ReplaySettings
+    from streamtok.node.replay_node import ReplayNode
+
+    expected = expected_frames(path)
+
+    def on_update(node: ReplayNode) -> None:
+        frames = sum(counts["frames"] for counts in node.counts.values())
+        if not report(frames, min(1.0, frames / expected) if expected else 0.0):
+            raise Stopped
+
+    settings = ReplaySettings(
+        path=path,
+        out=folder,
+        **options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields}),
+    )
+    node = ReplayNode(settings, tok, on_update)
+    if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
+        # Recorded by another tokenizer, whose group boundaries mean nothing to this one.
+        node.mode, node.infos = "drive", {}
+    return node.run()
+
+
+def _describe(file: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(file, "rb") as data:
+        while block := data.read(1 << 20):
+            digest.update(block)
+    facts = {"path": file.name, "stream": file.stem, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    return facts | {key: int(value) for key, value in summary["streams"].get(file.stem, {}).items()}

@@ -1,0 +1,153 @@
+"""The fleet's workers on this machine: a pool of processes, each with its own model."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, run_job
+
+REPORT_S = 0.5
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
+
+
+class LocalRunner:
+    """Runs jobs in spawned processes. A process that dies breaks the pool; a new one is started.
+
+    Workers end by themselves when this process does, even by SIGKILL.
+    """
+
+    def __init__(self, out: str, options: FleetOptions, workers: int) -> None:
+        self._out, self._options, self._workers = out, options, workers
+        self._context = multiprocessing.get_context("spawn")
+        self._running: dict[Future, Job] = {}
+        self._progress: dict[str, tuple[int, float]] = {}
+        self._others = set(self._context.active_children())
+        self._restore = limit_threads(options.threads)
+        self._open()
+
+    def submit(self, job: Job) -> None:
+        """Start a job."""
+        self._running[self._pool.submit(_work, job)] = job
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        """Jobs that ended."""
+        done, _ = wait(self._running, timeout, FIRST_COMPLETED)
+        while not self._reports.empty():
+            name, frames, share = self._reports.get()
+            self._progress[name] = frames, share
+        try:
+            return [self._outcome(future) for future in done]
+        except BrokenProcessPool:
+            return self._restart()
+
+    def running(self) -> dict[str, tuple[int, float]]:
+        """Running jobs: frames so far, and the share of the job."""
+        names = {job.name for job in self._running.values()}
+        return {name: progress for name, progress in self._progress.items() if name in names}
+
+    def close(self) -> None:
+        """End the workers; those that are busy within a second."""
+        if self._running:
+            self._stop.value = 1
+            wait(self._running, GRACE_S)
+            workers = set(self._context.active_children()) - self._others
+            for process in workers:
+                process.kill()
+            for process in workers:
+                process.join()
+        # With dead workers the pool's threads have only themselves to end, which on a busy machine takes seconds.
+        self._pool.shutdown(wait=not self._running, cancel_futures=True)
+        self._restore()
+
+    def _open(self) -> None:
+        # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
+        self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
+        shared = (self._out, self._options, self._reports, self._stop, os.getpid())
+        self._pool = ProcessPoolExecutor(self._workers, self._context, _start_worker, shared)
+
+    def _outcome(self, future: Future) -> Outcome:
+        job = self._running[future]
+        try:
+            record, error = future.result(), ""
+        except BrokenProcessPool:
+            raise
+        except Exception as problem:
+            # Whatever one drive does to its worker must not end the others; the reason is listed with the drive.
+            record, error = None, f"{type(problem).__name__}: {problem}"
+        del self._running[future]
+        return Outcome(job, record, error)
+
+    def _restart(self) -> list[Outcome]:
+        """A worker died: every running job ended with it, and which of them it was is sure only if it was alone."""
+        finished = [future for future in self._running if future.done() and not _broke(future)]
+        outcomes = [self._outcome(future) for future in finished]
+        sure = len(self._running) == 1
+        error = "its worker's process died (killed, out of memory or a crash in native code)"
+        outcomes += [Outcome(job, None, error, died=True, sure=sure) for job in self._running.values()]
+        self._running = {}
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._open()
+        return outcomes
+
+
+def limit_threads(threads: int) -> Callable[[], None]:
+    """Let processes that are started from now on compute with so many threads; returns what undoes that.
+
+    Their libraries read this when they are loaded, which is before anything of ours runs in them. With a pool of
+    threads in each of many workers, most of the time would go into waiting for one another.
+    """
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore
+
+
+def _broke(future: Future) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+_worker: dict[str, Any] = {}
+"""What a worker process holds: its model and the way back to the parent. Filled once, when the process starts."""
+
+
+def _start_worker(out: str, options: FleetOptions, reports: Any, stop: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _worker.update(out=out, options=options, reports=reports, stop=stop, tok=load_for_fleet(options))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: nobody would collect what it does."""
+    while os.getppid() == parent:
+        time.sleep(REPORT_S)
+    os._exit(1)
+
+
+def _work(job: Job) -> dict[str, Any]:
+    reports, stop, last = _worker["reports"], _worker["stop"], [0.0]
+
+    def report(frames: int, share: float) -> bool:
+        if time.monotonic() - last[0] > REPORT_S:
+            last[0] = time.monotonic()
+            reports.put((job.name, frames, share))
+        return not stop.value
+
+    if stop.value:
+        raise Stopped
+    return run_job(job, _worker["out"], _worker["options"], _worker["tok"], report)

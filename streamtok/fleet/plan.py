@@ -1,0 +1,142 @@
+"""What so many hours of video need: workers, storage, failures and cost, from a measurement of this machine."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from streamtok.fleet.job import FleetOptions, done_record, load_for_fleet, make_job, run_job
+from streamtok.fleet.store import open_store
+from streamtok.io.picture_writer import open_pictures
+
+SAMPLE_FRAMES = 150
+CHECKS = 200
+SOURCE_SIZE = (720, 1280)
+DRIVE_MINUTES = 20.0
+HOURS_BETWEEN_FAILURES = 24.0
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """The figures of one plan; rates are of one worker. `measured` tells whether `frames_per_second` was.
+
+    `check_seconds` is what it takes to see that one drive is done, on a local disk.
+    """
+
+    hours: float
+    fps: float
+    frames_per_second: float
+    measured: bool
+    token_bytes_per_hour: float
+    check_seconds: float
+    price: float
+    drive_minutes: float = DRIVE_MINUTES
+    hours_between_failures: float = HOURS_BETWEEN_FAILURES
+
+    @property
+    def times_real_time(self) -> float:
+        """Hours of video that one worker does in an hour."""
+        return self.frames_per_second / self.fps
+
+    @property
+    def drives(self) -> int:
+        """Drives, and so folders of the output and lines of the manifest."""
+        return max(1, round(self.hours * 60 / self.drive_minutes))
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the work that is done twice: a worker that fails loses half a drive on average."""
+        drive_hours = self.drive_minutes / 60 / self.times_real_time
+        return drive_hours / 2 / self.hours_between_failures
+
+    @property
+    def worker_hours(self) -> float:
+        """Hours of one worker for everything, work lost to failures included."""
+        return self.hours / self.times_real_time * (1 + self.lost_share)
+
+    @property
+    def storage_bytes(self) -> float:
+        """All token files."""
+        return self.hours * self.token_bytes_per_hour
+
+    @property
+    def cost(self) -> float:
+        """In the currency of `price`, without storage and transfer."""
+        return self.worker_hours * self.price
+
+    def report(self, as_json: bool = False) -> str:
+        """The plan for people, or as one JSON object."""
+        derived = ("times_real_time", "drives", "lost_share", "worker_hours", "storage_bytes", "cost")
+        if as_json:
+            return json.dumps(asdict(self) | {name: getattr(self, name) for name in derived})
+        origin = "measured here" if self.measured else "given"
+        failures = self.worker_hours / self.hours_between_failures
+        lines = [
+            f"video            {self.hours:,.0f} hours at {self.fps:g} frames per second, {self.drives:,} drives of "
+            f"{self.drive_minutes:g} minutes",
+            f"one worker       {self.frames_per_second:,.1f} frames per second ({origin}), {self.times_real_time:.2f} "
+            "times real time",
+            f"work             {self.worker_hours:,.0f} worker-hours, {self.worker_hours / 720:,.1f} workers for 30 d",
+            f"storage          {self.storage_bytes / 1e12:,.2f} TB of token files, "
+            f"{self.token_bytes_per_hour / 1e6:,.1f} MB per hour of video",
+            f"failures         {failures:,.0f} at one per worker in {self.hours_between_failures:g} hours, "
+            f"{100 * self.lost_share:.2f} % of the work done twice",
+            f"starting again   {self.drives * self.check_seconds:,.0f} s to see what is done, on a local disk",
+            f"cost             {self.cost:,.0f} at {self.price:g} per worker-hour, storage and transfer apart",
+        ]
+        return "\n".join(lines)
+
+
+def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
+    """Measure a short synthetic drive from video file to token file, as a worker does it, and scale it up.
+
+    `rate` replaces the measured frames per second, for a plan of other machines. ValueError for what makes no sense.
+    """
+    if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
+        raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
+    from streamtok.fleet.local_runner import limit_threads
+
+    restore = limit_threads(options.threads)
+    try:
+        # In a process as workers are: how many threads libraries use is decided when they are loaded.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            measured, size, check = pool.submit(measure, options, fps).result()
+    finally:
+        restore()
+    return FleetPlan(hours, fps, round(rate or measured, 2), rate is None, size, check, price)
+
+
+def measure(options: FleetOptions, fps: float) -> tuple[float, float, float]:
+    """One worker on a video of 720x1280: frames per second, bytes of token file per hour, seconds to check a drive.
+
+    On a CPU, seconds are those of CPU time: what a core does when nothing else runs on it, also on a busy machine.
+    """
+    from streamtok.io.source import open_source
+
+    tok = load_for_fleet(options)
+    with tempfile.TemporaryDirectory(prefix="streamtok-plan-") as folder:
+        video = Path(folder) / "sample.mp4"
+        pictures = open_pictures(video, SOURCE_SIZE, fps)
+        height, width = SOURCE_SIZE
+        with open_source(f"synthetic:{height}x{width}@{fps:g}?seed=1&frames={SAMPLE_FRAMES}") as frames:
+            for index, frame in enumerate(frames):
+                pictures.write(frame.image, round(index / fps * 1e9))
+        pictures.close()
+        job = make_job(str(video))
+        run_job(job, str(Path(folder) / "first"), options, tok)  # the first run warms up
+        clock = time.perf_counter if next(tok.parameters()).is_cuda else time.process_time
+        start = clock()
+        record = run_job(job, str(Path(folder) / "second"), options, tok)
+        seconds = clock() - start
+        start, store = time.process_time(), open_store(str(Path(folder) / "second"))
+        for _ in range(CHECKS):
+            done_record(store, job, options, tok.fingerprint, check=False)
+        check = (time.process_time() - start) / CHECKS
+    done = sum(file["frames"] for file in record["files"])
+    size = sum(file["bytes"] for file in record["files"])
+    return done / seconds, size / done * fps * 3600, check

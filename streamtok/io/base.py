@@ -1,0 +1,172 @@
+"""The interface of everything that delivers frames (`streamtok.types.Frame`).
+
+Times are nanoseconds of the monotonic clock. A camera's frame carries the driver's time where there is one, else its
+arrival, taken before any conversion. A recording's frame carries the session's start (when the source was opened) plus
+its presentation time, whether or not it is played in real time.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from typing import NoReturn
+
+from streamtok.io.watch import FreezeWatch
+from streamtok.names import NAME
+from streamtok.types import Frame
+
+STREAM_NAME = re.compile(NAME)
+
+
+class EndOfSource(Exception):
+    """No further frame will come; `reason` says why in words (end of file, closed, frames asked for delivered)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Source(ABC):
+    """Frames of one stream, in order. A context manager, and an iterator that ends when the source does.
+
+    Subclasses fill in `_open`, `_read` and `_close`. `state` is "up", "lost" (not delivering now, may come back) or
+    "ended". `counts` holds `frames`, `reconnects`, `frozen` (times the image stood still for too long), `damaged`.
+    """
+
+    live = False
+    """A camera, which does not wait for its reader; a recording does."""
+    required = True
+    """False: a camera that is not there when it is opened is waited for, like one that is lost later."""
+
+    def __init__(self, stream: str = "cam0", *, max_frames: int | None = None) -> None:
+        if not STREAM_NAME.fullmatch(stream):
+            raise ValueError(f"stream name {stream!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames is {max_frames}: expected 1 or more, or None for no limit")
+        self.stream = stream
+        self.max_frames = max_frames
+        self.fps: float | None = None
+        self.size: tuple[int, int] | None = None
+        self.state = "lost"
+        self._watch = FreezeWatch()  # live sources show it their pictures
+        self.counts: Counter[str] = Counter()
+        self.end_reason = ""
+        self._stop = threading.Event()
+
+    def open(self) -> None:
+        """Connect or open the file; sets `size` (height, width) and `fps` where they are known. Raises OSError."""
+        self._stop.clear()
+        self._open()
+        self.state = "up"
+
+    def read(self, timeout: float | None = None) -> Frame | None:
+        """The next frame, or None when none came within `timeout` seconds; raises EndOfSource at the end."""
+        if self.state == "ended":
+            raise EndOfSource(self.end_reason)
+        if self.max_frames is not None and self.counts["frames"] >= self.max_frames:
+            self.end(f"{self.max_frames} frames asked for were delivered")
+        frame = self._read(timeout)
+        if frame is not None:
+            self.counts["frames"] += 1
+        return frame
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the image has stood still for too long; only live sources look."""
+        return self._watch.frozen
+
+    def skip_to_newest(self) -> None:  # noqa: B027 recordings wait
+        """Leave out what a camera took while nobody was ready to read, all but the newest frame; a recording waits."""
+
+    def end(self, reason: str) -> NoReturn:
+        """Mark the source as ended and raise EndOfSource."""
+        self.state, self.end_reason = "ended", reason
+        raise EndOfSource(reason)
+
+    def close(self) -> None:
+        """Release device or file; wakes a `read` that waits in another thread. Closing twice is fine."""
+        self._stop.set()
+        if self.state != "ended":
+            self.state, self.end_reason = "ended", "closed"
+        self._close()
+
+    def __enter__(self) -> Source:
+        self.open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            try:
+                frame = self.read(timeout=1.0)
+            except EndOfSource:
+                return
+            if frame is not None:
+                yield frame
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _read(self, timeout: float | None) -> Frame | None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class RecordedSource(Source):
+    """A source that could deliver at once and may be paced: frames come out at the time they carry if `realtime`.
+
+    Subclasses give frames by `_next` (None at the end), with `capture_ns` from `self.start_ns` on. `start_ns` is the
+    monotonic time of opening unless given.
+    """
+
+    def __init__(
+        self, stream: str, *, realtime: bool = False, max_frames: int | None = None, start_ns: int | None = None
+    ) -> None:
+        super().__init__(stream, max_frames=max_frames)
+        self.realtime = realtime
+        self._given_start = start_ns
+        self.start_ns = 0
+        self._pending: Frame | None = None
+
+    def open(self) -> None:
+        self._pending = None
+        super().open()
+        self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
+
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time; they do not count as delivered."""
+        while self._pending is None or self._pending.capture_ns < capture_ns:
+            self._pending = self._next()
+            if self._pending is None:
+                return
+
+    @abstractmethod
+    def _next(self) -> Frame | None: ...
+
+    def _read(self, timeout: float | None) -> Frame | None:
+        if self._pending is None:
+            self._pending = self._next()
+        frame = self._pending
+        if frame is None:
+            self.end("end of the recording")
+        if self.realtime and not self._wait_until(frame.capture_ns, timeout):
+            return None
+        self._pending = None
+        return frame
+
+    def _wait_until(self, due_ns: int, timeout: float | None) -> bool:
+        wait = (due_ns - time.monotonic_ns()) / 1e9
+        if wait <= 0:
+            return True
+        early = timeout is not None and timeout < wait
+        if self._stop.wait(timeout if early else wait):
+            self.end("closed")
+        return not early

@@ -1,0 +1,1 @@
+"""What runs: the ingest loop, capture threads, metrics, displays, replay."""

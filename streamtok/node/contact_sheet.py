@@ -1,0 +1,91 @@
+"""Pictures of what a tokenizer does: side by side, and a sheet of moments with camera, tokens and decoded image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamtok.io.media import caption, write_png
+
+COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One moment: `original` and `decoded` uint8 RGB (h, w, 3), `tokens` the grid of its group."""
+
+    frame_id: int
+    original: np.ndarray
+    tokens: np.ndarray
+    decoded: np.ndarray
+
+
+class SampleKeeper:
+    """Keeps between `COLUMNS` and twice as many moments, evenly spread over a stream of unknown length."""
+
+    def __init__(self) -> None:
+        self._kept: list[Sample] = []
+        self._every = 1
+        self._seen = 0
+
+    def add(self, sample: Sample) -> None:
+        """Offer the next moment."""
+        if self._seen % self._every == 0:
+            self._kept.append(sample)
+        self._seen += 1
+        if len(self._kept) > 2 * COLUMNS:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    @property
+    def samples(self) -> list[Sample]:
+        """`COLUMNS` of them, or fewer if there were not as many."""
+        chosen = np.linspace(0, len(self._kept) - 1, min(COLUMNS, len(self._kept))).round().astype(int)
+        return [self._kept[index] for index in chosen]
+
+
+def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, token_bits: float) -> np.ndarray:
+    """Camera on the left, what the tokens give back on the right, each with its bits per second; uint8 RGB."""
+    width = original.shape[1]
+    left = np.vstack([caption(f"camera: {raw_bits / 1e6:.1f} Mbit/s", width), original])
+    right = np.vstack([caption(f"decoded from tokens: {token_bits / 1e6:.2f} Mbit/s", width), decoded])
+    image = np.hstack([left, right])
+    return np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
+
+
+def token_picture(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A grid as colours, uint8 RGB of `size` (h, w): one block per token, tokens that differ little look alike.
+
+    The first three base-8 digits of an index (the first three FSQ channels), or the first three latent channels.
+    """
+    import cv2
+
+    if tokens.ndim == 3 and tokens.dtype == np.float16:
+        planes = tokens[:3].astype(np.float32)
+        low, high = planes.min((1, 2), keepdims=True), planes.max((1, 2), keepdims=True)
+        levels = 255 * (planes - low) / np.maximum(high - low, 1e-6)
+    else:
+        grid = (tokens[0] if tokens.ndim == 3 else tokens).astype(np.int64)
+        levels = np.stack([grid // 8**digit % 8 for digit in range(3)]) * 255 / 7
+    image = np.ascontiguousarray(levels.transpose(1, 2, 0)).astype(np.uint8)
+    if image.shape[2] < 3:
+        image = np.repeat(image[..., :1], 3, 2)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> None:
+    """A PNG with one column per moment: the camera's frame, its tokens, the picture they give back."""
+    columns = []
+    for sample in samples:
+        height, width = sample.original.shape[:2]
+        rows = "h, w = " + "x".join(map(str, sample.tokens.shape))
+        parts = [
+            caption(f"frame {sample.frame_id}", width),
+            sample.original,
+            caption(f"tokens ({rows})", width),
+            token_picture(sample.tokens, (height, width)),
+            caption("decoded", width),
+            sample.decoded,
+        ]
+        columns.append(np.pad(np.vstack(parts), ((0, 0), (0, 4), (0, 0))))
+    write_png(path, np.hstack(columns))

@@ -1,0 +1,114 @@
+"""What the demo tells while it runs and at its end."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from streamtok.names import without_password
+from streamtok.node.demo import DemoResult, DemoSettings
+
+PLAIN_EVERY_S = 2.0
+
+
+@contextmanager
+def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
+    """A bar on standard error, or a line every two seconds where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("[bold]frames[/]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting the ingest node", total=options.max_frames)
+        yield lambda result: bar.update(task, completed=result.pictures, description=status_line(result))
+
+
+def plain_progress() -> Callable[[DemoResult], None]:
+    """Prints `status_line` now and then."""
+    due = [time.monotonic()]
+
+    def show(result: DemoResult) -> None:
+        if time.monotonic() >= due[0]:
+            due[0] = time.monotonic() + PLAIN_EVERY_S
+            print(status_line(result), file=sys.stderr, flush=True)
+
+    return show
+
+
+def status_line(result: DemoResult) -> str:
+    """One line on how far the demo is."""
+    if not result.pictures:
+        return "the ingest node is running, waiting for its first tokens"
+    rate = result.pictures / max(result.seconds, 1e-3)
+    return (
+        f"{result.pictures} frames decoded, {rate:.1f} frames/s, "
+        f"{result.token_bits_per_second / 1e6:.2f} of {result.raw_bits_per_second / 1e6:.1f} Mbit/s, "
+        f"PSNR {result.psnr:.1f} dB"
+    )
+
+
+def to_dict(options: DemoSettings, result: DemoResult) -> dict[str, Any]:
+    """Plain values, for --json."""
+    return {
+        "source": without_password(options.source),
+        "model": options.model,
+        "frames": result.pictures,
+        "groups": result.groups,
+        "lost": result.lost,
+        "seconds": round(result.seconds, 2),
+        "psnr": round(result.psnr, 2),
+        "token_bits_per_second": round(result.token_bits_per_second),
+        "raw_bits_per_second": round(result.raw_bits_per_second),
+        "node": result.node,
+        "video": str(result.video) if result.video else None,
+        "picture": str(result.picture) if result.picture else None,
+    }
+
+
+def describe(options: DemoSettings, result: DemoResult) -> str:
+    """The summary for a newcomer."""
+    if result.info is None:
+        return "no tokens came; see ingest.log in the output folder"
+    info, latency = result.info, result.node.get("latency_ms", {})
+    height, width = info.image_size
+    grid = "x".join(map(str, info.grid))
+    encode, total = latency.get("encode", {}).get("p50", 0.0), latency.get("total", {})
+    alone = 1e3 * info.temporal_compression / encode if encode else 0.0
+    ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)
+    values = f" of {math.prod(info.levels):,} values" if info.levels else ""
+    source = without_password(options.source)
+    rows = [
+        ("video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {source}"),
+        (
+            "speed",
+            f"{result.pictures / max(result.seconds, 1e-9):.1f} frames per second through the whole pipeline; "
+            f"the encoder alone could do {alone:.0f}",
+        ),
+        (
+            "latency",
+            f"{total.get('p50', 0):.0f} ms from a group's last frame to its tokens (99 of 100: "
+            f"{total.get('p99', 0):.0f} ms), of which the network takes {encode:.0f} ms",
+        ),
+        *(
+            [("", "this machine encodes slower than the source delivers, so frames wait for their turn")]
+            if total.get("p50", 0) > 3 * encode > 0 and alone < 1.2 * result.fps
+            else []
+        ),
+        ("tokens", f"{result.groups} messages of {grid} tokens{values}, for {info.temporal_compression} frames each"),
+        (
+            "rate",
+            f"{result.token_bits_per_second / 1e6:.2f} Mbit/s instead of {result.raw_bits_per_second / 1e6:.1f} "
+            f"Mbit/s of raw video: {ratio:.0f} times less",
+        ),
+        ("quality", f"PSNR {result.psnr:.2f} dB of the decoded pictures against the camera's"),
+        ("losses", f"{result.lost} messages lost on the way"),
+        ("side by side", f"{result.video}"),
+        ("picture", f"{result.picture}"),
+    ]
+    lines = [f"{name:>13}  {text}" for name, text in rows]
+    return "\n".join(["", f"streamtok demo with {options.model}", "", *lines[:-2], "", *lines[-2:]])

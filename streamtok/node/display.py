@@ -1,0 +1,110 @@
+"""The live view of a running node, on standard error when that is a terminal, else nothing."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from streamtok.node.json_log import JsonFormatter
+from streamtok.node.metrics import Metrics
+
+REFRESH_S = 0.25
+
+
+class LiveDisplay:
+    """A table of streams and a line of latencies, redrawn a few times a second; a context manager.
+
+    `update()` may be called as often as one likes. `streams` are the rows, `title` the line above.
+    """
+
+    def __init__(self, metrics: Metrics, streams: Sequence[str], title: str, enabled: bool | None = None) -> None:
+        self.metrics, self.streams, self.title = metrics, list(streams), title
+        self.enabled = sys.stderr.isatty() if enabled is None else enabled
+        self._live: Any = None
+        self._next = 0.0
+        self._last: dict[str, tuple[float, int]] = {}
+        self._rates: dict[str, float] = {}
+
+    def __enter__(self) -> "LiveDisplay":
+        if self.enabled:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self) -> None:
+        """Redraw if it is time to."""
+        now = time.monotonic()
+        if self._live is not None and now >= self._next:
+            self._next = now + REFRESH_S
+            self._live.update(self.render(now), refresh=True)
+
+    def rate(self, stream: str, now: float) -> float:
+        """Frames per second, over about the last second."""
+        frames = self.metrics.counter("frames", stream)
+        then, before = self._last.setdefault(stream, (now, frames))
+        if now - then >= 1.0:
+            self._rates[stream] = (frames - before) / (now - then)
+            self._last[stream] = now, frames
+        return self._rates.get(stream, 0.0)
+
+    def render(self, now: float) -> Any:
+        """The table as rich draws it."""
+        from rich.table import Table
+
+        table = Table(
+            title=self.title, caption=latency_line(self.metrics), title_justify="left", caption_justify="left"
+        )
+        for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "readers"):
+            table.add_column(column, justify="left" if column in ("stream", "state") else "right")
+        for stream in self.streams:
+            counter, gauge = self.metrics.counter, self.metrics.gauge_value
+            table.add_row(
+                stream,
+                "[green]up[/]" if gauge("up", stream) else "[red]lost[/]",
+                f"{self.rate(stream, now):.1f}",
+                str(counter("groups", stream)),
+                f"{gauge('epoch', stream):.0f}",
+                str(counter("dropped", stream)),
+                str(counter("gaps", stream)),
+                f"{gauge('queue_depth', stream):.0f}",
+                f"{gauge('subscribers', stream):.0f}",
+            )
+        return table
+
+
+def latency_line(metrics: Metrics) -> str:
+    """`encode 11.2/14.0/19.5` for every stage, as p50/p95/p99 milliseconds."""
+    stages = [
+        f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()
+    ]
+    return "ms p50/p95/p99: " + ", ".join(stages) if stages else "waiting for frames"
+
+
+class StderrHandler(logging.StreamHandler):
+    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def log_to_stderr(level: int = logging.INFO, log_format: str = "text") -> None:
+    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
+    logger = logging.getLogger("streamtok")
+    logger.setLevel(level)
+    handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logger.addHandler(handler)

@@ -1,0 +1,85 @@
+"""A live token stream back to pictures, one message at a time.
+
+decoder = LiveDecoder(streamtok.load("nano"))
+for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
+    for picture in decoder.feed(message):
+        show(picture.image)
+"""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamtok.ingest.event_log import EventLog
+from streamtok.model.decoding import GridDecoder
+
+log = logging.getLogger("streamtok.decode")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame: uint8 RGB (H, W, 3), with the number and capture time (ns) of the frame that it shows."""
+
+    stream: str
+    frame_id: int
+    capture_ns: int
+    image: np.ndarray
+
+
+class LiveDecoder:
+    """Decodes any number of streams of one tokenizer; each starts at a keyframe, and again after a loss.
+
+    `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and `nonfinite`.
+    """
+
+    def __init__(self, tokenizer: Any, context: int | None = None) -> None:
+        self.tokenizer, self.context = tokenizer, context
+        self.counts: Counter[str] = Counter()
+        self._decoders: dict[str, GridDecoder] = {}
+        self._events: dict[str, EventLog] = {}
+        self._next: dict[str, tuple[str, int] | None] = {}
+
+    def feed(self, message: Any) -> list[Picture]:
+        """The pictures of one `TokenMessage`, oldest first: one per real frame, none until a keyframe has come.
+
+        Raises ValueError for a message of another tokenizer.
+        """
+        header = message.header
+        if header.tokenizer != self.tokenizer.fingerprint:
+            raise ValueError(
+                f"stream {header.stream!r} is made by tokenizer {header.tokenizer}, this one is "
+                f"{self.tokenizer.config.name!r} with {self.tokenizer.fingerprint}; load the model that the node runs"
+            )
+        follows = self._next.get(header.stream) == (header.session, header.seq)
+        if not header.keyframe and not follows:
+            self._next[header.stream] = None
+            self.counts["skipped"] += 1
+            return []
+        self._next[header.stream] = header.session, header.seq + 1
+        images = self._decode(header, message.tokens)
+        if images is None:
+            self._next[header.stream] = None
+            return []
+        self.counts["pictures"] += len(header.frame_ids)
+        return [
+            Picture(header.stream, frame_id, capture_ns, image)
+            for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
+        ]
+
+    def _decode(self, header: Any, tokens: np.ndarray) -> np.ndarray | None:
+        """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
+        from streamtok.model import NonFiniteError
+
+        decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, context=self.context))
+        try:
+            return decoder.step(tokens, header.keyframe)
+        except NonFiniteError:
+            self.counts["nonfinite"] += 1
+            events = self._events.setdefault(header.stream, EventLog(header.stream, log))
+            facts = {"seq": header.seq, "action": "wait_for_keyframe"}
+            events.add(time.monotonic_ns(), "nonfinite", {"groups": 1}, logging.ERROR, **facts)
+            return None

@@ -1,0 +1,221 @@
+"""Where the pictures of a live stream go: a window, a video file, PNGs, or JPEG over ZeroMQ."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from streamtok.model.decoding import crop
+from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.settings.rig import Count, Device, NodeSettings
+
+log = logging.getLogger("streamtok.decode")
+
+WAIT_S = 0.2
+LIVE_ONLY = "stream", "join", "curve"
+
+
+class DecodeSettings(NodeSettings):
+    """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
+
+    `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
+    """
+
+    input: str
+    out: str = "window"
+    model: str | None = None
+    stream: str | None = None
+    device: Device = "auto"
+    join: Literal["epoch", "keyframe"] = "epoch"
+    curve: Path | None = None
+    max_frames: Count | None = None
+    quiet: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether the input is a node, not a token file."""
+        return self.input.startswith(("tcp://", "ipc://", "inproc://"))
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "DecodeSettings":
+        if self.live:
+            return self
+        given = [name for name in LIVE_ONLY if name in self.model_fields_set]
+        if given:
+            flags = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
+        if self.out == "window":
+            raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
+        return self
+
+
+def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
+    """Decode a stream until it ends, `stop` is set or the window is closed; returns counts.
+
+    Raises ValueError for another tokenizer than the stream's, TimeoutError if no node answers at the endpoint.
+    """
+    from streamtok.wire.security import CurveClient
+    from streamtok.wire.subscriber import subscribe
+
+    curve = CurveClient.load(options.curve) if options.curve else None
+    names = [options.stream] if options.stream else None
+    to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
+    with subscribe(
+        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file
+    ) as subscription:
+        info = first_info(subscription, options.stream, stop)
+        if info is None:
+            return {"shown": 0}
+        decoder = LiveDecoder(tokenizer_of(info, options), info.context)
+        sink = open_sink(options.out, info)
+        try:
+            pump(subscription, decoder, sink, info, options, stop)
+        finally:
+            sink.close()
+        lost = sum(counts["lost"] + counts["discarded"] for counts in subscription.counts().values())
+    return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
+
+
+def pump(
+    subscription: Any, decoder: LiveDecoder, sink: Any, info: Any, options: DecodeSettings, stop: threading.Event
+) -> None:
+    """Messages to pictures until something ends it."""
+    while not stop.is_set() and sink.wanted:
+        message = subscription.get(timeout=WAIT_S)
+        if message is None:
+            if all(known.ended for known in subscription.infos.values()):
+                return
+            continue
+        if message.stream != info.stream:
+            continue
+        for picture in decoder.feed(message):
+            sink.show(picture, crop(picture.image, subscription.infos[info.stream].source_rect))
+            decoder.counts["shown"] += 1
+            if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
+                return
+
+
+def first_info(subscription: Any, stream: str | None, stop: threading.Event, timeout: float = 10.0) -> Any:
+    """Info of the stream to show; None if told to stop, TimeoutError if no node says anything."""
+    deadline = time.monotonic() + timeout
+    while not stop.is_set():
+        infos = dict(subscription.infos)
+        if stream in infos or (stream is None and infos):
+            return infos[stream or sorted(infos)[0]]
+        if time.monotonic() > deadline:
+            heard = f"it has the streams {', '.join(sorted(infos))}" if infos else "is a node running there?"
+            wanted = f"stream {stream}" if stream else "stream"
+            raise TimeoutError(f"no {wanted} at {subscription.endpoint} within {timeout:.0f} s; {heard}")
+        time.sleep(0.02)
+    return None
+
+
+def tokenizer_of(info: Any, options: DecodeSettings) -> Any:
+    """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
+    from streamtok.engine.loading import load, place
+
+    name = options.model or info.model
+    tokenizer = place(load(name), options.device)
+    if tokenizer.fingerprint != info.tokenizer:
+        raise ValueError(
+            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "
+            f"{tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
+        )
+    return tokenizer
+
+
+def open_sink(out: str, info: Any) -> Any:
+    """The place that `out` names."""
+    if out == "window":
+        return Window(info.stream)
+    if out.startswith("zmq:"):
+        return JpegPublisher(out.removeprefix("zmq:"), info)
+    return FileSink(Path(out), info)
+
+
+class FileSink:
+    """A video, a PNG or a folder of PNGs, opened with the first picture; a new size ends it with a ValueError."""
+
+    wanted = True
+
+    def __init__(self, path: Path, info: Any) -> None:
+        self.path, self.fps = path, info.frame_rate
+        self._pictures: Any = None
+        self._first_ns = 0
+        self._size: tuple[int, ...] = ()
+
+    def show(self, picture: Picture, image: np.ndarray) -> None:
+        if self._pictures is None:
+            from streamtok.io.picture_writer import open_pictures
+
+            self._first_ns, self._size = picture.capture_ns, image.shape[:2]
+            self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
+        if image.shape[:2] != self._size:
+            raise ValueError(
+                f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
+            )
+        self._pictures.write(np.ascontiguousarray(image), picture.capture_ns - self._first_ns)
+
+    def close(self) -> None:
+        if self._pictures is not None:
+            self._pictures.close()
+
+
+class Window:
+    """A window that shows pictures at the pace they were taken; q or Escape closes it."""
+
+    def __init__(self, title: str) -> None:
+        # Asked here because Qt ends the process when it finds no display.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise OSError("there is no display for a window; use -o FILE.mp4, a folder, or -o zmq:tcp://127.0.0.1:5556")
+        self.title = f"streamtok {title}"
+        self.wanted = True
+        self._last_ns = 0
+        self._shown = 0.0
+
+    def show(self, picture: Picture, image: np.ndarray) -> None:
+        import cv2
+
+        gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
+        wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
+        cv2.imshow(self.title, np.ascontiguousarray(image[..., ::-1]))
+        key = cv2.waitKey(max(1, round(1e3 * wait_s)))
+        self._last_ns, self._shown = picture.capture_ns, time.monotonic()
+        self.wanted = key not in (ord("q"), 27)
+
+    def close(self) -> None:
+        import cv2
+
+        cv2.destroyAllWindows()
+
+
+class JpegPublisher:
+    """Sends pictures as JPEG on `frames/<stream>`, which `--source zmq:ENDPOINT` and any viewer can read."""
+
+    wanted = True
+
+    def __init__(self, endpoint: str, info: Any) -> None:
+        from streamtok.wire.publisher import Publisher
+
+        self._publisher = Publisher(endpoint, node="decode")
+        self._publisher.add_stream(info)
+        log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
+
+    def show(self, picture: Picture, image: np.ndarray) -> None:
+        from streamtok.io.media import encode_jpeg
+        from streamtok.types import Frame
+
+        packet = encode_jpeg(image)
+        self._publisher.poll()
+        self._publisher.publish_frame(
+            Frame(picture.stream, picture.frame_id, picture.capture_ns, image, packet=packet, codec="jpeg")
+        )
+
+    def close(self) -> None:
+        self._publisher.close()

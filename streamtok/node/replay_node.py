@@ -1,0 +1,237 @@
+"""One replay from its settings: what is in the drive decides how it is cut, the settings where the tokens go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamtok.drives.drive import kind_of, open_drive
+from streamtok.drives.drive_name import parse_drive
+from streamtok.node.replay import DriveReplay, RecordedReplay, Replayed, Verification, open_verifiable
+from streamtok.node.replay_engine import engine_differences, load_as_recorded
+from streamtok.node.replay_outputs import Outputs, Pace
+from streamtok.recording.reader import Recording, recording_parts
+
+if TYPE_CHECKING:
+    from streamtok.node.drive_settings import ReplaySettings
+    from streamtok.wire.message import Info
+
+log = logging.getLogger("streamtok.replay")
+
+
+class ReplayNode:
+    """Runs one replay; `run` returns the summary that `--json` prints.
+
+    The mode is "recorded" (frames of a recording cut as its headers say), "tokens" (its tokens published again) or
+    "drive" (cut by the rules on frame ids and capture times). The tokenizer is loaded unless it is given.
+    """
+
+    def __init__(
+        self, settings: ReplaySettings, tokenizer: Any = None, on_update: Callable[[ReplayNode], None] | None = None
+    ) -> None:
+        self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
+        self.recording = find_recording(settings.path)
+        self.mode = self._choose_mode()
+        self.infos: dict[str, Info] = self.recording.first_infos() if self.recording else {}
+        self.verification = Verification()
+        self.counts: dict[str, Counter[str]] = {}
+        self.skipped: Counter[str] = Counter()
+        self.damaged = 0  # frames that could not be read
+        self.notes: list[str] = []
+        self._stopping = threading.Event()
+        self._seconds = 0.0
+        self._span: tuple[int, int] | None = None
+
+    def stop(self) -> None:
+        """Ask the replay to end."""
+        self._stopping.set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it came to its end, not having been stopped, without a single group."""
+        return not self.counts and not self._stopping.is_set()
+
+    def run(self) -> dict[str, Any]:
+        """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
+        if self.mode == "tokens" and self.recording is not None:
+            return self._publish_recorded(self.recording)
+        if self.tokenizer is None:
+            self.tokenizer = self._load()
+        replay = self._open()
+        with Outputs(self.settings, replay.core, self.recording, self.infos, self._stopping.is_set) as outputs:
+            pace, started = Pace(self.settings.pace), time.monotonic()
+            for replayed in self._limited(iter(replay)):
+                outputs.prepare(replayed.group)
+                pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
+                self._count(replayed.group, dropped=replayed.group.dropped)
+                if self.settings.verify:
+                    self.verification.add(replayed)
+                outputs.group(replayed)
+                outputs.idle()
+            self._seconds = time.monotonic() - started
+        self._collect(replay)
+        if self.settings.verify:
+            self._conclude(replay)
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints: counts per stream, speed, and the verification if there was one."""
+        frames = sum(counts["frames"] for counts in self.counts.values())
+        drive_s = (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
+        result: dict[str, Any] = {
+            "mode": self.mode,
+            "streams": {name: dict(counts) for name, counts in self.counts.items()},
+            "seconds": round(self._seconds, 3),
+            "fps": round(frames / self._seconds, 2) if self._seconds else 0.0,
+            "times_real_time": round(drive_s / self._seconds, 2) if self._seconds else 0.0,
+            "damaged": self.damaged,
+            "skipped": dict(self.skipped),
+            "notes": self.notes,
+        }
+        if self.settings.verify:
+            found = self.verification
+            result |= {"compared": found.compared, "different": found.different, "first_difference": found.first}
+            result |= {"verified": not found.faults(), "faults": found.faults()}
+        return result
+
+    def _choose_mode(self) -> str:
+        recording, settings = self.recording, self.settings
+        if recording is None or not recording.streams:
+            if settings.verify or settings.recorded_tokens:
+                raise ValueError(f"{settings.path} has no recorded tokens")
+            return "drive"
+        if settings.recorded_tokens:
+            return "tokens"
+        if not set(recording.streams) & set(recording.cameras) and settings.bind and not settings.verify:
+            return "tokens"
+        return "recorded"
+
+    def _load(self) -> Any:
+        recorded = next(iter(self.infos.values()), None)
+        name = self.settings.model or (recorded.model if recorded else "") or "nano"
+        engine = recorded.engine if recorded else {}
+        try:
+            return load_as_recorded(name, engine, self.settings.device, self.settings.deterministic)
+        except ValueError as error:
+            hint = "" if self.settings.model else f" ({self.settings.path} names it; give the checkpoint by --model)"
+            raise ValueError(f"{error}{hint}") from error
+
+    def _open(self) -> Any:
+        from streamtok.engine.loading import engine_configuration
+        from streamtok.ingest.core import IngestCore
+
+        settings = self.settings
+        if self.mode == "drive":
+            drive = open_drive(settings.path, settings.streams)
+            core = IngestCore(
+                self.tokenizer, dict.fromkeys(drive.streams, settings.options()), context=settings.context
+            )
+            return DriveReplay(drive, core)
+        for info in self.infos.values():
+            different = engine_differences(info.engine, engine_configuration(self.tokenizer))
+            self.notes += [f"{info.stream}: engine {text}" for text in different]
+        if settings.verify or self.recording is None:
+            return open_verifiable(settings.path, self.tokenizer, settings.streams)
+        return RecordedReplay(self.recording, self.tokenizer, settings.streams)
+
+    def _limited(self, replayed: Iterator[Replayed]) -> Iterator[Replayed]:
+        for number, one in enumerate(replayed):
+            if self._stopping.is_set() or number == self.settings.max_groups:
+                return
+            yield one
+
+    def _count(self, group: Any, **more: int) -> None:
+        """Count a `TokenGroup`, or the header of a recorded one."""
+        counts = self.counts.setdefault(group.stream, Counter())
+        counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
+        first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
+        self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
+        if self.on_update is not None:
+            self.on_update(self)
+
+    def _collect(self, replay: Any) -> None:
+        self.skipped.update(getattr(replay, "skipped", {}))
+        self.notes += getattr(replay, "problems", [])
+        self.notes += [f"{problem.stream or 'file'}: {problem.text}" for problem in replay.drive.problems]
+        for name, counts in replay.drive.counts.items():
+            self.damaged += counts["damaged"]
+            for reason in ("damaged", "backwards"):
+                if counts[reason]:
+                    self.skipped[f"{name}: frames {reason}"] += counts[reason]
+
+    def _conclude(self, replay: RecordedReplay) -> None:
+        """Tell the verification which recorded groups it did not see, and what may hide more of them."""
+        found, recording = self.verification, replay.recording
+        found.skipped = replay.skipped
+        without = set(self.settings.streams or recording.streams) - set(replay.streams)
+        found.doubts += [f"{name} has no frames in the recording" for name in sorted(without)]
+        if self._stopping.is_set():
+            found.doubts.append("it was stopped before its end")
+        elif recording.damage or any(not problem.stream for problem in replay.drive.problems):
+            found.doubts.append("the file is damaged and may have lost groups (`streamtok repair` tells what is whole)")
+
+    def _publish_recorded(self, recording: Recording) -> dict[str, Any]:
+        known = {identity(info): info for infos in recording.infos().values() for info in infos}
+        with Outputs(self.settings, None, recording, self.infos, self._stopping.is_set) as outputs:
+            for info in self.infos.values():
+                outputs.announce(info)
+            outputs.wait_for_subscribers()
+            pace, started = Pace(self.settings.pace), time.monotonic()
+            current = {name: identity(info) for name, info in self.infos.items()}
+            for number, message in enumerate(recording.messages(self.settings.streams)):
+                if self._stopping.is_set() or number == self.settings.max_groups:
+                    break
+                found = identity(message.header)
+                if current[message.stream] != found and found in known:
+                    current[message.stream] = found
+                    outputs.announce(known[found])
+                pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
+                outputs.message(message)
+                outputs.idle()
+                self._count(message.header, lost=message.lost)
+            self._seconds = time.monotonic() - started
+        self.notes += recording.damage
+        return self.summary()
+
+
+def identity(described: Any) -> tuple[str, str, tuple[int, ...]]:
+    """What an info and the headers that it describes share: stream, session and picture size."""
+    return described.stream, described.session, tuple(described.image_size)
+
+
+def find_recording(path: Path) -> Recording | None:
+    """The recording of streamtok at `path`, or None if it is some other drive. Raises FileNotFoundError."""
+    path, options = parse_drive(path)
+    if not path.exists():
+        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    if options or (path.is_file() and kind_of(path) != "mcap"):
+        return None
+    if path.is_dir() and not any(path.glob("*.mcap")):
+        return None
+    with contextlib.suppress(ValueError):
+        recording = Recording(recording_parts(path))
+        return recording if recording.streams or recording.metadata else None
+    return None
+
+
+def describe(summary: dict[str, Any], verification: Verification | None) -> str:
+    """The summary for people."""
+    lines = [
+        f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.items())
+        for name, counts in summary["streams"].items()
+    ]
+    lines.append(
+        f"{summary['seconds']:.1f} s, {summary['fps']:.1f} frames per second, "
+        f"{summary['times_real_time']:.2f} times real time"
+    )
+    compared = verification.skipped if verification else ()
+    lines += [f"{count} left out: {reason}" for reason, count in summary["skipped"].items() if reason not in compared]
+    if verification is not None:
+        lines.append(verification.report())
+    return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""Where replayed tokens go: a publisher as of a live node, a new recording, token files."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from streamtok.ingest.core import IngestCore
+from streamtok.wire.message import Info
+from streamtok.wire.streams import StreamTable
+
+if TYPE_CHECKING:
+    from streamtok.node.drive_settings import ReplaySettings
+    from streamtok.node.replay import Replayed
+    from streamtok.recording.reader import Recording
+    from streamtok.wire.message import TokenMessage
+
+WAIT_S = 0.02
+
+
+class ReplayClock:
+    """The clock of capture times while a drive is replayed: it stands at the newest frame and runs from there.
+
+    `offset_ns` added to a capture time gives UTC.
+    """
+
+    def __init__(self, offset_ns: int = 0) -> None:
+        self.offset_ns = offset_ns
+        self._capture_ns, self._set_ns = 0, time.monotonic_ns()
+
+    def reach(self, capture_ns: int) -> None:
+        """The drive has come to this capture time."""
+        self._capture_ns, self._set_ns = capture_ns, time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """The time on the capture clock."""
+        return self._capture_ns + time.monotonic_ns() - self._set_ns
+
+    def pair(self) -> tuple[int, int]:
+        """(capture clock, UTC) of this moment of the drive."""
+        now = self.now_ns()
+        return now, now + self.offset_ns
+
+
+def clock_offsets(recording: Recording | None) -> dict[str, int]:
+    """What makes UTC of the capture times of each stream of a recording; of its first session, if there are several."""
+    found: dict[str, int] = {}
+    for file in recording.files if recording else ():
+        for channel in file.channels.values():
+            if "clock_offset_ns" in channel.metadata:
+                found.setdefault(channel.metadata["stream"], int(channel.metadata["clock_offset_ns"]))
+    return found
+
+
+class Pace:
+    """Holds a replay to `speed` times real time by the capture times; None lets it run."""
+
+    def __init__(self, speed: float | None) -> None:
+        self.speed = speed
+        self._start: tuple[int, int] | None = None
+        self._last_ns = 0
+
+    def wait(self, capture_ns: int, idle: Callable[[], None], stop: Callable[[], bool]) -> None:
+        """Wait until `capture_ns` is due, calling `idle` meanwhile; times that go back start anew."""
+        if self.speed is None:
+            return
+        if self._start is None or capture_ns < self._last_ns:
+            self._start = capture_ns, time.monotonic_ns()
+        self._last_ns = max(capture_ns, self._start[0])
+        due = self._start[1] + (capture_ns - self._start[0]) / self.speed
+        while not stop() and (left := (due - time.monotonic_ns()) / 1e9) > 0:
+            time.sleep(min(WAIT_S, left))
+            idle()
+
+
+class Outputs:
+    """The outputs that the settings ask for; `core` is None when recorded tokens are published again, `recording` for
+    drives of other origin.
+
+    A context manager: leaving it ends streams and files, or discards token files after an error.
+    """
+
+    def __init__(
+        self,
+        settings: ReplaySettings,
+        core: IngestCore | None,
+        recording: Recording | None,
+        infos: dict[str, Info],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.settings, self.infos, self.stop = settings, infos, stop
+        self.core: Any = core
+        recorded = recording.first_infos() if recording is not None else {}
+        self._metadata = {name: info.metadata for name, info in recorded.items() if info.metadata}
+        self._offsets = clock_offsets(recording)
+        self.clock = ReplayClock(next(iter(self._offsets.values()), 0))
+        self.publisher: Any = None
+        self.recorder: Any = None
+        self._files: dict[str, Any] = {}
+        self._announced: dict[str, tuple[int, int]] = {}
+        self._waited = False
+        self._stack = ExitStack()
+        fixed = {"node": settings.node, "session": secrets.token_hex(16), "control": None}
+        self._table = StreamTable(fixed, max_epoch_bytes=0)
+
+    def __enter__(self) -> Outputs:
+        with ExitStack() as stack:
+            if self.settings.bind:
+                self.publisher = stack.enter_context(self._make_publisher(self.settings.bind))
+            if self.settings.record:
+                self.recorder = stack.enter_context(self._make_recorder(self.settings.record))
+            if self.settings.out:
+                self.settings.out.mkdir(parents=True, exist_ok=True)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._stack.__exit__(*exc_info)
+
+    def wait_for_subscribers(self) -> None:
+        """Hold the first message until as many readers as asked for have joined the streams announced so far."""
+        wanted, self._waited = self.settings.wait_subscribers, True
+        while wanted and not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
+            pass
+
+    def announce(self, info: Info) -> None:
+        """Tell readers of a stream whose recorded tokens are published again."""
+        now = self.clock.now_ns()
+        recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
+        self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
+
+    def idle(self) -> None:
+        """Serve readers; their keyframe requests change nothing in a replay."""
+        if self.publisher is not None:
+            self.publisher.poll()
+
+    def message(self, message: TokenMessage) -> None:
+        """Publish a recorded message as it is."""
+        self.publisher.forward(message)
+
+    def group(self, replayed: Replayed) -> None:
+        """Publish, record and write one replayed group."""
+        group = replayed.group
+        self.clock.reach(group.capture_ns[-1])
+        if self.recorder is not None:
+            for frame in replayed.frames:
+                self.recorder.write_frame(frame)
+        if self.publisher is not None:
+            for frame in replayed.frames if self.settings.publish_frames else []:
+                self.publisher.publish_frame(frame)
+        if self.publisher is not None or self.recorder is not None:
+            header = self._header(group)
+            if self.recorder is not None:
+                self.recorder.write_group(header, group.tokens)
+        if group.stream in self._files:
+            self._files[group.stream].write(group)
+
+    def _header(self, group: Any) -> Any:
+        """The message's header: from publishing it, or made as a publisher would."""
+        if self.publisher is not None:
+            return self.publisher.publish(group)
+        state = self._table.get(group.stream)
+        header, parts = state.pack_group(group, self.clock.now_ns())
+        state.sent(header, parts)
+        return header
+
+    def prepare(self, group: Any) -> None:
+        """Announce the group's stream, again when its size changes, and open its token file; before the first group
+        of all, wait for the readers."""
+        if self._announced.get(group.stream) != group.image_size:
+            self._announced[group.stream] = group.image_size
+            self.clock.reach(group.capture_ns[-1])
+            self._announce(group.stream)
+        if not self._waited:
+            self.wait_for_subscribers()
+
+    def _announce(self, name: str) -> None:
+        info = self._info(name)
+        if self.publisher is not None:
+            info = self.publisher.add_stream(info)
+        else:
+            info = self._table.add(info)
+        if self.recorder is not None:
+            pair = self.clock.pair()
+            self.recorder.add_stream(msgspec.structs.replace(info, clock=pair))
+        if self.settings.out and name not in self._files:
+            self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out))
+
+    def _info(self, name: str) -> Info:
+        from streamtok.wire.describe import describe
+
+        recorded, own = self.infos.get(name), self.core.lane(name).options.keyframe_interval
+        info = describe(
+            self.core,
+            name,
+            node=self.settings.node,
+            frame_rate=recorded.frame_rate if recorded else None,
+            keyframe_interval=recorded.keyframe_interval if recorded else own,
+            metadata=self._metadata.get(name, {}),
+            replay=True,
+        )
+        return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
+
+    def _make_publisher(self, bind: str) -> Any:
+        from streamtok.wire.publisher import Publisher
+        from streamtok.wire.security import CurveServer
+
+        settings = self.settings
+        return Publisher(
+            bind,
+            settings.control,
+            node=settings.node,
+            curve=CurveServer.load(settings.curve) if settings.curve else None,
+            insecure=settings.insecure,
+            ipc_group=settings.ipc_group,
+            lossless=settings.pace is None,
+            clock_ns=self.clock.now_ns,
+            clock_pair=self.clock.pair,
+            stop=self.stop,
+        )
+
+    def _make_recorder(self, path: Path) -> Any:
+        from streamtok.recording.recorder import Recorder, RecorderOptions
+
+        facts = {"replay_of": self.settings.path.name, "node": self.settings.node}
+        return Recorder(path, RecorderOptions("lossless", wait=True), metadata=facts)
+
+    def _make_file(self, name: str, folder: Path) -> Any:
+        from streamtok.tokens.files import token_meta
+        from streamtok.tokens.tokenfile import TokenFileWriter
+
+        meta = token_meta(self.core, name, self.core.lane(name).source_size)
+        meta |= {"model": self.settings.model or self.core.config.name, "source": self.settings.path.name}
+        meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
+        if name in self._metadata:
+            meta["metadata"] = self._metadata[name]
+        return TokenFileWriter(folder / f"{name}.safetensors", meta)

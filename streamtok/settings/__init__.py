@@ -1,0 +1,1 @@
+"""What commands are told: the kinds of values, YAML files with the line of each key, and errors that name both."""

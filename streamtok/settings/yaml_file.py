@@ -1,0 +1,95 @@
+"""A YAML file with the line of each key, and values set on top by dotted keys; nothing is checked here.
+
+`streamtok.settings.rig` checks what nodes are told, `streamtok.training.config` what a training is told.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamtok.settings.errors import SettingsError
+
+
+def shipped() -> dict[str, Path]:
+    """The configuration files that come with the package, by name without `.yaml`."""
+    folder = Path(str(files("streamtok.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
+    """A YAML mapping and the line of each path in it, of a file or of a shipped one by its name ("demo").
+
+    SettingsError if it is not there or none.
+    """
+    try:
+        file = path if Path(path).is_file() else shipped().get(str(path), path)
+        text = Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        ours = shipped()
+        folder = next(iter(ours.values())).parent
+        raise SettingsError(
+            f"{path}: no such configuration file; those that come with streamtok are in {folder} and go by their "
+            f"names: {', '.join(ours)}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read as a configuration file: {reason}") from error
+    try:
+        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values at the top, found {type(values).__name__}")
+    lines: dict[tuple, int] = {}
+    mark_lines(node, (), lines)
+    return values, lines
+
+
+def mark_lines(node: Any, where: tuple, lines: dict[tuple, int]) -> None:
+    """Remember the line of every key and list item below `node`."""
+    if isinstance(node, yaml.MappingNode):
+        children = [(key.value, key, child) for key, child in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(index, child, child) for index, child in enumerate(node.value)]
+    else:
+        return
+    for name, marked, child in children:
+        lines[(*where, name)] = marked.start_mark.line + 1
+        mark_lines(child, (*where, name), lines)
+
+
+def put(values: dict, key: str, value: Any) -> None:
+    """Set `a.0.b` in nested mappings and lists; ValueError if the path runs through something else."""
+    *parents, last = key.split(".")
+    place: Any = values
+    for part in parents:
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
+    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+        place[int(last)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise SettingsError(f"--set {key}={value}: {'.'.join(parents) or 'the file'} has no key {last!r}")
+
+
+def parse_set(items: list[str]) -> dict[str, Any]:
+    """`--set a.b=value` arguments as overrides; values are read as YAML."""
+    pairs = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
+        try:
+            pairs[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {item}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    return pairs

@@ -1,0 +1,282 @@
+"""Windows of consecutive token grids, for training on tokens.
+
+    from torch.utils.data import DataLoader
+    from streamtok.tokens import TokenDataset
+
+    data = TokenDataset("recordings/", window=16)
+    for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
+        batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
+
+Training that may be interrupted takes a `ResumableSampler` (`streamtok.tokens.resuming`) in place of `shuffle`.
+
+A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
+after the gap. Opening reads indexes only, and a window reads its own grids. In recordings a gap of a few frames may not
+show in the index: what follows it in its window is masked all the same, but windows are not cut anew there unless you
+say `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from streamtok.tokens.grids import Grids, Track, part
+from streamtok.tokens.resuming import Resumable
+from streamtok.tokens.tracks import by_stream, facts_of, open_drives
+
+BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What windows are cut from: a track, and the tracks that are aligned with it in time."""
+
+    tracks: tuple[Track, ...]
+    tolerance_ns: int
+
+    @property
+    def reference(self) -> Track:
+        return self.tracks[0]
+
+
+class TokenDataset(Dataset):
+    """Windows of `window` grids, every `stride` grids (None: one after another), from token files and recordings.
+
+    `source` is a file, a folder or several. By default each stream is cut on its own and an item holds
+
+        tokens      (N, h, w) int32; (N, C, h, w) float16 of continuous models; 0 where there is none
+        mask        (N,) bool   False from the first gap (or the end of the drive) on
+        keyframe    (N,) bool   grids that hold one frame
+        epoch       (N,) int64  rises at every reset of the tokenizer's state
+        capture_ns  (N,) int64  time of each grid's last frame, on the clock of the machine that took it
+        time_ns     (N,) int64  the same in UTC if the drive was recorded live, as far as its source tells otherwise
+        stream, file            names, for looking things up
+
+    With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
+    and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns` (None: half
+    the usual step).
+
+    At gaps that the index of a recording does not show, `gaps="mask"` loses the rest of the window to its mask, and
+    "cut" starts a window anew; with `align` that is so for the first stream, and gaps of the others are masked.
+
+    All files must come from one tokenizer at one size: `identity` says which; ValueError names the two that differ.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Sequence[str | Path],
+        window: int = 16,
+        stride: int | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        align: bool = False,
+        tolerance_ns: int | None = None,
+        gaps: Literal["mask", "cut"] = "mask",
+    ) -> None:
+        stride = window if stride is None else stride
+        if window < 1 or stride < 1:
+            raise ValueError(f"window is {window} and stride {stride}: expected 1 grid or more")
+        if align and not streams:
+            raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
+        if gaps not in ("mask", "cut"):
+            raise ValueError(f"gaps is {gaps!r}: expected 'mask' or 'cut'")
+        self.window, self.stride, self.align = window, stride, align
+        drives = open_drives(source, streams, together=align)
+        self.identity = drives[0][0].identity
+        if align:
+            self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
+        else:
+            self._series = [_Series((track,), 0) for tracks in drives for track in tracks]
+        references = [series.reference for series in self._series]
+        breaks = [track.gaps() if gaps == "cut" else track.breaks for track in references]
+        self._starts = [_window_starts(each, window, stride) for each in breaks]
+        self._ends = np.cumsum([len(starts) for starts in self._starts])
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of one grid."""
+        return tuple(self.identity["grid"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer (fingerprint, name, FSQ levels), and the grid with its dtype in the files."""
+        return facts_of(self._series[0].reference)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of each FSQ channel of the tokenizer; empty for others."""
+        return tuple(self._series[0].reference.meta.get("levels", ()))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        index %= len(self)
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        series, starts = self._series[at], self._starts[at]
+        start, stop = starts[index - (int(self._ends[at]) - len(starts))]
+        items = [self._cut(series.reference, np.arange(start, stop))]
+        if not self.align:
+            return items[0] | {"stream": series.reference.stream, "file": str(series.reference.path)}
+        times = series.reference.times_ns[start:stop]
+        items += [self._cut(track, nearest(track.times_ns, times, series.tolerance_ns)) for track in series.tracks[1:]]
+        stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+        names = [track.stream for track in series.tracks]
+        return stacked | {"stream": names, "file": str(series.reference.path)}
+
+    def _cut(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
+        """Grids `wanted` of a track (-1: there is none) as one window, masked from the first gap on."""
+        present = np.flatnonzero(wanted >= 0)
+        grids, unbroken = pick(track, wanted[present])
+        valid = np.zeros(self.window, bool)
+        valid[present] = unbroken
+        continuous = grids.tokens.dtype == np.float16
+        kinds = {"tokens": torch.float16 if continuous else torch.int32, "keyframe": torch.bool}
+        item = {"mask": torch.from_numpy(valid)}
+        for key in ("tokens", "keyframe", "epoch", "capture_ns", "time_ns"):
+            values = getattr(grids, key)
+            full = np.zeros((self.window, *values.shape[1:]), np.int32 if values.dtype.kind == "u" else values.dtype)
+            full[present] = values
+            full[~valid] = 0
+            item[key] = torch.from_numpy(full).to(kinds.get(key, torch.int64))
+        return item
+
+
+class IterableTokenDataset(IterableDataset, Resumable):
+    """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
+
+    With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
+    so that reading stays mostly sequential. `set_epoch` changes the order, in workers that persist too. Of `world`
+    processes each reads its own equal share, so that none waits for another in the last step; the windows left over
+    (fewer than `world`) are others in every shuffled epoch.
+
+    `state_dict` and `load_state_dict` go on in the middle of an epoch. Every worker has a state of its own, which
+    torchdata's StatefulDataLoader collects and gives back; without workers any loader will do.
+    """
+
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        buffer: int = 256,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+        self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
+        self.rank, self.world = rank, world
+        # Shared with the workers: those that persist see the epoch change, and they say how many they are.
+        self._epoch, self._workers = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        """What `set_epoch` was given last; 0 at first."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order for each epoch; call it before iterating, as with a distributed sampler."""
+        self._epoch.fill_(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, in this worker; RuntimeError in the process whose workers know that."""
+        if self._workers and get_worker_info() is None:
+            raise RuntimeError(
+                f"{int(self._workers)} workers read these windows, and each knows its own place: use the state_dict of "
+                "torchdata's StatefulDataLoader, or a TokenDataset with a ResumableSampler"
+            )
+        return super().state_dict()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._workers.fill_(_worker()[1])
+        return map(self.dataset.__getitem__, self._left(self._indices()))
+
+    def _indices(self) -> Iterator[int]:
+        """The windows of this rank's worker."""
+        part, parts = _worker()
+        firsts = np.arange(0, len(self.dataset), BLOCK)
+        if self.shuffle:
+            self._random().shuffle(firsts)
+        order = (firsts[:, None] + np.arange(BLOCK)).reshape(-1)
+        order = order[order < len(self.dataset)]
+        share = len(order) // self.world
+        mine = order[self.rank * share : (self.rank + 1) * share]
+        mine = mine[np.arange(share) // BLOCK % max(1, parts) == part]
+        return self._mixed(map(int, mine), self._random(self.rank, part))
+
+    def _order(self) -> dict[str, Any]:
+        worker, workers = _worker()
+        facts = {name: getattr(self, name) for name in ("shuffle", "seed", "buffer", "rank", "world")}
+        return facts | {"windows": len(self.dataset), "worker": worker, "workers": workers}
+
+    def _random(self, *of: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, *of))
+
+    def _mixed(self, indices: Iterator[int], rng: np.random.Generator) -> Iterator[int]:
+        if not self.shuffle:
+            yield from indices
+            return
+        held: list[int] = []
+        for index in indices:
+            held.append(index)
+            if len(held) > self.buffer:
+                at = int(rng.integers(len(held)))
+                held[at], held[-1] = held[-1], held[at]
+                yield held.pop()
+        rng.shuffle(held)
+        yield from held
+
+
+def _worker() -> tuple[int, int]:
+    """Number of this worker and of how many; (0, 0) in a process that is none."""
+    worker = get_worker_info()
+    return (worker.id, worker.num_workers) if worker else (0, 0)
+
+
+def pick(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
+    """The grids `wanted` (n,), not falling, of a track, and (n,) bool: True up to the first gap.
+
+    Those that are skipped to keep time with another camera are no gap; they are read too, for only they tell.
+    """
+    first, last = (int(wanted[0]), int(wanted[-1])) if len(wanted) else (0, -1)
+    grids = track.read(np.arange(first, last + 1))
+    unbroken = np.logical_and.accumulate(grids.follows()) if len(wanted) else np.zeros(0, bool)
+    return part(grids, wanted - first), unbroken[wanted - first]
+
+
+def nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
+    """(n,) index of the entry of `times_ns` (rising) nearest to each of `wanted_ns`; -1 beyond the tolerance."""
+    right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
+    left = right - 1
+    right = right.clip(max=len(times_ns) - 1)
+    closer = np.abs(times_ns[right] - wanted_ns) < np.abs(times_ns[left] - wanted_ns)
+    found = np.where(closer, right, left)
+    return np.where(np.abs(times_ns[found] - wanted_ns) <= tolerance_ns, found, -1)
+
+
+def _window_starts(breaks: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """(windows, 2) int64: first grid and end of each window; each unbroken stretch is cut from its own start."""
+    firsts = np.flatnonzero(breaks)
+    starts = []
+    for first, end in zip(firsts, [*firsts[1:], len(breaks)], strict=True):
+        # Windows that would only repeat the end of one before them are left out.
+        count = 1 + max(0, -(-(end - first - window) // stride))
+        at = first + stride * np.arange(count)
+        starts.append(np.stack([at, np.minimum(at + window, end)], 1))
+    return np.concatenate(starts)
+
+
+def _aligned(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
+    chosen = tuple(by_stream(tracks, streams))
+    steps = np.diff(chosen[0].times_ns)
+    return _Series(chosen, tolerance_ns if tolerance_ns is not None else int(np.median(steps) / 2) if len(steps) else 0)

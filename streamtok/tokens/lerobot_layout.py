@@ -1,0 +1,236 @@
+"""The files of a LeRobot v3 dataset: rows in Parquet, pictures in MP4, and what is under meta/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.picture_writer import VideoPictures
+from streamtok.tokens.parquet import pyarrow
+
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
+OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+
+@dataclass
+class Statistics:
+    """Running minimum, maximum, mean and deviation of one feature, element by element."""
+
+    count: int = 0
+    low: Any = None
+    high: Any = None
+    total: Any = 0.0
+    squares: Any = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """values (n, ...)"""
+        values = values.reshape(len(values), -1).astype(np.float64)
+        low, high = values.min(0), values.max(0)
+        self.low = low if self.low is None else np.minimum(self.low, low)
+        self.high = high if self.high is None else np.maximum(self.high, high)
+        self.count += len(values)
+        self.total = self.total + values.sum(0)
+        self.squares = self.squares + (values**2).sum(0)
+
+    def to_dict(self) -> dict[str, list]:
+        mean = self.total / self.count
+        deviation = np.sqrt(np.maximum(0, self.squares / self.count - mean**2))
+        values = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
+        return {name: value.tolist() for name, value in values.items()} | {"count": [self.count]}
+
+
+@dataclass
+class Episode:
+    """Where one episode lies."""
+
+    index: int
+    first: int
+    length: int = 0
+    data: tuple[int, int] = (0, 0)
+    videos: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class DatasetWriter:
+    """Writes rows into episodes; `features` are LeRobot's descriptions of the columns, `fps` the row rate."""
+
+    def __init__(self, out: Path, fps: float, features: dict[str, dict], task: str) -> None:
+        self.out, self.fps, self.features, self.task = out, fps, features, task
+        self.rows = 0
+        self.episodes: list[Episode] = []
+        self._statistics = {name: Statistics() for name, kind in features.items() if kind["dtype"] != "video"}
+        self._schema = _schema(features)
+        self._file = 0
+        self._writer: Any = None
+
+    def start_episode(self) -> Episode:
+        """Begin an episode; what is added belongs to it."""
+        path = self._path()
+        if self._writer is not None and path.stat().st_size > DATA_MB << 20:
+            self._writer.close()
+            self._file, self._writer = self._file + 1, None
+        self.episodes.append(Episode(len(self.episodes), self.rows, data=divmod(self._file, CHUNK)))
+        return self.episodes[-1]
+
+    def add(self, columns: dict[str, np.ndarray]) -> None:
+        """Rows of the running episode: each column (n, ...) of the features that are not LeRobot's own."""
+        arrow, parquet = pyarrow()
+        episode = self.episodes[-1]
+        count = len(next(iter(columns.values())))
+        frame = np.arange(episode.length, episode.length + count)
+        own: dict[str, np.ndarray] = {
+            "timestamp": (frame / self.fps).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full(count, episode.index),
+            "index": np.arange(self.rows, self.rows + count),
+            "task_index": np.zeros(count, np.int64),
+        }
+        columns = columns | own
+        for name, statistics in self._statistics.items():
+            statistics.add(columns[name])
+        if self._writer is None:
+            self._path().parent.mkdir(parents=True, exist_ok=True)
+            self._writer = parquet.ParquetWriter(self._path(), self._schema)
+        arrays = [_array(columns[name], self._schema.field(name).type) for name in self._schema.names]
+        self._writer.write_table(arrow.table(arrays, schema=self._schema))
+        episode.length += count
+        self.rows += count
+
+    def close(self) -> None:
+        """Write everything under meta/."""
+        if self._writer is not None:
+            self._writer.close()
+        meta = self.out / "meta"
+        meta.mkdir(parents=True, exist_ok=True)
+        write_json(meta / "info.json", self._info())
+        write_json(meta / "stats.json", {name: each.to_dict() for name, each in self._statistics.items()})
+        self._write_tasks(meta / "tasks.parquet")
+        self._write_episodes(meta / "episodes" / "chunk-000" / "file-000.parquet")
+
+    def _path(self) -> Path:
+        chunk, file = divmod(self._file, CHUNK)
+        return self.out / DATA_PATH.format(chunk_index=chunk, file_index=file)
+
+    def _info(self) -> dict[str, Any]:
+        has_video = any(kind["dtype"] == "video" for kind in self.features.values())
+        return {
+            "codebase_version": "v3.0",
+            "robot_type": None,
+            "total_episodes": len(self.episodes),
+            "total_frames": self.rows,
+            "total_tasks": 1,
+            "chunks_size": CHUNK,
+            "data_files_size_in_mb": DATA_MB,
+            "video_files_size_in_mb": VIDEO_MB,
+            "fps": int(self.fps) if self.fps == int(self.fps) else self.fps,
+            "splits": {"train": f"0:{len(self.episodes)}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if has_video else None,
+            "features": self.features,
+        }
+
+    def _write_tasks(self, path: Path) -> None:
+        """LeRobot reads this with pandas and takes the index for the tasks, so the schema says which column that is."""
+        arrow, parquet = pyarrow()
+        index = "__index_level_0__"
+        described = [("task_index", "task_index", "int64", "int64"), (None, index, "unicode", "object")]
+        pandas = {
+            "index_columns": [index],
+            "column_indexes": [],
+            "columns": [
+                {"name": name, "field_name": stored, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+                for name, stored, kind, numpy in described
+            ],
+            "pandas_version": "2.0.0",
+        }
+        columns = {"task_index": arrow.array([0], arrow.int64()), index: arrow.array([self.task])}
+        parquet.write_table(arrow.table(columns).replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+
+    def _write_episodes(self, path: Path) -> None:
+        arrow, parquet = pyarrow()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for episode in self.episodes:
+            row: dict[str, Any] = {
+                "episode_index": episode.index,
+                "tasks": [self.task],
+                "length": episode.length,
+                "data/chunk_index": episode.data[0],
+                "data/file_index": episode.data[1],
+                "dataset_from_index": episode.first,
+                "dataset_to_index": episode.first + episode.length,
+                "meta/episodes/chunk_index": 0,
+                "meta/episodes/file_index": 0,
+            }
+            for key, place in episode.videos.items():
+                row |= {f"videos/{key}/{name}": value for name, value in place.items()}
+            rows.append(row)
+        parquet.write_table(arrow.Table.from_pylist(rows), path)
+
+
+class VideoColumn:
+    """Pictures of one camera, one per grid (the last frame of each group)."""
+
+    def __init__(self, out: Path, stream: str, fps: float) -> None:
+        self.key = f"observation.images.{stream}"
+        self._out, self._fps = out, fps
+        self._file = self._count = 0
+        self._pictures: VideoPictures | None = None
+
+    def start(self, episode: Episode) -> None:
+        """Note where the episode starts; a new file once this one is large."""
+        # The file is there once the encoder has given its first packet, which a short episode does not bring about.
+        written = self._pictures is not None and self._pictures.partial.exists()
+        if self._pictures is not None and written and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
+            self._pictures.close()
+            self._pictures, self._file, self._count = None, self._file + 1, 0
+        chunk, file = divmod(self._file, CHUNK)
+        start = self._count / self._fps
+        episode.videos[self.key] = {"chunk_index": chunk, "file_index": file, "from_timestamp": start}
+
+    def add(self, episode: Episode, pictures: Iterable[np.ndarray]) -> None:
+        """Write the next pictures, uint8 RGB (h, w, 3)."""
+        for picture in pictures:
+            if self._pictures is None:
+                self._pictures = VideoPictures(self._open_path(), picture.shape[:2], self._fps)
+            self._pictures.write(picture, round(self._count / self._fps * 1e9))
+            self._count += 1
+        episode.videos[self.key]["to_timestamp"] = self._count / self._fps
+
+    def close(self) -> None:
+        if self._pictures is not None:
+            self._pictures.close()
+
+    def _open_path(self) -> Path:
+        chunk, file = divmod(self._file, CHUNK)
+        path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _schema(features: dict[str, dict]) -> Any:
+    arrow, _ = pyarrow()
+    kinds = {"int32": arrow.int32(), "int64": arrow.int64(), "float32": arrow.float32()}
+    columns = []
+    for name, kind in features.items():
+        if kind["dtype"] != "video":
+            one, size = kinds[kind["dtype"]], int(np.prod(kind["shape"]))
+            columns.append((name, one if name in OWN or size == 1 else arrow.list_(one, size)))
+    return arrow.schema(columns)
+
+
+def _array(values: np.ndarray, kind: Any) -> Any:
+    arrow, _ = pyarrow()
+    if arrow.types.is_fixed_size_list(kind):
+        return arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1), kind.value_type), kind.list_size)
+    return arrow.array(values.reshape(-1), kind)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=4) + "\n")

@@ -1,0 +1,289 @@
+"""Token files: one stream's token grids with the times of their frames, in one safetensors file.
+
+Columns, N groups of F real frames in all (group i holds frames `frame_start[i]` to `frame_start[i + 1]`):
+
+    tokens       (N, h, w) U16 or U32, (N, C, h, w) F16 for continuous models; residual quantizers (N, Q, h, w)
+    keyframe     (N,) BOOL      the group is one frame, coded as an image, and starts an epoch
+    epoch        (N,) I64       counts the stretches between two resets
+    dropped      (N,) I64       frames lost since the group before
+    repeated     (N,) I64       frames added to fill the group; they have no entry among the frames
+    frame_start  (N + 1,) I64
+    frame_ids    (F,) I64
+    capture_ns   (F,) I64       presentation or capture time
+
+The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
+everything else as JSON; `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
+files. Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its
+name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from streamtok.names import as_utf8
+from streamtok.types import TokenGroup
+
+FORMAT, VERSION = "streamtok-tokens", 1
+TEXT_KEYS = ("format", "tokenizer", "model", "stream", "source", "clock")
+DTYPES = {"U16": "<u2", "U32": "<u4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
+CODES = {np.dtype(name): code for code, name in DTYPES.items()}
+COLUMNS = ("tokens", "keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
+LONGEST_HEADER = 100_000_000
+
+
+class TokenFileWriter:
+    """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
+
+    `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
+    `write` takes groups in order, all of one grid shape and dtype.
+    """
+
+    def __init__(self, path: str | Path, meta: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"{self.path}: folder {self.path.parent} does not exist; create it first")
+        self.meta = dict(meta)
+        self.groups = self.frames = self.repeated = self.dropped = 0
+        self._grid: tuple[tuple[int, ...], np.dtype] | None = None
+        self._crc32 = dict.fromkeys(COLUMNS, 0)
+        self._spools: dict[str, BinaryIO] = {name: self._temporary() for name in COLUMNS}
+
+    def write(self, group: TokenGroup) -> None:
+        """Append one group; its grid must have the shape and dtype of those before."""
+        tokens = np.ascontiguousarray(group.tokens)
+        grid = (tokens.shape, tokens.dtype)
+        if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
+            raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
+        if self._grid is not None and grid != self._grid:
+            raise ValueError(f"token grid {grid} does not match {self._grid} before it: a token file holds one size")
+        if not group.frame_ids or len(group.frame_ids) != len(group.capture_ns):
+            raise ValueError(
+                f"group has {len(group.frame_ids)} frame ids and {len(group.capture_ns)} times: expected one each"
+            )
+        self._grid = grid
+        self._put("tokens", tokens.tobytes())
+        self._put("keyframe", bytes([bool(group.keyframe)]))
+        for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):
+            self._integers(name, [value])
+        self._integers("frame_start", [self.frames])
+        self._integers("frame_ids", group.frame_ids)
+        self._integers("capture_ns", group.capture_ns)
+        self.groups += 1
+        self.frames += len(group.frame_ids)
+        self.repeated += group.repeated
+        self.dropped += group.dropped
+
+    def close(self) -> None:
+        """Write the file from the spools and put it in place; ValueError if no group was written."""
+        if not self._spools:
+            return
+        if self._grid is None:
+            self.abort()
+            raise ValueError(
+                f"{self.path}: no token group was written: there was no frame, or none that could be encoded"
+            )
+        self._integers("frame_start", [self.frames])
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as out:
+                self._assemble(out)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop what was spooled; the file does not appear."""
+        for spool in self._spools.values():
+            spool.close()
+        self._spools = {}
+
+    def __enter__(self) -> TokenFileWriter:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *rest: object) -> None:
+        self.abort() if error_type else self.close()
+
+    def _temporary(self) -> BinaryIO:
+        # An unnamed file beside the output: the same disk, and a killed process leaves nothing behind.
+        return tempfile.TemporaryFile(dir=self.path.parent)  # type: ignore[return-value]
+
+    def _integers(self, name: str, values: list[int]) -> None:
+        self._put(name, struct.pack(f"<{len(values)}q", *values))
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._spools[name].write(data)
+        self._crc32[name] = zlib.crc32(data, self._crc32[name])
+
+    def _assemble(self, out: BinaryIO) -> None:
+        shape, dtype = self._grid  # type: ignore[misc]
+        counts = dict.fromkeys(COLUMNS, self.groups)
+        counts |= {"frame_start": self.groups + 1, "frame_ids": self.frames, "capture_ns": self.frames}
+        kinds = dict.fromkeys(COLUMNS, "I64") | {"tokens": CODES[dtype], "keyframe": "BOOL"}
+        meta = self.meta | {
+            "format": FORMAT,
+            "version": VERSION,
+            "groups": self.groups,
+            "frames": self.frames,
+            "repeated": self.repeated,
+            "dropped": self.dropped,
+            "crc32": self._crc32,
+        }
+        header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
+        # Widest first, so that every column is aligned.
+        order = sorted(COLUMNS, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
+        offset = 0
+        for name in order:
+            dims = [counts[name], *(shape if name == "tokens" else ())]
+            size = int(np.prod(dims, dtype=np.int64)) * np.dtype(DTYPES[kinds[name]]).itemsize
+            header[name] = {"dtype": kinds[name], "shape": dims, "data_offsets": [offset, offset + size]}
+            offset += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        out.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            self._spools[name].seek(0)
+            shutil.copyfileobj(self._spools[name], out, 1 << 20)
+
+
+class TokenFile:
+    """Random access to a token file: opening reads the header, each grid is read from disk when asked for.
+
+    `tokens` and the other columns are read-only arrays mapped from the file (see the module's table); `meta` is the
+    header's metadata. ValueError says what is wrong with a file that is cut off or no token file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        header, start = _read_header(self.path)
+        self.meta = unpack_meta(header.get("__metadata__", {}))
+        if self.meta.get("format") != FORMAT:
+            raise ValueError(
+                f"{self.path} is a safetensors file but holds no token stream (no format={FORMAT!r} in its header)"
+            )
+        if self.meta.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path} has token file version {self.meta.get('version')}: this release reads {VERSION}"
+            )
+        missing = [name for name in COLUMNS if name not in header]
+        if missing:
+            raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
+        if "padding" in self.meta:  # (top, bottom, left, right), which older files have instead of `source_rect`
+            (height, width), (top, bottom, left, right) = self.meta["image_size"], self.meta.pop("padding")
+            self.meta["source_rect"] = [top, left, height - top - bottom, width - left - right]
+        self._layout = {name: header[name] for name in COLUMNS}
+        self._start = start
+        self._map()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __iter__(self) -> Iterator[TokenGroup]:
+        return (self.group(index) for index in range(len(self)))
+
+    def group(self, index: int) -> TokenGroup:
+        """Group `index` as it was written; its `encode_ns` is 0, since files hold no durations."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} groups: no group {index}")
+        frames = slice(int(self.frame_start[index]), int(self.frame_start[index + 1]))
+        return TokenGroup(
+            stream=str(self.meta.get("stream", "cam0")),
+            tokens=np.array(self.tokens[index]),
+            keyframe=bool(self.keyframe[index]),
+            epoch=int(self.epoch[index]),
+            frame_ids=self.frame_ids[frames].tolist(),
+            capture_ns=self.capture_ns[frames].tolist(),
+            dropped=int(self.dropped[index]),
+            repeated=int(self.repeated[index]),
+            encode_ns=0,
+            image_size=tuple(self.meta.get("image_size", (0, 0))),
+        )
+
+    def check(self) -> None:
+        """Read everything and compare it with its checksums; ValueError names a damaged column.
+
+        Opening does not, since that would read large files whole; older files have no checksums and pass.
+        """
+        for name, expected in self.meta.get("crc32", {}).items():
+            if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:
+                raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
+
+    def _map(self) -> None:
+        size = self.path.stat().st_size
+        memory: np.ndarray | None = None  # one mapping of all columns, for each holds a file open
+        columns = {}
+        for name, entry in self._layout.items():
+            dtype = np.dtype(DTYPES[entry["dtype"]])
+            begin, end = entry["data_offsets"]
+            wanted = int(np.prod(entry["shape"], dtype=np.int64)) * dtype.itemsize
+            if end - begin != wanted or self._start + end > size:
+                raise ValueError(
+                    f"{self.path} is cut off or damaged: column {name!r} needs {wanted} bytes "
+                    f"up to byte {self._start + end}, the file has {size}"
+                )
+            memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
+            columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
+        self.tokens: np.ndarray = columns["tokens"]
+        self.keyframe: np.ndarray = columns["keyframe"]
+        self.epoch: np.ndarray = columns["epoch"]
+        self.dropped: np.ndarray = columns["dropped"]
+        self.repeated: np.ndarray = columns["repeated"]
+        self.frame_start: np.ndarray = columns["frame_start"]
+        self.frame_ids: np.ndarray = columns["frame_ids"]
+        self.capture_ns: np.ndarray = columns["capture_ns"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickling a mapped array would copy its content; workers map the file themselves.
+        return {"path": self.path, "meta": self.meta, "_layout": self._layout, "_start": self._start}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+
+def is_token_file(path: str | Path) -> bool:
+    """Whether `path` is a safetensors file that says it holds tokens (a broken one answers no)."""
+    try:
+        header, _ = _read_header(Path(path))
+    except (OSError, ValueError):
+        return False
+    return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT
+
+
+def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as safetensors wants it: strings only, in a fixed order."""
+    return {
+        key: as_utf8(str(meta[key])) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True)
+        for key in sorted(meta)
+    }
+
+
+def unpack_meta(meta: Mapping[str, str]) -> dict[str, Any]:
+    """The values `pack_meta` was given (tuples come back as lists)."""
+    return {key: value if key in TEXT_KEYS else json.loads(value) for key, value in meta.items()}
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    with open(path, "rb") as file:
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+        text = file.read(length) if 2 <= length <= LONGEST_HEADER else b""
+    if len(text) != length or not text.startswith(b"{"):
+        raise ValueError(f"{path} is no safetensors file (or cut off within its header)")
+    try:
+        return json.loads(text), 8 + length
+    except ValueError as error:
+        raise ValueError(f"{path}: its safetensors header does not parse: {error}") from error

@@ -1,0 +1,140 @@
+"""The token streams of files and folders, each as a track: random access, whatever file it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.tokens.grids import Grids, Track
+from streamtok.tokens.recordings import open_recording
+from streamtok.tokens.tokenfile import TokenFile, is_token_file
+
+RECORDING_SUFFIX = ".mcap"
+TOKEN_SUFFIX = ".safetensors"
+
+
+class FileTrack(Track):
+    """A token file, which is open only while it is read: a dataset has more of them than a process may hold open."""
+
+    def __init__(self, path: Path) -> None:
+        file = TokenFile(path)
+        self.path, self.meta = path, file.meta
+        self.stream = str(self.meta.get("stream", path.stem))
+        starts = np.asarray(file.frame_start)
+        last = starts[1:] - 1
+        # Cameras of one drive may come from machines whose clocks started at other times.
+        self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
+        first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
+        self.breaks = np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
+        self.identity = {
+            "tokenizer": self.meta.get("tokenizer"),
+            "grid": file.tokens.shape[1:],
+            "dtype": str(file.tokens.dtype),
+        }
+
+    def gaps(self) -> np.ndarray:
+        return self.breaks
+
+    def read(self, indices: np.ndarray) -> Grids:
+        file = TokenFile(self.path)
+        if len(file) != len(self) or file.meta.get("tokenizer") != self.identity["tokenizer"]:
+            raise ValueError(f"{self.path} was written anew since it was opened: open the dataset again")
+        starts, ends = file.frame_start[indices], file.frame_start[indices + 1] - 1
+        return Grids(
+            tokens=np.array(file.tokens[indices]),
+            keyframe=np.array(file.keyframe[indices]),
+            epoch=np.array(file.epoch[indices]),
+            first_id=np.array(file.frame_ids[starts]),
+            last_id=np.array(file.frame_ids[ends]),
+            frames=ends - starts + 1,
+            dropped=np.array(file.dropped[indices]),
+            capture_ns=np.array(file.capture_ns[ends]),
+            time_ns=self.times_ns[indices],
+            session=np.zeros(len(indices), np.int64),
+        )
+
+
+def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
+    """The token streams of one file; of `streams` only, if they are named."""
+    if path.suffix == RECORDING_SUFFIX:
+        return open_recording(path, streams)
+    track = FileTrack(path)
+    return [track] if streams is None or track.stream in streams else []
+
+
+def open_drives(source: Any, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
+    """The tracks of each drive, of `streams` only if they are named; `source` is what `find_drives` takes.
+
+    A recording is a drive, and all token files of one folder are one, a stream each; but files of one and the same
+    stream are a drive each. Drives that have none of the streams are left out, or refused if all are read `together`.
+    """
+    drives: list[list[Track]] = []
+    for paths in find_drives(source):
+        tracks = [track for path in paths for track in open_tracks(path, streams)]
+        if together and streams and not tracks:
+            raise ValueError(f"{paths[0]} lacks the streams {list(streams)}: every drive needs all")
+        alone = len({track.stream for track in tracks}) == 1
+        drives += [[track] for track in tracks] if alone else [tracks] if tracks else []
+    same_identity([track for tracks in drives for track in tracks], source, streams)
+    return drives
+
+
+def by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
+    """The tracks of `streams` in one drive, in their order; ValueError if one is missing or there twice."""
+    found: dict[str, Track] = {}
+    for track in tracks:
+        other = found.setdefault(track.stream, track)
+        if other is not track:
+            raise ValueError(
+                f"{other.path} and {track.path} both hold {track.stream!r}, beside other streams: which of them "
+                "belong together is not known; give each drive a folder of its own"
+            )
+    missing = [name for name in streams if name not in found]
+    if missing:
+        raise ValueError(f"{tracks[0].path} lacks the streams {missing}; it has {sorted(found)}: every drive needs all")
+    return [found[name] for name in streams]
+
+
+def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
+    """The files that may belong together: each recording by itself, and the token files of each folder.
+
+    `source` is a file, a folder (searched with what is below it), or several of these. Hidden files and folders are
+    left out: there the drives lie that are being tokenized. FileNotFoundError if there are no tokens.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    drives: dict[Path, list[Path]] = {}
+    for each in map(Path, sources):
+        if not each.exists():
+            raise FileNotFoundError(f"{each}: no such file or folder")
+        for path in sorted(each.rglob("*")) if each.is_dir() else [each]:
+            if any(part.startswith(".") for part in path.relative_to(each).parts):
+                continue
+            if path.suffix == RECORDING_SUFFIX:
+                drives.setdefault(path, []).append(path)
+            elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
+                drives.setdefault(path.parent, []).append(path)
+    if not drives:
+        raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
+    return list(drives.values())
+
+
+def facts_of(track: Track) -> dict[str, Any]:
+    """What a reader of exported tokens must know: the tokenizer, its FSQ levels, and the grid."""
+    return {"model": track.meta.get("model"), "levels": track.meta.get("levels")} | track.identity
+
+
+def same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
+    """Tokenizer, grid and dtype of all tracks; ValueError naming two that differ, or that there are none."""
+    if not tracks:
+        lacking = "holds no tokens" if streams is None else f"has none of the streams {list(streams)}"
+        raise ValueError(f"{source} {lacking}: `streamtok info FILE` says what a file holds")
+    first = tracks[0]
+    for track in tracks[1:]:
+        differing = [key for key, value in first.identity.items() if track.identity[key] != value]
+        if differing:
+            pairs = ", ".join(f"{key} {track.identity[key]} against {first.identity[key]}" for key in differing)
+            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
+    return first.identity

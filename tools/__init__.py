@@ -1,1 +1,0 @@
-"""Offline jobs, one per file."""

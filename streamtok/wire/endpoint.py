@@ -97,8 +97,8 @@ def group_id(group: str) -> int:
 def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
     """Set what every socket of the protocol has: LINGER, keep-alive, high-water marks (messages), part size (bytes).
 
-    No socket has ZeroMQ heartbeats: their timers let a peer end this process (libzmq issues 3937, 4364, 4767). TCP finds
-    a dead host, and `info` tells a reader each second that the node lives.
+    No socket has ZeroMQ heartbeats: their timers let a peer end this process (libzmq issues 3937, 4364, 4767). TCP
+    finds a dead host, and `info` tells a reader each second that the node lives.
     """
     socket.linger = LINGER_MS
     for option, value in KEEPALIVE.items():

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamtok.wire.control import ControlClient
+from streamtok.wire.endpoint import socket_of
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.streams import StreamTable
@@ -57,6 +58,14 @@ def joined(socket) -> None:
     """Wait until a reader's last subscription has come."""
     while not socket.recv().startswith(b"\x01info/"):
         pass
+
+
+@pytest.mark.parametrize("kind", [zmq.XPUB, zmq.ROUTER, zmq.DEALER, zmq.SUB])
+def test_no_socket_has_a_heartbeat_timer(kind, context):
+    """A peer can end the process through one (libzmq 4364); `test_long` tries it on a node."""
+    with socket_of(context, kind, high_water=16, max_part=1 << 16) as socket:
+        assert socket.get(zmq.HEARTBEAT_IVL) == 0
+        assert socket.get(zmq.TCP_KEEPALIVE) == 1
 
 
 def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:

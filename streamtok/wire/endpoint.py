@@ -1,4 +1,4 @@
-"""Where sockets bind: what may be bound without keys, ipc permissions and locks, and options every socket shares."""
+"""Where sockets bind: which addresses need keys, ipc permissions and locks, and options every socket shares."""
 
 import contextlib
 import errno
@@ -8,7 +8,6 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 import zmq
 
@@ -65,7 +64,7 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
 def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: bool, ipc_group: str | None) -> str:
     """The control endpoint to bind: one beside `bind` if it is None, "" for none.
 
-    Raises InsecureBindError for what may not be bound so, ValueError for what makes no sense.
+    Raises InsecureBindError for an open address without keys, ValueError for options that do not go together.
     """
     control = control_beside(bind) if control is None else control
     endpoints = [bind, control] if control else [bind]
@@ -246,18 +245,18 @@ def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
             os.umask(before)
 
 
-def socket_of(context: zmq.Context, kind: int, high_water: int, max_part: int) -> Any:
+def socket_of(context: zmq.Context, kind: int, high_water: int, max_part: int) -> zmq.Socket:
     """A new socket with the shared options."""
     socket = context.socket(kind)
     common_options(socket, high_water, max_part)
     return socket
 
 
-def receive(socket: zmq.Socket, most: int = 3, copy: bool = True) -> list[Any]:
+def receive(socket: zmq.Socket, most: int = 3) -> list[memoryview]:
     """One message without waiting (or zmq.Again); of more than `most` parts only the first `most` + 1 are kept."""
-    parts = [socket.recv(zmq.NOBLOCK, copy=copy)]
+    parts = [socket.recv(zmq.NOBLOCK, copy=False).buffer]
     while socket.get(zmq.RCVMORE):
-        part = socket.recv(zmq.NOBLOCK, copy=copy)
+        part = socket.recv(zmq.NOBLOCK, copy=False).buffer
         if len(parts) <= most:
             parts.append(part)
     return parts

@@ -53,7 +53,7 @@ class StreamState:
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
             self.counts["keyframes"] += 1
-            self.gate.made()
+            self.gate.note_keyframe()
 
     def _payload(self, tokens: np.ndarray) -> bytes:
         info = self.info

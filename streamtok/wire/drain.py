@@ -137,9 +137,10 @@ class Drain:
             self.take(parts)
 
     def _has_ended(self) -> bool:
-        names = list(self.infos) if self.streams is None else self.streams
+        """Whether nothing more is to come; named streams that nobody has announced count as long as a node is there."""
+        names = self.infos.keys() if self.streams is None or not self.connected else self.streams
         ended = all(name in self.infos and self.infos[name].ended for name in names)
-        return bool(names) and ended and not self._joiner.waiting
+        return bool(self.infos) and ended and not self._joiner.waiting
 
     def _take_frame(self, parts: Sequence[Part]) -> None:
         message = unpack_frame(parts, self.limits)

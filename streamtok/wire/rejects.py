@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
-from streamtok.wire.message import WireError
+from streamtok.wire.errors import WireError
 
 log = logging.getLogger("streamtok.wire")
 

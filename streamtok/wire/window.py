@@ -4,11 +4,14 @@ import bisect
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamtok.wire.message import TokenMessage
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,9 @@ class WindowView:
     valid). All are torch tensors of their own memory.
     """
 
-    tokens: Any
-    valid: Any
-    capture_ns: Any
+    tokens: "torch.Tensor"
+    valid: "torch.Tensor"
+    capture_ns: "torch.Tensor"
 
 
 @dataclass
@@ -92,7 +95,7 @@ class TokenWindow:
         row.grids.append((message.capture_ns, message.tokens.astype(self._dtype)))
         return True
 
-    def read(self, device: Any = None) -> WindowView:
+    def read(self, device: "torch.device | str | None" = None) -> WindowView:
         """The window as it is now; before the first message of all it has no grid, and this raises ValueError."""
         import torch
 

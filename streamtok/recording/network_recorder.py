@@ -23,10 +23,10 @@ POLL_S = 0.1
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    It joins every session by epoch: a file that begins between two keyframes cannot be decoded up to the second, and of
-    a node that was started again the first keyframe is over before anyone has connected. `streams` None records every
-    stream. With `until_end` it ends when the publisher says that its streams have ended.
-    `counts` holds `tokens`, `frames` and `held_back` (messages whose stream was never explained).
+    It joins every session by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded;
+    and the first keyframe of a node that starts again is over before anyone has connected. `streams` None records
+    every stream. With `until_end` it ends when the publisher says that its streams have ended. `counts` holds
+    `tokens`, `frames` and `held_back` (messages whose stream was never explained).
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 
-def why_silent(endpoint: str) -> str:
+def explain_silence(endpoint: str) -> str:
     """What keeps a reader waiting, as far as it can be seen from here."""
     path = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
@@ -73,7 +73,7 @@ class Connection:
             self._on_event(recv_monitor_message(self._monitor)["event"])
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
-            log.warning("event=waiting endpoint=%s: %s", self.endpoint, why_silent(self.endpoint))
+            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self._broken_since = time.monotonic()
             self.socket.disconnect(self.endpoint)

@@ -13,7 +13,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from streamtok.wire.connection import connect
-from streamtok.wire.endpoint import receive, socket_of
+from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import WireError
 from streamtok.wire.header import VERSION, Count, Limits, Name, Text
 from streamtok.wire.message import Part, check_version, decode_map, encode
@@ -73,8 +73,8 @@ class ControlError(RuntimeError):
 class ControlServer:
     """The node's side of a ROUTER socket: `serve` answers what has arrived and never waits.
 
-    `handlers` maps an op to a function of the stream name (or None) that gives the result, or raises ValueError with
-    what to tell the client. Requests may come with or without the empty delimiter part of a REQ socket.
+    `handlers` maps an op to a function of the stream name, or of None for all streams. It gives the result, or raises
+    ValueError with what to tell the client. Requests may have the empty delimiter part of a REQ socket.
     """
 
     socket: zmq.Socket
@@ -133,8 +133,8 @@ class KeyframeGate:
         coalesced, self.pending = self.pending, True
         return coalesced
 
-    def due(self, now_ns: int) -> bool:
-        """Whether to make a keyframe now; starts the next second if so."""
+    def take_due(self, now_ns: int) -> bool:
+        """Return whether to make a keyframe now; the next second starts if so."""
         if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
             return False
         self.pending, self.last_ns = False, now_ns
@@ -230,7 +230,7 @@ class ControlClient:
 
 def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> zmq.Socket:
     """A DEALER socket connected to a node's control endpoint; ValueError if it cannot connect there."""
-    socket = socket_of(context, zmq.DEALER, 16, MAX_REPLY)
+    socket = open_socket(context, zmq.DEALER, 16, MAX_REPLY)
     try:
         connect(socket, endpoint, curve)
     except ValueError:

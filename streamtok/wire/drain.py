@@ -8,7 +8,7 @@ from typing import Literal
 import zmq
 
 from streamtok.wire.connection import Connection
-from streamtok.wire.endpoint import receive, socket_of
+from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.joining import Joiner
@@ -96,7 +96,7 @@ class Drain:
             self.rejects.add("subscribe", error)
 
     def _connect(self) -> Connection:
-        socket = socket_of(self._context, zmq.SUB, self.high_water, self.limits.max_part)
+        socket = open_socket(self._context, zmq.SUB, self.high_water, self.limits.max_part)
         for kind in KINDS:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:

@@ -17,7 +17,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from streamtok.types import Frame, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_endpoints, socket_of
+from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
 from streamtok.wire.errors import WireError
 from streamtok.wire.header import Info, Status, TokenHeader
 from streamtok.wire.message import Part, TokenMessage, pack
@@ -117,7 +117,7 @@ class Publisher:
         return {"info": self._on_info, "stats": self._on_stats, "keyframe": self._on_keyframe, "epoch": self._on_epoch}
 
     def _make_socket(self, kind: int, high_water: int) -> zmq.Socket:
-        self._sockets.append(socket_of(self._context, kind, high_water, MAX_REQUEST))
+        self._sockets.append(open_socket(self._context, kind, high_water, MAX_REQUEST))
         if self.curve:
             self.curve.apply(self._sockets[-1])
         return self._sockets[-1]
@@ -180,7 +180,7 @@ class Publisher:
         if now >= self._info_due:
             self._info_due = now + INFO_EVERY_NS
             self._send_info(self._table.streams)
-        due = [name for name, state in self._table.streams.items() if state.gate.due(now)]
+        due = [name for name, state in self._table.streams.items() if state.gate.take_due(now)]
         events, self._events = self._events, []
         return events + [Event("keyframe", name) for name in due]
 

@@ -45,19 +45,29 @@ class FrameTracker:
 class Subscription(Generic[Message]):
     """Messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
 
-    `streams` names those to read (None: all). `kinds` says what to read: "tokens" and "frames" come out as
-    `TokenMessage` and `FrameMessage`, in the order of arrival, and "info" fills `infos`, the newest of each stream.
+    A thread drains the socket at once into bounded queues, one per stream and kind. `message.decodable` is False from
+    a loss, or from joining, until a keyframe. Messages that break the protocol are counted in `rejects` and dropped.
 
-    A thread drains the socket at once into a queue of `queue_size` messages per stream and kind, which discards its
-    oldest when the reader is late (`latest_only`: keeps only the newest; `lossless`: the draining waits instead, and
-    with it a lossless node). `join` says how to begin with a node that runs already: "epoch" first fetches what the
-    current epoch has sent, so that decoding starts at once; "keyframe" waits for the next one. A node that comes, or
-    comes back, while the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
-    `message.decodable` is False from a loss, or from joining, until a keyframe.
+    Args:
+        endpoint: The address that the node binds.
+        streams: Names of the streams to read; None reads all.
+        kinds: "tokens" and "frames" come out as `TokenMessage` and `FrameMessage`, in the order of arrival; "info"
+            fills `infos`, the newest of each stream.
+        latest_only: Keep only the newest message of each stream.
+        lossless: Wait for the reader when a queue is full, and with it let a lossless node wait.
+        join: How to begin with a node that runs already. "epoch" first fetches what the current epoch has sent, so
+            that decoding starts at once; "keyframe" waits for the next one. A node that comes, or comes back, while
+            the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
+        queue_size: Messages that may wait in a queue; beyond it the oldest is discarded and counted.
+        timeout: Seconds without a message after which iterating raises TimeoutError.
+        until_end: Stop iterating when the node says that its streams have ended.
+        curve: Keys, for a node that demands them.
+        limits: The largest grids, headers and frames that are accepted.
+        messages_per_second: Expected over all streams; about one second of them may wait in the socket.
+        max_streams: More streams than this are refused.
 
-    Iterating raises TimeoutError after `timeout` seconds without a message; with `until_end` it stops when the node
-    says that its streams have ended. Messages that break the protocol are counted in `rejects` and dropped.
-    ValueError for options that do not go together.
+    Raises:
+        ValueError: For an endpoint that cannot be one, or options that do not go together.
     """
 
     endpoint: str

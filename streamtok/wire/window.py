@@ -46,8 +46,8 @@ class TokenWindow:
 
     `push` every message; `read` whenever the policy runs. The rules:
 
-    - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost, so that a row
-      only ever holds consecutive groups of one epoch; messages that are not `decodable` are left out. With
+    - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost. So a row only
+      ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
       `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.

@@ -14,10 +14,9 @@ from msgspec import Meta, Struct
 
 from streamtok.wire.connection import connect
 from streamtok.wire.endpoint import open_socket, receive
-from streamtok.wire.errors import WireError
+from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import VERSION, Count, Limits, Name, Text
 from streamtok.wire.message import Part, check_version, decode_map, encode
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")

@@ -9,12 +9,11 @@ import zmq
 
 from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import open_socket, receive
-from streamtok.wire.errors import WireError
+from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import FrameMessage, Part, TokenMessage, unpack, unpack_frame, unpack_info
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 from streamtok.wire.tracking import StreamTracker
 

@@ -10,10 +10,9 @@ import zmq
 
 from streamtok.wire.control import Request, control_socket, decode_epoch, read_reply
 from streamtok.wire.endpoint import reachable, receive
-from streamtok.wire.errors import WireError
+from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.message import TokenMessage, encode, unpack
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")

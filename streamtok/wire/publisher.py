@@ -18,10 +18,9 @@ from streamtok.types import Frame, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
-from streamtok.wire.errors import WireError
+from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Status, TokenHeader
 from streamtok.wire.message import Part, TokenMessage, pack
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveServer
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriptions import Subscriptions

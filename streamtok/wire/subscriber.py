@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 from streamtok.wire.control import ControlClient
 from streamtok.wire.drain import KINDS, Drain, Kind
 from streamtok.wire.endpoint import reachable
+from streamtok.wire.errors import Rejects
 from streamtok.wire.header import FrameHeader, Info, Limits
 from streamtok.wire.mailbox import Closed, Mailbox
 from streamtok.wire.message import FrameMessage, TokenMessage
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveClient
 from streamtok.wire.tracking import StreamTracker
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamtok.wire.control import ControlClient
-from streamtok.wire.endpoint import socket_of
+from streamtok.wire.endpoint import open_socket
+from streamtok.wire.errors import Rejects
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
@@ -63,7 +63,7 @@ def joined(socket) -> None:
 @pytest.mark.parametrize("kind", [zmq.XPUB, zmq.ROUTER, zmq.DEALER, zmq.SUB])
 def test_no_socket_has_a_heartbeat_timer(kind, context):
     """A peer can end the process through one (libzmq 4364); `test_long` tries it on a node."""
-    with socket_of(context, kind, high_water=16, max_part=1 << 16) as socket:
+    with open_socket(context, kind, high_water=16, max_part=1 << 16) as socket:
         assert socket.get(zmq.HEARTBEAT_IVL) == 0
         assert socket.get(zmq.TCP_KEEPALIVE) == 1
 

@@ -282,6 +282,46 @@ def test_a_part_beyond_the_message_limit_never_arrives_and_the_reader_reconnects
         assert next(reader).header.seq == 0
 
 
+def parts_with(parts: list[bytes], **changes) -> list[bytes]:
+    """The same message, but for some fields of its header."""
+    return [parts[0], msgpack.packb(msgpack.unpackb(parts[1]) | changes), parts[2]]
+
+
+@pytest.mark.parametrize("wrong", [{"session": "f" * 32}, {"seq": 2**40}, {"session": "f" * 32, "seq": 0}, {"seq": 7}])
+@pytest.mark.parametrize("kind", ["tokens", "info"])
+def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, kind):
+    socket, endpoint = fake
+    if kind == "info":
+        forged = pack(make_info(**{"session": "0" * 32} | {{"seq": "last_seq"}.get(k, k): v for k, v in wrong.items()}))
+    else:
+        forged = parts_with(good_parts(1), **wrong)
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        for seq in range(9):
+            socket.send_multipart(good_parts(seq))
+            if seq == 4:
+                socket.send_multipart(forged)
+        messages = [next(reader) for _ in range(9)]
+        assert [(message.header.seq, message.decodable, message.lost) for message in messages] == [
+            (seq, True, 0) for seq in range(9)
+        ]
+        assert reader.rejects.counts == {"subscribe.order": 1}
+
+
+def test_a_session_begun_by_mistake_does_not_lock_out_the_one_that_goes_on(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(good_parts(0))
+        for seq in range(2):
+            socket.send_multipart(parts_with(good_parts(seq), session="f" * 32))
+        for seq in range(8, 12):
+            socket.send_multipart(good_parts(seq))
+        messages = [next(reader) for _ in range(7)]
+        assert [message.header.seq for message in messages] == [0, 0, 1, 8, 9, 10, 11]
+        assert [message.decodable for message in messages] == [True] * 7
+
+
 def test_more_streams_than_accepted_are_refused(fake):
     socket, endpoint = fake
     with subscribe(endpoint, timeout=20, max_streams=4) as reader:

@@ -40,6 +40,22 @@ def load(
     return optimize(tokenizer, engine, size=size, device=device)
 
 
+def load_for(sender: str, named: str | None, given: str | Path | None, *, local: bool = False) -> "Tokenizer":
+    """The tokenizer to decode what `sender` (a stream, a file) holds: the `given` one, or the preset that it names.
+
+    A name from the network is a preset's, never a path: whoever sends it must not choose what is read here. A file of
+    this machine (`local`) may also name a checkpoint folder of ours, which holds nothing but JSON and safetensors.
+    ValueError asks for --model where it is none.
+    """
+    from streamtok.config import PRESETS
+
+    known = isinstance(named, str) and (named in PRESETS or (local and (Path(named) / "model.safetensors").is_file()))
+    if given is None and not known:
+        called = f"names the model {named!r}, which is no preset" if named else "does not name the model that made it"
+        raise ValueError(f"{sender} {called}: give the checkpoint that made it with --model")
+    return load(given or str(named))
+
+
 def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None, slots_per_step: int = 1) -> Any:
     """The model of a rig on its engine, for frames of `size` (H, W) and for streams that step so many slots at once."""
     import torch

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
-from streamtok.engine.loading import load, place
+from streamtok.engine.loading import load_for, place
 from streamtok.io.media import encode_jpeg
 from streamtok.io.picture_writer import Pictures, open_pictures
 from streamtok.model import Tokenizer
@@ -127,12 +127,11 @@ def first_info(
 
 def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    name = options.model or info.model
-    tokenizer = place(load(name), options.device)
+    tokenizer = place(load_for(f"stream {info.stream!r}", info.model, options.model), options.device)
     if tokenizer.fingerprint != info.tokenizer:
         raise ValueError(
-            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "
-            f"{tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
+            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, "
+            f"{options.model or info.model!r} here has {tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
         )
     return tokenizer
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.loading import engine_configuration, load, place
+from streamtok.engine.loading import engine_configuration, load, load_for, place
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.frame_stream import open_frames, resized
@@ -174,14 +174,11 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
 
 def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> Any:
     """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
-    name = model or meta.get("model")
-    if not name:
-        raise ValueError(f"{path} does not name the model that made it: give it with --model")
-    tok = load(name)
+    tok = load_for(str(path), meta.get("model"), model, local=True)
     if tok.fingerprint != meta["tokenizer"]:
         raise ValueError(
             f"{path} was made by tokenizer {meta['tokenizer'][:16]}... (called {meta.get('model')!r}), "
-            f"but {name!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean other pictures; "
-            "give the checkpoint that made the file with --model"
+            f"but {model or meta.get('model')!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean "
+            "other pictures; give the checkpoint that made the file with --model"
         )
     return tok

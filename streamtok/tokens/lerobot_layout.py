@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.picture_writer import VideoPictures
+from streamtok.names import check_stream_name
 from streamtok.tokens.parquet import pyarrow
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -178,7 +179,7 @@ class VideoColumn:
     """Pictures of one camera, one per grid (the last frame of each group)."""
 
     def __init__(self, out: Path, stream: str, fps: float) -> None:
-        self.key = f"observation.images.{stream}"
+        self.key = f"observation.images.{check_stream_name(stream)}"
         self._out, self._fps = out, fps
         self._file = self._count = 0
         self._pictures: VideoPictures | None = None

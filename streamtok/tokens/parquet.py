@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.names import check_stream_name
 from streamtok.tokens.export_options import ExportOptions
 from streamtok.tokens.grids import Grids, Track, blocks
 from streamtok.tokens.progress import progress_bar
@@ -28,7 +29,8 @@ def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, 
     total = sum(map(len, tracks))
     with progress_bar("parquet", total=total, unit="grid", shown=options.progress) as bar:
         for number, track in enumerate(tracks):
-            with parquet.ParquetWriter(out / f"{number:06d}_{track.stream}.parquet", schema) as writer:
+            path = out / f"{number:06d}_{check_stream_name(track.stream)}.parquet"
+            with parquet.ParquetWriter(path, schema) as writer:
                 for grids in blocks(track):
                     writer.write_table(_table(grids, track, schema))
                     bar.update(len(grids.epoch))

@@ -131,7 +131,8 @@ def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
     if tokenizer.fingerprint != info.tokenizer:
         raise ValueError(
             f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, "
-            f"{options.model or info.model!r} here has {tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
+            f"{options.model or info.model!r} here has {tokenizer.fingerprint}: "
+            "give the checkpoint that the node runs with --model"
         )
     return tokenizer
 

@@ -178,7 +178,7 @@ def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> A
     if tok.fingerprint != meta["tokenizer"]:
         raise ValueError(
             f"{path} was made by tokenizer {meta['tokenizer'][:16]}... (called {meta.get('model')!r}), "
-            f"but {model or meta.get('model')!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean "
-            "other pictures; give the checkpoint that made the file with --model"
+            f"but {model or meta.get('model')!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes "
+            "mean other pictures; give the checkpoint that made the file with --model"
         )
     return tok

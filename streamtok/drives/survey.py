@@ -15,7 +15,7 @@ import numpy as np
 from streamtok.measures import entropy_bits
 
 if TYPE_CHECKING:
-    from streamtok.drives.drive_reader import Drive
+    from streamtok.drives.drive import Drive
     from streamtok.types import TokenGroup
 
 GAP_FACTOR = 1.75  # a step between frames this much longer than the usual one is a gap

@@ -10,8 +10,7 @@ from streamtok.evaluation.baselines import CODECS, Unrounded, codec_at_bits, gri
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.metrics import as_unit, psnr
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 
 def quality(original: np.ndarray, shown: np.ndarray) -> float:

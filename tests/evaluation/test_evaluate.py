@@ -13,8 +13,7 @@ from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, held_stil
 from streamtok.evaluation.metrics import as_unit, frame_mse, psnr
 from streamtok.measures import entropy_bits, psnr_from_mse
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 Make = Callable[..., Tokenizer]
 

@@ -19,7 +19,7 @@ from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.message import unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 
 def sequence(messages) -> list[int]:

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from streamtok.io.image_messages import DamagedFrame
+from streamtok.measures import LOST_STEPS
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
 REORDER_FRAMES = 4  # per camera: recorders write frames of several threads slightly out of order
-GAP_STEPS = 2.5  # times the usual step: a camera that gives every second or third frame in turn has no gaps
 USUAL_STEPS, LEAST_STEPS = 15, 5
 STEP_BACK_NS = 1_000_000_000
 NEW_CLOCK_FRAMES = 30  # after so many frames that rise together in the past, the clock was set back for good
@@ -67,7 +67,7 @@ class Place:
             return 0
         step = capture_ns - before
         usual = statistics.median(self.steps) if len(self.steps) >= LEAST_STEPS else 0
-        if usual and step > GAP_STEPS * usual:
+        if usual and step > LOST_STEPS * usual:
             return round(step / usual) - 1
         self.steps.append(step)
         return 0

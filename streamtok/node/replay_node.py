@@ -61,9 +61,7 @@ class ReplayNode:
         """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
         if self.mode == "tokens" and self.recording is not None:
             return self._publish_recorded(self.recording)
-        if self.tokenizer is None:
-            self.tokenizer = self._load()
-        replay = self._open(self.tokenizer)
+        replay = self._open()
         with Outputs(self.settings, self.recording, self.infos, self._stopping.is_set) as outputs:
             pace, started = Pace(self.settings.pace), time.monotonic()
             for replayed in self._limited(iter(replay)):
@@ -122,8 +120,9 @@ class ReplayNode:
             hint = "" if self.settings.model else f" ({self.settings.path} names it; give the checkpoint by --model)"
             raise ValueError(f"{error}{hint}") from error
 
-    def _open(self, tokenizer: Tokenizer) -> Replay:
+    def _open(self) -> Replay:
         settings = self.settings
+        tokenizer = self.tokenizer = self._load() if self.tokenizer is None else self.tokenizer
         if self.mode == "drive" or self.recording is None:
             drive = open_drive(settings.path, settings.streams)
             options = dict.fromkeys(drive.streams, settings.options())

@@ -6,9 +6,9 @@ import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-GAP_STEPS = 1.75  # usual steps: what comes later follows a gap; one image or grid that is missing makes two of them
-# Usual steps after which images are taken for lost where nothing numbers them. That starts an epoch, so it has to be
-# sure: a camera that gives every second or third image of another clock in turn steps by one and by two.
+GAP_STEPS = 1.75  # usual steps: what comes later follows a gap, for one image or grid that is missing makes it two
+# Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
+# camera that is throttled to two images of three steps by one and by two.
 LOST_STEPS = 2.5
 KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
 

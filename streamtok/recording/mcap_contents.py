@@ -9,30 +9,14 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from streamtok.recording.mcap_records import (
-    CHUNK_HEAD,
-    LARGEST_RECORD,
-    MAGIC,
-    OP_CHANNEL,
-    OP_CHUNK,
-    OP_FOOTER,
-    OP_HEADER,
-    OP_MESSAGE,
-    OP_MESSAGE_INDEX,
-    OP_METADATA,
-    OP_SCHEMA,
-    RECORD,
-    UNPACK_ERRORS,
-    Chunk,
-    read_chunk,
-    split_records,
-)
+from streamtok.recording import mcap_records as spec
+from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records
 
 if TYPE_CHECKING:
     from mcap.records import Channel, Schema
 
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
-DEFINITIONS = {OP_SCHEMA: "schema", OP_CHANNEL: "channel", OP_METADATA: "metadata"}
+DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_METADATA: "metadata"}
 
 
 @dataclass
@@ -65,13 +49,13 @@ class Contents:
 
         data = ReadDataStream(io.BytesIO(record))
         try:
-            if opcode == OP_SCHEMA:
+            if opcode == spec.OP_SCHEMA:
                 schema = Schema.read(data)
                 self.schemas.setdefault(schema.id, schema)
-            elif opcode == OP_CHANNEL:
+            elif opcode == spec.OP_CHANNEL:
                 channel = Channel.read(data)
                 self.channels.setdefault(channel.id, channel)
-            elif opcode == OP_METADATA:
+            elif opcode == spec.OP_METADATA:
                 metadata = Metadata.read(data)
                 self.metadata.append((metadata.name, metadata.metadata))
         except (McapError, ValueError, struct.error):
@@ -128,7 +112,7 @@ def _is_closed(stream: BinaryIO) -> bool:
     stream.seek(end - FOOTER_BYTES)
     footer = stream.read(FOOTER_BYTES)
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
-    if not footer.endswith(MAGIC) or footer[0] != OP_FOOTER or start > end:
+    if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or start > end:
         return False
     stream.seek(start)
     return not crc or not start or zlib.crc32(stream.read(end - start - len(MAGIC) - 4)) == crc
@@ -142,11 +126,11 @@ def _walk(stream: BinaryIO) -> Contents:
     while offset + RECORD.size <= end and not footer:
         stream.seek(offset)
         opcode, length = RECORD.unpack(stream.read(RECORD.size))
-        if length > LARGEST_RECORD and opcode != OP_CHUNK:
+        if length > spec.LARGEST_RECORD and opcode != spec.OP_CHUNK:
             contents.note(f"from byte {offset} on the records make no sense")
             break
         _walk_record(stream, contents, opcode, (offset, length, end))
-        footer = opcode == OP_FOOTER
+        footer = opcode == spec.OP_FOOTER
         offset += RECORD.size + length
     if footer:
         contents.note("its index cannot be read; the chunks were found without it")
@@ -161,17 +145,17 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
     """Take what one record says; `place` is its offset, the length of what is in it, and the length of the file."""
     offset, length, end = place
     inside = offset + RECORD.size + length <= end
-    if opcode == OP_CHUNK:
-        head = stream.read(CHUNK_HEAD.size)
-        if len(head) == CHUNK_HEAD.size:
-            start_ns, end_ns, _, _ = CHUNK_HEAD.unpack(head)
+    if opcode == spec.OP_CHUNK:
+        head = stream.read(spec.CHUNK_HEAD.size)
+        if len(head) == spec.CHUNK_HEAD.size:
+            start_ns, end_ns, _, _ = spec.CHUNK_HEAD.unpack(head)
             there = min(RECORD.size + length, end - offset)
             contents.chunks.append(Chunk(offset, there, start_ns, end_ns, inside))
-    elif opcode == OP_MESSAGE_INDEX and inside and contents.chunks:
+    elif opcode == spec.OP_MESSAGE_INDEX and inside and contents.chunks:
         contents.chunks[-1].index[struct.unpack("<H", stream.read(2))[0]] = offset
     elif opcode in DEFINITIONS and inside:
         contents.take_definition(opcode, stream.read(length))
-    elif opcode == OP_MESSAGE:
+    elif opcode == spec.OP_MESSAGE:
         contents.loose = True
 
 
@@ -183,10 +167,10 @@ def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
             continue
         try:
             records = split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
-        except UNPACK_ERRORS:
+        except spec.UNPACK_ERRORS:
             continue  # noted when its messages are wanted
         for record in records:
-            if record.opcode in (OP_SCHEMA, OP_CHANNEL):
+            if record.opcode in (spec.OP_SCHEMA, spec.OP_CHANNEL):
                 contents.take_definition(record.opcode, bytes(record.contents))
 
 
@@ -194,7 +178,7 @@ def _read_profile(stream: BinaryIO) -> str:
     """The profile that the header record names; empty if that record is damaged."""
     stream.seek(len(MAGIC))
     head = stream.read(RECORD.size + 4)
-    if len(head) < RECORD.size + 4 or head[0] != OP_HEADER:
+    if len(head) < RECORD.size + 4 or head[0] != spec.OP_HEADER:
         return ""
     length = struct.unpack_from("<I", head, RECORD.size)[0]
     return stream.read(length).decode("utf-8", "replace") if length < 256 else ""

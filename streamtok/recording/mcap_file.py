@@ -22,15 +22,11 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import (
-    LARGEST_RECORD,
     MAGIC,
-    OP_CHUNK,
-    OP_FOOTER,
-    OP_MESSAGE,
     RECORD,
-    UNPACK_ERRORS,
     Chunk,
     RawMessage,
     Record,
@@ -135,13 +131,13 @@ class McapFile:
         try:
             records = _cached_records(self.path, self._written_ns, chunk)
             return read_message(record_at(records, int(place["offset"])).contents)
-        except UNPACK_ERRORS as error:
+        except spec.UNPACK_ERRORS as error:
             raise ValueError(f"{self.path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
 
     def _places(self, stream: BinaryIO, number: int, channel_ids: Collection[int]) -> Iterator[np.ndarray]:
         chunk = self.chunks[number]
         if not chunk.index:
-            records = [record for record in self._records(stream, chunk) if record.opcode == OP_MESSAGE]
+            records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
             found = [(read_message(record.contents), record.offset) for record in records]
             entries = [(m.log_time, m.channel_id, number, at) for m, at in found if m.channel_id in channel_ids]
             yield np.array(entries, PLACE)
@@ -169,7 +165,7 @@ class McapFile:
                 heapq.heappush(heap, (message.log_time, next(order), message))
 
     def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, wanted: Wanted) -> list[RawMessage]:
-        records = [record for record in self._records(stream, chunk) if record.opcode == OP_MESSAGE]
+        records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
         messages = [read_message(record.contents) for record in records]
         return [message for message in messages if message.channel_id in self.channels and wanted.takes(message)]
 
@@ -177,7 +173,7 @@ class McapFile:
         """Records inside one chunk; of one that is cut off, those that are whole. Damage is listed."""
         try:
             return split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
-        except UNPACK_ERRORS as error:
+        except spec.UNPACK_ERRORS as error:
             self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
             return []
 
@@ -185,11 +181,11 @@ class McapFile:
         offset = stream.seek(len(MAGIC))
         while len(head := stream.read(RECORD.size)) == RECORD.size:
             opcode, length = RECORD.unpack(head)
-            if opcode == OP_FOOTER or length > LARGEST_RECORD:
+            if opcode == spec.OP_FOOTER or length > spec.LARGEST_RECORD:
                 return
-            if opcode == OP_CHUNK:
+            if opcode == spec.OP_CHUNK:
                 yield from self._chunk_messages(stream, Chunk(offset, RECORD.size + length, 0, 0), wanted)
-            elif opcode == OP_MESSAGE:
+            elif opcode == spec.OP_MESSAGE:
                 record = memoryview(stream.read(length))
                 if len(record) < length:
                     return

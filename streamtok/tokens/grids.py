@@ -104,7 +104,7 @@ def part(grids: Grids, which: slice | np.ndarray) -> Grids:
 
 
 def time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those after `GAP_STEPS` usual steps or more, or after a step back."""
+    """(n,) bool: the first grid, and those after more than `GAP_STEPS` usual steps or a step back."""
     steps = np.diff(times_ns)
     usual = np.median(steps) if len(steps) else 0
     return np.concatenate([[True], (steps > GAP_STEPS * usual) | (steps <= 0)])

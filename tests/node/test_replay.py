@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from streamtok.commands import info as info_command
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.ingest import IngestNode
-from streamtok.node.replay import DriveReplay, first_difference
+from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
+from streamtok.node.verification import find_difference
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
@@ -316,9 +317,9 @@ def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
     (message,) = list(open_recording(tmp_path / "d.mcap").messages())[:1]
     assert node.run()["streams"]["front"]["groups"] == 1
     group = next(iter(node._open())).group
-    assert first_difference(message, group) == ""
+    assert find_difference(message, group) == ""
     smaller = dataclasses.replace(group, tokens=group.tokens[:2])
-    assert "recorded [6, 8] uint16" in first_difference(message, smaller)
+    assert "recorded [6, 8] uint16" in find_difference(message, smaller)
 
 
 def test_the_recorded_engine_is_used_again(tmp_path):

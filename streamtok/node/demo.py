@@ -22,7 +22,7 @@ from streamtok.measures import psnr_from_mse
 from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder, Picture
-from streamtok.settings.rig import CommandSettings, Count, Device, Positive, Size
+from streamtok.settings.demo import DemoSettings
 
 log = logging.getLogger("streamtok.node.demo")
 
@@ -30,21 +30,6 @@ PIXELS = 256 * 448  # larger sources are reduced to about this, so that two core
 STREAM = "demo"
 FRAMES_WAITING = 512  # camera images kept for comparison: the node runs up to 64 groups ahead of their decoding
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
-
-
-class DemoSettings(CommandSettings):
-    """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
-
-    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
-    """
-
-    source: str = "synthetic:256x448@30?seed=7&frames=301"
-    model: str = "nano"
-    out: Path = Path("out/demo")
-    size: Size | None = None
-    max_frames: Count = 301
-    max_seconds: Positive = 100.0
-    device: Device = "auto"
 
 
 @dataclass

@@ -19,7 +19,7 @@ from streamtok.node.replay_outputs import Outputs, Pace
 from streamtok.recording.reader import Recording, recording_parts
 
 if TYPE_CHECKING:
-    from streamtok.node.drive_settings import ReplaySettings
+    from streamtok.settings.replay import ReplaySettings
     from streamtok.wire.message import Info
 
 log = logging.getLogger("streamtok.replay")
@@ -125,13 +125,14 @@ class ReplayNode:
     def _open(self) -> Any:
         from streamtok.engine.loading import engine_configuration
         from streamtok.ingest.core import IngestCore
+        from streamtok.ingest.lane import StreamOptions
 
         settings = self.settings
         if self.mode == "drive":
             drive = open_drive(settings.path, settings.streams)
-            core = IngestCore(
-                self.tokenizer, dict.fromkeys(drive.streams, settings.options()), context=settings.context
-            )
+            cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
+            options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
+            core = IngestCore(self.tokenizer, options, context=settings.context)
             return DriveReplay(drive, core)
         for info in self.infos.values():
             different = engine_differences(info.engine, engine_configuration(self.tokenizer))

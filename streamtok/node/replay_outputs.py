@@ -16,9 +16,9 @@ from streamtok.wire.message import Info
 from streamtok.wire.streams import StreamTable
 
 if TYPE_CHECKING:
-    from streamtok.node.drive_settings import ReplaySettings
     from streamtok.node.replay import Replayed
     from streamtok.recording.reader import Recording
+    from streamtok.settings.replay import ReplaySettings
     from streamtok.wire.message import TokenMessage
 
 WAIT_S = 0.02

@@ -15,31 +15,24 @@ from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import load, on_engine, pick_device
 from streamtok.engine.tuning import optimize
+from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
 from streamtok.io.frame_stream import count_frames
 from streamtok.io.media import IMAGE_SUFFIXES
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.rig import Count, Device, FrameSettings
+from streamtok.settings.shared import FrameSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
 
 
-class FleetOptions(FrameSettings):
+class FleetOptions(DriveOptions):
     """How every drive is tokenized; a drive that was done with other options is done again.
 
-    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
-    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
     `engine` is as `settle_engine` gives it, None for plain float32.
     """
 
-    model: str = "nano"
-    device: Device = "auto"
-    deterministic: bool = False
-    context: Count | None = None
-    streams: list[str] | None = None
-    threads: Count = 1
     engine: EngineConfiguration | None = None
 
 
@@ -192,8 +185,8 @@ def expected_frames(path: Path) -> int:
 
 
 def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
-    from streamtok.node.drive_settings import ReplaySettings
     from streamtok.node.replay_node import ReplayNode
+    from streamtok.settings.replay import ReplaySettings
 
     expected = expected_frames(path)
 

@@ -29,7 +29,7 @@ from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder, Picture
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.settings.rig import CommandSettings, Count, Device, Positive, Size
+from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import FrameMessage, TokenMessage
@@ -40,21 +40,6 @@ STREAM = "demo"
 FRAMES_WAITING = 512  # camera images kept for comparison: the node runs ahead of their decoding
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
 Reader = Subscription[TokenMessage | FrameMessage]
-
-
-class DemoSettings(CommandSettings):
-    """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
-
-    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
-    """
-
-    source: str = "synthetic:256x448@30?seed=7&frames=301"
-    model: str = "nano"
-    out: Path = Path("out/demo")
-    size: Size | None = None
-    max_frames: Count = 301
-    max_seconds: Positive = 100.0
-    device: Device = "auto"
 
 
 @dataclass

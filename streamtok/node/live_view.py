@@ -6,10 +6,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import model_validator
 
 from streamtok.engine.loading import load, place
 from streamtok.io.media import encode_jpeg
@@ -17,7 +16,7 @@ from streamtok.io.picture_writer import Pictures, open_pictures
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder, Picture
-from streamtok.settings.rig import Count, Device, NodeSettings
+from streamtok.settings.decode import DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.publisher import Publisher
@@ -27,41 +26,6 @@ from streamtok.wire.subscriber import Subscription, subscribe
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
-LIVE_ONLY = "stream", "join", "curve"
-
-
-class DecodeSettings(NodeSettings):
-    """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
-
-    `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
-    """
-
-    input: str
-    out: str = "window"
-    model: str | None = None
-    stream: str | None = None
-    device: Device = "auto"
-    join: Literal["epoch", "keyframe"] = "epoch"
-    curve: Path | None = None
-    max_frames: Count | None = None
-    quiet: bool = False
-
-    @property
-    def live(self) -> bool:
-        """Whether the input is a node, not a token file."""
-        return self.input.startswith(("tcp://", "ipc://", "inproc://"))
-
-    @model_validator(mode="after")
-    def fits_together(self) -> "DecodeSettings":
-        if self.live:
-            return self
-        given = [name for name in LIVE_ONLY if name in self.model_fields_set]
-        if given:
-            flags = ", ".join(f"--{name}" for name in given)
-            raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
-        if self.out == "window":
-            raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
-        return self
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.engine.loading import engine_configuration
-from streamtok.ingest.core import IngestCore
+from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.replay import DriveReplay, RecordedReplay, Replay, Replayed
 from streamtok.node.replay_engine import engine_differences, load_as_recorded
 from streamtok.node.replay_outputs import Outputs, Pace
 from streamtok.node.verification import Verification, check_verifiable
 from streamtok.recording.reader import Recording
+from streamtok.settings.replay import ReplaySettings
 from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 
@@ -125,7 +125,8 @@ class ReplayNode:
         tokenizer = self.tokenizer = self._load() if self.tokenizer is None else self.tokenizer
         if self.mode == "drive" or self.recording is None:
             drive = open_drive(settings.path, settings.streams)
-            options = dict.fromkeys(drive.streams, settings.options())
+            cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
+            options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
             return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
         for info in self.infos.values():
             different = engine_differences(info.engine, engine_configuration(tokenizer))

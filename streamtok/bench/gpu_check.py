@@ -44,7 +44,7 @@ TESTED = ("gpu", "kernels", "fused", "preprocess_kernel", "preparing", "batch", 
 
 def compiled() -> Entries:
     """What the kernels need on this machine's GPU; runs without one, for Hopper."""
-    from streamtok.engine.kernel_builds import compile_all
+    from streamtok.engine.gpu.kernel_builds import compile_all
 
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     for name, entry in compile_all(10 * capability[0] + capability[1]).items():

@@ -81,7 +81,7 @@ def tune(deadline: float = float("inf")) -> Entries:
 
 def _candidates() -> Iterator[Candidate]:
     from streamtok.bench.checks import Case
-    from streamtok.engine.kernels import spatial, temporal
+    from streamtok.engine.gpu.kernels import spatial, temporal
 
     new = Case("cuda", torch.bfloat16)
     yield from _attention(new)
@@ -101,7 +101,7 @@ def _candidates() -> Iterator[Candidate]:
                 return spatial.conv3x3(p, k, b, r, count, o)
 
             def temporal_conv(o=options, r=ring, t=taps, b=bias, s=residual) -> object:
-                return temporal.causal_conv(r, count, t, b, 1, 1, s, True, o)
+                return temporal.causal_conv(r, count, t, b, 1, residual=s, want_moments=True, options=o)
 
             name = "x".join(map(str, options.values()))
             yield f"conv3x3 fused {shape} {name}", spatial_conv, 9 * work
@@ -118,7 +118,7 @@ TILES = [
 
 
 def _attention(new: Callable) -> Iterator[Candidate]:
-    from streamtok.engine.kernels import attention, norm
+    from streamtok.engine.gpu.kernels import attention, norm, ring_attention
 
     length, width = 14400, 512
     q, k, v = new(1, length, 3 * width).chunk(3, -1)
@@ -136,7 +136,7 @@ def _attention(new: Callable) -> Iterator[Candidate]:
     yield "attention torch, parts of 1800", by_parts, work
     rings = [new(1, length, 32, width) for _ in range(2)]
     count = torch.tensor([40], device="cuda")
-    yield "ring context 32", lambda: attention.over_ring(q, k, v, rings[0], rings[1], count), 0.0
+    yield "ring context 32", lambda: ring_attention.over_ring(q, k, v, rings[0], rings[1], count), 0.0
     for channels, size in ((256, (180, 320)), (512, (90, 160))):
         x, weight = new(1, channels, *size).to(memory_format=torch.channels_last), new(channels)
         known = norm.moments(x)
@@ -153,9 +153,9 @@ def full_size(precision: str = "bfloat16") -> Tokenizer:
 def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> Entries:
     """The full-size encoder step: plain and fused, eager and captured; the profile of the fused one."""
     from streamtok.engine.configuration import EngineConfiguration
-    from streamtok.engine.fused import fuse
-    from streamtok.engine.graph import free_dead_streams
-    from streamtok.engine.streams import FusedStream
+    from streamtok.engine.gpu.fused import fuse_model
+    from streamtok.engine.gpu.fused_streams import FusedStream
+    from streamtok.engine.gpu.graph import free_dead_streams
 
     model, captured = full_size(precision), {}
     frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
@@ -163,7 +163,7 @@ def step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> En
     say("plain eager", entry)
     yield "plain eager", entry
     for over_space in ("flash", "strips"):
-        fused = fuse(model, over_space)
+        fused = fuse_model(model, over_space)
         for graph in (False, True):
             free_dead_streams()
             configuration = EngineConfiguration(
@@ -218,12 +218,12 @@ def profile(function: Callable[[], object], calls: int = 3, rows: int = 30) -> l
 def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
     from streamtok.engine.configuration import EngineConfiguration
-    from streamtok.engine.fused import fuse
-    from streamtok.engine.precision import moving_scene
-    from streamtok.engine.streams import FusedStream
+    from streamtok.engine.gpu.fused import fuse_model
+    from streamtok.engine.gpu.fused_streams import FusedStream
+    from streamtok.weights.golden import reference_clip
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    wide, frames = full_size("float32"), moving_scene(size, 4 * groups).to("cuda")
+    wide, frames = full_size("float32"), reference_clip(4 * groups, *size).to("cuda")
 
     def tokens(stream: Any) -> torch.Tensor:
         parts = [frames[:, :, max(0, 4 * i - 3) : 4 * i + 1] for i in range(groups)]
@@ -235,7 +235,7 @@ def agreement(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
         model, stream = wide.cast(getattr(torch, precision)), None
         if graph is not None:
             made = EngineConfiguration(device="cuda", precision=precision, graph=graph, kernels="fused")
-            stream = FusedStream(fuse(model), 1, size, 32, made)
+            stream = FusedStream(fuse_model(model), 1, size, 32, made)
         kept[name] = tokens(stream or model.stream(1, *size))
         return float((kept[name] == wanted).float().mean())
 

@@ -17,21 +17,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from streamtok.bench.precisions import describe_trials, read_clip
 from streamtok.bench.timing import percentiles, time_calls
-from streamtok.engine.configuration import EngineConfiguration, here
-from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
-from streamtok.engine.graph import EngineError, free_dead_streams
+from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
+from streamtok.engine.gpu.graph import free_dead_streams
+from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration, memory_needed
 from streamtok.engine.precision import (
     GROUPS,
-    candidates,
     cpu_has_int8,
-    fastest,
-    how,
-    moving_scene,
-    pick,
-    table,
+    format_table,
+    list_candidates,
+    measure_kinds,
+    pick_configuration,
+    plan_precision,
     try_precisions,
 )
 from streamtok.model import Tokenizer
+from streamtok.weights.golden import reference_clip
 
 SCHEMA = 1
 SECTIONS = (
@@ -89,7 +89,7 @@ def growing(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -
 
 def sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
     """The sections of `run`, by name, as they are measured."""
-    machine = here(tok.fingerprint, options.size, options.device)
+    machine = inspect_machine(tok.fingerprint, options.size, options.device)
     if options.start:  # before this process has any work, or memory of the device
         from streamtok.bench.start import start
 
@@ -98,7 +98,7 @@ def sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) 
         yield "start", found
     engine, compared = precisions(tok, machine, options, say)
     yield "precisions", compared
-    fast = apply(tok, engine)
+    fast = apply_configuration(tok, engine)
     yield "machine", describe_machine(options.device)
     yield "engine", engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     step = latency(fast, options)
@@ -130,12 +130,12 @@ def precisions(
     auto = options.precision == "auto"
     clip = read_clip(options.clip, options.size, 1 + (groups - 1) * tok.group)
     if not (auto or options.compare):
-        return fastest(tok, how(tok, machine, options.precision), clip, groups)[0], {}
-    names = candidates(options.device) if auto else [options.precision]
+        return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, groups)[0], {}
+    names = list_candidates(options.device) if auto else [options.precision]
     shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
     trials = try_precisions(tok, machine, [*names, *shown], clip, groups)
-    engine = pick(tok, trials, names, clip) if auto else trials[options.precision].configuration
-    for line in table(trials, engine.precision):
+    engine = pick_configuration(tok, trials, names, clip) if auto else trials[options.precision].configuration
+    for line in format_table(trials, engine.precision):
         say(line)
     agreement = {name: trial.agreement for name, trial in trials.items()}
     return replace(engine, agreement=agreement), describe_trials(tok, trials, clip, options.device)
@@ -143,7 +143,7 @@ def precisions(
 
 def describe_machine(device: str) -> dict[str, Any]:
     """The device's name, versions and threads."""
-    facts = here("", (0, 0), device)
+    facts = inspect_machine("", (0, 0), device)
     return {
         "device": device,
         "name": facts.device_name,
@@ -156,7 +156,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 def _clip(options: BenchOptions, groups: int, group: int) -> list[Tensor]:
     """Groups (cameras, 3, G, H, W) uint8 on the device, the same for every camera."""
-    scene = moving_scene(options.size, groups * group).to(options.device)
+    scene = reference_clip(groups * group, *options.size).to(options.device)
     return [part.expand(options.cameras, -1, -1, -1, -1).contiguous() for part in scene.split(group, 2)]
 
 
@@ -187,7 +187,7 @@ def shared_step(tok: Tokenizer, engine: EngineConfiguration, options: BenchOptio
     """As `latency`, all cameras in one step of the network (`batch_wait_ms` of a rig); `kernels` says on which layers,
     since those of the CPU step one slot at a time."""
     kernels = "plain" if engine.kernels == "interleaved" else engine.kernels
-    together = apply(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
+    together = apply_configuration(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
     try:
         return latency(together, options) | {"kernels": kernels}
     except (EngineError, torch.cuda.OutOfMemoryError) as error:
@@ -253,7 +253,7 @@ def stateless(
     }
     for window in options.windows:
         count = 1 + (window - 1) // model.group * model.group
-        clip = moving_scene(options.size, count).to(options.device)
+        clip = reference_clip(count, *options.size).to(options.device)
         try:
             walls, busy = time_calls(lambda _, clip=clip: model.encode(clip), 3, options.device)  # type: ignore[misc]
         except torch.cuda.OutOfMemoryError:
@@ -328,9 +328,9 @@ def stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
     from streamtok.preprocessing.preprocessor import Preprocessor
 
     stream, device = fast.stream(1, *options.size), options.device
-    scene = moving_scene(options.size, fast.group)
+    scene = reference_clip(fast.group, *options.size)
     big = max(options.size[0], 720), max(options.size[1], 1280)
-    image = moving_scene(big, 1)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
+    image = reference_clip(1, *big)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
     prepare = Preprocessor(big, options.size)
     pinned = scene.pin_memory() if device == "cuda" else scene
     on_device = torch.empty(scene.shape, dtype=torch.uint8, device=device)

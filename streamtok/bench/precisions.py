@@ -5,18 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamtok.engine.precision import Trial, moving_scene
+from streamtok.engine.precision import Trial
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder
+from streamtok.weights.golden import reference_clip
 
 
 def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
-    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `moving_scene`.
+    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `weights.golden.reference_clip`.
 
     ValueError if it has fewer frames.
     """
     if source is None:
-        return moving_scene(size, frames)
+        return reference_clip(frames, *size)
     from streamtok.io.frame_stream import open_frames, resized
 
     with open_frames(source, max_frames=frames) as opened:

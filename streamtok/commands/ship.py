@@ -21,15 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     import torch
 
-    from streamtok.checkpoint import checkpoint
+    from streamtok.checkpoint import WEIGHTS, read_folder, save
     from streamtok.weights import golden
 
-    folder = arguments.out or checkpoint.WEIGHTS / arguments.name
-    tokenizer = checkpoint.load_folder(arguments.model)
+    folder = arguments.out or WEIGHTS / arguments.name
+    tokenizer = read_folder(arguments.model)
     tokenizer.config = replace(tokenizer.config, name=arguments.name)
-    checkpoint.save(tokenizer, folder, dtype=torch.float16)
-    shipped = checkpoint.load_folder(folder)
-    golden.write(shipped, folder)
+    save(tokenizer, folder, dtype=torch.float16)
+    shipped = read_folder(folder)
+    golden.write_golden(shipped, folder)
     size = (folder / "model.safetensors").stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {shipped.parameters_count:,} parameters, fingerprint {shipped.fingerprint}")
     return 0

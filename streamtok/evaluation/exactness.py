@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streamtok.checkpoint.checkpoint import load
+from streamtok.engine.loading import load
 from streamtok.model import Encoded, Tokenizer
 
 

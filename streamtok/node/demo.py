@@ -89,13 +89,13 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     for a source that cannot be opened."""
     import torch
 
-    from streamtok.engine.loading import load, place
+    from streamtok.engine.loading import load
 
     result = DemoResult()
     size = options.size or suitable_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    tokenizer = place(load(options.model), "cpu")
+    tokenizer = load(options.model, engine="default", device="cpu")
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         endpoint = f"ipc://{folder}/tokens"
         with ingest_process(options, size, endpoint) as node, reader_of_frames(endpoint, node) as frames:

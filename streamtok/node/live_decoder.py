@@ -49,11 +49,7 @@ class LiveDecoder:
         Raises ValueError for a message of another tokenizer.
         """
         header = message.header
-        if header.tokenizer != self.tokenizer.fingerprint:
-            raise ValueError(
-                f"stream {header.stream!r} is made by tokenizer {header.tokenizer}, this one is "
-                f"{self.tokenizer.config.name!r} with {self.tokenizer.fingerprint}; load the model that the node runs"
-            )
+        self.tokenizer.check_fingerprint(header.tokenizer, f"stream {header.stream!r} is made by tokenizer")
         follows = self._next.get(header.stream) == (header.session, header.seq)
         if not header.keyframe and not follows:
             self._next[header.stream] = None
@@ -74,7 +70,7 @@ class LiveDecoder:
         """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
         from streamtok.model import NonFiniteError
 
-        decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, context=self.context))
+        decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, self.context or "model"))
         try:
             return decoder.step(tokens, header.keyframe)
         except NonFiniteError:

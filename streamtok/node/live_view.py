@@ -118,16 +118,9 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
 
 def tokenizer_of(info: Any, options: DecodeSettings) -> Any:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    from streamtok.engine.loading import load, place
+    from streamtok.engine.loading import load
 
-    name = options.model or info.model
-    tokenizer = place(load(name), options.device)
-    if tokenizer.fingerprint != info.tokenizer:
-        raise ValueError(
-            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "
-            f"{tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
-        )
-    return tokenizer
+    return load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
 
 
 def open_sink(out: str, info: Any) -> Any:

@@ -56,7 +56,7 @@ BLOCK = (32, 8)
 
 def source_code() -> str:
     """The text of `pixels.cu`, without the definitions that select an encoding."""
-    return files("streamtok.engine.kernels").joinpath("pixels.cu").read_text()
+    return files("streamtok.engine.gpu.kernels").joinpath("pixels.cu").read_text()
 
 
 def encoding_kind(encoding: str) -> int:

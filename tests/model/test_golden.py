@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from streamtok.checkpoint.cosmos import published_names
 
 import streamtok
+from streamtok.checkpoint.cosmos import published_names
 from streamtok.config import PRESETS
 from streamtok.model import build
 

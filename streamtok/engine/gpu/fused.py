@@ -37,8 +37,8 @@ class FusedLevel(nn.Module):
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """As `Level`."""
         state: State = {
-            name: {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(layers)}
-            for name, layers in (("block", self.block), ("attn", self.attn))
+            "block": {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(self.block)},
+            "attn": {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(self.attn)},
         }
         return state | ({"downsample": self.downsample.init_state(spec, height, width)} if self.downsample else {})
 

@@ -28,13 +28,17 @@ Case = tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]
 
 def list_cases() -> Iterator[Case]:
     """Every kernel that the engine launches: name, kernel, types of its arguments, constants, (warps, stages)."""
-    yield from _layers()
+    yield from _convolutions()
+    yield from _norms()
     yield from _attention()
     yield from _ends()
 
 
-def _layers() -> Iterator[Case]:
-    for channels, height, width in ((512, 90, 160), (256, 180, 320)):
+SHAPES = ((512, 90, 160), (256, 180, 320))  # channels, height, width
+
+
+def _convolutions() -> Iterator[Case]:
+    for channels, height, width in SHAPES:
         rows = {"CIN": channels, "COUT": channels, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
         pixels = {"HEIGHT": height, "WIDTH": width}
         yield (
@@ -68,11 +72,23 @@ def _layers() -> Iterator[Case]:
             },
             (8, 4),
         )
+
+
+def _norms() -> Iterator[Case]:
+    for channels, height, width in SHAPES:
         yield (
             f"norm {channels}",
             norm._apply,
             {"x": HALF, "y": HALF, "moments": FLOAT, "weight": HALF, "bias": HALF, "pieces": "i32", "eps": "fp32"},
-            {**pixels, "CHANNELS": channels, "EDGE": 1, "PIECES": 512, "PIECE": norm.PIECE, "SILU": True},
+            {
+                "HEIGHT": height,
+                "WIDTH": width,
+                "CHANNELS": channels,
+                "EDGE": 1,
+                "PIECES": 512,
+                "PIECE": norm.PIECE,
+                "SILU": True,
+            },
             (16, 3),
         )
     yield (

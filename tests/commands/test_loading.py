@@ -1,0 +1,107 @@
+"""How commands run a model when nothing else is asked for."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.engine import EngineConfiguration, optimize
+from streamtok.engine.configuration import store
+from streamtok.engine.loading import default_engine, engine_configuration, load, pick_device
+from streamtok.model import Tokenizer, build
+from tests.kit.models import VIDEO
+
+SIZE = (32, 48)
+
+
+@pytest.fixture
+def restored_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def latents(tok, frames):
+    stream = tok.stream(1, *SIZE)
+    parts = [frames[:, :, :1], *frames[:, :, 1:].split(4, 2)]
+    return torch.cat([stream.step(part).latent for part in parts], 2)
+
+
+@pytest.mark.parametrize("predictive", [False, True])
+def test_a_cpu_gets_our_layers_which_compute_the_same(predictive):
+    config = PRESETS["nano-p"] if predictive else VIDEO
+    tok = build(config)
+    placed = load(tok, engine="default", device="cpu")
+    assert (placed.engine.kernels, placed.engine.precision, placed.engine.graph) == ("interleaved", "float32", False)
+    assert placed.engine.threads == torch.get_num_threads()
+    frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    torch.testing.assert_close(latents(placed, frames), latents(tok, frames), atol=1e-5, rtol=0)
+    assert placed.fingerprint == tok.fingerprint
+
+
+def test_models_without_such_layers_and_deterministic_ones_stay_plain():
+    small = {"stem_channels": 8, "encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8), "z_channels": 8}
+    eight = build(replace(PRESETS["cosmos-dv8x8x8"], **small))
+    assert load(eight, engine="default", device="cpu").engine.kernels == "plain"
+    exact = Tokenizer(VIDEO, deterministic=True)
+    placed = load(exact, engine="default", device="cpu")
+    assert (placed.deterministic, placed.engine.deterministic, placed.engine.kernels) == (True, True, "plain")
+    frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    assert torch.equal(latents(placed, frames), latents(exact, frames))
+
+
+def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
+    tok = build(VIDEO).double()
+    described = EngineConfiguration.from_dict(engine_configuration(tok))
+    assert (described.kernels, described.precision, described.deterministic) == ("plain", "float64", False)
+    assert (described.fingerprint, described.threads) == (tok.fingerprint, torch.get_num_threads())
+    same, frames = optimize(tok, described), torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
+    assert torch.equal(latents(same, frames), latents(tok, frames))
+    assert same.engine == described
+
+
+def test_a_tokenizer_says_what_it_runs(tmp_path):
+    assert default_engine("cpu") == "default"
+    engine = engine_configuration(load("nano", engine="default", device="cpu"))
+    assert engine["kernels"] == "interleaved"
+    (tmp_path / "engine.json").write_text(json.dumps(engine))
+    for file in (tmp_path / "engine.json", str(tmp_path / "engine.json")):
+        assert engine_configuration(load("nano", engine=file, device="cpu")) == engine
+    with pytest.raises(ValueError, match="engine 'eagr': expected auto, eager or"):
+        load("nano", engine="eagr", device="cpu")
+    assert engine_configuration(load("nano", engine="eager", device="cpu"))["kernels"] == "plain"
+
+
+@pytest.mark.parametrize("engine", ["auto", "FILE"])
+def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
+    monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path))
+    torch.set_num_threads(2)
+    tok = load("nano")
+    stored = replace(load(tok, engine="default", device="cpu").engine, size=SIZE, fingerprint=tok.fingerprint)
+    path = store(stored)
+    options = {"engine": str(path) if engine == "FILE" else engine, "device": "cpu", "size": SIZE}
+    asked = load("nano", threads=1, **options)
+    assert (stored.threads, asked.engine.threads, torch.get_num_threads()) == (2, 1, 1)
+    assert load("nano", **options).engine == stored
+    assert load("nano", slots_per_step=3, **options).engine == replace(stored, slots_per_step=3)
+
+
+def test_other_weights_than_those_expected_are_refused(tmp_path):
+    nano = load("nano")
+    assert load("nano", expect=nano.fingerprint).fingerprint == nano.fingerprint
+    with pytest.raises(ValueError, match=rf"{'0' * 32}, 'nano' here is {nano.fingerprint}: .*give the checkpoint"):
+        load("nano", expect="0" * 32)
+
+
+def test_deterministic_tokenizers_are_not_measured():
+    with pytest.raises(ValueError, match="drop engine='auto'"):
+        load("nano", True, engine="auto")
+    assert load("nano", True, engine="default", device="cpu").engine.deterministic
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(ValueError, match=r"expected auto, cpu, cuda or cuda:N|this machine has"):
+        pick_device(name)

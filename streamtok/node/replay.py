@@ -98,7 +98,7 @@ class RecordedReplay(Replay):
             )
         self.infos = recording.first_infos()
         for name in self.streams:
-            check_fingerprint(self.infos[name], tokenizer)
+            tokenizer.check_fingerprint(self.infos[name].tokenizer, f"stream {name!r} was recorded with tokenizer")
         drive = McapDrive(recording.paths, {FRAMES + name: name for name in self.streams})
         multiple = tokenizer.config.spatial_compression
         options = {name: options_of(self.infos[name], multiple) for name in self.streams}
@@ -180,15 +180,6 @@ class DriveReplay(Replay):
         used = [frame for frame in waiting if frame.frame_id <= group.frame_ids[-1]]
         pending[group.stream] = waiting[len(used) :]
         return Replayed(group, used)
-
-
-def check_fingerprint(info: Info, tokenizer: Tokenizer) -> None:
-    """Raise ValueError unless the tokenizer is the one that made the stream."""
-    if info.tokenizer != tokenizer.fingerprint:
-        raise ValueError(
-            f"stream {info.stream!r} was recorded with tokenizer {info.tokenizer[:16]} ({info.model}), this one is "
-            f"{tokenizer.fingerprint[:16]} ({tokenizer.config.name}): give the one it was recorded with by --model"
-        )
 
 
 def options_of(info: Info, multiple: int) -> StreamOptions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from streamtok.checkpoint import checkpoint
+from streamtok.checkpoint import load_checkpoint, save
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.settings.errors import SettingsError
@@ -29,7 +29,7 @@ def build_model(config: TrainConfig) -> Tokenizer:
     except TypeError as error:
         raise SettingsError(f"model_overrides: {error}") from error
     if config.init:
-        source = checkpoint.load(config.init)
+        source = load_checkpoint(config.init)
         closes = sizes.predictive and not source.config.predictive
         return close_loop(source, sizes) if closes else source
     model = build(sizes)
@@ -44,4 +44,4 @@ def build_model(config: TrainConfig) -> Tokenizer:
 
 def export(model: Tokenizer, path: Path) -> None:
     """Write weights and config where `streamtok.load` finds them, in float16."""
-    checkpoint.save(model, path, dtype=torch.float16)
+    save(model, path, dtype=torch.float16)

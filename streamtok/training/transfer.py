@@ -28,8 +28,8 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
         for name, target in model.named_parameters():
             if name in learnt:
                 _place(name, target, learnt.pop(name), channels)
-        model.prediction.mix.weight.mul_(MIX)
-        model.decoder.conv_out.bias[len(channels) :] = GATE
+        model.get_parameter("prediction.mix.weight").mul_(MIX)
+        model.get_parameter("decoder.conv_out.bias")[len(channels) :] = GATE
     if learnt:
         raise ValueError(f"the model to train has no {', '.join(learnt)}, which the weights to start from have")
     return model

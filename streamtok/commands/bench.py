@@ -55,24 +55,25 @@ def run(settings: BenchSettings) -> int:
     import torch
 
     import streamtok
-    from streamtok.bench import measure
-    from streamtok.bench.report import describe, plot
+    from streamtok.bench.measure import measure_model
+    from streamtok.bench.options import BenchOptions
+    from streamtok.bench.tables import format_report, plot_ratios
     from streamtok.engine.loading import pick_device
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    options = measure.BenchOptions(
+    options = BenchOptions(
         **settings.model_dump(
             include={"size", "cameras", "precision", "fps", "groups", "steady", "end_to_end", "clip", "start", "model"}
         ),
         device=pick_device(settings.device).type,
         windows=tuple(int(frames) for frames in settings.windows.split(",") if frames),
     )
-    report = measure.run(streamtok.load(settings.model), options, lambda line: print(line, file=sys.stderr))
+    report = measure_model(streamtok.load(settings.model), options, lambda line: print(line, file=sys.stderr))
     written = write_report(report, settings.out) if settings.out else None
     if settings.plot:
-        plot(report, settings.plot)
-    print(json.dumps(report) if settings.as_json else describe(report))
+        plot_ratios(report, settings.plot)
+    print(json.dumps(report) if settings.as_json else format_report(report))
     if written:
         print(f"written to {written}", file=sys.stderr)
     return 0

@@ -23,11 +23,11 @@ class ExactnessSettings(Strict):
 
 def run(settings: ExactnessSettings) -> int:
     """Print a Markdown table; returns 0."""
-    from streamtok.evaluation.exactness import measure
+    from streamtok.bench.exactness import measure_exactness
 
     print("| comparison | model | found |\n| --- | --- | --- |")
     for name in settings.models:
-        for row in measure(name, settings.frames):
+        for row in measure_exactness(name, settings.frames):
             print(f"| {row.comparison} | `{row.model}` | {row.found} |", flush=True)
     return 0
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.drives.drive_name import parse_drive
+from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
 from streamtok.settings.fields import Flag
 from streamtok.settings.shared import CommandSettings
@@ -57,7 +57,6 @@ def inspect(path: str | Path, picture: bool = False) -> Inspected:
 
     With `picture` the surveys keep what `plot_tokens` draws. Raises ValueError or OSError for what cannot be opened.
     """
-    from streamtok.node.replay_node import find_recording
     from streamtok.tokens.tokenfile import is_token_file
 
     path = Path(path)
@@ -145,8 +144,6 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
 
 def inspect_drive(path: Path) -> Inspected:
     """What a drive of other makers holds."""
-    from streamtok.drives.drive import open_drive
-
     with open_drive(path) as drive:
         cameras = survey_frames(drive)
         problems = [f"{problem.stream or path.name}: {problem.text}" for problem in drive.problems]

@@ -39,7 +39,12 @@ MATRIX = (
     (gpu_parts.FULL_SIZE, replace(HD, precision="float16", groups=100)),
     ("nano", replace(HD, precision="auto", groups=300, windows=(17,), compare=True)),
 )
-TESTED = ("gpu", "kernels", "fused", "preprocess_kernel", "preparing", "batch", "engine")  # the others need no GPU
+
+
+TESTED = (  # below tests/; the others need no GPU
+    *(f"engine/test_{name}.py" for name in ("gpu", "kernels", "fused", "preprocess_kernel", "engine")),
+    *("ingest/test_preparing.py", "ingest/test_batch.py"),
+)
 
 
 def compile_kernels() -> Entries:
@@ -52,7 +57,7 @@ def compile_kernels() -> Entries:
 
 def run_tests() -> Entries:
     """The engine's tests that run on a GPU where there is one."""
-    files = [str(ROOT / f"tests/engine/test_{name}.py") for name in TESTED]
+    files = [str(ROOT / "tests" / name) for name in TESTED]
     command = [sys.executable, "-m", "pytest", "-vv", "-m", "not slow", "-p", "no:cacheprovider", *files]
     lines: list[str] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -12,8 +12,7 @@ from streamtok.evaluation.evaluate import reconstruct
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.suite import Options, run_suite
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import psnr
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 
 def quality(original: np.ndarray, shown: np.ndarray) -> float:

@@ -14,8 +14,7 @@ from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import frame_mse, psnr
 from streamtok.measures import entropy_bits, psnr_from_mse
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 Make = Callable[..., Tokenizer]
 

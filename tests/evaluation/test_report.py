@@ -14,9 +14,9 @@ import streamtok
 from streamtok.commands.evaluate import main
 from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import contact_sheet, worst_patch
-from streamtok.io.media import BAR
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
+from streamtok.io.media import BAR
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.networks import MeanColour, VideoMoments, archive
 from tests.kit.pictures import scene

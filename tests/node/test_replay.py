@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from streamtok.commands import info as info_command
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.ingest import IngestNode
-from streamtok.node.replay import DriveReplay, first_difference
+from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
+from streamtok.node.verification import find_difference
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
-from streamtok.settings.rig import load_rig, settings_of
+from streamtok.settings.reading import read_settings
+from streamtok.settings.replay import ReplaySettings
+from streamtok.settings.rig import load_rig
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
@@ -32,7 +34,7 @@ def tokenizer():
 
 def replay(path, tokenizer, **settings):
     """Run a replay node; returns its summary."""
-    return ReplayNode(settings_of(ReplaySettings, None, {"path": str(path), **settings}), tokenizer).run()
+    return ReplayNode(read_settings(ReplaySettings, None, {"path": str(path), **settings}), tokenizer).run()
 
 
 def assert_identical(path, tokenizer, at_least=1):
@@ -243,7 +245,7 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
     ingest(tmp_path / "d.mcap", tokenizer)
     endpoint = f"ipc://{tmp_path}/r"
     node = ReplayNode(
-        settings_of(
+        read_settings(
             ReplaySettings,
             None,
             {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode,
@@ -280,9 +282,9 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
     node = IngestNode(load_rig(None, rig_values), tokenizer)
     thread = threading.Thread(target=node.run, daemon=True)
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
-    reader = NetworkRecorder(endpoint, recorder)
+    reader = NetworkRecorder(endpoint, recorder, until_end=True)
     thread.start()
-    reader.run(seconds=60, until_end=True)
+    reader.run(seconds=60)
     reader.close()
     thread.join()
     recorder.close()
@@ -312,13 +314,15 @@ def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch
 
 def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
     ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
-    node = ReplayNode(settings_of(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "max_groups": 1}), tokenizer)
+    node = ReplayNode(
+        read_settings(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "max_groups": 1}), tokenizer
+    )
     (message,) = list(open_recording(tmp_path / "d.mcap").messages())[:1]
     assert node.run()["streams"]["front"]["groups"] == 1
     group = next(iter(node._open())).group
-    assert first_difference(message, group) == ""
+    assert find_difference(message, group) == ""
     smaller = dataclasses.replace(group, tokens=group.tokens[:2])
-    assert "recorded [6, 8] uint16" in first_difference(message, smaller)
+    assert "recorded [6, 8] uint16" in find_difference(message, smaller)
 
 
 def test_the_recorded_engine_is_used_again(tmp_path):
@@ -333,7 +337,7 @@ def test_the_recorded_engine_is_used_again(tmp_path):
 
     streamtok.save(plain, tmp_path / "model")
     node = ReplayNode(
-        settings_of(
+        read_settings(
             ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
         )
     )
@@ -354,7 +358,7 @@ def test_the_recorded_engine_is_used_again(tmp_path):
 )
 def test_wrong_settings_say_what_is_allowed(values, text):
     with pytest.raises(ValueError, match=text):
-        settings_of(ReplaySettings, None, {"path": "d.mcap", **values})
+        read_settings(ReplaySettings, None, {"path": "d.mcap", **values})
 
 
 def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
@@ -425,7 +429,7 @@ def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path,
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
-    node = ReplayNode(settings_of(ReplaySettings, None, values))
+    node = ReplayNode(read_settings(ReplaySettings, None, values))
     result = node.run()
     assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
     assert (result["compared"], result["different"]) == (24, 0)

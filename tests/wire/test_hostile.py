@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamtok.wire.control import ControlClient
+from streamtok.wire.errors import Rejects
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions

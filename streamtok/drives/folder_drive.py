@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.drives.drive_reader import Drive, Item, SourcesDrive
-from streamtok.drives.mcap_drive import given
-from streamtok.drives.topics import choose_topics
+from streamtok.drives.drive import Drive, Item, SourcesDrive
+from streamtok.drives.image_items import hold
+from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import TimedImage, list_images
 from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.video import VideoReader
 
 DEEPEST = 3
-Topics = Sequence[str] | dict[str, str] | None
 
 
 def open_files(path: Path, topics: Topics) -> Drive:
@@ -44,8 +44,6 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def open_video(path: Path, topics: Topics) -> Drive:
     """A drive of one video file, its camera called cam0."""
-    from streamtok.io.video import VideoReader
-
     VideoReader(path).close()  # says at once if it is none
     return _files_drive(path, {"cam0": path}, _video_items, topics)
 
@@ -97,12 +95,10 @@ def _load_image(image: TimedImage) -> np.ndarray:
 
 
 def _video_items(drive: Drive, path: Path, stream: str) -> Iterator[Item]:
-    from streamtok.io.video import VideoReader
-
     with VideoReader(path, keep_packets=True) as video:
         for picture in video:
             capture_ns = round(picture.seconds * 1_000_000_000)
-            yield Item(stream, capture_ns, given(picture.image), picture.number, picture.packet, picture.codec)
+            yield Item(stream, capture_ns, hold(picture.image), picture.number, picture.packet, picture.codec)
         for counter, text in (("damaged", "damaged"), ("backwards", "out of order in time")):
             if video.counts[counter]:
                 drive.counts[stream][counter] += video.counts[counter]

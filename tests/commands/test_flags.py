@@ -1,29 +1,34 @@
 """Flags from a YAML file: the command line goes first, and mistakes are named by file, line and key."""
 
-import argparse
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import BeforeValidator, Field
 
 from streamtok.cli import main
-from streamtok.commands.command import flag_type
-from streamtok.commands.config_parser import new_config_parser
-from streamtok.names import parse_size
+from streamtok.commands.command import make_main
+from streamtok.commands.flags import new_parser, parse_settings
 from streamtok.settings.errors import SettingsError
+from streamtok.settings.fields import Count, Flag, Names, Off, Size, Strict, Switch, read_list
 
 
-def parser():
-    made = new_config_parser("sing", None)
-    made.add_argument("songs", nargs="+", type=Path)
-    made.add_argument("-o", "--out", required=True)
-    made.add_argument("--size", type=flag_type(parse_size), default="4x6")
-    made.add_argument("--max-frames", type=int)
-    made.add_argument("--key", choices=("major", "minor"), default="major")
-    made.add_argument("--stream", action="append", dest="streams")
-    made.add_argument("--quiet", dest="progress", action="store_false")
-    made.add_argument("--start", action=argparse.BooleanOptionalAction, default=True)
-    return made
+class Song(Strict):
+    songs: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("SONG", positional=True)] = (
+        Field(description="what to sing")
+    )
+    out: Annotated[str, Flag(short="-o")] = Field(description="where to")
+    size: Size = Field(default=(4, 6), description="of the cover")
+    max_frames: Count | None = Field(default=None, description="at most")
+    key: Literal["major", "minor"] = Field(default="major", description="of all of them")
+    streams: Names | None = Field(default=None, description="only this (repeat it)")
+    progress: Off = Field(default=True, alias="quiet", description="no bar, 100 % silent")
+    start: Switch = Field(default=True, description="at once")
+
+
+def parse_flags(*flags):
+    return parse_settings(Song, "sing", None, list(flags)).model_dump()
 
 
 FILE = """songs: [a.mp3, b.mp3]
@@ -38,13 +43,23 @@ start: false
 
 def parse(tmp_path, text, *flags):
     (tmp_path / "song.yaml").write_text(text)
-    return vars(parser().parse_args([*flags, "--config", str(tmp_path / "song.yaml")]))
+    return parse_flags(*flags, "--config", str(tmp_path / "song.yaml"))
+
+
+def test_flags_are_the_fields_of_the_settings():
+    words = " ".join(new_parser("sing", "Sings.", Song).format_help().split())
+    assert "[-h] [--config FILE] [-o OUT] [--size HxW] [--max-frames N] [--key {major,minor}]" in words
+    assert "[--stream NAME] [--quiet] [--start | --no-start] [SONG ...] Sings." in words
+    assert "--size HxW of the cover (default 4x6)" in words
+    assert "--quiet no bar, 100 % silent --start" in words
+    assert "at once (default yes)" in words
+    assert "--set" not in words  # every key has its flag
 
 
 def test_a_file_gives_what_the_flags_would(tmp_path):
     flags = ["a.mp3", "b.mp3", "-o", "album", "--size", "8x12", "--max-frames", "3", "--quiet", "--no-start"]
     flags += ["--stream", "front", "--stream", "left"]
-    wanted = vars(parser().parse_args(flags))
+    wanted = parse_flags(*flags)
     assert parse(tmp_path, FILE) == wanted
     assert parse(tmp_path, "songs: a.mp3\nout: b\nquiet: false") == parse(tmp_path, "", "a.mp3", "-o", "b")
 
@@ -60,12 +75,15 @@ def test_the_command_line_goes_first(tmp_path):
     ("line", "words"),
     [
         ("max_frame: 3", "song.yaml:2: max_frame: unknown key (value 3); did you mean 'max_frames'?"),
-        ("max_frames: x", "song.yaml:2: max_frames: expected int (got 'x')"),
-        ("max_frames: [1]", "song.yaml:2: max_frames: expected one value (got [1])"),
+        (
+            "max_frames: x",
+            "song.yaml:2: max_frames: input should be a valid integer, unable to parse string as an integer (got 'x')",
+        ),
+        ("max_frames: [1]", "song.yaml:2: max_frames: input should be a valid integer (got [1])"),
         ("size: 8", "song.yaml:2: size: expected HEIGHTxWIDTH"),
         ("quiet: 1", "song.yaml:2: quiet: expected true or false (got 1)"),
-        ("key: blue", "song.yaml:2: key: expected one of major, minor (got 'blue')"),
-        ("streams: [{}]", "song.yaml:2: streams: expected one value (got {})"),
+        ("key: blue", "song.yaml:2: key: input should be 'major' or 'minor' (got 'blue')"),
+        ("streams: [{}]", "song.yaml:2: streams.0: input should be a valid string (got {})"),
     ],
 )
 def test_mistakes_name_file_line_and_key(line, words, tmp_path):
@@ -75,9 +93,10 @@ def test_mistakes_name_file_line_and_key(line, words, tmp_path):
 
 
 def test_what_is_required_may_be_in_neither(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        parse(tmp_path, "out: album")
-    assert "songs" in capsys.readouterr().err
+    (tmp_path / "song.yaml").write_text("out: album")
+    sing = make_main("sing", Song, lambda settings: 0, None)
+    assert sing(["--config", str(tmp_path / "song.yaml")]) == 2
+    assert "songs: required, not given" in capsys.readouterr().err
 
 
 COMMANDS = ["bench", "doctor", "encode", "evaluate", "export", "info", "models", "repair", "tokenize"]

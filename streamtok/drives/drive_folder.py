@@ -14,7 +14,7 @@ from streamtok.drives.mcap_drive import given
 from streamtok.drives.topics import choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import TimedImage, list_images
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 DEEPEST = 3
 Topics = Sequence[str] | dict[str, str] | None

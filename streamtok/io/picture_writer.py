@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.io.media import write_png
+from streamtok.io.stills import write_png
 
 TICKS = 90_000
 WRITABLE = (".mp4", ".mkv", ".mov")

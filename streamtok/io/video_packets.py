@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
@@ -28,8 +29,6 @@ class VideoDecoder:
     """Decodes one stream of access units ("h264", "h265", "av1", "vp9"); each unit comes with a key that comes back."""
 
     def __init__(self, codec: str) -> None:
-        import av
-
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
         self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"))
@@ -38,12 +37,10 @@ class VideoDecoder:
 
     def missing(self, reason: str) -> None:
         """Say that units are missing here: pictures up to the next key frame are left out."""
-        self._decoder.missing(reason)
+        self._decoder.lose_packets(reason)
 
     def decode(self, data: Any, key: Any) -> Iterator[Decoded]:
         """Feed one access unit; yields what became of it or of units before it, in presentation order."""
-        import av
-
         if not len(data):  # which a decoder would take for the end of the stream
             yield Decoded(key, None, self._decoder.refuse("it is empty").damage)
             return
@@ -62,7 +59,7 @@ class VideoDecoder:
 
     def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded]:
         """What a result says of its unit: the one that was `fed` if there is no frame, which names its own."""
-        frame, damage = checked
+        frame, damage, _ = checked
         if frame is None:
             if fed is not None:
                 yield Decoded(self._waiting.pop(fed), None, damage)

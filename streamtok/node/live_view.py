@@ -208,7 +208,7 @@ class JpegPublisher:
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
     def show(self, picture: Picture, image: np.ndarray) -> None:
-        from streamtok.io.media import encode_jpeg
+        from streamtok.io.stills import encode_jpeg
         from streamtok.types import Frame
 
         packet = encode_jpeg(image)

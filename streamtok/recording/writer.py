@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from streamtok.io.media import encode_jpeg
+from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
 from streamtok.wire.message import encode
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from streamtok.evaluation.metrics import as_unit, psnr
-from streamtok.io.media import write_png
+from streamtok.io.stills import write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
 from streamtok.training.config import TrainConfig

@@ -13,15 +13,17 @@ MOST_WAITING = 1024
 
 
 class PictureNumbers:
-    """Numbers the pictures of one read: a picture of each packet, where damage hides what a decoder would give.
+    """Numbers the pictures of one read; the first picture at or after the time `start` has the number `first`.
 
-    Where nothing is wrong, pictures are counted: a packet may hold one of a picture's two fields. Only after damage the
-    packets say how many pictures are not there. The first picture at or after the time `start` has the number `first`.
+    Where a packet is a picture (`even`), packets say how many pictures did not come out. Where it may be one of a
+    picture's two fields, pictures are counted, but after damage.
     """
 
-    def __init__(self, first: int = 0, start: int | None = None) -> None:
+    def __init__(self, even: bool, first: int = 0, start: int | None = None) -> None:
         self._next = first
         self._start = start
+        self._even = even
+        self._proven = False
         self._waiting: list[int] = []  # a heap of presentation times
         self._overflow = 0
         self._hidden = 0
@@ -53,13 +55,15 @@ class PictureNumbers:
                 heapq.heappop(self._waiting)
                 shown += 1
             self._overflow = 0
-            step = max(shown, 1) if disturbed else 1
+            if not disturbed and not self._proven:  # the first two pictures show whether it is as it is said to be
+                self._even, self._proven = self._even and shown == 1, True
+            step = max(shown, 1) if disturbed or self._even else 1
         self._next += step
         return self._next - 1
 
     def end(self, disturbed: bool) -> int:
         """The number behind the last picture, at the end of the stream."""
-        return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed else 0)
+        return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
 def read_ticks(path: Path) -> np.ndarray | None:

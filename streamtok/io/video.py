@@ -82,6 +82,9 @@ class VideoReader:
         self.rate: Fraction = rate or DEFAULT_FPS
         self._raw = self._container.format.name in ("h264", "hevc")
         self._timeless = self._raw or fps is not None
+        interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
+        hides_pictures = self.codec == "vp8" or self._container.format.name == "avi"  # or has several in a packet
+        self._even = not (self._timeless or interlaced or hides_pictures)
 
     def _open(self) -> None:
         if not self.path.is_file():
@@ -133,7 +136,7 @@ class VideoReader:
         """
         if first == 0 or self._ticks is None:
             self._rewind()
-            return self._deliver(self._number(PictureNumbers()), first, stop)
+            return self._deliver(self._number(PictureNumbers(self._even)), first, stop)
         if first >= len(self._ticks):
             return iter(())
         return self._deliver(self._number_from(int(self._ticks[first]), first), first, stop)
@@ -151,14 +154,8 @@ class VideoReader:
 
     @cached_property
     def _ticks(self) -> np.ndarray | None:
-        """When each picture is shown, int64 (N,) rising, in units of the stream's time base, from the packets alone.
-
-        None where packets do not number the pictures: without times, or of one field or several pictures each.
-        """
-        interlaced = getattr(self._stream.codec_context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
-        if self._timeless or interlaced or self.codec == "vp8" or self._container.format.name == "avi":
-            return None
-        return read_ticks(self.path)
+        """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
+        return read_ticks(self.path) if self._even else None
 
     def _deliver(self, pictures: Numbered, first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""
@@ -201,7 +198,7 @@ class VideoReader:
         self._sure = False
         while not self._sure:
             cold_until = tick if self._seek(tick - back) else None
-            for number, frame in self._number(PictureNumbers(first, tick), cold_until):
+            for number, frame in self._number(PictureNumbers(self._even, first, tick), cold_until):
                 if given < tick if frame.pts is None else frame.pts <= given:
                     continue
                 given = given if frame.pts is None else frame.pts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from pathlib import Path
 
@@ -72,12 +73,9 @@ def read_ticks(path: Path) -> np.ndarray | None:
     None where packets have no times, or share them. A file that is cut off gives what is there.
     """
     ticks: list[int | None] = []
-    with av.open(str(path)) as container:
-        try:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size and not packet.is_discard:
-                    ticks.append(packet.pts)
-        except (av.FFmpegError, EOFError):
-            pass
+    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError, EOFError):
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size and not packet.is_discard:
+                ticks.append(packet.pts)
     known = np.unique(np.array([tick for tick in ticks if tick is not None], np.int64))
     return known if len(known) == len(ticks) else None

@@ -47,14 +47,12 @@ def open_source(
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
     Args:
-        spec: What `SPEC_HELP` lists.
-        stream: The name of its frames' stream.
         realtime: Pace a recording by its own times (None: no); a camera always is.
         max_frames: End after so many frames.
         keep_packets: Frames of compressed sources carry the packet they came in, where each packet is one frame.
 
     Raises:
-        ValueError: Something is wrong with the spec, or the file is no video.
+        ValueError: Something is wrong with the spec.
         FileNotFoundError: There is no such file.
     """
     scheme, _, rest = spec.partition(":")

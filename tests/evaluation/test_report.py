@@ -13,9 +13,10 @@ import torch
 import streamtok
 from streamtok.commands.evaluate import main
 from streamtok.evaluation.dataset import ClipSet, find_clips
-from streamtok.evaluation.pictures import BAR, contact_sheet, worst_patch
+from streamtok.evaluation.pictures import contact_sheet, worst_patch
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
+from streamtok.io.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
 
 from .conftest import scene

@@ -11,35 +11,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.drive_name import parse_drive, resolve_drive
+from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import load, on_engine, pick_device
 from streamtok.engine.tuning import optimize
+from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video import VideoReader
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.rig import Count, Device, FrameSettings
+from streamtok.settings.shared import FrameSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
 
 
-class FleetOptions(FrameSettings):
+class FleetOptions(DriveOptions):
     """How every drive is tokenized; a drive that was done with other options is done again.
 
-    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
-    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
     `engine` is as `settle_engine` gives it, None for plain float32.
     """
 
-    model: str = "nano"
-    device: Device = "auto"
-    deterministic: bool = False
-    context: Count | None = None
-    streams: list[str] | None = None
-    threads: Count = 1
     engine: EngineConfiguration | None = None
 
 
@@ -174,7 +167,7 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 def expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    from streamtok.drives.drive import kind_of
+    from streamtok.drives.open_drive import kind_of
 
     path, _ = parse_drive(path)
     if path.is_dir():
@@ -182,7 +175,7 @@ def expected_frames(path: Path) -> int:
     kind = kind_of(path)
     if kind == "mcap":
         from streamtok.io.image_messages import image_kind
-        from streamtok.recording.mcap_reader import McapFile
+        from streamtok.recording.mcap_file import McapFile
 
         file = McapFile(path)
         schemas = {number: schema.name for number, schema in file.schemas.items()}
@@ -195,8 +188,8 @@ def expected_frames(path: Path) -> int:
 
 
 def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
-    from streamtok.node.drive_settings import ReplaySettings
     from streamtok.node.replay_node import ReplayNode
+    from streamtok.settings.replay import ReplaySettings
 
     expected = expected_frames(path)
 

@@ -21,7 +21,7 @@ from streamtok.ingest.token_grid import grid_shape
 from streamtok.node.capture import Capture, Captured
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
-from streamtok.node.rig import batches_of, check_publishing, is_paced, make_source
+from streamtok.node.rig import batches_of, check_publishing, is_paced, make_source, stream_options
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings
 from streamtok.types import TokenGroup
@@ -148,7 +148,7 @@ class IngestNode:
     def _set_up(self, stack: ExitStack) -> None:
         """What the settings ask for, sized for the sources, which are open: core, publisher, recorder."""
         settings = self.settings
-        options = {name: stream.options(self.sources[name].live) for name, stream in self.streams.items()}
+        options = {name: stream_options(stream, self.sources[name].live) for name, stream in self.streams.items()}
         rates = {name: source.fps for name, source in self.sources.items()}
         batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
         if self.tokenizer is None:

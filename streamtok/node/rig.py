@@ -28,6 +28,13 @@ def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
         raise type(error)(f"stream {stream.name}: {error}") from error
 
 
+def stream_options(stream: StreamSettings, live: bool) -> StreamOptions:
+    """What the ingest core needs of one stream; `live` decides a policy that was not given: cameras latest, files
+    lossless."""
+    policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
+    return StreamOptions(policy, stream.on_gap, stream.tail, stream.keyframe_interval, stream.size, stream.fit)
+
+
 def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
     """Which streams share a step: those of policy `latest` at one frame rate (None: not known yet) whose frames are
     encoded at one size, so it must be given; ValueError if not.

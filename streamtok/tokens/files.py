@@ -22,21 +22,10 @@ from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_frames, resize_frames
 from streamtok.model.decoding import GridDecoder, crop
-from streamtok.settings.rig import Count, Device, Size, Strict
+from streamtok.tokens.options import EncodeOptions
 from streamtok.tokens.progress import progress_bar
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
 from streamtok.types import Frame, TokenGroup
-
-
-class EncodeOptions(Strict):
-    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's."""
-
-    size: Size | None = None
-    max_frames: Count | None = None
-    context: Count | None = None
-    device: Device = "auto"
-    deterministic: bool = False
-    progress: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.dataset import nearest
-from streamtok.tokens.export_options import ExportOptions
 from streamtok.tokens.grids import BLOCK, Grids, Track, headers
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
+from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import by_stream, facts_of, open_drives
 
 SAME_RATE = 0.05  # cameras of one nominal rate differ by less

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,10 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     validation = None
     if held:
         count = config.sample_frames
-        short = replace(config.data, scales=(config.sample_lines,), max_frames=count, stretch=count)
+        short = config.data.model_copy(update={"scales": (config.sample_lines,), "max_frames": count, "stretch": count})
         validation = load_cache(held, short, 16, device)
     longest = max(phase.frames - 1 for phase in config.phases) * max(config.data.strides) + 1
-    data = replace(config.data, stretch=max(config.data.stretch, longest))
+    data = config.data.model_copy(update={"stretch": max(config.data.stretch, longest)})
     return load_cache(paths, data, smallest, device), validation
 
 

@@ -18,9 +18,8 @@ from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
 from streamtok.io.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
-from .test_frechet import MeanColour, VideoMoments, archive
+from tests.kit.networks import MeanColour, VideoMoments, archive
+from tests.kit.pictures import scene
 
 
 @pytest.fixture

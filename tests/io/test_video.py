@@ -7,7 +7,7 @@ import pytest
 
 from streamtok.io.source import open_source
 from streamtok.io.video import VideoReader
-from tests.io.videos import ORDERED, PLAIN, TICKS, number_of, numbered, write_video
+from tests.kit.videos import ORDERED, PLAIN, TICKS, number_of, numbered, write_video
 
 
 @pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["b-frames", "plain"])

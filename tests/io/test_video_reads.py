@@ -14,7 +14,7 @@ from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.source import open_frames, open_source
 from streamtok.io.video import VideoReader
 from streamtok.training.footage import Footage, survey
-from tests.io.videos import ORDERED, PLAIN, damage, number_of, numbered, write_video
+from tests.kit.videos import ORDERED, PLAIN, damage, number_of, numbered, write_video
 
 COUNT = 45
 X265 = "bframes=3:keyint=10:min-keyint=10:log-level=none:pools=1"

@@ -13,7 +13,7 @@ import msgspec
 
 from streamtok.ingest.core import IngestCore
 from streamtok.wire.message import Info
-from streamtok.wire.streams import StreamTable
+from streamtok.wire.streams import StreamTable, to_info
 
 if TYPE_CHECKING:
     from streamtok.node.drive_settings import ReplaySettings
@@ -193,19 +193,17 @@ class Outputs:
             self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out))
 
     def _info(self, name: str) -> Info:
-        from streamtok.wire.describe import describe
-
-        recorded, own = self.infos.get(name), self.core.lane(name).options.keyframe_interval
-        info = describe(
-            self.core,
-            name,
+        """What readers are told: as of a live stream, with what only the recorded one knows."""
+        info = to_info(
+            self.core.stream_info(name),
             node=self.settings.node,
-            frame_rate=recorded.frame_rate if recorded else None,
-            keyframe_interval=recorded.keyframe_interval if recorded else own,
             metadata=self._metadata.get(name, {}),
             replay=True,
         )
-        return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
+        if name not in self.infos:
+            return info
+        kept = {fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "batch")}
+        return msgspec.structs.replace(info, **kept)
 
     def _make_publisher(self, bind: str) -> Any:
         from streamtok.wire.publisher import Publisher

@@ -149,7 +149,7 @@ class StreamSettings(StreamDefaults):
         from streamtok.ingest.lane import StreamOptions
 
         policy = self.policy or ("latest" if live or self.realtime else "lossless")
-        return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit)
+        return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit, self.metadata)
 
 
 class RigSettings(NodeSettings):

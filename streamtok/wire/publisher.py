@@ -9,23 +9,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, socket_of
-from streamtok.wire.message import FrameHeader, Info, Status, TokenHeader, TokenMessage, WireError, checksum_of, pack
+from streamtok.wire.message import Info, Status, TokenHeader, TokenMessage, WireError, pack
 from streamtok.wire.rejects import Rejects
 from streamtok.wire.security import CurveServer
-from streamtok.wire.streams import StreamTable
+from streamtok.wire.streams import StreamTable, to_info
 from streamtok.wire.subscriptions import Subscriptions
-
-if TYPE_CHECKING:
-    from streamtok.types import Frame, TokenGroup
 
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
@@ -59,9 +56,10 @@ class Publisher:
     names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
     owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
     publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
-    sets how much one slow reader may be behind (a second). `clock_ns` is the clock of capture times, `clock_pair` ties
-    it to UTC: a replay gives the recorded ones. `stats` adds the node's own numbers to op `stats`; `stop` is asked
-    while waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
+    sets how much one slow reader may be behind (a second). `compression` is that of the tokens. `clock_ns` is the clock
+    of capture times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of
+    every own stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while
+    waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
     """
 
     bind: str
@@ -74,8 +72,10 @@ class Publisher:
     lossless_timeout: float = field(default=30.0, kw_only=True)
     messages_per_second: float = field(default=64.0, kw_only=True)
     max_epoch_bytes: int = field(default=MAX_EPOCH, kw_only=True)
+    compression: Literal["none", "zstd"] = field(default="none", kw_only=True)
     clock_ns: Callable[[], int] = field(default=time.monotonic_ns, kw_only=True)
     clock_pair: Callable[[], tuple[int, int]] = field(default=system_clock_pair, kw_only=True)
+    on_announce: Callable[[Info], None] = field(default=lambda info: None, kw_only=True)
     stats: Callable[[], dict[str, Any]] | None = field(default=None, kw_only=True)
     stop: Callable[[], bool] = field(default=lambda: False, kw_only=True)
 
@@ -131,18 +131,26 @@ class Publisher:
         self._bindings.append(Binding(socket, endpoint, self.ipc_group))
         return self._bindings[-1].endpoint
 
-    def add_stream(self, info: Info) -> Info:
+    def add_stream(self, info: Info | StreamInfo) -> Info:
         """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published.
 
         ImportError if its compression needs a package that is not there.
         """
-        compression.check(info.compression)
-        added = self._table.add(info)
-        self._send_info([info.stream])
+        described = info if isinstance(info, StreamInfo) else None
+        told = to_info(info, compression=self.compression) if isinstance(info, StreamInfo) else info
+        compression.check(told.compression)
+        added = self._table.add(told, described)
+        self._send_info([added.stream])
+        self.on_announce(added)
         return added
 
-    def publish(self, group: "TokenGroup") -> TokenHeader:
-        """Send one token group of an announced stream; returns its header, or raises ValueError if it does not fit."""
+    def publish(self, group: TokenGroup) -> TokenHeader:
+        """Send one token group, announcing its stream first if readers do not know what its `info` says.
+
+        Returns its header. Raises ValueError if it does not fit what was announced.
+        """
+        if group.info is not None and self._table.is_news(group.info):
+            self.add_stream(group.info)
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock_ns())
         self._send(parts)
@@ -163,28 +171,13 @@ class Publisher:
         if known is None or known.info.session != added.session or added.ended:
             self._send_info([info.stream])
 
-    def publish_frame(self, frame: "Frame") -> bool:
+    def publish_frame(self, frame: Frame) -> bool:
         """Send a camera image on `frames/<stream>` if anyone listens: its compressed packet if it has one, else RGB."""
         if not self._subscriptions.count([f"frames/{frame.stream}".encode()]):
             return False
-        counts = self._table.get(frame.stream).counts
-        if frame.packet is not None and frame.codec is not None:
-            payload, encoding = frame.packet, frame.codec
-        else:
-            payload, encoding = np.ascontiguousarray(frame.image).tobytes(), "rgb8"
-        header = FrameHeader(
-            stream=frame.stream,
-            session=self.session,
-            seq=counts["frames"],
-            frame_id=frame.frame_id,
-            capture_ns=frame.capture_ns,
-            publish_ns=self.clock_ns(),
-            encoding=encoding,
-            image_size=list(frame.image.shape[:2]),
-            checksum=checksum_of(payload),
-        )
-        self._send(pack(header, payload))
-        counts["frames"] += 1
+        state = self._table.get(frame.stream)
+        self._send(state.pack_frame(frame, self.session, self.clock_ns()))
+        state.counts["frames"] += 1
         return True
 
     def publish_status(self, values: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from streamtok.commands import info as info_command
+from streamtok.commands.ingest import make_node
 from streamtok.drives.drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.drive_settings import ReplaySettings
-from streamtok.node.ingest import IngestNode
 from streamtok.node.replay import DriveReplay, first_difference
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.reader import open_recording
@@ -38,7 +38,7 @@ def tokenizer():
 def ingest(path, tokenizer, streams=TWO_CAMERAS, **changes):
     """Run an ingest node that records frames and tokens."""
     rig_values = {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path), "record_frames": "lossless"}
-    node = IngestNode(load_rig(None, rig_values | changes), tokenizer)
+    node = make_node(load_rig(None, rig_values | changes), tokenizer)
     summary = node.run()
     assert not node.failures
     return summary
@@ -291,7 +291,7 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
 
     endpoint = f"ipc://{tmp_path}/i"
     rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    node = IngestNode(load_rig(None, rig_values), tokenizer)
+    node = make_node(load_rig(None, rig_values), tokenizer)
     thread = threading.Thread(target=node.run, daemon=True)
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
     reader = NetworkRecorder(endpoint, recorder)

@@ -20,8 +20,8 @@ from streamtok.engine.kernels import preprocess
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.io.base import Source
+from streamtok.io.capture import Capture
 from streamtok.model import Tokenizer
-from streamtok.node.capture import Capture
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
@@ -251,18 +251,18 @@ def test_a_padded_group_repeats_its_last_frame(way):
 
 def test_cameras_on_threads_of_their_own(way):
     """Three cameras that may outrun the encoder: every group has its own camera's bytes."""
-    core, wake = way.core("abc", on_gap="bridge"), threading.Condition()
+    core, wake = way.core("abc", on_gap="bridge"), threading.Event()
     cameras = {name: Camera(name) for name in "abc"}
-    captures = {
-        name: Capture(camera, core.prepare, capacity=10, lossless=False, wake=wake) for name, camera in cameras.items()
-    }
+    captures = {name: Capture(camera) for name, camera in cameras.items()}
     for name, capture in captures.items():
         cameras[name].open()
-        capture.start()
+        capture.begin(core.prepare, capacity=10, lossless=False, wake=wake)
     groups = 0
     while not all(capture.finished for capture in captures.values()):
         for name, capture in captures.items():
-            for item in core.choose(name, capture.take()):
+            capture.arrivals()
+            capture.limit(core.lane(name).room_for)
+            while item := capture.pop():
                 for group in core.feed(item.prepared):
                     assert_holds(core, group, [frame(number, stream=name) for number in group.frame_ids])
                     groups += 1

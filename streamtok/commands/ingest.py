@@ -23,12 +23,13 @@ from streamtok.settings.errors import SettingsError, blame_settings
 
 if TYPE_CHECKING:
     from streamtok.ingest.core import IngestCore
+    from streamtok.ingest.lane import StreamOptions
     from streamtok.io.base import Source
     from streamtok.model import Tokenizer
     from streamtok.node.ingest import IngestNode
     from streamtok.node.loop import Parts
     from streamtok.recording.recorder import Recorder
-    from streamtok.settings.rig import RigSettings
+    from streamtok.settings.rig import RigSettings, StreamSettings
     from streamtok.wire.publisher import Publisher
 
 
@@ -203,7 +204,7 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
     from streamtok.ingest.core import IngestCore
     from streamtok.node.rig import batches_of
 
-    options = {stream.name: stream.options(sources[stream.name].live) for stream in settings.resolved()}
+    options = {stream.name: options_of(stream, sources[stream.name].live) for stream in settings.resolved()}
     rates = {name: source.fps for name, source in sources.items()}
     batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
     if tokenizer is None:
@@ -212,6 +213,15 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
         tokenizer = load_tokenizer(settings, largest, max(map(len, batches), default=1))
     wait_ms = settings.batch_wait_ms or 0.0
     return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+
+
+def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
+    """What the core is told of a stream; `live` decides a policy that was not given: cameras latest, files lossless."""
+    from streamtok.ingest.lane import StreamOptions
+
+    policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
+    interval, size = stream.keyframe_interval, stream.size
+    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata)
 
 
 def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:

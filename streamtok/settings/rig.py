@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from pydantic import (
@@ -29,9 +29,6 @@ from pydantic import (
 from streamtok.names import NAME, is_camera_path, nearest, parse_device, parse_size, without_password
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.yaml_file import put, read_yaml
-
-if TYPE_CHECKING:
-    from streamtok.ingest.lane import StreamOptions
 
 MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
 ENDPOINT = re.compile(r"(?:tcp://[^:/\s]+|tcp://\[[0-9A-Fa-f:]+\]):(\d{1,5}|\*)|(?:ipc|inproc)://.+")
@@ -143,13 +140,6 @@ class StreamSettings(StreamDefaults):
 
     name: Name
     source: SourceSpec
-
-    def options(self, live: bool) -> "StreamOptions":
-        """What the ingest core needs; `live` decides a policy that was not given: cameras latest, files lossless."""
-        from streamtok.ingest.lane import StreamOptions
-
-        policy = self.policy or ("latest" if live or self.realtime else "lossless")
-        return StreamOptions(policy, self.on_gap, self.tail, self.keyframe_interval, self.size, self.fit, self.metadata)
 
 
 class RigSettings(NodeSettings):

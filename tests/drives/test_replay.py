@@ -435,7 +435,7 @@ def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path,
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
     old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
-    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: old | {"torch": "1.0"})
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}

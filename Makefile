@@ -26,7 +26,7 @@ test-slow: $(STAMP)  ## the long forms: soak, kill -9, long drives
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy streamtok nodes tools
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -36,7 +36,7 @@ bench: $(STAMP)  ## rates, latencies and ratios on this machine
 	$(BIN)/streamtok bench
 
 train-smoke: $(STAMP)  ## a minute of training on synthetic clips
-	$(BIN)/python tools/train.py --config configs/train_smoke.yaml --overwrite
+	$(BIN)/streamtok train --config train_smoke --overwrite
 
 gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
 	$(BIN)/python tools/gpu_check.py

@@ -1,6 +1,7 @@
-"""What tests share: tiny tokenizers of every kind, and running them group by group."""
+"""What every test may use: one seed, and short paths of sockets."""
 
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -36,3 +37,11 @@ def endpoint() -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield f"ipc://{folder}/s"
         assert not list(Path(folder).iterdir()), "a socket or lock file was left"
+
+
+@pytest.fixture
+def ipc_path() -> Iterator[Path]:
+    """A path for an ipc socket: pytest's `tmp_path` can be longer than a socket path may be."""
+    folder = Path(tempfile.mkdtemp(prefix="st-"))
+    yield folder / "s"
+    shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """Every GPU kernel against plain PyTorch in float32: random data, poisoned outputs, sizes with ragged edges."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -65,8 +66,8 @@ def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: in
         frames = x.unflatten(0, (slots, steps)).float()
         past = frames[:, :1].expand(-1, 2, -1, -1, -1) if past is None else past
         joined = torch.cat([past, frames], 1)
-        wanted = sum(torch.einsum("btchw,dc->btdhw", joined[:, k : k + steps], weight[k].float()) for k in range(3))
-        wanted = wanted.flatten(0, 1) + bias.float()[:, None, None] + residual.float()
+        taps = [torch.einsum("btchw,dc->btdhw", joined[:, k : k + steps], weight[k].float()) for k in range(3)]
+        wanted = (taps[0] + taps[1] + taps[2]).flatten(0, 1) + bias.float()[:, None, None] + residual.float()
         ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
         normed = norm.norm_silu(y, ones, zeros, known=known)
         worst = max(worst, relative(y, wanted), relative(normed, F.silu(F.group_norm(wanted, 1, eps=1e-6))))
@@ -130,16 +131,16 @@ def all_checks(device: str, dtype: torch.dtype, small: bool = False) -> Iterator
     """(name, check) of every kernel; a check gives the relative error (of FSQ, the share of different indices)."""
     new = Case(device, dtype)
     size, channels, length = ((6, 10), 32, 70) if small else ((45, 77), 512, 2000)
-    yield "norm_silu", lambda: check_norm(new, size, channels)
-    yield "conv3x3", lambda: check_conv3x3(new, size, channels, 2 * channels)
-    yield "conv3x3 narrow", lambda: check_conv3x3(new, size, channels, 16)
+    yield "norm_silu", partial(check_norm, new, size, channels)
+    yield "conv3x3", partial(check_conv3x3, new, size, channels, 2 * channels)
+    yield "conv3x3 narrow", partial(check_conv3x3, new, size, channels, 16)
     for steps in (1, 2):
-        yield f"causal_conv T={steps}", lambda steps=steps: check_causal_conv(new, size, channels, steps)
+        yield f"causal_conv T={steps}", partial(check_causal_conv, new, size, channels, steps)
     for kind in ("flash", "strips"):
-        yield kind, lambda kind=kind: check_attention(new, length, channels, kind)
-    yield "ring", lambda: check_ring(new, 20 if small else 500, channels, 4 if small else 32)
-    yield "fsq", lambda: check_fsq(new)
-    yield "haar", lambda: check_haar(new)
+        yield kind, partial(check_attention, new, length, channels, kind)
+    yield "ring", partial(check_ring, new, 20 if small else 500, channels, 4 if small else 32)
+    yield "fsq", partial(check_fsq, new)
+    yield "haar", partial(check_haar, new)
 
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}

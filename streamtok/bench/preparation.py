@@ -18,21 +18,22 @@ from streamtok.preprocessing.pixels import PIXEL_BYTES, RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
+Case = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of the source, and as encoded
 AHEAD = 10  # frames that wait at most, as in a node's queue at G = 4
 KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each form of the kernel
-CASES = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
+CASES: tuple[Case, ...] = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
 
 
 def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[Frame]:
-    """`count` images of noise, all different."""
+    """`count` frames of noise, all different."""
     rows = size[0] * 3 // 2 if encoding in ("nv12", "i420") else size[0]
     noise = np.random.default_rng(0).integers(0, 256, rows * size[1] * PIXEL_BYTES[encoding], np.uint8)
-    pictures = [RawImage(np.roll(noise, 7 * number), encoding, *size) for number in range(count)]
-    return [Frame("cam0", number, number + 1, picture) for number, picture in enumerate(pictures)]
+    images = (RawImage(np.roll(noise, 7 * number), encoding, *size) for number in range(count))
+    return [Frame("cam0", number, number + 1, image) for number, image in enumerate(images)]
 
 
-def prepare(
-    device: str = "cuda", cases: tuple = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
+def check_preparation(
+    device: str = "cuda", cases: tuple[Case, ...] = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each way to prepare on `device`, each encoding, each (size of the source, size encoded): {"ok": the CPU's bytes,
     "host": milliseconds of the camera's thread, "there_ms": median until a frame is in the group's buffer}."""
@@ -48,11 +49,11 @@ def prepare(
             wanted = [Preprocessor(source, size)(frame.image) for frame in frames]
             for way, preparing in ways.items():
                 core = IngestCore(tok, {"cam0": StreamOptions("lossless", size=size)}, preparing=preparing)
-                entry = {"ok": same_bytes(core, frames, wanted)} | timed(core, frames)
+                entry = {"ok": has_bytes(core, frames, wanted)} | time_frames(core, frames)
                 yield f"{source[0]}x{source[1]} {encoding} to {size[0]}x{size[1]}, {way}", entry
 
 
-def same_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -> bool:
+def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -> bool:
     """Whether every group's buffer holds its frames as `wanted`, with frames prepared ahead of those that are fed."""
     waiting, same, seen = [], True, 0
     for frame in [*frames, *[None] * AHEAD]:
@@ -68,7 +69,7 @@ def same_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) 
     return same and seen == len(frames)
 
 
-def timed(core: IngestCore, frames: list[Frame]) -> dict[str, Any]:
+def time_frames(core: IngestCore, frames: list[Frame]) -> dict[str, Any]:
     """Milliseconds of `prepare` on the host, and until the frame is in the buffer; conversions are not remembered."""
     target = core.buffer("cam0")[:, 0]
     host, there = [], []

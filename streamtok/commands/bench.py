@@ -64,15 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     import streamtok
-    from streamtok.bench import measure
-    from streamtok.bench.report import describe, plot
+    from streamtok.bench.measure import measure_model
+    from streamtok.bench.options import BenchOptions
+    from streamtok.bench.tables import format_report, plot_ratios
     from streamtok.engine.loading import pick_device
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = pick_device(arguments.device).type
     windows = tuple(int(frames) for frames in arguments.windows.split(",") if frames)
-    options = measure.BenchOptions(
+    options = BenchOptions(
         arguments.size,
         arguments.cameras,
         arguments.precision,
@@ -86,11 +87,11 @@ def main(argv: list[str] | None = None) -> int:
         start=arguments.start,
         model=arguments.model,
     )
-    report = measure.run(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
+    report = measure_model(streamtok.load(arguments.model), options, lambda line: print(line, file=sys.stderr))
     written = write(report, arguments.out) if arguments.out else None
     if arguments.plot:
-        plot(report, arguments.plot)
-    print(json.dumps(report) if arguments.json else describe(report))
+        plot_ratios(report, arguments.plot)
+    print(json.dumps(report) if arguments.json else format_report(report))
     if written:
         print(f"written to {written}", file=sys.stderr)
     return 0

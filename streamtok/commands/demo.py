@@ -27,13 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     add("--device", help="auto, cpu, cuda or cuda:N (default auto)")
     given = vars(parser.parse_args(argv))
     from streamtok.node.demo import DemoSettings, run_demo
-    from streamtok.node.demo_report import describe, progress, to_dict
+    from streamtok.node.demo_report import format_summary, progress, to_dict
     from streamtok.settings.rig import settings_of
 
     settings = settings_of(DemoSettings, given.pop("config", None), given)
     with progress(settings) as on_progress:
         result = run_demo(settings, on_progress)
-    print(json.dumps(to_dict(settings, result)) if settings.as_json else describe(settings, result))
+    print(json.dumps(to_dict(settings, result)) if settings.as_json else format_summary(settings, result))
     return 0 if result.video else 1
 
 

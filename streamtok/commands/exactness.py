@@ -14,11 +14,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=["nano", "nano-p"], help="discrete video presets")
     parser.add_argument("--frames", type=int, default=17, help="1 + a multiple of 4 (default 17)")
     arguments = parser.parse_args(argv)
-    from streamtok.evaluation.exactness import measure
+    from streamtok.bench.exactness import measure_exactness
 
     print("| comparison | model | found |\n| --- | --- | --- |")
     for name in arguments.models:
-        for row in measure(name, arguments.frames):
+        for row in measure_exactness(name, arguments.frames):
             print(f"| {row.comparison} | `{row.model}` | {row.found} |", flush=True)
     return 0
 

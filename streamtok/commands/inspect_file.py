@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamtok.drives.drive_name import parse_drive
+from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
 from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ def inspect(path: str | Path, picture: bool = False) -> tuple[dict[str, Any], di
 
     With `picture` the surveys keep what `plot_tokens` draws. Raises ValueError or OSError for what cannot be opened.
     """
-    from streamtok.node.replay_node import find_recording
     from streamtok.tokens.tokenfile import is_token_file
 
     path = Path(path)
@@ -107,8 +106,6 @@ def _token_file(path: Path, picture: bool) -> tuple[dict[str, Any], dict[str, To
 
 
 def _drive(path: Path) -> tuple[dict[str, Any], dict[str, TokenSurvey]]:
-    from streamtok.drives.drive import open_drive
-
     with open_drive(path) as drive:
         cameras = survey_frames(drive)
         problems = [f"{problem.stream or path.name}: {problem.text}" for problem in drive.problems]

@@ -106,7 +106,7 @@ def _or_dash(value: float | None, form: str) -> str:
 def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
     """Prepare this machine for models by name or folder, on the first frames of `source`."""
     import streamtok
-    from streamtok.bench.precisions import read_clip
+    from streamtok.bench.clips import read_clip
     from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare as prepare_engine
 

@@ -67,9 +67,11 @@ def run(settings: Any) -> dict[str, Any]:
     recorder = Recorder(settings.out, settings.recorder_options(), metadata={"recorded_from": settings.endpoint})
     with stop_on_signals(stopping.set):
         try:
-            reader = NetworkRecorder(settings.endpoint, recorder, settings.streams, curve=curve)
+            reader = NetworkRecorder(
+                settings.endpoint, recorder, settings.streams, until_end=settings.until_end, curve=curve
+            )
             try:
-                reader.run(stopping.is_set, seconds=settings.max_seconds, until_end=settings.until_end)
+                reader.run(stopping.is_set, seconds=settings.max_seconds)
             finally:
                 reader.close()
         finally:

@@ -67,7 +67,7 @@ def run(settings: Any) -> int:
     """Replay and print the summary."""
     from streamtok.node.display import log_to_stderr
     from streamtok.node.process import stop_on_signals
-    from streamtok.node.replay_node import ReplayNode, describe
+    from streamtok.node.replay_node import ReplayNode, format_summary
 
     log_to_stderr(log_format=settings.log_format)
     with blame_settings():  # what cannot be replayed so never can be
@@ -77,7 +77,9 @@ def run(settings: Any) -> int:
     for note in summary["notes"][:20]:
         print(f"streamtok replay: {note}", file=sys.stderr)
     print(
-        json.dumps(summary) if settings.as_json else describe(summary, node.verification if settings.verify else None)
+        json.dumps(summary)
+        if settings.as_json
+        else format_summary(summary, node.verification if settings.verify else None)
     )
     if node.empty:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamtok.measures import entropy_bits
+from streamtok.measures import GAP_STEPS, entropy_bits
 
 if TYPE_CHECKING:
-    from streamtok.drives.drive_reader import Drive
+    from streamtok.drives.drive import Drive
     from streamtok.types import TokenGroup
 
-GAP_FACTOR = 1.75  # a step between frames this much longer than the usual one is a gap
 MOST_GAPS = 100
 MOST_CODES = 1 << 20
 PLOT_COLUMNS, PLOT_ROWS = 1500, 512
@@ -47,7 +46,7 @@ class Times:
         times = np.frombuffer(self.values, np.int64)
         steps = np.diff(times) / 1e9
         usual = self.step_s
-        where = np.flatnonzero((steps > GAP_FACTOR * usual) | (steps <= 0))
+        where = np.flatnonzero((steps > GAP_STEPS * usual) | (steps <= 0))
         return [((int(times[i]) - int(times[0])) / 1e9, float(steps[i])) for i in where]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.drive_name import parse_drive, resolve_drive
+from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import load, on_engine, pick_device
 from streamtok.engine.tuning import optimize
@@ -174,7 +174,7 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 def expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    from streamtok.drives.drive import kind_of
+    from streamtok.drives.open_drive import kind_of
 
     path, _ = parse_drive(path)
     if path.is_dir():
@@ -182,7 +182,7 @@ def expected_frames(path: Path) -> int:
     kind = kind_of(path)
     if kind == "mcap":
         from streamtok.io.image_messages import image_kind
-        from streamtok.recording.mcap_reader import McapFile
+        from streamtok.recording.mcap_file import McapFile
 
         file = McapFile(path)
         schemas = {number: schema.name for number, schema in file.schemas.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from streamtok.names import without_password
 from streamtok.node.demo import DemoResult, DemoSettings
+from streamtok.wire.header import Info
 
 PLAIN_EVERY_S = 2.0
 
@@ -25,22 +26,22 @@ def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
     columns = TextColumn("[bold]frames[/]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("starting the ingest node", total=options.max_frames)
-        yield lambda result: bar.update(task, completed=result.pictures, description=status_line(result))
+        yield lambda result: bar.update(task, completed=result.pictures, description=format_status(result))
 
 
 def plain_progress() -> Callable[[DemoResult], None]:
-    """Prints `status_line` now and then."""
+    """Prints `format_status` now and then."""
     due = [time.monotonic()]
 
     def show(result: DemoResult) -> None:
         if time.monotonic() >= due[0]:
             due[0] = time.monotonic() + PLAIN_EVERY_S
-            print(status_line(result), file=sys.stderr, flush=True)
+            print(format_status(result), file=sys.stderr, flush=True)
 
     return show
 
 
-def status_line(result: DemoResult) -> str:
+def format_status(result: DemoResult) -> str:
     """One line on how far the demo is."""
     if not result.pictures:
         return "the ingest node is running, waiting for its first tokens"
@@ -70,45 +71,48 @@ def to_dict(options: DemoSettings, result: DemoResult) -> dict[str, Any]:
     }
 
 
-def describe(options: DemoSettings, result: DemoResult) -> str:
+def format_summary(options: DemoSettings, result: DemoResult) -> str:
     """The summary for a newcomer."""
     if result.info is None:
         return "no tokens came; see ingest.log in the output folder"
-    info, latency = result.info, result.node.get("latency_ms", {})
-    height, width = info.image_size
-    grid = "x".join(map(str, info.grid))
+    rows = [*speed_rows(options, result, result.info), *token_rows(result, result.info)]
+    lines = [f"{name:>13}  {text}" for name, text in rows]
+    files = [f"{'side by side':>13}  {result.video}", f"{'picture':>13}  {result.picture}"]
+    return "\n".join(["", f"streamtok demo with {options.model}", "", *lines, "", *files])
+
+
+def speed_rows(options: DemoSettings, result: DemoResult, info: Info) -> Iterator[tuple[str, str]]:
+    """What was shown, and how fast."""
+    latency = result.node.get("latency_ms", {})
     encode, total = latency.get("encode", {}).get("p50", 0.0), latency.get("total", {})
     alone = 1e3 * info.temporal_compression / encode if encode else 0.0
-    ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)
-    values = f" of {math.prod(info.levels):,} values" if info.levels else ""
+    height, width = info.image_size
     source = without_password(options.source)
-    rows = [
-        ("video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {source}"),
-        (
-            "speed",
-            f"{result.pictures / max(result.seconds, 1e-9):.1f} frames per second through the whole pipeline; "
-            f"the encoder alone could do {alone:.0f}",
-        ),
-        (
-            "latency",
-            f"{total.get('p50', 0):.0f} ms from a group's last frame to its tokens (99 of 100: "
-            f"{total.get('p99', 0):.0f} ms), of which the network takes {encode:.0f} ms",
-        ),
-        *(
-            [("", "this machine encodes slower than the source delivers, so frames wait for their turn")]
-            if total.get("p50", 0) > 3 * encode > 0 and alone < 1.2 * result.fps
-            else []
-        ),
-        ("tokens", f"{result.groups} messages of {grid} tokens{values}, for {info.temporal_compression} frames each"),
-        (
-            "rate",
-            f"{result.token_bits_per_second / 1e6:.2f} Mbit/s instead of {result.raw_bits_per_second / 1e6:.1f} "
-            f"Mbit/s of raw video: {ratio:.0f} times less",
-        ),
-        ("quality", f"PSNR {result.psnr:.2f} dB of the decoded pictures against the camera's"),
-        ("losses", f"{result.lost} messages lost on the way"),
-        ("side by side", f"{result.video}"),
-        ("picture", f"{result.picture}"),
-    ]
-    lines = [f"{name:>13}  {text}" for name, text in rows]
-    return "\n".join(["", f"streamtok demo with {options.model}", "", *lines[:-2], "", *lines[-2:]])
+    yield "video", f"{result.pictures} frames of {height}x{width} at {result.fps:.0f} per second from {source}"
+    yield (
+        "speed",
+        f"{result.pictures / max(result.seconds, 1e-9):.1f} frames per second through the whole pipeline; "
+        f"the encoder alone could do {alone:.0f}",
+    )
+    yield (
+        "latency",
+        f"{total.get('p50', 0):.0f} ms from a group's last frame to its tokens (99 of 100: "
+        f"{total.get('p99', 0):.0f} ms), of which the network takes {encode:.0f} ms",
+    )
+    if total.get("p50", 0) > 3 * encode > 0 and alone < 1.2 * result.fps:
+        yield "", "this machine encodes slower than the source delivers, so frames wait for their turn"
+
+
+def token_rows(result: DemoResult, info: Info) -> Iterator[tuple[str, str]]:
+    """What the tokens are, how many, and how good."""
+    grid = "x".join(map(str, info.grid))
+    values = f" of {math.prod(info.levels):,} values" if info.levels else ""
+    ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)
+    yield "tokens", f"{result.groups} messages of {grid} tokens{values}, for {info.temporal_compression} frames each"
+    yield (
+        "rate",
+        f"{result.token_bits_per_second / 1e6:.2f} Mbit/s instead of {result.raw_bits_per_second / 1e6:.1f} "
+        f"Mbit/s of raw video: {ratio:.0f} times less",
+    )
+    yield "quality", f"PSNR {result.psnr:.2f} dB of the decoded pictures against the camera's"
+    yield "losses", f"{result.lost} messages lost on the way"

@@ -10,12 +10,14 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from streamtok.ingest.event_log import EventLog
+from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.decoding import GridDecoder
+from streamtok.wire.header import TokenHeader
+from streamtok.wire.message import TokenMessage
 
 log = logging.getLogger("streamtok.decode")
 
@@ -36,15 +38,15 @@ class LiveDecoder:
     `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and `nonfinite`.
     """
 
-    def __init__(self, tokenizer: Any, context: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: int | None = None) -> None:
         self.tokenizer, self.context = tokenizer, context
         self.counts: Counter[str] = Counter()
         self._decoders: dict[str, GridDecoder] = {}
         self._events: dict[str, EventLog] = {}
-        self._next: dict[str, tuple[str, int] | None] = {}
+        self._broken: set[str] = set()  # streams whose decoder gave nothing finite, until their next keyframe
 
-    def feed(self, message: Any) -> list[Picture]:
-        """The pictures of one `TokenMessage`, oldest first: one per real frame, none until a keyframe has come.
+    def feed(self, message: TokenMessage) -> list[Picture]:
+        """The pictures of one message of a subscription, oldest first: one per real frame, none until a keyframe.
 
         Raises ValueError for a message of another tokenizer.
         """
@@ -54,15 +56,13 @@ class LiveDecoder:
                 f"stream {header.stream!r} is made by tokenizer {header.tokenizer}, this one is "
                 f"{self.tokenizer.config.name!r} with {self.tokenizer.fingerprint}; load the model that the node runs"
             )
-        follows = self._next.get(header.stream) == (header.session, header.seq)
-        if not header.keyframe and not follows:
-            self._next[header.stream] = None
+        if header.keyframe:
+            self._broken.discard(header.stream)
+        if not message.decodable or header.stream in self._broken:
             self.counts["skipped"] += 1
             return []
-        self._next[header.stream] = header.session, header.seq + 1
         images = self._decode(header, message.tokens)
         if images is None:
-            self._next[header.stream] = None
             return []
         self.counts["pictures"] += len(header.frame_ids)
         return [
@@ -70,14 +70,13 @@ class LiveDecoder:
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 
-    def _decode(self, header: Any, tokens: np.ndarray) -> np.ndarray | None:
+    def _decode(self, header: TokenHeader, tokens: np.ndarray) -> np.ndarray | None:
         """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
-        from streamtok.model import NonFiniteError
-
         decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, context=self.context))
         try:
             return decoder.step(tokens, header.keyframe)
         except NonFiniteError:
+            self._broken.add(header.stream)
             self.counts["nonfinite"] += 1
             events = self._events.setdefault(header.stream, EventLog(header.stream, log))
             facts = {"seq": header.seq, "action": "wait_for_keyframe"}

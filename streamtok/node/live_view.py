@@ -11,9 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
+from streamtok.engine.loading import load, place
+from streamtok.io.media import encode_jpeg
+from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder, Picture
 from streamtok.settings.rig import Count, Device, NodeSettings
+from streamtok.types import Frame
+from streamtok.wire.header import Info
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.security import CurveClient
+from streamtok.wire.subscriber import Subscription, subscribe
 
 log = logging.getLogger("streamtok.decode")
 
@@ -60,9 +69,6 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
 
     Raises ValueError for another tokenizer than the stream's, TimeoutError if no node answers at the endpoint.
     """
-    from streamtok.wire.security import CurveClient
-    from streamtok.wire.subscriber import subscribe
-
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
@@ -75,24 +81,25 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         decoder = LiveDecoder(tokenizer_of(info, options), info.context)
         sink = open_sink(options.out, info)
         try:
-            pump(subscription, decoder, sink, info, options, stop)
+            show_messages(subscription, decoder, sink, info, options, stop)
         finally:
             sink.close()
-        lost = sum(counts["lost"] + counts["discarded"] for counts in subscription.counts().values())
+        lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
 
 
-def pump(
-    subscription: Any, decoder: LiveDecoder, sink: Any, info: Any, options: DecodeSettings, stop: threading.Event
+def show_messages(
+    subscription: Subscription,
+    decoder: LiveDecoder,
+    sink: "PictureSink",
+    info: Info,
+    options: DecodeSettings,
+    stop: threading.Event,
 ) -> None:
-    """Messages to pictures until something ends it."""
-    while not stop.is_set() and sink.wanted:
+    """Show the pictures of the stream of `info` until something ends it."""
+    while not (stop.is_set() or subscription.ended) and sink.wanted:
         message = subscription.get(timeout=WAIT_S)
-        if message is None:
-            if all(known.ended for known in subscription.infos.values()):
-                return
-            continue
-        if message.stream != info.stream:
+        if message is None or message.stream != info.stream:
             continue
         for picture in decoder.feed(message):
             sink.show(picture, crop(picture.image, subscription.infos[info.stream].source_rect))
@@ -101,7 +108,9 @@ def pump(
                 return
 
 
-def first_info(subscription: Any, stream: str | None, stop: threading.Event, timeout: float = 10.0) -> Any:
+def first_info(
+    subscription: Subscription, stream: str | None, stop: threading.Event, timeout: float = 10.0
+) -> Info | None:
     """Info of the stream to show; None if told to stop, TimeoutError if no node says anything."""
     deadline = time.monotonic() + timeout
     while not stop.is_set():
@@ -116,10 +125,8 @@ def first_info(subscription: Any, stream: str | None, stop: threading.Event, tim
     return None
 
 
-def tokenizer_of(info: Any, options: DecodeSettings) -> Any:
+def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    from streamtok.engine.loading import load, place
-
     name = options.model or info.model
     tokenizer = place(load(name), options.device)
     if tokenizer.fingerprint != info.tokenizer:
@@ -130,7 +137,7 @@ def tokenizer_of(info: Any, options: DecodeSettings) -> Any:
     return tokenizer
 
 
-def open_sink(out: str, info: Any) -> Any:
+def open_sink(out: str, info: Info) -> "PictureSink":
     """The place that `out` names."""
     if out == "window":
         return Window(info.stream)
@@ -144,16 +151,14 @@ class FileSink:
 
     wanted = True
 
-    def __init__(self, path: Path, info: Any) -> None:
+    def __init__(self, path: Path, info: Info) -> None:
         self.path, self.fps = path, info.frame_rate
-        self._pictures: Any = None
+        self._pictures: Pictures | None = None
         self._first_ns = 0
         self._size: tuple[int, ...] = ()
 
     def show(self, picture: Picture, image: np.ndarray) -> None:
         if self._pictures is None:
-            from streamtok.io.picture_writer import open_pictures
-
             self._first_ns, self._size = picture.capture_ns, image.shape[:2]
             self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
         if image.shape[:2] != self._size:
@@ -200,17 +205,12 @@ class JpegPublisher:
 
     wanted = True
 
-    def __init__(self, endpoint: str, info: Any) -> None:
-        from streamtok.wire.publisher import Publisher
-
+    def __init__(self, endpoint: str, info: Info) -> None:
         self._publisher = Publisher(endpoint, node="decode")
         self._publisher.add_stream(info)
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
     def show(self, picture: Picture, image: np.ndarray) -> None:
-        from streamtok.io.media import encode_jpeg
-        from streamtok.types import Frame
-
         packet = encode_jpeg(image)
         self._publisher.poll()
         self._publisher.publish_frame(
@@ -219,3 +219,6 @@ class JpegPublisher:
 
     def close(self) -> None:
         self._publisher.close()
+
+
+PictureSink = FileSink | Window | JpegPublisher

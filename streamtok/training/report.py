@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.evaluation.metrics import as_unit, psnr
+from streamtok.evaluation.layouts import video_to_unit
+from streamtok.evaluation.metrics import psnr
 from streamtok.io.media import write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
@@ -94,7 +95,7 @@ def validate(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict
             with step.autocast():
                 output = step.model(video, state=None)
             shown = output.reconstruction.float()
-            source, rebuilt = (as_unit(frames[0].transpose(0, 1)) for frames in (video, shown))
+            source, rebuilt = (video_to_unit(frames[0]) for frames in (video, shown))
             results.append([psnr(source[part], rebuilt[part]) for part in (slice(None), slice(1), last)])
             tokens += [output.indices.flatten()] if output.indices is not None else []
             rows.append(_side_by_side(video[0], shown[0]))

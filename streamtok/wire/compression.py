@@ -1,6 +1,6 @@
 """zstd for payloads, bounded by the size that the header declares. Optional: needs the `zstandard` package."""
 
-from typing import Any
+from types import ModuleType
 
 from streamtok.wire.errors import WireError
 
@@ -18,7 +18,7 @@ def compress(payload: bytes) -> bytes:
     return _zstandard().ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
 
 
-def decompress(payload: Any, expected: int) -> bytes:
+def decompress(payload: bytes | memoryview, expected: int) -> bytes:
     """The `expected` bytes inside one zstd frame; raises WireError for anything else, before allocating it."""
     zstandard = _zstandard()
     try:
@@ -30,7 +30,7 @@ def decompress(payload: Any, expected: int) -> bytes:
         raise WireError("compression", f"zstd: {error}") from error
 
 
-def _zstandard() -> Any:
+def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:

@@ -6,13 +6,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-if TYPE_CHECKING:
-    from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
@@ -23,7 +21,7 @@ _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _EVENTS = _UP | _TRYING | _DENIED | zmq.EVENT_DISCONNECTED
 
 
-def connect(socket: zmq.Socket, endpoint: str, curve: "CurveClient | None" = None) -> None:
+def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None) -> None:
     """Connect with the keys of `curve`, by IPv6 where the host is written so. ValueError names a wrong endpoint."""
     if curve is not None:
         curve.apply(socket)
@@ -34,7 +32,7 @@ def connect(socket: zmq.Socket, endpoint: str, curve: "CurveClient | None" = Non
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 
-def why_silent(endpoint: str) -> str:
+def explain_silence(endpoint: str) -> str:
     """What keeps a reader waiting, as far as it can be seen from here."""
     path = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
@@ -53,13 +51,13 @@ class Connection:
 
     socket: zmq.Socket
     endpoint: str
-    curve: "CurveClient | None" = None
+    curve: CurveClient | None = None
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
-    _monitor: Any = None
+    _monitor: zmq.Socket = field(init=False)
 
     def __post_init__(self) -> None:
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
@@ -75,7 +73,7 @@ class Connection:
             self._on_event(recv_monitor_message(self._monitor)["event"])
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
-            log.warning("event=waiting endpoint=%s: %s", self.endpoint, why_silent(self.endpoint))
+            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self._broken_since = time.monotonic()
             self.socket.disconnect(self.endpoint)

@@ -6,16 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 
 import msgspec
 import zmq
 from msgspec import Meta, Struct
 
 from streamtok.wire.connection import connect
-from streamtok.wire.endpoint import receive, socket_of
-from streamtok.wire.message import VERSION, Count, Limits, Name, Text, WireError, check_version, decode_map, encode
-from streamtok.wire.rejects import Rejects
+from streamtok.wire.endpoint import open_socket, receive
+from streamtok.wire.errors import Rejects, WireError
+from streamtok.wire.header import VERSION, Count, Limits, Name, Text
+from streamtok.wire.message import Part, check_version, decode_map, encode
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
@@ -26,7 +27,7 @@ MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
 REQUESTS_PER_POLL = 64
 KEYFRAME_SPACING_NS = 1_000_000_000
-Handler = Callable[[str | None], Any]
+Handler = Callable[[str | None], object]
 OPS = ("info", "stats", "keyframe", "epoch")
 
 
@@ -71,8 +72,8 @@ class ControlError(RuntimeError):
 class ControlServer:
     """The node's side of a ROUTER socket: `serve` answers what has arrived and never waits.
 
-    `handlers` maps an op to a function of the stream name (or None) that gives the result, or raises ValueError with
-    what to tell the client. Requests may come with or without the empty delimiter part of a REQ socket.
+    `handlers` maps an op to a function of the stream name, or of None for all streams. It gives the result, or raises
+    ValueError with what to tell the client. Requests may have the empty delimiter part of a REQ socket.
     """
 
     socket: zmq.Socket
@@ -97,8 +98,8 @@ class ControlServer:
                 continue
             self.socket.send_multipart([*route, encode(reply)], zmq.NOBLOCK)
 
-    def answer(self, body: bytes) -> Reply:
-        """The reply to one encoded request; raises WireError if it is not a request at all."""
+    def answer(self, body: Part) -> Reply:
+        """The reply to one encoded request; raises WireError if it cannot be read as one."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
         self.counts[request.op if request.op in OPS else "unknown"] += 1
         if request.version != VERSION:
@@ -127,19 +128,19 @@ class KeyframeGate:
     last_ns: int | None = None
 
     def ask(self) -> bool:
-        """Note a request; True if another was already waiting."""
+        """Note a request; returns whether another was already waiting."""
         coalesced, self.pending = self.pending, True
         return coalesced
 
-    def due(self, now_ns: int) -> bool:
-        """Whether to make a keyframe now; starts the next second if so."""
+    def take_due(self, now_ns: int) -> bool:
+        """Return whether to make a keyframe now; the next second starts if so."""
         if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
             return False
         self.pending, self.last_ns = False, now_ns
         return True
 
-    def made(self) -> None:
-        """A keyframe was published for whatever reason: those who asked have what they need."""
+    def note_keyframe(self) -> None:
+        """Note that a keyframe was published, for whatever reason: it serves everyone who asked."""
         self.pending = False
 
 
@@ -148,11 +149,11 @@ class EpochCache:
     """The messages of one stream since its last keyframe, for readers that join late; at most `max_bytes` of them."""
 
     max_bytes: int = MAX_EPOCH
-    messages: list[list[Any]] = field(default_factory=list)
+    messages: list[list[Part]] = field(default_factory=list)
     nbytes: int = 0
     whole: bool = False
 
-    def add(self, parts: list[Any], keyframe: bool) -> None:
+    def add(self, parts: list[Part], keyframe: bool) -> None:
         """Keep one sent message; a keyframe drops what was before it."""
         if keyframe:
             self.messages, self.nbytes, self.whole = [], 0, True
@@ -162,7 +163,7 @@ class EpochCache:
         if self.whole:
             self.messages.append(parts)
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, list[list[Part]]]:
         """The result of op `epoch`; raises ValueError if there is nothing to start from."""
         if not self.messages:
             raise ValueError(
@@ -189,7 +190,14 @@ class ControlClient:
         self.rejects = Rejects()
         self.endpoint = endpoint
 
-    def request(self, op: str, stream: str | None = None, timeout: float = 2.0) -> Any:
+    @overload
+    def request(self, op: Literal["epoch"], stream: str | None = None, timeout: float = 2.0) -> EpochResult: ...
+    @overload
+    def request(
+        self, op: Literal["info", "stats", "keyframe"], stream: str | None = None, timeout: float = 2.0
+    ) -> dict[str, Any]: ...
+
+    def request(self, op: str, stream: str | None = None, timeout: float = 2.0) -> EpochResult | dict[str, Any]:
         """The node's result; ControlError if it refuses, WireError if it is nonsense, TimeoutError if it is late.
 
         The result of op `epoch` is an `EpochResult`, of the others a map.
@@ -204,7 +212,7 @@ class ControlClient:
             if reply is not None and reply.id == asked:
                 if not reply.ok:
                     raise ControlError(f"{op} refused by {self.endpoint}: {reply.error}")
-                return decode_result(op, reply.result)
+                return decode_epoch(reply.result) if op == "epoch" else decode_facts(reply.result)
         raise TimeoutError(f"no reply to {op} from {self.endpoint} within {timeout} s; is the node running?")
 
     def close(self) -> None:
@@ -219,9 +227,9 @@ class ControlClient:
         self.close()
 
 
-def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> Any:
-    """A DEALER socket connected to a node's control endpoint; ValueError if that is none."""
-    socket = socket_of(context, zmq.DEALER, 16, MAX_REPLY)
+def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> zmq.Socket:
+    """A DEALER socket connected to a node's control endpoint; ValueError if it cannot connect there."""
+    socket = open_socket(context, zmq.DEALER, 16, MAX_REPLY)
     try:
         connect(socket, endpoint, curve)
     except ValueError:
@@ -230,7 +238,7 @@ def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | Non
     return socket
 
 
-def read_reply(parts: list[bytes], rejects: Rejects) -> ReceivedReply | None:
+def read_reply(parts: list[memoryview], rejects: Rejects) -> ReceivedReply | None:
     """The reply in what a DEALER received, or None (counted) if it is not one."""
     try:
         if len(parts) != 1:
@@ -242,8 +250,11 @@ def read_reply(parts: list[bytes], rejects: Rejects) -> ReceivedReply | None:
         return None
 
 
-def decode_result(op: str, result: msgspec.Raw) -> Any:
-    """A reply's result, checked before it is built; raises WireError."""
-    if op == "epoch":
-        return decode_map(result, EpochResult, Limits(max_header=MAX_REPLY))
+def decode_epoch(result: msgspec.Raw) -> EpochResult:
+    """The result of op `epoch`, checked before it is built; raises WireError."""
+    return decode_map(result, EpochResult, Limits(max_header=MAX_REPLY))
+
+
+def decode_facts(result: msgspec.Raw) -> dict[str, Any]:
+    """The result of any other op, a map; raises WireError."""
     return decode_map(result, dict[str, Any], Limits(max_header=MAX_RESULT))

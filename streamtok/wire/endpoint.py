@@ -1,4 +1,4 @@
-"""Where sockets bind: what may be bound without keys, ipc permissions and locks, and options every socket shares."""
+"""Where sockets bind: which addresses need keys, ipc permissions and locks, and options every socket shares."""
 
 import contextlib
 import errno
@@ -8,7 +8,6 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 import zmq
 
@@ -65,14 +64,14 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
 def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: bool, ipc_group: str | None) -> str:
     """The control endpoint to bind: one beside `bind` if it is None, "" for none.
 
-    Raises InsecureBindError for what may not be bound so, ValueError for what makes no sense.
+    Raises InsecureBindError for an open address without keys, ValueError for options that do not go together.
     """
     control = control_beside(bind) if control is None else control
     endpoints = [bind, control] if control else [bind]
     for endpoint in endpoints:
         check_bind(endpoint, secure, insecure)
     if ipc_group is not None:
-        group_id(ipc_group)
+        find_group_id(ipc_group)
         ipc = [endpoint for endpoint in endpoints if endpoint.startswith("ipc://")]
         without = [endpoint for endpoint in ipc or endpoints if not _has_path(endpoint)]
         if without:
@@ -83,7 +82,7 @@ def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: b
     return control
 
 
-def group_id(group: str) -> int:
+def find_group_id(group: str) -> int:
     """The number of a group of this machine, by its name or number; ValueError if there is none."""
     try:
         return grp.getgrnam(group).gr_gid
@@ -96,10 +95,10 @@ def group_id(group: str) -> int:
         ) from error
 
 
-def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
+def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
     """Set what every socket of the protocol has: LINGER, liveness, high-water marks (messages), part size (bytes)."""
     socket.linger = LINGER_MS
-    _liveness(socket)
+    _set_liveness(socket)
     socket.set(zmq.SNDHWM, high_water)
     socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
@@ -107,7 +106,7 @@ def common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
     socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
 
 
-def _liveness(socket: zmq.Socket) -> None:
+def _set_liveness(socket: zmq.Socket) -> None:
     """Heartbeats and TCP keep-alive, by the kind of socket.
 
     A SUB socket whose reader has stopped must have no heartbeat timer of its own, nor one that a TTL arms:
@@ -165,7 +164,7 @@ class Binding:
     def _share(self, path: Path, group: str) -> None:
         """Let a group connect; the socket's own group, which nobody has chosen, never can."""
         try:
-            os.chown(path, -1, group_id(group))
+            os.chown(path, -1, find_group_id(group))
             os.chmod(path, 0o660)
         except OSError as error:
             self.release()
@@ -246,18 +245,18 @@ def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
             os.umask(before)
 
 
-def socket_of(context: zmq.Context, kind: int, high_water: int, max_part: int) -> Any:
+def open_socket(context: zmq.Context, kind: int, high_water: int, max_part: int) -> zmq.Socket:
     """A new socket with the shared options."""
     socket = context.socket(kind)
-    common_options(socket, high_water, max_part)
+    set_common_options(socket, high_water, max_part)
     return socket
 
 
-def receive(socket: zmq.Socket, most: int = 3, copy: bool = True) -> list[Any]:
+def receive(socket: zmq.Socket, most: int = 3) -> list[memoryview]:
     """One message without waiting (or zmq.Again); of more than `most` parts only the first `most` + 1 are kept."""
-    parts = [socket.recv(zmq.NOBLOCK, copy=copy)]
+    parts = [socket.recv(zmq.NOBLOCK, copy=False).buffer]
     while socket.get(zmq.RCVMORE):
-        part = socket.recv(zmq.NOBLOCK, copy=copy)
+        part = socket.recv(zmq.NOBLOCK, copy=False).buffer
         if len(parts) <= most:
             parts.append(part)
     return parts

@@ -1,18 +1,18 @@
-"""Late join: the messages of the current epoch, asked for over the control socket, ahead of the live ones."""
+"""Late join: asks for the current epoch over the control socket, and gives its messages ahead of the live ones."""
 
 import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 import zmq
 
-from streamtok.wire.control import Request, control_socket, decode_result, read_reply
+from streamtok.wire.control import Request, control_socket, decode_epoch, read_reply
 from streamtok.wire.endpoint import reachable, receive
-from streamtok.wire.message import Info, Limits, TokenMessage, WireError, encode, unpack
-from streamtok.wire.rejects import Rejects
+from streamtok.wire.errors import Rejects, WireError
+from streamtok.wire.header import Info, Limits
+from streamtok.wire.message import TokenMessage, encode, unpack
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
@@ -23,14 +23,14 @@ PATIENCE = 3.0
 class _Join:
     held: deque[TokenMessage]
     deadline: float
-    socket: Any = None
+    socket: zmq.Socket | None = None
 
 
 @dataclass
 class Joiner:
     """Holds a stream's live messages back until its epoch has come, or until PATIENCE seconds have passed.
 
-    Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `ready` often.
+    Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `take_ready` often.
     """
 
     context: zmq.Context
@@ -46,7 +46,8 @@ class Joiner:
         self._drop(stream)
         self._joins[stream] = _Join(deque(maxlen=self.capacity), time.monotonic() + PATIENCE)
 
-    def waits(self) -> set[str]:
+    @property
+    def waiting(self) -> set[str]:
         """The streams that are held back."""
         return set(self._joins)
 
@@ -76,11 +77,11 @@ class Joiner:
             log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
             join.deadline = 0.0
 
-    def ready(self) -> list[tuple[str, list[TokenMessage]]]:
+    def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
         """Streams whose waiting is over, each with the epoch's messages and the live ones held back after them."""
         done = []
         for stream, join in list(self._joins.items()):
-            messages = self._epoch(stream, join)
+            messages = self._receive_epoch(stream, join)
             if messages is not None or time.monotonic() > join.deadline:
                 done.append((stream, [replace(each, catch_up=True) for each in (*(messages or ()), *join.held)]))
                 self._drop(stream)
@@ -96,7 +97,7 @@ class Joiner:
         if join is not None and join.socket is not None:
             join.socket.close(0)
 
-    def _epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
+    def _receive_epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
         if join.socket is None or not join.socket.poll(0):
             return None
         reply = read_reply(receive(join.socket, most=1), self.rejects)
@@ -106,13 +107,13 @@ class Joiner:
             log.warning("event=join_refused stream=%s error=%s", stream, reply.error)
             return []
         try:
-            return self._messages(stream, reply.result)
+            return self._unpack_epoch(stream, reply.result)
         except WireError as error:
             self.rejects.add("reply", error)
             return []
 
-    def _messages(self, stream: str, result: msgspec.Raw) -> list[TokenMessage]:
-        messages = [unpack(parts, self.limits) for parts in decode_result("epoch", result).messages]
+    def _unpack_epoch(self, stream: str, result: msgspec.Raw) -> list[TokenMessage]:
+        messages = [unpack(parts, self.limits) for parts in decode_epoch(result).messages]
         if any(message.stream != stream for message in messages):
             raise WireError("result", f"result of op 'epoch' of {stream!r} holds messages of another stream")
         return messages

@@ -1,9 +1,11 @@
 """A bounded queue between the thread that drains a socket and the code that reads: it discards its oldest."""
 
+import asyncio
 import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -61,22 +63,26 @@ class Mailbox(Generic[Item]):
                 self._changed.wait(left)
             return item
 
+    async def get_async(self, timeout: float | None = None) -> Item:
+        """The oldest item; cancelling the wait loses none. Raises Closed, or TimeoutError after `timeout` seconds."""
+        changed = asyncio.Event()
+        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        with self._changed:
+            self._listeners.append(notify)
+        try:
+            while (item := self.take()) is None:
+                await asyncio.wait_for(changed.wait(), timeout)
+                changed.clear()
+            return item
+        finally:
+            with self._changed:
+                self._listeners.remove(notify)
+
     def end(self, error: BaseException | None = None) -> None:
         """Let readers take what waits, then see Closed (or `error`); the first end counts."""
         with self._changed:
             self._end = self._end or error or Closed()
             self._notify()
-
-    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Call `listener` at every change; returns the function that stops it."""
-        with self._changed:
-            self._listeners.append(listener)
-
-        def remove() -> None:
-            with self._changed:
-                self._listeners.remove(listener)
-
-        return remove
 
     @property
     def full(self) -> bool:

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import zmq
@@ -17,9 +17,10 @@ from zmq.auth.thread import ThreadAuthenticator
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_endpoints, socket_of
-from streamtok.wire.message import Info, Status, TokenHeader, TokenMessage, WireError, pack
-from streamtok.wire.rejects import Rejects
+from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
+from streamtok.wire.errors import Rejects, WireError
+from streamtok.wire.header import Info, Status, TokenHeader
+from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
 from streamtok.wire.streams import StreamTable, to_info
 from streamtok.wire.subscriptions import Subscriptions
@@ -64,20 +65,21 @@ class Publisher:
 
     bind: str
     control: str | None = None
-    node: str = field(default="node", kw_only=True)
-    curve: CurveServer | None = field(default=None, kw_only=True)
-    insecure: bool = field(default=False, kw_only=True)
-    ipc_group: str | None = field(default=None, kw_only=True)
-    lossless: bool = field(default=False, kw_only=True)
-    lossless_timeout: float = field(default=30.0, kw_only=True)
-    messages_per_second: float = field(default=64.0, kw_only=True)
-    max_epoch_bytes: int = field(default=MAX_EPOCH, kw_only=True)
-    compression: Literal["none", "zstd"] = field(default="none", kw_only=True)
-    clock_ns: Callable[[], int] = field(default=time.monotonic_ns, kw_only=True)
-    clock_pair: Callable[[], tuple[int, int]] = field(default=system_clock_pair, kw_only=True)
-    on_announce: Callable[[Info], None] = field(default=lambda info: None, kw_only=True)
-    stats: Callable[[], dict[str, Any]] | None = field(default=None, kw_only=True)
-    stop: Callable[[], bool] = field(default=lambda: False, kw_only=True)
+    _: KW_ONLY
+    node: str = "node"
+    curve: CurveServer | None = None
+    insecure: bool = False
+    ipc_group: str | None = None
+    lossless: bool = False
+    lossless_timeout: float = 30.0
+    messages_per_second: float = 64.0
+    max_epoch_bytes: int = MAX_EPOCH
+    compression: Literal["none", "zstd"] = "none"
+    clock_ns: Callable[[], int] = time.monotonic_ns
+    clock_pair: Callable[[], tuple[int, int]] = system_clock_pair
+    on_announce: Callable[[Info], None] = lambda info: None
+    stats: Callable[[], dict[str, Any]] | None = None
+    stop: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         secure, insecure = self.curve is not None, self.insecure
@@ -114,15 +116,10 @@ class Publisher:
             self._control = ControlServer(router, self._handlers(), self.rejects)
 
     def _handlers(self) -> dict[str, Handler]:
-        return {
-            "info": self._on_info,
-            "stats": self._on_stats,
-            "keyframe": self._on_keyframe,
-            "epoch": self._on_epoch,
-        }
+        return {"info": self._on_info, "stats": self._on_stats, "keyframe": self._on_keyframe, "epoch": self._on_epoch}
 
     def _make_socket(self, kind: int, high_water: int) -> zmq.Socket:
-        self._sockets.append(socket_of(self._context, kind, high_water, MAX_REQUEST))
+        self._sockets.append(open_socket(self._context, kind, high_water, MAX_REQUEST))
         if self.curve:
             self.curve.apply(self._sockets[-1])
         return self._sockets[-1]
@@ -160,7 +157,7 @@ class Publisher:
     def forward(self, message: TokenMessage) -> None:
         """Send on another node's message unchanged; its stream must have been announced with `forward_info`."""
         state = self._table.get(message.stream)
-        parts = [bytes(part) for part in message.parts]
+        parts: list[Part] = [bytes(part) for part in message.parts]
         self._send(parts)
         state.sent(message.header, parts)
 
@@ -193,7 +190,7 @@ class Publisher:
         if now >= self._info_due:
             self._info_due = now + INFO_EVERY_NS
             self._send_info(self._table.streams)
-        due = [name for name, state in self._table.streams.items() if state.gate.due(now)]
+        due = [name for name, state in self._table.streams.items() if state.gate.take_due(now)]
         events, self._events = self._events, []
         return events + [Event("keyframe", name) for name in due]
 
@@ -218,23 +215,15 @@ class Publisher:
     def summary(self) -> dict[str, Any]:
         """Counts per stream, readers and malformed input: what op `stats` gives."""
         streams = {
-            name: {
-                **state.counts,
-                "epoch": state.info.epoch,
-                "last_seq": state.info.last_seq,
-                "subscribers": self.subscribers(name),
-                "epoch_bytes": state.cache.nbytes,
-            }
+            name: state.summary() | {"subscribers": self.subscribers(name)}
             for name, state in self._table.streams.items()
         }
-        control = dict(self._control.counts) if self._control else {}
-        malformed = dict(self.rejects.counts)
         return {
             "node": self.node,
             "session": self.session,
             "streams": streams,
-            "control": control,
-            "malformed": malformed,
+            "control": dict(self._control.counts) if self._control else {},
+            "malformed": dict(self.rejects.counts),
         }
 
     def close(self) -> None:
@@ -261,7 +250,7 @@ class Publisher:
         for binding in self._bindings:
             binding.release()
 
-    def _send(self, parts: list[Any]) -> None:
+    def _send(self, parts: list[Part]) -> None:
         """Send now; under `lossless` wait for room, still serving readers and control meanwhile."""
         deadline = time.monotonic() + self.lossless_timeout
         while not self._try_send(parts):
@@ -273,7 +262,7 @@ class Publisher:
             self._events = self.poll()
             time.sleep(0.001)
 
-    def _try_send(self, parts: list[Any]) -> bool:
+    def _try_send(self, parts: list[Part]) -> bool:
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -300,11 +289,11 @@ class Publisher:
             joined.update(self._table.matching("info", prefix) if arrived else ())
         self._send_info(joined)
 
-    def _on_info(self, name: str | None) -> Any:
+    def _on_info(self, name: str | None) -> dict[str, Info] | Info:
         infos = self._table.infos(self._table.streams if name is None else [name], self.clock_pair())
         return infos if name is None else infos[name]
 
-    def _on_stats(self, name: str | None) -> Any:
+    def _on_stats(self, name: str | None) -> dict[str, Any]:
         result = self.summary()
         if name is not None:
             self._table.get(name)
@@ -313,8 +302,8 @@ class Publisher:
             result["node_stats"] = self.stats()
         return result
 
-    def _on_keyframe(self, name: str | None) -> Any:
+    def _on_keyframe(self, name: str | None) -> dict[str, bool]:
         return {"coalesced": self._table.get(name).gate.ask()}
 
-    def _on_epoch(self, name: str | None) -> Any:
+    def _on_epoch(self, name: str | None) -> dict[str, list[list[Part]]]:
         return self._table.get(name).cache.result()

@@ -5,7 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from streamtok.wire.control import ControlError
-from streamtok.wire.message import Info, TokenMessage, WireError
+from streamtok.wire.errors import WireError
+from streamtok.wire.header import Info
+from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.subscriber import Subscription
 
@@ -28,8 +30,8 @@ class Relay:
 
     def forward(self, message: TokenMessage) -> None:
         """Send one message on."""
-        info = self.subscription.infos.get(message.stream)
-        if info is None or info.session != message.header.session:
+        info = self.subscription.info_of(message)
+        if info is None:
             self.counts["no_info"] += 1
             return
         self._announce(info)

@@ -11,7 +11,8 @@ import numpy as np
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
-from streamtok.wire.message import DTYPES, FrameHeader, Info, TokenHeader, checksum_of, pack
+from streamtok.wire.header import DTYPES, FrameHeader, Info, TokenHeader
+from streamtok.wire.message import Part, checksum_of, pack
 
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
 _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
@@ -36,7 +37,7 @@ class StreamState:
     gate: KeyframeGate = field(default_factory=KeyframeGate)
     counts: Counter = field(default_factory=Counter)
 
-    def pack_group(self, group: TokenGroup, publish_ns: int) -> tuple[TokenHeader, list[Any]]:
+    def pack_group(self, group: TokenGroup, publish_ns: int) -> tuple[TokenHeader, list[Part]]:
         """The header and the parts of the next message; raises ValueError if the group is not what info announces."""
         payload = self._payload(group.tokens)
         header = TokenHeader(
@@ -52,8 +53,8 @@ class StreamState:
         )
         return header, pack(header, payload)
 
-    def pack_frame(self, frame: Frame, session: str, publish_ns: int) -> list[Any]:
-        """The parts of the next message with a camera image: its compressed packet if it has one, else RGB."""
+    def pack_frame(self, frame: Frame, session: str, publish_ns: int) -> list[Part]:
+        """The parts of a camera image: its compressed packet if it has one, else RGB."""
         if frame.packet is not None and frame.codec is not None:
             payload, encoding = frame.packet, frame.codec
         else:
@@ -71,7 +72,12 @@ class StreamState:
         )
         return pack(header, payload)
 
-    def sent(self, header: TokenHeader, parts: list[Any]) -> None:
+    def summary(self) -> dict[str, int]:
+        """Counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        facts = {"epoch": self.info.epoch, "last_seq": self.info.last_seq, "epoch_bytes": self.cache.nbytes}
+        return {**self.counts, **facts}
+
+    def sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that went out."""
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
         self.cache.add(parts, header.keyframe)
@@ -79,7 +85,7 @@ class StreamState:
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
             self.counts["keyframes"] += 1
-            self.gate.made()
+            self.gate.note_keyframe()
 
     def _payload(self, tokens: np.ndarray) -> bytes:
         info = self.info

@@ -5,50 +5,75 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
-import logging
-import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
-import zmq
-
-from streamtok.wire.connection import Connection
 from streamtok.wire.control import ControlClient
-from streamtok.wire.endpoint import reachable, receive, socket_of
-from streamtok.wire.joining import Joiner
+from streamtok.wire.drain import KINDS, Drain, Kind
+from streamtok.wire.endpoint import reachable
+from streamtok.wire.errors import Rejects
+from streamtok.wire.header import FrameHeader, Info, Limits
 from streamtok.wire.mailbox import Closed, Mailbox
-from streamtok.wire.message import Info, Limits, TokenMessage, WireError, unpack, unpack_info
-from streamtok.wire.rejects import Rejects
+from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
 from streamtok.wire.tracking import StreamTracker
 
-log = logging.getLogger("streamtok.wire")
-POLL_MS = 50
-WAIT_S = 0.005
-MESSAGES_PER_POLL = 256
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    Message = TypeVarWithDefault("Message", bound=TokenMessage | FrameMessage, default=TokenMessage)
+else:
+    Message = TypeVar("Message")
+
+
+@dataclass
+class FrameTracker:
+    """Follows `seq` through the camera images of one stream; a jump is loss, a new session is not."""
+
+    session: str = ""
+    last: int = -1
+
+    def lost_before(self, header: FrameHeader) -> int:
+        """Take the next image; returns how many are missing just before it."""
+        lost = max(0, header.seq - self.last - 1) if header.session == self.session else 0
+        self.session, self.last = header.session, header.seq
+        return lost
 
 
 @dataclass(eq=False)
-class Subscription:
-    """Token messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
+class Subscription(Generic[Message]):
+    """Messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
 
-    `streams` names those to read (None: all). A thread drains the socket at once into a queue of `queue_size` messages
-    per stream, which discards its oldest when the reader is late (`latest_only`: keeps only the newest; `lossless`: the
-    draining waits instead, and with it a lossless node). `join` says how to begin with a node that runs already:
-    "epoch" first fetches what the current epoch has sent, so that decoding starts at once; "keyframe" waits for the
-    next one. A node that comes, or comes back, while the reader waits is read from the start of its epoch in both cases
-    (but for `latest_only`). `message.decodable` is False from a loss, or from joining, until a keyframe.
+    A thread drains the socket at once into bounded queues, one per stream and kind. `message.decodable` is False from
+    a loss, or from joining, until a keyframe. Messages that break the protocol are counted in `rejects` and dropped.
 
-    Iterating raises TimeoutError after `timeout` seconds without a message; with `until_end` it stops when the node
-    says that its streams have ended. Messages that break the protocol are counted in `rejects` and dropped; `infos`
-    holds the newest info of each stream. ValueError for options that do not go together.
+    Args:
+        endpoint: The address that the node binds.
+        streams: Names of the streams to read; None reads all.
+        kinds: "tokens" and "frames" come out as `TokenMessage` and `FrameMessage`, in the order of arrival; "info"
+            fills `infos`, the newest of each stream.
+        latest_only: Keep only the newest message of each stream.
+        lossless: Wait for the reader when a queue is full, and with it let a lossless node wait.
+        join: How to begin with a node that runs already. "epoch" first fetches what the current epoch has sent, so
+            that decoding starts at once; "keyframe" waits for the next one. A node that comes, or comes back, while
+            the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
+        queue_size: Messages that may wait in a queue; beyond it the oldest is discarded and counted.
+        timeout: Seconds without a message after which iterating raises TimeoutError.
+        until_end: Stop iterating when the node says that its streams have ended.
+        curve: Keys, for a node that demands them.
+        limits: The largest grids, headers and frames that are accepted.
+        messages_per_second: Expected over all streams; about one second of them may wait in the socket.
+        max_streams: More streams than this are refused.
+
+    Raises:
+        ValueError: For an endpoint that cannot be one, or options that do not go together.
     """
 
     endpoint: str
     streams: Iterable[str] | None = None
     _: KW_ONLY
+    kinds: Iterable[Kind] = ("tokens", "info")
     latest_only: bool = False
     lossless: bool = False
     join: Literal["keyframe", "epoch"] = "keyframe"
@@ -66,28 +91,40 @@ class Subscription:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
         self.streams = None if self.streams is None else tuple(self.streams)
+        self.kinds = frozenset(self.kinds)
+        self._check_options(self.kinds)
+        self._delivered: dict[str, StreamTracker] = {}
+        self._frames: dict[str, FrameTracker] = {}
+        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(1 if self.latest_only else self.queue_size)
+        self._drain = Drain(
+            self.endpoint,
+            self._mailbox,
+            streams=self.streams,
+            kinds=self.kinds,
+            join="never" if self.latest_only or "info" not in self.kinds else self.join,
+            lossless=self.lossless,
+            until_end=self.until_end,
+            curve=self.curve,
+            limits=self.limits,
+            high_water=max(16, round(self.messages_per_second)),
+            max_streams=self.max_streams,
+            rejects=self.rejects,
+            infos=self.infos,
+        )
+
+    def _check_options(self, kinds: frozenset[str]) -> None:
+        if not kinds or kinds - set(KINDS):
+            raise ValueError(f"kinds is {sorted(kinds)}, expected one or more of {', '.join(KINDS)}")
         if self.join not in ("keyframe", "epoch"):
             raise ValueError(f"join is {self.join!r}, expected 'keyframe' or 'epoch'")
         if self.latest_only and (self.join == "epoch" or self.lossless):
             raise ValueError(
                 "latest_only keeps one message per stream, so neither join='epoch' nor lossless helps; choose one"
             )
-        self._received: dict[str, StreamTracker] = {}
-        self._delivered: dict[str, StreamTracker] = {}
-        self._mailbox: Mailbox[TokenMessage] = Mailbox(1 if self.latest_only else self.queue_size)
-        self._stop = threading.Event()
-        self._info_changed = threading.Condition()
-        self._context = zmq.Context()
-        try:
-            self._connection = self._connect()
-        except BaseException:
-            self._context.destroy(0)
-            raise
-        self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, self.queue_size, self.curve)
-        self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
-        self._thread.start()
+        if "info" not in kinds and (self.join == "epoch" or self.until_end):
+            raise ValueError("join='epoch' and until_end follow what info says; expected 'info' among the kinds")
 
-    def get(self, timeout: float | None = None) -> TokenMessage | None:
+    def get(self, timeout: float | None = None) -> Message | None:
         """The next message, waiting up to `timeout` seconds (None: for ever); None if none came or all has ended."""
         try:
             message = self._mailbox.get(timeout)
@@ -98,7 +135,7 @@ class Subscription:
     @property
     def connected(self) -> bool:
         """Whether the node can be heard now."""
-        return self._connection.up
+        return self._drain.connected
 
     @property
     def ended(self) -> bool:
@@ -107,16 +144,21 @@ class Subscription:
 
     def decodable(self) -> Iterator[TokenMessage]:
         """Only the messages that a decoder can take: after a loss, everything from the next keyframe on."""
-        return (message for message in self if message.decodable)
+        return (message for message in self if isinstance(message, TokenMessage) and message.decodable)
 
     def info(self, stream: str, timeout: float = 5.0) -> Info:
         """What the publisher says of a stream; waits for it, and raises TimeoutError after `timeout` seconds."""
-        with self._info_changed:
-            if not self._info_changed.wait_for(lambda: stream in self.infos, timeout):
-                raise TimeoutError(
-                    f"no info of stream {stream!r} from {self.endpoint} within {timeout} s; known: {list(self.infos)}"
-                )
-            return self.infos[stream]
+        info = self._drain.wait_for_info(stream, timeout)
+        if info is None:
+            raise TimeoutError(
+                f"no info of stream {stream!r} from {self.endpoint} within {timeout} s; known: {list(self.infos)}"
+            )
+        return info
+
+    def info_of(self, message: TokenMessage) -> Info | None:
+        """The newest info of a message's stream and session; None if none has come, or if the node started anew."""
+        info = self.infos.get(message.stream)
+        return info if info is not None and info.session == message.header.session else None
 
     def control(self, stream: str) -> ControlClient:
         """A client of the control socket that serves a stream (the caller closes it); ValueError if it has none."""
@@ -131,32 +173,35 @@ class Subscription:
             client.request("keyframe", stream, timeout)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not read in time) and
-        undecodable (read, but of no use to a decoder)."""
-        return {stream: self._counts_of(stream) for stream in list(self._received)}
+        """Of the token messages per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not
+        read in time) and undecodable (read, but of no use to a decoder)."""
+        return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 
     def _counts_of(self, stream: str) -> dict[str, int]:
-        received, delivered = self._received[stream], self._delivered.get(stream, StreamTracker())
+        received, delivered = self._drain.received[stream], self._delivered.get(stream, StreamTracker())
         counts = {name: received.counts[name] for name in ("messages", "keyframes", "lost", "stale", "sessions")}
         read = {"discarded": self._mailbox.discarded[stream], "undecodable": delivered.counts["undecodable"]}
         return counts | read
 
+    @property
+    def missing(self) -> int:
+        """Token messages that the node sent and this reader has not got: lost on the way, or discarded."""
+        return sum(counts["lost"] + counts["discarded"] for counts in self.counts().values())
+
     def close(self) -> None:
         """Stop reading; iterators end."""
-        self._stop.set()
-        self._thread.join()
-        self._mailbox.end()
+        self._drain.close()
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> "Subscription[Message]":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[TokenMessage]:
+    def __iter__(self) -> Iterator[Message]:
         return self
 
-    def __next__(self) -> TokenMessage:
+    def __next__(self) -> Message:
         try:
             message = self._mailbox.get(self.timeout)
         except Closed:
@@ -165,125 +210,36 @@ class Subscription:
             raise self._silence()
         return self._deliver(message)
 
-    async def __aenter__(self) -> "Subscription":
+    async def __aenter__(self) -> "Subscription[Message]":
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.to_thread(self.close)
 
-    def __aiter__(self) -> AsyncIterator[TokenMessage]:
+    def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
-    async def __anext__(self) -> TokenMessage:
+    async def __anext__(self) -> Message:
         """The next message; cancelling it loses none."""
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-        remove = self._mailbox.listen(partial(loop.call_soon_threadsafe, changed.set))
         try:
-            while (message := self._mailbox.take()) is None:
-                await asyncio.wait_for(changed.wait(), self.timeout)
-                changed.clear()
+            return self._deliver(await self._mailbox.get_async(self.timeout))
         except Closed:
             raise StopAsyncIteration from None
         except TimeoutError:
             raise self._silence() from None
-        finally:
-            remove()
-        return self._deliver(message)
 
     def _silence(self) -> TimeoutError:
         return TimeoutError(f"no message from {self.endpoint} for {self.timeout} s; is the node running?")
 
-    def _deliver(self, message: TokenMessage) -> TokenMessage:
+    def _deliver(self, message: TokenMessage | FrameMessage) -> Message:
         """Mark continuity as this reader sees it, which includes what the queue discarded."""
+        if isinstance(message, FrameMessage):
+            lost = self._frames.setdefault(message.stream, FrameTracker()).lost_before(message.header)
+            return cast(Message, replace(message, lost=lost) if lost else message)
         verdict = self._delivered.setdefault(message.stream, StreamTracker()).message(message.header)
         if verdict is None:
-            return message
-        return replace(message, lost=verdict.lost, decodable=verdict.decodable)
-
-    def _connect(self) -> Connection:
-        high_water = max(16, round(self.messages_per_second))
-        socket = socket_of(self._context, zmq.SUB, high_water, self.limits.max_part)
-        # tokens before info: the first info then proves that the tokens that follow will come
-        for kind in ("tokens", "info"):
-            for name in [""] if self.streams is None else self.streams:
-                socket.subscribe(f"{kind}/{name}".encode())
-        return Connection(socket, self.endpoint, self.curve)
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                if self.lossless and self._mailbox.full:
-                    self._stop.wait(WAIT_S)
-                elif self._connection.socket.poll(POLL_MS):
-                    self._drain()
-                self._connection.check()
-                for stream, messages in self._joiner.ready():
-                    self._accept(stream, messages)
-                if self.until_end and self._has_ended():
-                    self._mailbox.end()
-        except BaseException as error:
-            self._mailbox.end(error)
-            raise
-        finally:
-            self._joiner.close()
-            self._connection.close()
-            self._context.term()
-
-    def _has_ended(self) -> bool:
-        names = list(self.infos) if self.streams is None else self.streams
-        ended = all(name in self.infos and self.infos[name].ended for name in names)
-        return bool(names) and ended and not self._joiner.waits()
-
-    def _drain(self) -> None:
-        for _ in range(1 if self.lossless else MESSAGES_PER_POLL):
-            try:
-                parts = receive(self._connection.socket, copy=False)
-            except zmq.Again:
-                return
-            try:
-                self._sort(parts)
-            except WireError as error:
-                self.rejects.add("subscribe", error)
-
-    def _sort(self, parts: list[Any]) -> None:
-        kind, _, name = bytes(memoryview(parts[0])[:80]).partition(b"/")
-        if self.streams is not None and name.decode("ascii", "replace") not in self.streams:
-            return
-        if kind == b"info":
-            self._on_info(unpack_info(parts, self.limits))
-        elif kind == b"tokens":
-            message = unpack(parts, self.limits)
-            self._enter(message.stream, message.header.session)
-            if not self._joiner.hold(message):
-                self._accept(message.stream, [message])
-
-    def _on_info(self, info: Info) -> None:
-        self._enter(info.stream, info.session)
-        tracker = self._received[info.stream]
-        if tracker.session != info.session:
-            return
-        with self._info_changed:
-            self.infos[info.stream] = info
-            self._info_changed.notify_all()
-        waits = info.stream in self._joiner.waits()
-        if waits:
-            self._joiner.ask(info)
-        if not waits or info.last_seq < 0:
-            tracker.info(info)
-
-    def _enter(self, stream: str, session: str) -> None:
-        if stream not in self._received and len(self._received) >= self.max_streams:
-            raise WireError("streams", f"stream {stream!r} beyond the {self.max_streams} accepted (max_streams)")
-        began = self._received.setdefault(stream, StreamTracker()).enter(session)
-        if began and (self.join == "epoch" or (self._connection.waited and not self.latest_only)):
-            self._joiner.begin(stream)
-
-    def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
-        tracker = self._received[stream]
-        fresh = [message for message in messages if tracker.message(message.header) is not None]
-        if fresh:
-            self._mailbox.put(stream, fresh)
+            return cast(Message, message)
+        return cast(Message, replace(message, lost=verdict.lost, decodable=verdict.decodable))
 
 
 subscribe = Subscription  # reads as what it does: `for message in streamtok.subscribe(endpoint)`

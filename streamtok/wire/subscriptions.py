@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from streamtok.wire.message import WireError
+from streamtok.wire.errors import WireError
 
 MAX_TOPIC = 128
 MAX_TOPICS = 10_000

@@ -4,11 +4,14 @@ import bisect
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamtok.wire.message import TokenMessage
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,9 @@ class WindowView:
     valid). All are torch tensors of their own memory.
     """
 
-    tokens: Any
-    valid: Any
-    capture_ns: Any
+    tokens: "torch.Tensor"
+    valid: "torch.Tensor"
+    capture_ns: "torch.Tensor"
 
 
 @dataclass
@@ -43,8 +46,8 @@ class TokenWindow:
 
     `push` every message; `read` whenever the policy runs. The rules:
 
-    - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost, so that a row
-      only ever holds consecutive groups of one epoch; messages that are not `decodable` are left out. With
+    - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost. So a row only
+      ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
       `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
@@ -92,7 +95,7 @@ class TokenWindow:
         row.grids.append((message.capture_ns, message.tokens.astype(self._dtype)))
         return True
 
-    def read(self, device: Any = None) -> WindowView:
+    def read(self, device: "torch.device | str | None" = None) -> WindowView:
         """The window as it is now; before the first message of all it has no grid, and this raises ValueError."""
         import torch
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from streamtok.drives.topics import stream_names
-from streamtok.recording.mcap_reader import McapFile
-from tests.drives.kit import (
+from streamtok.recording.mcap_file import McapFile
+from tests.kit.drives import (
     START_NS,
     STEP_NS,
     assert_same_frames,
@@ -25,6 +25,7 @@ from tests.drives.kit import (
     ros_image,
     write_bag1,
     write_bag2,
+    write_folders,
     write_mcap,
 )
 
@@ -166,7 +167,7 @@ def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_fac
 def test_a_damaged_chunk_costs_its_own_frames(tmp_path):
     frames = frames_of("front", 40)
     path = write_mcap(tmp_path / "d.mcap", frames)
-    chunks = McapFile(path)._chunks
+    chunks = McapFile(path).chunks
     data = bytearray(path.read_bytes())
     place = chunks[3].offset + chunks[3].length // 2
     data[place] ^= 0xFF
@@ -386,7 +387,7 @@ def test_a_cut_off_jpeg_is_damaged_not_grey(tmp_path):
     import cv2
     from mcap.writer import Writer
 
-    from tests.drives.kit import foxglove
+    from tests.kit.drives import foxglove
 
     frames = frames_of("front", 3)
     with (tmp_path / "d.mcap").open("wb") as file:
@@ -424,18 +425,6 @@ def test_a_folder_per_camera_is_one_drive_on_one_clock(tmp_path):
     with open_drive(tmp_path) as drive:
         assert sorted(drive.streams) == ["front", "rear"]
         assert_same_frames(list(drive), frames)
-
-
-def write_folders(root, frames):
-    import cv2
-
-    for frame in frames:
-        folder = root / frame.stream / "data"
-        folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"{frame.frame_id:010d}.png"), frame.image[:, :, ::-1])
-        with (root / frame.stream / "timestamps.txt").open("a") as lines:
-            lines.write(f"{frame.capture_ns}\n")
-    return root
 
 
 def test_a_damaged_image_file_leaves_a_gap_in_the_numbers(tmp_path):

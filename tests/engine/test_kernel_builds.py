@@ -27,7 +27,7 @@ def test_kernels_build_for_hopper_without_a_gpu(tmp_path):
 
 
 def test_gpu_check_says_what_is_missing(capsys):
-    from streamtok.commands import gpu_check
+    from tools import gpu_check
 
     assert gpu_check.main(["--parts", "nonsense"]) == 2
     assert "unknown parts ['nonsense']" in capsys.readouterr().err

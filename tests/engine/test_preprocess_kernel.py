@@ -10,7 +10,7 @@ from streamtok.engine.kernels import preprocess
 from streamtok.engine.kernels.preprocess import encoding_kind, shape_of
 from streamtok.preprocessing.pixels import ENCODINGS, to_rgb
 from streamtok.preprocessing.preprocessor import Preprocessor
-from tests.engine.pictures import camera_bytes
+from tests.kit.pictures import camera_bytes
 
 CASES = [
     ((20, 32), None, "stretch"),

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.evaluation.dataset import ClipSet, find_clips, fit, read_video
-
-from .conftest import scene, write_video
+from tests.kit.pictures import scene, write_video
 
 
 def picture(path: Path, value: int = 90, size: tuple[int, int] = (32, 48)) -> None:

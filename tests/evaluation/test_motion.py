@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from streamtok.evaluation.motion import flicker_summary, flow_to_previous, grid_visibility, warp, warping_error
-
-from .conftest import scene
+from tests.kit.pictures import scene
 
 
 def as_clip(frames: np.ndarray) -> torch.Tensor:

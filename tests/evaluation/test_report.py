@@ -13,13 +13,13 @@ import torch
 import streamtok
 from streamtok.commands.evaluate import main
 from streamtok.evaluation.dataset import ClipSet, find_clips
-from streamtok.evaluation.pictures import BAR, contact_sheet, worst_patch
+from streamtok.evaluation.pictures import contact_sheet, worst_patch
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
+from streamtok.io.media import BAR
 from streamtok.model.tokenizer import Tokenizer
-
-from .conftest import scene
-from .test_frechet import MeanColour, VideoMoments, archive
+from tests.kit.networks import MeanColour, VideoMoments, archive
+from tests.kit.pictures import scene
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.model.tiny import decode_by_steps, encode_by_steps, tiny, tokens, video
+from tests.kit.models import decode_by_steps, encode_by_steps, tiny, tokens, video
 
 
 @pytest.mark.parametrize("name", ["slim", "dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"])

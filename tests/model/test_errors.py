@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.model.tiny import tiny, video
+from tests.kit.models import tiny, video
 
 MODEL = tiny("dv4x8x8", dtype=torch.float32)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.model.tiny import tiny, video
+from tests.kit.models import tiny, video
 
 
 @pytest.mark.parametrize("name", ["slim", "dv4x8x8", "slim-p"])

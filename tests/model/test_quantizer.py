@@ -8,7 +8,7 @@ import vector_quantize_pytorch as vq
 
 from streamtok.config import FSQ_LEVELS
 from streamtok.model.quantizer import FSQ, build_quantizer, correlation, fsq_tables
-from tests.model.tiny import CONFIGS, tiny, video
+from tests.kit.models import CONFIGS, tiny, video
 
 
 def test_all_fsq_codes_round_trip():

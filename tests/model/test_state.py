@@ -8,7 +8,7 @@ import torch
 
 from streamtok import NonFiniteError
 from streamtok.model import EncodeStream
-from tests.model.tiny import CONFIGS, groups, tiny, tokens, video
+from tests.kit.models import CONFIGS, groups, tiny, tokens, video
 
 KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"]
 
@@ -87,7 +87,7 @@ def test_a_snapshot_resumes_in_another_process(tmp_path):
     frames = video(model.group, dtype=torch.float32)
     torch.save({"snap": stream.snapshot(), "frames": frames, "weights": model.state_dict()}, tmp_path / "all.pt")
     script = (
-        "import sys, torch\nfrom tests.model.tiny import tiny\ntorch.set_num_threads(int(sys.argv[2]))\n"
+        "import sys, torch\nfrom tests.kit.models import tiny\ntorch.set_num_threads(int(sys.argv[2]))\n"
         "kept = torch.load(sys.argv[1] + '/all.pt', weights_only=True)\n"
         "model = tiny('dv8x8x8', dtype=torch.float32); model.load_state_dict(kept['weights'])\n"
         "stream = model.stream(slots=1, height=16, width=32); stream.restore(kept['snap'])\n"

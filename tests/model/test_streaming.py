@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.model.tiny import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, groups, tiny, tokens, video
+from tests.kit.models import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, groups, tiny, tokens, video
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 

@@ -13,7 +13,7 @@ from streamtok.training.batches import Sampler
 from streamtok.training.config import DataConfig
 from streamtok.training.data import load_cache
 from streamtok.training.loop import load_data
-from tests.training.kit import config as run_config
+from tests.kit.training import config as run_config
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(scales=(48,), max_frames=60, stretch=20, flip=0, reverse=0, brightness=0, strides=(1,), threads=1)

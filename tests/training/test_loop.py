@@ -13,8 +13,8 @@ from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
 from streamtok.training.report import plot, read_journal
 from streamtok.training.step import NonFiniteTraining
-from tests.training.kit import CLIPS, TINY, config
-from tests.training.test_losses import vgg_weights
+from tests.kit.networks import vgg_weights
+from tests.kit.training import CLIPS, TINY, config
 
 
 def lines(out, kind="train"):

@@ -13,7 +13,8 @@ from streamtok.training.adversary import Adversary
 from streamtok.training.config import AdversaryConfig
 from streamtok.training.flow import dis_flow, flow_loss, warp, warping_consistency
 from streamtok.training.losses import Losses, l1, mse, total
-from tests.training.kit import config
+from tests.kit.networks import vgg_weights
+from tests.kit.training import config
 
 CPU = torch.device("cpu")
 
@@ -22,17 +23,6 @@ CPU = torch.device("cpu")
 def drive():
     frames = torch.from_numpy(SyntheticDrive(64, 96, seed=5).clip(0, 5))
     return frames.float().div(127.5).sub(1).permute(3, 0, 1, 2)[None]
-
-
-def vgg_weights(widths=(8, 8, 16)):
-    """A narrow network in VGG's layout: two convolutions, a pooling, a third."""
-    torch.manual_seed(1)
-    table, last = {}, 3
-    for number, width in zip((0, 2, 5), widths, strict=True):
-        table[f"features.{number}.weight"] = torch.randn(width, last, 3, 3) * (2 / (9 * last)) ** 0.5
-        table[f"features.{number}.bias"] = torch.zeros(width)
-        last = width
-    return table
 
 
 def mobilenet(blocks=5):

@@ -15,7 +15,7 @@ from streamtok.commands.train import main
 from streamtok.training.build import build_model
 from streamtok.training.loop import train
 from streamtok.training.report import read_journal
-from tests.training.kit import config, table
+from tests.kit.training import config, table
 
 
 def final(out: Path) -> dict:

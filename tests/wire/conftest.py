@@ -1,18 +1,7 @@
-"""Short paths for ipc sockets (pytest's tmp_path can be longer than a socket path may be)."""
-
-import shutil
-import tempfile
-from pathlib import Path
+"""Plain sockets beside the project's own."""
 
 import pytest
 import zmq
-
-
-@pytest.fixture
-def ipc_path():
-    folder = Path(tempfile.mkdtemp(prefix="st-"))
-    yield folder / "s"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

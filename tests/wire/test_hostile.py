@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamtok.wire.control import ControlClient
+from streamtok.wire.errors import Rejects
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
-from streamtok.wire.rejects import Rejects
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 FIXED = {"node": "rig", "session": "0" * 32, "control": None}
 relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ import zmq
 from streamtok.wire.message import unpack
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.subscriber import subscribe
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

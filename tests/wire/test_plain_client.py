@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.wire.wirekit import Served, make_group, make_info
+from tests.kit.wire import Served, make_group, make_info
 
 CLIENT = Path(__file__).parents[2] / "examples" / "plain_client.py"
 # a client of another language has no streamtok either

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from streamtok.wire.subscriber import subscribe
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 SPEC = importlib.util.spec_from_file_location("policy_example", Path(__file__).parents[2] / "examples" / "policy.py")
 policy = importlib.util.module_from_spec(SPEC)

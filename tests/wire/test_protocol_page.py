@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtok.wire import control, endpoint, message
+from streamtok.wire import control, endpoint, header
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire-protocol.md").read_text()
 
@@ -19,20 +19,20 @@ def fields_in(section: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("section", "kind"),
-    [("Token header", message.TokenHeader), ("Info", message.Info), ("Frames", message.FrameHeader)],
+    [("Token header", header.TokenHeader), ("Info", header.Info), ("Frames", header.FrameHeader)],
 )
 def test_the_page_has_every_field(section, kind):
     assert sorted(fields_in(section)) == sorted(kind.__struct_fields__)
 
 
 def test_token_header_fields_come_in_the_order_of_the_page():
-    assert fields_in("Token header") == list(message.TokenHeader.__struct_fields__)
+    assert fields_in("Token header") == list(header.TokenHeader.__struct_fields__)
 
 
 def test_the_page_has_the_encodings_ops_and_numbers_of_the_code():
-    for word in [*message.RAW_PIXEL_BYTES, *control.OPS]:
+    for word in [*header.RAW_PIXEL_BYTES, *control.OPS]:
         assert f"`{word}`" in PAGE
-    assert f"{message.Limits().max_grid:,} elements" in PAGE
+    assert f"{header.Limits().max_grid:,} elements" in PAGE
     assert f"up to {control.MAX_EPOCH >> 20} MiB" in PAGE
     assert f"at most {control.MAX_REQUEST} bytes" in PAGE
     for number in (endpoint.LINGER_MS, endpoint.HEARTBEAT_MS, endpoint.HEARTBEAT_TIMEOUT_MS):

@@ -20,7 +20,7 @@ from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, co
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import AllowList, CurveClient, CurveServer, allow, generate, load_public
 from streamtok.wire.subscriber import subscribe
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ import zmq
 from streamtok.types import Frame
 from streamtok.wire import connection
 from streamtok.wire.control import ControlClient, ControlError
-from streamtok.wire.message import unpack, unpack_frame, unpack_info, unpack_status
+from streamtok.wire.drain import KINDS
+from streamtok.wire.message import FrameMessage, unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
-from tests.wire.wirekit import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 
 def sequence(messages) -> list[int]:
@@ -509,6 +510,54 @@ def test_frames_go_out_only_to_those_who_listen(context):
         assert (message.header.encoding, message.header.seq, bytes(message.payload)) == ("h264", 1, b"\x00\x00\x01")
 
 
+def test_tokens_and_frames_come_out_of_one_subscription_in_order_each_with_its_own_losses():
+    image = np.zeros((2, 3, 3), np.uint8)
+    kinds = ("tokens", "info", "frames")
+    with Served("front") as node, subscribe(node.endpoint, ["front"], kinds=kinds, timeout=10) as reader:
+        node.wait_subscribers(1)
+
+        def send(publisher):
+            for number in range(3):
+                publisher.publish_frame(Frame("front", number, number, image))
+                publisher.publish(make_group(number))
+            publisher._table.get("front").counts["frames"] += 2  # two more that nobody gets
+            publisher.publish_frame(Frame("front", 5, 5, image))
+
+        node.do(send)
+        messages = list(islice(reader, 7))
+        assert [isinstance(message, FrameMessage) for message in messages] == [True, False] * 3 + [True]
+        assert [message.header.frame_id for message in messages[::2]] == [0, 1, 2, 5]
+        assert [message.lost for message in messages] == [0, 0, 0, 0, 0, 0, 2]
+        assert reader.counts()["front"]["messages"] == 3
+        assert reader.missing == 0
+
+
+def test_frames_that_are_not_read_in_time_are_discarded_without_touching_the_tokens():
+    image = np.zeros((2, 3, 3), np.uint8)
+    with Served("front") as node, subscribe(node.endpoint, kinds=KINDS, queue_size=4, timeout=10) as reader:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        for number in range(10):
+            node.do(lambda publisher, number=number: publisher.publish_frame(Frame("front", number, number, image)))
+        node.publish(make_group(1))
+        assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 2)
+        messages = list(islice(reader, 6))
+        frames = [message for message in messages if isinstance(message, FrameMessage)]
+        assert [(message.header.frame_id, message.lost) for message in frames] == [(6, 0), (7, 0), (8, 0), (9, 0)]
+        assert reader.missing == 0
+
+
+def test_a_named_stream_that_never_comes_does_not_keep_a_reader_when_the_node_has_gone():
+    with Served("front") as node:
+        reader = subscribe(node.endpoint, ["front", "rear"], until_end=True, timeout=60)
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        assert next(reader).header.seq == 0
+        assert not reader.ended
+    with reader:
+        assert list(reader) == []
+
+
 def test_status_reaches_dashboards(context):
     socket = context.socket(zmq.SUB)
     socket.subscribe(b"status/")
@@ -546,7 +595,17 @@ def test_plain_sockets_see_three_parts_on_every_topic(context):
         assert unpack(topics[b"tokens/front"]).header.seq == 0
 
 
-@pytest.mark.parametrize("options", [{"join": "now"}, {"latest_only": True, "join": "epoch"}, {"queue_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"join": "now"},
+        {"latest_only": True, "join": "epoch"},
+        {"queue_size": 0},
+        {"kinds": ["frame"]},
+        {"kinds": []},
+        {"kinds": ["frames"], "until_end": True},
+    ],
+)
 def test_a_subscription_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match=r"expected|choose one"):
         subscribe("tcp://127.0.0.1:1", **options)

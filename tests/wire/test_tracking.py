@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from streamtok.wire.mailbox import Closed, Mailbox
 from streamtok.wire.message import Info
 from streamtok.wire.tracking import StreamTracker, Verdict
-from tests.wire.wirekit import make_header as header
-from tests.wire.wirekit import make_info as info_of
+from tests.kit.wire import make_header as header
+from tests.kit.wire import make_info as info_of
 
 
 def test_a_jump_is_loss_until_the_next_keyframe():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.window import TokenWindow
-from tests.wire.wirekit import make_header as header
+from tests.kit.wire import make_header as header
 
 MS = 1_000_000
 

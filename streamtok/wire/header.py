@@ -1,0 +1,192 @@
+"""The headers of wire version 1, typed: msgspec checks every field. docs/wire-protocol.md says the same in words."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from streamtok.names import NAME
+
+VERSION: Final = 1
+DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
+MAX_CODES = 2**31
+RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
+RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
+RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
+
+Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
+Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Last = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Sizes = Annotated[list[Size], Meta(min_length=2, max_length=2)]
+Grid = Annotated[list[Size], Meta(min_length=2, max_length=3)]
+Levels = Annotated[list[Annotated[int, Meta(ge=2, le=MAX_CODES)]], Meta(max_length=32)]
+Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
+Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
+Text = Annotated[str, Meta(max_length=256)]
+Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a reader accepts, so that no sender can make it allocate more.
+
+    `max_grid` is in elements of one token grid, the others in bytes.
+    """
+
+    max_grid: int = 1 << 22
+    max_header: int = 1 << 16
+    max_frame: int = 1 << 26
+
+    @property
+    def max_part(self) -> int:
+        """Largest part of any message, bytes: for ZMQ_MAXMSGSIZE."""
+        return max(self.max_grid * 4 + self.max_header, self.max_frame)
+
+
+LIMITS: Final = Limits()
+
+
+class TokenHeader(Struct, kw_only=True, frozen=True):
+    """Header of `tokens/<stream>`, as fixed by the protocol; times in ns, sizes as [h, w]."""
+
+    version: Literal[1] = VERSION
+    stream: Name
+    session: Session
+    epoch: Count
+    seq: Count
+    keyframe: bool
+    tokenizer: Fingerprint
+    frame_ids: Counts
+    capture_ns: Times
+    dropped: Count
+    repeated: Count
+    grid: Grid
+    dtype: Literal["uint16", "uint32", "float16"]
+    levels: Levels
+    image_size: Sizes
+    encode_ns: Count
+    publish_ns: Time
+    compression: Literal["none", "zstd"]
+    checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+    def __post_init__(self) -> None:
+        if len(self.frame_ids) != len(self.capture_ns):
+            raise ValueError(f"{len(self.frame_ids)} frame_ids and {len(self.capture_ns)} capture_ns, expected as many")
+        for name in ("frame_ids", "capture_ns"):
+            values = getattr(self, name)
+            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
+                raise ValueError(f"{name} {values[:8]} do not rise strictly")
+        if self.keyframe and len(self.frame_ids) != 1:
+            raise ValueError(f"a keyframe of {len(self.frame_ids)} frames, expected one")
+        check_grid(self.grid, self.dtype, self.levels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload when it is not compressed."""
+        return math.prod(self.grid) * DTYPES[self.dtype].itemsize
+
+
+class Info(Struct, kw_only=True, frozen=True):
+    """Header of `info/<stream>`: all that stays the same from message to message, and the publisher's clock.
+
+    `metadata` is what whoever set up the stream says of it, calibration for example; nothing here reads it. The
+    publisher fills in `node`, `session`, `epoch`, `last_seq`, `control`, `ended` and `clock`.
+    """
+
+    version: Literal[1] = VERSION
+    stream: Name
+    node: Name = "node"
+    session: Session = "0" * 32
+    tokenizer: Fingerprint
+    model: Text = ""
+    grid: Grid
+    dtype: Literal["uint16", "uint32", "float16"]
+    levels: Levels
+    image_size: Sizes
+    compression: Literal["none", "zstd"] = "none"
+    temporal_compression: Size = 1
+    spatial_compression: Size = 8
+    context: Size | None = None
+    predictive: bool = False
+    engine: dict[str, Any] = {}
+    batch: Annotated[list[Name], Meta(max_length=256)] = []
+    frame_rate: Annotated[float, Meta(gt=0)] | None = None
+    keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
+    source_size: Sizes | None = None
+    source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
+    requested_size: Sizes | None = None
+    fit: Text = "stretch"
+    metadata: dict[str, Any] = {}
+    epoch: Last = -1
+    last_seq: Last = -1
+    control: Text | None = None
+    replay: bool = False
+    ended: bool = False
+    clock: tuple[Time, Time] = (0, 0)
+
+    def __post_init__(self) -> None:
+        check_grid(self.grid, self.dtype, self.levels)
+
+
+class FrameHeader(Struct, kw_only=True, frozen=True):
+    """Header of `frames/<stream>`: one camera image, raw rows without padding or one compressed packet."""
+
+    version: Literal[1] = VERSION
+    stream: Name
+    session: Session
+    seq: Count
+    frame_id: Count
+    capture_ns: Time
+    publish_ns: Time
+    encoding: Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,32}\Z")]
+    image_size: Sizes
+    checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the payload for a raw encoding, None for a compressed one."""
+        if self.encoding not in RAW_PIXEL_BYTES:
+            return None
+        numerator, denominator = RAW_PIXEL_BYTES[self.encoding]
+        return math.prod(self.image_size) * numerator // denominator
+
+
+class Status(Struct, kw_only=True, frozen=True):
+    """Header of `status/<node>`: what the node counts, for people and dashboards."""
+
+    version: Literal[1] = VERSION
+    node: Name
+    session: Session
+    time_ns: Time
+    values: dict[str, Any]
+
+
+Header = TokenHeader | Info | FrameHeader | Status
+_TOPICS = {TokenHeader: "tokens", Info: "info", FrameHeader: "frames"}
+
+
+def check_grid(grid: list[int], dtype: str, levels: list[int]) -> None:
+    """Raise ValueError unless grid, dtype and levels describe one kind of tokenizer."""
+    if dtype == "float16":
+        if levels or len(grid) != 3:
+            raise ValueError(f"float16 with grid {grid} and levels {levels}, expected [C, h, w] and no levels")
+        return
+    codes = math.prod(levels)
+    if not levels or codes > MAX_CODES:
+        raise ValueError(f"levels {levels} make {codes} codes, expected 2 to {MAX_CODES}")
+    expected = "uint16" if codes <= 65536 else "uint32"
+    if dtype != expected:
+        raise ValueError(f"dtype {dtype} for {codes} codes, expected {expected}")
+
+
+def topic_of(header: Header) -> bytes:
+    """The topic that a header is sent under."""
+    if isinstance(header, Status):
+        return f"status/{header.node}".encode()
+    return f"{_TOPICS[type(header)]}/{header.stream}".encode()

@@ -1,0 +1,3 @@
+from tests.kit.engine import own_cache, same_threads
+
+__all__ = ["own_cache", "same_threads"]

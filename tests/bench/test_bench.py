@@ -1,0 +1,171 @@
+"""The benchmark's report has its sections, its numbers fit together, and the command writes what it says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamtok.bench import start as starting
+from streamtok.bench import stateless
+from streamtok.bench.clips import read_clip
+from streamtok.bench.end_to_end import measure_end_to_end
+from streamtok.bench.measure import SECTIONS, measure_model
+from streamtok.bench.options import BenchOptions
+from streamtok.bench.roofline import count_work
+from streamtok.bench.tables import format_report, plot_ratios
+from streamtok.bench.timing import percentiles
+from streamtok.commands import bench
+from streamtok.config import PRESETS
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.precision import moving_scene
+from streamtok.model import build
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(scope="module")
+def report():
+    torch.manual_seed(0)
+    options = BenchOptions(SIZE, precision="float32", groups=5, windows=(9, 17), steady=20)
+    return measure_model(build(PRESETS["nano"]), options)
+
+
+def test_report_has_its_sections_and_survives_json(report):
+    assert {"schema", "model", "options"} | set(SECTIONS) - {"start", "end_to_end", "shared_step"} == set(report)
+    assert json.loads(json.dumps(report))["schema"] == report["schema"]
+
+
+def test_cameras_are_measured_one_by_one_and_in_one_step():
+    torch.manual_seed(0)
+    options = BenchOptions(SIZE, cameras=3, precision="float32", groups=3, windows=(), compare=False)
+    report = measure_model(build(PRESETS["nano"]), options)
+    assert (report["engine"]["slots_per_step"], report["engine"]["kernels"]) == (1, "interleaved")
+    assert (report["shared_step"]["cameras"], report["shared_step"]["kernels"]) == (3, "plain")
+    assert "all cameras in one step" in format_report(report)
+    assert "no room for 3" in format_report(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
+
+
+def test_ratios_are_those_of_the_milliseconds_beside_them(report):
+    part = report["stateless"]
+    assert set(part["windows"]) == {"9", "17"}
+    for found in part["windows"].values():
+        assert found["ratio"] == pytest.approx(found["ms"] / part["step_ms"])
+    roofline = report["roofline"]
+    assert roofline["share_of_peak"] == pytest.approx(roofline["compute_ms"] / report["latency"]["p50_ms"])
+    assert report["latency"]["p50_ms"] <= report["latency"]["p99_ms"]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_on_a_gpu_the_stateless_network_attends_in_its_own_precision(gpu, monkeypatch):
+    seen, allowed = [], torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    monkeypatch.setattr(stateless, "moving_scene", lambda *args: seen.append(allowed()) or moving_scene(*args))
+    tok = build(PRESETS["nano"])
+    step = {"ms_per_camera": 1.0, "cpu_ms": 1.0}
+    stateless.measure_stateless(tok, tok.dtype, BenchOptions(SIZE, groups=1, windows=(5,)), step, print)
+    assert set(seen) == {gpu}
+    assert not allowed()
+
+
+def test_precisions_are_compared_on_a_clip(report):
+    assert set(report["precisions"]) == {"float32"}
+    found = report["precisions"]["float32"]
+    assert found["agreement"] == report["engine"]["agreement"]["float32"] == 1.0
+    assert 0 < found["psnr"] < 50
+    assert found["ms"] > 0
+    assert read_clip("synthetic:48x64@30?frames=9", SIZE, 9).shape == (1, 3, 9, *SIZE)
+    with pytest.raises(ValueError, match="has 5 frames, 9 are needed"):
+        read_clip("synthetic:48x64@30?frames=5", SIZE, 9)
+
+
+def test_report_for_people_names_every_window(report):
+    text = format_report(report)
+    for words in ("group, p50 / p99", "stateless, 17 frames", "share of the roofline", "20 groups"):
+        assert words in text
+
+
+def test_plot_is_written(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert plot_ratios(report, tmp_path / "deep" / "bench.png").stat().st_size > 1000
+
+
+def test_work_of_the_full_size_encoder_is_the_published_count():
+    work = count_work(build_on_meta("cosmos-dv4x8x8"), (720, 1280))
+    assert work["flops"] == pytest.approx(1.927e12, rel=0.01)
+
+
+def build_on_meta(name):
+    with torch.device("meta"):
+        return build(PRESETS[name])
+
+
+def test_command_prints_json_and_writes_a_file(tmp_path, capsys):
+    arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", "9"]
+    assert bench.main([*arguments, "--no-start", "--json", "--out", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (written,) = tmp_path.glob("*-32x48-float32.json")
+    assert json.loads(written.read_text()) == printed
+
+
+def test_command_refuses_wrong_use(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["--size", "720p"])
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
+    assert bench.main(["--model", "nanoo"]) == 1
+    assert "did you mean nano" in capsys.readouterr().err
+
+
+def test_command_measures_the_start_of_a_node_unless_told_not_to(capsys):
+    assert bench.parse(["--no-start"]).start is False
+    arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", ""]
+    assert bench.main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = report["start"]
+    lacking = starting.list_missing()  # a machine with a GPU has no pyzmq
+    assert (found["measured"], found["missing"], found["weights"]) == ("load" if lacking else "node", lacking, "nano")
+    assert found["engine"]["threads"] >= 1
+    assert 0 < found["second_ms"] < 60_000
+    assert found["first_ms"] > 0
+    text = format_report(report)
+    assert f"{found['second_ms']:.0f} ms" in text
+    assert ("it lacks" if lacking else "ingest node") in text
+
+
+def test_start_without_a_node_loads_a_copy_of_random_weights_and_says_so(report, monkeypatch):
+    monkeypatch.setattr(starting, "NEEDS", ("no_such_package", "torch"))
+    found = starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model="small"))  # a name without weights
+    assert (found["measured"], found["missing"][0], found["weights"]) == ("load", "no_such_package", "copy")
+    assert found["second_ms"] > 0
+    assert "torch" not in found["missing"]
+    assert "it lacks no_such_package" in format_report(report | {"start": found})
+
+
+@pytest.mark.parametrize("needs", [(), ("no_such_package",)])
+def test_start_that_fails_says_why(needs, tmp_path, monkeypatch):
+    if not needs and starting.list_missing():
+        pytest.skip("a node cannot run here")
+    monkeypatch.setattr(starting, "NEEDS", needs)
+    with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
+        starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model=str(tmp_path)))
+
+
+def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
+    if starting.list_missing():
+        pytest.skip("a node cannot run here")
+    tok = build(PRESETS["nano"])
+    engine = EngineConfiguration.from_dict({k: v for k, v in report["engine"].items() if k != "memory"})
+    engine = replace(engine, fingerprint=tok.fingerprint)
+    found = measure_end_to_end(tok, engine, BenchOptions(SIZE, cameras=2), seconds=1.2)
+    assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
+    assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
+    assert found["node_latency_ms"]["encode"]["p50"] > 0
+    assert "publish to reader" in format_report(report | {"end_to_end": found})
+    with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
+        measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
+
+
+def test_percentiles_of_a_list():
+    found = percentiles([float(i) for i in range(1, 101)])
+    assert (found["p50_ms"], found["count"]) == (50.5, 100)
+    assert found["p99_ms"] == 99.0

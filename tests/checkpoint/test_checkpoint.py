@@ -1,0 +1,280 @@
+"""Checkpoints: our folder, and published TorchScript archives, model.pt and mappings, with what they add or lack."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import streamtok
+from streamtok.checkpoint.checkpoint import from_cosmos, load_folder, save, to_published
+from streamtok.commands import models
+from streamtok.config import PRESETS, TokenizerConfig
+from streamtok.model import build
+from tests.kit.models import CONFIGS, IMAGES, tiny, tokens, video
+
+PUBLISHED = {
+    "attn_resolutions": [32],
+    "channels": 8,
+    "channels_mult": [1, 2, 2],
+    "dropout": 0.0,
+    "in_channels": 3,
+    "num_res_blocks": 1,
+    "out_channels": 3,
+    "resolution": 1024,
+    "patch_size": 4,
+    "patch_method": "haar",
+    "z_channels": 8,
+    "z_factor": 1,
+    "num_groups": 1,
+    "legacy_mode": False,
+    "spatial_compression": 8,
+    "temporal_compression": 4,
+    "quantizer": "FSQ",
+    "embedding_dim": 6,
+    "levels": [8, 8, 8, 5, 5, 5],
+    "encoder": "FACTORIZED",
+    "decoder": "FACTORIZED",
+    "name": "DV",
+}
+
+
+class Archive(nn.Module):
+    """A module that holds tensors under dotted names, as a traced published model does."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        for name, tensor in tensors.items():
+            node, (*path, last) = self, name.split(".")
+            for part in path:
+                if part not in node._modules:
+                    node.add_module(part, nn.Module())
+                node = node._modules[part]
+            if tensor.dtype.is_floating_point:
+                node.register_parameter(last, nn.Parameter(tensor.clone()))
+            else:
+                node.register_buffer(last, tensor.clone())
+
+    def forward(self, x):
+        return x
+
+
+def write_archive(tensors, path):
+    torch.jit.trace(Archive(tensors), torch.zeros(1), check_trace=False).save(str(path))
+
+
+def published_model():
+    torch.manual_seed(4)
+    return build(TokenizerConfig.from_published(PUBLISHED, "tiny-dv"))
+
+
+def split(model):
+    """The published tensors as the two archives hold them, with what tracing and unused modules add."""
+    every = to_published(model)
+    encoder = {k: v for k, v in every.items() if k.startswith(("encoder.", "quant_conv."))}
+    decoder = {k: v for k, v in every.items() if k.startswith(("decoder.", "post_quant_conv."))}
+    encoder["encoder.down.1.downsample.conv1.conv3d.weight"] = torch.ones(16, 16, 1, 3, 3)
+    encoder["encoder.patcher3d._arange"] = torch.arange(2)
+    encoder["quantizer._levels"] = torch.tensor([8, 8, 8, 5, 5, 5])
+    decoder["inv_quant.quantizer.implicit_codebook"] = torch.zeros(64000, 6)
+    decoder["decoder.unpatcher3d.wavelets"] = torch.ones(2)
+    return encoder, decoder
+
+
+def same_function(a, b):
+    clip = video(9, dtype=torch.float32)
+    out = a.encode(clip)
+    assert torch.equal(out.latent, b.encode(clip).latent)
+    assert torch.equal(a.decode(tokens(out)), b.decode(tokens(out)))
+
+
+def test_archives_written_under_published_names_load_back(tmp_path):
+    model = published_model()
+    encoder, decoder = split(model)
+    folder = tmp_path / "Cosmos-0.1-Tokenizer-tiny"
+    folder.mkdir()
+    write_archive(encoder, folder / "encoder.jit")
+    write_archive(decoder, folder / "decoder.jit")
+    same_function(from_cosmos(folder, PUBLISHED), model)
+    same_function(from_cosmos(folder / "encoder.jit", PUBLISHED), model)
+
+
+@pytest.mark.parametrize("form", ["autoencoder.jit", "model.pt", "mapping"])
+def test_every_published_form_loads(form, tmp_path):
+    model = published_model()
+    encoder, decoder = split(model)
+    source = encoder | decoder
+    if form == "autoencoder.jit":
+        write_archive(source, tmp_path / form)
+    elif form == "model.pt":
+        torch.save({"model": {f"network.{name}": value for name, value in source.items()}}, tmp_path / form)
+    same_function(from_cosmos(source if form == "mapping" else tmp_path, PUBLISHED), model)
+
+
+def test_the_public_names_of_the_library_take_them_too():
+    model = published_model()
+    same_function(streamtok.from_cosmos(to_published(model), PUBLISHED), model)
+
+
+@pytest.mark.parametrize("name", ["dv8x8x8", "cv4x8x8", "cv4x8x8-vae", "dv4x8x8-attention", "dv4x8x8-patch2", *IMAGES])
+def test_published_names_cover_every_kind(name):
+    model = tiny(name, dtype=torch.float32)
+    back = from_cosmos(to_published(model), model.config)
+    clip = video(1 if name in IMAGES else 1 + model.group, 32, 32, dtype=torch.float32)
+    assert torch.equal(back.encode(clip).latent, model.encode(clip).latent)
+
+
+def test_what_the_weights_tell_overrules_the_config():
+    """A shorter decoder, patch size 2 and wider z_channels are read off the shapes."""
+    model = build(
+        replace(CONFIGS["cv4x8x8"], patch_size=2, z_channels=12, decoder_channels=(8, 16, 16), decoder_blocks=(1, 1, 1))
+    )
+    given = {**PUBLISHED, "name": "CV", "latent_channels": 4, "formulation": "AE"}
+    back = from_cosmos(to_published(model), given)
+    assert (back.config.patch_size, back.config.z_channels) == (2, 12)
+    short = build(CONFIGS["cv4x8x8"])
+    assert from_cosmos(to_published(short), {**given, "z_channels": 99}).config.decoder_channels == (8, 16)
+
+
+def test_a_folder_name_tells_the_variant(tmp_path):
+    folder = tmp_path / "Cosmos-0.1-Tokenizer-DV8x16x16"
+    folder.mkdir()
+    model = build(replace(CONFIGS["dv8x16x16"], mid_attention=True))
+    torch.save(to_published(model), folder / "model.pt")
+    assert from_cosmos(folder).config.temporal_compression == 8
+    with pytest.raises(ValueError, match="cannot tell which variant"):
+        from_cosmos(to_published(model))
+
+
+def test_a_checkpoint_that_does_not_fit_says_which_names_and_shapes():
+    weights = to_published(published_model())
+    del weights["encoder.mid.block_1.conv1.0.conv3d.weight"]
+    weights["encoder.surprise.weight"] = torch.zeros(3)
+    weights["encoder.norm_out.norm.weight"] = torch.zeros(5)
+    with pytest.raises(ValueError, match="does not fit") as raised:
+        from_cosmos(weights, PUBLISHED)
+    for part in (
+        "1 missing: encoder.mid.block_1.conv1.0.conv3d.weight",
+        "1 unexpected: encoder.surprise.weight",
+        "encoder.norm_out.norm.weight (5,), expected (16,)",
+    ):
+        assert part in str(raised.value)
+
+
+def test_code_is_never_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    torch.save({"model": Trap()}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="neither a TorchScript archive"):
+        from_cosmos(tmp_path, PUBLISHED)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["slim", "slim-p", "dv4x8x8", "di8x8"])
+def test_our_folder_round_trips(name, tmp_path):
+    model = tiny(name, dtype=torch.float32)
+    save(model, tmp_path)
+    back = streamtok.load(tmp_path)
+    assert back.fingerprint == model.fingerprint
+    assert back.config == model.config
+    clip = video(1 if name in IMAGES else 5, 32, 32, dtype=torch.float32)
+    assert torch.equal(back.encode(clip).latent, model.encode(clip).latent)
+
+
+def test_half_precision_files_are_read_as_float32_with_the_fingerprint_of_what_is_stored(tmp_path):
+    model = tiny("slim", dtype=torch.float32)
+    save(model, tmp_path, dtype=torch.float16)
+    back = load_folder(tmp_path)
+    assert back.dtype == torch.float32
+    assert back.fingerprint != model.fingerprint
+    assert json.loads((tmp_path / "config.json").read_text())["fingerprint"] == back.fingerprint
+
+
+def test_altered_weights_are_refused(tmp_path):
+    save(tiny("slim", dtype=torch.float32), tmp_path / "a")
+    other = tiny("slim", dtype=torch.float32)
+    other.post_quant_conv.bias.data += 1
+    save(other, tmp_path / "b")
+    (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="fingerprint"):
+        streamtok.load(tmp_path / "a")
+
+
+def test_names_that_are_not_known_say_what_is():
+    with pytest.raises(ValueError, match="did you mean nano"):
+        streamtok.load("nanno")
+    assert set(streamtok.list_presets()) == set(PRESETS)
+    assert {"nano", "small", "cosmos-dv4x8x8", "cosmos-ci16x16", "cosmos-cv8x16x16"} <= set(PRESETS)
+
+
+def test_a_published_variational_config_doubles_the_encoder_only():
+    given = {**PUBLISHED, "name": "CV", "latent_channels": 4, "formulation": "VAE", "z_factor": 2}
+    model = build(TokenizerConfig.from_published(given))
+    published = {name: tuple(tensor.shape) for name, tensor in to_published(model).items()}
+    assert published["quant_conv.conv3d.weight"] == (8, 16, 1, 1, 1)
+    assert published["post_quant_conv.conv3d.weight"] == (8, 4, 1, 1, 1)
+    assert published["encoder.conv_out.1.conv3d.weight"] == (16, 16, 3, 1, 1)
+    same_function(from_cosmos(to_published(model), {**given, "z_factor": 1}), model)
+
+
+def test_a_published_folder_may_have_a_config_of_its_own(tmp_path):
+    """As a download from the hub may; the folder's own name says the variant, whatever its parents are called."""
+    folder = tmp_path / "DV8x8x8-against" / "Cosmos-0.1-Tokenizer-DV4x8x8"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["CosmosTokenizer"]}')
+    model = build(
+        replace(
+            PRESETS["cosmos-dv4x8x8"],
+            stem_channels=8,
+            encoder_channels=(8, 8, 8),
+            decoder_channels=(8, 8, 8),
+            encoder_blocks=(1, 1, 1),
+            decoder_blocks=(1, 1, 1),
+        )
+    )
+    torch.save(to_published(model), folder / "model.pt")
+    back = streamtok.load(folder)
+    assert back.config.name == "cosmos-dv4x8x8"
+    same_function(back, model)
+    save(model, folder)
+    assert streamtok.load(folder).config.encoder_channels == (8, 8, 8)
+
+
+def test_a_published_name_that_is_not_there_says_how_to_get_it():
+    with pytest.raises(
+        ValueError, match=r"hf download nvidia/Cosmos-0.1-Tokenizer-DV4x8x8 .*did you mean cosmos-dv4x8x8"
+    ):
+        streamtok.load("Cosmos-0.1-Tokenizer-DV4x8x8")
+
+
+def test_what_is_loaded_in_inference_mode_goes_on_after_it(tmp_path):
+    save(tiny("dv4x8x8", dtype=torch.float32), tmp_path)
+    clip = video(5, dtype=torch.float32)
+    with torch.inference_mode():
+        model = streamtok.load(tmp_path)
+        stream = model.stream(slots=len(clip), height=clip.shape[-2], width=clip.shape[-1])
+        stream.step(clip[:, :, :1])
+        half = model.cast(torch.bfloat16)
+    assert stream.step(clip[:, :, 1:]).indices.shape[1] == 1
+    assert stream.snapshot()["meta"]["fingerprint"] == model.fingerprint == half.fingerprint
+    half.cast(torch.float16).encode(clip)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ValueError, match=f"device '{device}'"):
+        streamtok.load("nano", device=device)
+
+
+def test_the_warning_about_random_weights_points_at_the_caller():
+    with pytest.warns(UserWarning, match="no weights ship for 'small'") as caught:
+        streamtok.load("small")
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_listing_the_presets_warns_of_nothing(capsys, recwarn):
+    assert models.main(["small", "--json"]) == 0
+    assert not recwarn.list

@@ -1,0 +1,157 @@
+"""What `streamtok info` and `streamtok repair` say, and the recordings page of the protocol, run as it stands."""
+
+import json
+import os
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from streamtok.commands import info as info_command
+from streamtok.commands import record as record_command
+from streamtok.commands import repair as repair_command
+from streamtok.commands.ingest import make_node
+from streamtok.commands.inspect_file import inspect
+from streamtok.drives.survey import Times, TokenSurvey
+from streamtok.node.drive_settings import ReplaySettings
+from streamtok.node.replay_node import ReplayNode
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.settings.rig import load_rig, settings_of
+from tests.kit.drives import frames_of, rig, write_bag1
+from tests.kit.models import VIDEO, build
+from tests.kit.recordings import header, info
+
+PROTOCOL = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Messages 0 to 19 without 7 and 8, and 30 frames without the 11th."""
+    path = tmp_path / "drive.mcap"
+    with Recorder(path, RecorderOptions("lossless", wait=True, min_free_bytes=0)) as recorder:
+        recorder.add_stream(info("cam0"))
+        for frame in frames_of("cam0", 30):
+            if frame.frame_id != 10:
+                recorder.write_frame(frame)
+        for seq in [*range(7), *range(9, 20)]:
+            recorder.write_group(*header(seq, "cam0"))
+    return path
+
+
+def test_a_recording_is_described_by_numbers(recording):
+    report, _ = inspect(recording)
+    stream, camera = report["streams"]["cam0"], report["cameras"]["cam0"]
+    assert (stream["groups"], stream["keyframes"], stream["lost"]) == (18, 1, 2)
+    assert stream["grid"] == [4, 6]
+    assert stream["frames_per_second"] == 100
+    assert stream["seconds"] == 0.76
+    assert stream["bits_per_second"] == round(18 * 48 * 8 / 0.76)
+    assert stream["time_gaps"] == [[0.24, 0.09]]
+    assert stream["codes"] == 64000
+    assert 400 < stream["codes_used"] <= 18 * 24
+    assert 8 < stream["entropy_bits_per_token"] <= np.log2(18 * 24)
+    assert (camera["frames"], camera["time_gap_count"]) == (29, 1)
+    assert report["missed"] == [["cam0", "tokens", 2, "network"]]
+    assert report["complete"]
+    json.dumps(report)
+
+
+def test_a_bag_is_described_by_its_cameras(tmp_path):
+    report, surveys = inspect(write_bag1(tmp_path / "d.bag", rig(10)))
+    assert {name: camera["frames"] for name, camera in report["cameras"].items()} == {"front": 10, "rear": 10}
+    assert not surveys
+
+
+def test_the_info_command_prints_and_plots(recording, tmp_path, capsys):
+    assert info_command.main([str(recording), "--plot", str(tmp_path / "p.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "18 groups of [4, 6] from 69 frames" in printed
+    assert "missed: 2 tokens of cam0 (network)" in printed
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert info_command.main([str(recording), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "recording"
+    assert info_command.main([str(tmp_path / "gone.mcap")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_files_whose_names_are_no_utf8_are_written_and_read(tmp_path, capfdbinary):
+    tokenizer, name = build(VIDEO), os.fsdecode(b"dr\xefve")
+    path, cut = tmp_path / f"{name}.mcap", tmp_path / f"{name}_cut.mcap"
+    streams = [{"name": "cam0", "source": "synthetic:32x48@30?frames=9"}]
+    make_node(load_rig(None, {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path)}), tokenizer).run()
+    assert info_command.main([str(path)]) == 0
+    assert os.fsencode(path) in capfdbinary.readouterr().out
+    cut.write_bytes(path.read_bytes()[:-400])
+    assert repair_command.main([str(cut)]) == 0
+    settings = settings_of(ReplaySettings, None, {"path": str(path), "out": str(tmp_path / "tokens")})
+    ReplayNode(settings, tokenizer).run()
+    with safe_open(tmp_path / "tokens" / "cam0.safetensors", "np") as file:
+        assert file.metadata()["source"] == "dr?ve.mcap"
+
+
+def test_the_repair_command_says_what_it_did(recording, tmp_path, capsys):
+    assert repair_command.main([str(recording)]) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(recording.read_bytes()[:-400])
+    assert repair_command.main([str(cut), "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["out"] == str(tmp_path / "cut_repaired.mcap")
+    assert done["messages"] > 40
+    assert repair_command.main([str(cut)]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_the_protocol_pages_program_reads_a_recording_with_the_plain_library(recording, monkeypatch, capsys):
+    section = PROTOCOL.read_text().split("## Recordings")[1]
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert "streamtok" not in program
+    monkeypatch.chdir(recording.parent)
+    exec(compile(program, "wire-protocol.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 18
+    first = header(0, "cam0")[0]
+    offset = info().clock[1] - info().clock[0]
+    assert lines[0] == f"cam0 0 True {first.capture_ns[-1] + offset} (4, 6)"
+
+
+def test_gaps_are_steps_much_longer_than_usual_and_steps_back():
+    times = Times()
+    times.values.extend(int(t * 1e9) for t in [0, 0.1, 0.2, 0.5, 0.6, 0.4, 0.5])
+    assert [(round(at, 3), round(step, 3)) for at, step in times.gaps()] == [(0.2, 0.3), (0.6, -0.2)]
+
+
+def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
+    from streamtok.types import TokenGroup
+
+    survey = TokenSurvey(64, picture=True)
+    grid = np.zeros((2, 3), np.uint16)
+    for number in range(7000):
+        survey.add(TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24)))
+    assert survey.report()["groups"] == 7000
+    assert 1000 < len(survey.columns) < 3000
+    assert survey.report()["codes_used"] == 1
+
+
+def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
+    from streamtok.commands.ingest import make_node
+    from streamtok.settings.rig import load_rig
+    from tests.kit.models import VIDEO, build
+
+    endpoint = f"ipc://{tmp_path}/i"
+    streams = [{"name": "front", "source": "synthetic:32x48@30?frames=21"}]
+    rig_values = {"streams": streams, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
+    thread = threading.Thread(target=make_node(load_rig(None, rig_values), build(VIDEO)).run, daemon=True)
+    thread.start()
+    arguments = ["--record-frames", "lossless", "--json", "--max-seconds", "60"]
+    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
+    thread.join()
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["tokens"], printed["frames"], printed.get("missed", 0)) == (6, 21, 0)
+    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap")]) == 1
+    assert "exists" in capsys.readouterr().err.lower()
+    assert record_command.main([endpoint]) == 2
+    assert "out: required" in capsys.readouterr().err

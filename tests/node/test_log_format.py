@@ -1,0 +1,99 @@
+"""The log as lines of JSON."""
+
+import io
+import json
+import logging
+from datetime import datetime, timedelta
+
+import pytest
+
+import streamtok
+from streamtok.commands import ingest
+from streamtok.node.display import log_to_stderr
+from streamtok.node.json_log import JsonFormatter
+from tests.kit.models import VIDEO, build
+
+
+@pytest.fixture(autouse=True)
+def _text_again():
+    yield
+    log_to_stderr()
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    streamtok.save(build(VIDEO), tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def written():
+    """A logger whose lines of JSON `written()` gives back as objects."""
+    out, log = io.StringIO(), logging.getLogger("test_log_format")
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter())
+    log.addHandler(handler)
+    yield lambda: [json.loads(line, parse_constant=pytest.fail) for line in out.getvalue().splitlines()]
+    log.removeHandler(handler)
+
+
+def test_a_node_logs_lines_of_json(model, endpoint, capsys):
+    source = "synthetic:32x48@30?frames=5"
+    arguments = ["--source", source, "--stream", "front", "--model", model, "--bind", endpoint, "--metrics", "0"]
+    assert ingest.main([*arguments, "--log-format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    events = {line["event"]: line for line in lines if "event" in line}
+    bound = events["bound"]
+    assert (bound["endpoint"], bound["control"]) == (endpoint, f"{endpoint}.control")
+    assert (bound["level"], bound["logger"]) == ("INFO", "streamtok.ingest")
+    assert bound["message"] == f"event=bound endpoint={endpoint} control={endpoint}.control"
+    assert datetime.fromisoformat(bound["time"]).utcoffset() == timedelta()
+    assert (events["end"]["stream"], events["end"]["reason"]) == ("front", "end of the recording")
+    assert events["metrics"]["url"].startswith("http://127.0.0.1:")
+    [opened] = [line for line in lines if "state_bytes" in line]
+    assert opened["size"] == "32x48"
+    assert opened["state_bytes"] > 0
+
+
+def test_the_log_is_text_unless_json_is_asked_for(model, endpoint, capsys):
+    for form, first in (("json", "{"), ("text", "2")):  # a year
+        arguments = ["--source", "synthetic:32x48@30?frames=5", "--model", model, "--bind", endpoint]
+        assert ingest.main([*arguments, "--set", f"log_format={form}"]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines
+        assert {line[0] for line in lines} == {first}
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "expected"),
+    [
+        ("stream=%s event=gap lost=%d part=%g", ("a", 3, 0.5), {"stream": "a", "event": "gap", "lost": 3, "part": 0.5}),
+        ("reason=%r error=%r", ("no cable", OSError(5, "x")), {"reason": "no cable", "error": "OSError(5, 'x')"}),
+        ("event=lost reason='no cable' tries=%d", (2,), {"event": "lost", "reason": "no cable", "tries": 2}),
+        ("frame_ids=%s action=reset", ([1, 2],), {"frame_ids": "[1, 2]", "action": "reset"}),
+        ("%s of %d: size=%dx%d left=%s", ("a", 2, 32, 48, None), {"size": "32x48", "left": None}),
+        ("path=%s: cut off after %g s", ("/a b/c", 0.5), {"path": "/a b/c: cut off after 0.5 s"}),
+        ("seconds=%f", (float("nan"),), {"seconds": "nan"}),
+        ("done=50% of=100%", (), {"done": "50%", "of": "100%"}),
+        ("event=%(event)s", ({"event": "gap"},), {}),
+        ("time=%s message=%s", ("now", "none"), {}),
+        ("nothing to take apart", (), {}),
+    ],
+)
+def test_what_a_message_says_by_key_becomes_fields(message, arguments, expected, written):
+    logging.getLogger("test_log_format").warning(message, *arguments)
+    [line] = written()
+    for key in ("time", "level", "logger"):
+        line.pop(key)
+    text = logging.LogRecord("", 0, "", 0, message, arguments, None).getMessage()
+    assert line == {"message": text, **expected}
+
+
+def test_an_exception_stays_in_its_line(written):
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("test_log_format").exception("event=failed op=%s", "stats")
+    [line] = written()
+    assert (line["level"], line["event"], line["op"]) == ("ERROR", "failed", "stats")
+    assert line["exception"].endswith("ValueError: two\nlines")

@@ -1,0 +1,436 @@
+"""Live, recorded and replayed: the same tokens to the bit."""
+
+import dataclasses
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from streamtok.commands import info as info_command
+from streamtok.commands.ingest import make_node
+from streamtok.drives.open_drive import open_drive
+from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.node.drive_settings import ReplaySettings
+from streamtok.node.replay import DriveReplay
+from streamtok.node.replay_node import ReplayNode
+from streamtok.node.verification import find_difference
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.repair import repair
+from streamtok.settings.rig import load_rig, settings_of
+from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
+from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
+from tests.kit.nodes import TWO_CAMERAS, ingest
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build(VIDEO)
+
+
+def replay(path, tokenizer, **settings):
+    """Run a replay node; returns its summary."""
+    return ReplayNode(settings_of(ReplaySettings, None, {"path": str(path), **settings}), tokenizer).run()
+
+
+def assert_identical(path, tokenizer, at_least=1):
+    result = replay(path, tokenizer, verify=True)
+    assert result["different"] == 0, result["first_difference"]
+    assert result["compared"] >= at_least
+    return result
+
+
+@pytest.mark.parametrize("config", [VIDEO, ATTENTION, CONTINUOUS, IMAGE], ids=lambda config: config.name)
+def test_a_replayed_recording_has_the_tokens_of_the_live_run(tmp_path, config):
+    tokenizer = build(config)
+    summary = ingest(tmp_path / "d.mcap", tokenizer)
+    groups = sum(stream["groups"] for stream in summary["streams"].values())
+    result = assert_identical(tmp_path / "d.mcap", tokenizer)
+    assert result["compared"] == groups
+    assert not result["skipped"]
+
+
+def live_with_drops(path, tokenizer, drops, on_gap="reset", policy="latest"):
+    """Feed a core two cameras of which some frames never arrive, and record as the ingest node does."""
+    from streamtok.wire.message import Info
+    from streamtok.wire.streams import StreamTable
+
+    options = StreamOptions(policy, on_gap, keyframe_interval=0.5)
+    core = IngestCore(tokenizer, {"front": options, "rear": options})
+    recorder = Recorder(path, RecorderOptions("lossless", wait=True, min_free_bytes=0))
+    table = StreamTable({"node": "test", "session": "ab" * 16, "control": None})
+    announced = set()
+
+    def write(groups):
+        for group in groups:
+            if group.stream not in announced:
+                announced.add(group.stream)
+                facts = {"tokenizer": tokenizer.fingerprint, "model": "tiny", "dtype": "uint16"}
+                facts |= {"levels": list(tokenizer.config.levels), "context": tokenizer.config.context}
+                facts |= {"source_size": [32, 48], "source_rect": [0, 0, 32, 48]}
+                shape = {"grid": list(group.tokens.shape), "image_size": list(group.image_size)}
+                recorder.add_stream(table.add(Info(stream=group.stream, temporal_compression=4, **shape, **facts)))
+            state = table.get(group.stream)
+            made, parts = state.pack_group(group, group.capture_ns[-1])
+            state.sent(made, parts)
+            recorder.write_group(made, group.tokens)
+
+    for number, frame in enumerate(rig(60)):
+        if number in drops:
+            continue
+        recorder.write_frame(frame)
+        if number == 31:
+            core.request_keyframe("rear")
+        write(core.feed(frame))
+    for name in ("front", "rear"):
+        write(core.flush(name))
+    recorder.close()
+    return core
+
+
+@pytest.mark.parametrize("on_gap", ["reset", "bridge"])
+@pytest.mark.parametrize("policy", ["latest", "lossless"])
+def test_drops_of_two_cameras_are_replayed_from_the_headers(tmp_path, tokenizer, on_gap, policy):
+    core = live_with_drops(tmp_path / "d.mcap", tokenizer, {9, 10, 33, 34, 35, 36, 70, 90}, on_gap, policy)
+    result = assert_identical(tmp_path / "d.mcap", tokenizer, at_least=25)
+    for name, counts in result["streams"].items():
+        assert counts["groups"] == core.lane(name).counts["groups"]
+        assert counts["keyframes"] == core.lane(name).counts["keyframes"]
+    assert not result["skipped"]
+
+
+def test_a_recording_that_was_cut_off_verifies_as_far_as_it_goes(tmp_path, tokenizer):
+    live_with_drops(tmp_path / "d.mcap", tokenizer, {20})
+    whole = (tmp_path / "d.mcap").read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(whole[: int(len(whole) * 0.7)])
+    before = assert_identical(tmp_path / "cut.mcap", tokenizer)
+    repaired = repair(tmp_path / "cut.mcap")
+    after = assert_identical(repaired.path, tokenizer)
+    assert before["compared"] == after["compared"]
+    assert before["notes"]
+    assert not after["notes"]
+
+
+def test_the_first_difference_is_named(tmp_path, tokenizer):
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
+    other = tmp_path / "other.mcap"
+    with Recorder(other, RecorderOptions("lossless", wait=True, min_free_bytes=0)) as recorder:
+        recording = open_recording(tmp_path / "d.mcap")
+        with open_drive(tmp_path / "d.mcap") as drive:
+            frames = list(drive)
+        recorder.add_stream(recording.infos()["front"][0])
+        for frame in frames:
+            recorder.write_frame(frame)
+        for message in recording.messages():
+            tokens = message.tokens.copy()
+            if message.header.seq == 3:
+                tokens[2, 5] = (tokens[2, 5] + 1) % 64000
+            recorder.write_group(message.header, tokens)
+    result = replay(other, tokenizer, verify=True)
+    assert result["different"] == 1
+    assert "front seq 3" in result["first_difference"]
+    assert "first at [2, 5]: recorded" in result["first_difference"]
+
+
+def test_groups_without_their_frames_are_left_out_up_to_the_next_keyframe(tmp_path, tokenizer):
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1], defaults={"keyframe_interval": 0.4})
+    with Recorder(tmp_path / "e.mcap", RecorderOptions("lossless", wait=True, min_free_bytes=0)) as recorder:
+        recording = open_recording(tmp_path / "d.mcap")
+        recorder.add_stream(recording.infos()["front"][0])
+        with open_drive(tmp_path / "d.mcap") as drive:
+            for frame in drive:
+                if frame.frame_id != 6:
+                    recorder.write_frame(frame)
+        for message in recording.messages():
+            recorder.write_message(message)
+    result = assert_identical(tmp_path / "e.mcap", tokenizer, at_least=5)
+    assert sum(result["skipped"].values()) == 2  # frames 5 to 8, and 9 to 12 that follow from them
+
+
+def test_lossy_frames_another_tokenizer_and_no_tokens_are_refused(tmp_path, tokenizer):
+    ingest(tmp_path / "lossy.mcap", tokenizer, TWO_CAMERAS[:1], record_frames="lossy")
+    with pytest.raises(ValueError, match="holds lossy frames"):
+        replay(tmp_path / "lossy.mcap", tokenizer, verify=True)
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
+    with pytest.raises(ValueError, match="was recorded with tokenizer"):
+        replay(tmp_path / "d.mcap", build(VIDEO, seed=1), verify=True)
+    with pytest.raises(ValueError, match="no recorded tokens"):
+        replay(write_mcap(tmp_path / "plain.mcap", rig(3)), tokenizer, verify=True)
+    ingest(tmp_path / "none.mcap", tokenizer, TWO_CAMERAS[:1], record_frames="none")
+    with pytest.raises(ValueError, match="record the frames too"):
+        replay(tmp_path / "none.mcap", tokenizer, verify=True)
+
+
+def tokens_of(path, tokenizer):
+    """{stream: [tokens]} of a drive without recorded tokens, cut by the core's rules."""
+    with open_drive(path) as drive:
+        core = IngestCore(tokenizer, dict.fromkeys(drive.streams, StreamOptions("lossless")))
+        found = {name: [] for name in drive.streams}
+        for replayed in DriveReplay(drive, core):
+            found[replayed.group.stream].append(replayed.group.tokens)
+    return found
+
+
+def test_bag_db3_and_mcap_copies_give_the_tokens_of_the_image_folder(tmp_path, tokenizer):
+    frames = rig(14)
+    expected = tokens_of(write_folders(tmp_path / "images", frames), tokenizer)
+    assert {len(grids) for grids in expected.values()} == {5}
+    copies = [
+        write_bag1(tmp_path / "d.bag", frames),
+        write_bag1(tmp_path / "png.bag", frames, compressed=True),
+        write_bag2(tmp_path / "db3", frames),
+        write_bag2(tmp_path / "ros2", frames, "MCAP"),
+        write_mcap(tmp_path / "raw.mcap", frames),
+        write_mcap(tmp_path / "png.mcap", frames, "CompressedImage"),
+    ]
+    for path in copies:
+        found = tokens_of(path, tokenizer)
+        for name, grids in expected.items():
+            np.testing.assert_array_equal(found[name], grids, err_msg=f"{path} {name}")
+
+
+def test_a_replay_writes_token_files_and_a_recording_of_its_own(tmp_path, tokenizer):
+    from streamtok.tokens.tokenfile import TokenFile
+
+    path = write_bag1(tmp_path / "d.bag", rig(14))
+    result = replay(path, tokenizer, out=str(tmp_path / "tokens"), record=str(tmp_path / "again.mcap"))
+    assert result["mode"] == "drive"
+    expected = tokens_of(path, tokenizer)
+    for name in ("front", "rear"):
+        file = TokenFile(tmp_path / "tokens" / f"{name}.safetensors")
+        np.testing.assert_array_equal([group.tokens for group in file], expected[name])
+    recorded = assert_identical(tmp_path / "again.mcap", tokenizer)
+    assert recorded["compared"] == 10
+
+
+def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, capsys):
+    facts = {
+        "camera_matrix": [[900.5, 0, 320], [0, 900.5, 240], [0, 0, 1]],
+        "serial": "0042",
+        "rolling": True,
+        "mounted": {"at": [1.7, 0.0, 1.5], "by": "Jürgen"},
+    }
+    front, rear = TWO_CAMERAS
+    live, again = tmp_path / "d.mcap", tmp_path / "again.mcap"
+    ingest(live, tokenizer, [front | {"metadata": facts}, rear])
+    replay(live, tokenizer, out=str(tmp_path / "tokens"), record=str(again))
+    for file in (live, again, tmp_path / "tokens" / "front.safetensors"):
+        assert info_command.main([str(file), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["streams"]["front"]["metadata"] == facts
+        assert info_command.main([str(file)]) == 0
+        assert '"camera_matrix": [[900.5' in capsys.readouterr().out
+    assert {name: info.metadata for name, info in open_recording(again).first_infos().items()}["rear"] == {}
+
+
+def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):
+    from streamtok.tokens import TokenDataset
+
+    ingest(tmp_path / "d.mcap", tokenizer)
+    replay(tmp_path / "d.mcap", tokenizer, out=str(tmp_path / "tokens"))
+    for name in ("front", "rear"):
+        recorded, written = (TokenDataset(tmp_path / of, 8, streams=[name])[0] for of in ("d.mcap", "tokens"))
+        assert recorded["time_ns"].tolist() == written["time_ns"].tolist()
+        assert recorded["capture_ns"].tolist() == written["capture_ns"].tolist()
+        assert abs(int(written["time_ns"][0]) - time.time_ns()) < 600e9
+
+
+@pytest.mark.parametrize("mode", [{"recorded_tokens": True}, {}], ids=["tokens", "encoded again"])
+def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
+    import streamtok
+
+    ingest(tmp_path / "d.mcap", tokenizer)
+    endpoint = f"ipc://{tmp_path}/r"
+    node = ReplayNode(
+        settings_of(
+            ReplaySettings,
+            None,
+            {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode,
+        ),
+        tokenizer,
+    )
+    thread = threading.Thread(target=node.run, daemon=True)
+    thread.start()
+    with streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
+        found = list(subscription)
+        infos = dict(subscription.infos)
+    thread.join()
+    recorded = list(open_recording(tmp_path / "d.mcap").messages())
+    assert len(found) == len(recorded)
+    for name in ("front", "rear"):
+        ours = [message for message in found if message.stream == name]
+        theirs = [message for message in recorded if message.stream == name]
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one.tokens, other.tokens)
+            assert one.header.capture_ns == other.header.capture_ns
+            assert one.header.frame_ids == other.header.frame_ids
+            if mode:
+                assert one.header == other.header
+        assert infos[name].replay
+        capture_ns, utc_ns = infos[name].clock
+        assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
+
+
+def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
+    from streamtok.recording.network_recorder import NetworkRecorder
+
+    endpoint = f"ipc://{tmp_path}/i"
+    rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
+    node = make_node(load_rig(None, rig_values), tokenizer)
+    thread = threading.Thread(target=node.run, daemon=True)
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
+    reader = NetworkRecorder(endpoint, recorder, until_end=True)
+    thread.start()
+    reader.run(seconds=60)
+    reader.close()
+    thread.join()
+    recorder.close()
+    assert recorder.counts["missed"] == 0
+    assert recorder.counts["frames"] == 75
+    assert not reader.rejects.counts
+    result = assert_identical(tmp_path / "d.mcap", tokenizer)
+    assert result["compared"] == recorder.counts["tokens"] > 15
+
+
+def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
+    from streamtok.node import replay_outputs
+
+    now, slept = [0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += round(seconds * 1e9)
+
+    monkeypatch.setattr(replay_outputs.time, "monotonic_ns", lambda: now[0])
+    monkeypatch.setattr(replay_outputs.time, "sleep", sleep)
+    pace = replay_outputs.Pace(2.0)
+    for capture_ns in (5_000_000_000, 6_000_000_000, 1_000_000_000, 1_500_000_000):
+        pace.wait(capture_ns, lambda: None, lambda: False)
+    assert sum(slept) == pytest.approx(0.5 + 0.25, abs=1e-6)
+
+
+def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
+    node = ReplayNode(settings_of(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "max_groups": 1}), tokenizer)
+    (message,) = list(open_recording(tmp_path / "d.mcap").messages())[:1]
+    assert node.run()["streams"]["front"]["groups"] == 1
+    group = next(iter(node._open())).group
+    assert find_difference(message, group) == ""
+    smaller = dataclasses.replace(group, tokens=group.tokens[:2])
+    assert "recorded [6, 8] uint16" in find_difference(message, smaller)
+
+
+def test_the_recorded_engine_is_used_again(tmp_path):
+    """A recording made on an optimized engine replays on that engine, found in the file and nowhere else."""
+    from streamtok.engine.tuning import optimize
+
+    plain = build(VIDEO)
+    plain.deterministic = False
+    fast = optimize(plain, "eager", size=(48, 64), precision="bfloat16", device="cpu")
+    ingest(tmp_path / "d.mcap", fast, TWO_CAMERAS[:1])
+    import streamtok
+
+    streamtok.save(plain, tmp_path / "model")
+    node = ReplayNode(
+        settings_of(
+            ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
+        )
+    )
+    result = node.run()
+    assert node.tokenizer.engine == fast.engine
+    assert (result["compared"], result["different"], result["notes"]) == (12, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"verify": True, "recorded_tokens": True, "bind": "tcp://127.0.0.1:*"}, "choose one"),
+        ({"realtime": True, "speed": 2.0}, "give one of them"),
+        ({"recorded_tokens": True}, "--bind ENDPOINT"),
+        ({"sped": 2}, "did you mean 'speed'"),
+        ({"speed": -1}, "speed"),
+    ],
+)
+def test_wrong_settings_say_what_is_allowed(values, text):
+    with pytest.raises(ValueError, match=text):
+        settings_of(ReplaySettings, None, {"path": "d.mcap", **values})
+
+
+def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
+    import streamtok
+    from streamtok.commands.replay import main
+
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
+    streamtok.save(tokenizer, tmp_path / "model")
+    arguments = [str(tmp_path / "d.mcap"), "--verify", "--model", str(tmp_path / "model"), "--json"]
+    assert main(arguments) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["different"] == 0
+    assert printed["compared"] == 12
+    assert main([str(tmp_path / "gone.mcap")]) == 1
+    assert "no such file" in capsys.readouterr().err
+    assert main([str(tmp_path / "d.mcap"), "--speed", "0"]) == 2
+
+
+def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
+    """A camera that changes its size in the middle: a new epoch, a new grid, and the same tokens again."""
+    from tests.kit.drives import picture
+
+    frames = frames_of("front", 12)
+    frames = [
+        dataclasses.replace(frame, picture=picture(frame.frame_id, size=(48, 48))) if frame.frame_id >= 6 else frame
+        for frame in frames
+    ]
+    path = write_mcap(tmp_path / "d.mcap", frames)
+    replay(path, tokenizer, record=str(tmp_path / "r.mcap"))
+    result = assert_identical(tmp_path / "r.mcap", tokenizer)
+    assert result["compared"] == 6
+
+
+def test_deterministic_is_kept_whatever_engine_was_recorded():
+    from streamtok.engine.loading import engine_configuration, load, place
+    from streamtok.node.replay_engine import load_as_recorded
+
+    recorded = engine_configuration(place(load("nano"), "cpu"))
+    assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
+    assert load_as_recorded("nano", recorded, deterministic=True).deterministic
+    exact = engine_configuration(load("nano", deterministic=True))
+    assert load_as_recorded("nano", exact).deterministic
+    assert not load_as_recorded("nano", exact, deterministic=False).deterministic
+
+
+def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
+    from streamtok.engine.loading import engine_configuration, load
+    from streamtok.node.replay_engine import engine_differences, load_as_recorded
+
+    recorded = engine_configuration(load("nano"))
+    assert load_as_recorded("nano", recorded).engine.kernels == "plain"
+    assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
+    elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
+    assert elsewhere.engine.kernels == "interleaved"
+    different = engine_differences(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path, monkeypatch, deterministic):
+    import streamtok
+
+    plain = build(VIDEO)
+    plain.deterministic = deterministic
+    streamtok.save(plain, tmp_path / "model")
+    old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
+    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
+    ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
+    values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
+    node = ReplayNode(settings_of(ReplaySettings, None, values))
+    result = node.run()
+    assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
+    assert (result["compared"], result["different"]) == (24, 0)
+    assert {note.split("recorded")[0] for note in result["notes"]} == {
+        "front: engine torch_version: ",
+        "rear: engine torch_version: ",
+    }

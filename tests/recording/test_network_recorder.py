@@ -1,0 +1,80 @@
+"""Recording from the network: what a file holds when the recorder joins late, the node starts anew, or keys change."""
+
+import logging
+import threading
+
+import pytest
+
+from streamtok.recording.network_recorder import NetworkRecorder
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.wire.security import CurveClient, CurveServer, allow, generate
+from tests.kit.wire import Served, eventually, make_group
+
+
+class Recording:
+    """A NetworkRecorder that runs on its own thread until `close`."""
+
+    def __init__(self, endpoint, path, **options):
+        self.path = path
+        self.recorder = Recorder(path, RecorderOptions(min_free_bytes=0))
+        self.reader = NetworkRecorder(endpoint, self.recorder, **options)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self.reader.run, args=[self._stop.is_set])
+        self._thread.start()
+
+    def wait(self, tokens):
+        assert eventually(lambda: self.reader.counts["tokens"] >= tokens), dict(self.reader.counts)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+        self.reader.close()
+        self.recorder.close()
+        return [message.header for message in open_recording(self.path).messages()]
+
+
+def test_a_recorder_that_joins_late_begins_with_the_keyframe_of_the_epoch(tmp_path):
+    with Served() as node:
+        node.publish(*map(make_group, range(4)))
+        recording = Recording(node.endpoint, tmp_path / "d.mcap")
+        recording.wait(4)
+        node.publish(make_group(4), make_group(5))
+        recording.wait(6)
+        headers = recording.close()
+    assert [header.seq for header in headers] == list(range(6))
+    assert headers[0].keyframe
+    assert recording.recorder.counts["missed"] == 0
+
+
+def test_of_a_node_that_was_started_again_the_first_keyframe_is_recorded_too(tmp_path, ipc_path):
+    with Served(bind=f"ipc://{ipc_path}") as node:
+        recording = Recording(node.endpoint, tmp_path / "d.mcap")
+        node.publish(make_group(0), make_group(1))
+        recording.wait(2)
+    with Served(bind=f"ipc://{ipc_path}") as node:
+        node.publish(make_group(0), make_group(1))  # nobody is connected yet
+        recording.wait(4)
+        headers = recording.close()
+    assert [(header.seq, header.keyframe) for header in headers] == [(0, True), (1, False)] * 2
+
+
+def test_a_refused_recorder_says_so_and_records_once_it_is_let_in(tmp_path, caplog):
+    generate(tmp_path / "node", "planner")
+    generate(tmp_path / "stranger", "client")
+    (tmp_path / "stranger" / "server.key").write_bytes((tmp_path / "node" / "server.key").read_bytes())
+    keys = CurveClient.load(tmp_path / "stranger")
+    with Served(curve=CurveServer.load(tmp_path / "node")) as node, caplog.at_level(logging.WARNING):
+        recording = Recording(node.endpoint, tmp_path / "d.mcap", curve=keys)
+        assert eventually(lambda: "event=refused" in caplog.text)
+        (tmp_path / "stranger" / "client.key").rename(tmp_path / "late.key")
+        allow(tmp_path / "late.key", tmp_path / "node")
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        recording.wait(1)
+        assert len(recording.close()) == 1
+
+
+def test_a_wrong_endpoint_says_what_is_expected(tmp_path):
+    with Recorder(tmp_path / "d.mcap") as recorder, pytest.raises(ValueError, match="expected tcp://HOST:PORT"):
+        NetworkRecorder("tcp:/nowhere", recorder)

@@ -1,0 +1,345 @@
+"""What is recorded comes back; what could not be recorded is counted; what was cut off is recovered."""
+
+import json
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+
+from streamtok.drives.open_drive import open_drive
+from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.repair import repair
+from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
+from tests.kit.recordings import CLOCK, header, info, messages
+
+NO_GUARD = {"min_free_bytes": 0}
+
+
+def record(path, count=20, **options):
+    """Record token messages; returns the recorder, closed."""
+    recorder = Recorder(path, RecorderOptions(wait=True, **NO_GUARD | options), metadata={"purpose": "test"})
+    recorder.add_stream(info())
+    for made, tokens in messages(count):
+        recorder.write_group(made, tokens)
+    recorder.close()
+    assert not recorder.error
+    return recorder
+
+
+def test_token_messages_come_back_as_they_were_sent(tmp_path):
+    record(tmp_path / "d.mcap")
+    recording = open_recording(tmp_path / "d.mcap")
+    found = list(recording.messages())
+    for message, (made, tokens) in zip(found, messages(20), strict=True):
+        assert message.header == made
+        np.testing.assert_array_equal(message.tokens, tokens)
+    assert recording.streams == ["front"]
+    assert recording.metadata["purpose"] == "test"
+    first = recording.first_infos()["front"]
+    assert first == msgspec.structs.replace(info(), clock=first.clock)
+    assert not recording.damage
+
+
+def test_the_plain_mcap_library_reads_it_as_the_protocol_page_says(tmp_path):
+    from mcap.reader import make_reader
+
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", wait=True, **NO_GUARD))
+    recorder.add_stream(info())
+    made, tokens = header(0)
+    recorder.write_group(made, tokens)
+    recorder.close()
+    with (tmp_path / "d.mcap").open("rb") as file:
+        reader = make_reader(file)
+        metadata = {record.name: record.metadata for record in reader.iter_metadata()}
+        found = list(reader.iter_messages(topics=["tokens/front"]))
+    assert metadata["streamtok"]["format"] == "streamtok-recording"
+    (schema, channel, message) = found[0]
+    stored = msgpack.unpackb(message.data)
+    grid = np.frombuffer(stored["payload"], "<u2").reshape(stored["header"]["grid"])
+    np.testing.assert_array_equal(grid, tokens)
+    assert (schema.name, schema.encoding, channel.message_encoding) == (
+        "streamtok.TokenMessage",
+        "jsonschema",
+        "msgpack",
+    )
+    assert json.loads(schema.data)["required"] == ["header", "payload"]
+    assert message.log_time == made.capture_ns[-1] + int(channel.metadata["clock_offset_ns"])
+    assert message.log_time - made.capture_ns[-1] == CLOCK[1] - CLOCK[0]
+    assert json.loads(channel.metadata["engine"]) == {"device": "cpu", "threads": 1}
+    assert channel.metadata["tokenizer"] == "f" * 40
+
+
+def test_frames_are_lossless_by_default_with_their_own_ids_and_times(tmp_path):
+    frames = [replace(frame, frame_id=frame.frame_id + (1 << 32) - 3) for frame in frames_of("front", 8)]
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        for frame in frames:
+            recorder.write_frame(frame)
+    with open_drive(tmp_path / "d.mcap") as drive:
+        found = list(drive)
+    assert_same_frames(found, frames)
+    assert [frame.frame_id for frame in found] == [frame.frame_id for frame in frames]
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_compressed_sources_keep_their_packets(tmp_path, codec):
+    frames = frames_of("front", 20)
+    packets = encode_video([frame.image for frame in frames], codec)
+    pictures = decode_video(packets, codec)
+    frames = [
+        replace(frame, picture=image, packet=packet, codec=codec)
+        for frame, image, packet in zip(frames, pictures, packets, strict=True)
+    ]
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, **NO_GUARD)) as recorder:
+        for frame in frames:
+            recorder.write_frame(frame)
+    with open_drive(tmp_path / "d.mcap") as drive:
+        found = list(drive)
+    assert_same_frames(found, frames)
+    assert [frame.packet for frame in found] == packets
+
+
+def test_pictures_after_a_packet_that_was_not_recorded_are_left_out(tmp_path):
+    frames = frames_of("front", 20)
+    packets = encode_video([frame.image for frame in frames], "h264")
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, **NO_GUARD)) as recorder:
+        for frame, packet in zip(frames, packets, strict=True):
+            if frame.frame_id != 4:
+                recorder.write_frame(replace(frame, packet=packet, codec="h264"))
+    with open_drive(tmp_path / "d.mcap") as drive:
+        assert [frame.frame_id for frame in drive] == [*range(4), *range(10, 20)]
+
+
+def test_lossy_frames_mark_the_file(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossy", wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        recorder.write_group(*header(0))
+        for frame in frames_of("front", 3):
+            recorder.write_frame(frame)
+    assert open_recording(tmp_path / "d.mcap").frames_mode == "lossy"
+    with open_drive(tmp_path / "d.mcap") as drive:
+        assert [frame.frame_id for frame in drive] == [0, 1, 2]
+
+
+def test_token_grids_can_be_looked_at(tmp_path):
+    from streamtok.io.image_messages import protobuf_class
+
+    record(tmp_path / "d.mcap", count=3, pictures=True)
+    file = McapFile(tmp_path / "d.mcap")
+    ids = [number for number, channel in file.channels.items() if channel.topic == "token_images/front"]
+    for message, (_, tokens) in zip(file.messages(ids), messages(3), strict=True):
+        image = protobuf_class("RawImage").FromString(bytes(message.data))
+        assert (image.height, image.width, image.encoding) == (4, 6, "mono16")
+        np.testing.assert_array_equal(np.frombuffer(image.data, "<u2").reshape(4, 6), tokens)
+
+
+def test_messages_lost_on_the_way_are_counted_in_the_file(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        for seq in (0, 1, 5, 6):
+            recorder.write_group(*header(seq))
+    assert recorder.counts["missed"] == 3
+    recording = open_recording(tmp_path / "d.mcap")
+    assert [message.lost for message in recording.messages()] == [0, 0, 3, 0]
+    (missed,) = recording.missed()
+    assert (missed.stream, missed.kind, missed.count, missed.reason) == ("front", "tokens", 3, "network")
+
+
+def test_a_recorder_that_is_behind_leaves_frames_out_and_says_so(tmp_path, monkeypatch):
+    from streamtok.recording import recorder as module
+
+    release = threading.Event()
+
+    class Slow(module.RecordingWriter):
+        def frame(self, frame):
+            release.wait(30)
+            super().frame(frame)
+
+    monkeypatch.setattr(module, "RecordingWriter", Slow)
+    frames = frames_of("front", 40)
+    room = 5 * frames[0].image.nbytes
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", queue_bytes=room, **NO_GUARD))
+    recorder.add_stream(info())
+    for frame in frames:
+        recorder.write_frame(frame)
+    for made, tokens in messages(10):
+        recorder.write_group(made, tokens)
+    release.set()
+    recorder.close()
+    kept = recorder.counts["frames"]
+    assert 5 <= kept < 40
+    assert recorder.counts["missed"] == 40 - kept
+    assert recorder.counts["tokens"] == 10
+    recording = open_recording(tmp_path / "d.mcap")
+    assert [(one.kind, one.reason, one.count) for one in recording.missed()] == [("frames", "queue", 40 - kept)]
+
+
+def test_a_new_file_begins_at_the_size_that_was_asked_for_and_all_are_read_as_one(tmp_path, monkeypatch):
+    from streamtok.recording import recorder as module
+
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    frames = frames_of("front", 30)
+    options = RecorderOptions("lossless", max_bytes=10_000, wait=True, **NO_GUARD)
+    recorder = Recorder(tmp_path / "d.mcap", options)
+    recorder.add_stream(info())
+    for number, frame in enumerate(frames):
+        recorder.write_frame(frame)
+        recorder.write_group(*header(number))
+    recorder.close()
+    assert len(recorder.paths) > 3
+    assert recorder.paths[1].name == "d_001.mcap"
+    recording = open_recording(tmp_path)
+    assert [message.header.seq for message in recording.messages()] == list(range(30))
+    with open_drive(tmp_path) as drive:
+        assert_same_frames(list(drive), frames)
+    assert all(open_recording(path).first_infos() for path in recorder.paths[:-1])
+
+
+def test_a_full_disk_ends_the_recording_with_what_there_is(tmp_path, monkeypatch):
+    from streamtok.recording import recorder as module
+
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    free = shutil.disk_usage(tmp_path).free
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(min_free_bytes=free + (64 << 30), wait=True))
+    recorder.add_stream(info())
+    for made, tokens in messages(50):
+        recorder.write_group(made, tokens)
+    recorder.close()
+    assert "MiB free" in recorder.error
+    assert recorder.counts["missed"] + recorder.counts["tokens"] == 50
+    file = McapFile(tmp_path / "d.mcap")
+    assert file.indexed
+
+
+def test_a_disk_that_takes_no_more_ends_the_recording_and_the_rest_is_counted(tmp_path, monkeypatch):
+    """The system refuses to write, and refuses again what is still buffered when the file is closed."""
+    from streamtok.recording import recorder as module
+
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(min_free_bytes=0, wait=True))
+    recorder.add_stream(info())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        for made, tokens in messages(5000):
+            recorder.write_group(made, tokens)
+        recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "too large" in recorder.error
+    assert recorder.counts["bytes"] == (tmp_path / "d.mcap").stat().st_size > 0
+    assert recorder.unrecorded["front"] == recorder.counts["missed"] > 0
+
+
+def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
+    for _ in range(3):
+        with Recorder(tmp_path) as recorder:
+            recorder.add_stream(info())
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 3
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d)?\.mcap", name) for name in names), names
+
+
+def test_a_file_is_never_overwritten(tmp_path):
+    (tmp_path / "d.mcap").write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match=r"d\.mcap"):
+        Recorder(tmp_path / "d.mcap")
+    assert (tmp_path / "d.mcap").read_bytes() == b"precious"
+
+
+def test_a_stream_must_be_announced(tmp_path):
+    with Recorder(tmp_path / "d.mcap") as recorder, pytest.raises(ValueError, match="not announced"):
+        recorder.write_group(*header(0))
+
+
+@pytest.mark.parametrize("options", [{"frames": "all"}, {"max_bytes": 0}, {"max_seconds": -1}])
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RecorderOptions(**options)
+
+
+def test_a_new_session_or_size_is_a_new_channel(tmp_path):
+    other = "cd" * 16
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        for session in (info().session, other):
+            recorder.add_stream(info(session=session))
+            for made, tokens in messages(3, session=session):
+                recorder.write_group(made, tokens)
+    recording = open_recording(tmp_path / "d.mcap")
+    found = list(recording.messages())
+    assert [message.header.seq for message in found] == [0, 1, 2, 0, 1, 2]
+    assert not any(message.lost for message in found)
+    channels = [channel for channel in recording.files[0].channels.values() if channel.topic == "tokens/front"]
+    assert [channel.metadata["session"] for channel in channels] == [info().session, other]
+
+
+def test_a_damaged_token_message_is_left_out_and_listed(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        for made, tokens in messages(3):
+            payload = tokens.tobytes()
+            recorder.write_group(made, payload if made.seq != 1 else b"\0" + payload[1:])
+    recording = open_recording(tmp_path / "d.mcap")
+    assert [(message.header.seq, message.lost) for message in recording.messages()] == [(0, 0), (2, 1)]
+    assert "CRC-32" in recording.damage[0]
+
+
+RECORDING_CHILD = """
+import sys, time
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from tests.kit.drives import frames_of
+from tests.kit.recordings import header, info
+recorder = Recorder(sys.argv[1], RecorderOptions("lossless", min_free_bytes=0))
+recorder.add_stream(info())
+frame = frames_of("front", 1)[0]
+seq = 0
+while True:
+    recorder.write_frame(type(frame)("front", seq, frame.capture_ns + seq, frame.image))
+    recorder.write_group(*header(seq))
+    print(seq, flush=True)
+    seq += 1
+    time.sleep(0.01)
+"""
+
+
+def test_kill_9_loses_at_most_the_last_second(tmp_path):
+    path = tmp_path / "d.mcap"
+    command = [sys.executable, "-c", RECORDING_CHILD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout:
+            if int(line) >= 350:
+                break
+        child.send_signal(signal.SIGKILL)
+        last = max([350, *(int(line) for line in child.stdout if line.strip().isdigit())])
+    repaired = repair(path)
+    assert repaired.path == tmp_path / "d_repaired.mcap"
+    for file in (path, repaired.path):
+        recording = open_recording(file)
+        found = [message.header.seq for message in recording.messages()]
+        assert found == list(range(len(found)))
+        assert last - found[-1] <= 250  # messages are a hundredth of a second apart at least
+        with open_drive(file) as drive:
+            assert len(list(drive)) >= len(found)
+    assert McapFile(repaired.path).indexed
+    assert open_recording(repaired.path).metadata == open_recording(path).metadata
+
+
+def test_a_whole_file_needs_no_repair_and_no_file_is_overwritten(tmp_path):
+    record(tmp_path / "d.mcap")
+    assert repair(tmp_path / "d.mcap").path is None
+    (tmp_path / "other.mcap").write_bytes(b"x")
+    with pytest.raises(FileExistsError, match=r"other\.mcap"):
+        repair(tmp_path / "d.mcap", tmp_path / "other.mcap")
+    with pytest.raises(ValueError, match="not an MCAP file"):
+        repair(tmp_path / "other.mcap")

@@ -1,0 +1,98 @@
+"""Token files: what goes in comes out, in constant memory, and damage is named."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+from tests.kit.tokens import META, random_grids
+from tests.kit.tokens import group_of as group
+from tests.kit.tokens import write_grids as write
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    count=st.integers(1, 12),
+    grid=st.sampled_from([((3, 5), np.uint16), ((2, 2), np.uint32), ((16, 2, 3), np.float16), ((2, 3, 4), np.uint16)]),
+    seed=st.integers(0, 99),
+)
+def test_groups_come_back_as_written(tmp_path_factory, count, grid, seed):
+    path = tmp_path_factory.mktemp("t") / "a.safetensors"
+    groups = write(path, random_grids(count, *grid, seed))
+    file = TokenFile(path)
+    assert len(file) == count
+    for want, got in zip(groups, file, strict=True):
+        np.testing.assert_array_equal(want.tokens, got.tokens)
+        assert got.tokens.dtype == grid[1]
+        same = ("stream", "keyframe", "epoch", "frame_ids", "capture_ns", "dropped", "repeated", "image_size")
+        assert all(getattr(want, name) == getattr(got, name) for name in same)
+
+
+def test_the_safetensors_library_reads_it(tmp_path):
+    path = tmp_path / "a.safetensors"
+    groups = write(path, random_grids(5))
+    with safe_open(str(path), "np") as file:
+        assert file.metadata()["tokenizer"] == META["tokenizer"]
+        np.testing.assert_array_equal(file.get_slice("tokens")[2:4], np.stack([g.tokens for g in groups[2:4]]))
+        np.testing.assert_array_equal(file.get_tensor("frame_start"), [0, 1, 5, 9, 13, 17])
+
+
+def test_same_groups_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, random_grids(3))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_error_leaves_no_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    grids = [*random_grids(1), *random_grids(1, (2, 2))]
+    with pytest.raises(ValueError, match="does not match"):
+        write(path, grids)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_written_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no frame"), TokenFileWriter(tmp_path / "a", META):
+        pass
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        TokenFileWriter(tmp_path / "no" / "a", META)
+    with pytest.raises(TypeError, match="int64"), TokenFileWriter(tmp_path / "a", META) as writer:
+        writer.write(group(0, np.zeros((2, 2), np.int64)))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.7, 0.99])
+def test_a_cut_file_says_so(tmp_path, keep):
+    path = tmp_path / "a.safetensors"
+    write(path, random_grids(20))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match="cut off"):
+        TokenFile(path)
+
+
+def test_other_files_are_told_apart(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write(path, random_grids(2))
+    assert is_token_file(path)
+    assert not is_token_file(tmp_path / "absent")
+    assert not is_token_file(Path(__file__))
+
+
+def test_pickling_carries_no_tokens(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write(path, random_grids(400))
+    file = TokenFile(path)
+    packed = pickle.dumps(file)
+    assert len(packed) < path.stat().st_size / 10
+    np.testing.assert_array_equal(pickle.loads(packed).tokens[399], file.tokens[399])
+
+
+def test_no_group_past_the_end(tmp_path):
+    write(tmp_path / "a", random_grids(2))
+    with pytest.raises(IndexError, match="2 groups"):
+        TokenFile(tmp_path / "a").group(2)

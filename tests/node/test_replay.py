@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from streamtok.commands import info as info_command
+from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
-from streamtok.node.ingest import IngestNode
 from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.verification import find_difference
@@ -279,7 +279,7 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
 
     endpoint = f"ipc://{tmp_path}/i"
     rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    node = IngestNode(load_rig(None, rig_values), tokenizer)
+    node = make_node(load_rig(None, rig_values), tokenizer)
     thread = threading.Thread(target=node.run, daemon=True)
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
     reader = NetworkRecorder(endpoint, recorder, until_end=True)
@@ -425,7 +425,7 @@ def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path,
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
     old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
-    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: old | {"torch": "1.0"})
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}

@@ -94,7 +94,7 @@ class TrackPictures:
 
     def __init__(self, track: Track, known: Grids, tok: Any) -> None:
         self._track, self._keyframes = track, known.decoded_from()
-        self._decoder = GridDecoder(tok, context=track.meta.get("context"))
+        self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
     def can_decode(self, numbers: np.ndarray) -> np.ndarray:

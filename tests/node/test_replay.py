@@ -394,7 +394,7 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
     from streamtok.engine.loading import engine_configuration, load
-    from streamtok.node.replay_engine import load_as_recorded
+    from streamtok.node.replay_node import load_as_recorded
 
     recorded = engine_configuration(load("nano", engine="default", device="cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
@@ -406,14 +406,14 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
 
 def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
     from streamtok.engine.loading import engine_configuration, load
-    from streamtok.node.replay_engine import engine_differences, load_as_recorded
+    from streamtok.node.replay_node import compare_engines, load_as_recorded
 
     recorded = engine_configuration(load("nano"))
     assert load_as_recorded("nano", recorded).engine.kernels == "plain"
     assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
     assert elsewhere.engine.kernels == "interleaved"
-    different = engine_differences(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    different = compare_engines(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
     assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
 
 

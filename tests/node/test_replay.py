@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from streamtok.commands import info as info_command
 from streamtok.drives.open_drive import open_drive
@@ -418,14 +417,15 @@ def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default(
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path, monkeypatch, deterministic):
+def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypatch, deterministic):
     import streamtok
+    from streamtok.engine.loading import engine_configuration
 
     plain = build(VIDEO)
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
-    old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
-    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    then = engine_configuration(plain) | {"torch_version": "1.0"}
+    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: then)
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}

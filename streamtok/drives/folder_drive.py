@@ -15,7 +15,7 @@ from streamtok.drives.image_items import hold
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import TimedImage, list_images
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.io.video import VideoReader
 
 DEEPEST = 3

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.loading import load
-from streamtok.io.media import encode_jpeg
 from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder, Picture

@@ -6,6 +6,10 @@ import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+GAP_STEPS = 1.75  # usual steps: what comes later follows a gap, for one image or grid that is missing makes it two
+# Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
+# camera that is throttled to two images of three steps by one and by two.
+LOST_STEPS = 2.5
 KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
 
 

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    report = gpu_check.run(parts, Path(arguments.out), time.monotonic() + arguments.max_seconds)
+    report = gpu_check.run_parts(parts, Path(arguments.out), time.monotonic() + arguments.max_seconds)
     print(json.dumps({"out": arguments.out} | {name: report[name] for name in ("seconds", "failed", "skipped")}))
     return 1 if report["failed"] else 0
 

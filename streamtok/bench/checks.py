@@ -1,12 +1,13 @@
 """Every GPU kernel against plain PyTorch in float32: random data, poisoned outputs, sizes with ragged edges."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamtok.engine.kernels import attention, fsq, haar, norm, spatial, temporal
+from streamtok.engine.gpu.kernels import attention, fsq, haar, norm, ring_attention, spatial, temporal
 
 CL = torch.channels_last
 
@@ -34,7 +35,7 @@ def check_norm(new: Case, size: tuple[int, int], channels: int) -> float:
     weight, bias = new(channels), new(channels)
     found = norm.norm_silu(x, weight, bias, edge=1)
     wanted = F.silu(F.group_norm(x.float(), 1, weight.float(), bias.float(), eps=1e-6))
-    return relative(found.padded, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))  # type: ignore[attr-defined]
+    return relative(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
 
 
 def check_conv3x3(new: Case, size: tuple[int, int], channels: int, out_channels: int) -> float:
@@ -61,14 +62,14 @@ def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: in
         residual = new(slots * steps, out_channels, *size).to(memory_format=CL)
         for t in range(steps):
             ring[:, (step * steps + t) % ring.shape[1]] = x.unflatten(0, (slots, steps))[:, t].permute(0, 2, 3, 1)
-        y, known = temporal.causal_conv(ring, count, weight, bias, steps, 1, residual, want_moments=True)
+        y, known = temporal.causal_conv(ring, count, weight, bias, steps, residual=residual, want_moments=True)
         frames = x.unflatten(0, (slots, steps)).float()
         past = frames[:, :1].expand(-1, 2, -1, -1, -1) if past is None else past
         joined = torch.cat([past, frames], 1)
-        wanted = sum(torch.einsum("btchw,dc->btdhw", joined[:, k : k + steps], weight[k].float()) for k in range(3))
-        wanted = wanted.flatten(0, 1) + bias.float()[:, None, None] + residual.float()
+        taps = [torch.einsum("btchw,dc->btdhw", joined[:, k : k + steps], weight[k].float()) for k in range(3)]
+        wanted = (taps[0] + taps[1] + taps[2]).flatten(0, 1) + bias.float()[:, None, None] + residual.float()
         ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
-        normed = norm.norm_silu(y, ones, zeros, known=known)
+        normed = norm.norm_silu(y, ones, zeros, known=known).permute(0, 3, 1, 2)
         worst = max(worst, relative(y, wanted), relative(normed, F.silu(F.group_norm(wanted, 1, eps=1e-6))))
         past = joined[:, -2:]
         count += 1
@@ -95,7 +96,7 @@ def check_ring(new: Case, places: int, channels: int, context: int) -> float:
     for _ in range(context + 2):
         q, k, v = (new(slots, places, channels) for _ in range(3))
         history = [*history, (k.float(), v.float())][-context:]
-        found = attention.over_ring(q, k, v, keys, values, count)
+        found = ring_attention.over_ring(q, k, v, keys, values, count)
         past_k, past_v = (torch.stack(part, 2) for part in zip(*history, strict=True))
         wanted = F.scaled_dot_product_attention(q.float()[:, :, None], past_k, past_v)[:, :, 0]
         worst = max(worst, relative(found, wanted))
@@ -123,23 +124,23 @@ def check_haar(new: Case) -> float:
     signs = (haar_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
     found = haar.haar_bands(frames, signs, new.dtype, edge=1)
     wanted = haar3d(to_float(frames, torch.float32), 4)
-    return relative(found.padded, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))  # type: ignore[attr-defined]
+    return relative(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
 
 
 def all_checks(device: str, dtype: torch.dtype, small: bool = False) -> Iterator[tuple[str, Callable[[], float]]]:
     """(name, check) of every kernel; a check gives the relative error (of FSQ, the share of different indices)."""
     new = Case(device, dtype)
     size, channels, length = ((6, 10), 32, 70) if small else ((45, 77), 512, 2000)
-    yield "norm_silu", lambda: check_norm(new, size, channels)
-    yield "conv3x3", lambda: check_conv3x3(new, size, channels, 2 * channels)
-    yield "conv3x3 narrow", lambda: check_conv3x3(new, size, channels, 16)
+    yield "norm_silu", partial(check_norm, new, size, channels)
+    yield "conv3x3", partial(check_conv3x3, new, size, channels, 2 * channels)
+    yield "conv3x3 narrow", partial(check_conv3x3, new, size, channels, 16)
     for steps in (1, 2):
-        yield f"causal_conv T={steps}", lambda steps=steps: check_causal_conv(new, size, channels, steps)
+        yield f"causal_conv T={steps}", partial(check_causal_conv, new, size, channels, steps)
     for kind in ("flash", "strips"):
-        yield kind, lambda kind=kind: check_attention(new, length, channels, kind)
-    yield "ring", lambda: check_ring(new, 20 if small else 500, channels, 4 if small else 32)
-    yield "fsq", lambda: check_fsq(new)
-    yield "haar", lambda: check_haar(new)
+        yield kind, partial(check_attention, new, length, channels, kind)
+    yield "ring", partial(check_ring, new, 20 if small else 500, channels, 4 if small else 32)
+    yield "fsq", partial(check_fsq, new)
+    yield "haar", partial(check_haar, new)
 
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}

@@ -12,7 +12,8 @@ from typing import Any
 
 import cv2
 
-from streamtok.bench.process import child, device_name, model_for_child
+from streamtok.bench.options import BenchOptions
+from streamtok.bench.process import Child, ingest_command, name_for_child, run_child
 from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.io.synthetic import SyntheticDrive
@@ -22,60 +23,28 @@ SCENE_FRAMES = 150  # painted, then repeated
 FIRST_MESSAGES = 2  # of each camera, not counted
 
 
-def end_to_end(
-    tok: Tokenizer,
-    engine: EngineConfiguration,
-    size: tuple[int, int],
-    cameras: int = 1,
-    fps: float = 30.0,
-    seconds: float = 30.0,
-    name: str | None = None,
+def measure_end_to_end(
+    tok: Tokenizer, engine: EngineConfiguration, options: BenchOptions, seconds: float = 30.0
 ) -> dict[str, Any]:
     """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
 
-    Capture, encoding (as `engine` says) and publishing run in a process of their own, the reader in this one. `name` is
-    what the model was loaded by, as for `start`. RuntimeError if the node fails.
+    Capture, encoding (as `engine` says) and publishing run in a process of their own, the reader in this one.
+    RuntimeError if the node fails.
     """
-    from streamtok.wire.subscriber import subscribe
-
     with tempfile.TemporaryDirectory(prefix="st-") as temporary:
         folder = Path(temporary)
         socket, engine_file, video = folder / "tokens", folder / "engine.json", folder / "camera.avi"
         engine_file.write_text(json.dumps(engine.to_dict()))
-        record_camera(video, size, fps, round(seconds * fps))
-        command = [
-            "ingest",
-            "--model",
-            model_for_child(tok, name, folder),
-            "--engine",
-            str(engine_file),
-            "--device",
-            device_name(engine.device),
-            "--bind",
-            f"ipc://{socket}",
-            "--wait-subscribers",
-            "1",
-            "--realtime",
-            "--policy",
-            "latest",
-            "--json",
-        ]
-        for camera in range(cameras):
-            command += ["--source", str(video), "--stream", f"cam{camera}"]
-        whole, transport = [], []
-        with child(["streamtok.cli", *command], folder) as node:
-            node.wait_for(socket)
-            with subscribe(f"ipc://{socket}", until_end=True) as reader:
-                while not reader.ended:
-                    message = reader.get(1.0)
-                    now = time.monotonic_ns()
-                    if message is not None:
-                        whole.append((now - message.capture_ns) / 1e6)
-                        transport.append((now - message.header.publish_ns) / 1e6)
-                    elif not reader.ended:
-                        node.check()
-            summary = json.loads(node.line())
-    first = FIRST_MESSAGES * cameras
+        record_camera(video, options.size, options.fps, round(seconds * options.fps))
+        model = name_for_child(tok, options.model, folder)
+        command = ingest_command(model, str(engine_file), engine.device, socket)
+        command += ["--realtime", "--policy=latest", "--json"]
+        for camera in range(options.cameras):
+            command += [f"--source={video}", f"--stream=cam{camera}"]
+        with run_child(command, folder) as node:
+            whole, transport = _time_arrivals(node, socket)
+            summary = json.loads(node.read_line())
+    first = FIRST_MESSAGES * options.cameras
     return {
         "seconds": seconds,
         "messages": len(whole),
@@ -84,6 +53,24 @@ def end_to_end(
         "publish_to_reader": percentiles(transport[first:] or transport),
         "node_latency_ms": summary["latency_ms"],
     }
+
+
+def _time_arrivals(node: Child, socket: Path) -> tuple[list[float], list[float]]:
+    """Read until the node's streams end: milliseconds of each message from its capture, and from its publication."""
+    from streamtok.wire.subscriber import subscribe
+
+    whole, transport = [], []
+    node.wait_for(socket)
+    with subscribe(f"ipc://{socket}", until_end=True) as reader:
+        while not reader.ended:
+            message = reader.get(1.0)
+            now = time.monotonic_ns()
+            if message is not None:
+                whole.append((now - message.capture_ns) / 1e6)
+                transport.append((now - message.header.publish_ns) / 1e6)
+            elif not reader.ended:
+                node.check()
+    return whole, transport
 
 
 def record_camera(path: Path, size: tuple[int, int], fps: float, frames: int) -> None:

@@ -1,44 +1,60 @@
 """What each precision costs and changes on one clip: milliseconds, tokens, and the pictures that its tokens give."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from streamtok.engine.precision import Trial, moving_scene
+from streamtok.bench.clips import read_clip
+from streamtok.bench.options import BenchOptions
+from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.precision import (
+    GROUPS,
+    cpu_has_int8,
+    format_table,
+    list_candidates,
+    measure_kinds,
+    pick_configuration,
+    plan_precision,
+    try_precisions,
+)
+from streamtok.evaluation.layouts import video_to_unit
+from streamtok.evaluation.metrics import psnr
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder
 
 
-def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
-    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `moving_scene`.
+def compare_precisions(
+    tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None]
+) -> tuple[EngineConfiguration, dict[str, Any]]:
+    """The engine to measure, and what its precision and the others that were tried cost and change on one clip.
 
-    ValueError if it has fewer frames.
+    Per precision: milliseconds per group, the share of tokens equal to float32's, and the PSNR in dB of the clip's
+    first frames as the float32 decoder shows those tokens. Nothing is compared unless the options ask for it.
     """
-    if source is None:
-        return moving_scene(size, frames)
-    from streamtok.io.frame_stream import open_frames, resized
-
-    with open_frames(source, max_frames=frames) as opened:
-        images = [torch.from_numpy(frame.image) for frame in resized(opened.frames, size)]
-    if len(images) < frames:
-        raise ValueError(f"{source} has {len(images)} frames, {frames} are needed")
-    return torch.stack(images).permute(3, 0, 1, 2)[None].contiguous()
-
-
-def describe_trials(tok: Tokenizer, trials: dict[str, Trial], clip: Tensor, device: str) -> dict[str, Any]:
-    """Per precision: milliseconds per group, share of tokens equal to float32's, and the PSNR in dB of the clip's
-    first frames as the float32 decoder shows those tokens."""
-    return {
-        name: {"ms": trial.ms, "agreement": trial.agreement, "psnr": _psnr(tok, trial.tokens, clip, device)}
+    auto = options.precision == "auto"
+    clip = read_clip(options.clip, options.size, 1 + (GROUPS - 1) * tok.group)
+    if not (auto or options.compare):
+        return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, GROUPS)[0], {}
+    names = list_candidates(options.device) if auto else [options.precision]
+    shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
+    trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
+    engine = pick_configuration(tok, trials, names, clip) if auto else trials[options.precision].configuration
+    for line in format_table(trials, engine.precision):
+        say(line)
+    agreement = {name: trial.agreement for name, trial in trials.items()}
+    compared = {
+        name: {"ms": trial.ms, "agreement": trial.agreement, "psnr": _psnr(tok, trial.tokens, clip, options.device)}
         for name, trial in trials.items()
     }
+    return replace(engine, agreement=agreement), compared
 
 
 def _psnr(tok: Tokenizer, tokens: Tensor, clip: Tensor, device: str) -> float:
-    from streamtok.evaluation.metrics import as_unit, psnr
-
+    """PSNR in dB of tokens (1, T', h, w), decoded, against the clip (1, 3, T, H, W) uint8 that they come from."""
     decoder = GridDecoder(tok, device=device)
     shown = [decoder.frames(grid[0], i == 0).cpu() for i, grid in enumerate(tokens.split(1, -3))]
-    decoded = torch.cat(shown, 1).transpose(0, 1)
-    return psnr(as_unit(clip[0, :, : len(decoded)].transpose(0, 1)), as_unit(decoded))
+    decoded = torch.cat(shown, 1)
+    return psnr(video_to_unit(clip[0, :, : decoded.shape[1]]), video_to_unit(decoded))

@@ -3,8 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,24 @@ from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.model import build
 from streamtok.preprocessing.pixels import PIXEL_BYTES, RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
+from streamtok.types import Frame
 
+Case = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of the source, and as encoded
 AHEAD = 10  # frames that wait at most, as in a node's queue at G = 4
 KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each form of the kernel
-CASES = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
+CASES: tuple[Case, ...] = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
 
 
-@dataclass(frozen=True)
-class RawFrame:
-    """What a source hands over, of noise."""
-
-    frame_id: int
-    picture: RawImage
-    stream: str = "cam0"
-
-    @property
-    def capture_ns(self) -> int:
-        return self.frame_id + 1
-
-    @cached_property
-    def image(self) -> np.ndarray:
-        """uint8 RGB (h, w, 3)."""
-        return self.picture.rgb()
-
-
-def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[RawFrame]:
-    """`count` images of noise, all different."""
+def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[Frame]:
+    """`count` frames of noise, all different."""
     rows = size[0] * 3 // 2 if encoding in ("nv12", "i420") else size[0]
     noise = np.random.default_rng(0).integers(0, 256, rows * size[1] * PIXEL_BYTES[encoding], np.uint8)
-    return [RawFrame(number, RawImage(np.roll(noise, 7 * number), encoding, *size)) for number in range(count)]
+    images = (RawImage(np.roll(noise, 7 * number), encoding, *size) for number in range(count))
+    return [Frame("cam0", number, number + 1, image) for number, image in enumerate(images)]
 
 
-def prepare(
-    device: str = "cuda", cases: tuple = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
+def check_preparation(
+    device: str = "cuda", cases: tuple[Case, ...] = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each way to prepare on `device`, each encoding, each (size of the source, size encoded): {"ok": the CPU's bytes,
     "host": milliseconds of the camera's thread, "there_ms": median until a frame is in the group's buffer}."""
@@ -65,11 +49,11 @@ def prepare(
             wanted = [Preprocessor(source, size)(frame.image) for frame in frames]
             for way, preparing in ways.items():
                 core = IngestCore(tok, {"cam0": StreamOptions("lossless", size=size)}, preparing=preparing)
-                entry = {"ok": same_bytes(core, frames, wanted)} | timed(core, frames)
+                entry = {"ok": has_bytes(core, frames, wanted)} | time_frames(core, frames)
                 yield f"{source[0]}x{source[1]} {encoding} to {size[0]}x{size[1]}, {way}", entry
 
 
-def same_bytes(core: IngestCore, frames: list[RawFrame], wanted: list[np.ndarray]) -> bool:
+def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -> bool:
     """Whether every group's buffer holds its frames as `wanted`, with frames prepared ahead of those that are fed."""
     waiting, same, seen = [], True, 0
     for frame in [*frames, *[None] * AHEAD]:
@@ -78,20 +62,20 @@ def same_bytes(core: IngestCore, frames: list[RawFrame], wanted: list[np.ndarray
         if frame is not None and len(waiting) < AHEAD:
             continue
         for group in core.feed(waiting.pop(0)) if waiting else []:
-            buffer = core.lane(group.stream).buffer[0].cpu().numpy()
+            buffer = core.buffer(group.stream).cpu().numpy()
             pairs = enumerate(group.frame_ids)
             same &= all(np.array_equal(buffer[:, place], wanted[frame_id]) for place, frame_id in pairs)
             seen += len(group.frame_ids)
     return same and seen == len(frames)
 
 
-def timed(core: IngestCore, frames: list[RawFrame]) -> dict[str, Any]:
+def time_frames(core: IngestCore, frames: list[Frame]) -> dict[str, Any]:
     """Milliseconds of `prepare` on the host, and until the frame is in the buffer; conversions are not remembered."""
-    target = core.lane("cam0").buffer[0, :, 0]
+    target = core.buffer("cam0")[:, 0]
     host, there = [], []
     for frame in frames:
         begin = time.perf_counter()
-        prepared = core.prepare(RawFrame(frame.frame_id, frame.picture))
+        prepared = core.prepare(replace(frame))
         host.append(1000 * (time.perf_counter() - begin))
         prepared.planes.copy_to(target)
         if target.is_cuda:

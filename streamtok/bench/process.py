@@ -13,7 +13,7 @@ from typing import IO, cast
 
 import torch
 
-from streamtok.checkpoint.checkpoint import WEIGHTS, save
+from streamtok.checkpoint import WEIGHTS, save
 from streamtok.model import Tokenizer
 
 LIMIT_S = 600.0  # a first start measures every precision, and compiles on a GPU
@@ -40,7 +40,7 @@ class Child:
             self.check()
             time.sleep(0.001)
 
-    def line(self) -> str:
+    def read_line(self) -> str:
         """The next line that it prints; RuntimeError if it ends without one."""
         line = cast("IO[str]", self.process.stdout).readline()
         if not line:
@@ -50,8 +50,8 @@ class Child:
 
 
 @contextmanager
-def child(command: list[str], folder: Path) -> Iterator[Child]:
-    """`python -m COMMAND` with a cache in `folder`; it ends by itself, or with the block if that fails."""
+def run_child(command: list[str], folder: Path) -> Iterator[Child]:
+    """`python -m COMMAND` with a cache in `folder`; it ends by itself, or with the block if the block fails."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"STREAMTOK_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
     with (folder / "log").open("w") as log:
@@ -76,14 +76,21 @@ def child(command: list[str], folder: Path) -> Iterator[Child]:
         running.check()
 
 
-def model_for_child(tok: Tokenizer, name: str | None, folder: Path) -> str:
+def ingest_command(model: str, engine: str, device: str, socket: Path) -> list[str]:
+    """`streamtok ingest` without its sources; it publishes at `socket` and waits there for one reader.
+
+    Args:
+        engine: "auto", or a file that holds an engine configuration.
+        device: "cpu" or "cuda", the one that this process uses.
+    """
+    where = device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
+    told = {"model": model, "engine": engine, "device": where, "bind": f"ipc://{socket}", "wait-subscribers": "1"}
+    return ["streamtok.cli", "ingest", *(f"--{flag}={value}" for flag, value in told.items())]
+
+
+def name_for_child(tok: Tokenizer, name: str | None, folder: Path) -> str:
     """`name` if a process that loads it reads weights and does not make random ones, or a copy of `tok` in `folder`."""
     if name is not None and (Path(name).exists() or (WEIGHTS / name).is_dir()):
         return name
     save(tok, folder / "model")
     return str(folder / "model")
-
-
-def device_name(device: str) -> str:
-    """`--device` of a process that is to use the device that this one uses."""
-    return device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"

@@ -1,4 +1,4 @@
-"""Timing on a GPU: medians over replays of a captured graph, so that launches on the host do not count."""
+"""Timing: calls one by one, and on a GPU replays of a captured graph, so that launches on the host do not count."""
 
 import statistics
 import time
@@ -56,13 +56,3 @@ def time_calls(
         walls.append(1000 * (time.perf_counter() - begin))
         busy.append(1000 * (time.process_time() - begin_busy))
     return walls[warm_up:], busy[warm_up:]
-
-
-def gpu_peak(dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
-    """Measured ceilings of this device: TFLOP/s of a large product of random data, TB/s of a large copy (both ways)."""
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
-    product = kernel_ms(lambda: a @ b)
-    source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    copy = kernel_ms(lambda: target.copy_(source), repeat=3)
-    return {"tflops": 2 * 8192**3 / product / 1e9, "terabytes_per_s": 2 * source.numel() / copy / 1e9}

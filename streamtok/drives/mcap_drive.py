@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from streamtok.drives.drive_reader import Drive, Item, Place
-from streamtok.drives.topics import choose_topics
-from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, is_whole_jpeg, parser_of
-from streamtok.io.video_packets import VideoDecoder
-from streamtok.recording.mcap_reader import McapFile, RawMessage
+from streamtok.drives.drive import Drive, Item, Progress
+from streamtok.drives.image_items import ItemMaker, fail_with
+from streamtok.drives.topics import Topics, choose_topics
+from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, parser_of
+from streamtok.recording.format import PICTURES, TOKENS
+from streamtok.recording.mcap_file import McapFile, RawMessage
 from streamtok.types import Frame
-
-STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
 @dataclass
 class Camera:
-    """One channel with images. Recordings of streamtok tie their times and ids to the channel's metadata: capture
-    time = log time - `offset_ns`, ids count from `first_id`; `own` tells them apart."""
+    """One channel with images. `recorded` by streamtok, its metadata ties times and ids together: capture time = log
+    time - `offset_ns`, ids count from `first_id`."""
 
     stream: str
-    parse: Callable[[Any], ImageMessage]
-    own: bool = False
+    parse: Callable[[memoryview], ImageMessage]
+    recorded: bool = False
     offset_ns: int = 0
     first_id: int = 0
     session: str = ""
@@ -32,28 +31,19 @@ class Camera:
 
     def frame_id(self, sequence: int) -> int | None:
         """The frame's own id from the low 32 bits that MCAP keeps of it; None if the file has no ids."""
-        if not self.own:
+        if not self.recorded:
             return None
         return self.first_id + ((sequence - self.first_id) & 0xFFFFFFFF)
 
     def capture_ns(self, log_time: int, stamp_ns: int) -> int:
         """The frame's own time: the message's stamp, where it has one."""
-        if self.own:
+        if self.recorded:
             return log_time - self.offset_ns
         return stamp_ns or log_time
 
 
-@dataclass
-class _VideoState:
-    """The decoder of one camera's video packets, and the last id it was given."""
-
-    decoder: VideoDecoder
-    session: str
-    last_id: int | None = None
-
-
-class Other(NamedTuple):
-    """A message that is no camera image."""
+class TokenData(NamedTuple):
+    """A token message between the frames of a recording, as it is stored."""
 
     topic: str
     data: memoryview
@@ -64,16 +54,16 @@ class McapDrive(Drive):
 
     kind = "mcap"
 
-    def __init__(self, paths: Sequence[Path], topics: Sequence[str] | dict[str, str] | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], topics: Topics = None) -> None:
         self.files = [McapFile(path) for path in paths]
         cameras, others = self._list_topics()
         self.topics = choose_topics(paths[0], cameras, others, topics)
         super().__init__(paths[0] if len(paths) == 1 else paths[0].parent, list(dict.fromkeys(self.topics.values())))
-        self.checked = not self._own_only()
+        self.checked = not self._is_recorded()
         self._note_damage()
 
-    def _own_only(self) -> bool:
-        """A recording of streamtok keeps the times and the order that its cameras had."""
+    def _is_recorded(self) -> bool:
+        """Whether streamtok recorded it: such a file keeps the times and the order that its cameras had."""
         channels = [c for file in self.files for c in file.channels.values() if c.topic in self.topics]
         return all("clock_offset_ns" in channel.metadata for channel in channels)
 
@@ -84,7 +74,7 @@ class McapDrive(Drive):
             for channel in file.channels.values():
                 schema = file.schemas.get(channel.schema_id)
                 name = schema.name if schema else channel.message_encoding
-                if channel.topic.startswith("token_images/"):
+                if channel.topic.startswith(PICTURES):
                     others[channel.topic] = "pictures of tokens"
                 elif image_kind(name):
                     cameras[channel.topic] = None
@@ -99,122 +89,64 @@ class McapDrive(Drive):
             if stream is None or stream not in streams:
                 continue
             parse = parser_of(file.schemas[channel.schema_id].name, channel.message_encoding)
-            offset = channel.metadata.get("clock_offset_ns")
+            facts = channel.metadata
+            offset = facts.get("clock_offset_ns")
             if offset is None:
                 cameras[channel.id] = Camera(stream, parse)
                 continue
-            first, session = int(channel.metadata.get("first_frame_id", 0)), channel.metadata.get("session", "")
-            codec = channel.metadata.get("codec", "")
+            first = int(facts.get("first_frame_id", 0))
+            session, codec = facts.get("session", ""), facts.get("codec", "")
             cameras[channel.id] = Camera(stream, parse, True, int(offset), first, session, codec)
         return cameras
 
-    def events(self, streams: list[str], topics: Collection[str] = ()) -> Iterator[Frame | Other]:
-        """Frames of the given cameras and, between them, the messages of other `topics`, as they were recorded.
+    def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
+        """Frames of the given cameras of a recording and, between them, their token messages, as they were recorded.
 
         Frames come when they can be decoded, which for compressed video may be some messages later.
         """
-        states: dict[str, _VideoState] = {}
-        places = {name: Place() for name in streams}
+        maker = ItemMaker()
+        progress = {name: Progress() for name in streams}
+        topics = {TOKENS + name for name in streams}
         for file in self.files:
             cameras = self._cameras_of(file, streams)
-            others = {channel.id: channel.topic for channel in file.channels.values() if channel.topic in topics}
-            for message in file.messages(cameras.keys() | others.keys(), as_written=True):
-                if message.channel_id in others:
-                    yield Other(others[message.channel_id], message.data)
+            tokens = {number for number in file.channel_ids(TOKENS) if file.channels[number].topic in topics}
+            for message in file.messages(cameras.keys() | tokens, as_written=True):
+                if message.channel_id in tokens:
+                    yield TokenData(file.topic(message), message.data)
                 else:
-                    yield from self._accepted(self._item(cameras[message.channel_id], message, states), places)
+                    yield from self._accept_all(self._make(maker, cameras[message.channel_id], message), progress)
             self._note_damage()
-        for state in states.values():
-            yield from self._accepted(self._finished(state.decoder.flush()), places)
+        yield from self._accept_all(maker.flush(), progress)
 
-    def _accepted(self, items: Iterator[Item], places: dict[str, Place]) -> Iterator[Frame]:
+    def _accept_all(self, items: Iterator[Item], progress: dict[str, Progress]) -> Iterator[Frame]:
         for item in items:
-            frame = self.accept(item, places[item.stream])
+            frame = self.accept(item, progress[item.stream])
             if frame is not None:
                 yield frame
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
-        states: dict[str, _VideoState] = {}
+        maker = ItemMaker()
         for file in self.files:
             cameras = self._cameras_of(file, streams)
             for message in file.messages(cameras.keys(), as_written=not self.checked):
-                yield from self._item(cameras[message.channel_id], message, states)
+                yield from self._make(maker, cameras[message.channel_id], message)
             self._note_damage()
-        for state in states.values():
-            yield from self._finished(state.decoder.flush())
+        yield from maker.flush()
 
-    def _item(self, camera: Camera, message: RawMessage, states: dict[str, _VideoState]) -> Iterator[Item]:
+    def _make(self, maker: ItemMaker, camera: Camera, message: RawMessage) -> Iterator[Item]:
         frame_id = camera.frame_id(message.sequence)
         try:
             image = camera.parse(message.data)
         except DamagedFrame as error:
-            yield Item(camera.stream, camera.capture_ns(message.log_time, 0), failing(str(error)), frame_id)
+            yield Item(camera.stream, camera.capture_ns(message.log_time, 0), fail_with(str(error)), frame_id)
             return
-        capture_ns = camera.capture_ns(message.log_time, image.stamp_ns)
-        if (
-            camera.codec == "mjpeg"
-        ):  # the picture of a video decoder, which differs from an image decoder's in the last bit
+        if camera.codec == "mjpeg":  # came of a video decoder, which differs from an image decoder in the last bit
             image = replace(image, kind="video", encoding="mjpeg")
-        if image.kind == "video":
-            yield from self._video(camera, image, (capture_ns, frame_id), states)
-            return
-        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
-        packet = bytes(image.data) if codec else None
-        yield Item(camera.stream, capture_ns, loader(image), frame_id, packet, codec)
-
-    def _video(
-        self, camera: Camera, image: ImageMessage, place: tuple[int, int | None], states: dict[str, _VideoState]
-    ) -> Iterator[Item]:
-        capture_ns, frame_id = place
-        state = states.get(camera.stream)
-        if state is None or state.session != camera.session:
-            if state is not None:
-                yield from self._finished(state.decoder.flush())
-            try:
-                state = states[camera.stream] = _VideoState(VideoDecoder(image.encoding), camera.session)
-            except DamagedFrame as error:
-                yield Item(camera.stream, capture_ns, failing(str(error)), frame_id)
-                return
-        if frame_id is not None:
-            if state.last_id is not None and frame_id != state.last_id + 1:
-                state.decoder.missing("depends on a picture that was not recorded")
-            state.last_id = frame_id
-        data = bytes(image.data)
-        key = Item(camera.stream, capture_ns, failing("not decoded"), frame_id, data, image.encoding)
-        yield from self._finished(state.decoder.decode(data, key))
-
-    def _finished(self, decoded: Iterator[Any]) -> Iterator[Item]:
-        for one in decoded:
-            load = failing(one.damage) if one.image is None else given(one.image)
-            yield one.key._replace(load=load)
+        capture_ns = camera.capture_ns(message.log_time, image.stamp_ns)
+        item = Item(camera.stream, capture_ns, fail_with("not decoded"), frame_id)
+        yield from maker.make(item, image, camera.session)
 
     def _note_damage(self) -> None:
         for file in self.files:
             for text in file.damage:
                 self.note("", f"{file.path.name}: {text}" if len(self.files) > 1 else text)
-
-
-def loader(message: ImageMessage) -> Callable[[], Any]:
-    """What decodes a raw or still-image message when it is wanted."""
-
-    def load() -> Any:
-        if message.kind == "image" and not is_whole_jpeg(message.data):
-            raise DamagedFrame("a JPEG that is cut off")
-        return message.picture()
-
-    return load
-
-
-def failing(text: str) -> Callable[[], Any]:
-    """A `load` that says why there is no picture."""
-
-    def load() -> Any:
-        raise DamagedFrame(text)
-
-    return load
-
-
-def given(image: Any) -> Callable[[], Any]:
-    """A `load` that has the picture already."""
-
-    return lambda: image

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamtok.recording.format import FRAMES
+
+Topics = Sequence[str] | dict[str, str] | None  # to read; {topic: stream name} names them, None is every camera
 TAIL_WORDS = re.compile(r"(/(image_raw|image_rect|image_rect_color|image_color|image|compressed|video|raw))+$")
 
 
@@ -14,7 +17,7 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
     """A stream name for each topic: "/cam/front/image_raw/compressed" is "cam_front" unless another camera has it."""
     names: dict[str, str] = {}
     for topic in topics:
-        recorded = topic.removeprefix("frames/")
+        recorded = topic.removeprefix(FRAMES)
         short = re.sub(r"[^A-Za-z0-9_-]+", "_", TAIL_WORDS.sub("", recorded)).strip("_") or "cam"
         if short in names.values():
             short = re.sub(r"[^A-Za-z0-9_-]+", "_", topic).strip("_")
@@ -26,9 +29,7 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def choose_topics(
-    path: Path, cameras: Sequence[str], others: dict[str, str], topics: Sequence[str] | dict[str, str] | None
-) -> dict[str, str]:
+def choose_topics(path: Path, cameras: Sequence[str], others: dict[str, str], topics: Topics) -> dict[str, str]:
     """{topic: stream name} of the cameras to read, `others` being {topic: type} of what is no image.
 
     `topics` are topic or stream names, or {topic: stream name} to name them; None takes every camera. ValueError

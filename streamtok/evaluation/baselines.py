@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.metrics import as_unit, unit_of
-from streamtok.model.quantizer import FSQ, Quantized
+from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
+from streamtok.model.quantizer import FSQ, Bottleneck, Quantized
 from streamtok.model.tokenizer import Tokenizer
 
 CODECS = {"x264": "libx264", "x265": "libx265"}
@@ -85,7 +85,7 @@ def grid_average(clip: Clip, group: int, step: int) -> Tensor:
     The first frame alone, then groups of `group` frames that share one average: what a token grid of plain colours
     would show, without rounding.
     """
-    pixels = unit_of(clip.frames)
+    pixels = pictures_to_unit(clip.frames)
     size = pixels.shape[-2:]
     shown = []
     for piece in [pixels[:1], *pixels[1:].split(group)]:
@@ -95,7 +95,7 @@ def grid_average(clip: Clip, group: int, step: int) -> Tensor:
     return torch.cat(shown)
 
 
-class Unrounded(nn.Module):
+class Unrounded(Bottleneck):
     """An FSQ bottleneck that bounds but does not round: what the same network would show with exact latents."""
 
     def __init__(self, fsq: FSQ):
@@ -120,10 +120,10 @@ def unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
 
     @torch.inference_mode()
     def show(clip: Clip) -> Tensor:
-        video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(tok.device)
+        video = pictures_to_video(clip.frames).to(tok.device)
         tok.quantizer = Unrounded(fsq)
         try:
-            return as_unit(tok(video.float() / 127.5 - 1).reconstruction[0].transpose(0, 1))
+            return video_to_unit(tok(video.float() / 127.5 - 1).reconstruction[0])
         finally:
             tok.quantizer = fsq
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.evaluate import code_groups, reconstruct
-from streamtok.evaluation.metrics import as_unit, psnr, unit_of
+from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
+from streamtok.evaluation.metrics import psnr
 from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
 
@@ -45,7 +46,7 @@ def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
         )
     running = rebuilt[frame + 1 : end + 1]
     fresh = reconstruct(tok, Clip(clip.name, clip.frames[frame : end + 1]))[0][1:]
-    original = unit_of(clip.frames[frame + 1 : end + 1]).to(running.device)
+    original = pictures_to_unit(clip.frames[frame + 1 : end + 1]).to(running.device)
     return Seam(frame, psnr(original, running), psnr(original, fresh))
 
 
@@ -108,7 +109,7 @@ def receiver_drift(
     at, ours, theirs = [], [], []
     frames, receiver = _to_and_fro(clip.frames, tok.config.temporal_compression, groups), GridDecoder(tok, dtype=dtype)
     for number, (original, shown, tokens) in enumerate(_code(tok, frames)):
-        received = _unit(receiver.frames(tokens[0], number == 0))
+        received = video_to_unit(receiver.frames(tokens[0], number == 0)).cpu()
         if number % every == 0 or number > groups - 5:
             at.append(number)
             ours.append(psnr(original, shown))
@@ -127,11 +128,5 @@ def _to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndar
 
 def _code(tok: Tokenizer, groups: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Each group's original and reconstruction, (T, 3, H, W) in 0..1 on the CPU, and its tokens; the keyframe first."""
-    videos = (torch.from_numpy(frames).permute(3, 0, 1, 2)[None] for frames in groups)
-    for video, tokens, shown in code_groups(tok, videos):
-        yield _unit(video[0]), _unit(shown), tokens
-
-
-def _unit(frames: Tensor) -> Tensor:
-    """(3, T, H, W) -> (T, 3, H, W) in 0..1, on the CPU."""
-    return as_unit(frames.transpose(0, 1)).cpu()
+    for video, tokens, shown in code_groups(tok, map(pictures_to_video, groups)):
+        yield video_to_unit(video[0]), video_to_unit(shown).cpu(), tokens

@@ -15,7 +15,15 @@ from torch import Tensor
 from streamtok.config import TokenizerConfig
 from streamtok.evaluation.codes import CodeCounts
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
-from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, unit_of
+from streamtok.evaluation.layouts import (
+    as_unit,
+    pictures_to_unit,
+    pictures_to_video,
+    split_groups,
+    tokens_of,
+    video_to_unit,
+)
+from streamtok.evaluation.metrics import frame_mse, mean_ssim
 from streamtok.measures import psnr_from_mse
 from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
@@ -56,6 +64,7 @@ class Evaluation:
     clips: list[ClipResult]
     codes: dict | None  # None for continuous models
     skipped: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)  # frames left out, by clip
 
     @property
     def psnr(self) -> float:
@@ -96,6 +105,7 @@ class Evaluation:
             "codes": self.codes,
             "clips": [asdict(clip) for clip in self.clips],
             "skipped": self.skipped,
+            "damaged": self.damaged,
         }
 
 
@@ -129,7 +139,9 @@ def evaluate_clips(
     skipped = dict(getattr(clips, "skipped", {}))
     if not results:
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")
-    return Evaluation(config.name, config.temporal_compression, results, codes.summary() if codes else None, skipped)
+    damaged = dict(getattr(clips, "damaged", {}))
+    summary = codes.summary() if codes else None
+    return Evaluation(config.name, config.temporal_compression, results, summary, skipped, damaged)
 
 
 def evaluate_folder(
@@ -144,13 +156,12 @@ def evaluate_folder(
 @torch.inference_mode()
 def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Tensor, Tensor | None]:
     """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
-    device = tok.device
-    video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(device)  # (1, 3, T, H, W)
+    video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
         shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
         return as_unit(torch.cat([frames for frames, _ in shown])), _join([tokens for _, tokens in shown])
     rebuilt, tokens = _by_steps(tok, video) if steps else _through(tok, video)
-    return as_unit(rebuilt[0].transpose(0, 1)), tokens
+    return video_to_unit(rebuilt[0]), tokens
 
 
 def _join(tokens: list[Tensor | None]) -> Tensor | None:
@@ -160,7 +171,7 @@ def _join(tokens: list[Tensor | None]) -> Tensor | None:
 
 def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
     out = tok.encode(pixels.contiguous())
-    return tok.decode(out.latent if out.indices is None else out.indices), out.indices
+    return tok.decode(tokens_of(out)), out.indices
 
 
 def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -174,18 +185,17 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tens
         first = encoder is None
         encoder = encoder or tok.stream(1, *group.shape[-2:])
         out = encoder.step(group.contiguous(), keyframe=[first])
-        tokens = out.latent if out.indices is None else out.indices
+        tokens = tokens_of(out)
         yield group, tokens, decoder.frames(tokens[0], first)
 
 
 def _by_steps(tok: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor | None]:
-    groups = [video[:, :, :1], *video[:, :, 1:].split(tok.config.temporal_compression, dim=2)]
-    _, tokens, shown = zip(*code_groups(tok, groups), strict=True)
+    _, tokens, shown = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
     return torch.cat(shown, dim=1)[None], torch.cat(tokens, -3) if tok.config.discrete else None
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
-    original = unit_of(clip.frames).to(rebuilt.device)
+    original = pictures_to_unit(clip.frames).to(rebuilt.device)
     mse = frame_mse(original, rebuilt)
     height, width = clip.frames.shape[1:3]
     return ClipResult(

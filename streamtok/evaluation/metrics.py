@@ -1,4 +1,4 @@
-"""Picture metrics, each with one fixed definition: frames are float tensors (N, 3, H, W) in 0..1.
+"""Picture metrics, each with one fixed definition: frames are float tensors (N, 3, H, W) in 0..1 (see `layouts`).
 
 PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels; a report's figure is
 the mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, and only places where the window
@@ -7,7 +7,6 @@ fits ("valid"); other libraries pad and print other figures.
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,18 +17,6 @@ _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and B
 _WINDOW, _SIGMA = 11, 1.5
 MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
 _C1, _C2 = 0.01**2, 0.03**2
-
-
-def as_unit(frames: Tensor) -> Tensor:
-    """Frames in the range of every metric here: uint8, or float in -1..1 -> float32 in 0..1, clipped."""
-    if frames.dtype == torch.uint8:
-        return frames.float() / 255
-    return ((frames.float() + 1) / 2).clamp(0, 1)
-
-
-def unit_of(frames: np.ndarray) -> Tensor:
-    """Pictures uint8 (T, H, W, 3) -> float32 (T, 3, H, W) in 0..1."""
-    return as_unit(torch.from_numpy(frames).permute(0, 3, 1, 2))
 
 
 def frame_mse(reference: Tensor, other: Tensor) -> Tensor:

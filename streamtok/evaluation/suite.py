@@ -15,7 +15,8 @@ from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import SEAM_END, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
 from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
-from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr, unit_of
+from streamtok.evaluation.layouts import pictures_to_unit, unit_to_video
+from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
@@ -137,7 +138,7 @@ class _Suite:
         return chosen
 
     def see(self, clip: Clip, rebuilt: Tensor) -> None:
-        original = unit_of(clip.frames).to(rebuilt.device)
+        original = pictures_to_unit(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)
@@ -172,7 +173,8 @@ class _Suite:
         budget = grids * (height // step) * (width // step) * self.config.bits_per_token
         for codec in CODECS:
             coded = codec_at_bits(clip.frames, codec, budget)
-            self._score(f"{codec} veryfast zerolatency", clip, original, unit_of(coded.frames), coded.bits / budget)
+            shown = pictures_to_unit(coded.frames)
+            self._score(f"{codec} veryfast zerolatency", clip, original, shown, coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
         shown = shown.to(original.device)
@@ -222,12 +224,7 @@ def _perceptual(path: Path, device: torch.device) -> Metric:
     @torch.inference_mode()
     def distance(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
         pairs = zip(original.split(4), rebuilt.split(4), strict=True)
-        parts = [(features.distance(_video(b), _video(a)).item(), len(a)) for a, b in pairs]
+        parts = [(features.distance(unit_to_video(b), unit_to_video(a)).item(), len(a)) for a, b in pairs]
         return {"lpips_style": sum(value * n for value, n in parts) / len(original)}
 
     return distance
-
-
-def _video(frames: Tensor) -> Tensor:
-    """(T, 3, H, W) in 0..1 -> (1, 3, T, H, W) in -1..1."""
-    return (frames * 2 - 1).transpose(0, 1)[None]

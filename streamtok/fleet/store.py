@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.drive_name import parse_drive
+from streamtok.drives.open_drive import parse_drive
 
 PARTIAL = ".partial"
 

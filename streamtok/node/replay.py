@@ -6,26 +6,20 @@ frames. Any other drive is cut by the rules of the ingest core on frame ids and 
 
 from __future__ import annotations
 
-import logging
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from streamtok.drives.mcap_drive import McapDrive, Other
+from streamtok.drives.drive import Drive
+from streamtok.drives.mcap_drive import McapDrive, TokenData
 from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.model import Tokenizer
+from streamtok.preprocessing.preprocessor import Preprocessor
+from streamtok.recording.format import FRAMES
 from streamtok.recording.reader import Recording, TokenReader
-from streamtok.types import TokenGroup
-
-if TYPE_CHECKING:
-    from streamtok.drives.drive_reader import Drive
-    from streamtok.types import Frame
-    from streamtok.wire.message import Info, TokenMessage
-
-log = logging.getLogger("streamtok.replay")
+from streamtok.types import Frame, TokenGroup
+from streamtok.wire.message import Info, TokenMessage
 
 LONGEST_DELAY = 32  # messages: a decoder of video may give a frame some frames late, never later than this
 NO_FRAMES = "its frames are not in the recording"
@@ -45,12 +39,12 @@ class Replayed:
 class _Shelf:
     """One stream's frames and messages that were read and not yet used, in the order in which they were recorded.
 
-    `session` is the one whose encoder ours has followed so far without a break, empty if there was one.
+    `unbroken` while our encoder has followed the recorded one through every group since a keyframe.
     """
 
     frames: deque[Frame] = field(default_factory=deque)
     messages: deque[TokenMessage] = field(default_factory=deque)
-    session: str = ""
+    unbroken: bool = False
 
     def put(self, frame: Frame) -> None:
         if self.frames and frame.frame_id <= self.frames[-1].frame_id:
@@ -69,14 +63,32 @@ class _Shelf:
         return bool(self.frames) and self.frames[-1].frame_id >= frame_id
 
 
-class RecordedReplay:
-    """Encodes the frames of a recording again, group by group as the recorded headers say.
+class Replay(ABC):
+    """What all replays have: the drive that is read, the core that encodes it, and what could not be encoded.
 
-    Iterating gives `Replayed`, in recorded order. Groups that cannot be made again are counted in `skipped` by reason:
-    without their frames, and after those everything up to the next keyframe. `problems` has the details.
+    `skipped` counts recorded groups that were left out, by reason; `problems` has the details.
     """
 
-    def __init__(self, recording: Recording, tokenizer: Any, streams: Iterable[str] | None = None) -> None:
+    def __init__(self, drive: Drive, core: IngestCore) -> None:
+        self.drive, self.core = drive, core
+        self.skipped: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Replayed]:
+        """The groups, in the order in which they are made."""
+
+
+class RecordedReplay(Replay):
+    """Encodes the frames of a recording again, group by group as the recorded headers say.
+
+    Iterating gives `Replayed`, in recorded order. Groups that cannot be made again are skipped: those without their
+    frames, and after them everything up to the next keyframe.
+    """
+
+    drive: McapDrive
+
+    def __init__(self, recording: Recording, tokenizer: Tokenizer, streams: Iterable[str] | None = None) -> None:
         self.recording = recording
         self.streams = [name for name in (streams or recording.streams) if name in recording.cameras]
         if not self.streams:
@@ -86,8 +98,8 @@ class RecordedReplay:
             )
         self.infos = recording.first_infos()
         for name in self.streams:
-            check_fingerprint(self.infos[name], tokenizer)
-        self.drive = McapDrive(recording.paths, {f"frames/{name}": name for name in self.streams})
+            tokenizer.check_fingerprint(self.infos[name].tokenizer, f"stream {name!r} was recorded with tokenizer")
+        drive = McapDrive(recording.paths, {FRAMES + name: name for name in self.streams})
         multiple = tokenizer.config.spatial_compression
         options = {name: options_of(self.infos[name], multiple) for name in self.streams}
         contexts = {self.infos[name].context for name in self.streams}
@@ -96,15 +108,13 @@ class RecordedReplay:
         # each in a step of as many slots as it was recorded with, and in its own; the others stay idle
         batches = [[name if other == name else None for other in self.infos[name].batch] for name in self.streams]
         shared = [slots for slots in batches if len(slots) > 1]
-        self.core = IngestCore(tokenizer, options, context=contexts.pop(), batches=shared)
-        self.skipped: Counter[str] = Counter()
-        self.problems: list[str] = []
+        super().__init__(drive, IngestCore(tokenizer, options, context=contexts.pop(), batches=shared))
 
     def __iter__(self) -> Iterator[Replayed]:
         shelves = {name: _Shelf() for name in self.streams}
         reader = TokenReader(self.recording.damaged)
-        for event in self.drive.events(self.streams, {f"tokens/{name}" for name in self.streams}):
-            if isinstance(event, Other):
+        for event in self.drive.frames_and_tokens(self.streams):
+            if isinstance(event, TokenData):
                 message = reader.read(event.topic, event.data)
                 if message is None:
                     continue
@@ -113,11 +123,11 @@ class RecordedReplay:
             else:
                 shelf = shelves[event.stream]
                 shelf.put(event)
-            yield from self._made(shelf, LONGEST_DELAY)
+            yield from self._encode_ready(shelf, LONGEST_DELAY)
         for shelf in shelves.values():
-            yield from self._made(shelf, 0)
+            yield from self._encode_ready(shelf, 0)
 
-    def _made(self, shelf: _Shelf, patience: int) -> Iterator[Replayed]:
+    def _encode_ready(self, shelf: _Shelf, patience: int) -> Iterator[Replayed]:
         """The groups whose frames are there, and those that have waited for their frames for too long."""
         while shelf.messages:
             ids = shelf.messages[0].header.frame_ids
@@ -129,10 +139,10 @@ class RecordedReplay:
 
     def _encode(self, message: TokenMessage, frames: list[Frame] | None, shelf: _Shelf) -> Replayed | None:
         header, stream = message.header, message.stream
-        follows = shelf.session == header.session and not message.lost
-        if frames is None or not (header.keyframe or follows):
+        follows = header.keyframe or (shelf.unbroken and message.decodable)
+        shelf.unbroken = False
+        if frames is None or not follows:
             self._skip(message, NO_FRAMES if frames is None else NO_START)
-            shelf.session = ""
             return None
         counts = {"dropped": header.dropped, "repeated": header.repeated}
         try:
@@ -140,9 +150,8 @@ class RecordedReplay:
         except ValueError as error:
             self._skip(message, f"it cannot be encoded: {error}")
             self.core.flush(stream, "drop")
-            shelf.session = ""
             return None
-        shelf.session = header.session
+        shelf.unbroken = True
         return Replayed(group, frames, message)
 
     def _skip(self, message: TokenMessage, reason: str) -> None:
@@ -152,11 +161,8 @@ class RecordedReplay:
             self.problems.append(f"{message.stream} seq {message.header.seq} (frames {ids[0]} to {ids[-1]}): {reason}")
 
 
-class DriveReplay:
+class DriveReplay(Replay):
     """Encodes the frames of a drive that has no tokens, as live ingest under policy `lossless` would."""
-
-    def __init__(self, drive: Drive, core: IngestCore) -> None:
-        self.drive, self.core = drive, core
 
     def __iter__(self) -> Iterator[Replayed]:
         """Groups in the order in which they fill up; the frames of a padded tail come with its group."""
@@ -164,31 +170,20 @@ class DriveReplay:
         for frame in self.drive.frames(list(self.core.lanes)):
             pending[frame.stream].append(frame)
             for group in self.core.feed(frame):
-                yield self._replayed(group, pending)
+                yield self._with_frames(group, pending)
         for name in self.core.lanes:
             for group in self.core.flush(name):
-                yield self._replayed(group, pending)
+                yield self._with_frames(group, pending)
 
-    def _replayed(self, group: TokenGroup, pending: dict[str, list[Frame]]) -> Replayed:
+    def _with_frames(self, group: TokenGroup, pending: dict[str, list[Frame]]) -> Replayed:
         waiting = pending[group.stream]
         used = [frame for frame in waiting if frame.frame_id <= group.frame_ids[-1]]
         pending[group.stream] = waiting[len(used) :]
         return Replayed(group, used)
 
 
-def check_fingerprint(info: Info, tokenizer: Any) -> None:
-    """Raise ValueError unless the tokenizer is the one that made the stream."""
-    if info.tokenizer != tokenizer.fingerprint:
-        raise ValueError(
-            f"stream {info.stream!r} was recorded with tokenizer {info.tokenizer[:16]} ({info.model}), this one is "
-            f"{tokenizer.fingerprint[:16]} ({tokenizer.config.name}): give the one it was recorded with by --model"
-        )
-
-
 def options_of(info: Info, multiple: int) -> StreamOptions:
     """The options under which a recorded stream's frames are prepared as they were; only size and fit matter here."""
-    from streamtok.preprocessing.preprocessor import Preprocessor
-
     height, width = info.requested_size or info.image_size
     sized = StreamOptions("lossless", size=(height, width), fit=info.fit)
     if info.source_size is None:
@@ -202,78 +197,3 @@ def options_of(info: Info, multiple: int) -> StreamOptions:
         f"stream {info.stream!r}: images of {source} became {info.image_size} (rectangle {info.source_rect}, fit "
         f"{info.fit!r}), which this version does not reproduce"
     )
-
-
-def first_difference(recorded: TokenMessage, group: TokenGroup) -> str:
-    """How a group differs from the recorded message, in words; empty if every token is the same."""
-    header = recorded.header
-    place = f"{header.stream} seq {header.seq} (epoch {header.epoch}, frames {header.frame_ids})"
-    if list(group.tokens.shape) != list(header.grid) or group.tokens.dtype != recorded.tokens.dtype:
-        return f"{place}: grid {list(group.tokens.shape)} {group.tokens.dtype}, recorded {header.grid} {header.dtype}"
-    view = f"u{group.tokens.dtype.itemsize}"
-    now, then = np.ascontiguousarray(group.tokens).view(view), np.ascontiguousarray(recorded.tokens).view(view)
-    different = np.argwhere(now != then)
-    if not len(different):
-        return ""
-    first = tuple(int(index) for index in different[0])
-    return (
-        f"{place}: {len(different)} of {now.size} tokens differ, the first at {list(first)}: "
-        f"recorded {recorded.tokens[first]}, now {group.tokens[first]}"
-    )
-
-
-@dataclass
-class Verification:
-    """Compares replayed groups with the recorded ones; `first` is the first difference, empty if there is none.
-
-    `skipped` counts recorded groups that were not compared, by reason; `doubts` says why there may be more of them.
-    """
-
-    compared: int = 0
-    different: int = 0
-    first: str = ""
-    skipped: Counter[str] = field(default_factory=Counter)
-    doubts: list[str] = field(default_factory=list)
-
-    def add(self, replayed: Replayed) -> None:
-        """Compare one group with its recorded message."""
-        if replayed.recorded is None:
-            return
-        self.compared += 1
-        found = first_difference(replayed.recorded, replayed.group)
-        if found:
-            self.different += 1
-            self.first = self.first or found
-
-    def faults(self) -> list[str]:
-        """Why the recording is not verified; nothing if every recorded group was compared and is identical."""
-        total = self.compared + self.skipped.total()
-        faults = [] if self.compared else ["nothing could be compared"]
-        faults += [f"{self.different} of {self.compared} groups compared differ"] if self.different else []
-        faults += [f"{total - self.compared} of {total} groups were not compared"] if self.compared < total else []
-        return faults + self.doubts
-
-    def report(self) -> str:
-        """The result in words."""
-        lines = [f"{self.compared} groups compared, {self.compared - self.different} identical"]
-        lines += [f"{count} not compared: {reason}" for reason, count in self.skipped.items()]
-        if self.first:
-            lines.append(f"{self.different} differ; the first: {self.first}")
-        faults = self.faults()
-        lines.append(f"NOT verified: {'; '.join(faults)}" if faults else "verified")
-        return "\n".join(lines)
-
-
-def open_verifiable(path: str | Path, tokenizer: Any, streams: Iterable[str] | None = None) -> RecordedReplay:
-    """The replay of a recording whose tokens can be verified; ValueError says why one cannot."""
-    from streamtok.recording.reader import open_recording
-
-    recording = open_recording(path)
-    if not recording.streams:
-        raise ValueError(f"{path} has no recorded tokens to compare with")
-    if recording.frames_mode == "lossy":
-        raise ValueError(
-            f"{path} holds lossy frames (--record-frames lossy): they are not the images that were encoded, so its "
-            "tokens cannot be verified; record with --record-frames lossless"
-        )
-    return RecordedReplay(recording, tokenizer, streams)

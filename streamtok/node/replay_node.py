@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from streamtok.drives.drive import kind_of, open_drive
-from streamtok.drives.drive_name import parse_drive
-from streamtok.node.replay import DriveReplay, RecordedReplay, Replayed, Verification, open_verifiable
-from streamtok.node.replay_engine import engine_differences, load_as_recorded
+from streamtok.drives.open_drive import find_recording, open_drive
+from streamtok.engine.configuration import EngineConfiguration, inspect_machine
+from streamtok.engine.loading import engine_configuration, load, pick_device
+from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.model import Tokenizer
+from streamtok.node.replay import DriveReplay, RecordedReplay, Replay, Replayed
 from streamtok.node.replay_outputs import Outputs, Pace
-from streamtok.recording.reader import Recording, recording_parts
+from streamtok.node.verification import Verification, check_verifiable
+from streamtok.recording.reader import Recording
+from streamtok.settings.replay import ReplaySettings
+from streamtok.types import TokenGroup
+from streamtok.wire.message import Info, TokenHeader
 
-if TYPE_CHECKING:
-    from streamtok.node.drive_settings import ReplaySettings
-    from streamtok.wire.message import Info
-
-log = logging.getLogger("streamtok.replay")
+NOT_COMPARED = ("size", "measured_ms", "agreement")  # of an engine configuration: what was measured, and for what
 
 
 class ReplayNode:
@@ -33,7 +33,10 @@ class ReplayNode:
     """
 
     def __init__(
-        self, settings: ReplaySettings, tokenizer: Any = None, on_update: Callable[[ReplayNode], None] | None = None
+        self,
+        settings: ReplaySettings,
+        tokenizer: Tokenizer | None = None,
+        on_update: Callable[[ReplayNode], None] | None = None,
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.recording = find_recording(settings.path)
@@ -61,22 +64,20 @@ class ReplayNode:
         """Replay to the end, or until `stop`; raises ValueError or OSError for what cannot be replayed."""
         if self.mode == "tokens" and self.recording is not None:
             return self._publish_recorded(self.recording)
-        if self.tokenizer is None:
-            self.tokenizer = self._load()
         replay = self._open()
-        with Outputs(self.settings, replay.core, self.recording, self.infos, self._stopping.is_set) as outputs:
+        with Outputs(self.settings, self.recording, self.infos, self._stopping.is_set) as outputs:
             pace, started = Pace(self.settings.pace), time.monotonic()
             for replayed in self._limited(iter(replay)):
-                outputs.prepare(replayed.group)
+                outputs.prepare(replayed.group, replay.core)
                 pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
                 self._count(replayed.group, dropped=replayed.group.dropped)
                 if self.settings.verify:
                     self.verification.add(replayed)
-                outputs.group(replayed)
+                outputs.write(replayed)
                 outputs.idle()
             self._seconds = time.monotonic() - started
         self._collect(replay)
-        if self.settings.verify:
+        if self.settings.verify and isinstance(replay, RecordedReplay):
             self._conclude(replay)
         return self.summary()
 
@@ -112,7 +113,7 @@ class ReplayNode:
             return "tokens"
         return "recorded"
 
-    def _load(self) -> Any:
+    def _load(self) -> Tokenizer:
         recorded = next(iter(self.infos.values()), None)
         name = self.settings.model or (recorded.model if recorded else "") or "nano"
         engine = recorded.engine if recorded else {}
@@ -122,23 +123,20 @@ class ReplayNode:
             hint = "" if self.settings.model else f" ({self.settings.path} names it; give the checkpoint by --model)"
             raise ValueError(f"{error}{hint}") from error
 
-    def _open(self) -> Any:
-        from streamtok.engine.loading import engine_configuration
-        from streamtok.ingest.core import IngestCore
-
+    def _open(self) -> Replay:
         settings = self.settings
-        if self.mode == "drive":
+        tokenizer = self.tokenizer = self._load() if self.tokenizer is None else self.tokenizer
+        if self.mode == "drive" or self.recording is None:
             drive = open_drive(settings.path, settings.streams)
-            core = IngestCore(
-                self.tokenizer, dict.fromkeys(drive.streams, settings.options()), context=settings.context
-            )
-            return DriveReplay(drive, core)
+            cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
+            options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
+            return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
         for info in self.infos.values():
-            different = engine_differences(info.engine, engine_configuration(self.tokenizer))
+            different = compare_engines(info.engine, engine_configuration(tokenizer))
             self.notes += [f"{info.stream}: engine {text}" for text in different]
-        if settings.verify or self.recording is None:
-            return open_verifiable(settings.path, self.tokenizer, settings.streams)
-        return RecordedReplay(self.recording, self.tokenizer, settings.streams)
+        if settings.verify:
+            check_verifiable(self.recording)
+        return RecordedReplay(self.recording, tokenizer, settings.streams)
 
     def _limited(self, replayed: Iterator[Replayed]) -> Iterator[Replayed]:
         for number, one in enumerate(replayed):
@@ -146,7 +144,7 @@ class ReplayNode:
                 return
             yield one
 
-    def _count(self, group: Any, **more: int) -> None:
+    def _count(self, group: TokenGroup | TokenHeader, **more: int) -> None:
         """Count a `TokenGroup`, or the header of a recorded one."""
         counts = self.counts.setdefault(group.stream, Counter())
         counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
@@ -155,9 +153,9 @@ class ReplayNode:
         if self.on_update is not None:
             self.on_update(self)
 
-    def _collect(self, replay: Any) -> None:
-        self.skipped.update(getattr(replay, "skipped", {}))
-        self.notes += getattr(replay, "problems", [])
+    def _collect(self, replay: Replay) -> None:
+        self.skipped.update(replay.skipped)
+        self.notes += replay.problems
         self.notes += [f"{problem.stream or 'file'}: {problem.text}" for problem in replay.drive.problems]
         for name, counts in replay.drive.counts.items():
             self.damaged += counts["damaged"]
@@ -177,22 +175,22 @@ class ReplayNode:
             found.doubts.append("the file is damaged and may have lost groups (`streamtok repair` tells what is whole)")
 
     def _publish_recorded(self, recording: Recording) -> dict[str, Any]:
-        known = {identity(info): info for infos in recording.infos().values() for info in infos}
-        with Outputs(self.settings, None, recording, self.infos, self._stopping.is_set) as outputs:
+        known = {info_key(info): info for infos in recording.infos().values() for info in infos}
+        with Outputs(self.settings, recording, self.infos, self._stopping.is_set) as outputs:
             for info in self.infos.values():
                 outputs.announce(info)
             outputs.wait_for_subscribers()
             pace, started = Pace(self.settings.pace), time.monotonic()
-            current = {name: identity(info) for name, info in self.infos.items()}
+            current = {name: info_key(info) for name, info in self.infos.items()}
             for number, message in enumerate(recording.messages(self.settings.streams)):
                 if self._stopping.is_set() or number == self.settings.max_groups:
                     break
-                found = identity(message.header)
+                found = info_key(message.header)
                 if current[message.stream] != found and found in known:
                     current[message.stream] = found
                     outputs.announce(known[found])
                 pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
-                outputs.message(message)
+                outputs.forward(message)
                 outputs.idle()
                 self._count(message.header, lost=message.lost)
             self._seconds = time.monotonic() - started
@@ -200,27 +198,44 @@ class ReplayNode:
         return self.summary()
 
 
-def identity(described: Any) -> tuple[str, str, tuple[int, ...]]:
+def load_as_recorded(
+    model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
+) -> Tokenizer:
+    """The tokenizer `model` on the engine configuration that a recording names, or on this machine's default if none
+    was recorded, or one for other weights or another device.
+
+    `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
+    """
+    recorded = EngineConfiguration.from_dict(engine)
+    if deterministic is None:
+        deterministic = recorded.deterministic
+    tokenizer = load(model, deterministic=deterministic)
+    chosen = pick_device("cpu" if device == "auto" and engine and recorded.device == "cpu" else device).type
+    if not engine or chosen != recorded.device or recorded.fingerprint not in ("", tokenizer.fingerprint):
+        return load(tokenizer, engine="default", device=chosen)
+    if deterministic != recorded.deterministic:
+        eager = EngineConfiguration(device=chosen, threads=recorded.threads, slots_per_step=recorded.slots_per_step)
+        recorded = replace(eager, deterministic=deterministic)
+    machine = inspect_machine(tokenizer.fingerprint, recorded.size, chosen)
+    return load(tokenizer, engine=recorded.move_to(machine), device=chosen)
+
+
+def compare_engines(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is different in the engine configuration, which tokens may depend on; nothing if none was recorded."""
+    then = EngineConfiguration.from_dict(recorded).to_dict() if recorded else {}
+    return [
+        f"{name}: recorded {value!r}, now {now[name]!r}"
+        for name, value in then.items()
+        if name not in NOT_COMPARED and value not in ("", now[name])
+    ]
+
+
+def info_key(described: Info | TokenHeader) -> tuple[str, str, tuple[int, ...]]:
     """What an info and the headers that it describes share: stream, session and picture size."""
     return described.stream, described.session, tuple(described.image_size)
 
 
-def find_recording(path: Path) -> Recording | None:
-    """The recording of streamtok at `path`, or None if it is some other drive. Raises FileNotFoundError."""
-    path, options = parse_drive(path)
-    if not path.exists():
-        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if options or (path.is_file() and kind_of(path) != "mcap"):
-        return None
-    if path.is_dir() and not any(path.glob("*.mcap")):
-        return None
-    with contextlib.suppress(ValueError):
-        recording = Recording(recording_parts(path))
-        return recording if recording.streams or recording.metadata else None
-    return None
-
-
-def describe(summary: dict[str, Any], verification: Verification | None) -> str:
+def format_summary(summary: dict[str, Any], verification: Verification | None) -> str:
     """The summary for people."""
     lines = [
         f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.items())

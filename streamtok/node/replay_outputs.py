@@ -7,20 +7,22 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamtok.ingest.core import IngestCore
 from streamtok.names import check_stream_name
-from streamtok.wire.message import Info
-from streamtok.wire.streams import StreamTable
-
-if TYPE_CHECKING:
-    from streamtok.node.drive_settings import ReplaySettings
-    from streamtok.node.replay import Replayed
-    from streamtok.recording.reader import Recording
-    from streamtok.wire.message import TokenMessage
+from streamtok.node.replay import Replayed
+from streamtok.recording.reader import Recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.settings.replay import ReplaySettings
+from streamtok.tokens.files import token_meta
+from streamtok.tokens.tokenfile import TokenFileWriter
+from streamtok.types import TokenGroup
+from streamtok.wire.message import Info, TokenHeader, TokenMessage
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.security import CurveServer
+from streamtok.wire.streams import StreamTable, to_info
 
 WAIT_S = 0.02
 
@@ -81,29 +83,27 @@ class Pace:
 
 
 class Outputs:
-    """The outputs that the settings ask for; `core` is None when recorded tokens are published again, `recording` for
-    drives of other origin.
+    """The outputs that the settings ask for; `recording` is None for drives of other origin.
 
-    A context manager: leaving it ends streams and files, or discards token files after an error.
+    Of recorded tokens that are published again: `announce` and `forward`; of groups encoded again: `prepare` and
+    `write`. A context manager: leaving it ends streams and files, or discards token files after an error.
     """
 
     def __init__(
         self,
         settings: ReplaySettings,
-        core: IngestCore | None,
         recording: Recording | None,
         infos: dict[str, Info],
         stop: Callable[[], bool],
     ) -> None:
         self.settings, self.infos, self.stop = settings, infos, stop
-        self.core: Any = core
         recorded = recording.first_infos() if recording is not None else {}
         self._metadata = {name: info.metadata for name, info in recorded.items() if info.metadata}
         self._offsets = clock_offsets(recording)
         self.clock = ReplayClock(next(iter(self._offsets.values()), 0))
-        self.publisher: Any = None
-        self.recorder: Any = None
-        self._files: dict[str, Any] = {}
+        self.publisher: Publisher | None = None
+        self.recorder: Recorder | None = None
+        self._files: dict[str, TokenFileWriter] = {}
         self._announced: dict[str, tuple[int, int]] = {}
         self._waited = False
         self._stack = ExitStack()
@@ -121,97 +121,90 @@ class Outputs:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self._stack.__exit__(*exc_info)
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.__exit__(*exc_info)  # type: ignore[arg-type]
 
     def wait_for_subscribers(self) -> None:
         """Hold the first message until as many readers as asked for have joined the streams announced so far."""
         wanted, self._waited = self.settings.wait_subscribers, True
-        while wanted and not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
-            pass
-
-    def announce(self, info: Info) -> None:
-        """Tell readers of a stream whose recorded tokens are published again."""
-        now = self.clock.now_ns()
-        recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
-        self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
+        if wanted and self.publisher is not None:
+            while not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
+                pass
 
     def idle(self) -> None:
         """Serve readers; their keyframe requests change nothing in a replay."""
         if self.publisher is not None:
             self.publisher.poll()
 
-    def message(self, message: TokenMessage) -> None:
-        """Publish a recorded message as it is."""
-        self.publisher.forward(message)
+    def announce(self, info: Info) -> None:
+        """Tell readers of a stream whose recorded tokens are published again."""
+        now = self.clock.now_ns()
+        recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
+        if self.publisher is not None:
+            self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
 
-    def group(self, replayed: Replayed) -> None:
+    def forward(self, message: TokenMessage) -> None:
+        """Publish a recorded message as it is."""
+        if self.publisher is not None:
+            self.publisher.forward(message)
+
+    def prepare(self, group: TokenGroup, core: IngestCore) -> None:
+        """Announce a group's stream, again when its size changes, and open its token file.
+
+        Before the first group of all it waits for the readers.
+        """
+        if self._announced.get(group.stream) != group.image_size:
+            self._announced[group.stream] = group.image_size
+            self.clock.reach(group.capture_ns[-1])
+            self._announce_encoded(group.stream, core)
+        if not self._waited:
+            self.wait_for_subscribers()
+
+    def write(self, replayed: Replayed) -> None:
         """Publish, record and write one replayed group."""
         group = replayed.group
         self.clock.reach(group.capture_ns[-1])
         if self.recorder is not None:
             for frame in replayed.frames:
                 self.recorder.write_frame(frame)
-        if self.publisher is not None:
-            for frame in replayed.frames if self.settings.publish_frames else []:
+        if self.publisher is not None and self.settings.publish_frames:
+            for frame in replayed.frames:
                 self.publisher.publish_frame(frame)
-        if self.publisher is not None or self.recorder is not None:
-            header = self._header(group)
-            if self.recorder is not None:
-                self.recorder.write_group(header, group.tokens)
+        header = self.publisher.publish(group) if self.publisher is not None else None
+        if self.recorder is not None:
+            self.recorder.write_group(header or self._make_header(group), group.tokens)
         if group.stream in self._files:
             self._files[group.stream].write(group)
 
-    def _header(self, group: Any) -> Any:
-        """The message's header: from publishing it, or made as a publisher would."""
-        if self.publisher is not None:
-            return self.publisher.publish(group)
+    def _make_header(self, group: TokenGroup) -> TokenHeader:
+        """The header that a publisher would have made."""
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock.now_ns())
         state.sent(header, parts)
         return header
 
-    def prepare(self, group: Any) -> None:
-        """Announce the group's stream, again when its size changes, and open its token file; before the first group
-        of all, wait for the readers."""
-        if self._announced.get(group.stream) != group.image_size:
-            self._announced[group.stream] = group.image_size
-            self.clock.reach(group.capture_ns[-1])
-            self._announce(group.stream)
-        if not self._waited:
-            self.wait_for_subscribers()
-
-    def _announce(self, name: str) -> None:
-        info = self._info(name)
-        if self.publisher is not None:
-            info = self.publisher.add_stream(info)
-        else:
-            info = self._table.add(info)
+    def _announce_encoded(self, name: str, core: IngestCore) -> None:
+        info = self._info(name, core)
+        info = self.publisher.add_stream(info) if self.publisher is not None else self._table.add(info)
         if self.recorder is not None:
-            pair = self.clock.pair()
-            self.recorder.add_stream(msgspec.structs.replace(info, clock=pair))
+            self.recorder.add_stream(msgspec.structs.replace(info, clock=self.clock.pair()))
         if self.settings.out and name not in self._files:
-            self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out))
+            self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out, core))
 
-    def _info(self, name: str) -> Info:
-        from streamtok.wire.describe import describe
-
-        recorded, own = self.infos.get(name), self.core.lane(name).options.keyframe_interval
-        info = describe(
-            self.core,
-            name,
+    def _info(self, name: str, core: IngestCore) -> Info:
+        """What readers are told: as of a live stream, with what only the recorded one knows."""
+        info = to_info(
+            core.stream_info(name),
             node=self.settings.node,
-            frame_rate=recorded.frame_rate if recorded else None,
-            keyframe_interval=recorded.keyframe_interval if recorded else own,
             metadata=self._metadata.get(name, {}),
             replay=True,
         )
-        return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
+        if name not in self.infos:
+            return info
+        kept = {fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "batch")}
+        return msgspec.structs.replace(info, **kept)
 
-    def _make_publisher(self, bind: str) -> Any:
-        from streamtok.wire.publisher import Publisher
-        from streamtok.wire.security import CurveServer
-
+    def _make_publisher(self, bind: str) -> Publisher:
         settings = self.settings
         return Publisher(
             bind,
@@ -226,18 +219,13 @@ class Outputs:
             stop=self.stop,
         )
 
-    def _make_recorder(self, path: Path) -> Any:
-        from streamtok.recording.recorder import Recorder, RecorderOptions
-
+    def _make_recorder(self, path: Path) -> Recorder:
         facts = {"replay_of": self.settings.path.name, "node": self.settings.node}
         return Recorder(path, RecorderOptions("lossless", wait=True), metadata=facts)
 
-    def _make_file(self, name: str, folder: Path) -> Any:
-        from streamtok.tokens.files import token_meta
-        from streamtok.tokens.tokenfile import TokenFileWriter
-
-        meta = token_meta(self.core, name, self.core.lane(name).source_size)
-        meta |= {"model": self.settings.model or self.core.config.name, "source": self.settings.path.name}
+    def _make_file(self, name: str, folder: Path, core: IngestCore) -> TokenFileWriter:
+        meta = token_meta(core, name, core.stream_info(name).source_size)
+        meta |= {"model": self.settings.model or core.config.name, "source": self.settings.path.name}
         meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
         if name in self._metadata:
             meta["metadata"] = self._metadata[name]

@@ -14,6 +14,7 @@ PROFILE = "streamtok"
 MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summary", "streamtok.repair"
 TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
 FRAME_MODES = ("none", "lossless", "lossy")
+TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "fit")  # others are JSON
 
 _INTEGERS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 TOKEN_SCHEMA: dict[str, Any] = {
@@ -89,7 +90,7 @@ def pack_tokens(header: bytes, payload: bytes) -> bytes:
     return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
 
 
-def unpack_tokens(data: Any) -> tuple[bytes, bytes]:
+def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
     """Header and payload of a stored token message; raises ValueError."""
     stored = msgspec.msgpack.decode(data, type=StoredTokens)
     return bytes(stored.header), stored.payload
@@ -104,3 +105,15 @@ def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
 def as_text(values: dict[str, Any]) -> dict[str, str]:
     """MCAP metadata holds text: text as it is, everything else as JSON."""
     return {key: as_utf8(value) if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def from_text(metadata: dict[str, str]) -> dict[str, Any]:
+    """The values of a channel's metadata; what is no JSON stays text."""
+    return {key: text if key in TEXT_FACTS else _parse_json(text) for key, text in metadata.items()}
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

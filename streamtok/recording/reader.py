@@ -6,50 +6,45 @@
     for message in recording.messages():
         print(message.header.stream, message.header.seq, message.tokens.shape)
 
-Camera images of the same file come from `streamtok.drives.drive.open_drive`.
+Camera images of the same file come from `streamtok.drives.open_drive.open_drive`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamtok.recording import format as form
-from streamtok.recording.mcap_reader import McapFile
-
-if TYPE_CHECKING:
-    from streamtok.wire.message import Info, TokenMessage
-
-
-TEXT_FIELDS = {"node", "session", "tokenizer", "model", "dtype", "compression", "fit"}
+from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.mcap_records import MAGIC
+from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
+from streamtok.wire.tracking import StreamTracker
 
 
 class TokenReader:
-    """Turns stored messages into TokenMessages and counts what is missing between them; `damaged` takes complaints."""
+    """Turns stored messages into TokenMessages and follows each stream through them; `damaged` takes complaints."""
 
     def __init__(self, damaged: Callable[[str], None]) -> None:
         self._damaged = damaged
-        self._last: dict[tuple[str, str], int] = {}
+        self._trackers: defaultdict[str, StreamTracker] = defaultdict(StreamTracker)
 
-    def read(self, topic: str, data: Any) -> TokenMessage | None:
-        """The message, or None if it does not check."""
-        from streamtok.wire.message import Limits, WireError, unpack
-
+    def read(self, topic: str, data: memoryview) -> TokenMessage | None:
+        """The message, or None if it does not check or is out of order."""
         try:
             header, payload = form.unpack_tokens(data)
             message = unpack([topic.encode(), header, payload], Limits())
         except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
-        key, seq = (message.header.stream, message.header.session), message.header.seq
-        lost = max(0, seq - self._last.get(key, seq - 1) - 1)
-        self._last[key] = seq
-        return dataclasses.replace(message, lost=lost)
+        verdict = self._trackers[message.stream].message(message.header)
+        if verdict is None:
+            self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
+            return None
+        return dataclasses.replace(message, lost=verdict.lost, decodable=verdict.decodable)
 
 
 class Recording:
@@ -92,13 +87,10 @@ class Recording:
 
     def infos(self) -> dict[str, list[Info]]:
         """Every info of each stream in order: one per session and size, and a last one at the end of a file."""
-        from streamtok.wire.message import Info as InfoType
-        from streamtok.wire.message import Limits, WireError, decode_map
-
         found: dict[str, list[Info]] = {name: [] for name in self.streams}
         for topic, data in self._data(form.INFO, None):
             try:
-                info = decode_map(data, InfoType, Limits())
+                info = decode_map(data, Info, Limits())
             except WireError as error:
                 self.damaged(f"{topic}: an info cannot be read: {error}")
                 continue
@@ -109,9 +101,10 @@ class Recording:
         """The first info of each stream, without reading the files through."""
         found: dict[str, Info] = {}
         for file in self.files:
-            for channel in file.channels.values():
+            for number in sorted(file.channel_ids(form.TOKENS)):
+                channel = file.channels[number]
                 stream = channel.topic.removeprefix(form.TOKENS)
-                if channel.topic.startswith(form.TOKENS) and stream not in found:
+                if stream not in found:
                     found[stream] = info_of_channel(stream, channel.metadata)
         return found
 
@@ -136,14 +129,13 @@ class Recording:
                 raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
         return names
 
-    def _data(self, prefix: str, names: list[str] | None) -> Iterator[tuple[str, Any]]:
+    def _data(self, prefix: str, names: list[str] | None) -> Iterator[tuple[str, memoryview]]:
+        """(topic, data) of the messages of one kind, of the streams `names` only unless it is None."""
+        topics = None if names is None else {prefix + name for name in names}
         for file in self.files:
-            topics = None if names is None else {prefix + name for name in names}
-            ids = {
-                channel.id
-                for channel in file.channels.values()
-                if (channel.topic.startswith(prefix) if topics is None else channel.topic in topics)
-            }
+            ids = file.channel_ids(prefix)
+            if topics is not None:
+                ids = {number for number in ids if file.channels[number].topic in topics}
             if ids:
                 for message in file.messages(ids, as_written=True):
                     yield file.topic(message), message.data
@@ -158,12 +150,8 @@ class Recording:
 
 def info_of_channel(stream: str, metadata: dict[str, str]) -> Info:
     """The info that a token channel's metadata holds as text."""
-    from streamtok.wire.message import Info
-
-    fields: dict[str, Any] = {"stream": stream}
-    for name in set(Info.__struct_fields__) & metadata.keys() - {"stream"}:
-        fields[name] = metadata[name] if name in TEXT_FIELDS else json.loads(metadata[name])
-    return msgspec.convert(fields, Info)
+    fields = {key: value for key, value in form.from_text(metadata).items() if key in Info.__struct_fields__}
+    return msgspec.convert(fields | {"stream": stream}, Info)
 
 
 def recording_parts(path: str | Path) -> list[Path]:
@@ -186,3 +174,9 @@ def open_recording(path: str | Path) -> Recording:
         topics = sorted({channel.topic for file in recording.files for channel in file.channels.values()})
         raise ValueError(f"{path} has no token streams: it has {', '.join(topics) or 'no topics'}")
     return recording
+
+
+def is_mcap(path: Path) -> bool:
+    """Whether a file begins as MCAP files do. Raises FileNotFoundError."""
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC

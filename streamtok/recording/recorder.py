@@ -19,17 +19,17 @@ import shutil
 import threading
 import time
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from streamtok.recording.format import FRAME_MODES, Missed
+from streamtok.recording.format import FRAME_MODES
+from streamtok.recording.write_queue import Job, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.wire.publisher import system_clock_pair
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("streamtok.record")
 
 FLUSH_S = 1.0
-WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the sooner for it
-TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,14 @@ class RecorderOptions:
 
     @classmethod
     def limited(
-        cls, frames: str, max_mb: float | None, max_minutes: float | None, min_free_mb: float, **more: Any
+        cls,
+        frames: str,
+        max_mb: float | None,
+        max_minutes: float | None,
+        min_free_mb: float,
+        *,
+        pictures: bool = False,
+        wait: bool = False,
     ) -> RecorderOptions:
         """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
         return cls(
@@ -80,17 +85,9 @@ class RecorderOptions:
             max_bytes=None if max_mb is None else round(max_mb * 1e6),
             max_seconds=None if max_minutes is None else max_minutes * 60,
             min_free_bytes=round(min_free_mb * 1e6),
-            **more,
+            pictures=pictures,
+            wait=wait,
         )
-
-
-class _Job(NamedTuple):
-    """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""
-
-    stream: str
-    kind: str
-    size: int
-    write: Callable[[RecordingWriter], None]
 
 
 class Recorder:
@@ -109,17 +106,12 @@ class Recorder:
         self.options = options or RecorderOptions()
         self.metadata = metadata or {}
         self.counts: Counter[str] = Counter()
-        self.unrecorded: Counter[str] = Counter()
         self.paths: list[Path] = []
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
-        self._jobs: deque[_Job] = deque()
-        self._queued_bytes = 0
-        self._tokens_waiting = 0
-        self._missed: Counter[tuple[str, str, str]] = Counter()
-        self._room = threading.Condition()
-        self._closing = False
+        self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
+        self.unrecorded = self._queue.missed_by_stream
         self._writer = self._next_file()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -134,7 +126,7 @@ class Recorder:
         if known is not None and (known[0] is None or known[0].session == info.session):
             offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
         self._infos[info.stream] = info, offset
-        self._put(_Job(info.stream, "info", 0, lambda writer: writer.add_stream(info.stream, info, offset)))
+        self._queue.put(Job(info.stream, "info", 0, lambda writer: writer.add_stream(info.stream, info, offset)))
 
     def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes) -> None:
         """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced."""
@@ -145,7 +137,7 @@ class Recorder:
             header = msgspec.structs.replace(header, compression="none", checksum=zlib.crc32(tokens))
         payload = bytes(tokens)
         self._note_jump(header)
-        self._put(_Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload)))
+        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload)))
 
     def write_message(self, message: TokenMessage) -> None:
         """Record a received token message as it was sent."""
@@ -158,18 +150,15 @@ class Recorder:
         if frame.stream not in self._infos:
             self._add_bare(frame.stream)
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
-        self._put(_Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
+        self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
-        with self._room:
-            self._miss(stream, kind, count, "network")
+        self._queue.miss(stream, kind, count)
 
     def close(self, timeout: float | None = None) -> None:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
-        with self._room:
-            self._closing = True
-            self._room.notify_all()
+        self._queue.close()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
@@ -188,7 +177,7 @@ class Recorder:
         pair = system_clock_pair()
         offset = pair[1] - pair[0]
         self._infos[stream] = None, offset
-        self._put(_Job(stream, "info", 0, lambda writer: writer.add_stream(stream, None, offset)))
+        self._queue.put(Job(stream, "info", 0, lambda writer: writer.add_stream(stream, None, offset)))
 
     def _note_jump(self, header: TokenHeader) -> None:
         key = header.stream, header.session
@@ -196,37 +185,6 @@ class Recorder:
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[key] = header.seq
-
-    def _put(self, job: _Job) -> None:
-        with self._room:
-            while self.options.wait and not self._fits(job) and not self._ended:
-                self._room.wait()
-            if self._ended or not self._fits(job):
-                self._miss(job.stream, job.kind, 1, "disk" if self.error else "queue")
-                return
-            self._jobs.append(job)
-            self._queued_bytes += job.size
-            self._tokens_waiting += job.size == 0
-            self._room.notify_all()
-
-    @property
-    def _ended(self) -> bool:
-        return self._closing or bool(self.error)
-
-    def _fits(self, job: _Job) -> bool:
-        if job.size == 0:
-            return job.kind == "info" or self._tokens_waiting < TOKEN_ROOM
-        room = min(self.options.queue_bytes, WAITING_BYTES) if self.options.wait else self.options.queue_bytes
-        return self._queued_bytes == 0 or self._queued_bytes + job.size <= room
-
-    def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
-        if kind == "info":
-            return
-        if not self._missed[stream, kind, reason]:
-            log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
-        self._missed[stream, kind, reason] += count
-        self.counts["missed"] += count
-        self.unrecorded[stream] += count
 
     def _run(self) -> None:
         """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
@@ -242,27 +200,15 @@ class Recorder:
     def _write_all(self) -> None:
         due = time.monotonic() + FLUSH_S
         while True:
-            job = self._take(due)
+            job = self._queue.take(due)
             if job is not None:
                 job.write(self._writer)
                 self.counts[job.kind] += 1
             if time.monotonic() >= due:
                 self._make_safe()
                 due = time.monotonic() + FLUSH_S
-            if job is None and self._closing and not self._jobs:
+            if job is None and self._queue.finished:
                 return
-
-    def _take(self, due: float) -> _Job | None:
-        with self._room:
-            if not self._jobs and not self._closing:
-                self._room.wait(max(0.0, due - time.monotonic()))
-            if not self._jobs:
-                return None
-            job = self._jobs.popleft()
-            self._queued_bytes -= job.size
-            self._tokens_waiting -= job.size == 0
-            self._room.notify_all()
-            return job
 
     def _make_safe(self) -> None:
         self._write_missed()
@@ -282,11 +228,8 @@ class Recorder:
                 self._writer.add_stream(stream, info, offset)
 
     def _write_missed(self) -> None:
-        with self._room:
-            missed, self._missed = self._missed, Counter()
-        for (stream, kind, reason), count in missed.items():
-            if count:
-                self._writer.missed(Missed(stream, kind, count, reason))
+        for missed in self._queue.take_missed():
+            self._writer.missed(missed)
 
     def _next_file(self) -> RecordingWriter:
         part = len(self.paths)
@@ -309,14 +252,9 @@ class Recorder:
 
     def _fail(self, text: str) -> None:
         self._writer.abandon()
-        with self._room:
-            self._weigh()
-            self.error = text
-            for job in self._jobs:
-                self._miss(job.stream, job.kind, 1, "disk")
-            self._jobs.clear()
-            self._queued_bytes = self._tokens_waiting = 0
-            self._room.notify_all()
+        self._weigh()
+        self.error = text
+        self._queue.fail()
         log.error("event=recording_stopped reason=%r", text)
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamtok.recording.format import REPAIR_METADATA, as_text
-from streamtok.recording.mcap_reader import MAGIC, McapFile
+from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.reader import is_mcap
+
+if TYPE_CHECKING:
+    from mcap.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -28,56 +33,69 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"recording {str(path)!r}: no such file")
-    with path.open("rb") as stream:
-        if stream.read(len(MAGIC)) != MAGIC:
-            raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
+    if not is_mcap(path):
+        raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
     file = McapFile(path)
-    if file.indexed and out is None and not _has_bad_chunk(file):
+    if file.indexed and out is None and not _find_damage(file):
         return Repaired(None, sum(file.counts.values()))
     target = Path(out) if out is not None else path.with_name(f"{path.stem}_repaired{path.suffix}")
     if target.exists():
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
     part = target.with_name(target.name + ".part")
     try:
-        messages = _copy(file, part)
+        messages = _copy_file(file, part)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     return Repaired(target, messages, file.damage)
 
 
-def _has_bad_chunk(file: McapFile) -> bool:
+def _find_damage(file: McapFile) -> list[str]:
+    """What cannot be read, after reading it all."""
     for _ in file.messages(as_written=True):
         pass
-    return bool(file.damage)
+    return file.damage
 
 
-def _copy(file: McapFile, target: Path) -> int:
+def _copy_file(file: McapFile, target: Path) -> int:
+    """Write all that can be read to `target` and to the disk; returns the number of messages."""
     from mcap.writer import CompressionType, Writer
 
-    schemas, channels, messages = {0: 0}, {}, 0
     with target.open("wb") as stream:
         writer = Writer(stream, compression=CompressionType.ZSTD)
         writer.start(profile=file.profile, library="streamtok repair")
         for name, values in file.metadata:
             writer.add_metadata(name, values)
-        for message in file.messages(as_written=True):
-            number = message.channel_id
-            if number not in channels:
-                channel = file.channels[number]
-                schema = file.schemas.get(channel.schema_id)
-                if channel.schema_id not in schemas and schema is not None:
-                    schemas[channel.schema_id] = writer.register_schema(schema.name, schema.encoding, schema.data)
-                channels[number] = writer.register_channel(
-                    channel.topic, channel.message_encoding, schemas.get(channel.schema_id, 0), channel.metadata
-                )
-            writer.add_message(
-                channels[number], message.log_time, bytes(message.data), message.publish_time, message.sequence
-            )
-            messages += 1
+        messages = _copy_messages(file, writer)
         facts = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
         writer.add_metadata(REPAIR_METADATA, as_text(facts))
         writer.finish()
         stream.flush()
         os.fsync(stream.fileno())
     return messages
+
+
+def _copy_messages(file: McapFile, writer: Writer) -> int:
+    channels: dict[int, int] = {}
+    schemas: dict[int, int] = {}
+    written = 0
+    for message in file.messages(as_written=True):
+        found = message.channel_id
+        if found not in channels:
+            channels[found] = _copy_channel(file, writer, found, schemas)
+        writer.add_message(
+            channels[found], message.log_time, bytes(message.data), message.publish_time, message.sequence
+        )
+        written += 1
+    return written
+
+
+def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int, int]) -> int:
+    """Register a channel of `file`, and its schema unless `schemas` has it, with the writer; returns its new id."""
+    channel = file.channels[number]
+    schema = file.schemas.get(channel.schema_id)
+    if schema is not None and schema.id not in schemas:
+        schemas[schema.id] = writer.register_schema(schema.name, schema.encoding, schema.data)
+    return writer.register_channel(
+        channel.topic, channel.message_encoding, schemas.get(channel.schema_id, 0), channel.metadata
+    )

@@ -11,23 +11,29 @@ import contextlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
 
-from streamtok.io.media import encode_jpeg
+from streamtok.io.image_messages import protobuf_class
+from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
-from streamtok.wire.message import encode
+from streamtok.types import Frame
+from streamtok.wire import compression
+from streamtok.wire.message import Info, TokenHeader, encode
 
 if TYPE_CHECKING:
-    from streamtok.types import Frame
-    from streamtok.wire.message import Info, TokenHeader
+    from mcap.writer import Writer
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
-STILL_FORMATS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
-VIDEO_FORMATS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
+STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
+VIDEOS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
+# {codec of a packet: (message name, format in it)}
+PACKETS = {codec: ("CompressedImage", STILLS[codec]) for codec in STILLS}
+PACKETS |= {codec: ("CompressedVideo", VIDEOS[codec]) for codec in VIDEOS}
 CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not worth a new message
 
 
@@ -56,9 +62,8 @@ class RecordingWriter:
         self._streams: dict[str, StreamEntry] = {}
         self._schemas: dict[str, int] = {}
         self._last_utc = 0
-        writer_type, compression = _mcap()
         self._stream = path.open("xb")
-        self._writer = writer_type(self._stream, chunk_size=CHUNK_BYTES, compression=compression)
+        self._writer = _open_writer(self._stream)
         self._writer.start(profile=form.PROFILE, library=_library())
         facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": _library()}
         self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
@@ -166,37 +171,26 @@ class RecordingWriter:
                 title, data = form.schema_bytes(name)
                 self._schemas[name] = self._writer.register_schema(title, "jsonschema", data)
             else:
-                self._schemas[name] = self._writer.register_schema(f"foxglove.{name}", "protobuf", _protobuf(name)[1])
+                self._schemas[name] = self._writer.register_schema(
+                    f"foxglove.{name}", "protobuf", _describe_schema(name)
+                )
         return self._schemas[name]
 
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
         """(codec, message name, message) of a camera image."""
-        utc = frame.capture_ns + entry.offset_ns
-        if self.frames == "lossy" and frame.packet is None:
-            data = encode_jpeg(frame.image)
-            return "jpeg", "CompressedImage", _message("CompressedImage", utc, frame.stream, data=data, format="jpeg")
-        codec = frame.codec if frame.packet is not None else None
-        if codec in STILL_FORMATS:
-            return (
-                codec,
-                "CompressedImage",
-                _message("CompressedImage", utc, frame.stream, data=frame.packet, format=STILL_FORMATS[codec]),
-            )
-        if codec in VIDEO_FORMATS:
-            return (
-                codec,
-                "CompressedVideo",
-                _message("CompressedVideo", utc, frame.stream, data=frame.packet, format=VIDEO_FORMATS[codec]),
-            )
+        utc, packet, codec = frame.capture_ns + entry.offset_ns, frame.packet, frame.codec
+        if self.frames == "lossy" and packet is None:
+            packet, codec = encode_jpeg(frame.image), "jpeg"
+        if packet is not None and codec in PACKETS:
+            name, container = PACKETS[codec]
+            return codec, name, _pack_message(name, utc, frame.stream, data=packet, format=container)
         height, width = frame.image.shape[:2]
         rows = np.ascontiguousarray(frame.image).tobytes()
         size = {"height": height, "width": width, "step": width * 3}
-        return "rgb8", "RawImage", _message("RawImage", utc, frame.stream, data=rows, encoding="rgb8", **size)
+        return "rgb8", "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding="rgb8", **size)
 
     def _picture(self, entry: StreamEntry, header: TokenHeader, payload: bytes) -> None:
         """The token grid as a 16-bit grey image, which viewers of MCAP files show."""
-        from streamtok.wire import compression
-
         data = compression.decompress(payload, header.nbytes) if header.compression == "zstd" else payload
         grid = np.frombuffer(data, "<u2" if header.dtype == "uint16" else "<u4").astype("<u2")
         width = header.grid[-1]
@@ -205,7 +199,7 @@ class RecordingWriter:
             channel = self._channel(entry, form.PICTURES, header.stream, "RawImage")
         utc = header.capture_ns[-1] + entry.offset_ns
         size = {"height": grid.size // width, "width": width, "step": 2 * width}
-        message = _message("RawImage", utc, header.stream, data=grid.tobytes(), encoding="mono16", **size)
+        message = _pack_message("RawImage", utc, header.stream, data=grid.tobytes(), encoding="mono16", **size)
         self._add(channel, entry, header.capture_ns[-1], message, (header.publish_ns, header.seq))
 
 
@@ -217,34 +211,27 @@ def same_constants(first: Info | None, second: Info) -> bool:
     return msgspec.structs.replace(second, **same) == first
 
 
-def _mcap() -> tuple[Any, Any]:
+def _open_writer(stream: BinaryIO) -> Writer:
     try:
         from mcap.writer import CompressionType, Writer
     except ImportError as error:
         raise ImportError("recording needs the mcap package: pip install 'streamtok[record]'") from error
-    return Writer, CompressionType.ZSTD
+    return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 
 def _library() -> str:
-    from importlib.metadata import version
-
     return f"streamtok {version('streamtok')}"
 
 
-def _protobuf(name: str) -> tuple[Any, bytes]:
-    """Foxglove's message class of that name and its schema."""
+def _describe_schema(name: str) -> bytes:
+    """The schema of Foxglove's message of that name."""
     from mcap_protobuf.schema import build_file_descriptor_set
 
-    from streamtok.io.image_messages import protobuf_class
-
-    kind = protobuf_class(name)
-    return kind, build_file_descriptor_set(kind).SerializeToString()
+    return build_file_descriptor_set(protobuf_class(name)).SerializeToString()
 
 
-def _message(name: str, utc_ns: int, stream: str, **fields: Any) -> bytes:
+def _pack_message(name: str, utc_ns: int, stream: str, **fields: Any) -> bytes:
     from google.protobuf.timestamp_pb2 import Timestamp
-
-    from streamtok.io.image_messages import protobuf_class
 
     stamp = Timestamp(seconds=utc_ns // 10**9, nanos=utc_ns % 10**9)
     return protobuf_class(name)(timestamp=stamp, frame_id=stream, **fields).SerializeToString()

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-JUMP = 1.5  # of the usual step between two grids: what is longer is a gap
+from streamtok.measures import GAP_STEPS
+
 BLOCK = 256  # grids that are in memory at a time
 
 
@@ -103,7 +104,7 @@ def part(grids: Grids, which: slice | np.ndarray) -> Grids:
 
 
 def time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those that come later than `JUMP` times the usual step, or earlier than before."""
+    """(n,) bool: the first grid, and those after more than `GAP_STEPS` usual steps or a step back."""
     steps = np.diff(times_ns)
     usual = np.median(steps) if len(steps) else 0
-    return np.concatenate([[True], (steps > JUMP * usual) | (steps <= 0)])
+    return np.concatenate([[True], (steps > GAP_STEPS * usual) | (steps <= 0)])

@@ -181,9 +181,6 @@ class TokenFile:
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
-        if "padding" in self.meta:  # (top, bottom, left, right), which older files have instead of `source_rect`
-            (height, width), (top, bottom, left, right) = self.meta["image_size"], self.meta.pop("padding")
-            self.meta["source_rect"] = [top, left, height - top - bottom, width - left - right]
         self._layout = {name: header[name] for name in COLUMNS}
         self._start = start
         self._map()
@@ -215,7 +212,7 @@ class TokenFile:
     def check(self) -> None:
         """Read everything and compare it with its checksums; ValueError names a damaged column.
 
-        Opening does not, since that would read large files whole; older files have no checksums and pass.
+        Opening does not, since that would read large files whole.
         """
         for name, expected in self.meta.get("crc32", {}).items():
             if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:

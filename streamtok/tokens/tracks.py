@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.tokens.grids import Grids, Track
-from streamtok.tokens.recordings import open_recording
+from streamtok.tokens.recordings import open_recorded_tracks
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
 
 RECORDING_SUFFIX = ".mcap"
@@ -60,7 +60,7 @@ class FileTrack(Track):
 def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
     """The token streams of one file; of `streams` only, if they are named."""
     if path.suffix == RECORDING_SUFFIX:
-        return open_recording(path, streams)
+        return open_recorded_tracks(path, streams)
     track = FileTrack(path)
     return [track] if streams is None or track.stream in streams else []
 

@@ -2,22 +2,24 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
-from streamtok.bench import measure
 from streamtok.bench import start as starting
-from streamtok.bench.end_to_end import end_to_end
-from streamtok.bench.measure import SECTIONS, BenchOptions, count_work, run
-from streamtok.bench.precisions import read_clip
-from streamtok.bench.report import describe, plot
+from streamtok.bench import stateless
+from streamtok.bench.clips import read_clip
+from streamtok.bench.end_to_end import measure_end_to_end
+from streamtok.bench.measure import SECTIONS, measure_model
+from streamtok.bench.options import BenchOptions
+from streamtok.bench.roofline import count_work
+from streamtok.bench.tables import format_report, plot_ratios
 from streamtok.bench.timing import percentiles
-from streamtok.commands import bench
 from streamtok.config import PRESETS
-from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.precision import moving_scene
+from streamtok.engine.configuration import PRECISIONS, EngineConfiguration
 from streamtok.model import build
+from streamtok.weights.golden import reference_clip
 
 SIZE = (32, 48)
 
@@ -26,7 +28,7 @@ SIZE = (32, 48)
 def report():
     torch.manual_seed(0)
     options = BenchOptions(SIZE, precision="float32", groups=5, windows=(9, 17), steady=20)
-    return run(build(PRESETS["nano"]), options)
+    return measure_model(build(PRESETS["nano"]), options)
 
 
 def test_report_has_its_sections_and_survives_json(report):
@@ -37,11 +39,11 @@ def test_report_has_its_sections_and_survives_json(report):
 def test_cameras_are_measured_one_by_one_and_in_one_step():
     torch.manual_seed(0)
     options = BenchOptions(SIZE, cameras=3, precision="float32", groups=3, windows=(), compare=False)
-    report = run(build(PRESETS["nano"]), options)
+    report = measure_model(build(PRESETS["nano"]), options)
     assert (report["engine"]["slots_per_step"], report["engine"]["kernels"]) == (1, "interleaved")
     assert (report["shared_step"]["cameras"], report["shared_step"]["kernels"]) == (3, "plain")
-    assert "all cameras in one step" in describe(report)
-    assert "no room for 3" in describe(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
+    assert "all cameras in one step" in format_report(report)
+    assert "no room for 3" in format_report(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
 
 
 def test_ratios_are_those_of_the_milliseconds_beside_them(report):
@@ -58,10 +60,10 @@ def test_ratios_are_those_of_the_milliseconds_beside_them(report):
 def test_on_a_gpu_the_stateless_network_attends_in_its_own_precision(gpu, monkeypatch):
     seen, allowed = [], torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
-    monkeypatch.setattr(measure, "moving_scene", lambda *args: seen.append(allowed()) or moving_scene(*args))
+    monkeypatch.setattr(stateless, "reference_clip", lambda *args: seen.append(allowed()) or reference_clip(*args))
     tok = build(PRESETS["nano"])
     step = {"ms_per_camera": 1.0, "cpu_ms": 1.0}
-    measure.stateless(tok, tok, BenchOptions(SIZE, groups=1, windows=(5,)), step, print)
+    stateless.measure_stateless(tok, tok.dtype, BenchOptions(SIZE, groups=1, windows=(5,)), step, print)
     assert set(seen) == {gpu}
     assert not allowed()
 
@@ -78,14 +80,14 @@ def test_precisions_are_compared_on_a_clip(report):
 
 
 def test_report_for_people_names_every_window(report):
-    text = describe(report)
+    text = format_report(report)
     for words in ("group, p50 / p99", "stateless, 17 frames", "share of the roofline", "20 groups"):
         assert words in text
 
 
 def test_plot_is_written(report, tmp_path):
     pytest.importorskip("matplotlib")
-    assert plot(report, tmp_path / "deep" / "bench.png").stat().st_size > 1000
+    assert plot_ratios(report, tmp_path / "deep" / "bench.png").stat().st_size > 1000
 
 
 def test_work_of_the_full_size_encoder_is_the_published_count():
@@ -98,7 +100,16 @@ def build_on_meta(name):
         return build(PRESETS[name])
 
 
-def test_command_prints_json_and_writes_a_file(tmp_path, capsys):
+@pytest.fixture
+def bench():
+    """The command, where there is pydantic: not on every machine with a GPU."""
+    pytest.importorskip("pydantic")
+    from streamtok.commands import bench
+
+    return bench
+
+
+def test_command_prints_json_and_writes_a_file(bench, tmp_path, capsys):
     arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", "9"]
     assert bench.main([*arguments, "--no-start", "--json", "--out", str(tmp_path)]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -106,61 +117,66 @@ def test_command_prints_json_and_writes_a_file(tmp_path, capsys):
     assert json.loads(written.read_text()) == printed
 
 
-def test_command_refuses_wrong_use(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        bench.main(["--size", "720p"])
+def test_command_refuses_wrong_use(bench, capsys):
+    assert bench.main(["--size", "720p"]) == 2
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
     assert bench.main(["--model", "nanoo"]) == 1
     assert "did you mean nano" in capsys.readouterr().err
 
 
-def test_command_measures_the_start_of_a_node_unless_told_not_to(capsys):
-    assert bench.parse(["--no-start"]).start is False
+def test_a_command_has_the_precisions_that_there_are(bench):
+    assert get_args(bench.BenchSettings.model_fields["precision"].annotation) == ("auto", *PRECISIONS)
+
+
+def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):
+    from streamtok.commands.flags import parse_settings
+
+    assert parse_settings(bench.BenchSettings, "bench", None, ["--no-start"]).start is False
     arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", ""]
     assert bench.main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     found = report["start"]
-    lacking = starting.missing()  # a machine with a GPU has no pyzmq
+    lacking = starting.list_missing()  # a machine with a GPU has no pyzmq
     assert (found["measured"], found["missing"], found["weights"]) == ("load" if lacking else "node", lacking, "nano")
     assert found["engine"]["threads"] >= 1
     assert 0 < found["second_ms"] < 60_000
     assert found["first_ms"] > 0
-    text = describe(report)
+    text = format_report(report)
     assert f"{found['second_ms']:.0f} ms" in text
     assert ("it lacks" if lacking else "ingest node") in text
 
 
 def test_start_without_a_node_loads_a_copy_of_random_weights_and_says_so(report, monkeypatch):
     monkeypatch.setattr(starting, "NEEDS", ("no_such_package", "torch"))
-    found = starting.start(build(PRESETS["nano"]), SIZE, name="small")  # a name without weights
+    found = starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model="small"))  # a name without weights
     assert (found["measured"], found["missing"][0], found["weights"]) == ("load", "no_such_package", "copy")
     assert found["second_ms"] > 0
     assert "torch" not in found["missing"]
-    assert "it lacks no_such_package" in describe(report | {"start": found})
+    assert "it lacks no_such_package" in format_report(report | {"start": found})
 
 
 @pytest.mark.parametrize("needs", [(), ("no_such_package",)])
 def test_start_that_fails_says_why(needs, tmp_path, monkeypatch):
-    if not needs and starting.missing():
+    if not needs and starting.list_missing():
         pytest.skip("a node cannot run here")
     monkeypatch.setattr(starting, "NEEDS", needs)
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
-        starting.start(build(PRESETS["nano"]), SIZE, name=str(tmp_path))
+        starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model=str(tmp_path)))
 
 
 def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
-    if starting.missing():
+    if starting.list_missing():
         pytest.skip("a node cannot run here")
     tok = build(PRESETS["nano"])
     engine = EngineConfiguration.from_dict({k: v for k, v in report["engine"].items() if k != "memory"})
     engine = replace(engine, fingerprint=tok.fingerprint)
-    found = end_to_end(tok, engine, SIZE, cameras=2, seconds=1.2)
+    found = measure_end_to_end(tok, engine, BenchOptions(SIZE, cameras=2), seconds=1.2)
     assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
     assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
     assert found["node_latency_ms"]["encode"]["p50"] > 0
-    assert "publish to reader" in describe(report | {"end_to_end": found})
+    assert "publish to reader" in format_report(report | {"end_to_end": found})
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
-        end_to_end(tok, replace(engine, fingerprint="another"), SIZE, seconds=0.2)
+        measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
 
 
 def test_percentiles_of_a_list():

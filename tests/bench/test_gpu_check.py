@@ -14,7 +14,7 @@ CHILD = "child = subprocess.Popen(['sleep', '60']); pathlib.Path(sys.argv[1]).wr
 
 
 def last(code, part="part", limit=20.0):
-    *_, found = gpu_check.apart(part, limit, (sys.executable, "-c", FOUND + code))
+    *_, found = gpu_check.run_apart(part, limit, (sys.executable, "-c", FOUND + code))
     return found
 
 
@@ -37,13 +37,13 @@ def test_a_part_that_hangs_is_stopped_with_what_it_started(tmp_path):
 
 def test_the_report_names_what_failed_and_what_was_left_out(tmp_path, monkeypatch):
     ends = {"machine": {"gpu": "none", "peak": {"ok": False}}, "bench0": {"row": {}}}
-    monkeypatch.setattr(gpu_check, "apart", lambda part, limit: iter([{}, ends[part]]))
+    monkeypatch.setattr(gpu_check, "run_apart", lambda part, limit: iter([{}, ends[part]]))
     monkeypatch.setattr(gpu_check, "GROUPS", {"bench": ["bench0"]})
     out = tmp_path / "deep" / "report.json"
-    report = gpu_check.run(["machine", "bench"], out, time.monotonic() + 60)
+    report = gpu_check.run_parts(["machine", "bench"], out, time.monotonic() + 60)
     assert json.loads(out.read_text()) == report
     assert (report["parts"], report["failed"], report["skipped"]) == (ends, ["machine"], [])
-    assert gpu_check.run(["machine", "bench"], out, time.monotonic() + 5)["skipped"] == ["machine", "bench0"]
+    assert gpu_check.run_parts(["machine", "bench"], out, time.monotonic() + 5)["skipped"] == ["machine", "bench0"]
 
 
 def test_a_part_that_raises_keeps_what_it_found(tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_a_part_that_raises_keeps_what_it_found(tmp_path, monkeypatch):
         raise ValueError("no such device")
 
     monkeypatch.setitem(gpu_check.PARTS, "machine", (part, 1))
-    assert gpu_check.work("machine", str(tmp_path / "entries.json"), "60") == 0
+    assert gpu_check.run_part("machine", str(tmp_path / "entries.json"), "60") == 0
     found = json.loads((tmp_path / "entries.json").read_text())
     assert found["first"] == {"ok": True}
     assert "no such device" in found["error"]["error"]

@@ -10,7 +10,7 @@ import pytest
 import streamtok
 from streamtok.commands import info, replay
 from streamtok.commands import tokenize as tokenize_drives
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from tests.kit.drives import picture
 from tests.kit.models import VIDEO, build
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from streamtok.drives.topics import stream_names
-from streamtok.recording.mcap_reader import McapFile
+from streamtok.recording.mcap_file import McapFile
 from tests.kit.drives import (
     START_NS,
     STEP_NS,
@@ -167,7 +167,7 @@ def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_fac
 def test_a_damaged_chunk_costs_its_own_frames(tmp_path):
     frames = frames_of("front", 40)
     path = write_mcap(tmp_path / "d.mcap", frames)
-    chunks = McapFile(path)._chunks
+    chunks = McapFile(path).chunks
     data = bytearray(path.read_bytes())
     place = chunks[3].offset + chunks[3].length // 2
     data[place] ^= 0xFF

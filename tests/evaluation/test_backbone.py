@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.evaluate import reconstruct
-from streamtok.evaluation.metrics import as_unit
+from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.suite import Options, run_suite
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.pictures import scene

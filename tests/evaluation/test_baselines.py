@@ -8,7 +8,8 @@ import torch
 
 from streamtok.evaluation.baselines import CODECS, Unrounded, codec_at_bits, grid_average, unrounded
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.metrics import as_unit, psnr
+from streamtok.evaluation.layouts import as_unit
+from streamtok.evaluation.metrics import psnr
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.pictures import scene
 

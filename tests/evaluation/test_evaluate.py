@@ -10,7 +10,8 @@ import torch
 from streamtok.evaluation import ClipSet, evaluate_clips, evaluate_folder, find_clips, reconstruct
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, held_still, receiver_drift, seam
-from streamtok.evaluation.metrics import as_unit, frame_mse, psnr
+from streamtok.evaluation.layouts import as_unit
+from streamtok.evaluation.metrics import frame_mse, psnr
 from streamtok.measures import entropy_bits, psnr_from_mse
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.pictures import scene

@@ -6,7 +6,8 @@ import pytest
 import pytorch_msssim
 import torch
 
-from streamtok.evaluation.metrics import as_unit, frame_mse, mean_ssim, ms_ssim, psnr, ssim
+from streamtok.evaluation.layouts import as_unit
+from streamtok.evaluation.metrics import frame_mse, mean_ssim, ms_ssim, psnr, ssim
 from streamtok.measures import psnr_from_mse
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamtok.drives.drive_reader import Drive, Item
+from streamtok.drives.drive import Drive, Item
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.replay import DriveReplay
-from streamtok.recording.mcap_reader import McapFile
+from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.kit.drives import picture
 from tests.kit.models import VIDEO, build

@@ -6,7 +6,7 @@ import pytest
 
 import streamtok
 from streamtok.commands.replay import main
-from streamtok.drives.drive import open_drive
+from streamtok.drives.open_drive import open_drive
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair

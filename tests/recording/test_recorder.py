@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamtok.drives.drive import open_drive
-from streamtok.recording.mcap_reader import McapFile
+from streamtok.drives.open_drive import open_drive
+from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair

@@ -209,12 +209,12 @@ def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
 
 def test_only_the_wanted_part_of_a_recording_is_read(tmp_path, recording, groups_of, monkeypatch):
     """Opening reads no chunk at all, a window reads the chunks that it lies in."""
-    from streamtok.recording import mcap_reader
+    from streamtok.recording import mcap_records
 
     path = recording(tmp_path / "a.mcap", {"front": groups_of([8_000])})
     opened = []
-    real = mcap_reader.decompress
-    monkeypatch.setattr(mcap_reader, "decompress", lambda *args: opened.append(1) or real(*args))
+    real = mcap_records.decompress
+    monkeypatch.setattr(mcap_records, "decompress", lambda *args: opened.append(1) or real(*args))
     data = TokenDataset(path, window=4)
     assert not opened
     data[1500]
@@ -252,14 +252,14 @@ def test_a_file_that_is_written_anew_is_refused(tmp_path, token_file, groups_of)
 
 def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path, recording, groups_of):
     """Chunks that were unpacked are kept for a few windows, not for each stream of each recording."""
-    from streamtok.tokens import recordings
+    from streamtok.recording import mcap_file
 
     paths = [recording(tmp_path / f"{n}.mcap", {"front": groups_of([9], seed=n)}) for n in range(3)]
     data = TokenDataset(paths, window=3)
-    recordings._records.cache_clear()
+    mcap_file._cached_records.cache_clear()
     assert [data[index]["mask"].all() for index in range(9)]
-    assert recordings._records.cache_info().currsize == 3
-    assert recordings._records.cache_info().maxsize == recordings.CACHED_CHUNKS
+    assert mcap_file._cached_records.cache_info().currsize == 3
+    assert mcap_file._cached_records.cache_info().maxsize == mcap_file.CACHED_CHUNKS
 
 
 def test_what_is_being_tokenized_is_left_out(tmp_path, token_file, groups_of):

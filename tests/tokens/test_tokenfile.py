@@ -15,15 +15,6 @@ from tests.kit.tokens import group_of as group
 from tests.kit.tokens import write_grids as write
 
 
-def test_the_padding_of_older_files_becomes_the_rectangle_of_the_picture(tmp_path):
-    meta = {"tokenizer": "00ff" * 8, "image_size": (48, 64), "padding": (1, 3, 0, 2)}
-    with TokenFileWriter(tmp_path / "old.safetensors", meta) as writer:
-        writer.write(group(0, random_grids(1)[0]))
-    file = TokenFile(tmp_path / "old.safetensors")
-    assert file.meta["source_rect"] == [1, 0, 44, 62]
-    assert "padding" not in file.meta
-
-
 @settings(deadline=None, max_examples=20)
 @given(
     count=st.integers(1, 12),

@@ -1,0 +1,69 @@
+"""The figures of docs/exactness.md: how far streams, whole clips, modes and precisions are apart, on one machine."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from streamtok.bench.clips import encode_by_steps, read_clip
+from streamtok.bench.timing import time_calls
+from streamtok.engine.loading import load
+from streamtok.evaluation.layouts import tokens_of
+from streamtok.model import Encoded, Tokenizer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: what was compared, on what, and what was found."""
+
+    comparison: str
+    model: str
+    found: str
+
+
+def measure_exactness(
+    name: str = "nano", frames: int = 17, size: tuple[int, int] = (256, 448), repeats: int = 3
+) -> Iterator[Row]:
+    """Compare the ways to encode one synthetic clip with one discrete preset."""
+    plain, deterministic = load(name), load(name, deterministic=True)
+    clip = read_clip(f"synthetic:{size[0]}x{size[1]}@30?seed=7&frames={frames}", size, frames)
+    whole, exact = plain.encode(clip), deterministic.encode(clip)
+    if whole.indices is None:
+        raise ValueError("exactness is measured on tokens, and a continuous model has none; name a discrete preset")
+
+    def row(comparison: str, found: tuple[Tensor, Tensor], wanted: Encoded) -> Row:
+        return Row(comparison, name, _describe_distance(found, wanted))
+
+    yield row("steps against the whole clip", _encode_by_steps(plain, clip), whole)
+    latent, indices = _encode_by_steps(deterministic, torch.cat([clip, clip.flip(2)]))
+    yield row("deterministic: two slots against the whole clip", (latent[:1], indices[:1]), exact)
+    yield row("float32 against float64", (whole.latent, whole.indices), load(name).double().encode(clip))
+    yield row("bfloat16 against float32, steps", _encode_by_steps(plain, clip, torch.bfloat16), whole)
+
+    def busy_ms(tok: Tokenizer, encode: Callable[[Tokenizer], object]) -> float:
+        return median(time_calls(lambda _: encode(tok), repeats, warm_up=1)[1])
+
+    def cost(encode: Callable[[Tokenizer], object]) -> str:
+        return f"{busy_ms(deterministic, encode) / busy_ms(plain, encode):.2f} times"
+
+    text = "deterministic: CPU time of a {}, against the plain mode"
+    yield Row(text.format("whole clip"), name, cost(lambda tok: tok.encode(clip)))
+    four = clip[:, :, :5].expand(4, -1, -1, -1, -1)
+    yield Row(text.format("four-slot stream"), name, cost(lambda tok: _encode_by_steps(tok, four)))
+
+
+def _encode_by_steps(tok: Tokenizer, clip: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """As `encode_by_steps`, in a stream of its own in this precision."""
+    slots, _, _, height, width = clip.shape
+    return encode_by_steps(tok.stream(slots, height, width, dtype=dtype), clip)
+
+
+def _describe_distance(found: tuple[Tensor, Tensor], wanted: Encoded) -> str:
+    """How far latents (B, C, T', h, w) and indices (B, T', h, w) are from those wanted, in words."""
+    latent, indices = found
+    apart = (latent.double() - wanted.latent.double()).abs().max()
+    bits = ", bit-identical" if torch.equal(latent, wanted.latent) else ""
+    differing = int(torch.ne(indices, tokens_of(wanted)).sum())
+    return f"latents within {apart:.1e}{bits}; {differing} of {indices.numel():,} tokens differ"

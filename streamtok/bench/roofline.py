@@ -1,0 +1,65 @@
+"""The work of a group counted, and how near to the device's measured peaks a step comes."""
+
+import torch
+
+from streamtok.bench.options import BenchOptions
+from streamtok.bench.timing import kernel_ms, time_calls
+from streamtok.model import Tokenizer, build
+from streamtok.model.costs import flop_counter
+from streamtok.model.state import Clock, StateSpec, flatten
+
+
+def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
+    """FLOPs of one group of one camera, and the least bytes that must move: weights, state read, new state written."""
+    with torch.device("meta"):
+        plain = build(tok.config)
+        spec = StateSpec(1, tok.config.context, torch.float32, torch.device("meta"))
+        state = plain.init_state(spec, *size)
+        frames = torch.zeros(1, 3, tok.group, *size)
+        with flop_counter() as counter, torch.no_grad():
+            plain.encode_groups(frames, state, Clock(torch.ones(1, dtype=torch.long), tok.config.context))
+    encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
+    width = tok.dtype.itemsize
+    # all of the state is read; of rings of keys and values one step is written, of convolutions' pasts the newer half
+    moved = sum(
+        tensor.numel() * (1 + (1 / spec.context if name.endswith((".key", ".value")) else 0.5))
+        for name, tensor in flatten(state).items()
+    )
+    return {"flops": float(counter.get_total_flops()), "bytes": float(width * (encoder + moved) + frames.numel())}
+
+
+def measure_roofline(fast: Tokenizer, options: BenchOptions, step_ms: float) -> dict[str, float]:
+    """Counted work over this device's measured peaks: the least time a group could take, and the share reached."""
+    work, peak = count_work(fast, options.size), measure_peak(fast.dtype, options.device)
+    compute_ms = work["flops"] / peak["tflops"] / 1e9
+    memory_ms = work["bytes"] / peak["terabytes_per_s"] / 1e9
+    per_camera = step_ms / options.cameras
+    shares = {
+        "compute_ms": compute_ms,
+        "memory_ms": memory_ms,
+        "achieved_tflops": work["flops"] / per_camera / 1e9,
+        "share_of_peak": compute_ms / per_camera,
+        "share_of_roofline": max(compute_ms, memory_ms) / per_camera,
+    }
+    return work | peak | shares
+
+
+def measure_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
+    """TFLOP/s of a large product on random data and TB/s of a large copy (read and written), in this process."""
+    if device == "cuda":
+        return _measure_gpu_peak(dtype)
+    a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
+    product = min(time_calls(lambda _: a @ b, 8, device)[0])
+    source = torch.ones(32 << 20)
+    target = torch.empty_like(source)
+    copy = min(time_calls(lambda _: target.copy_(source), 5, device)[0])
+    return {"tflops": 2 * 1024**3 / product / 1e9, "terabytes_per_s": 8 * source.numel() / copy / 1e9}
+
+
+def _measure_gpu_peak(dtype: torch.dtype) -> dict[str, float]:
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+    product = kernel_ms(lambda: a @ b)
+    source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = kernel_ms(lambda: target.copy_(source), repeat=3)
+    return {"tflops": 2 * 8192**3 / product / 1e9, "terabytes_per_s": 2 * source.numel() / copy / 1e9}

@@ -1,0 +1,48 @@
+"""The layouts that pictures and tokens pass through, and the way from one to the next.
+
+Pictures are uint8 RGB (T, H, W, 3), as cameras and files give them. A video is (B, 3, T, H, W), as the network reads
+it, uint8 or float in -1..1. Unit frames are float32 (T, 3, H, W) in 0..1, as every metric reads them.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.model import Encoded
+
+
+def as_unit(frames: Tensor) -> Tensor:
+    """Frames of any shape, uint8 or float in -1..1 -> float32 in 0..1, clipped."""
+    if frames.dtype == torch.uint8:
+        return frames.float() / 255
+    return ((frames.float() + 1) / 2).clamp(0, 1)
+
+
+def pictures_to_unit(pictures: np.ndarray) -> Tensor:
+    """uint8 (T, H, W, 3) -> float32 (T, 3, H, W) in 0..1."""
+    return as_unit(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+
+
+def pictures_to_video(pictures: np.ndarray) -> Tensor:
+    """uint8 (T, H, W, 3) -> uint8 (1, 3, T, H, W), a view of the same memory."""
+    return torch.from_numpy(pictures).permute(3, 0, 1, 2)[None]
+
+
+def video_to_unit(video: Tensor) -> Tensor:
+    """The frames of one row, (3, T, H, W), uint8 or float in -1..1 -> float32 (T, 3, H, W) in 0..1."""
+    return as_unit(video.transpose(0, 1))
+
+
+def unit_to_video(frames: Tensor) -> Tensor:
+    """float (T, 3, H, W) in 0..1 -> float (1, 3, T, H, W) in -1..1."""
+    return (frames * 2 - 1).transpose(0, 1)[None]
+
+
+def split_groups(video: Tensor, group: int) -> list[Tensor]:
+    """A video (B, 3, 1 + k * group, H, W) as its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
+    return [video[:, :, :1], *video[:, :, 1:].split(group, dim=2)]
+
+
+def tokens_of(out: Encoded) -> Tensor:
+    """What a decoder reads: indices, int (B, T', h, w), or of a continuous model the latent, float (B, C, T', h, w)."""
+    return out.latent if out.indices is None else out.indices

@@ -1,0 +1,202 @@
+"""MCAP files, read in order, by channel, by time and by place, so that damage costs only what it touches.
+
+    file = McapFile("drive.mcap")
+    for message in file.messages(file.channel_ids("tokens/"), first_ns=..., last_ns=...): ...
+    places = file.locate(file.channel_ids("tokens/"))
+    file.message_at(places[1000])
+
+Everything that reads MCAP files reads them through here: files that were closed by their index, in order of log time,
+and files that were cut off or are still being written by walking over their records. The part of the last chunk that
+is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import struct
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from streamtok.recording import mcap_records as spec
+from streamtok.recording.mcap_contents import read_contents
+from streamtok.recording.mcap_records import (
+    MAGIC,
+    RECORD,
+    Chunk,
+    RawMessage,
+    Record,
+    read_chunk,
+    read_message,
+    record_at,
+    split_records,
+)
+
+CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
+LAST_NS = (1 << 64) - 1
+INDEX_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
+PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
+
+
+class Wanted(NamedTuple):
+    """Which messages to read: of these channels (None: of all), with a log time from first to last."""
+
+    channel_ids: Collection[int] | None
+    first_ns: int
+    last_ns: int
+
+    def may_lie_in(self, chunk: Chunk) -> bool:
+        """Whether a chunk may hold such a message, as far as that is known without reading it."""
+        known = self.channel_ids is not None and chunk.index
+        if known and chunk.index.keys().isdisjoint(self.channel_ids or ()):
+            return False
+        return chunk.start_ns <= self.last_ns and chunk.end_ns >= self.first_ns
+
+    def takes(self, message: RawMessage) -> bool:
+        """Whether this is such a message."""
+        listed = self.channel_ids is None or message.channel_id in self.channel_ids
+        return listed and self.first_ns <= message.log_time <= self.last_ns
+
+
+class McapFile:
+    """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
+
+    `profile` is what the file says it follows; `indexed` tells whether it was closed properly; `damage` lists what
+    could not be read, in words; `counts` are messages by channel, empty without an index. Raises ValueError if the
+    file is no MCAP file at all.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self.path.open("rb") as stream:
+            found = stream.read(len(MAGIC))
+            if found != MAGIC:
+                raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
+            self._contents = read_contents(stream)
+        self.profile, self.indexed = self._contents.profile, self._contents.indexed
+        self.channels, self.schemas = self._contents.channels, self._contents.schemas
+        self.metadata, self.counts = self._contents.metadata, self._contents.counts
+        self.damage, self.chunks = self._contents.damage, self._contents.chunks
+        self._written_ns = self.path.stat().st_mtime_ns
+
+    def topic(self, message: RawMessage) -> str:
+        """The topic that a message was sent on."""
+        return self.channels[message.channel_id].topic
+
+    def channel_ids(self, prefix: str) -> set[int]:
+        """The channels whose topics begin with `prefix`."""
+        return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
+
+    def messages(
+        self,
+        channel_ids: Collection[int] | None = None,
+        *,
+        as_written: bool = False,
+        first_ns: int = 0,
+        last_ns: int = LAST_NS,
+    ) -> Iterator[RawMessage]:
+        """Messages of the given channels (None: all) and log times, in order of log time or `as_written`.
+
+        A file without chunks is always read as written.
+        """
+        wanted = Wanted(channel_ids, first_ns, last_ns)
+        with self.path.open("rb") as stream:
+            if self._contents.loose:
+                yield from self._loose_messages(stream, wanted)
+            elif as_written:
+                for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
+                    yield from self._chunk_messages(stream, chunk, wanted)
+            else:
+                yield from self._messages_by_time(stream, wanted)
+
+    def locate(self, channel_ids: Collection[int]) -> np.ndarray:
+        """Where the messages of these channels lie: (n,) of `PLACE`, by log time, those of one time as written.
+
+        Chunks are not read where an index lists their messages. ValueError for a file with messages outside chunks.
+        """
+        if self._contents.loose:
+            raise ValueError(f"{self.path} has no index of its messages: run `streamtok repair {self.path}`")
+        with self.path.open("rb") as stream:
+            parts = [part for number in range(len(self.chunks)) for part in self._places(stream, number, channel_ids)]
+        places = np.concatenate(parts) if parts else np.zeros(0, PLACE)
+        return places[np.lexsort((places["offset"], places["chunk"], places["time"]))]
+
+    def message_at(self, place: np.void) -> RawMessage:
+        """The message at a place that `locate` gave; ValueError if its chunk is damaged."""
+        chunk = self.chunks[int(place["chunk"])]
+        try:
+            records = _cached_records(self.path, self._written_ns, chunk)
+            return read_message(record_at(records, int(place["offset"])).contents)
+        except spec.UNPACK_ERRORS as error:
+            raise ValueError(f"{self.path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
+
+    def _places(self, stream: BinaryIO, number: int, channel_ids: Collection[int]) -> Iterator[np.ndarray]:
+        chunk = self.chunks[number]
+        if not chunk.index:
+            records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
+            found = [(read_message(record.contents), record.offset) for record in records]
+            entries = [(m.log_time, m.channel_id, number, at) for m, at in found if m.channel_id in channel_ids]
+            yield np.array(entries, PLACE)
+        for channel in chunk.index.keys() & set(channel_ids):
+            stream.seek(chunk.index[channel] + RECORD.size + 2)
+            listed = np.frombuffer(stream.read(struct.unpack("<I", stream.read(4))[0]), INDEX_ENTRY)
+            part = np.zeros(len(listed), PLACE)
+            part["time"], part["channel"], part["chunk"] = listed["time"], channel, number
+            part["offset"] = listed["offset"]
+            yield part
+
+    def _messages_by_time(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
+        """A chunk is opened when its first time is due, so that no more chunks are in memory than overlap in time."""
+        order = itertools.count()
+        heap: list[tuple[int, int, Chunk | RawMessage]] = [
+            (chunk.start_ns, next(order), chunk) for chunk in filter(wanted.may_lie_in, self.chunks)
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, _, item = heapq.heappop(heap)
+            if isinstance(item, RawMessage):
+                yield item
+                continue
+            for message in self._chunk_messages(stream, item, wanted):
+                heapq.heappush(heap, (message.log_time, next(order), message))
+
+    def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, wanted: Wanted) -> list[RawMessage]:
+        records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
+        messages = [read_message(record.contents) for record in records]
+        return [message for message in messages if message.channel_id in self.channels and wanted.takes(message)]
+
+    def _records(self, stream: BinaryIO, chunk: Chunk) -> list[Record]:
+        """Records inside one chunk; of one that is cut off, those that are whole. Damage is listed."""
+        try:
+            return split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
+        except spec.UNPACK_ERRORS as error:
+            self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
+            return []
+
+    def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
+        offset = stream.seek(len(MAGIC))
+        while len(head := stream.read(RECORD.size)) == RECORD.size:
+            opcode, length = RECORD.unpack(head)
+            if opcode == spec.OP_FOOTER or length > spec.LARGEST_RECORD:
+                return
+            if opcode == spec.OP_CHUNK:
+                yield from self._chunk_messages(stream, Chunk(offset, RECORD.size + length, 0, 0), wanted)
+            elif opcode == spec.OP_MESSAGE:
+                record = memoryview(stream.read(length))
+                if len(record) < length:
+                    return
+                message = read_message(record)
+                if message.channel_id in self.channels and wanted.takes(message):
+                    yield message
+            offset = stream.seek(offset + RECORD.size + length)
+
+
+@lru_cache(CACHED_CHUNKS)
+def _cached_records(path: Path, written_ns: int, chunk: Chunk) -> memoryview:
+    """The unpacked records of a chunk; the last few are kept, since windows and streams share them."""
+    with path.open("rb") as stream:
+        return read_chunk(stream, chunk)

@@ -1,0 +1,122 @@
+"""What waits to be written to a recording: bounded in bytes and messages, and counted where it finds no room."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from streamtok.recording.format import Missed
+from streamtok.recording.writer import RecordingWriter
+
+log = logging.getLogger("streamtok.record")
+
+WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the sooner for it
+TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
+
+
+class Job(NamedTuple):
+    """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""
+
+    stream: str
+    kind: str
+    size: int
+    write: Callable[[RecordingWriter], None]
+
+
+class WriteQueue:
+    """Jobs between the threads that record and the one that writes; every method may be called from any thread.
+
+    Frames have room for `room_bytes`. A job that finds no room is counted, or with `wait` holds its thread until there
+    is some. `counts["missed"]` and `missed_by_stream` count what is not in the file.
+    """
+
+    def __init__(self, room_bytes: int, wait: bool, counts: Counter[str]) -> None:
+        self.missed_by_stream: Counter[str] = Counter()
+        self._room_bytes = min(room_bytes, WAITING_BYTES) if wait else room_bytes
+        self._wait, self._counts = wait, counts
+        self._jobs: deque[Job] = deque()
+        self._bytes = 0
+        self._tokens = 0
+        self._missed: Counter[tuple[str, str, str]] = Counter()
+        self._changed = threading.Condition()
+        self._closing = self._failed = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing waits and nothing comes any more."""
+        return self._closing and not self._jobs
+
+    def put(self, job: Job) -> None:
+        """Add a job; without effect but to count it if there is no room, or the queue is closed."""
+        with self._changed:
+            while self._wait and not self._fits(job) and not self._ended:
+                self._changed.wait()
+            if self._ended or not self._fits(job):
+                self._miss(job.stream, job.kind, 1, "disk" if self._failed else "queue")
+                return
+            self._jobs.append(job)
+            self._bytes += job.size
+            self._tokens += job.size == 0
+            self._changed.notify_all()
+
+    def take(self, due: float) -> Job | None:
+        """The oldest job; None if there is none until the monotonic time `due`, or the queue is closed and empty."""
+        with self._changed:
+            if not self._jobs and not self._closing:
+                self._changed.wait(max(0.0, due - time.monotonic()))
+            if not self._jobs:
+                return None
+            job = self._jobs.popleft()
+            self._bytes -= job.size
+            self._tokens -= job.size == 0
+            self._changed.notify_all()
+            return job
+
+    def miss(self, stream: str, kind: str, count: int) -> None:
+        """Count "tokens" or "frames" that were lost before they came here."""
+        with self._changed:
+            self._miss(stream, kind, count, "network")
+
+    def take_missed(self) -> list[Missed]:
+        """What was missed since the last call."""
+        with self._changed:
+            missed, self._missed = self._missed, Counter()
+        return [Missed(stream, kind, count, reason) for (stream, kind, reason), count in missed.items() if count]
+
+    def close(self) -> None:
+        """Take no more jobs; what waits may still be taken."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def fail(self) -> None:
+        """Take no more jobs, and count what waits as missed: the disk has failed."""
+        with self._changed:
+            self._failed = True
+            for job in self._jobs:
+                self._miss(job.stream, job.kind, 1, "disk")
+            self._jobs.clear()
+            self._bytes = self._tokens = 0
+            self._changed.notify_all()
+
+    @property
+    def _ended(self) -> bool:
+        return self._closing or self._failed
+
+    def _fits(self, job: Job) -> bool:
+        if job.size == 0:
+            return job.kind == "info" or self._tokens < TOKEN_ROOM
+        return self._bytes == 0 or self._bytes + job.size <= self._room_bytes
+
+    def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
+        if kind == "info":
+            return
+        if not self._missed[stream, kind, reason]:
+            log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
+        self._missed[stream, kind, reason] += count
+        self._counts["missed"] += count
+        self.missed_by_stream[stream] += count

@@ -1,0 +1,52 @@
+"""Messages of MCAP files by channel, by time and by place, whether the file was closed or not."""
+
+import numpy as np
+import pytest
+
+from streamtok.recording.mcap_file import McapFile
+from tests.kit.drives import BAG_DELAY_NS, START_NS, STEP_NS, frames_of, rig, write_mcap
+
+
+@pytest.fixture(params=["closed", "cut off"])
+def file(request, tmp_path):
+    """Two cameras of 40 frames each in many chunks; of the file that was cut off about two thirds are there."""
+    path = write_mcap(tmp_path / "d.mcap", rig(40))
+    if request.param == "cut off":
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * 2 // 3])
+    return McapFile(path)
+
+
+def test_every_message_is_found_again_at_its_place(file):
+    ids = file.channel_ids("/front")
+    assert len(ids) == 1
+    messages = list(file.messages(ids))
+    places = file.locate(ids)
+    assert len(places) == len(messages) > 20
+    for index in (0, len(places) - 1, len(places) // 2):
+        assert file.message_at(places[index]) == messages[index]
+    assert np.all(np.diff(places["time"].astype(np.int64)) > 0)
+
+
+def test_a_range_of_time_is_what_reading_all_gives_of_it(file):
+    first = START_NS + BAG_DELAY_NS + 10 * STEP_NS
+    last = first + 5 * STEP_NS
+    found = list(file.messages(first_ns=first, last_ns=last))
+    assert found == [message for message in file.messages() if first <= message.log_time <= last]
+    assert len(found) == 10
+
+
+def test_places_need_chunks(tmp_path):
+    file = McapFile(write_mcap(tmp_path / "d.mcap", frames_of("front", 3), chunking=False))
+    assert len(list(file.messages())) == 3
+    with pytest.raises(ValueError, match="streamtok repair"):
+        file.locate(file.channel_ids("/front"))
+
+
+def test_a_file_cut_off_within_the_index_of_its_last_chunk_keeps_all_of_its_channels(tmp_path):
+    path = write_mcap(tmp_path / "d.mcap", rig(10), chunk_size=1 << 20)
+    whole = McapFile(path)
+    (chunk,) = whole.chunks
+    path.write_bytes(path.read_bytes()[: max(chunk.index.values())])
+    assert list(McapFile(path).messages()) == list(whole.messages())
+    assert {message.channel_id for message in McapFile(path).messages()} == set(chunk.index)

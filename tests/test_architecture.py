@@ -14,7 +14,7 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
-    *("types", "names", "measures", "config", "preprocessing", "settings"),
+    *("types", "names", "measures", "event_log", "config", "preprocessing", "settings"),
     *("wire", "io"),
     *("model", "weights", "checkpoint", "engine", "ingest"),
     *("recording", "drives", "tokens", "data"),

@@ -18,6 +18,7 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
+MAX_UNPACKED = 1 << 28  # bytes of the grids of an epoch
 SENT_SINCE = 1000  # messages that a node may have sent between its info and its reply
 
 
@@ -118,7 +119,12 @@ class Joiner:
 
     def _unpack_epoch(self, asked: Info, result: msgspec.Raw) -> list[TokenMessage]:
         """The messages of a reply; they must be what the live ones, which confirm each other, can follow."""
-        messages = [unpack(parts, self.limits) for parts in decode_epoch(result).messages]
+        messages, size = [], 0
+        for parts in decode_epoch(result).messages:
+            messages.append(unpack(parts, self.limits, {tuple(asked.grid)}))
+            size += messages[-1].tokens.nbytes
+            if size > MAX_UNPACKED:
+                raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")
         if any(message.stream != asked.stream for message in messages):
             raise WireError("result", f"result of op 'epoch' of {asked.stream!r} holds messages of another stream")
         headers = [message.header for message in messages]

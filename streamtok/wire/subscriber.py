@@ -27,6 +27,15 @@ else:
     Message = TypeVar("Message")
 
 
+QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
+
+
+def memory_of(message: TokenMessage | FrameMessage) -> int:
+    """Bytes that a message holds while it waits."""
+    held = message.tokens.nbytes if isinstance(message, TokenMessage) else 0
+    return held + len(message.payload)
+
+
 @dataclass
 class FrameTracker:
     """Follows `seq` through the camera images of one stream; a jump is loss, a new session is not."""
@@ -95,7 +104,9 @@ class Subscription(Generic[Message]):
         self._check_options(self.kinds)
         self._delivered: dict[str, StreamTracker] = {}
         self._frames: dict[str, FrameTracker] = {}
-        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(1 if self.latest_only else self.queue_size)
+        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
+            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=memory_of
+        )
         self._drain = Drain(
             self.endpoint,
             self._mailbox,

@@ -94,8 +94,8 @@ class StreamTracker:
 class Claim(Generic[Item]):
     """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
 
-    `anew` is set when it is passed on: what was known of the stream no longer holds, for another session has begun, or
-    the numbers before it were wrong.
+    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on: what was
+    known of the stream no longer holds, for another session has begun, or the numbers before it were wrong.
     """
 
     session: str
@@ -103,6 +103,7 @@ class Claim(Generic[Item]):
     last: int
     item: Item
     anew: bool = False
+    doubted: bool = False
 
 
 @dataclass
@@ -110,8 +111,9 @@ class Believer(Generic[Item]):
     """Stands before a tracker, so that one message with a wrong `session` or `seq` costs no more than itself.
 
     What continues the stream passes at once. What would move it (a jump, another session) is held until the next
-    message or info bears it out, and dropped when that one continues the stream instead: a connection keeps the order
-    of sending. The first message of a connection is believed, for it has nothing to contradict.
+    message or info bears it out, and dropped when others continue the stream instead: a connection keeps the order of
+    sending. Against a jump two have to, for one of them may be the wrong one. The first message of a connection is
+    believed, for it has nothing to contradict.
     """
 
     session: str | None = None
@@ -123,8 +125,8 @@ class Believer(Generic[Item]):
     def take(self, claim: Claim[Item]) -> list[Claim[Item]]:
         """What is to be believed now, oldest first: none, this one, or one that was held and maybe this one."""
         if self.connected_anew or self._continues(claim):
-            self.dropped += len(self.held)
-            self.held.clear()
+            if self.held:
+                self._contradict()
             return [self._believe(claim)]
         witness = max((each for each in self.held if self._bears_out(claim, each)), key=_nearness, default=None)
         if witness is None:
@@ -142,6 +144,13 @@ class Believer(Generic[Item]):
         claims = [claim for claim in self.held if claim.session == self.session and claim.before >= self.last]
         self.held.clear()
         return [self._believe(claim) for claim in claims[-1:]]
+
+    def _contradict(self) -> None:
+        """Drop what is held of other sessions, and of this one what has been contradicted before."""
+        kept = [claim for claim in self.held if claim.session == self.session and not claim.doubted]
+        self.dropped += len(self.held) - len(kept)
+        self.held.clear()
+        self.held.extend(replace(claim, doubted=True) for claim in kept)
 
     def _continues(self, claim: Claim[Item]) -> bool:
         """Whether it is the next message, the last one again, or an info of as many as have come."""

@@ -12,6 +12,7 @@ second everything is made safe: a process or machine that dies at any moment los
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
@@ -241,8 +242,16 @@ class Recorder:
         if (limits.max_bytes is not None and self._writer.nbytes >= limits.max_bytes) or (
             limits.max_seconds is not None and time.monotonic() - started >= limits.max_seconds
         ):
+            try:
+                following = self._next_file()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._started = time.monotonic()  # strangers hold all files: this one goes on, and later again
+                log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
+                return
             self._end_file()
-            self._writer = self._next_file()
+            self._writer = following
             for stream, (info, offset) in list(self._infos.items()):
                 self._writer.add_stream(stream, info, offset)
 

@@ -84,7 +84,8 @@ class Drain:
     def close(self) -> None:
         """Stop reading and end the mailbox. Closing twice is fine."""
         self._stop.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # which may be the one that collects garbage
+            self._thread.join()
         self.mailbox.end()
 
     def take(self, parts: Sequence[Part]) -> None:

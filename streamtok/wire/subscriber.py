@@ -5,6 +5,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
@@ -123,6 +124,9 @@ class Subscription(Generic[Message]):
             infos=self.infos,
         )
 
+        # Let go without close, or left open at the end of the program: libzmq's threads must not outlive it.
+        self._finalizer = weakref.finalize(self, self._drain.close)
+
     def _check_options(self, kinds: frozenset[str]) -> None:
         if not kinds or kinds - set(KINDS):
             raise ValueError(f"kinds is {sorted(kinds)}, expected one or more of {', '.join(KINDS)}")
@@ -201,7 +205,7 @@ class Subscription(Generic[Message]):
 
     def close(self) -> None:
         """Stop reading; iterators end."""
-        self._drain.close()
+        self._finalizer()
 
     def __enter__(self) -> "Subscription[Message]":
         return self

@@ -13,9 +13,10 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamtok.wire.control import ControlClient
+from streamtok.wire.control import MAX_UNSENT, ControlClient
 from streamtok.wire.endpoint import open_socket
 from streamtok.wire.errors import Rejects
+from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
@@ -387,3 +388,57 @@ def test_the_first_of_each_kind_is_logged(caplog):
     rejects.add("control", WireError("size", "too big"))
     assert rejects.total == 101
     assert len(caplog.records) == 2
+
+
+def test_replies_that_nobody_reads_take_bounded_memory(context):
+    """Requests of 40 bytes for an epoch of megabytes, unread: each reader has one such reply, and all together few."""
+    big = np.zeros([512, 1024], np.uint16)
+    with Served("other") as node:
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=[512, 1024])))
+        node.publish(*[make_group(number, interval=100, tokens=big) for number in range(8)])
+        sockets = []
+        for _ in range(12):
+            sockets.append(context.socket(zmq.DEALER))
+            sockets[-1].linger = 0
+            sockets[-1].set(zmq.RCVHWM, 1)
+            sockets[-1].set(zmq.RCVBUF, 4096)
+            sockets[-1].connect(node.publisher.control_endpoint)
+            for number in range(8):
+                sockets[-1].send(msgpack.packb({"version": 1, "id": number, "op": "epoch", "stream": "front"}))
+        control = node.publisher._control
+        assert eventually(lambda: node.do(lambda publisher: control.counts["epoch"]) == 96)
+        assert node.do(lambda publisher: sum(size for _, size, _ in control._unsent)) <= MAX_UNSENT
+        assert control.counts["busy"] > 80
+
+
+def test_a_grid_that_is_not_that_of_the_info_is_refused_before_it_is_unpacked(fake, monkeypatch):
+    socket, endpoint = fake
+    monkeypatch.setattr("streamtok.wire.compression.decompress", lambda *args: pytest.fail("unpacked"))
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info(session="0" * 32)))
+        assert eventually(lambda: "front" in reader.infos)
+        changes = {"grid": [2048, 2048], "compression": "zstd"}
+        socket.send_multipart(parts_with(good_parts(0), **changes))
+        socket.send_multipart(good_parts(0))
+        assert next(reader).header.grid == [4, 6]
+        assert reader.rejects.counts == {"subscribe.grid": 1}
+
+
+def test_what_waits_to_be_read_is_bounded_in_bytes():
+    mailbox = Mailbox(100, room=10, size_of=len)
+    for letter in "abcd":
+        mailbox.put("a", [letter * 4])
+    assert [mailbox.take() for _ in range(3)] == ["cccc", "dddd", None]
+    assert mailbox.discarded == {"a": 2}
+
+
+def test_a_flood_of_malformed_messages_is_one_log_line_in_ten_seconds(caplog, monkeypatch):
+    now = [10**12]
+    monkeypatch.setattr("streamtok.wire.errors.time.monotonic_ns", lambda: now[0])
+    rejects = Rejects()
+    for _ in range(300):
+        rejects.add("control", WireError("size", "too big"))
+        now[0] += 10**8
+    assert len(caplog.records) == 3
+    assert "messages=100" in caplog.records[1].getMessage()

@@ -8,6 +8,7 @@ server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metri
 server.close()
 """
 
+import contextlib
 import logging
 import socket
 import threading
@@ -23,6 +24,9 @@ import numpy as np
 from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
 
 log = logging.getLogger("streamtok.ingest")
+
+OPEN_REQUESTS = 32
+IDLE_S = 5.0  # after which a connection that asks for nothing is closed
 
 Probe = Callable[[], Sequence[str]]
 HELP = {
@@ -186,6 +190,16 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread for each request, so that a scraper that hangs holds up no probe."""
 
     daemon_threads = True
+    _open: tuple[Any, ...] = ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
+        self._open = (*(each for each in self._open if each.fileno() >= 0), request)
+        if len(self._open) > OPEN_REQUESTS:
+            with contextlib.suppress(OSError):
+                self._open[0].shutdown(socket.SHUT_RDWR)
+            self._open = self._open[1:]
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Without a traceback on standard error: a scraper may break off at any moment."""
@@ -193,5 +207,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = IDLE_S
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: there is a request every few seconds."""

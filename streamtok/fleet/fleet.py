@@ -26,7 +26,6 @@ from streamtok.fleet.job import FleetOptions, Job, Outcome, done_record, load_fo
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.store import is_url, open_store
-from streamtok.tokens.progress import progress_bar
 
 log = logging.getLogger("streamtok.fleet")
 
@@ -123,7 +122,8 @@ class Fleet:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
-        with progress_bar("tokenize", total=total, unit="B", scaled=True, shown=self.run_options.progress) as bar:
+        hidden = None if self.run_options.progress else True  # None: shown on a terminal only
+        with tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
                 self._submit(runner)
                 for outcome in runner.collect(0.2):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from streamtok.engine.loading import engine_configuration, load, place
 from streamtok.ingest.core import IngestCore, StreamOptions
@@ -23,7 +24,6 @@ from streamtok.io.frame_stream import open_frames, resized
 from streamtok.io.picture_writer import open_pictures
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
-from streamtok.tokens.progress import progress_bar
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
 from streamtok.types import Frame, TokenGroup
 
@@ -68,7 +68,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
         )
-        frames = iter(progress_bar("encode", frames, total=opened.total, unit="frame", shown=options.progress))
+        frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
@@ -116,7 +116,7 @@ def decode_file(
     first_ns, frames = int(file.capture_ns[first]), 0
     stop = len(file) if max_frames is None else int(np.searchsorted(file.frame_start[:-1], first + max_frames))
     try:
-        shown = progress_bar("decode", range(start, stop), unit="group", shown=progress)
+        shown = tqdm(range(start, stop), "decode", unit="group", disable=None if progress else True)
         decoded = decode_groups(tok, (file.group(index) for index in shown), file.meta)
         for time_ns, picture in itertools.islice(decoded, max_frames):
             pictures.write(picture, time_ns - first_ns)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from streamtok.fleet.job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
+from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.store import is_url, open_store
@@ -106,9 +106,9 @@ class Fleet:
             except (OSError, ValueError, ImportError) as error:
                 self._note_broken(drive, str(error))
                 continue
-            if path_hash(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
+            if hash_path(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
                 continue
-            record = done_record(self.store, job, self.options, fingerprint, self.run_options.check)
+            record = find_record(self.store, job, self.options, fingerprint, self.run_options.check)
             if record is None:
                 self._waiting.append(job)
             else:

@@ -26,15 +26,15 @@ def run(settings: ShipSettings) -> int:
     """Write the folder; returns 0."""
     import torch
 
-    from streamtok.checkpoint import checkpoint
+    from streamtok.checkpoint import WEIGHTS, read_folder, save
     from streamtok.weights import golden
 
-    folder = settings.out or checkpoint.WEIGHTS / settings.name
-    tokenizer = checkpoint.load_folder(settings.model)
+    folder = settings.out or WEIGHTS / settings.name
+    tokenizer = read_folder(settings.model)
     tokenizer.config = replace(tokenizer.config, name=settings.name)
-    checkpoint.save(tokenizer, folder, dtype=torch.float16)
-    shipped = checkpoint.load_folder(folder)
-    golden.write(shipped, folder)
+    save(tokenizer, folder, dtype=torch.float16)
+    shipped = read_folder(folder)
+    golden.write_golden(shipped, folder)
     size = (folder / "model.safetensors").stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {shipped.parameters_count:,} parameters, fingerprint {shipped.fingerprint}")
     return 0

@@ -15,13 +15,12 @@ import torch
 
 from streamtok.drives.open_drive import kind_of, parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.loading import load, on_engine, pick_device
-from streamtok.engine.tuning import optimize
+from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
-from streamtok.io.frame_stream import count_frames
 from streamtok.io.image_messages import image_kind
-from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
@@ -91,7 +90,8 @@ def load_for_fleet(options: FleetOptions) -> Tokenizer:
     torch.set_num_threads(options.threads)
     device = pick_device(options.device).type
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
-    tokenizer = optimize(load(options.model, options.deterministic), replace(engine, torch_version=torch.__version__))
+    engine = replace(engine, torch_version=torch.__version__)
+    tokenizer = load(options.model, options.deterministic, engine=engine, device=options.device)
     check_size(options.size, tokenizer.config.spatial_compression)
     return tokenizer
 
@@ -106,7 +106,7 @@ def check_size(size: tuple[int, int] | None, step: int) -> None:
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
-    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `on_engine`.
+    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `load`.
 
     Facts of this machine and what was measured on it are left out: jobs are compared by what decides tokens.
     """
@@ -114,8 +114,10 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
         return options
     tokenizer = load(options.model)
     check_size(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
-    engine = on_engine(tokenizer, choice, options.size or (256, 448), options.device).engine
-    return options.model_copy(update={"engine": replace(engine.on(EngineConfiguration()), threads=options.threads)})
+    size = options.size or (256, 448)
+    fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
+    engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)
+    return options.model_copy(update={"engine": engine})
 
 
 def run_job(
@@ -185,7 +187,10 @@ def count_expected_frames(path: Path) -> int:
         schemas = {number: schema.name for number, schema in file.schemas.items()}
         cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
         return sum(file.counts.get(number, 0) for number in cameras)
-    return (count_frames(str(path)) or 0) if kind == "video" else 0
+    if kind != "video":
+        return 0
+    with VideoReader(path) as video:
+        return video.expected_frames
 
 
 def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenizer, report: Report) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Batch:
                 "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
             )
         count, (height, width) = len(self.slots), size
-        self._encoder = self._make_stream(slots=count, height=height, width=width, context=context)
+        self._encoder = self._make_stream(slots=count, height=height, width=width, context=context or "model")
         self._buffer = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
         self.size, self._cold = size, True
         for lane in self.lanes:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamtok.engine.loading import load, place
+from streamtok.engine.loading import load
 from streamtok.io.picture_writer import Pictures, open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import picture_of
@@ -87,7 +87,8 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     live = open_source(options.source).live
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    watcher = Watcher(options, place(load(options.model), "cpu"), result, on_progress)
+    tokenizer = load(options.model, engine="default", device="cpu")
+    watcher = Watcher(options, tokenizer, result, on_progress)
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         socket = Path(folder) / "tokens"
         with ingest_process(options, size, f"ipc://{socket}", live) as node:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from streamtok.engine.loading import load_tokenizer, pick_device
+from streamtok.engine.loading import default_engine, load, pick_device
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.token_grid import grid_shape
 from streamtok.node.capture import Capture, Captured
@@ -154,7 +154,16 @@ class IngestNode:
         if self.tokenizer is None:
             sizes = [option.size or self.sources[name].size for name, option in options.items()]
             largest = max(filter(None, sizes), default=None, key=math.prod)
-            self.tokenizer = load_tokenizer(settings, largest, max(map(len, batches), default=1))
+            slots = max(map(len, batches), default=1)
+            self.tokenizer = load(
+                settings.model,
+                settings.deterministic,
+                engine="eager" if settings.deterministic else settings.engine or default_engine(settings.device),
+                size=largest or (256, 448),
+                device=settings.device,
+                threads=settings.threads,
+                slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
+            )
         wait_ms = settings.batch_wait_ms or 0.0
         self.core = IngestCore(
             self.tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.loading import load, place
-from streamtok.io.media import encode_jpeg
+from streamtok.engine.loading import load
 from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder, Picture
@@ -91,14 +91,7 @@ def first_info(
 
 def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    name = options.model or info.model
-    tokenizer = place(load(name), options.device)
-    if tokenizer.fingerprint != info.tokenizer:
-        raise ValueError(
-            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "
-            f"{tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
-        )
-    return tokenizer
+    return load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
 
 
 def open_sink(out: str, info: Info) -> "PictureSink":

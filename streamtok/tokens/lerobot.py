@@ -16,7 +16,7 @@ import numpy as np
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.dataset import nearest_times
-from streamtok.tokens.files import matching_tokenizer, picture_size
+from streamtok.tokens.files import load_matching, picture_size
 from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers, usual_step
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
 from streamtok.tokens.options import ExportOptions
@@ -39,7 +39,7 @@ def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> di
     fps = options.fps or _find_rate([tracks[0] for tracks in cameras])
     facts = read_facts(first)
     out.mkdir(parents=True, exist_ok=True)
-    tok = matching_tokenizer(first.path, first.meta, options.model) if options.video else None
+    tok = load_matching(first.path, first.meta, options.model) if options.video else None
     videos = [VideoColumn(out, name, fps) for name in names] if options.video else []
     features = _describe_columns(names, facts) | {video.key: _describe_video(first, fps) for video in videos}
     writer = DatasetWriter(out, fps, features, options.task)
@@ -103,7 +103,7 @@ class TrackPictures:
 
     def __init__(self, track: Track, known: Grids, tok: Tokenizer) -> None:
         self._track, self._keyframes = track, known.find_keyframes()
-        self._decoder = GridDecoder(tok, context=track.meta.get("context"))
+        self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
     def can_decode(self, numbers: np.ndarray) -> np.ndarray:

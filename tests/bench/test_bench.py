@@ -18,8 +18,8 @@ from streamtok.bench.tables import format_report, plot_ratios
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import PRECISIONS, EngineConfiguration
-from streamtok.engine.precision import moving_scene
 from streamtok.model import build
+from streamtok.weights.golden import reference_clip
 
 SIZE = (32, 48)
 
@@ -60,7 +60,7 @@ def test_ratios_are_those_of_the_milliseconds_beside_them(report):
 def test_on_a_gpu_the_stateless_network_attends_in_its_own_precision(gpu, monkeypatch):
     seen, allowed = [], torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
-    monkeypatch.setattr(stateless, "moving_scene", lambda *args: seen.append(allowed()) or moving_scene(*args))
+    monkeypatch.setattr(stateless, "reference_clip", lambda *args: seen.append(allowed()) or reference_clip(*args))
     tok = build(PRESETS["nano"])
     step = {"ms_per_camera": 1.0, "cpu_ms": 1.0}
     stateless.measure_stateless(tok, tok.dtype, BenchOptions(SIZE, groups=1, windows=(5,)), step, print)

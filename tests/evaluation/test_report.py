@@ -16,7 +16,7 @@ from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import contact_sheet, worst_patch
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
-from streamtok.io.media import BAR
+from streamtok.io.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.networks import MeanColour, VideoMoments, archive
 from tests.kit.pictures import scene

@@ -16,7 +16,7 @@ import torch
 import streamtok
 from streamtok.commands import tokenize as tokenize_drives
 from streamtok.config import TokenizerConfig
-from streamtok.engine.loading import load, place
+from streamtok.engine.loading import load
 from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
@@ -310,7 +310,7 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
 
 def test_a_cpu_computes_as_live_unless_told_otherwise(model):
     options = settle_engine(FleetOptions(model=model, device="cpu"), None)
-    assert load_for_fleet(options).engine.kernels == place(load(model), "cpu").engine.kernels
+    assert load_for_fleet(options).engine.kernels == load(model, engine="default", device="cpu").engine.kernels
     assert options.engine.device_name == ""  # machines with other processors do not do each other's work again
     assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
 

@@ -393,10 +393,10 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
-    from streamtok.engine.loading import engine_configuration, load, place
+    from streamtok.engine.loading import engine_configuration, load
     from streamtok.node.replay_engine import load_as_recorded
 
-    recorded = engine_configuration(place(load("nano"), "cpu"))
+    recorded = engine_configuration(load("nano", engine="default", device="cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
     assert load_as_recorded("nano", recorded, deterministic=True).deterministic
     exact = engine_configuration(load("nano", deterministic=True))

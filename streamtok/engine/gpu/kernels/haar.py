@@ -46,7 +46,7 @@ def _haar(
 
 
 def haar_bands(frames: Tensor, signs: Tensor, dtype: torch.dtype, edge: int = 0) -> Tensor:
-    """uint8 frames (B, 3, G, H, W), G, H and W multiples of 4 -> bands (B*G/4, 192, H/4, W/4) channels last.
+    """uint8 frames (B, 3, G, H, W), G, H and W multiples of 4 -> bands (B*G/4, H/4 + 2e, W/4 + 2e, 192), e = `edge`.
 
     `signs` (64, 64) float16: plus or minus one, place in the patch by band. `edge`: as in `norm.norm_silu`.
     """
@@ -65,6 +65,4 @@ def haar_bands(frames: Tensor, signs: Tensor, dtype: torch.dtype, edge: int = 0)
         CELLS=CELLS,
         num_warps=4,
     )
-    y = padded[:, edge : tall - edge, edge : broad - edge].permute(0, 3, 1, 2)
-    y.padded = padded  # type: ignore[attr-defined]
-    return y
+    return padded

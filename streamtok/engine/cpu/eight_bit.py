@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamtok.engine.rebuild import rebuilt
+from streamtok.engine.rebuild import exchange_modules
 from streamtok.model.blocks import ResBlock
 from streamtok.model.layers import SpatialConv
 from streamtok.model.tokenizer import Tokenizer
@@ -44,10 +44,15 @@ class EightBitConv(nn.Module):
     One frame at a time: each has a scale of its own. On a CPU by oneDNN, elsewhere as a product of columns.
     """
 
+    scale: Tensor
+    sums: Tensor
+    bias: Tensor
+
     def __init__(self, conv: SpatialConv):
         super().__init__()
         weight, scale = quantize_weight(conv.weight)
         rows = weight.permute(0, 2, 3, 1).flatten(1)
+        assert conv.bias is not None
         self.bias, self.onednn = conv.bias, _ONEDNN and weight.device.type == "cpu"
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("sums", rows.sum(1, dtype=torch.int32), persistent=False)
@@ -58,9 +63,9 @@ class EightBitConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> (N, D, H, W)."""
-        one = self._by_onednn if self.onednn else self._by_columns
+        convolve = self._by_onednn if self.onednn else self._by_columns
         frames = [F.pad(frame.float(), (0, 0, 1, 1, 1, 1)).contiguous() for frame in x.permute(0, 2, 3, 1)]
-        return torch.cat([one(frame) for frame in frames]).to(x.dtype)
+        return torch.cat([convolve(frame) for frame in frames]).to(x.dtype)
 
     def _by_onednn(self, frame: Tensor) -> Tensor:
         """frame (H + 2, W + 2, C) float32 -> (1, D, H, W) float32."""
@@ -88,12 +93,12 @@ class EightBitConv(nn.Module):
     def _by_columns(self, frame: Tensor) -> Tensor:
         """As `_by_onednn`."""
         rows, scale, zero = quantize_frame(frame, torch.int8)
-        added = torch._int_mm(columns(rows), self.weight.t()).sub_(zero.int() * self.sums)
+        added = torch._int_mm(gather_columns(rows), self.weight.t()).sub_(zero.int() * self.sums)
         y = torch.addcmul(self.bias.float(), added.float(), scale * self.scale)
         return y.view(1, frame.shape[0] - 2, frame.shape[1] - 2, -1).permute(0, 3, 1, 2)
 
 
-def columns(rows: Tensor) -> Tensor:
+def gather_columns(rows: Tensor) -> Tensor:
     """rows (H + 2, W + 2, C) contiguous -> (H W, 9 C): the 3x3 neighbourhood of each place, tap slowest."""
     height, width, channels = rows.shape[0] - 2, rows.shape[1] - 2, rows.shape[2]
     down, right, _ = rows.stride()
@@ -105,23 +110,22 @@ def quantize(model: Tokenizer) -> Tokenizer:
 
     ValueError if the model or the machine cannot.
     """
-    reason = unsupported(model)
+    reason = find_obstacle(model)
     if reason:
         raise ValueError(f"precision int8 cannot run here: {reason}; use float32 or bfloat16")
-    return model.with_modules(encoder=rebuilt(model.encoder, _block_in_8_bits)).eval()
+    return model.with_modules(encoder=exchange_modules(model.encoder, _quantize_block)).eval()
 
 
-def _block_in_8_bits(module: nn.Module) -> nn.Module | None:
+def _quantize_block(module: nn.Module) -> nn.Module | None:
     """A residual block with its 3x3 convolutions in 8 bits."""
-    return rebuilt(module, _conv_in_8_bits) if isinstance(module, ResBlock) else None
+    return exchange_modules(module, _quantize_conv) if isinstance(module, ResBlock) else None
 
 
-def _conv_in_8_bits(module: nn.Module) -> nn.Module | None:
-    wanted = isinstance(module, SpatialConv) and module.kernel_size == (3, 3)
-    return EightBitConv(module) if wanted else None  # type: ignore[arg-type]
+def _quantize_conv(module: nn.Module) -> nn.Module | None:
+    return EightBitConv(module) if isinstance(module, SpatialConv) and module.kernel_size == (3, 3) else None
 
 
-def unsupported(model: Tokenizer) -> str | None:
+def find_obstacle(model: Tokenizer) -> str | None:
     """Why this model cannot run in 8 bits on its device, or None."""
     odd = [n for n in (model.config.stem_channels, *model.config.encoder_channels) if n % 8]
     if odd:

@@ -1,23 +1,21 @@
-"""Save and load: our folder (config.json, model.safetensors), and what NVIDIA publishes.
+"""Checkpoints as NVIDIA publishes them.
 
-A folder holds the configuration, the weights, and their fingerprint. Published checkpoints are TorchScript archives
-(`encoder.jit` and `decoder.jit`, or `autoencoder.jit`), a `model.pt`, or a mapping of names to tensors. Nothing here
-unpickles arbitrary code: archives go through `torch.jit.load`, everything else through `weights_only`.
+They are TorchScript archives (`encoder.jit` and `decoder.jit`, or `autoencoder.jit`), a `model.pt`, or a mapping of
+names to tensors. Nothing unpickles arbitrary code: archives go through `torch.jit.load`, the rest through
+`weights_only`.
 """
 
-import json
 import re
-import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from streamtok.checkpoint.folder import check_fit
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
 from streamtok.model.layers import Norm, TemporalConv
@@ -30,7 +28,6 @@ _BUFFER = re.compile(
 )
 _NAMED = re.compile(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)")
 PUBLISHED_FILES = ("encoder.jit", "decoder.jit", "autoencoder.jit", "model.pt")
-WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def published_names(model: Tokenizer) -> dict[str, str]:
@@ -52,8 +49,8 @@ def published_names(model: Tokenizer) -> dict[str, str]:
 
 def to_published(model: Tokenizer) -> dict[str, Tensor]:
     """The weights under the published names and in the published shapes."""
-    own = model.state_dict()
-    return {theirs: _their_shape(own[ours], model, ours) for ours, theirs in published_names(model).items()}
+    tensors = model.state_dict()
+    return {theirs: _their_shape(tensors[ours], model, ours) for ours, theirs in published_names(model).items()}
 
 
 def _their_shape(tensor: Tensor, model: Tokenizer, name: str) -> Tensor:
@@ -142,15 +139,15 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfig | None, hint: str) -> TokenizerConfig:
     """The configuration of published weights: what is given, corrected by what the weights' shapes tell."""
     if config is None:
-        config = _guess(weights, hint)
+        config = _guess_config(weights, hint)
     elif not isinstance(config, TokenizerConfig):
         config = TokenizerConfig.from_published(config)
-    return replace(config, **_facts(weights, config))
+    return replace(config, **_read_sizes(weights, config))
 
 
-def _guess(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
+def _guess_config(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
     """The preset that a path names; ValueError otherwise, since 4x8x8 and 8x8x8 differ in no shape."""
-    if variant := _variant(hint):
+    if variant := find_variant(hint):
         return PRESETS[variant]
     raise ValueError(
         f"cannot tell which variant {hint or 'these weights'} is: compressions with the same layers have the same "
@@ -159,14 +156,14 @@ def _guess(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
     )
 
 
-def _variant(path: str) -> str | None:
+def find_variant(path: str) -> str | None:
     """The preset of the published variant that a path names; what is named last counts, for it is the folder itself."""
     named = [f"cosmos-{kind}{sizes}" for kind, sizes in _NAMED.findall(path.lower())]
     known = [name for name in named if name in PRESETS]
     return known[-1] if known else None
 
 
-def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
+def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
     """The sizes of a configuration that follow directly from shapes of tensors."""
     infix = ".conv3d" if config.video else ""
     facts: dict[str, Any] = {}
@@ -194,125 +191,15 @@ def _facts(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict:
 
 
 def _load_published(model: Tokenizer, weights: Mapping[str, Tensor]) -> None:
-    names, own = published_names(model), model.state_dict()
+    names, fresh = published_names(model), model.state_dict()
     theirs = {theirs: ours for ours, theirs in names.items()}
     missing = sorted(set(theirs) - set(weights))
     unexpected = sorted(n for n in set(weights) - set(theirs) if not (_UNUSED.match(n) or _BUFFER.match(n)))
-    found = {ours: _our_shape(weights[name], own[ours]) for name, ours in theirs.items() if name in weights}
+    found = {ours: _our_shape(weights[name], fresh[ours]) for name, ours in theirs.items() if name in weights}
     differing = [
-        f"{names[ours]} {tuple(tensor.shape)}, expected {tuple(own[ours].shape)}"
+        f"{names[ours]} {tuple(tensor.shape)}, expected {tuple(fresh[ours].shape)}"
         for ours, tensor in found.items()
-        if tensor.shape != own[ours].shape
+        if tensor.shape != fresh[ours].shape
     ]
-    _refuse(f"the checkpoint does not fit {model.config.name!r}", missing, unexpected, differing)
-    model.load_state_dict(found | {name: own[name] for name in own if name not in names})
-
-
-def _refuse(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
-    problems = [
-        f"{len(part)} {name}: {', '.join(part[:12])}{', ...' if len(part) > 12 else ''}"
-        for name, part in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
-        if part
-    ]
-    if problems:
-        raise ValueError(f"{what}; " + "; ".join(problems))
-
-
-def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None, **extra: object) -> None:
-    """Write config.json and model.safetensors; `dtype` rounds the weights first (to float16, say).
-
-    The fingerprint is that of the weights as stored. `extra` values go to config.json beside it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    copy = build(model.config)
-    copy.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
-    save_file(stored, folder / "model.safetensors")
-    values = {"format": 1, "fingerprint": copy.fingerprint, "tokenizer": model.config.to_dict(), **extra}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-
-
-def load_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
-    """Read what `save` wrote, as float32. ValueError if files do not fit each other or the weights were altered."""
-    folder = Path(folder)
-    try:
-        values = json.loads((folder / "config.json").read_text())
-        config = TokenizerConfig.from_dict(values["tokenizer"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not a tokenizer configuration: {error}") from error
-    model = build(config, deterministic)
-    own, stored = model.state_dict(), load_file(folder / "model.safetensors")
-    differing = [
-        f"{name} {tuple(stored[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in sorted(set(own) & set(stored))
-        if own[name].shape != stored[name].shape
-    ]
-    _refuse(
-        f"{folder} does not fit its config.json",
-        sorted(set(own) - set(stored)),
-        sorted(set(stored) - set(own)),
-        differing,
-    )
-    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in stored.items()})
-    if values.get("fingerprint") not in (None, model.fingerprint):
-        raise ValueError(
-            f"{folder}: the weights' fingerprint is {model.fingerprint}, config.json says {values['fingerprint']}; "
-            "one of the files was altered or belongs to another model"
-        )
-    return model
-
-
-@torch.inference_mode(False)
-def load(name: str | Path, deterministic: bool = False) -> Tokenizer:
-    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
-
-    A preset whose weights ship comes with them; the others start from seeded random weights (with a warning), so that
-    their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
-    """
-    path = Path(name)
-    if str(name) in PRESETS:
-        return _preset(str(name), deterministic)
-    if (path / "config.json").is_file() and _is_ours(path):
-        return load_folder(path, deterministic)
-    if path.exists():
-        return from_cosmos(path, deterministic=deterministic)
-    import difflib
-
-    near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
-    if variant := _variant(str(name)):
-        near = [variant]
-        hint = f"a published checkpoint is downloaded first (hf download nvidia/{path.name} --local-dir {path.name}); "
-    raise ValueError(
-        f"no preset and no checkpoint folder is called {str(name)!r}; {hint}"
-        + (f"did you mean {', '.join(near)}? " if near else "")
-        + f"presets: {', '.join(PRESETS)}"
-    )
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
-    return (folder / "model.safetensors").is_file() or not any((folder / name).is_file() for name in PUBLISHED_FILES)
-
-
-def _callers_level() -> int:
-    """The `stacklevel` of whoever called into this package, for a warning of the function that asks."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("streamtok", "torch"):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def _preset(name: str, deterministic: bool) -> Tokenizer:
-    if (WEIGHTS / name / "config.json").is_file():
-        return load_folder(WEIGHTS / name, deterministic)
-    warnings.warn(
-        f"no weights ship for {name!r}: it starts from random ones (seed 0), good for speed and size only",
-        stacklevel=_callers_level(),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build(PRESETS[name], deterministic)
+    check_fit(f"the checkpoint does not fit {model.config.name!r}", missing, unexpected, differing)
+    model.load_state_dict(found | {name: fresh[name] for name in fresh if name not in names})

@@ -8,12 +8,20 @@ import contextlib
 import gc
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from streamtok.engine.configuration import EngineError
+from streamtok.model.stream import Step
+
+if TYPE_CHECKING:
+    from torch.cuda.graphs import _POOL_HANDLE
+
+T = TypeVar("T")
 
 log = logging.getLogger("streamtok.engine")
 
@@ -23,11 +31,7 @@ _ONE_AT_A_TIME = threading.Lock()  # PyTorch captures on one stream of its own, 
 _FAILED: list[Any] = []  # graphs whose capture failed: the allocator of pinned memory may still ask for them
 
 
-class EngineError(RuntimeError):
-    """The engine cannot run as configured; the message says what it needed and what to lower."""
-
-
-def gib(count: float) -> str:
+def format_gib(count: float) -> str:
     """Bytes as text, in GiB."""
     return f"{count / 2**30:.2f} GiB"
 
@@ -35,14 +39,17 @@ def gib(count: float) -> str:
 class GraphPool:
     """Device memory that the graphs of one model share: they run one at a time, and their outputs are copied at once.
 
-    It holds a graph of its own, for the allocator refuses a pool whose graphs are all gone.
+    It is made at its first use, and holds a graph of its own: the allocator refuses a pool whose graphs are all gone.
     """
 
-    def __init__(self) -> None:
-        self.handle = torch.cuda.graph_pool_handle()
+    @cached_property
+    def handle(self) -> "_POOL_HANDLE":
+        """What PyTorch knows the pool by."""
+        handle = torch.cuda.graph_pool_handle()
         self._anchor = torch.cuda.CUDAGraph()
-        with _ONE_AT_A_TIME, torch.cuda.graph(self._anchor, pool=self.handle, capture_error_mode=CAPTURE_MODE):
+        with _ONE_AT_A_TIME, torch.cuda.graph(self._anchor, pool=handle, capture_error_mode=CAPTURE_MODE):
             torch.zeros(1, device="cuda")
+        return handle
 
 
 class CapturedStep:
@@ -52,7 +59,7 @@ class CapturedStep:
     buffers, replays, and returns the output buffers, which the next call overwrites.
     """
 
-    def __init__(self, function: Callable, frames: Tensor, pool: tuple | None = None):
+    def __init__(self, function: Step, frames: Tensor, pool: "_POOL_HANDLE | None" = None):
         slots, device = frames.shape[0], frames.device
         self.frames = torch.zeros_like(frames, memory_format=torch.contiguous_format)
         self.masks = torch.zeros(2, slots, dtype=torch.bool, device=device)
@@ -61,7 +68,7 @@ class CapturedStep:
         with _ONE_AT_A_TIME:
             self.output = self._capture(function)
 
-    def _capture(self, function: Callable) -> tuple:
+    def _capture(self, function: Step) -> tuple:
         before, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(before)
         try:
@@ -91,6 +98,7 @@ class CapturedStep:
             torch._C._cuda_releasePool(before.device_index, self.pool)
 
     def __call__(self, frames: Tensor, active: Tensor | bool, keyframe: Tensor | bool) -> tuple:
+        """frames (slots, 3, G, H, W), active and keyframe (slots,) bool, or one bool for all -> output, moved."""
         self.frames.copy_(frames, non_blocking=True)
         self.masks[0].copy_(active) if isinstance(active, Tensor) else self.masks[0].fill_(active)
         self.masks[1].copy_(keyframe) if isinstance(keyframe, Tensor) else self.masks[1].fill_(keyframe)
@@ -108,9 +116,9 @@ def free_dead_streams() -> None:
 def _no_room(error: Exception) -> str:
     free, total = torch.cuda.mem_get_info()
     return (
-        f"the step did not fit into the GPU's memory: {gib(torch.cuda.max_memory_allocated())} were in use at most, "
-        f"{gib(free)} of {gib(total)} are free now ({error}). Lower the frame size, the number of slots or `context`, "
-        "or use float16 or bfloat16"
+        f"the step did not fit into the GPU's memory: {format_gib(torch.cuda.max_memory_allocated())} were in use at "
+        f"most, {format_gib(free)} of {format_gib(total)} are free now ({error}). Lower the frame size, the number of "
+        "slots or `context`, or use float16 or bfloat16"
     )
 
 
@@ -120,12 +128,12 @@ def check_room(needed: int, what: str) -> None:
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if needed > free:
         raise EngineError(
-            f"{what} needs {gib(needed)}, {gib(free)} of the GPU's {gib(total)} are free; lower the number of slots, "
-            "`context` or the frame size, or use float16 or bfloat16"
+            f"{what} needs {format_gib(needed)}, {format_gib(free)} of the GPU's {format_gib(total)} are free; lower "
+            "the number of slots, `context` or the frame size, or use float16 or bfloat16"
         )
 
 
-def captured(step: Callable) -> Callable:
+def capture_step(step: Step) -> Step:
     """A `compile_step` for any stream on a GPU: one graph over all of its slots, captured at the first step."""
     graphs: dict[tuple, CapturedStep] = {}
 
@@ -133,17 +141,18 @@ def captured(step: Callable) -> Callable:
         key = (tuple(x.shape), x.dtype)
         if key not in graphs:
             graphs[key] = CapturedStep(step, x)
-        return own(graphs[key](x, active, keyframe))
+        return copy_output(graphs[key](x, active, keyframe))
 
     return run
 
 
-def own(value: Any) -> Any:
+def copy_output(value: T) -> T:
     """A copy of tensors, tuples of them and dataclasses of them, that no later step writes into."""
+    copied: Any = value
     if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, tuple):
-        return tuple(own(item) for item in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{item.name: own(getattr(value, item.name)) for item in fields(value)})
-    return value
+        copied = value.clone()
+    elif isinstance(value, tuple):
+        copied = tuple(copy_output(item) for item in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        copied = replace(value, **{item.name: copy_output(getattr(value, item.name)) for item in fields(value)})
+    return copied

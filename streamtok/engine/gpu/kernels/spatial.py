@@ -5,7 +5,6 @@ plain two-dimensional boxes, no gathering. Results are computed for the two edge
 The result can go straight into the ring of a following temporal convolution.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -81,9 +80,7 @@ def conv3x3(
     step = min(64, triton.next_power_of_2(channels))
     tile = {"ROWS": 128, "COLUMNS": columns, "STEP": step, "num_warps": 8, "num_stages": 4, **(options or {})}
     tiles = triton.cdiv(height * broad, tile["ROWS"]) * triton.cdiv(out_channels, tile["COLUMNS"])
-    y = ring
-    if ring is None:
-        y = torch.empty(frames, height, width, out_channels, dtype=padded.dtype, device=padded.device)
+    y = ring if ring is not None else padded.new_empty(frames, height, width, out_channels)
     _conv3x3[(tiles, frames)](
         TensorDescriptor.from_tensor(padded.view(-1, channels), [tile["ROWS"], tile["STEP"]]),
         TensorDescriptor.from_tensor(packed, [tile["COLUMNS"], tile["STEP"]]),

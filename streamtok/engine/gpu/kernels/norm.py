@@ -106,11 +106,10 @@ def norm_silu(
     known: Tensor | None = None,
     edge: int = 0,
 ) -> Tensor:
-    """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> same shape and dtype.
+    """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> (N, H + 2e, W + 2e, C), same dtype.
 
-    Sums are float32 whatever the dtype. `known`: what `moments(x)` would give, where another kernel has left it. With
-    `edge` the result is the inside of a buffer (N, H + 2 * edge, W + 2 * edge, C) with zeros around, in its attribute
-    `padded`.
+    Sums are float32 whatever the dtype. `known`: what `moments(x)` would give, where another kernel has returned it.
+    `edge`, e: how many zeros lie around the result.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     frames, channels, height, width = x.shape
@@ -134,6 +133,4 @@ def norm_silu(
         SILU=silu,
         num_warps=16 if piece == PIECE else 4,
     )
-    y = padded[:, edge : edge + height, edge : edge + width].permute(0, 3, 1, 2)
-    y.padded = padded  # type: ignore[attr-defined]
-    return y
+    return padded

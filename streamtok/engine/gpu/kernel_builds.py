@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from streamtok.engine.gpu.kernels import attention, fsq, haar, norm, ring_attention, spatial, temporal
+
 TILE, WEIGHTS = "tensordesc<bf16[128,64]>", "tensordesc<bf16[256,64]>"  # boxes that the copy engine moves
 HALF, FLOAT, LONG = "*bf16", "*fp32", "*i64"
 SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Hopper
@@ -20,18 +26,19 @@ SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Ho
 Case = tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]
 
 
-def cases() -> Iterator[Case]:
-    """(name, kernel, types of its arguments, its constants, (warps, stages)) of every kernel that the engine
-    launches."""
-    yield from _layers()
+def list_cases() -> Iterator[Case]:
+    """Every kernel that the engine launches: name, kernel, types of its arguments, constants, (warps, stages)."""
+    yield from _convolutions()
+    yield from _norms()
     yield from _attention()
     yield from _ends()
 
 
-def _layers() -> Iterator[Case]:
-    from streamtok.engine.kernels import norm, spatial, temporal
+SHAPES = ((512, 90, 160), (256, 180, 320))  # channels, height, width
 
-    for channels, height, width in ((512, 90, 160), (256, 180, 320)):
+
+def _convolutions() -> Iterator[Case]:
+    for channels, height, width in SHAPES:
         rows = {"CIN": channels, "COUT": channels, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
         pixels = {"HEIGHT": height, "WIDTH": width}
         yield (
@@ -65,11 +72,23 @@ def _layers() -> Iterator[Case]:
             },
             (8, 4),
         )
+
+
+def _norms() -> Iterator[Case]:
+    for channels, height, width in SHAPES:
         yield (
             f"norm {channels}",
             norm._apply,
             {"x": HALF, "y": HALF, "moments": FLOAT, "weight": HALF, "bias": HALF, "pieces": "i32", "eps": "fp32"},
-            {**pixels, "CHANNELS": channels, "EDGE": 1, "PIECES": 512, "PIECE": norm.PIECE, "SILU": True},
+            {
+                "HEIGHT": height,
+                "WIDTH": width,
+                "CHANNELS": channels,
+                "EDGE": 1,
+                "PIECES": 512,
+                "PIECE": norm.PIECE,
+                "SILU": True,
+            },
             (16, 3),
         )
     yield (
@@ -82,8 +101,6 @@ def _layers() -> Iterator[Case]:
 
 
 def _attention() -> Iterator[Case]:
-    from streamtok.engine.kernels import attention
-
     strides = dict.fromkeys(("stride_q", "stride_k", "stride_v", "frame_q", "frame_k", "frame_v"), "i32")
     yield (
         "flash",
@@ -119,7 +136,7 @@ def _attention() -> Iterator[Case]:
     ring = {"q": HALF, "k_new": HALF, "v_new": HALF, "keys": HALF, "values": HALF, "count": LONG, "out": HALF}
     yield (
         "ring",
-        attention._ring,
+        ring_attention._ring,
         ring | dict.fromkeys(("places", "stride_q", "stride_new"), "i32") | {"scale": "fp32"},
         {"D": 512, "WIDE": 512, "CONTEXT": 32, "STEPS": 32},
         (4, 3),
@@ -127,8 +144,6 @@ def _attention() -> Iterator[Case]:
 
 
 def _ends() -> Iterator[Case]:
-    from streamtok.engine.kernels import fsq, haar
-
     tables = {"half": FLOAT, "offset": FLOAT, "shift": FLOAT, "middle": FLOAT, "basis": "*i64"}
     numbers = dict.fromkeys(("places", "area", "stride_n", "stride_c", "stride_p"), "i32")
     yield "fsq", fsq._fsq, {"z": FLOAT, "out": "*i32", **tables, **numbers}, {"DIMS": 6, "BLOCK": 256}, (4, 3)
@@ -147,7 +162,7 @@ def compile_all(capability: int = 90) -> dict[str, dict[str, Any]]:
     Not under TRITON_INTERPRET=1, which replaces the compiler. `ok`: it builds, fits and does not spill.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, kernel, types, constants, (warps, stages) in cases():
+    for name, kernel, types, constants, (warps, stages) in list_cases():
         try:
             found[name] = _compile(kernel, types, constants, (warps, stages), capability)
         except Exception as error:  # one kernel that does not build is a result like any other
@@ -158,10 +173,6 @@ def compile_all(capability: int = 90) -> dict[str, dict[str, Any]]:
 def _compile(
     kernel: Any, types: dict[str, str], constants: dict[str, Any], options: tuple[int, int], capability: int
 ) -> dict:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     names = kernel.arg_names
     # pointers and strides are multiples of 16, as those of the engine's tensors are
     aligned = {
@@ -193,8 +204,6 @@ def _compile(
 
 def _resources(cubin: bytes) -> tuple[int, int]:
     """(registers per thread, bytes of stack), as the disassembler that comes with Triton reports them."""
-    import triton
-
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

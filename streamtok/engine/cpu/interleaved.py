@@ -1,21 +1,21 @@
 """The network on a CPU without the copies: the past stays where it was written.
 
-`interleave` returns a copy of a 4x model in which the past of each convolution lies beside the present, pixel by
-pixel: (slots, H, W, 3, C), step n at n % 3. A step writes its own third and multiplies the whole by weights whose
-taps are turned to match, so nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
+In an interleaved 4x model the past of each convolution lies beside the present, pixel by pixel: (slots, H, W, 3, C),
+step n at n % 3. A step writes its own third and multiplies the whole by weights whose taps are turned to match, so
+nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamtok.engine.rebuild import rebuilt
+from streamtok.engine.rebuild import copy_module, exchange_modules
 from streamtok.engine.rings import roll, unroll
 from streamtok.engine.streams import PlainSnapshots
+from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
+from streamtok.model.encoder import Encoder
 from streamtok.model.layers import FactorizedConv
-from streamtok.model.state import Clock, StateSpec
-from streamtok.model.stream import DecodeStream, EncodeStream
-from streamtok.model.tokenizer import Encoded, Tokenizer
+from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.wavelet import haar_matrix
 
 TAPS = 3
@@ -38,6 +38,9 @@ class InterleavedConv(nn.Module):
     """`FactorizedConv` for one frame per step. x (B, C, H, W) -> y (B, D, H, W); the past is changed in place."""
 
     past_frames = 2
+    first: Tensor
+    second: Tensor
+    turned: Tensor
 
     def __init__(self, conv: FactorizedConv):
         super().__init__()
@@ -57,7 +60,7 @@ class InterleavedConv(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W), past (B, H, W, 3, C) -> y (B, D, H, W) and the same past."""
-        frames = self.see(x).permute(0, 2, 3, 1)
+        frames = self.convolve_space(x).permute(0, 2, 3, 1)
         parts = []
         for slot, count in enumerate(clock.count.tolist()):
             past[slot, :, :, count % TAPS] = frames[slot]
@@ -69,8 +72,8 @@ class InterleavedConv(nn.Module):
                 parts.append(linear(past[slot].flatten(2), self.turned[count % TAPS], self.bias))
         return torch.stack(parts).permute(0, 3, 1, 2) if len(parts) > 1 else parts[0][None].permute(0, 3, 1, 2), past
 
-    def see(self, x: Tensor) -> Tensor:
-        """The spatial half. x (B, C, H, W) -> (B, D, H, W)."""
+    def convolve_space(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, D, H, W)."""
         return self.spatial(x)
 
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
@@ -82,30 +85,45 @@ class InterleavedConv(nn.Module):
         return roll(past, count, TAPS).permute(0, 2, 3, 1, 4).contiguous()
 
 
-class FirstConv(InterleavedConv):
-    """The first convolution, which also takes bands as `bands_of_bytes` leaves them: unscaled, colour slowest."""
+class BytesConv(InterleavedConv):
+    """The first convolution for bands as `transform_bytes` leaves them: unscaled, colour slowest.
+
+    It shares the past of the `InterleavedConv` that takes plain bands.
+    """
+
+    scaled: Tensor
 
     def __init__(self, conv: FactorizedConv, wide: Tensor, patch: int):
         super().__init__(conv)
         bands = patch**3
         weight = wide.detach().float().unflatten(1, (bands, -1)).transpose(1, 2).flatten(1, 2) / (bands * 127.5)
         dtype = conv.spatial.weight.dtype
-        self.register_buffer("bytes_weight", weight.to(dtype).contiguous(memory_format=torch.channels_last))
+        self.register_buffer("scaled", weight.to(dtype).contiguous(memory_format=torch.channels_last))
 
-    def see(self, x: Tensor) -> Tensor:
-        """The spatial half. x (B, C, H, W) -> (B, D, H, W)."""
-        if getattr(x, "of_bytes", False):
-            return F.conv2d(x, self.bytes_weight, self.spatial.bias, padding=1)
-        return self.spatial(x)
+    def convolve_space(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, D, H, W)."""
+        return F.conv2d(x, self.scaled, self.spatial.bias, padding=1)
 
 
-def haar_of_bytes(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What `bands_of_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
+class BytesEncoder:
+    """An interleaved encoder that reads uint8 frames in groups of four, without scaling them to [-1, 1] first."""
+
+    def __init__(self, encoder: Encoder, first: BytesConv, axes: str, dtype: torch.dtype):
+        self.encoder = copy_module(encoder, conv_in=first)
+        self.haar = make_haar(axes, dtype)
+
+    def __call__(self, frames: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """uint8 frames (B, 3, 4, H, W) -> features (B, z_factor * z_channels, h, w), and the state of `encoder`."""
+        return self.encoder(transform_bytes(frames, self.haar), state, clock)
+
+
+def make_haar(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `transform_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
     signs = haar_matrix(4, axes, torch.float32, torch.device("cpu")) * 64
     return signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype)
 
 
-def bands_of_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
+def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
     """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
 
     Bytes are exact in bfloat16, so are their sums and differences in the product's accumulator: one rounding in all.
@@ -114,57 +132,73 @@ def bands_of_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
     quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
     cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
     values = cells.view(torch.uint8).view(-1, 64).to(haar[0].dtype)
-    bands = linear(values, *haar).view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
-    bands.of_bytes = True  # type: ignore[attr-defined]
-    return bands
+    return linear(values, *haar).view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
 
 
 class InterleavedStream(PlainSnapshots, EncodeStream):
-    """An encoding stream of a model from `interleave`: one slot at a time, only those that are active."""
+    """An encoding stream of an interleaved model: one slot at a time, only those that are active."""
 
     slot_by_slot = True
 
-    def __init__(self, model: Tokenizer, slots: int, size: tuple[int, int], context: int):
-        plain = not model.config.predictive and model.config.patch_size == 4
-        self._haar = haar_of_bytes(model.axes, model.dtype) if plain else None
+    def __init__(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, bytes_encoder: BytesEncoder | None
+    ):
+        self._bytes_encoder = bytes_encoder
         super().__init__(model, slots, size, context)
 
-    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Encoded, dict]:
-        if self._haar is None or x.dtype != torch.uint8:
+    def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
+        if self._bytes_encoder is None or x.dtype != torch.uint8:
             return super()._compute(x, state, clock, keyframe)
-        features, new = self.model.encoder(bands_of_bytes(x, self._haar), state["encoder"], clock)
-        coded = self.model._bottleneck(features, x.shape[0])
+        features, new = self._bytes_encoder(x, state["encoder"], clock)
+        coded = self.model.quantize(features, x.shape[0])
         return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new}
 
 
 class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
-    """A decoding stream of a model from `interleave`."""
+    """A decoding stream of an interleaved model."""
 
     slot_by_slot = True
 
 
-def interleave(model: Tokenizer, source: Tokenizer) -> Tokenizer:
-    """A copy of a 4x video model on the CPU with interleaved pasts; it shares its other layers.
+class InterleavedStreams:
+    """`Streams` of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
 
     `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
     the model does not fit.
     """
-    reason = unsupported(model)
-    if reason:
-        raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
-    made = model.with_modules(**{name: rebuilt(child, _interleaved) for name, child in model.named_children()})
-    if not model.config.predictive and model.config.patch_size == 4:
-        wide = source.encoder.conv_in.spatial.weight
-        made.encoder.conv_in = FirstConv(model.encoder.conv_in, wide, model.config.patch_size)
-    return made.eval()
+
+    decode_step = None
+
+    def __init__(self, plain: Tokenizer, source: Tokenizer):
+        reason = find_obstacle(plain)
+        if reason:
+            raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
+        self.plain = plain
+        modules = {name: exchange_modules(child, _interleave) for name, child in plain.named_children()}
+        self.model = plain.with_modules(**modules).eval()
+        self.bytes_encoder = None
+        first, wide = plain.encoder.conv_in, source.encoder.conv_in
+        if not plain.config.predictive and plain.config.patch_size == 4:
+            assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
+            assert isinstance(wide, FactorizedConv), type(wide)
+            conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)
+            self.bytes_encoder = BytesEncoder(self.model.encoder, conv.eval(), plain.axes, plain.dtype)
+
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """See `Streams`."""
+        return InterleavedStream(self.model, slots, size, context, self.bytes_encoder)
+
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """See `Streams`."""
+        return InterleavedDecodeStream(self.model, slots, size, context)
 
 
-def unsupported(model: Tokenizer) -> str | None:
+def find_obstacle(model: Tokenizer) -> str | None:
     """Why a model cannot run interleaved, or None."""
     if not model.config.video or model.config.temporal_resamplings:
         return f"{model.config.name!r} does not step one frame of features at a time"
     return None
 
 
-def _interleaved(module: nn.Module) -> nn.Module | None:
+def _interleave(module: nn.Module) -> nn.Module | None:
     return InterleavedConv(module) if isinstance(module, FactorizedConv) else None

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from streamtok.engine.kernels.norm import put_moments
+from streamtok.engine.gpu.kernels.norm import put_moments
 
 
 @triton.jit
@@ -87,12 +87,13 @@ def causal_conv(
     weight: Tensor,
     bias: Tensor,
     steps: int,
+    *,
     stride: int = 1,
     residual: Tensor | None = None,
     want_moments: bool = False,
     options: dict | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Convolve the newest frames of the ring over time, add `residual`, and leave the moments of the result.
+    """Convolve the newest frames of the ring over time, add `residual`, and return the moments of the result too.
 
     ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
     residual (B*T/stride, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has

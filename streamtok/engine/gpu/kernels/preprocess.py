@@ -56,7 +56,7 @@ BLOCK = (32, 8)
 
 def source_code() -> str:
     """The text of `pixels.cu`, without the definitions that select an encoding."""
-    return files("streamtok.engine.kernels").joinpath("pixels.cu").read_text()
+    return files("streamtok.engine.gpu.kernels").joinpath("pixels.cu").read_text()
 
 
 def encoding_kind(encoding: str) -> int:
@@ -97,6 +97,15 @@ def shape_of(
     for axis, source, target in (("y", window[2], rect[2]), ("x", window[3], rect[3])):
         common = gcd(source, target)
         values |= {f"s{axis}": source // common, f"d{axis}": target // common}
+    values |= _encoding_values(kind, encoding)
+    for name, value in values.items():
+        shape[name] = value
+    return shape
+
+
+def _encoding_values(kind: int, encoding: str) -> dict[str, int]:
+    """Where the colours of an encoding lie, and what turns them into RGB."""
+    values: dict[str, int] = {}
     if kind == 0:
         values |= dict(zip(("red", "green", "blue"), PACKED_OFFSETS[encoding], strict=True))
     if kind == 2:
@@ -108,9 +117,7 @@ def shape_of(
         order = encoding[6:10]
         for name, letter in (("red", "r"), ("blue", "b")):
             values |= {f"{name}_row": order.index(letter) // 2, f"{name}_column": order.index(letter) % 2}
-    for name, value in values.items():
-        shape[name] = value
-    return shape
+    return values
 
 
 def kernel_of(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:

@@ -5,7 +5,8 @@
     streamtok evaluate val2017/ --images --inception inception-2015-12-05.pt
 
 PLACES are folders (any tree of videos, DAVIS with its JPEGImages, or pictures) and files. The first 33 frames of each
-clip are judged at 256 lines, unless told otherwise. Unreadable files are named and skipped.
+clip are judged at 256 lines, unless told otherwise. Unreadable files are named and skipped; damaged frames are left out
+and counted.
 """
 
 import itertools
@@ -109,6 +110,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
     lines = [*summary_lines(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
+    lines += [f"{name}: {count} damaged frames left out" for name, count in clips.damaged.items()]
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 
 

@@ -40,6 +40,7 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
         parser.add_argument(
             "--set",
             action="append",
+            default=argparse.SUPPRESS,
             metavar="KEY=VALUE",
             help="override any key of the file, nested ones with dots",
         )

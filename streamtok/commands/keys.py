@@ -54,6 +54,7 @@ def new_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
     given = vars(new_parser().parse_args(argv))
+    kind: type[GenerateSettings | AllowSettings]
     kind = GenerateSettings if given.pop("command") == "generate" else AllowSettings
     return run(read_settings(kind, None, given))
 

@@ -90,6 +90,7 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
     """Tokenize; returns the result."""
     from streamtok.fleet.fleet import Fleet
 
+    assert settings.out is not None  # as the settings have checked
     drives = list(settings.drives)
     if settings.listed:
         drives += [line.strip() for line in settings.listed.read_text().splitlines() if line.strip()]

@@ -16,8 +16,8 @@ from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
-from streamtok.io.frame_stream import count_frames
-from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.video import VideoReader
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.shared import FrameSettings
 
@@ -183,7 +183,10 @@ def expected_frames(path: Path) -> int:
         schemas = {number: schema.name for number, schema in file.schemas.items()}
         cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
         return sum(file.counts.get(number, 0) for number in cameras)
-    return (count_frames(str(path)) or 0) if kind == "video" else 0
+    if kind != "video":
+        return 0
+    with VideoReader(path) as video:
+        return video.expected_frames
 
 
 def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:

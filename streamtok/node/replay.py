@@ -39,12 +39,12 @@ class Replayed:
 class _Shelf:
     """One stream's frames and messages that were read and not yet used, in the order in which they were recorded.
 
-    `session` is the one whose encoder ours has followed so far without a break, empty if there was one.
+    `unbroken` while our encoder has followed the recorded one through every group since a keyframe.
     """
 
     frames: deque[Frame] = field(default_factory=deque)
     messages: deque[TokenMessage] = field(default_factory=deque)
-    session: str = ""
+    unbroken: bool = False
 
     def put(self, frame: Frame) -> None:
         if self.frames and frame.frame_id <= self.frames[-1].frame_id:
@@ -139,10 +139,10 @@ class RecordedReplay(Replay):
 
     def _encode(self, message: TokenMessage, frames: list[Frame] | None, shelf: _Shelf) -> Replayed | None:
         header, stream = message.header, message.stream
-        follows = shelf.session == header.session and not message.lost
-        if frames is None or not (header.keyframe or follows):
+        follows = header.keyframe or (shelf.unbroken and message.decodable)
+        shelf.unbroken = False
+        if frames is None or not follows:
             self._skip(message, NO_FRAMES if frames is None else NO_START)
-            shelf.session = ""
             return None
         counts = {"dropped": header.dropped, "repeated": header.repeated}
         try:
@@ -150,9 +150,8 @@ class RecordedReplay(Replay):
         except ValueError as error:
             self._skip(message, f"it cannot be encoded: {error}")
             self.core.flush(stream, "drop")
-            shelf.session = ""
             return None
-        shelf.session = header.session
+        shelf.unbroken = True
         return Replayed(group, frames, message)
 
     def _skip(self, message: TokenMessage, reason: str) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 from streamtok.engine.loading import engine_configuration, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.token_grid import grid_shape, levels_of
-from streamtok.io.frame_stream import open_frames, resized
 from streamtok.io.picture_writer import open_pictures
+from streamtok.io.source import open_frames, resize_frames
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
 from streamtok.tokens.progress import progress_bar
@@ -63,7 +63,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         tok = load(model, options.deterministic, engine="default", device=options.device)
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
-            frames = resized(frames, size)
+            frames = resize_frames(frames, size)
             size = None  # the core pads what is off the grid
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context

@@ -11,7 +11,7 @@ from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
-from streamtok.training.step import band_scale
+from streamtok.training.optimizer import band_scale
 from streamtok.training.transfer import close_loop
 
 
@@ -36,7 +36,7 @@ def build_model(config: TrainConfig) -> Tokenizer:
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"
     with torch.no_grad():
-        weights[first].mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
+        weights[first].mul_(band_scale(sizes))  # as for orthonormal bands, see `band_rate`
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model

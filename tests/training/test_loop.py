@@ -9,9 +9,9 @@ import torch
 import streamtok
 from streamtok.commands.train import main
 from streamtok.training.build import build_model
+from streamtok.training.journal import plot_curves, read_journal
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
-from streamtok.training.report import plot, read_journal
 from streamtok.training.step import NonFiniteTraining
 from tests.kit.networks import vgg_weights
 from tests.kit.training import CLIPS, TINY, config
@@ -192,7 +192,7 @@ def test_a_log_cut_off_by_a_crash_is_read_up_to_there(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"kind": "train", "step": 0, "loss_l1": 1.0}\n{"kind": "tra')
     assert [line["step"] for line in read_journal(tmp_path / "log.jsonl")] == [0]
     pytest.importorskip("matplotlib")
-    assert plot(tmp_path).exists()
+    assert plot_curves(tmp_path).exists()
 
 
 @pytest.mark.gpu

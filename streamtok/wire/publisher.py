@@ -9,12 +9,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from streamtok.types import Frame, TokenGroup
+from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
@@ -22,7 +22,7 @@ from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Status, TokenHeader
 from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
-from streamtok.wire.streams import StreamTable
+from streamtok.wire.streams import StreamTable, to_info
 from streamtok.wire.subscriptions import Subscriptions
 
 log = logging.getLogger("streamtok.wire")
@@ -57,9 +57,10 @@ class Publisher:
     names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
     owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
     publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
-    sets how much one slow reader may be behind (a second). `clock_ns` is the clock of capture times, `clock_pair` ties
-    it to UTC: a replay gives the recorded ones. `stats` adds the node's own numbers to op `stats`; `stop` is asked
-    while waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
+    sets how much one slow reader may be behind (a second). `compression` is that of the tokens. `clock_ns` is the clock
+    of capture times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of
+    every own stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while
+    waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
     """
 
     bind: str
@@ -73,8 +74,10 @@ class Publisher:
     lossless_timeout: float = 30.0
     messages_per_second: float = 64.0
     max_epoch_bytes: int = MAX_EPOCH
+    compression: Literal["none", "zstd"] = "none"
     clock_ns: Callable[[], int] = time.monotonic_ns
     clock_pair: Callable[[], tuple[int, int]] = system_clock_pair
+    on_announce: Callable[[Info], None] = lambda info: None
     stats: Callable[[], dict[str, Any]] | None = None
     stop: Callable[[], bool] = lambda: False
 
@@ -125,18 +128,26 @@ class Publisher:
         self._bindings.append(Binding(socket, endpoint, self.ipc_group))
         return self._bindings[-1].endpoint
 
-    def add_stream(self, info: Info) -> Info:
+    def add_stream(self, info: Info | StreamInfo) -> Info:
         """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published.
 
         ImportError if its compression needs a package that is not there.
         """
-        compression.check(info.compression)
-        added = self._table.add(info)
-        self._send_info([info.stream])
+        described = info if isinstance(info, StreamInfo) else None
+        told = to_info(info, compression=self.compression) if isinstance(info, StreamInfo) else info
+        compression.check(told.compression)
+        added = self._table.add(told, described)
+        self._send_info([added.stream])
+        self.on_announce(added)
         return added
 
     def publish(self, group: TokenGroup) -> TokenHeader:
-        """Send one token group of an announced stream; returns its header, or raises ValueError if it does not fit."""
+        """Send one token group, announcing its stream first if readers do not know what its `info` says.
+
+        Returns its header. Raises ValueError if it does not fit what was announced.
+        """
+        if group.info is not None and self._table.is_news(group.info):
+            self.add_stream(group.info)
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock_ns())
         self._send(parts)

@@ -116,7 +116,7 @@ def test_a_camera_that_never_comes_is_closed_at_once():
     with source:
         assert source.read(0.05) is None
     assert source.state == "ended"
-    assert not any(thread.name == "camera-front" for thread in threading.enumerate())
+    assert not any(thread.name == "capture-front" for thread in threading.enumerate())
 
 
 def test_a_frozen_image_is_noticed_once_and_its_end_too():
@@ -149,7 +149,7 @@ def test_a_looping_camera_goes_on_after_its_end():
 
 def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
     with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
-        source._thread.join()
+        source.capture.join()
         frames = read_until(source, lambda frames: False)
     assert 1 <= len(frames) <= 8
     assert source.counts["dropped"] > 0
@@ -158,7 +158,7 @@ def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
 
 def test_a_reader_that_comes_late_can_begin_with_the_newest_frame():
     with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
-        source._thread.join()
+        source.capture.join()
         source.skip_to_newest()
         frames = read_until(source, lambda frames: False)
     assert len(frames) == 1

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from streamtok.bench.measure import describe_machine
 from streamtok.bench.timing import time_calls
-from streamtok.commands.command import flag_type
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
 from streamtok.engine.engine import apply
@@ -119,6 +118,18 @@ ENTRIES: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "diffusers AutoencoderKLCosmos (8 frames)": cosmos,
     "diffusers AutoencoderKLWan (4 frames)": wan,
 }
+
+
+def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` as the type of a flag: what its ValueError says reaches the user."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error} (got {text!r})") from error
+
+    return read
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamtok.checkpoint.checkpoint import from_cosmos, save
+    from streamtok.checkpoint import from_cosmos, save
     from streamtok.config import TokenizerConfig, list_presets
     from streamtok.engine.loading import load
     from streamtok.model import NonFiniteError, Tokenizer
@@ -31,10 +31,10 @@ _HOMES = {
     "TokenWindow": "wire.window",
     "Tokenizer": "model",
     "TokenizerConfig": "config",
-    "from_cosmos": "checkpoint.checkpoint",
+    "from_cosmos": "checkpoint.cosmos",
     "list_presets": "config",
     "load": "engine.loading",
-    "save": "checkpoint.checkpoint",
+    "save": "checkpoint.folder",
     "subscribe": "wire.subscriber",
 }
 

@@ -1,4 +1,4 @@
-"""`streamtok COMMAND ...`: finds the module of a command and hands it the arguments.
+"""`streamtok COMMAND ...`: `streamtok/commands/COMMAND.py` gets the arguments.
 
 Commands are imported only when they run, so `streamtok --help` needs nothing but the standard library.
 """
@@ -8,33 +8,31 @@ import importlib
 import sys
 
 COMMANDS = {
-    "demo": (
-        "commands.demo",
-        "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
-    ),
-    "ingest": ("commands.ingest", "cameras, files or a synthetic drive to a token stream over ZeroMQ"),
-    "subscribe": ("commands.subscribe", "print or forward a token stream"),
-    "record": ("commands.record", "token (and camera) streams to MCAP"),
-    "replay": ("commands.replay", "recorded drives through the same core as live; --verify compares the tokens"),
-    "encode": ("commands.encode", "a video or image file to a token file"),
-    "decode": ("commands.decode", "a token file or a live stream back to pictures"),
-    "tokenize": ("commands.tokenize", "many drives to token files: parallel, resumable"),
-    "export": ("commands.export", "token recordings to WebDataset, Parquet or LeRobot v3"),
-    "info": ("commands.info", "what a recording holds"),
-    "repair": ("commands.repair", "recover a recording that was cut off"),
-    "models": ("commands.models", "the presets: compression, codebook, rates, parameters, FLOPs, state"),
-    "doctor": ("commands.doctor", "what this machine can do and what is missing"),
-    "keys": ("commands.keys", "CURVE keys for secure streams"),
-    "bench": ("commands.bench", "rates, latencies and ratios on this machine"),
-    "train": ("commands.train", "train a tokenizer"),
-    "evaluate": ("commands.evaluate", "judge a tokenizer on a folder of videos or images"),
+    "demo": "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
+    "ingest": "cameras, files or a synthetic drive to a token stream over ZeroMQ",
+    "subscribe": "print or forward a token stream",
+    "record": "token (and camera) streams to MCAP",
+    "replay": "recorded drives through the same core as live; --verify compares the tokens",
+    "encode": "a video or image file to a token file",
+    "decode": "a token file or a live stream back to pictures",
+    "tokenize": "many drives to token files: parallel, resumable",
+    "export": "token recordings to WebDataset, Parquet or LeRobot v3",
+    "info": "what a recording holds",
+    "repair": "recover a recording that was cut off",
+    "models": "the presets: compression, codebook, rates, parameters, FLOPs, state",
+    "doctor": "what this machine can do and what is missing",
+    "keys": "CURVE keys for secure streams",
+    "bench": "rates, latencies and ratios on this machine",
+    "train": "train a tokenizer",
+    "evaluate": "judge a tokenizer on a folder of videos or images",
 }
+UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself
 
 
 def usage() -> str:
     """The text of `streamtok --help`."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
     return (
         "usage: streamtok COMMAND [options]\n\n"
         + "\n".join(lines)
@@ -54,12 +52,12 @@ def main(argv: list[str] | None = None) -> int:
 
         print(version("streamtok"))
         return 0
-    if command not in COMMANDS:
+    if command not in (*COMMANDS, *UNLISTED):
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"streamtok.{COMMANDS[command][0]}")
+    module = importlib.import_module(f"streamtok.commands.{command}")
     return module.main(rest)
 
 

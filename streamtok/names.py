@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
+ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 LOGIN = re.compile(r"://[^\s@]\S*@")  # up to the last @: a password may hold one, and a slash
 OPTION_OF_PASSWORD = re.compile(r"(?i)\b((?:user-pw|password|passwd|pass|pwd|token)=)[^\s&'\"]+")
 
@@ -26,6 +27,16 @@ def parse_device(text: str) -> str:
     """The name of a device, as it is; ValueError says what names there are."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def parse_endpoint(text: str) -> str:
+    """A ZeroMQ endpoint, as it is; ValueError says what one looks like."""
+    match = ENDPOINT.fullmatch(text)
+    if match is None:
+        raise ValueError("expected tcp://HOST:PORT or ipc://PATH")
+    if (match[1] or "*").isdigit() and int(match[1]) > 65535:  # libzmq would take it modulo 65536
+        raise ValueError("expected a port up to 65535")
     return text
 
 

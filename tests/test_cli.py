@@ -1,16 +1,18 @@
 """Every command in the table exists, explains itself, and a wrong one says which is meant."""
 
-import argparse
 import importlib
 import os
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+from pydantic import BeforeValidator, Field
 
 from streamtok.cli import COMMANDS, main
-from streamtok.commands.command import command, flag_type
+from streamtok.commands.command import command, make_main
 from streamtok.settings.errors import SettingsError, blame_settings
+from streamtok.settings.fields import Strict
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -19,7 +21,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"streamtok {command}" in capsys.readouterr().out
-    assert callable(importlib.import_module(f"streamtok.{COMMANDS[command][0]}").main)
+    assert callable(importlib.import_module(f"streamtok.commands.{command}").main)
 
 
 def test_wrong_commands_name_the_nearest(capsys):
@@ -97,9 +99,15 @@ def test_help_and_the_table_need_only_the_standard_library():
     assert subprocess.run([sys.executable, "-S", "-c", program], capture_output=True).returncode == 0
 
 
-def test_a_flag_tells_what_its_parser_expects():
-    with pytest.raises(argparse.ArgumentTypeError, match="expected an even number \\(got '3'\\)"):
-        flag_type(even)("3")
+class Song(Strict):
+    verses: Annotated[int, BeforeValidator(lambda text: even(text))] = Field(default=2, description="how many")
+
+
+def test_a_flag_tells_what_its_settings_expect(capsys):
+    sing = make_main("sing", Song, lambda settings: settings.verses, None)
+    assert sing(["--verses", "4"]) == 4
+    assert sing(["--verses", "3"]) == 2
+    assert "command line: verses: expected an even number (got '3')" in capsys.readouterr().err
 
 
 def even(text):

@@ -31,6 +31,15 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+def test_the_first_command_shows_the_whole_pipeline(tmp_path):
+    first = commands(re.search(r"```sh\n(.*?)```", TEXT, re.DOTALL)[1])[0]
+    short = ["SOURCE=synthetic:96x160@30?seed=7&frames=17", f"OUT={tmp_path}", f"BIN={Path(sys.executable).parent}"]
+    told = run([*first, "--old-file=.venv/.installed", *short], ROOT)
+    assert "17 frames of 96x160" in told
+    assert "0 messages lost" in told
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("side_by_side.mp4", "picture.png"))
+
+
 def test_the_page_on_replay_runs_as_written(tmp_path):
     outputs = [run(command, tmp_path) for command in commands(blocks("Replay recorded drives", "sh")[0])]
     assert "31 identical" in outputs[2]

@@ -5,22 +5,22 @@ import torch
 from torch import Tensor
 
 from streamtok.bench.options import BenchOptions
-from streamtok.engine.precision import moving_scene
 from streamtok.evaluation.layouts import pictures_to_video, split_groups, tokens_of
 from streamtok.model import EncodeStream
+from streamtok.weights.golden import reference_clip
 
 
 def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
-    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `moving_scene`.
+    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `weights.golden.reference_clip`.
 
     ValueError if it has fewer frames.
     """
     if source is None:
-        return moving_scene(size, frames)
-    from streamtok.io.frame_stream import open_frames, resized
+        return reference_clip(frames, *size)
+    from streamtok.io.source import open_frames, resize_frames
 
     with open_frames(source, max_frames=frames) as opened:
-        images = [frame.image for frame in resized(opened.frames, size)]
+        images = [frame.image for frame in resize_frames(opened.frames, size)]
     if len(images) < frames:
         raise ValueError(f"{source} has {len(images)} frames, {frames} are needed")
     return pictures_to_video(np.stack(images)).contiguous()
@@ -28,7 +28,7 @@ def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
 
 def paint_groups(options: BenchOptions, groups: int, group: int, cameras: int = 1) -> list[Tensor]:
     """Groups of the synthetic scene on the device, uint8 (cameras, 3, group, H, W), the same for every camera."""
-    scene = moving_scene(options.size, groups * group).to(options.device)
+    scene = reference_clip(groups * group, *options.size).to(options.device)
     return [part.expand(cameras, -1, -1, -1, -1).contiguous() for part in scene.split(group, 2)]
 
 

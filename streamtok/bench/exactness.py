@@ -9,7 +9,7 @@ from torch import Tensor
 
 from streamtok.bench.clips import encode_by_steps, read_clip
 from streamtok.bench.timing import time_calls
-from streamtok.checkpoint.checkpoint import load
+from streamtok.engine.loading import load
 from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
 

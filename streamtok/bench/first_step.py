@@ -16,8 +16,8 @@ def main(argv: list[str]) -> int:
     share_cores()
     import torch
 
-    from streamtok.engine.engine import OptimizedTokenizer
     from streamtok.engine.loading import load
+    from streamtok.engine.optimized import OptimizedTokenizer
     from streamtok.evaluation.layouts import tokens_of
 
     name, height, width, device, threads = argv

@@ -49,7 +49,7 @@ TESTED = (  # below tests/; the others need no GPU
 
 def compile_kernels() -> Entries:
     """What the kernels need on this machine's GPU; runs without one, for Hopper."""
-    from streamtok.engine.kernel_builds import compile_all
+    from streamtok.engine.gpu.kernel_builds import compile_all
 
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     yield from compile_all(10 * capability[0] + capability[1]).items()

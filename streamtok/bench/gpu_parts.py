@@ -76,18 +76,18 @@ def open_fused(
 ) -> EncodeStream:
     """A stream of one slot on fused kernels, captured if `graph`."""
     from streamtok.engine.configuration import EngineConfiguration
-    from streamtok.engine.fused import fuse
-    from streamtok.engine.streams import FusedStream
+    from streamtok.engine.gpu.fused import fuse_model
+    from streamtok.engine.gpu.fused_streams import FusedStream
 
     configuration = EngineConfiguration(
         device="cuda", precision=precision, graph=graph, kernels="fused", over_space=over_space
     )
-    return FusedStream(fuse(model, over_space), 1, size, 32, configuration)
+    return FusedStream(fuse_model(model, over_space), 1, size, 32, configuration)
 
 
 def time_step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> Entries:
     """The full-size encoder step: plain and fused, eager and captured; the profile of the fused one."""
-    from streamtok.engine.graph import free_dead_streams
+    from streamtok.engine.gpu.graph import free_dead_streams
 
     model, captured = build_full_size(precision), {}
     frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
@@ -143,11 +143,11 @@ def profile_kernels(function: Callable[[], object], calls: int = 3, rows: int = 
 
 def compare_tokens(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
-    from streamtok.engine.precision import moving_scene
+    from streamtok.weights.golden import reference_clip
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wide = build_full_size("float32")
-    clip = moving_scene(size, 1 + (groups - 1) * wide.group).to("cuda")
+    clip = reference_clip(1 + (groups - 1) * wide.group, *size).to("cuda")
     wanted = encode_by_steps(wide.stream(1, *size), clip)[1]
     for precision in ("bfloat16", "float16"):
         yield from _compare_precision(wide.cast(getattr(torch, precision)), precision, clip, wanted)

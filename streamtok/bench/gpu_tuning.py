@@ -47,7 +47,7 @@ def time_candidates(deadline: float = float("inf")) -> Entries:
 
 
 def _list_convolutions(new: Case) -> Iterator[Candidate]:
-    from streamtok.engine.kernels import spatial, temporal
+    from streamtok.engine.gpu.kernels import spatial, temporal
 
     count = torch.tensor([5], device="cuda")
     for height, width, channels in ((90, 160, 512), (180, 320, 256)):
@@ -62,13 +62,15 @@ def _list_convolutions(new: Case) -> Iterator[Candidate]:
         for options in TILES:
             name = f"{shape} {'x'.join(map(str, options.values()))}"
             in_space = partial(spatial.conv3x3, padded, packed, bias, ring, count, options)
-            in_time = partial(temporal.causal_conv, ring, count, taps, bias, 1, 1, residual, True, options)
+            in_time = partial(
+                temporal.causal_conv, ring, count, taps, bias, 1, residual=residual, want_moments=True, options=options
+            )
             yield f"conv3x3 fused {name}", in_space, 9 * work
             yield f"causal_conv {name}", in_time, 3 * work
 
 
 def _list_attention(new: Case) -> Iterator[Candidate]:
-    from streamtok.engine.kernels import attention
+    from streamtok.engine.gpu.kernels import attention, ring_attention
 
     length, width = 14400, 512
     q, k, v = new(1, length, 3 * width).chunk(3, -1)
@@ -86,11 +88,11 @@ def _list_attention(new: Case) -> Iterator[Candidate]:
     yield "attention torch, parts of 1800", attend_by_parts, work
     keys, values = (new(1, length, 32, width) for _ in range(2))
     count = torch.tensor([40], device="cuda")
-    yield "ring context 32", partial(attention.over_ring, q, k, v, keys, values, count), 0.0
+    yield "ring context 32", partial(ring_attention.over_ring, q, k, v, keys, values, count), 0.0
 
 
 def _list_norms(new: Case) -> Iterator[Candidate]:
-    from streamtok.engine.kernels import norm
+    from streamtok.engine.gpu.kernels import norm
 
     for channels, size in ((256, (180, 320)), (512, (90, 160))):
         x, weight = new(1, channels, *size).to(memory_format=torch.channels_last), new(channels)

@@ -19,13 +19,13 @@ from streamtok.bench.precisions import compare_precisions
 from streamtok.bench.roofline import measure_roofline
 from streamtok.bench.stateless import measure_stateless
 from streamtok.bench.timing import percentiles, time_calls
-from streamtok.engine.configuration import EngineConfiguration, here
-from streamtok.engine.engine import OptimizedTokenizer, apply, memory_needed
-from streamtok.engine.graph import EngineError, free_dead_streams
-from streamtok.engine.precision import moving_scene
+from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
+from streamtok.engine.gpu.graph import free_dead_streams
+from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration, memory_needed
 from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
 from streamtok.preprocessing.preprocessor import Preprocessor
+from streamtok.weights.golden import reference_clip
 
 SCHEMA = 1
 SECTIONS = (
@@ -63,7 +63,7 @@ def grow_report(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None
 
 def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
     """The sections of a report, by name, as they are measured."""
-    machine = here(tok.fingerprint, options.size, options.device)
+    machine = inspect_machine(tok.fingerprint, options.size, options.device)
     if options.start:  # before this process has any work, or memory of the device
         from streamtok.bench.start import measure_start
 
@@ -72,7 +72,7 @@ def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str]
         yield "start", found
     engine, compared = compare_precisions(tok, machine, options, say)
     yield "precisions", compared
-    fast = apply(tok, engine)
+    fast = apply_configuration(tok, engine)
     yield "machine", describe_machine(options.device)
     yield "engine", engine.to_dict() | {"memory": memory_needed(fast, options.cameras, options.size)}
     step = measure_latency(fast, options)
@@ -94,7 +94,7 @@ def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str]
 
 def describe_machine(device: str) -> dict[str, Any]:
     """The device's name, versions and threads."""
-    facts = here("", (0, 0), device)
+    facts = inspect_machine("", (0, 0), device)
     return {
         "device": device,
         "name": facts.device_name,
@@ -134,7 +134,7 @@ def measure_shared_step(tok: Tokenizer, engine: EngineConfiguration, options: Be
     `kernels` says on which layers: those of the CPU step one slot at a time.
     """
     kernels = "plain" if engine.kernels == "interleaved" else engine.kernels
-    together = apply(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
+    together = apply_configuration(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
     try:
         return measure_latency(together, options) | {"kernels": kernels}
     except (EngineError, torch.cuda.OutOfMemoryError) as error:
@@ -167,9 +167,9 @@ def _copy_to_host(out: Encoded) -> Tensor:
 def measure_stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
     """Median milliseconds of each stage of one camera's group, alone: prepare (4 frames), upload, encode, tokens."""
     stream, device = fast.stream(1, *options.size), options.device
-    scene = moving_scene(options.size, fast.group)
+    scene = reference_clip(fast.group, *options.size)
     big = max(options.size[0], 720), max(options.size[1], 1280)
-    image = moving_scene(big, 1)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
+    image = reference_clip(1, *big)[0, :, 0].permute(1, 2, 0).contiguous().numpy()
     prepare = Preprocessor(big, options.size)
     pinned = scene.pin_memory() if device == "cuda" else scene
     on_device = torch.empty(scene.shape, dtype=torch.uint8, device=device)

@@ -12,12 +12,12 @@ from streamtok.bench.options import BenchOptions
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.precision import (
     GROUPS,
-    candidates,
     cpu_has_int8,
-    fastest,
-    how,
-    pick,
-    table,
+    format_table,
+    list_candidates,
+    measure_kinds,
+    pick_configuration,
+    plan_precision,
     try_precisions,
 )
 from streamtok.evaluation.layouts import video_to_unit
@@ -37,12 +37,12 @@ def compare_precisions(
     auto = options.precision == "auto"
     clip = read_clip(options.clip, options.size, 1 + (GROUPS - 1) * tok.group)
     if not (auto or options.compare):
-        return fastest(tok, how(tok, machine, options.precision), clip, GROUPS)[0], {}
-    names = candidates(options.device) if auto else [options.precision]
+        return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, GROUPS)[0], {}
+    names = list_candidates(options.device) if auto else [options.precision]
     shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
     trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
-    engine = pick(tok, trials, names, clip) if auto else trials[options.precision].configuration
-    for line in table(trials, engine.precision):
+    engine = pick_configuration(tok, trials, names, clip) if auto else trials[options.precision].configuration
+    for line in format_table(trials, engine.precision):
         say(line)
     agreement = {name: trial.agreement for name, trial in trials.items()}
     compared = {

@@ -13,7 +13,7 @@ from typing import IO, cast
 
 import torch
 
-from streamtok.checkpoint.checkpoint import WEIGHTS, save
+from streamtok.checkpoint import WEIGHTS, save
 from streamtok.model import Tokenizer
 
 LIMIT_S = 600.0  # a first start measures every precision, and compiles on a GPU

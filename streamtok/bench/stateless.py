@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from streamtok.bench.clips import paint_groups
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.timing import time_calls
-from streamtok.engine.precision import moving_scene
 from streamtok.model import Tokenizer
+from streamtok.weights.golden import reference_clip
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def measure_stateless(
 
 def _measure_window(model: Tokenizer, options: BenchOptions, window: int, steps: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of one window of at most `window` frames, and its ratios to the `steps`."""
-    clip = moving_scene(options.size, 1 + (window - 1) // model.group * model.group).to(options.device)
+    clip = reference_clip(1 + (window - 1) // model.group * model.group, *options.size).to(options.device)
     try:
         walls, busy = time_calls(lambda _: model.encode(clip), 3, options.device)
     except torch.cuda.OutOfMemoryError:

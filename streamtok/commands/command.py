@@ -1,64 +1,39 @@
-"""What all commands share: the shape of their parser, and how they end.
+"""What all commands share: settings from the command line, and how a command ends."""
 
-Only the standard library is imported here, so that `streamtok --help` works whatever is missing.
-"""
-
-import argparse
 import functools
 import io
 import os
 import select
 import sys
 from collections.abc import Callable
-from typing import Any
 
+from streamtok.commands.flags import parse_settings
 from streamtok.names import without_password
 from streamtok.node.process import share_cores
 from streamtok.settings.errors import SettingsError
+from streamtok.settings.reading import Kind
 
-RAW = argparse.RawDescriptionHelpFormatter
-
-
-def new_parser(name: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
-    """The parser of `streamtok NAME`; its description is shown as it is written, examples and all."""
-    return argparse.ArgumentParser(f"streamtok {name}", description=description, formatter_class=RAW, **options)
+Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
 
-def new_settings_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser that leaves out what is not given: that comes from --config FILE, else from the settings' defaults."""
-    parser = new_parser(name, description, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config", metavar="FILE", help="YAML with these names (max_frames: 100); flags override it")
-    parser.add_argument("--json", action="store_true", help="print the summary as one line of JSON on standard output")
-    return parser
+def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: str | None) -> Main:
+    """`main(argv)` of `streamtok NAME`: settings of a kind from its flags, `run` with them, the ending of a command."""
+
+    @command(name)
+    def main(argv: list[str] | None = None) -> int:
+        return run(parse_settings(kind, name, words, argv))
+
+    return main
 
 
-def new_node_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """As `new_settings_parser`, for commands that run on and log meanwhile."""
-    parser = new_settings_parser(name, description)
-    parser.add_argument("--log-format", choices=["text", "json"], help="of the log on standard error (default text)")
-    return parser
-
-
-def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`parse` as the type of a flag: what its ValueError says reaches the user."""
-
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{error} (got {text!r})") from error
-
-    return read
-
-
-def command(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def command(name: str) -> Callable[[Main], Main]:
     """Make `main(argv)` end as every command does: whatever its user can act on is told without a traceback.
 
     The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
     left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.
     """
 
-    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+    def decorate(main: Main) -> Main:
         @functools.wraps(main)
         def run(argv: list[str] | None = None) -> int:
             share_cores()

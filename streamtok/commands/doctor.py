@@ -4,27 +4,53 @@ streamtok doctor
 streamtok doctor --json
 """
 
+import importlib
+import importlib.util
 import json
-import sys
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from streamtok.commands.command import command
-from streamtok.commands.config_parser import new_config_parser
+from pydantic import Field
 
-MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Folder
+from streamtok.settings.shared import CommandSettings
+
+OK, NOTE, BAD = "ok", "note", "bad"
+MARKS = {OK: "ok  ", NOTE: "note", BAD: "BAD "}
+EXTRAS = {"mcap": "record", "rosbags": "ros", "pyarrow": "dataset", "webdataset": "dataset", "matplotlib": "plot"}
+GIB = 1 << 30
 
 
-@command("doctor")
-def main(argv: list[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: `state` is "ok", "note" (works, could be better) or "bad"; `advice` says what to do."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values."""
+        return asdict(self)
+
+
+class DoctorSettings(CommandSettings):
+    """Where the checks look."""
+
+    folder: Folder = Field(default=Path("."), description="where recordings would go")
+
+
+def run(settings: DoctorSettings) -> int:
     """Print the report; 1 if something that streamtok needs does not work."""
-    parser = new_config_parser("doctor", __doc__)
-    parser.add_argument("--folder", default=".", help="where recordings would go (default: here)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
-    arguments = parser.parse_args(argv)
-    from streamtok.commands.doctor_checks import run_checks
-
-    checks = run_checks(arguments.folder)
-    bad = any(check.state == "bad" for check in checks)
-    if arguments.json:
+    checks = run_checks(settings.folder)
+    bad = any(check.state == BAD for check in checks)
+    if settings.as_json:
         print(json.dumps({"ok": not bad, "checks": [check.to_dict() for check in checks]}))
         return int(bad)
     for check in checks:
@@ -35,5 +61,142 @@ def main(argv: list[str] | None = None) -> int:
     return int(bad)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run_checks(folder: Path) -> list[Check]:
+    """Every check, in the order of the report; `folder` is where recordings would go. A failure is a finding too."""
+    probes = check_machine, check_torch, check_cuda, check_model, check_zmq, check_video, check_display, check_cameras
+    checks = [check for probe in (*probes, check_extras) for check in collect(probe)]
+    return checks + collect(lambda: check_disk(folder))
+
+
+def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
+    """The findings of one probe; what it raises is a finding."""
+    found: list[Check] = []
+    try:
+        found.extend(probe())
+    except Exception as error:
+        name = getattr(probe, "__name__", "check").removeprefix("check_")
+        found.append(Check(name, BAD, f"{type(error).__name__}: {error}", "pip install --force-reinstall streamtok"))
+    return found
+
+
+def check_machine() -> Iterator[Check]:
+    """Python, processor, memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    state, advice = (OK, "") if cores >= 4 else (NOTE, "several cameras on a CPU want 4 cores or more, or a GPU")
+    yield Check("processor", state, f"{cores} cores, {memory:.0f} GiB of memory", advice)
+
+
+def check_torch() -> Iterator[Check]:
+    """PyTorch and the threads it uses."""
+    import torch
+
+    found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    yield Check("torch", OK, found)
+
+
+def check_cuda() -> Iterator[Check]:
+    """The GPU and what it is good for."""
+    import torch
+
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU-only"
+        advice = "small models run on a CPU; for large ones install a CUDA build of PyTorch and the NVIDIA driver"
+        yield Check("cuda", NOTE, f"no GPU in use (this PyTorch is {built})", advice)
+        return
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+        memory = f"{facts.total_memory / GIB:.0f} GiB"
+        yield Check("cuda", OK, f"{facts.name}, {memory}, sm_{facts.major}{facts.minor}, {bf16}")
+    if importlib.util.find_spec("cupy") is None:
+        extra = f"cuda{(torch.version.cuda or '12').split('.')[0]}"
+        yield Check("kernels", NOTE, "cupy is not installed", f"pip install 'streamtok[{extra}]' for the CUDA kernels")
+    else:
+        yield Check("kernels", OK, f"cupy {importlib.import_module('cupy').__version__}")
+
+
+def check_model() -> Iterator[Check]:
+    """Whether the shipped model loads and encodes."""
+    import torch
+
+    from streamtok.engine.loading import load
+
+    tok = load("nano")
+    out = tok.stream(slots=1, height=32, width=32).step(torch.zeros(1, 3, 1, 32, 32, dtype=torch.uint8))
+    yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(out.latent.shape[-2:])} tokens")
+
+
+def check_zmq() -> Iterator[Check]:
+    """The transport and its encryption."""
+    import zmq
+
+    curve = zmq.has("curve")
+    advice = "" if curve else "pip install --force-reinstall pyzmq: its wheels have CURVE"
+    found = (
+        f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {to_word(zmq.has('ipc'))}, CURVE {to_word(curve)}"
+    )
+    yield Check("zmq", OK if curve else BAD, found, advice)
+
+
+def check_video() -> Iterator[Check]:
+    """Reading and writing video, and what OpenCV reads cameras by."""
+    import av
+    import cv2
+
+    wanted = "h264", "hevc", "libx264", "mjpeg"
+    there = [name for name in wanted if name in av.codecs_available]
+    missing = [name for name in wanted if name not in there]
+    advice = f"no {', '.join(missing)}: pip install --force-reinstall av" if missing else ""
+    yield Check("video", NOTE if missing else OK, f"PyAV {av.__version__} with {', '.join(there)}", advice)
+    backends = [cv2.videoio_registry.getBackendName(backend) for backend in cv2.videoio_registry.getCameraBackends()]
+    advice = "" if "GSTREAMER" in backends else "gst: sources need an OpenCV that is built with GStreamer"
+    found = f"{cv2.__version__}, cameras by {', '.join(backends) or 'none'}"
+    yield Check("opencv", NOTE if advice else OK, found, advice)
+
+
+def check_display() -> Iterator[Check]:
+    """Whether a window can be opened."""
+    display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
+    yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
+
+
+def check_cameras() -> Iterator[Check]:
+    """V4L2 devices and whether this user may read them."""
+    devices = sorted(Path("/dev").glob("video*"))
+    if not devices:
+        advice = "plug one in, or try --source 'synthetic:256x448@30'; in a container pass --device /dev/video0"
+        yield Check("cameras", NOTE, "no /dev/video*", advice)
+    for device in devices:
+        name = Path(f"/sys/class/video4linux/{device.name}/name")
+        label = name.read_text().strip() if name.exists() else "camera"
+        if os.access(device, os.R_OK | os.W_OK):
+            yield Check("cameras", OK, f"{device} ({label})")
+        else:
+            advice = "sudo usermod -aG video $USER, then log in again"
+            yield Check("cameras", BAD, f"{device} ({label}): no permission", advice)
+
+
+def check_extras() -> Iterator[Check]:
+    """Optional packages."""
+    for module, extra in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        advice = "" if there else f"pip install 'streamtok[{extra}]'"
+        yield Check("extras", OK if there else NOTE, f"{module} {'installed' if there else 'is missing'}", advice)
+
+
+def check_disk(folder: Path) -> Iterator[Check]:
+    """Room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour."""
+    free = shutil.disk_usage(folder).free / GIB
+    state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
+    yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)
+
+
+def to_word(value: bool) -> str:
+    """`yes` or `no`."""
+    return "yes" if value else "no"
+
+
+main = make_main("doctor", DoctorSettings, run, __doc__)

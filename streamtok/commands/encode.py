@@ -10,40 +10,34 @@ padded, and cropped again when decoding; a group that is cut short (by a gap, a 
 last frame.
 """
 
-import argparse
 import json
-import sys
+from typing import Annotated
 
-from streamtok.commands.command import command
-from streamtok.commands.config_parser import new_config_parser
+from pydantic import Field
 
-
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    arguments = new_config_parser("encode", __doc__)
-    arguments.add_argument("source", help="a video, an image, or any source that `streamtok ingest` takes")
-    arguments.add_argument("-o", "--out", required=True, help="the token file to write (.safetensors)")
-    arguments.add_argument("--model", default="nano", help="preset or checkpoint (default: nano)")
-    arguments.add_argument("--size", help="resize to HEIGHTxWIDTH first (default: the video's own size)")
-    arguments.add_argument("--max-frames", type=int, help="stop after so many frames")
-    arguments.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    arguments.add_argument("--deterministic", action="store_true", help="bit-identical for any split and slot count")
-    arguments.add_argument("--context", type=int, help="latent steps that attention sees (default: the model's)")
-    arguments.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
-    arguments.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    return arguments
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import File, Flag, Model, Off
+from streamtok.settings.shared import CommandSettings
+from streamtok.tokens.options import EncodeOptions
 
 
-@command("encode")
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    given = vars(parser().parse_args(argv))
-    from streamtok.settings.rig import settings_of
-    from streamtok.tokens.files import EncodeOptions, encode_file
+class EncodeSettings(CommandSettings, EncodeOptions):
+    """What to encode, by which model, and where the tokens go."""
 
-    source, out, model, as_json = (given.pop(name) for name in ("source", "out", "model", "json"))
-    done = encode_file(source, out, model, settings_of(EncodeOptions, None, given))
-    if as_json:
+    source: Annotated[str, Flag("SRC", positional=True)] = Field(
+        description="a video, an image, or any source that `streamtok ingest` takes"
+    )
+    out: Annotated[File, Flag(short="-o")] = Field(description="the token file to write (.safetensors)")
+    model: Model = Field(default="nano", description="preset name or checkpoint folder")
+    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+
+
+def run(settings: EncodeSettings) -> int:
+    """Encode one file; returns 0."""
+    from streamtok.tokens.files import encode_file
+
+    done = encode_file(settings.source, settings.out, settings.model, settings)
+    if settings.as_json:
         facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
         facts |= {"repeated": done.repeated, "skipped": done.skipped, "damaged": done.damaged, "bytes": done.bytes}
         print(json.dumps(facts))
@@ -59,5 +53,4 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("encode", EncodeSettings, run, __doc__)

@@ -7,44 +7,36 @@
 The source is a token file, a recording, or a folder of these. Windows and episodes never go on across a gap.
 """
 
-import argparse
 import json
-import sys
+from typing import Annotated, Literal
 
-from streamtok.commands.command import command
-from streamtok.commands.config_parser import new_config_parser
+from pydantic import BeforeValidator, Field
 
-
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    arguments = new_config_parser("export", __doc__)
-    arguments.add_argument("source", nargs="+", help="token files, recordings, or folders of them")
-    arguments.add_argument("--to", required=True, choices=("webdataset", "parquet", "lerobot"))
-    arguments.add_argument("--out", "-o", required=True, help="a new folder")
-    arguments.add_argument("--stream", action="append", dest="streams", help="repeat it; the first is the clock (all)")
-    arguments.add_argument("--window", type=int, default=16, help="webdataset: grids per sample (default: 16)")
-    arguments.add_argument("--shard-samples", type=int, default=1000, help="webdataset: samples per shard (1000)")
-    arguments.add_argument("--fps", type=float, help="lerobot: grids per second (default: as recorded)")
-    arguments.add_argument("--task", default="drive", help="lerobot: what happens, in words (default: drive)")
-    arguments.add_argument("--video", action="store_true", help="lerobot: also pictures, decoded from the tokens")
-    arguments.add_argument("--model", help="lerobot: the model that decodes (default: the one that the source names)")
-    arguments.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
-    arguments.add_argument("--json", action="store_true", help="print the counts as one JSON object")
-    return arguments
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Flag, Folder, Off, read_list
+from streamtok.settings.shared import CommandSettings
+from streamtok.tokens.options import ExportOptions
 
 
-@command("export")
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    given = vars(parser().parse_args(argv))
-    from streamtok.settings.rig import settings_of
-    from streamtok.tokens.export import ExportOptions, export
+class ExportSettings(CommandSettings, ExportOptions):
+    """What to export, into what, and where to."""
 
-    source, out, to, as_json = (given.pop(name) for name in ("source", "out", "to", "json"))
-    counts = export(source, out, to, settings_of(ExportOptions, None, given))
-    print(json.dumps(counts) if as_json else f"{out}: " + ", ".join(f"{v} {k}" for k, v in counts.items()))
+    source: Annotated[list[str], BeforeValidator(read_list), Field(min_length=1), Flag(positional=True)] = Field(
+        description="token files, recordings, or folders of them"
+    )
+    to: Literal["webdataset", "parquet", "lerobot"] = Field(description="the format to write")
+    out: Annotated[Folder, Flag(short="-o")] = Field(description="a new folder")
+    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+
+
+def run(settings: ExportSettings) -> int:
+    """Export; returns 0."""
+    from streamtok.tokens.export import export
+
+    counts = export(settings.source, settings.out, settings.to, settings)
+    words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(json.dumps(counts) if settings.as_json else f"{settings.out}: {words}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("export", ExportSettings, run, __doc__)

@@ -6,33 +6,201 @@
 Duration, streams, rates, gaps, keyframes, bits per second and code usage; --plot draws the tokens over time.
 """
 
+from __future__ import annotations
+
 import json
+import math
 import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from streamtok.commands.command import command
-from streamtok.commands.config_parser import new_config_parser
+from pydantic import Field
+
+from streamtok.commands.command import make_main
+from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
+from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
+from streamtok.settings.fields import Flag
+from streamtok.settings.shared import CommandSettings
+
+if TYPE_CHECKING:
+    from streamtok.recording.reader import Recording
+    from streamtok.types import TokenGroup
+
+    Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
 
 
-@command("info")
-def main(argv: list[str] | None = None) -> int:
-    """Inspect one file or folder; 0 when done, 1 if nothing of it can be read, 2 for wrong use."""
-    parser = new_config_parser("info", __doc__)
-    parser.add_argument("path", metavar="FILE", help="a recording, token file, bag, video, or folder with these")
-    parser.add_argument("--plot", metavar="PNG", help="draw the tokens over time")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON on standard output")
-    arguments = parser.parse_args(argv)
-    from streamtok.commands.inspect_file import describe, inspect, is_empty
-    from streamtok.drives.survey import plot_tokens
+class InfoSettings(CommandSettings):
+    """What to look at."""
 
-    report, surveys = inspect(arguments.path, picture=arguments.plot is not None)
-    if arguments.plot:
-        plot_tokens(surveys, arguments.plot)
-    print(json.dumps(report) if arguments.json else describe(report))
+    path: Annotated[str, Flag("FILE", positional=True)] = Field(
+        description="a recording, token file, bag, video, or folder with these"
+    )
+    plot: Annotated[Path, Flag("PNG")] | None = Field(default=None, description="draw the tokens over time")
+
+
+def run(settings: InfoSettings) -> int:
+    """Inspect one file or folder; 1 if nothing of it can be read."""
+    report, surveys = inspect(settings.path, picture=settings.plot is not None)
+    if settings.plot:
+        plot_tokens(surveys, settings.plot)
+    print(json.dumps(report) if settings.as_json else format_report(report))
     if is_empty(report):
-        print(f"streamtok info: {arguments.path}: not one frame of it can be read", file=sys.stderr)
+        print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
         return 1
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def inspect(path: str | Path, picture: bool = False) -> Inspected:
+    """(report of plain values, surveys per token stream) of a recording, a token file or any drive that can be opened.
+
+    With `picture` the surveys keep what `plot_tokens` draws. Raises ValueError or OSError for what cannot be opened.
+    """
+    from streamtok.tokens.tokenfile import is_token_file
+
+    path = Path(path)
+    if path.is_file() and is_token_file(path):
+        return inspect_token_file(path, picture)
+    recording = find_recording(path)
+    return inspect_drive(path) if recording is None else inspect_recording(recording, picture)
+
+
+def group_of(message: Any) -> TokenGroup:
+    """A recorded message as the group it was."""
+    from streamtok.types import TokenGroup
+
+    header = message.header
+    return TokenGroup(
+        stream=header.stream,
+        tokens=message.tokens,
+        keyframe=header.keyframe,
+        epoch=header.epoch,
+        frame_ids=header.frame_ids,
+        capture_ns=header.capture_ns,
+        dropped=header.dropped,
+        repeated=header.repeated,
+        encode_ns=header.encode_ns,
+        image_size=(header.image_size[0], header.image_size[1]),
+    )
+
+
+def inspect_recording(recording: Recording, picture: bool) -> Inspected:
+    """What a recording of streamtok holds."""
+    infos = recording.first_infos()
+    codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
+    sessions: dict[str, set[str]] = {}
+
+    def groups() -> Iterator[tuple[TokenGroup, int, int]]:
+        for message in recording.messages():
+            sessions.setdefault(message.stream, set()).add(message.header.session)
+            yield group_of(message), len(message.payload), message.lost
+
+    surveys = survey_tokens(groups(), codes, picture)
+    streams: dict[str, Any] = {}
+    for name, info in infos.items():
+        facts: dict[str, Any] = {
+            "model": info.model,
+            "tokenizer": info.tokenizer,
+            "engine": info.engine,
+            "context": info.context,
+            "metadata": info.metadata,
+        }
+        facts |= {"image_size": info.image_size, "sessions": len(sessions.get(name, ()))}
+        streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
+    report: dict[str, Any] = {
+        "kind": "recording",
+        "files": [str(path) for path in recording.paths],
+        "bytes": sum(path.stat().st_size for path in recording.paths),
+        "complete": all(file.indexed for file in recording.files),
+        "metadata": recording.metadata,
+        "streams": streams,
+        "frames_mode": recording.frames_mode,
+        "missed": [[one.stream, one.kind, one.count, one.reason] for one in recording.missed()],
+    }
+    if recording.cameras:
+        from streamtok.drives.mcap_drive import McapDrive
+
+        report["cameras"] = survey_frames(McapDrive(recording.paths))
+    report["damage"] = recording.damage
+    return report, surveys
+
+
+def inspect_token_file(path: Path, picture: bool) -> Inspected:
+    """What a token file holds."""
+    from streamtok.tokens.tokenfile import TokenFile
+
+    file = TokenFile(path)
+    file.check()
+    levels = file.meta.get("config", {}).get("levels") or []
+    stream = file.meta.get("stream", "cam0")
+    groups = ((group, group.tokens.nbytes, 0) for group in file)
+    surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)
+    facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
+    streams = {name: facts | survey.report() for name, survey in surveys.items()}
+    report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
+    return report, surveys
+
+
+def inspect_drive(path: Path) -> Inspected:
+    """What a drive of other makers holds."""
+    with open_drive(path) as drive:
+        cameras = survey_frames(drive)
+        problems = [f"{problem.stream or path.name}: {problem.text}" for problem in drive.problems]
+    where, _ = parse_drive(path)
+    size = where.stat().st_size if where.is_file() else sum(file.stat().st_size for file in where.rglob("*"))
+    report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": size, "streams": {}}
+    return report | {"cameras": cameras, "damage": problems}, {}
+
+
+def is_empty(report: dict[str, Any]) -> bool:
+    """Whether not one frame and not one group of tokens can be read."""
+    frames = sum(camera["frames"] for camera in report.get("cameras", {}).values())
+    return not frames and not any(stream.get("groups") for stream in report["streams"].values())
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """A report for people."""
+    lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
+    if report.get("complete") is False:
+        lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")
+    for name, stream in report["streams"].items():
+        lines += [f"tokens {name}:", *format_stream(stream)]
+    for name, camera in report.get("cameras", {}).items():
+        lines.append(
+            f"frames {name}: {camera['frames']} in {camera['seconds']:.1f} s, {camera['frames_per_second']:.2f} per "
+            f"second, {camera['time_gap_count']} gaps"
+            + (f", {camera['damaged']} more could not be read" if camera["damaged"] else "")
+        )
+    if report.get("frames_mode") == "lossy":
+        lines.append("the frames are lossy: replay --verify refuses them")
+    for stream, kind, count, reason in report.get("missed", []):
+        lines.append(f"missed: {count} {kind} of {stream} ({reason})")
+    lines += [f"damage: {text}" for text in report.get("damage", [])[:20]]
+    return "\n".join(lines)
+
+
+def format_stream(stream: dict[str, Any]) -> list[str]:
+    """The lines of one token stream."""
+    if not stream.get("groups"):
+        return ["  nothing"]
+    lines = [
+        f"  {stream['groups']} groups of {stream['grid']} from {stream['frames']} frames, {stream['seconds']:.1f} s, "
+        f"{stream['frames_per_second']:.2f} frames per second",
+        f"  {stream['keyframes']} keyframes, {stream['lost']} messages lost, {stream['dropped']} frames dropped, "
+        f"{stream['repeated']} repeated, {stream['time_gap_count']} gaps in time",
+        f"  {stream['bits_per_second'] / 1e3:.1f} kbit/s, model {stream['model']} ({str(stream['tokenizer'])[:16]})",
+    ]
+    if "codes" in stream:
+        lines.append(
+            f"  {stream['codes_used']} of {stream['codes']} codes used, entropy {stream['entropy_bits_per_token']:.2f} "
+            f"of {stream['bits_per_token']:.2f} bits per token"
+        )
+    if stream["metadata"]:
+        lines.append(f"  metadata {textwrap.shorten(json.dumps(stream['metadata']), 200)} (whole with --json)")
+    for at, seconds in stream["time_gaps"][:5]:
+        lines.append(f"  gap at {at:.2f} s: {seconds:.3f} s")
+    return lines
+
+
+main = make_main("info", InfoSettings, run, __doc__)

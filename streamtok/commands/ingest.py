@@ -9,17 +9,22 @@ Read it in another terminal with `streamtok subscribe tcp://127.0.0.1:5555`. Ctr
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import math
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from streamtok.commands.command import command, new_node_parser
+from pydantic import Field
+
+from streamtok.commands.command import command
+from streamtok.commands.flags import new_parser
 from streamtok.settings.errors import SettingsError, blame_settings
+from streamtok.settings.fields import Flag
+from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, load_rig
+from streamtok.settings.yaml_file import parse_set
 
 if TYPE_CHECKING:
     from streamtok.ingest.core import IngestCore
@@ -29,66 +34,25 @@ if TYPE_CHECKING:
     from streamtok.node.ingest import IngestNode
     from streamtok.node.loop import Parts
     from streamtok.recording.recorder import Recorder
-    from streamtok.settings.rig import RigSettings, StreamSettings
     from streamtok.wire.publisher import Publisher
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = new_node_parser("ingest", __doc__)
-    add = parser.add_argument
-    add(
-        "--source",
-        action="append",
-        metavar="SRC",
-        help="a path (in /dev: a camera), a URL, gst:PIPELINE, images:DIR, "
-        "zmq:ENDPOINT or synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras",
+class SourceFlags(StreamDefaults):
+    """What the command line says of a rig's streams: the source and name of each, and what holds for all of them."""
+
+    source: Annotated[list[str], Flag("SRC")] = Field(
+        default=[],
+        description="a path (in /dev: a camera), a URL, gst:PIPELINE, images:DIR, zmq:ENDPOINT or "
+        "synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras",
     )
-    add("--stream", action="append", metavar="NAME", help="name of each source, in order (default cam0, cam1, ...)")
-    add("--model", help="preset name or checkpoint folder (default nano)")
-    add("--bind", metavar="ENDPOINT", help="where to publish (default tcp://127.0.0.1:5555)")
-    add("--control", metavar="ENDPOINT", help="control socket (default: beside --bind, named in info)")
-    add("--size", metavar="HxW", help="resize to this height and width (default: the source's, padded to the grid)")
-    add("--fit", choices=["stretch", "crop", "pad"], help="how --size treats another aspect ratio (default stretch)")
-    add("--realtime", action=argparse.BooleanOptionalAction, help="play recordings at their own pace (default: no)")
-    add("--policy", choices=["latest", "lossless"], help="latest: never behind; lossless: wait (default: by source)")
-    add("--on-gap", choices=["reset", "bridge"], help="missing frames: new keyframe, or go on (default reset)")
-    add("--keyframe-interval", type=float, metavar="SECONDS", help="of capture time, 0 for never (default 10)")
-    add("--wait-subscribers", type=int, metavar="N", help="hold the first frame until N readers have joined")
-    add("--max-frames", type=int, metavar="N", help="end each source after N frames")
-    add("--tail", choices=["pad", "drop"], help="the last, partial group (default pad)")
-    add("--device", help="where the network runs: auto, cpu, cuda or cuda:N (default auto)")
-    add(
-        "--engine",
-        metavar="auto|eager|FILE",
-        help="auto: as measured once for this machine (default on a GPU); "
-        "eager: PyTorch's layers; FILE: what auto has left (default on a CPU: our own layers in float32)",
+    stream: Annotated[list[str], Flag("NAME")] = Field(
+        default=[], description="name of each source, in order (default cam0, cam1, ...)"
     )
-    add("--deterministic", action="store_true", help="bit-identical tokens however the frames are cut")
-    add("--publish-frames", action="store_true", help="also send the camera images, on frames/<stream>")
-    add("--record", metavar="FILE|DIR", help="also write the token stream to an MCAP file, or a new one in a folder")
-    add(
-        "--record-frames",
-        choices=["none", "lossless", "lossy"],
-        help="camera images in --record: lossless (default) replays to the same tokens",
-    )
-    add("--metrics", type=int, metavar="PORT", help="Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
-    add("--curve", metavar="DIR", help="keys of this node, from `streamtok keys generate`")
-    add("--insecure", action="store_true", help="allow a network address without keys")
-    add("--ipc-group", metavar="GROUP", help="who may connect to ipc sockets besides this user (default: nobody)")
-    add("--compression", choices=["none", "zstd"], help="of the tokens that are sent (default none)")
-    add("--threads", type=int, metavar="N", help="of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
-    add("--context", type=int, metavar="STEPS", help="attention window in groups (default: the model's)")
-    add("--node", metavar="NAME", help="name of this process in info and status (default ingest)")
-    add("--set", action="append", metavar="KEY=VALUE", help="override any key: --set streams.0.fit=crop")
-    return parser
 
 
-def settings_from(given: dict[str, Any]) -> RigSettings:
+def read_rig(argv: list[str] | None) -> RigSettings:
     """The rig: the configuration file with the flags on top."""
-    from streamtok.settings.rig import StreamDefaults, load_rig
-    from streamtok.settings.yaml_file import parse_set
-
+    given = vars(new_parser("ingest", __doc__, SourceFlags, RigSettings).parse_args(argv))
     path, changes = given.pop("config", None), parse_set(given.pop("set", []))
     names, sources = given.pop("stream", []), given.pop("source", [])
     if len(names) > len(sources):
@@ -105,7 +69,7 @@ def settings_from(given: dict[str, Any]) -> RigSettings:
 @command("ingest")
 def main(argv: list[str] | None = None) -> int:
     """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
-    return run(settings_from(vars(build_parser().parse_args(argv))))
+    return run(read_rig(argv))
 
 
 def run(settings: RigSettings) -> int:
@@ -200,7 +164,7 @@ def open_parts(settings: RigSettings, tokenizer: Tokenizer | None, node: IngestN
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
-    from streamtok.engine.loading import load_tokenizer
+    from streamtok.engine.loading import default_engine, load
     from streamtok.ingest.core import IngestCore
     from streamtok.node.rig import batches_of
 
@@ -210,7 +174,16 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
     if tokenizer is None:
         sizes = [option.size or sources[name].size for name, option in options.items()]
         largest = max(filter(None, sizes), default=None, key=math.prod)
-        tokenizer = load_tokenizer(settings, largest, max(map(len, batches), default=1))
+        slots = max(map(len, batches), default=1)
+        tokenizer = load(
+            settings.model,
+            settings.deterministic,
+            engine="eager" if settings.deterministic else settings.engine or default_engine(settings.device),
+            size=largest or (256, 448),
+            device=settings.device,
+            threads=settings.threads,
+            slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
+        )
     wait_ms = settings.batch_wait_ms or 0.0
     return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
 
@@ -255,7 +228,3 @@ def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
     limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)
     return Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,37 +10,62 @@ that reader out from its next connection on.
 """
 
 import argparse
-import sys
+from pathlib import Path
+from typing import Annotated
 
-from streamtok.commands.command import command, new_parser
+from pydantic import BeforeValidator, Field
+
+from streamtok.commands.command import command
+from streamtok.commands.flags import add_flags, new_plain_parser
+from streamtok.settings.fields import Flag, Folder, Strict, read_list
+from streamtok.settings.reading import read_settings
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """`generate` and `allow`."""
-    parser = new_parser("keys", __doc__)
+class KeySettings(Strict):
+    """Where keys lie."""
+
+    out: Annotated[Folder, Flag(short="-o")] = Field(default=Path("keys"), description="the node's key folder")
+
+
+class GenerateSettings(KeySettings):
+    """`streamtok keys generate`."""
+
+    name: Annotated[str, Flag("NAME")] = Field(default="client", description="name of the reader's keys")
+
+
+class AllowSettings(KeySettings):
+    """`streamtok keys allow`."""
+
+    key: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("FILE.key", positional=True)] = (
+        Field(description="public key file of a reader")
+    )
+
+
+def new_parser() -> argparse.ArgumentParser:
+    """The parser of `generate` and `allow`."""
+    parser = new_plain_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    generate = commands.add_parser("generate", help="make keys for the node (once) and for a reader")
-    generate.add_argument("-o", "--out", default="keys", metavar="DIR", help="folder for the keys (default keys)")
-    generate.add_argument("--name", default="client", help="name of the reader's keys (default client)")
-    allow = commands.add_parser("allow", help="let a reader in by its public key file")
-    allow.add_argument("key", nargs="+", metavar="FILE.key", help="public key file of a reader")
-    allow.add_argument("-o", "--out", default="keys", metavar="DIR", help="the node's key folder (default keys)")
+    add_flags(commands.add_parser("generate", help="make keys for the node (once) and for a reader"), GenerateSettings)
+    add_flags(commands.add_parser("allow", help="let a reader in by its public key file"), AllowSettings)
     return parser
 
 
 @command("keys")
 def main(argv: list[str] | None = None) -> int:
     """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
-    arguments = build_parser().parse_args(argv)
+    given = vars(new_parser().parse_args(argv))
+    kind: type[GenerateSettings | AllowSettings]
+    kind = GenerateSettings if given.pop("command") == "generate" else AllowSettings
+    return run(read_settings(kind, None, given))
+
+
+def run(settings: GenerateSettings | AllowSettings) -> int:
+    """Make or allow keys and name their files; returns 0."""
     from streamtok.wire.security import allow, generate
 
-    if arguments.command == "generate":
-        made = generate(arguments.out, arguments.name)
+    if isinstance(settings, GenerateSettings):
+        made = generate(settings.out, settings.name)
     else:
-        made = [allow(key, arguments.out) for key in arguments.key]
+        made = [allow(key, settings.out) for key in settings.key]
     print("\n".join(map(str, made)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,22 +11,53 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 """
 
 import json
-import sys
-from typing import Any
+from typing import Annotated, Any
 
-from streamtok.commands.command import command, flag_type
-from streamtok.commands.config_parser import new_config_parser
-from streamtok.names import nearest, parse_size
+from pydantic import BeforeValidator, Field
+
+from streamtok.commands.command import make_main
+from streamtok.config import PRESETS
+from streamtok.names import nearest
 from streamtok.settings.errors import SettingsError
+from streamtok.settings.fields import Flag, Positive, Size, Switch, read_list
+from streamtok.settings.shared import CommandSettings
 
-SIZE, FPS = "720x1280", 30.0
+
+class ModelsSettings(CommandSettings):
+    """Which models to list or prepare, and for what frames."""
+
+    names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = Field(
+        default=[], description="presets (default: all); with --prepare also checkpoint folders"
+    )
+    size: Size = Field(default=(720, 1280), description="frame size, height first")
+    fps: Annotated[Positive, Flag("FPS")] = Field(default=30.0, description="frames per second")
+    prepare: Switch = Field(default=False, description="measure, compile and store for this machine and --size")
+    clip: Annotated[str, Flag("SOURCE")] | None = Field(
+        default=None, description="with --prepare: measure on it (default: a synthetic scene)"
+    )
+    compile: Switch = Field(default=False, description="with --prepare: run through torch.compile from now on")
 
 
-def describe(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
+def run(settings: ModelsSettings) -> int:
+    """Print the table, or prepare this machine; returns 0."""
+    if settings.prepare:
+        prepare_machine(settings.names or ["nano"], settings.size, settings.compile, settings.clip)
+        return 0
+    if settings.clip or settings.compile:
+        raise SettingsError("--clip and --compile say how to --prepare, which is not given")
+    for name in settings.names:
+        if name not in PRESETS:
+            raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
+    rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
+    words = json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps)
+    print(words)
+    return 0
+
+
+def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
     """The facts of one preset at one frame size and rate, computed on the meta device (no weights are allocated)."""
     import torch
 
-    from streamtok.config import PRESETS
     from streamtok.model import DecodeStream, EncodeStream, build
     from streamtok.model.costs import group_flops
 
@@ -57,7 +88,7 @@ def describe(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
+def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
     head = [
         "preset",
@@ -78,9 +109,9 @@ def table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
             row["name"],
             row["compression"],
             f"{row['compression_ratio']:.0f}",
-            _or_dash(row["codebook_size"], "d"),
-            _or_dash(row["bits_per_token"], ".2f"),
-            _or_dash(row["tokens_per_second"], ",.0f"),
+            or_dash(row["codebook_size"], "d"),
+            or_dash(row["bits_per_token"], ".2f"),
+            or_dash(row["tokens_per_second"], ",.0f"),
             f"{row['bits_per_second'] / 1e3:,.0f}",
             f"{row['parameters'] / 1e6:.1f} M",
             f"{row['encode_flops'] / 1e9:,.1f}",
@@ -99,21 +130,22 @@ def table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     return title + "\n".join("  ".join(line) for line in aligned)
 
 
-def _or_dash(value: float | None, form: str) -> str:
+def or_dash(value: float | None, form: str) -> str:
+    """A number in a format, or a dash where there is none."""
     return "-" if value is None else format(value, form)
 
 
-def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
+def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
     """Prepare this machine for models by name or folder, on the first frames of `source`."""
     import streamtok
     from streamtok.bench.clips import read_clip
     from streamtok.engine.precision import GROUPS
-    from streamtok.engine.tuning import prepare as prepare_engine
+    from streamtok.engine.tuning import prepare
 
     for name in names:
         tok = streamtok.load(name)
         clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
-        engine = prepare_engine(tok, size, compile=compile, clip=clip)
+        engine = prepare(tok, size, compile=compile, clip=clip)
         for precision, share in engine.agreement.items():
             print(
                 f"  {precision:<9} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
@@ -125,40 +157,4 @@ def prepare(names: list[str], size: tuple[int, int], compile: bool, source: str 
         )
 
 
-@command("models")
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; returns 0, or 2 for wrong use."""
-    parser = new_config_parser("models", __doc__)
-    parser.add_argument("names", nargs="*", help="presets (default: all); with --prepare also checkpoint folders")
-    parser.add_argument(
-        "--size",
-        type=flag_type(parse_size),
-        default=SIZE,
-        metavar="HxW",
-        help=f"frame size, height first (default {SIZE})",
-    )
-    parser.add_argument("--fps", type=float, default=FPS, help=f"frames per second (default {FPS:g})")
-    parser.add_argument("--prepare", action="store_true", help="measure, compile and store for this machine and --size")
-    parser.add_argument("--clip", metavar="SOURCE", help="with --prepare: measure on it (default: a synthetic scene)")
-    parser.add_argument("--compile", action="store_true", help="with --prepare: run through torch.compile from now on")
-    parser.add_argument("--json", action="store_true", help="one line, one object: the list under `models`")
-    arguments = parser.parse_args(argv)
-    from streamtok.config import PRESETS
-
-    if arguments.fps <= 0:
-        raise SettingsError(f"--fps {arguments.fps}: expected more than 0")
-    if arguments.prepare:
-        prepare(arguments.names or ["nano"], arguments.size, arguments.compile, arguments.clip)
-        return 0
-    if arguments.clip or arguments.compile:
-        raise SettingsError("--clip and --compile say how to --prepare, which is not given")
-    for name in arguments.names:
-        if name not in PRESETS:
-            raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
-    rows = [describe(name, arguments.size, arguments.fps) for name in arguments.names or PRESETS]
-    print(json.dumps({"models": rows}) if arguments.json else table(rows, arguments.size, arguments.fps))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("models", ModelsSettings, run, __doc__)

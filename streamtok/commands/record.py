@@ -7,53 +7,67 @@ Frames come only from a node that runs with --publish-frames (or let that node r
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 
-import argparse
 import json
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from streamtok.commands.command import command, new_node_parser
+from pydantic import Field
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch
+from streamtok.settings.shared import NodeSettings
+
+if TYPE_CHECKING:
+    from streamtok.recording.recorder import RecorderOptions
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = new_node_parser("record", __doc__)
-    add = parser.add_argument
-    add("endpoint", nargs="?", metavar="ENDPOINT", help="the node's --bind address")
-    add("-o", "--out", metavar="FILE|DIR", help="the MCAP file to write, or a folder for a new one; overwrites none")
-    add("--stream", action="append", dest="streams", metavar="NAME", help="record only this stream (repeat for more)")
-    add(
-        "--record-frames",
-        choices=["none", "lossless", "lossy"],
-        help="also the camera images (default none): lossless replays to the same tokens",
+class RecordSettings(NodeSettings):
+    """What to record, where to, and when to end. Sizes are in MB (10^6 bytes)."""
+
+    endpoint: Annotated[str, Field(min_length=1), Flag("ENDPOINT", positional=True)] = Field(
+        description="the node's --bind address"
     )
-    add("--pictures", action="store_true", help="also the token grids as grey images, to look at in Foxglove")
-    add("--max-size", type=float, metavar="MB", help="begin a new file (FILE_001, ...) at this size")
-    add("--max-minutes", type=float, metavar="MINUTES", help="begin a new file after this time")
-    add("--min-free", type=float, metavar="MB", help="stop when the disk has less than this free (default 512)")
-    add("--max-seconds", type=float, metavar="SECONDS", help="end after this time")
-    add("--until-end", action=argparse.BooleanOptionalAction, help="end when the node's streams end (default yes)")
-    add("--curve", metavar="DIR", help="folder with this reader's keys, from `streamtok keys generate`")
-    return parser
+    out: Annotated[FileOrFolder, Flag(short="-o")] = Field(
+        description="the MCAP file to write, or a folder for a new one; overwrites none"
+    )
+    streams: Names | None = Field(default=None, description="record only this stream (repeat for more)")
+    record_frames: Literal["none", "lossless", "lossy"] = Field(
+        default="none", description="also the camera images: lossless replays to the same tokens"
+    )
+    pictures: Switch = Field(default=False, description="also the token grids as grey images, to look at in Foxglove")
+    max_size: Megabytes | None = Field(default=None, description="begin a new file (FILE_001, ...) at this size")
+    max_minutes: Annotated[Positive, Flag("MINUTES")] | None = Field(
+        default=None, description="begin a new file after this time"
+    )
+    min_free: Annotated[float, Field(ge=0), Flag("MB")] = Field(
+        default=512, description="stop when the disk has less than this free"
+    )
+    max_seconds: Seconds | None = Field(default=None, description="end after this time")
+    until_end: Switch = Field(default=True, description="end when the node's streams end")
+    curve: Folder | None = Field(
+        default=None, description="folder with this reader's keys, from `streamtok keys generate`"
+    )
+
+    def recorder_options(self) -> "RecorderOptions":
+        """What the recorder needs of it."""
+        from streamtok.recording.recorder import RecorderOptions
+
+        return RecorderOptions.limited(
+            self.record_frames, self.max_size, self.max_minutes, self.min_free, pictures=self.pictures
+        )
 
 
-@command("record")
-def main(argv: list[str] | None = None) -> int:
-    """Run the node; 0 when it has recorded, 1 if recording failed or stopped early, 2 for wrong use."""
-    arguments = vars(build_parser().parse_args(argv))
-    from streamtok.node.drive_settings import RecordSettings
-    from streamtok.settings.rig import settings_of
-
-    settings = settings_of(RecordSettings, arguments.pop("config", None), arguments)
-    summary = run(settings)
-    print(json.dumps(summary) if settings.as_json else describe(summary))
+def run(settings: RecordSettings) -> int:
+    """Record and print the summary; 1 if recording failed or stopped early."""
+    summary = record_streams(settings)
+    print(json.dumps(summary) if settings.as_json else format_summary(summary))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
     return 1 if summary["error"] else 0
 
 
-def run(settings: Any) -> dict[str, Any]:
+def record_streams(settings: RecordSettings) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
     from streamtok.node.display import log_to_stderr
     from streamtok.node.process import stop_on_signals
@@ -79,7 +93,7 @@ def run(settings: Any) -> dict[str, Any]:
     return {**recorder.summary(), "malformed": dict(reader.rejects.counts)}
 
 
-def describe(summary: dict[str, Any]) -> str:
+def format_summary(summary: dict[str, Any]) -> str:
     """The summary for people."""
     counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
     return (
@@ -88,5 +102,4 @@ def describe(summary: dict[str, Any]) -> str:
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("record", RecordSettings, run, __doc__)

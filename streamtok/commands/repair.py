@@ -8,34 +8,39 @@ is not touched. Replay and info read a cut-off file as it is, too: repair is for
 """
 
 import json
-import sys
+from typing import Annotated
 
-from streamtok.commands.command import command
-from streamtok.commands.config_parser import new_config_parser
+from pydantic import Field
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import File, Flag
+from streamtok.settings.shared import CommandSettings
 
 
-@command("repair")
-def main(argv: list[str] | None = None) -> int:
-    """Repair the files; 0 when done or nothing was wrong, 1 if one cannot be repaired, 2 for wrong use."""
-    parser = new_config_parser("repair", __doc__)
-    parser.add_argument("path", metavar="FILE", help="the MCAP file")
-    parser.add_argument("-o", "--out", metavar="FILE", help="the file to write (never overwrites one)")
-    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    arguments = parser.parse_args(argv)
+class RepairSettings(CommandSettings):
+    """What to repair, and where what can be read of it goes."""
+
+    path: Annotated[File, Flag(positional=True)] = Field(description="the MCAP file")
+    out: Annotated[File, Flag(short="-o")] | None = Field(
+        default=None, description="the file to write (never overwrites one)"
+    )
+
+
+def run(settings: RepairSettings) -> int:
+    """Repair one file; 0 when done or nothing was wrong."""
     from streamtok.recording.repair import repair
 
-    done = repair(arguments.path, arguments.out)
+    done = repair(settings.path, settings.out)
     out = None if done.path is None else str(done.path)
-    if arguments.json:
+    if settings.as_json:
         print(json.dumps({"out": out, "messages": done.messages, "damage": done.damage}))
     elif out is None:
-        print(f"{arguments.path}: nothing to repair ({done.messages} messages)")
+        print(f"{settings.path}: nothing to repair ({done.messages} messages)")
     else:
         for text in done.damage:
-            print(f"{arguments.path}: {text}")
+            print(f"{settings.path}: {text}")
         print(f"{done.messages} messages recovered to {out}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("repair", RepairSettings, run, __doc__)

@@ -1,39 +1,43 @@
 """Put a trained model into streamtok/weights: float16 weights, their config, and the golden tokens of just these.
 
-python -m streamtok.commands.ship out/nano/model --name nano
+streamtok ship out/nano/model --name nano
 """
 
-import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
+from typing import Annotated
 
-from streamtok.commands.command import command
+from pydantic import Field
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Flag, Folder, Strict
 
 
-@command("ship")
-def main(argv: list[str] | None = None) -> int:
-    """Write the folder; returns 0, 1 if the model cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="checkpoint folder, as training writes it")
-    parser.add_argument("--name", required=True, help="the preset whose weights these are")
-    parser.add_argument("-o", "--out", type=Path, help="default: streamtok/weights/NAME")
-    arguments = parser.parse_args(argv)
+class ShipSettings(Strict):
+    """Which model is shipped, and as what."""
+
+    model: Annotated[str, Flag(positional=True)] = Field(description="checkpoint folder, as training writes it")
+    name: Annotated[str, Flag("NAME")] = Field(description="the preset whose weights these are")
+    out: Annotated[Folder, Flag(short="-o")] | None = Field(
+        default=None, description="where to (default: streamtok/weights/NAME)"
+    )
+
+
+def run(settings: ShipSettings) -> int:
+    """Write the folder; returns 0."""
     import torch
 
-    from streamtok.checkpoint import checkpoint
+    from streamtok.checkpoint import WEIGHTS, read_folder, save
     from streamtok.weights import golden
 
-    folder = arguments.out or checkpoint.WEIGHTS / arguments.name
-    tokenizer = checkpoint.load_folder(arguments.model)
-    tokenizer.config = replace(tokenizer.config, name=arguments.name)
-    checkpoint.save(tokenizer, folder, dtype=torch.float16)
-    shipped = checkpoint.load_folder(folder)
-    golden.write(shipped, folder)
+    folder = settings.out or WEIGHTS / settings.name
+    tokenizer = read_folder(settings.model)
+    tokenizer.config = replace(tokenizer.config, name=settings.name)
+    save(tokenizer, folder, dtype=torch.float16)
+    shipped = read_folder(folder)
+    golden.write_golden(shipped, folder)
     size = (folder / "model.safetensors").stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {shipped.parameters_count:,} parameters, fingerprint {shipped.fingerprint}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("ship", ShipSettings, run, __doc__)

@@ -9,54 +9,69 @@ its publishing. Ctrl-C ends it with a summary of what came and what was lost. --
 unchanged, to any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
 """
 
-import argparse
 import json
-import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
 
-from streamtok.commands.command import command, new_node_parser
+from pydantic import Field, model_validator
 
+from streamtok.commands.ages import Ages
+from streamtok.commands.command import make_main
+from streamtok.node.display import log_to_stderr
+from streamtok.node.process import stop_on_signals
+from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch
+from streamtok.settings.shared import NodeSettings
+from streamtok.wire.message import TokenMessage
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.relay import Relay
+from streamtok.wire.security import CurveClient, CurveServer
+from streamtok.wire.subscriber import Subscription, subscribe
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags."""
-    parser = new_node_parser("subscribe", __doc__)
-    add = parser.add_argument
-    add("endpoint", nargs="?", help="where the node publishes, such as tcp://127.0.0.1:5555")
-    add("--stream", action="append", dest="streams", metavar="NAME", help="only this stream (repeat it; default: all)")
-    add("--latest-only", action="store_true", help="keep only the newest message of each stream")
-    add("--lossless", action="store_true", help="make a lossless node wait for this reader, instead of discarding")
-    add("--join", choices=["keyframe", "epoch"], help="epoch: first fetch what the current epoch has sent already")
-    add("--max-messages", type=int, metavar="N", help="end after N messages")
-    add("--until-end", action="store_true", help="end when the node says that its streams have ended")
-    add("--timeout", type=float, metavar="SECONDS", help="fail after this long without a message (default: wait)")
-    add("--forward", metavar="ENDPOINT", help="publish the messages again here")
-    add("--control", metavar="ENDPOINT", help="control socket of --forward (default: beside it)")
-    add("--curve", metavar="DIR", help="keys of this reader (client.key_secret, server.key)")
-    add("--forward-curve", metavar="DIR", help="keys for --forward (server.key_secret, allowed/)")
-    add("--insecure", action="store_true", help="allow --forward on a network address without keys")
-    add("--ipc-group", metavar="GROUP", help="who may connect to --forward's ipc sockets besides this user (nobody)")
-    add("--quiet", action="store_true", help="no line per message")
-    return parser
+WAIT_S = 0.05
 
 
-@command("subscribe")
-def main(argv: list[str] | None = None) -> int:
-    """Run the node; 0 when told to stop, 1 on a failure, 2 for wrong use."""
-    given = vars(build_parser().parse_args(argv))
-    from streamtok.commands.reading import ReaderSettings
-    from streamtok.settings.rig import settings_of
+class SubscribeSettings(NodeSettings):
+    """A reader of token streams: what it reads, and where it passes it on."""
 
-    return run(settings_of(ReaderSettings, given.pop("config", None), given))
+    endpoint: Annotated[Endpoint, Flag(positional=True)] = Field(
+        description="where the node publishes, such as tcp://127.0.0.1:5555"
+    )
+    streams: Annotated[Names, Field(min_length=1)] | None = Field(
+        default=None, description="only this stream (repeat it; default: all)"
+    )
+    latest_only: Switch = Field(default=False, description="keep only the newest message of each stream")
+    lossless: Switch = Field(
+        default=False, description="make a lossless node wait for this reader, instead of discarding"
+    )
+    join: Literal["keyframe", "epoch"] | None = Field(
+        default=None, description="epoch: first fetch what the current epoch has sent already"
+    )
+    max_messages: Count | None = Field(default=None, description="end after N messages")
+    until_end: Switch = Field(default=False, description="end when the node says that its streams have ended")
+    timeout: Seconds | None = Field(default=None, description="fail after this long without a message (default: wait)")
+    forward: Endpoint | None = Field(default=None, description="publish the messages again here")
+    control: Endpoint | None = Field(default=None, description="control socket of --forward (default: beside it)")
+    curve: Folder | None = Field(default=None, description="keys of this reader (client.key_secret, server.key)")
+    forward_curve: Folder | None = Field(default=None, description="keys for --forward (server.key_secret, allowed/)")
+    insecure: Switch = Field(default=False, description="allow --forward on a network address without keys")
+    ipc_group: Group | None = Field(
+        default=None, description="who may connect to --forward's ipc sockets besides this user (default: nobody)"
+    )
+    quiet: Switch = Field(default=False, description="no line per message")
+
+    @model_validator(mode="after")
+    def check_together(self) -> "SubscribeSettings":
+        """Refuse a group for sockets that are not asked for."""
+        if self.ipc_group is not None and self.forward is None:
+            raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
+        return self
 
 
-def run(settings: Any) -> int:
+def run(settings: SubscribeSettings) -> int:
     """Read until the end, Ctrl-C or --max-messages; TimeoutError after --timeout seconds of silence."""
-    from streamtok.commands.reading import Reading, describe_message, describe_summary
-    from streamtok.node.display import log_to_stderr
-    from streamtok.node.process import stop_on_signals
-
     log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     began = time.monotonic()
@@ -64,12 +79,143 @@ def run(settings: Any) -> int:
         try:
             for message in reading:
                 if not (settings.quiet or settings.as_json):
-                    print(describe_message(message), flush=True)
+                    print(format_message(message), flush=True)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
-            print(json.dumps(summary) if settings.as_json else describe_summary(summary), flush=True)
+            print(json.dumps(summary) if settings.as_json else format_summary(summary), flush=True)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class Reading:
+    """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
+
+    def __init__(self, settings: SubscribeSettings, stop: threading.Event) -> None:
+        self.settings, self.stop = settings, stop
+        self.messages = 0
+        self.nbytes = 0
+        self._ages = Ages()
+        self._stack = ExitStack()
+        try:
+            self.subscription = self._stack.enter_context(self._subscribe())
+            self.relay = self._relay(settings.forward) if settings.forward is not None else None
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[TokenMessage]:
+        """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
+        heard = time.monotonic()
+        while not self.stop.is_set() and self.messages != self.settings.max_messages:
+            message = self.subscription.get(WAIT_S)
+            if self.relay is not None:
+                self.relay.poll()
+            if message is not None:
+                heard = time.monotonic()
+                self._count(message)
+                yield message
+            elif self.subscription.ended:
+                return
+            elif self.settings.timeout is not None and time.monotonic() - heard > self.settings.timeout:
+                raise TimeoutError(
+                    f"no message from {self.settings.endpoint} for {self.settings.timeout} s; is the node running?"
+                )
+
+    def summary(self) -> dict[str, Any]:
+        """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
+        result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
+        result["malformed"] = dict(self.subscription.rejects.counts)
+        result |= self._ages.summary()
+        if self.relay is not None:
+            result["forwarded"] = self.relay.counts["forwarded"]
+        return result
+
+    def _count(self, message: TokenMessage) -> None:
+        self.messages += 1
+        self.nbytes += len(message.payload)
+        self._observe(message)
+        if self.relay is not None:
+            self.relay.forward(message)
+
+    def _observe(self, message: TokenMessage) -> None:
+        """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
+        header, info = message.header, self.subscription.infos.get(message.stream)
+        if info is None or info.session != header.session or info.replay or message.catch_up:
+            return
+        monotonic, utc = info.clock
+        now = time.time_ns() - utc + monotonic  # of the node's clock
+        self._ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+
+    def _subscribe(self) -> Subscription:
+        settings = self.settings
+        join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
+        return subscribe(
+            settings.endpoint,
+            settings.streams,
+            latest_only=settings.latest_only,
+            lossless=settings.lossless,
+            join=join,
+            until_end=settings.until_end,
+            curve=CurveClient.load(settings.curve) if settings.curve else None,
+        )
+
+    def _relay(self, endpoint: str) -> Relay:
+        settings = self.settings
+        curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
+        publisher = Publisher(
+            endpoint,
+            settings.control,
+            node="relay",
+            curve=curve,
+            insecure=settings.insecure,
+            ipc_group=settings.ipc_group,
+            lossless=settings.lossless,
+            stop=self.stop.is_set,
+        )
+        return Relay(self.subscription, self._stack.enter_context(publisher))
+
+
+def format_message(message: TokenMessage) -> str:
+    """One line for people."""
+    header = message.header
+    marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
+    marks += f" lost {message.lost}" if message.lost else ""
+    grid = "x".join(map(str, header.grid))
+    wait_ms = (header.publish_ns - message.capture_ns) / 1e6
+    line = f"{header.stream} seq {header.seq} epoch {header.epoch} grid {grid} {header.dtype} "
+    line += f"frames {header.frame_ids[0]}-{header.frame_ids[-1]} capture-to-publish {wait_ms:.1f} ms {marks}"
+    return line.rstrip()
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
+    for stream, counts in summary["streams"].items():
+        lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    for part, values in summary["latency_ms"].items():
+        lines.append(f"  {part.replace('_', ' ')} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in values.items()))
+    lines += format_without_age(**summary["without_age"])
+    if summary["malformed"]:
+        lines.append("  malformed: " + ", ".join(f"{kind} {count}" for kind, count in summary["malformed"].items()))
+    return "\n".join(lines)
+
+
+def format_without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
+    """The lines about messages that have no age, and why."""
+    lines = []
+    if before_capture:
+        lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")
+    if before_publish:
+        lines.append(
+            f"  the clocks of node and reader disagree: {before_publish} came before they were sent, by up to "
+            f"{clocks_disagree_ms:.2f} ms, and are not counted; set both by NTP or PTP"
+        )
+    return lines
+
+
+main = make_main("subscribe", SubscribeSettings, run, __doc__)

@@ -9,49 +9,56 @@ without it, a folder that holds a run is refused unless --overwrite is given.
 The folder `out` gets log.jsonl, curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
 """
 
-import argparse
 import json
 import logging
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from streamtok.commands.command import command, new_parser
+from pydantic import Field, model_validator
 
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = new_parser("train", __doc__)
-    parser.add_argument("--config", required=True, help="YAML file, see configs/train_*.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config")
-    parser.add_argument("-o", "--out", help="folder for everything the run writes")
-    earlier = parser.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="go on from out/last.pt")
-    earlier.add_argument("--overwrite", action="store_true", help="throw away the run that is in out, and begin anew")
-    parser.add_argument("--stop-after", type=float, metavar="SECONDS", help="save and stop early, to be resumed later")
-    parser.add_argument("--json", action="store_true", help="print the summary as one JSON line")
-    return parser.parse_args(argv)
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Flag, Switch
+from streamtok.settings.shared import CommandSettings
+from streamtok.training.config import TrainConfig
 
 
-@command("train")
-def main(argv: list[str] | None = None) -> int:
-    """Run a training; returns 0, 1 when it failed, 2 for wrong use."""
-    arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    from streamtok.settings.yaml_file import parse_set
+class TrainSettings(CommandSettings, TrainConfig):
+    """A training run and how it begins; all but these flags is for the config and --set."""
+
+    out: Annotated[str, Flag("DIR", short="-o")] = Field(
+        default="out/train", description="folder for everything the run writes"
+    )
+    resume: Switch = Field(default=False, description="go on from out/last.pt")
+    overwrite: Switch = Field(default=False, description="throw away the run that is in out, and begin anew")
+    stop_after: Annotated[float, Flag("SECONDS")] | None = Field(
+        default=None, description="save and stop early, to be resumed later"
+    )
+
+    @model_validator(mode="after")
+    def check_together(self) -> "TrainSettings":
+        """Refuse nothing to train on, and to go on with a run that is thrown away."""
+        if not self.data.paths:
+            raise ValueError("nothing to train on: give data.paths in --config FILE, or --set data.paths='[FOLDER]'")
+        if self.resume and self.overwrite:
+            raise ValueError("resume goes on with the run that is in out, overwrite throws it away: choose one")
+        return self
+
+
+def run(settings: TrainSettings) -> int:
+    """Train and export; returns 0."""
     from streamtok.training.build import build_model, export
-    from streamtok.training.config import load_config
     from streamtok.training.loop import train
 
-    overrides = parse_set(arguments.set) | ({"out": arguments.out} if arguments.out else {})
-    config = load_config(arguments.config, overrides)
-    model = build_model(config)
-    earlier = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    summary = train(config, model, **earlier, stop_after=arguments.stop_after)
-    export(model, Path(config.out) / "model")
-    if arguments.json:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    model = build_model(settings)
+    summary = train(
+        settings, model, resume=settings.resume, overwrite=settings.overwrite, stop_after=settings.stop_after
+    )
+    export(model, Path(settings.out) / "model")
+    if settings.as_json:
         print(json.dumps(vars(summary)))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = make_main("train", TrainSettings, run, __doc__)

@@ -50,7 +50,7 @@ class Problem:
 
 
 @dataclass
-class Place:
+class Progress:
     """How far one camera has been read."""
 
     next_id: int = 0
@@ -60,7 +60,7 @@ class Place:
     past_ns: int = 0
     steps: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_STEPS))
 
-    def missing(self, capture_ns: int) -> int:
+    def count_missing(self, capture_ns: int) -> int:
         """Images that the time since the last one leaves room for, if it is much longer than usual."""
         before, self.seen_ns = self.seen_ns, capture_ns
         if before is None or capture_ns <= before:
@@ -74,7 +74,7 @@ class Place:
 
 
 class Drive(ABC):
-    """Frames of several cameras in order of capture time. A context manager; iterating starts from the beginning.
+    """Frames of several cameras in order of capture time. A context manager; each iteration starts from the beginning.
 
     Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
     names, `counts[stream]` holds `frames`, `damaged` and `backwards` of the last iteration, `problems` what was left
@@ -94,10 +94,7 @@ class Drive(ABC):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def close(self) -> None:  # noqa: B027 most have nothing to release
-        """Release what is open. Closing twice is fine."""
+        return None  # files are open while their frames are read, and not after
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
@@ -105,11 +102,11 @@ class Drive(ABC):
     def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
         """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
         names = self._check_names(streams)
-        places = {name: Place() for name in names}
+        progress = {name: Progress() for name in names}
         for name in names:
             self.counts[name].clear()
-        for item in reorder(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
-            frame = self.accept(item, places[item.stream])
+        for item in reorder_items(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
+            frame = self.accept(item, progress[item.stream])
             if frame is not None:
                 yield frame
 
@@ -147,14 +144,14 @@ class Drive(ABC):
                 raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
         return names
 
-    def accept(self, item: Item, place: Place) -> Frame | None:
+    def accept(self, item: Item, progress: Progress) -> Frame | None:
         """The frame of an item, or None if it is damaged or its time does not go on."""
         counts = self.counts[item.stream]
         frame_id = item.frame_id
         if frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
-            frame_id = place.next_id + place.missing(item.capture_ns)
-        place.next_id = frame_id + 1
-        if self.checked and not self._goes_on(item, place, frame_id):
+            frame_id = progress.next_id + progress.count_missing(item.capture_ns)
+        progress.next_id = frame_id + 1
+        if self.checked and not self._goes_on(item, progress, frame_id):
             counts["backwards"] += 1
             return None
         try:
@@ -164,49 +161,30 @@ class Drive(ABC):
             self.note(item.stream, f"frame {frame_id}: {error}", frame_id)
             return None
         counts["frames"] += 1
-        place.last_ns = item.capture_ns
+        progress.last_ns = item.capture_ns
         return Frame(item.stream, frame_id, item.capture_ns, picture, item.packet, item.codec)
 
-    def _goes_on(self, item: Item, place: Place, frame_id: int) -> bool:
-        if place.last_ns is None or item.capture_ns > place.last_ns:
-            place.past = 0
+    def _goes_on(self, item: Item, progress: Progress, frame_id: int) -> bool:
+        if progress.last_ns is None or item.capture_ns > progress.last_ns:
+            progress.past = 0
             return True
-        back = (place.last_ns - item.capture_ns) / 1e9
-        if place.past == 0:
+        back = (progress.last_ns - item.capture_ns) / 1e9
+        if progress.past == 0:
             self.note(
                 item.stream,
                 f"frame {frame_id}: time runs backwards by {back:.3f} s; frames are left out until it goes on",
                 frame_id,
             )
-        rises = place.past == 0 or item.capture_ns > place.past_ns
-        place.past, place.past_ns = (place.past + 1 if rises else 1), item.capture_ns
-        if place.past <= NEW_CLOCK_FRAMES:
+        rises = progress.past == 0 or item.capture_ns > progress.past_ns
+        progress.past, progress.past_ns = (progress.past + 1 if rises else 1), item.capture_ns
+        if progress.past <= NEW_CLOCK_FRAMES:
             return False
         self.note(item.stream, f"frame {frame_id}: the clock was set back by {back:.3f} s; going on in the new time")
-        place.past = 0
+        progress.past = 0
         return True
 
 
-class SourcesDrive(Drive):
-    """A drive of one source (video file or image folder) per camera."""
-
-    kind = "files"
-
-    def __init__(self, path: str | Path, open_sources: dict[str, Callable[[], Iterator[Item]]]) -> None:
-        super().__init__(path, list(open_sources))
-        self._open_sources = open_sources
-
-    def add_streams(self, names: list[str]) -> None:
-        """Name the cameras that have been added to the sources since this drive was made."""
-        self.streams += names
-        self.counts |= {name: Counter() for name in names}
-
-    def _items(self, streams: list[str]) -> Iterator[Item]:
-        sources = [self._open_sources[name]() for name in streams]
-        return heapq.merge(*sources, key=lambda item: item.capture_ns)
-
-
-def reorder(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def reorder_items(items: Iterable[Item], depth: int) -> Iterator[Item]:
     """Items by capture time, as far as holding back `depth` of them allows. Where the clock was set back (several
     frames of a camera lie far ahead of its next one) what is held back comes first."""
     if not depth:

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import functools
+import heapq
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.drives.drive import Drive, Item, SourcesDrive
+from streamtok.drives.drive import Drive, Item
 from streamtok.drives.image_items import hold
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.images import TimedImage, list_images
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.io.video import VideoReader
 
 DEEPEST = 3
+ReadItems = Callable[[Drive, Path, str], Iterator[Item]]
+
+
+class FilesDrive(Drive):
+    """A drive with a video file or a folder of images per camera; `read` makes the items of one of them."""
+
+    kind = "files"
+
+    def __init__(self, path: Path, files: dict[str, Path], read: ReadItems, topics: Topics) -> None:
+        chosen = choose_topics(path, list(files), {}, topics)
+        self._files = {stream: files[name] for name, stream in chosen.items()}
+        self._read = read
+        super().__init__(path, list(self._files))
+
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        items = [self._read(self, self._files[name], name) for name in streams]
+        return heapq.merge(*items, key=lambda item: item.capture_ns)
 
 
 def open_files(path: Path, topics: Topics) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
-        return _files_drive(path, {file.stem: file for file in videos}, _video_items, topics)
+        return FilesDrive(path, {file.stem: file for file in videos}, _video_items, topics)
     if not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
@@ -39,23 +57,13 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
-    return _files_drive(path, names, functools.partial(_image_items, options), topics)
+    return FilesDrive(path, names, functools.partial(_image_items, options), topics)
 
 
 def open_video(path: Path, topics: Topics) -> Drive:
     """A drive of one video file, its camera called cam0."""
     VideoReader(path).close()  # says at once if it is none
-    return _files_drive(path, {"cam0": path}, _video_items, topics)
-
-
-def _files_drive(path: Path, files: dict[str, Path], read: Callable[..., Iterator[Item]], topics: Topics) -> Drive:
-    chosen = choose_topics(path, list(files), {}, topics)
-    sources: dict[str, Callable[[], Iterator[Item]]] = {}
-    drive = SourcesDrive(path, sources)
-    for name, stream in chosen.items():
-        sources[stream] = functools.partial(read, drive, files[name], stream)
-    drive.add_streams(list(sources))
-    return drive
+    return FilesDrive(path, {"cam0": path}, _video_items, topics)
 
 
 def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:

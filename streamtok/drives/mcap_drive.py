@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from streamtok.drives.drive import Drive, Item, Place
+from streamtok.drives.drive import Drive, Item, Progress
 from streamtok.drives.image_items import ItemMaker, fail_with
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, parser_of
@@ -105,7 +105,7 @@ class McapDrive(Drive):
         Frames come when they can be decoded, which for compressed video may be some messages later.
         """
         maker = ItemMaker()
-        places = {name: Place() for name in streams}
+        progress = {name: Progress() for name in streams}
         topics = {TOKENS + name for name in streams}
         for file in self.files:
             cameras = self._cameras_of(file, streams)
@@ -114,13 +114,13 @@ class McapDrive(Drive):
                 if message.channel_id in tokens:
                     yield TokenData(file.topic(message), message.data)
                 else:
-                    yield from self._accept_all(self._make(maker, cameras[message.channel_id], message), places)
+                    yield from self._accept_all(self._make(maker, cameras[message.channel_id], message), progress)
             self._note_damage()
-        yield from self._accept_all(maker.flush(), places)
+        yield from self._accept_all(maker.flush(), progress)
 
-    def _accept_all(self, items: Iterator[Item], places: dict[str, Place]) -> Iterator[Frame]:
+    def _accept_all(self, items: Iterator[Item], progress: dict[str, Progress]) -> Iterator[Frame]:
         for item in items:
-            frame = self.accept(item, places[item.stream])
+            frame = self.accept(item, progress[item.stream])
             if frame is not None:
                 yield frame
 

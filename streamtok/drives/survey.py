@@ -8,15 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from streamtok.drives.drive import Drive
 from streamtok.measures import GAP_STEPS, entropy_bits
-
-if TYPE_CHECKING:
-    from streamtok.drives.drive import Drive
-    from streamtok.types import TokenGroup
+from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
 MOST_CODES = 1 << 20
@@ -48,6 +46,16 @@ class Times:
         usual = self.step_s
         where = np.flatnonzero((steps > GAP_STEPS * usual) | (steps <= 0))
         return [((int(times[i]) - int(times[0])) / 1e9, float(steps[i])) for i in where]
+
+    def report(self) -> dict[str, Any]:
+        """Seconds, frames per second, and the gaps as [at, seconds]."""
+        gaps, step_s = self.gaps(), self.step_s
+        return {
+            "seconds": round(self.seconds, 3),
+            "frames_per_second": round(1 / step_s, 3) if step_s > 0 else 0.0,
+            "time_gaps": [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]],
+            "time_gap_count": len(gaps),
+        }
 
 
 class TokenSurvey:
@@ -82,18 +90,14 @@ class TokenSurvey:
         if len(self.usage):
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
         if self._picture:
-            self._keep(group)
+            self._keep_column(group)
 
     def report(self) -> dict[str, Any]:
         """Plain values: counts, seconds, rates per second, gaps [(at, seconds)], and for discrete streams the codes
         in use, their entropy in bits per token, and the bits per token that are sent."""
         seconds = self.times.seconds
-        gaps = self.times.gaps()
-        result: dict[str, Any] = {**self.counts, "grid": list(self.grid), "seconds": round(seconds, 3)}
-        result["frames_per_second"] = round(1 / self.times.step_s, 3) if self.times.step_s else 0.0
+        result: dict[str, Any] = {**self.counts, "grid": list(self.grid), **self.times.report()}
         result["bits_per_second"] = round(self.counts["bytes"] * 8 / seconds) if seconds else 0
-        result["time_gaps"] = [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]]
-        result["time_gap_count"] = len(gaps)
         if len(self.usage) and self.usage.sum():
             result["codes"] = self.codes
             result["codes_used"] = int((self.usage > 0).sum())
@@ -101,7 +105,7 @@ class TokenSurvey:
             result["bits_per_token"] = round(math.log2(self.codes), 3)
         return result
 
-    def _keep(self, group: TokenGroup) -> None:
+    def _keep_column(self, group: TokenGroup) -> None:
         changed = float("nan")
         if self._last is not None and self._last.shape == group.tokens.shape:
             changed = float((self._last != group.tokens).mean())
@@ -124,18 +128,10 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
     times = {name: Times() for name in drive.streams}
     for item in drive.items():
         times[item.stream].values.append(item.capture_ns)
-    reports = {}
-    for name, seen in times.items():
-        gaps = seen.gaps()
-        reports[name] = {
-            "frames": len(seen.values),
-            "seconds": round(seen.seconds, 3),
-            "frames_per_second": round(1 / seen.step_s, 3) if seen.step_s > 0 else 0.0,
-            "time_gaps": [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]],
-            "time_gap_count": len(gaps),
-            "damaged": drive.counts[name]["damaged"],
-        }
-    return reports
+    return {
+        name: {"frames": len(seen.values), **seen.report(), "damaged": drive.counts[name]["damaged"]}
+        for name, seen in times.items()
+    }
 
 
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:

@@ -5,9 +5,8 @@ from streamtok.engine import optimize
 fast = optimize(streamtok.load("nano"), size=(256, 448))   # measured once, stored, reused
 """
 
-from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.engine import OptimizedTokenizer
-from streamtok.engine.graph import EngineError
+from streamtok.engine.configuration import EngineConfiguration, EngineError
+from streamtok.engine.optimized import OptimizedTokenizer
 from streamtok.engine.tuning import optimize
 
 __all__ = ["EngineConfiguration", "EngineError", "OptimizedTokenizer", "optimize"]

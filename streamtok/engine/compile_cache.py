@@ -12,14 +12,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from streamtok.engine.configuration import cache_folder
-from streamtok.engine.graph import EngineError
+from streamtok.engine.configuration import EngineError, cache_folder
+from streamtok.model.stream import Step
 
 log = logging.getLogger("streamtok.engine")
 
@@ -40,7 +38,7 @@ def use_folder() -> Path:
         folder = _temporary_folder(folder, error.strerror)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # set already: PyTorch writes its default into it
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-    reason = _damage(folder)
+    reason = _find_damage(folder)
     if reason:
         _discard(folder, reason)
     return folder
@@ -54,15 +52,15 @@ def _temporary_folder(instead_of: Path, reason: str) -> Path:
     return Path(folder)
 
 
-def compiled(step: Callable) -> Callable:
-    """A `compile_step` through torch.compile. The first call compiles, or loads what an earlier process compiled.
+def compile_step(step: Step) -> Step:
+    """The step through torch.compile. The first call compiles, or loads what an earlier process compiled.
 
     EngineError if there is no C++ compiler for a CPU, or if compiling fails.
     """
     fast = torch.compile(step, dynamic=False)
     ready = False
 
-    def run(x: torch.Tensor, *masks: torch.Tensor) -> Any:
+    def run(x: torch.Tensor, *masks: torch.Tensor) -> tuple:
         nonlocal ready
         if ready:
             return fast(x, *masks)
@@ -78,7 +76,7 @@ def compiled(step: Callable) -> Callable:
             _discard(folder, f"{type(error).__name__}: {str(error)[:200]}")
             torch._dynamo.reset()
             out = fast(x, *masks)
-        _list(folder)
+        _write_checksums(folder)
         ready = True
         return out
 
@@ -94,7 +92,7 @@ def _need_compiler() -> None:
         )
 
 
-def _files(folder: Path) -> dict[str, str]:
+def _hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of the libraries and graphs in a folder, by name."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -103,24 +101,27 @@ def _files(folder: Path) -> dict[str, str]:
     }
 
 
-def _list(folder: Path) -> None:
+def _write_checksums(folder: Path) -> None:
     """Write the checksums; what is compiled runs without them too, so a full disk is no reason to stop."""
     temporary = folder / f"{LIST}.{os.getpid()}.tmp"
     try:
-        temporary.write_text(json.dumps(_files(folder), indent=1) + "\n")
+        temporary.write_text(json.dumps(_hash_files(folder), indent=1) + "\n")
         temporary.replace(folder / LIST)
     except OSError as error:
         log.warning("compiled=kept without checksums folder=%s because=%s", folder, error)
 
 
-def _damage(folder: Path) -> str | None:
-    """What differs from the list of checksums, or None. Files that no list names were added by a process that goes on
-    or was cut off; if one is damaged, loading it fails and says so."""
+def _find_damage(folder: Path) -> str | None:
+    """What differs from the list of checksums, or None.
+
+    Files that no list names were added by a process that goes on or was cut off; if one is damaged, loading it fails
+    and says so.
+    """
     if not (folder / LIST).exists():
         return None
     try:
         wanted = json.loads((folder / LIST).read_text())
-        found = _files(folder)
+        found = _hash_files(folder)
         return next((f"{name} is not what was written" for name in wanted if found.get(name) != wanted[name]), None)
     except (OSError, ValueError, AttributeError) as error:
         return f"{LIST} cannot be read: {error}"

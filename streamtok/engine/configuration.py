@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8", "float64")  # int8: convolutions of the encoder (`eight_bit`)
-KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`fused`); without copies on a CPU (`cpu`)
+PRECISIONS = ("float32", "bfloat16", "float16", "int8", "float64")  # int8: the encoder's convolutions (`cpu.eight_bit`)
+KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`gpu`); without copies on a CPU (`cpu`)
 OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
 MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
 FORMAT = 1
+
+
+class EngineError(RuntimeError):
+    """The engine cannot run as configured; the message says what it needed and what to lower."""
 
 
 @dataclass(frozen=True)
@@ -92,39 +96,19 @@ class EngineConfiguration:
             raise ValueError(f"unknown engine configuration keys {unknown}; known: {sorted(known)}")
         return cls(**values)
 
-    @classmethod
-    def from_recorded(cls, values: dict[str, Any]) -> "EngineConfiguration":
-        """The `engine` of an `info`, a recording or a token file; ValueError as `from_dict`.
-
-        Plain tokenizers once wrote a form of their own: `device` ("cpu" or a GPU's name), `dtype`, `deterministic`,
-        `threads`, `torch`.
-        """
-        if "dtype" not in values:
-            return cls.from_dict(values)
-        gpu = values["device"] != "cpu"
-        return cls(
-            device="cuda" if gpu else "cpu",
-            device_name=values["device"] if gpu else "",
-            precision=values["dtype"],
-            slots_per_step=0,
-            threads=0 if gpu else values["threads"],
-            deterministic=values["deterministic"],
-            torch_version=values["torch"],
-        )
-
-    def on(self, machine: "EngineConfiguration") -> "EngineConfiguration":
+    def move_to(self, machine: "EngineConfiguration") -> "EngineConfiguration":
         """The same choices with the facts of `machine`, and nothing measured."""
         facts = {name: getattr(machine, name) for name in MACHINE}
         return replace(self, **facts, agreement={}, measured_ms={})
 
-    def differs_from(self, machine: "EngineConfiguration") -> list[str]:
+    def find_differences(self, machine: "EngineConfiguration") -> list[str]:
         """Why this configuration does not hold where `machine` does: one "name: stored, here" per difference."""
         names = ("format", "device", "deterministic", *MACHINE)
         pairs = [(name, getattr(self, name), getattr(machine, name)) for name in names]
-        return [f"{name}: {stored!r} stored, {here!r} here" for name, stored, here in pairs if stored != here]
+        return [f"{name}: {stored!r} stored, {found!r} here" for name, stored, found in pairs if stored != found]
 
 
-def here(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> EngineConfiguration:
+def inspect_machine(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> EngineConfiguration:
     """A configuration with the facts of this machine and the threads of this process filled in, and no choice made."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_processor()}"
     return EngineConfiguration(
@@ -178,13 +162,15 @@ def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | Non
         stored = EngineConfiguration.from_dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         return None, [f"{path} cannot be read: {error}"]
-    differences = stored.differs_from(machine)
+    differences = stored.find_differences(machine)
     return (None, differences) if differences else (stored, [])
 
 
 def store(configuration: EngineConfiguration) -> Path:
-    """Write the configuration to its file, replacing what was there in one move; returns the path. OSError if the cache
-    cannot be written."""
+    """Write the configuration to its file, replacing what was there in one move; returns the path.
+
+    OSError if the cache cannot be written.
+    """
     path = stored_path(configuration)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

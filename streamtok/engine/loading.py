@@ -1,108 +1,102 @@
-"""Models loaded, put on their device, made fast, and described for those who must reproduce their tokens."""
+"""The way to a tokenizer: loaded, checked, put on its device, made fast, and described for who must reproduce it."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from streamtok.checkpoint import load_checkpoint
+from streamtok.engine.configuration import EngineConfiguration, inspect_machine
+from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration
+from streamtok.engine.precision import plan_precision
+from streamtok.engine.tuning import MODES, Engine, optimize
+from streamtok.model import Tokenizer
 from streamtok.names import parse_device
-
-if TYPE_CHECKING:
-    import torch
-
-    from streamtok.model import Tokenizer
-    from streamtok.settings.rig import RigSettings
 
 
 def load(
-    name: str | Path,
+    name: str | Path | Tokenizer,
     deterministic: bool = False,
     *,
-    engine: Any = None,
+    engine: Engine | Path | None = None,
     size: tuple[int, int] = (256, 448),
     device: str | None = None,
-) -> "Tokenizer":
+    threads: int | None = None,
+    slots_per_step: int | None = None,
+    expect: str | None = None,
+) -> Tokenizer:
     """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
 
-    `engine` makes it fast for frames of `size` (height, width): "auto" measures once on this machine and stores what it
-    chose, an `EngineConfiguration` (or its dict) is taken as it is, None leaves it plain in float32. See
-    `streamtok.checkpoint.checkpoint.load` and `streamtok.engine.optimize` for what they raise.
-    """
-    from streamtok.checkpoint import checkpoint
+    Args:
+        name: what to load, or a tokenizer that is loaded already.
+        deterministic: steps of one slot and one group everywhere, on PyTorch's layers: not with engine "auto".
+        engine: None for float32 on PyTorch's layers. "default", what commands run, is float32 too: on a CPU on our own
+            layers where they fit (the latents of PyTorch's within rounding, in less time), and nothing is measured or
+            stored. "auto" measures once on this machine and stores what it chose; "eager" is float32 of PyTorch as an
+            engine. An `EngineConfiguration`, its dict, or the path of its JSON file is taken as it is.
+        size: (height, width) of the frames that it is made fast for.
+        device: "cpu", "cuda", "cuda:N" or "auto"; None is the weights' with engine None, else "auto".
+        threads: of a CPU, for this process; holds over what an engine has stored.
+        slots_per_step: that of `EngineConfiguration`; holds over what an engine has stored.
+        expect: the fingerprint that the weights must have.
 
-    tokenizer = checkpoint.load(name, deterministic)
+    Raises:
+        ValueError: for a name, device, engine or fingerprint that does not fit; `EngineError` for lack of room.
+    """
+    tokenizer = name if isinstance(name, Tokenizer) else load_checkpoint(name, deterministic)
+    if expect is not None:
+        tokenizer.check_fingerprint(expect)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if engine is None:
         return tokenizer.to(pick_device(device)) if device else tokenizer
-    if deterministic:
-        raise ValueError(f"deterministic=True runs one slot and one group at a time, plainly; drop engine={engine!r}")
-    from streamtok.engine import optimize
-
-    return optimize(tokenizer, engine, size=size, device=device)
-
-
-def load_tokenizer(settings: "RigSettings", size: tuple[int, int] | None = None, slots_per_step: int = 1) -> Any:
-    """The model of a rig on its engine, for frames of `size` (H, W) and for streams that step so many slots at once."""
-    import torch
-
-    from streamtok.engine.engine import apply
-
-    tokenizer = load(settings.model, deterministic=settings.deterministic)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    fast = on_engine(tokenizer, settings.engine, size or (256, 448), settings.device)
+    if deterministic and engine == "auto":
+        raise ValueError("deterministic=True runs one slot and one group at a time, plainly; drop engine='auto'")
+    chosen = pick_device(device)
+    if engine == "default" and chosen.type != "cpu":
+        return tokenizer.to(chosen)
+    if engine == "default":
+        machine = inspect_machine(tokenizer.fingerprint, (0, 0))
+        fast = apply_configuration(tokenizer, plan_precision(tokenizer, machine, "float32"))
+    else:
+        fast = optimize(tokenizer, read_engine(engine), size=_fit(size, tokenizer), device=chosen.type)
     wanted = fast.engine
-    # what the rig asks for holds over what was stored or is in a file
-    if settings.threads is not None and wanted.device == "cpu":
-        wanted = replace(wanted, threads=settings.threads)
-    if slots_per_step != 1:
+    if threads is not None and wanted.device == "cpu":
+        wanted = replace(wanted, threads=threads)
+    if slots_per_step is not None:
         wanted = replace(wanted, slots_per_step=slots_per_step)
-    return fast if wanted == fast.engine else apply(fast, wanted)
+    return fast if wanted == fast.engine else apply_configuration(fast, wanted)
 
 
-def on_engine(tokenizer: "Tokenizer", choice: str | None, size: tuple[int, int], device: str | None) -> Any:
-    """A tokenizer on the engine that `--engine` names, for frames of `size` (H, W): "auto", "eager", or the JSON file
-    of a configuration; ValueError for anything else.
+def default_engine(device: str | None) -> str:
+    """What nodes that encode for long run unless told otherwise: "auto" on a GPU, which measures, else "default"."""
+    return "default" if pick_device(device).type == "cpu" else "auto"
 
-    None is "auto" on a GPU and what `place` does on a CPU; deterministic mode is always eager.
-    """
-    from streamtok.engine.tuning import MODES, optimize
 
-    chosen = pick_device(device).type
-    if choice is None and chosen == "cpu":
-        return place(tokenizer, chosen)
-    engine = choice or "auto"
+def read_engine(engine: Engine | Path) -> Engine:
+    """An engine as `optimize` takes it: the contents of a JSON file in place of its path."""
+    if isinstance(engine, EngineConfiguration | dict) or engine in MODES:
+        return engine
     try:
-        named = engine if engine in MODES else json.loads(Path(engine).read_text())
+        return json.loads(Path(engine).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"engine {engine!r}: expected auto, eager or auto's JSON file: {error}") from error
+        raise ValueError(f"engine {str(engine)!r}: expected auto, eager or auto's JSON file: {error}") from error
+
+
+def _fit(size: tuple[int, int], tokenizer: Tokenizer) -> tuple[int, int]:
+    """The size (H, W) on the tokenizer's grid that frames of `size` are padded to."""
     step = tokenizer.config.spatial_compression
     height, width = (-(-side // step) * step for side in size)
-    return optimize(tokenizer, "eager" if tokenizer.deterministic else named, size=(height, width), device=chosen)
+    return height, width
 
 
-def place(tokenizer: "Tokenizer", device: str | None = None) -> Any:
-    """A tokenizer on its device as commands run it unless told otherwise: float32, nothing measured, nothing stored.
-
-    On a CPU that is on our own layers where they fit the model (`engine.cpu`): the latents of PyTorch's layers within
-    rounding, in less time. Deterministic tokenizers stay plain.
-    """
-    chosen = pick_device(device)
-    if chosen.type != "cpu":
-        return tokenizer.to(chosen)
-    from streamtok.engine.configuration import here
-    from streamtok.engine.engine import apply
-    from streamtok.engine.precision import how
-
-    return apply(tokenizer, how(tokenizer, here(tokenizer.fingerprint, (0, 0)), "float32"))
-
-
-def pick_device(device: str | None) -> "torch.device":
+def pick_device(device: str | None) -> torch.device:
     """The device that was named, or a GPU if there is one; ValueError if it is not there.
 
     After `cuda:N` that GPU is what "cuda" means in this process, and float32 is float32 on it: TF32 is off.
     """
-    import torch
-
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -119,15 +113,16 @@ def pick_device(device: str | None) -> "torch.device":
     return chosen
 
 
-def engine_configuration(tokenizer: "Tokenizer") -> dict[str, Any]:
-    """How a tokenizer computes, which decides the last bits of a latent: published and recorded."""
-    from streamtok.engine.configuration import here
-    from streamtok.engine.engine import OptimizedTokenizer
+def engine_configuration(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What `describe_engine` says as plain values: published and recorded."""
+    return describe_engine(tokenizer).to_dict()
 
+
+def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:
+    """How a tokenizer computes, which decides the last bits of a latent; plain tokenizers have slots_per_step 0."""
     if isinstance(tokenizer, OptimizedTokenizer):
-        return tokenizer.engine.to_dict()
-    machine, precision = here(tokenizer.fingerprint, (0, 0), tokenizer.device.type), str(tokenizer.dtype)
-    plain = replace(
+        return tokenizer.engine
+    machine, precision = inspect_machine(tokenizer.fingerprint, (0, 0), tokenizer.device.type), str(tokenizer.dtype)
+    return replace(
         machine, precision=precision.removeprefix("torch."), slots_per_step=0, deterministic=tokenizer.deterministic
     )
-    return plain.to_dict()

@@ -1,7 +1,6 @@
 """Which precision: from measured speed and from token agreement with float32, both reported."""
 
 import logging
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamtok.engine import cpu
-from streamtok.engine.configuration import OVER_SPACE, EngineConfiguration
-from streamtok.engine.engine import apply
-from streamtok.engine.graph import EngineError, free_dead_streams
+from streamtok.engine.configuration import OVER_SPACE, EngineConfiguration, EngineError
+from streamtok.engine.cpu import interleaved
+from streamtok.engine.gpu.graph import free_dead_streams
+from streamtok.engine.optimized import apply_configuration
 from streamtok.model import Tokenizer
+from streamtok.weights.golden import reference_clip
 
 log = logging.getLogger("streamtok.engine")
 
@@ -25,25 +25,7 @@ GROUPS = 8  # of a clip that are measured
 NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
 
 
-def moving_scene(size: tuple[int, int], frames: int, seed: int = 0) -> Tensor:
-    """A camera's view in motion, smooth with texture and edges: uint8 (1, 3, frames, H, W), the same for a seed."""
-    height, width = size
-    generator = torch.Generator().manual_seed(seed)
-    world = torch.zeros(1, 3, height + frames, width + 3 * frames)
-    for octave in range(6):  # noise of every scale, as natural images have, halving in strength
-        cells = (max(2, world.shape[2] >> (6 - octave)), max(2, world.shape[3] >> (6 - octave)))
-        coarse = torch.randn(1, 3, *cells, generator=generator)
-        world += torch.nn.functional.interpolate(coarse, world.shape[2:], mode="bilinear") / 2 ** (octave * 0.8)
-    edges = torch.sign(world.mean(1, keepdim=True)) * 0.5
-    bright = torch.tanh(0.6 * world + edges)
-    views = [
-        bright[:, :, t // 2 : t // 2 + height, 2 * t : 2 * t + width] * (0.9 + 0.1 * math.cos(t / 9))
-        for t in range(frames)
-    ]
-    return ((torch.stack(views, 2) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def candidates(device: str) -> list[str]:
+def list_candidates(device: str) -> list[str]:
     """The precisions that `auto` tries on a device; float32 first. float16 on a CPU is never one, and int8 has to be
     asked for: of shipped weights it reaches FLOOR on most clips, not on all (docs/performance.md)."""
     if device == "cuda":
@@ -68,22 +50,22 @@ def _cpu_has(*flags: str) -> bool:
         return False
 
 
-def how(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
+def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """How a model runs in a precision before anything is measured: with our own layers where they fit, and captured on
     a GPU. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too."""
     kernels, gpu = "plain", machine.device == "cuda"
     made = replace(machine, precision=precision)
     if not tok.deterministic and not gpu:
-        kernels = "plain" if cpu.unsupported(tok) else "interleaved"
+        kernels = "plain" if interleaved.find_obstacle(tok) else "interleaved"
     elif (
         not tok.deterministic
         and precision != "int8"
         and machine.triton_version
         and torch.cuda.get_device_capability() >= (9, 0)
     ):
-        from streamtok.engine.fused import unsupported
+        from streamtok.engine.gpu.fused import find_obstacle  # needs triton
 
-        kernels = "plain" if unsupported(tok.cast(made.dtype, "cuda")) else "fused"
+        kernels = "plain" if find_obstacle(tok.cast(made.dtype, "cuda")) else "fused"
     threads = 0 if gpu else torch.get_num_threads()
     return replace(made, graph=gpu, kernels=kernels, threads=threads, slots_per_step=1)
 
@@ -108,14 +90,15 @@ def choose(
 ) -> tuple[EngineConfiguration, list[str]]:
     """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
 
-    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; default `moving_scene`.
+    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; the
+    default is `weights.golden.reference_clip`, a drawing.
     Returns the configuration, agreement and milliseconds of all candidates inside, and a table for people.
     """
-    names = candidates(machine.device) if precision == "auto" else [precision]
-    frames = moving_scene(machine.size, groups * tok.group) if clip is None else clip
+    names = list_candidates(machine.device) if precision == "auto" else [precision]
+    frames = reference_clip(groups * tok.group, *machine.size) if clip is None else clip
     trials = try_precisions(tok, machine, names, frames, groups)
-    chosen = pick(tok, trials, names, frames)
-    return chosen, table(trials, chosen.precision)
+    chosen = pick_configuration(tok, trials, names, frames)
+    return chosen, format_table(trials, chosen.precision)
 
 
 def try_precisions(
@@ -124,23 +107,23 @@ def try_precisions(
     """float32 first, then each named precision, on the same frames; without a graph where one cannot be captured."""
     trials: dict[str, Trial] = {}
     for name in dict.fromkeys(["float32", *names]):
-        configuration, found = how(tok, machine, name), None
+        configuration, found = plan_precision(tok, machine, name), None
         try:
-            found = fastest(tok, configuration, frames, groups)
+            found = measure_kinds(tok, configuration, frames, groups)
         except EngineError as error:
             if not configuration.graph:
                 raise
             log.warning("precision=%s graph=no because=%s", name, error)
         if found is None:  # here the error is gone, and what it held
             free_dead_streams()
-            found = fastest(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
+            found = measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
         configuration, tokens, ms = found
         wanted = trials["float32"].tokens if trials else tokens
-        trials[name] = Trial(configuration, tokens, ms, same(tokens, wanted))
+        trials[name] = Trial(configuration, tokens, ms, compare_tokens(tokens, wanted))
     return trials
 
 
-def fastest(
+def measure_kinds(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
     """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens on the clip
@@ -155,19 +138,23 @@ def fastest(
     return min(found, key=lambda one: one[2])
 
 
-def pick(tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Tensor) -> EngineConfiguration:
-    """The configuration of the fastest of `names` that agrees to FLOOR, with what was measured and, on a CPU, its
-    threads."""
+def pick_configuration(
+    tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Tensor
+) -> EngineConfiguration:
+    """The configuration of the fastest of `names` that agrees to FLOOR, with what was measured.
+
+    On a CPU with its threads too, measured on frames (1, 3, T, H, W) uint8.
+    """
     good = [name for name in names if trials[name].agreement >= FLOOR]
     best = min(good or names, key=lambda name: trials[name].ms)
     near = [name for name in good if trials[name].ms <= NEAR * trials[best].ms]
     best = max(near or [best], key=lambda name: trials[name].agreement)
-    agreement, times = ({name: getattr(trial, part) for name, trial in trials.items()} for part in ("agreement", "ms"))
+    agreement, times = ({name: getattr(trial, fact) for name, trial in trials.items()} for fact in ("agreement", "ms"))
     chosen = replace(trials[best].configuration, agreement=agreement, measured_ms=times)
-    return replace(chosen, threads=_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
+    return replace(chosen, threads=_choose_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
 
 
-def table(trials: dict[str, Trial], chosen: str) -> list[str]:
+def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
     """One line for each precision that was tried."""
     return [
         f"precision={name} ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}"
@@ -176,7 +163,7 @@ def table(trials: dict[str, Trial], chosen: str) -> list[str]:
     ]
 
 
-def _threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
+def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
     """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back."""
     most, times = torch.get_num_threads(), {}
     counts = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
@@ -191,7 +178,7 @@ def _threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor,
     return min(count for count, ms in times.items() if ms <= SPARE * min(times.values()))
 
 
-def same(found: Tensor, wanted: Tensor) -> float:
+def compare_tokens(found: Tensor, wanted: Tensor) -> float:
     """Share of equal tokens; of continuous latents, 1 minus the relative error."""
     if found.dtype.is_floating_point:
         return 1 - float((found - wanted).norm() / wanted.norm())
@@ -206,7 +193,7 @@ def _measure(
     clock: Callable[[], float] | None = None,
 ) -> tuple[Tensor, float]:
     """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
-    stream = apply(tok, configuration).stream(1, *configuration.size)
+    stream = apply_configuration(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)
     # on a CPU others may be running too, so its own time is counted there, over all threads
     clock = clock or (time.process_time if configuration.device == "cpu" else time.perf_counter)

@@ -1,149 +1,99 @@
-"""Encoding streams that run on fused kernels, captured graphs, or both.
+"""How an engine opens streams: what every kind of engine offers, and streams of PyTorch's own layers.
 
 They behave as `streamtok.model.EncodeStream` and share its snapshots: a snapshot taken under one engine resumes
 under any other of the same precision.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from streamtok.engine.graph import CapturedStep, GraphPool, check_room, own
-from streamtok.model.frames import to_float
-from streamtok.model.quantizer import fsq_tables
-from streamtok.model.state import Clock, map_state
-from streamtok.model.stream import EncodeStream
-from streamtok.model.tokenizer import Encoded, Tokenizer, unfold
-from streamtok.model.wavelet import haar_matrix
-
-if TYPE_CHECKING:
-    from streamtok.engine.configuration import EngineConfiguration
+from streamtok.model import DecodeStream, EncodeStream, Tokenizer
+from streamtok.model.network import Network
+from streamtok.model.stream import CompileStep
 
 
-class PlainSnapshots:
-    """For streams whose layers keep their past in a form of their own: snapshots have the plain one.
+class Streams(Protocol):
+    """Opens the streams of one tokenizer on one engine.
 
-    A layer with `to_plain(past, count)` and `from_plain` says how.
+    `plain` has PyTorch's layers, in the engine's precision and on its device; `decode_step` makes the step of a
+    decoding stream fast, whatever its precision.
     """
 
-    buffers: dict[str, Tensor]
-    model: Tokenizer
+    @property
+    def plain(self) -> Tokenizer: ...
 
-    def snapshot(self, slots: Any = None) -> dict[str, Any]:
-        """As the stream's own."""
-        snapshot = super().snapshot(slots)  # type: ignore[misc]
-        tensors = snapshot["tensors"]
-        for name, layer in self._special().items():
-            tensors[name] = layer.to_plain(tensors[name], tensors["count"]).contiguous()
-        return snapshot
+    @property
+    def decode_step(self) -> CompileStep | None: ...
 
-    def restore(self, snapshot: dict[str, Any], slots: Any = None) -> None:
-        """As the stream's own."""
-        tensors = dict(snapshot["tensors"])
-        for name, layer in self._special().items():
-            if name in tensors:
-                tensors[name] = layer.from_plain(tensors[name], tensors["count"])
-        super().restore({"meta": snapshot["meta"], "tensors": tensors}, slots)  # type: ignore[misc]
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """A stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
 
-    def _special(self) -> dict[str, Any]:
-        """The layers that keep a form of their own, by the name of their buffer."""
-        layers = {name: module_at(self.model, name) for name in self.buffers}
-        return {name: layer for name, layer in layers.items() if hasattr(layer, "to_plain")}
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
 
 
-def module_at(model: Any, name: str) -> Any:
-    """The sub-module whose state has this name, or None."""
-    for part in name.split("."):
-        model = model[int(part)] if part.isdigit() else getattr(model, part, None)
-    return model
+class EngineStream(EncodeStream):
+    """An encoding stream that steps slot by slot if `slots_per_step` is 1, else all of its slots at once."""
 
-
-class EngineStream(PlainSnapshots, EncodeStream):
-    """An encoding stream whose step is captured as the configuration says, for one slot or all of them at a time."""
-
-    def __init__(
-        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, configuration: "EngineConfiguration"
-    ):
-        self.configuration = configuration
-        if model.device.type == "cuda":
-            check_room(
-                self.state_bytes(model, slots, size, context), f"the state of {slots} slots at {size[0]}x{size[1]}"
-            )
+    def __init__(self, model: Network, slots: int, size: tuple[int, int], context: int, slots_per_step: int):
+        self._alone = slots_per_step == 1
         super().__init__(model, slots, size, context)
-        self._graphs: dict[tuple, CapturedStep] = {}
 
     @property
     def slot_by_slot(self) -> bool:
-        """As the configuration says; deterministic mode always."""
-        return self.model.deterministic or self.configuration.slots_per_step == 1
-
-    def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
-        if not self.configuration.graph:
-            return super()._call(x, active, keyframe)
-        if self.slots == 1 or self.slot_by_slot:
-            return self._each(x, active, keyframe)
-        masks = torch.tensor([active, keyframe], dtype=torch.bool).to(x.device, non_blocking=True)
-        out, moved = self._captured(x, None)(x, masks[0], masks[1])
-        return own(out), moved.tolist()
-
-    def _each(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
-        """The graphs of the active slots, one after the other."""
-        outs: list[Encoded | None] = [None] * self.slots
-        moved: list[Tensor | None] = [None] * self.slots
-        for slot in [slot for slot in range(self.slots) if active[slot]]:
-            row = x[slot : slot + 1]
-            out, moved_now = self._captured(row, slot)(row, True, keyframe[slot])
-            outs[slot], moved[slot] = own(out), moved_now.clone()
-        told = iter(torch.cat([mark for mark in moved if mark is not None]).tolist() if any(active) else [])
-        return self._merge(outs), [mark is not None and next(told) for mark in moved]
-
-    def _captured(self, x: Tensor, slot: int | None) -> CapturedStep:
-        """The graph of one slot (None: of all) for frames of this dtype; captured at its first use."""
-        key = (slot, x.dtype)
-        if key not in self._graphs:
-            kept, state = self.model.__dict__, self.state
-            pool = kept["_graph_pool"] = kept.get("_graph_pool") or GraphPool()  # one for all streams of a model
-            if slot is not None:
-                state = map_state(lambda tensor: tensor[slot : slot + 1], self.state)
-
-            def step(frames: Tensor, active: Tensor, keyframe: Tensor) -> tuple:
-                return self._advance_slots(frames, active, keyframe, state)
-
-            with torch.no_grad():
-                self._graphs[key] = CapturedStep(step, x, pool.handle)
-        return self._graphs[key]
+        """As it was told; deterministic mode always."""
+        return self.model.deterministic or self._alone
 
 
-class FusedStream(EngineStream):
-    """A stream of a model from `fused.fuse`: its convolutions keep their past in rings."""
+@dataclass(frozen=True)
+class PlainStreams:
+    """Streams of PyTorch's layers: eager, or with every step through `decode_step`, a compiler."""
 
-    def __init__(
-        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, configuration: "EngineConfiguration"
-    ):
-        config, device = model.config, model.device
-        self._tables = fsq_tables(config.levels, torch.float32, device) if config.quantizer == "fsq" else None
-        self._signs = None
-        if config.patch_size == 4:
-            self._signs = (
-                (haar_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(device)
-            )
-        super().__init__(model, slots, size, context, configuration)
+    plain: Tokenizer
+    slots_per_step: int
+    decode_step: CompileStep | None = None
 
-    def _compute(self, x: Tensor, state: dict, clock: Clock, keyframe: Tensor) -> tuple[Encoded, dict]:
-        from streamtok.engine.kernels.fsq import fsq_pack
-        from streamtok.engine.kernels.haar import haar_bands
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """See `Streams`."""
+        if self.decode_step is not None:
+            return EncodeStream(self.plain, slots, size, context, self.decode_step)
+        return EngineStream(self.plain, slots, size, context, self.slots_per_step)
 
-        if x.dtype == torch.uint8 and self._signs is not None:
-            bands = haar_bands(x, self._signs, self.model.dtype, edge=1)
-        else:
-            bands = self.model._bands(to_float(x, self.model.dtype))
-        features, new = self.model.encoder(bands, state["encoder"], clock)
-        if self._tables is None:
-            coded = self.model._bottleneck(features, x.shape[0])
-            return Encoded(coded.indices, coded.latent), {"encoder": new}
-        last = self.model.quant_conv  # a few channels: in float32, so that no rounding comes just before the tokens
-        z = F.conv2d(features.float(), last.weight.float(), last.bias.float())
-        indices = fsq_pack(z, self._tables).unflatten(0, (x.shape[0], -1))
-        return Encoded(indices, unfold(z, x.shape[0])), {"encoder": new}
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """See `Streams`."""
+        return DecodeStream(self.plain, slots, size, context, self.decode_step)
+
+
+@runtime_checkable
+class KeepsPast(Protocol):
+    """A layer that keeps its past in a form of its own, (slots, ...), and the plain form (slots, P, H, W, C)."""
+
+    def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The past as PyTorch's layers keep it; count (slots,) int64: latent steps taken."""
+
+    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `to_plain`."""
+
+
+class PlainSnapshots:
+    """For streams with layers of the kind `KeepsPast`: their snapshots have the plain form."""
+
+    model: Network
+
+    def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
+        layer = find_module(self.model, name)
+        return layer.to_plain(past, count).contiguous() if isinstance(layer, KeepsPast) else past
+
+    def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
+        layer = find_module(self.model, name)
+        return layer.from_plain(past, count) if isinstance(layer, KeepsPast) else past
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module | None:
+    """The sub-module whose state has this name, or None: some states are no module's."""
+    found: nn.Module | None = model
+    for part in name.split("."):
+        found = found._modules.get(part) if found is not None else None
+    return found

@@ -2,53 +2,54 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from streamtok.engine.configuration import EngineConfiguration, here, load_stored, store
-from streamtok.engine.engine import OptimizedTokenizer, apply
+from streamtok.engine.configuration import EngineConfiguration, inspect_machine, load_stored, store
+from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration
 from streamtok.engine.precision import choose
 from streamtok.model import Tokenizer
 
 log = logging.getLogger("streamtok.engine")
 
 MODES = ("auto", "eager")
+Engine = EngineConfiguration | dict[str, Any] | str  # a configuration, its dict, or one of MODES
 
 
 def optimize(
     tok: Tokenizer,
-    engine: "EngineConfiguration | dict | str" = "auto",
+    engine: Engine = "auto",
     *,
     size: tuple[int, int] = (256, 448),
     device: str | None = None,
     precision: str = "auto",
 ) -> OptimizedTokenizer:
-    """Make `tok` fast on this machine for frames of `size` (height, width).
+    """Make `tok` fast on this machine for frames of `size` (height, width); `load` does, with a model of that name.
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
-    if there is none (a cache that cannot be written costs a warning); "eager" runs plainly in `precision` (auto:
-    float32); a configuration (or its dict, from `info` or a recording) is taken as it is. ValueError for what cannot
-    run, EngineError for what does not fit.
+    if there is none (a cache that cannot be written costs a warning). "eager" runs plainly in `precision` (auto:
+    float32). A configuration (or its dict, from `info` or a recording) is taken as it is.
+
+    Raises ValueError for what cannot run, EngineError for what does not fit.
     """
     if isinstance(engine, dict):
         engine = EngineConfiguration.from_dict(engine)
     if isinstance(engine, EngineConfiguration):
-        if engine.fingerprint and engine.fingerprint != tok.fingerprint:
-            raise ValueError(
-                f"the engine configuration is for weights {engine.fingerprint}, this tokenizer has {tok.fingerprint}"
-            )
-        return apply(tok, engine)
+        if engine.fingerprint:
+            tok.check_fingerprint(engine.fingerprint, "the engine configuration is for weights")
+        return apply_configuration(tok, engine)
     if engine not in MODES:
         raise ValueError(f"engine is {engine!r}, expected one of {', '.join(MODES)} or an EngineConfiguration")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    machine = replace(here(tok.fingerprint, size, device), deterministic=tok.deterministic)
+    machine = replace(inspect_machine(tok.fingerprint, size, device), deterministic=tok.deterministic)
     if engine == "eager":
-        return apply(tok, replace(machine, precision="float32" if precision == "auto" else precision))
+        return apply_configuration(tok, replace(machine, precision="float32" if precision == "auto" else precision))
     stored, reasons = load_stored(machine)
     if stored and precision in ("auto", stored.precision):
         log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
-        return apply(tok, stored)
+        return apply_configuration(tok, stored)
     return _measured(tok, machine, precision, "; ".join(reasons))
 
 
@@ -64,7 +65,7 @@ def _measured(
         stored = "nowhere"
         log.warning("engine=unstored because=%s; set STREAMTOK_CACHE, or each start measures", error)
     log.info("engine=chosen precision=%s stored=%s because=%s", chosen.precision, stored, because)
-    return apply(tok, chosen)
+    return apply_configuration(tok, chosen)
 
 
 def prepare(
@@ -85,9 +86,9 @@ def prepare(
     if clip is None:
         fast = optimize(tok, size=size, device=device)
     else:
-        fast = _measured(tok, here(tok.fingerprint, size, device), "auto", "a clip was given", clip)
+        fast = _measured(tok, inspect_machine(tok.fingerprint, size, device), "auto", "a clip was given", clip)
     if compile and not fast.engine.compile:
-        fast = apply(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
+        fast = apply_configuration(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
     stream = fast.stream(1, *size)
     for frames in (1, tok.group):
         stream.step(torch.zeros(1, 3, frames, *size, dtype=torch.uint8, device=fast.device))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
-from streamtok.model.quantizer import FSQ, Quantized
+from streamtok.model.quantizer import FSQ, Bottleneck, Quantized
 from streamtok.model.tokenizer import Tokenizer
 
 CODECS = {"x264": "libx264", "x265": "libx265"}
@@ -95,7 +95,7 @@ def grid_average(clip: Clip, group: int, step: int) -> Tensor:
     return torch.cat(shown)
 
 
-class Unrounded(nn.Module):
+class Unrounded(Bottleneck):
     """An FSQ bottleneck that bounds but does not round: what the same network would show with exact latents."""
 
     def __init__(self, fsq: FSQ):

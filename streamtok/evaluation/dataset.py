@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video, read_image
+from streamtok.io.stills import read_image
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 log = logging.getLogger("streamtok.evaluation")
 
@@ -47,6 +48,8 @@ class ClipFile:
 class ClipSet:
     """Reads clip files one at a time as `Clip`s, at one size; unreadable ones are logged, named in `skipped`, passed.
 
+    `damaged` names the clips of which pictures were left out, as `VideoReader` does for all, and says how many.
+
     lines: the short side after area resizing (smaller sources stay as they are), None for native size. Both sides are
     then cropped about the centre to `multiple`. frames: 1 + k * group of at most this many are kept.
     """
@@ -57,6 +60,7 @@ class ClipSet:
     multiple: int = 8
     group: int = 4
     skipped: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Clip]:
         for file in self.files:
@@ -69,7 +73,10 @@ class ClipSet:
     def read(self, file: ClipFile) -> Clip:
         """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
         if file.is_video:
-            frames, fps = read_video(file.paths[0], self.frames)
+            frames, fps, damaged = read_video(file.paths[0], self.frames)
+            if damaged:
+                self.damaged[file.name] = damaged
+                log.warning("event=damaged clip=%s left_out=%d kept=%d", file.name, damaged, len(frames))
         else:
             frames, fps = _read_images(file, self.frames), file.fps
         keep = 1 + (len(frames) - 1) // self.group * self.group
@@ -122,21 +129,19 @@ def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + out_height, left : left + out_width])
 
 
-def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None]:
-    """The first frames of a video as uint8 RGB (H, W, 3) and its rate.
+def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None, int]:
+    """The first frames of a video, uint8 RGB (H, W, 3), its rate, and how many damaged ones were left out of them.
 
-    A file that breaks off gives what came before; one that gives nothing raises ValueError with its name.
+    ValueError, which names the file, where there is none.
     """
-    fps, video = open_video(path)
-    images: list[np.ndarray] = []
-    try:
-        for image in itertools.islice(video, frames):
-            images.append(image)
-    except ValueError as error:
-        if not images:
-            raise
-        log.warning("event=damaged frames=%d reason=%s", len(images), error)
-    return images, fps
+    from streamtok.io.video import VideoReader
+
+    with VideoReader(path) as video:
+        images = [frame.image for frame in itertools.islice(video, frames)]
+        damaged = video.counts["damaged"]
+    if not images:
+        raise ValueError(f"{path} holds no frame that can be decoded ({damaged} are damaged)")
+    return images, video.fps, damaged
 
 
 def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:

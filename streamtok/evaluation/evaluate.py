@@ -64,6 +64,7 @@ class Evaluation:
     clips: list[ClipResult]
     codes: dict | None  # None for continuous models
     skipped: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)  # frames left out, by clip
 
     @property
     def psnr(self) -> float:
@@ -104,6 +105,7 @@ class Evaluation:
             "codes": self.codes,
             "clips": [asdict(clip) for clip in self.clips],
             "skipped": self.skipped,
+            "damaged": self.damaged,
         }
 
 
@@ -137,7 +139,9 @@ def evaluate_clips(
     skipped = dict(getattr(clips, "skipped", {}))
     if not results:
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")
-    return Evaluation(config.name, config.temporal_compression, results, codes.summary() if codes else None, skipped)
+    damaged = dict(getattr(clips, "damaged", {}))
+    summary = codes.summary() if codes else None
+    return Evaluation(config.name, config.temporal_compression, results, summary, skipped, damaged)
 
 
 def evaluate_folder(

@@ -13,7 +13,7 @@ from streamtok.evaluation.evaluate import Evaluation
 from streamtok.evaluation.pictures import contact_sheet
 from streamtok.evaluation.published import CAUTION, SOURCE, TOKENBENCH
 from streamtok.evaluation.suite import Baseline, SuiteResult
-from streamtok.io.media import write_png
+from streamtok.io.stills import write_png
 
 DEFINITIONS = (
     "PSNR of a clip: -10 log10 of the mean squared error over all its frames, channels and pixels, values 0..1; the "
@@ -118,6 +118,9 @@ def _summary(result: SuiteResult) -> str:
     skipped = result.evaluation.skipped
     if skipped:
         text += "\n\nSkipped: " + "; ".join(f"`{name}` ({reason})" for name, reason in skipped.items()) + "."
+    damaged = result.evaluation.damaged
+    if damaged:
+        text += "\n\nDamaged frames left out: " + "; ".join(f"`{name}` ({n})" for name, n in damaged.items()) + "."
     return text
 
 

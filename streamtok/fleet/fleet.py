@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import BeforeValidator, Field
 from tqdm import tqdm
 
 from streamtok.fleet.job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.options import RunOptions
 from streamtok.fleet.store import is_url, open_store
-from streamtok.settings.rig import Count, Strict
 from streamtok.tokens.progress import progress_bar
 
 log = logging.getLogger("streamtok.fleet")
@@ -49,28 +47,6 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """End the workers; running jobs stop."""
-
-
-def read_shard(value: Any) -> tuple[int, int]:
-    """ "0/4" or (0, 4) as a pair."""
-    match = re.fullmatch(r"(\d+)/(\d+)", value if isinstance(value, str) else "/".join(map(str, value)))
-    if not match or int(match[1]) >= int(match[2]):
-        raise ValueError("expected 0/n to n-1/n")
-    return int(match[1]), int(match[2])
-
-
-class RunOptions(Strict):
-    """How a run goes about it; nothing of this changes the output.
-
-    `workers` drives at a time; `shard` (i, n) takes the drives whose hash is i modulo n, so that n machines share a
-    list; `retries` is how often a broken drive is tried again; `check` reads what is done and compares checksums.
-    """
-
-    workers: Count = 1
-    shard: Annotated[tuple[int, int], BeforeValidator(read_shard)] = (0, 1)
-    retries: Annotated[int, Field(ge=0)] = 1
-    check: bool = False
-    progress: bool = False
 
 
 class Fleet:

@@ -13,33 +13,25 @@ from typing import Any
 
 from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.loading import load, on_engine, pick_device
-from streamtok.engine.tuning import optimize
+from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
+from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
-from streamtok.io.frame_stream import count_frames
-from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.video import VideoReader
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.rig import Count, Device, FrameSettings
+from streamtok.settings.shared import FrameSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
 
 
-class FleetOptions(FrameSettings):
+class FleetOptions(DriveOptions):
     """How every drive is tokenized; a drive that was done with other options is done again.
 
-    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
-    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
     `engine` is as `settle_engine` gives it, None for plain float32.
     """
 
-    model: str = "nano"
-    device: Device = "auto"
-    deterministic: bool = False
-    context: Count | None = None
-    streams: list[str] | None = None
-    threads: Count = 1
     engine: EngineConfiguration | None = None
 
 
@@ -90,7 +82,8 @@ def load_for_fleet(options: FleetOptions) -> Any:
     torch.set_num_threads(options.threads)
     device = pick_device(options.device).type
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
-    tokenizer = optimize(load(options.model, options.deterministic), replace(engine, torch_version=torch.__version__))
+    engine = replace(engine, torch_version=torch.__version__)
+    tokenizer = load(options.model, options.deterministic, engine=engine, device=options.device)
     check_size(options.size, tokenizer.config.spatial_compression)
     return tokenizer
 
@@ -105,7 +98,7 @@ def check_size(size: tuple[int, int] | None, step: int) -> None:
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
-    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `on_engine`.
+    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `load`.
 
     Facts of this machine and what was measured on it are left out: jobs are compared by what decides tokens.
     """
@@ -113,8 +106,10 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
         return options
     tokenizer = load(options.model)
     check_size(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
-    engine = on_engine(tokenizer, choice, options.size or (256, 448), options.device).engine
-    return options.model_copy(update={"engine": replace(engine.on(EngineConfiguration()), threads=options.threads)})
+    size = options.size or (256, 448)
+    fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
+    engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)
+    return options.model_copy(update={"engine": engine})
 
 
 def run_job(
@@ -188,12 +183,15 @@ def expected_frames(path: Path) -> int:
         schemas = {number: schema.name for number, schema in file.schemas.items()}
         cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
         return sum(file.counts.get(number, 0) for number in cameras)
-    return (count_frames(str(path)) or 0) if kind == "video" else 0
+    if kind != "video":
+        return 0
+    with VideoReader(path) as video:
+        return video.expected_frames
 
 
 def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
-    from streamtok.node.drive_settings import ReplaySettings
     from streamtok.node.replay_node import ReplayNode
+    from streamtok.settings.replay import ReplaySettings
 
     expected = expected_frames(path)
 

@@ -51,7 +51,9 @@ class Batch:
             )
         count, frames, (height, width) = len(self.slots), self.lanes[0].group_frames, size
         device = self._tokenizer.device
-        self._encoder = self._tokenizer.stream(slots=count, height=height, width=width, context=self._context)
+        self._encoder = self._tokenizer.stream(
+            slots=count, height=height, width=width, context=self._context or "model"
+        )
         self._frames = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
         self.size, self._cold = size, True
         names = ",".join(lane.name for lane in self.lanes)

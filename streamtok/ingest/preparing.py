@@ -154,7 +154,7 @@ class KernelPreparer:
 
     def _numbers_of(self, raw: RawPicture) -> np.ndarray:
         """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
-        from streamtok.engine.kernels.preprocess import shape_of
+        from streamtok.engine.gpu.kernels.preprocess import shape_of
 
         key = raw.encoding, raw.step
         if key not in self._numbers:
@@ -245,7 +245,7 @@ def preparing_for(device: torch.device) -> Preparing:
 
 def _gpu_kernels() -> Callable[[str], Kernel] | None:
     """The kernels if cupy can build them here; else None, and the log says why."""
-    from streamtok.engine.kernels.preprocess import kernel_of
+    from streamtok.engine.gpu.kernels.preprocess import kernel_of
 
     try:
         kernel_of("rgb8")

@@ -31,6 +31,10 @@ ALIASES = {
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
+ImageData = bytes | bytearray | memoryview | np.ndarray
+"""The bytes of an image, as a message or a file gives them; an array is uint8 (n,)."""
+
+
 class DamagedFrame(ValueError):
     """One image that cannot be read; the text says why."""
 
@@ -45,7 +49,7 @@ class ImageMessage:
 
     kind: str
     encoding: str
-    data: Any
+    data: ImageData
     stamp_ns: int
     height: int = 0
     width: int = 0
@@ -67,7 +71,7 @@ def image_kind(schema: str) -> str | None:
     return None
 
 
-def parser_of(schema: str, encoding: str) -> Callable[[Any], ImageMessage]:
+def parser_of(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
     """What turns the bytes of a message into an ImageMessage, by its schema name and encoding (MCAP's words).
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
@@ -128,7 +132,7 @@ def from_ros(message: Any) -> ImageMessage:
     return ImageMessage(kind, message.format, message.data, stamp_ns, seq=getattr(header, "seq", None))
 
 
-def _parse_ros(store: Any, name: str, encoding: str, data: Any) -> ImageMessage:
+def _parse_ros(store: Any, name: str, encoding: str, data: ImageData) -> ImageMessage:
     deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
     try:
         return from_ros(deserialize(data, name))
@@ -136,7 +140,7 @@ def _parse_ros(store: Any, name: str, encoding: str, data: Any) -> ImageMessage:
         raise DamagedFrame(f"not a {name} message: {error}") from error
 
 
-def _parse_protobuf(kind: Any, data: Any) -> ImageMessage:
+def _parse_protobuf(kind: Any, data: ImageData) -> ImageMessage:
     from google.protobuf.message import DecodeError
 
     message = kind()
@@ -151,7 +155,7 @@ def _parse_protobuf(kind: Any, data: Any) -> ImageMessage:
     return ImageMessage(kind_name, message.format, message.data, stamp)
 
 
-def _parse_json(data: Any) -> ImageMessage:
+def _parse_json(data: ImageData) -> ImageMessage:
     import base64
     import json
 
@@ -181,8 +185,11 @@ def raw_image(message: ImageMessage) -> RawImage:
         raise DamagedFrame(str(error)) from error
 
 
-def decode_still(data: Any, encoding: str = "") -> np.ndarray:
-    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3); Bayer patterns stored as one channel are resolved."""
+def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
+    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3); raises DamagedFrame.
+
+    Bayer patterns, which are stored as one channel, are resolved.
+    """
     import cv2
 
     buffer = np.frombuffer(data, np.uint8)
@@ -203,7 +210,6 @@ def decode_still(data: Any, encoding: str = "") -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def is_whole_jpeg(data: Any) -> bool:
+def is_whole_jpeg(data: ImageData) -> bool:
     """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey."""
-    view = memoryview(data)
-    return bytes(view[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(view[-64:])
+    return bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:])

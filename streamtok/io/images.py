@@ -13,17 +13,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from streamtok.io.base import RecordedSource
 from streamtok.io.image_messages import DamagedFrame, decode_still
 from streamtok.io.image_times import find_times_file, read_times, times_in_names
-from streamtok.io.media import IMAGE_SUFFIXES
+from streamtok.io.spec import split_options
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], Any]] = {"fps": float, "timestamps": str}
+OPTIONS: dict[str, Callable[[str], float | str]] = {"fps": float, "timestamps": str}
 """What may follow images:DIR? in the name of a source or a drive."""
 
 
@@ -126,10 +126,11 @@ class ImageFolderSource(RecordedSource):
         *,
         fps: float | None = None,
         timestamps: str | None = None,
+        realtime: bool = False,
+        max_frames: int | None = None,
         keep_packets: bool = False,
-        **paced: Any,
     ) -> None:
-        super().__init__(stream, **paced)
+        super().__init__(stream, realtime=realtime, max_frames=max_frames)
         self.images = list_images(folder, fps=fps, timestamps=timestamps)
         self._folder, self._keep_packets = folder, keep_packets
         self._place = 0
@@ -180,3 +181,13 @@ class ImageFolderSource(RecordedSource):
 
     def _close(self) -> None:
         pass
+
+
+def parse_images(
+    spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
+) -> ImageFolderSource:
+    """The source of "images:DIR?fps=N&timestamps=FILE"; the options may be left out."""
+    folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
+    return ImageFolderSource(
+        folder, stream, realtime=realtime, max_frames=max_frames, keep_packets=keep_packets, **options
+    )

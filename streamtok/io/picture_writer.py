@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.io.media import write_png
+from streamtok.io.stills import write_png
 
 TICKS = 90_000
 WRITABLE = (".mp4", ".mkv", ".mov")
 
 
-class VideoPictures:
-    """H.264 in MP4 or Matroska. `write` takes uint8 RGB (H, W, 3) and the time in ns since the first frame.
+class PictureWriter(ABC):
+    """Takes pictures one by one; `close` completes what is written, `abort` gives it up."""
+
+    @abstractmethod
+    def write(self, image: np.ndarray, time_ns: int) -> None:
+        """Write a picture, uint8 RGB (H, W, 3), that is shown `time_ns` after the first one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Complete the output."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Give the output up after an error."""
+
+
+class VideoPictures(PictureWriter):
+    """H.264 in MP4 or Matroska, `size` (H, W).
 
     Times are kept to 1/90,000 s (MKV: 1 ms). Even sizes are stored as yuv420p; odd ones do not fit it and are yuv444p.
     """
@@ -52,7 +69,7 @@ class VideoPictures:
         self.partial.unlink(missing_ok=True)
 
 
-class FolderPictures:
+class FolderPictures(PictureWriter):
     """`frame_000000.png`, ... and `timestamps.txt`, one line per picture: its time in ns."""
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +94,7 @@ class FolderPictures:
         self._times.close()
 
 
-class OnePicture:
+class OnePicture(PictureWriter):
     """A single PNG; ValueError at the second frame."""
 
     def __init__(self, path: Path) -> None:
@@ -97,10 +114,7 @@ class OnePicture:
         self.path.unlink(missing_ok=True)
 
 
-Pictures = VideoPictures | FolderPictures | OnePicture
-
-
-def open_pictures(path: str | Path, size: tuple[int, int], fps: float | None) -> Pictures:
+def open_pictures(path: str | Path, size: tuple[int, int], fps: float | None) -> PictureWriter:
     """The writer that `path`'s name asks for: .mp4, .mkv or .mov, .png, or a folder (no suffix). `size` is (H, W)."""
     path = Path(path)
     suffix = path.suffix.lower()

@@ -11,12 +11,21 @@ What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from streamtok.io.base import Source
+import numpy as np
+
+from streamtok.io.base import RecordedSource, Source
 from streamtok.io.spec import split_options
+from streamtok.io.stills import read_image
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.names import is_camera_path, parse_size
+from streamtok.preprocessing.preprocessor import Preprocessor
+from streamtok.types import Frame
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
@@ -37,31 +46,35 @@ def open_source(
 ) -> Source:
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
-    `realtime` paces recordings by their own times (None: no); cameras always are. With `keep_packets`, frames of
-    compressed sources carry the packet they were decoded from, where each packet is one frame. ValueError says what
-    is wrong with the spec; a missing file raises FileNotFoundError.
+    Args:
+        realtime: Pace a recording by its own times (None: no); a camera always is.
+        max_frames: End after so many frames.
+        keep_packets: Frames of compressed sources carry the packet they came in, where each packet is one frame.
+
+    Raises:
+        ValueError: Something is wrong with the spec.
+        FileNotFoundError: There is no such file.
     """
     scheme, _, rest = spec.partition(":")
-    recorded: dict[str, Any] = {"realtime": bool(realtime), "max_frames": max_frames}
+    paced = bool(realtime)
     if scheme == "synthetic":
         from streamtok.io.synthetic import parse_synthetic
 
-        return parse_synthetic(spec, stream, realtime=bool(realtime), max_frames=max_frames)
+        return parse_synthetic(spec, stream, realtime=paced, max_frames=max_frames)
     if scheme == "images":
-        from streamtok.io.images import OPTIONS, ImageFolderSource
+        from streamtok.io.images import parse_images
 
-        folder, options = split_options(spec, rest, OPTIONS)
-        return ImageFolderSource(folder, stream, keep_packets=keep_packets, **options, **recorded)
+        return parse_images(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
     if scheme == "zmq":
         from streamtok.io.zmq_frames import ZmqSource
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera") or is_camera_path(spec):
         return _open_camera(spec, stream, max_frames)
-    from streamtok.io.video import VideoSource
+    from streamtok.io.video_source import VideoSource
 
-    path, options = _file(spec.removeprefix("file://"))
-    return VideoSource(path, stream, keep_packets=keep_packets, **options, **recorded)
+    path, fps = _find_file(spec.removeprefix("file://"))
+    return VideoSource(path, stream, fps=fps, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
 
 
 def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
@@ -81,13 +94,12 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)
 
 
-def _file(text: str) -> tuple[Path, dict]:
-    """Path and options of "FILE" or "FILE?fps=20" (for streams without times); says what else it may be."""
-    path = Path(text)
-    options: dict[str, Any] = {}
+def _find_file(text: str) -> tuple[Path, float | None]:
+    """Path and rate of "FILE" or "FILE?fps=20" (for streams without times); says what else it may be."""
+    path, fps = Path(text), None
     if not path.exists() and "?" in text:
         name, options = split_options(text, text, {"fps": float})
-        path = Path(name)
+        path, fps = Path(name), options.get("fps")
     if path.is_dir():
         raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
     if not path.exists():
@@ -96,4 +108,54 @@ def _file(text: str) -> tuple[Path, dict]:
         raise FileNotFoundError(f"source {text!r}: no such file{hint}. A source is {SPEC_HELP}")
     if path.suffix.lower() in DRIVE_SUFFIXES:
         raise ValueError(f"source {text!r} is a recorded drive: use `streamtok replay {text}`")
-    return path, options
+    return path, fps
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar.
+
+    `counts` are those of the source: `damaged` frames could not be read.
+    """
+
+    frames: Iterator[Frame]
+    fps: float | None = None
+    total: int | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def open_frames(spec: str, max_frames: int | None = None) -> Iterator[FrameStream]:
+    """The frames of an image file, or of any source, with presentation times; read within the `with`."""
+    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
+        yield FrameStream(iter([Frame("cam0", 0, 0, read_image(spec))]), total=1)
+        return
+    with open_source(spec, max_frames=max_frames) as source:
+        start = source.start_ns if isinstance(source, RecordedSource) else None
+        yield FrameStream(_count_from(source, start), source.fps, max_frames or _expect_frames(spec), source.counts)
+
+
+def _expect_frames(spec: str) -> int | None:
+    if not Path(spec).is_file():
+        return None
+    from streamtok.io.video import VideoReader
+
+    with VideoReader(spec) as video:
+        return video.expected_frames or None
+
+
+def _count_from(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame]:
+    """The frames with times counted from `start_ns`, or from the first one."""
+    for frame in frames:
+        start_ns = frame.capture_ns if start_ns is None else start_ns
+        yield replace(frame, capture_ns=frame.capture_ns - start_ns)
+
+
+def resize_frames(frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Frame]:
+    """The same frames at `size` (H, W), resized in the integer arithmetic of live streams."""
+    prepare = None
+    for frame in frames:
+        shape = frame.image.shape[:2]
+        if prepare is None or prepare.source_size != shape:
+            prepare = Preprocessor(shape, size, multiple=1)
+        yield replace(frame, picture=np.ascontiguousarray(prepare(frame.image).transpose(1, 2, 0)))

@@ -1,41 +1,46 @@
-"""Video files: every frame with its exact presentation time, one at a time, in constant memory.
+"""Video files: every picture with its exact time and number, in order, by number or from a time on, in constant memory.
 
     from streamtok.io.video import VideoReader
 
     with VideoReader("drive.mp4") as video:
-        for picture in video:
-            print(picture.number, float(picture.seconds), picture.image.shape)
+        for frame in video:
+            print(frame.number, float(frame.seconds), frame.image.shape)
+        again = video.read_frame(115)
 
-A picture that damage may have touched (`streamtok.io.clean_decoder`) is left out and counted, and so is its number:
-readers see the gap.
+Whoever wants pictures of a video file reads them here, so that all see the same ones. A picture that damage may have
+touched (`streamtok.io.clean_decoder`) is left out and counted, and so is its number: readers see the gap.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
-from streamtok.io.base import RecordedSource
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.types import Frame
+from streamtok.io.kept_packets import KeptPackets
+from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 
 log = logging.getLogger("streamtok.io")
 
-ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 DEFAULT_FPS = Fraction(25)
-MOST_PACKETS = 64
-"""Packets kept for pictures that have not come out of the decoder yet."""
+PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
+
+Numbered = Iterator[tuple[int | None, Any]]
+"""Pictures as frames of PyAV, each with its number (None: before what is asked for)."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class VideoFrame:
     """One decoded picture: uint8 RGB (H, W, 3); `seconds` after the stream's start; `packet` if packets are kept."""
 
     number: int
@@ -46,43 +51,57 @@ class Picture:
 
 
 class VideoReader:
-    """Reads one video stream of a file. `size` is (height, width), `fps` the average rate if the file knows it.
+    """Reads one video stream of a file. `size` is (height, width), `fps` the average rate if the file knows it,
+    `rate` the same as a fraction (25 if it does not).
 
-    `fps` given is used for streams without times (raw H.264 or H.265), else the rate that the file claims, else 25.
-    `keep_packets` gives each picture the packet it came in (H.264 and H.265 as Annex B access units), where pictures
-    come in the order of packets; with B-frames they do not, and `packet` is None. `counts` has `damaged` (pictures
-    left out) and `backwards` (pictures whose time does not rise, left out). Raises FileNotFoundError, and ValueError
-    for what is no video.
+    Every read starts anew and ends the one before; a picture is the same whichever read gives it. `counts` has
+    `damaged` (pictures left out of what was read) and `backwards` (those whose time does not rise, left out too).
+
+    Args:
+        path: The file.
+        fps: The rate of a stream without times (raw H.264 or H.265); None takes what the file claims, else 25.
+        keep_packets: Give each picture the packet it came in (H.264 and H.265 as Annex B access units), where pictures
+            come in the order of packets; with B-frames they do not, and `packet` is None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no video.
     """
 
     def __init__(self, path: str | Path, *, fps: float | None = None, keep_packets: bool = False) -> None:
-        import av
-
         self.path = Path(path)
         self.counts: Counter[str] = Counter()
+        self._keep_packets = keep_packets
+        self._told: set[str] = set()
+        self._open()
+        context = self._stream.codec_context
+        self.codec: str = context.name
+        self.size: tuple[int, int] = (context.height, context.width)
+        rate = Fraction(fps).limit_denominator(100_000) if fps else self._stream.average_rate
+        self.fps = float(rate) if rate else None
+        self.rate: Fraction = rate or DEFAULT_FPS
+        self._raw = self._container.format.name in ("h264", "hevc")
+        self._timeless = self._raw or fps is not None
+        interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
+        hides_pictures = self.codec == "vp8" or self._container.format.name == "avi"  # or has several in a packet
+        self._even = not (self._timeless or interlaced or hides_pictures)
+
+    def _open(self) -> None:
         if not self.path.is_file():
-            raise FileNotFoundError(f"video {str(path)!r}: no such file")
+            raise FileNotFoundError(f"video {str(self.path)!r}: no such file")
         try:
             self._container = av.open(str(self.path))
         except av.FFmpegError as error:
-            raise ValueError(f"{path} cannot be read as a video: {error.strerror}") from error
+            told = f"{self.path} cannot be read as a video, it holds no frame that can be decoded: {error.strerror}"
+            raise ValueError(told) from error
         if not self._container.streams.video:
             self._container.close()
-            raise ValueError(f"{path} holds no video stream")
+            raise ValueError(f"{self.path} holds no video stream: no frame that can be decoded")
         self._stream: Any = self._container.streams.video[0]
-        context = self._stream.codec_context
-        self._decoder = CleanDecoder(context)
-        self.codec = context.name
-        self.size = (context.height, context.width)
-        rate = Fraction(fps).limit_denominator(100_000) if fps else self._stream.average_rate
-        self.fps = float(rate) if rate else None
-        self.packets_kept = keep_packets and not context.has_b_frames
-        self._period = 1 / (rate or DEFAULT_FPS)
-        self._timeless = self._container.format.name in ("h264", "hevc") or fps is not None
-        self._packets: dict[int, bytes] = {}
-        self._filter = self._annex_b() if self.packets_kept else None
-        self._number = 0
-        self._last: Fraction | None = None
+        self._decoder = CleanDecoder(self._stream.codec_context)
+        kept = self._keep_packets and not self._stream.codec_context.has_b_frames
+        self._packets = KeptPackets(self._stream) if kept else None
+        self._at_start = True
 
     def __enter__(self) -> VideoReader:
         return self
@@ -90,139 +109,187 @@ class VideoReader:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    @property
-    def empty(self) -> bool:
-        """Whether no picture has come out so far."""
-        return self._last is None
-
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
-    def __iter__(self) -> Iterator[Picture]:
-        import av
+    @property
+    def expected_frames(self) -> int:
+        """How many pictures the container says there are, 0 if it does not; the true number may differ by a few."""
+        seconds = Fraction(self._container.duration or 0, av.time_base)
+        return self._stream.frames or round(seconds * (self._stream.average_rate or 0))
 
-        packets = iter(self._container.demux(self._stream))
+    def __iter__(self) -> Iterator[VideoFrame]:
+        return self.read_range(0)
+
+    def read_frame(self, number: int) -> VideoFrame:
+        """The picture of that number; IndexError if there is none, or damage hides it."""
+        frame = next(self.read_range(number, number + 1), None)
+        if frame is None:
+            raise IndexError(f"{self.path} has no picture {number} that can be read")
+        return frame
+
+    def read_range(self, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
+        """The pictures numbered `first` to `stop` - 1 (None: to the end), decoded from the key frame before on.
+
+        The first read that does not begin at 0 passes over all packets of the file once, without decoding them.
+        """
+        if first == 0 or self._ticks is None:
+            self._rewind()
+            return self._deliver(self._number(PictureNumbers(self._even)), first, stop)
+        if first >= len(self._ticks):
+            return iter(())
+        return self._deliver(self._number_from(int(self._ticks[first]), first), first, stop)
+
+    def read_from(self, seconds: Fraction, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
+        """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before on.
+
+        What lies before that key frame is not read, so the number of the first picture is not known: it is called
+        `first`, and the others count on up to `stop` - 1.
+        """
+        if self._timeless:
+            return self.read_range(round(seconds * self.rate), stop)
+        tick = (self._stream.start_time or 0) + round(seconds / self._stream.time_base)
+        return self._deliver(self._number_from(tick, first), first, stop)
+
+    @cached_property
+    def _ticks(self) -> np.ndarray | None:
+        """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
+        return read_ticks(self.path) if self._even else None
+
+    def _deliver(self, pictures: Numbered, first: int, stop: int | None) -> Iterator[VideoFrame]:
+        """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""
+        expected, last = first, None
+        for number, frame in pictures:
+            if number is None or number < first:
+                continue
+            self._count_damaged(min(number, stop or number) - expected)
+            if stop is not None and number >= stop:
+                return
+            expected, seconds = number + 1, self._seconds(frame, number)
+            if last is not None and seconds <= last:
+                self.counts["backwards"] += 1
+                self._tell_once("time_backwards", f"picture {number} at {float(seconds):.6f} s")
+            else:
+                last = seconds
+                packet = self._packets.take(frame.pts) if self._packets else None
+                yield VideoFrame(number, seconds, to_image(frame), packet, self.codec if packet else None)
+            if expected == stop:
+                return
+        end = self._end if stop is None else min(stop, self._end)
+        self._count_damaged(end - expected)
+
+    def _count_damaged(self, pictures: int) -> None:
+        if pictures > 0:
+            self.counts["damaged"] += pictures
+
+    def _tell_once(self, event: str, reason: str) -> None:
+        if event not in self._told:
+            log.warning("file=%s event=%s reason=%r", self.path, event, reason)
+        self._told.add(event)
+
+    def _number_from(self, tick: int, first: int) -> Numbered:
+        """Pictures shown at `tick` or later, the first of them called `first`, decoded from a key frame before on.
+
+        Where that key frame gives too little, an earlier one does: some streams need more of the past at such a place,
+        and not every container finds key frames.
+        """
+        back, second, given = 0, max(1, round(1 / self._stream.time_base)), tick - 1
+        self._sure = False
+        while not self._sure:
+            cold_until = tick if self._seek(tick - back) else None
+            for number, frame in self._number(PictureNumbers(self._even, first, tick), cold_until):
+                if given < tick if frame.pts is None else frame.pts <= given:
+                    continue
+                given = given if frame.pts is None else frame.pts
+                yield number, frame
+            back = max(second, 2 * back)
+
+    def _seek(self, tick: int) -> bool:
+        """Go to a key frame at or before `tick`; False where that is the start of the file."""
+        try:
+            if tick > (self._stream.start_time or 0):
+                self._at_start = False
+                self._container.seek(tick, stream=self._stream)
+                self._decoder.restart()
+                return True
+        except av.FFmpegError:  # a file that cannot be sought in
+            pass
+        self._rewind()
+        return False
+
+    def _rewind(self) -> None:
+        if not self._at_start:
+            self._container.close()
+            self._open()
+        self._at_start = False
+
+    def _number(self, numbers: PictureNumbers, cold_until: int | None = None) -> Numbered:
+        """Decode from here to the end; `_end` is then the number behind the last picture, whether it could be read.
+
+        Behind a key frame in the midst of the stream a decoder is cold: what looks like damage may be the past that it
+        does not know. Given `cold_until`, reading stops there, not `_sure`, and where the key frame comes later.
+        """
+        self._sure, self._keys = cold_until is None, 0
+        for packet in self._demux(numbers):
+            for checked in self._decode(packet):
+                if not self._sure and self._lacks_past(checked, cold_until):
+                    return
+                if checked.damage:
+                    numbers.hide_picture()
+                    self._tell_once("damaged", checked.damage)
+                    continue
+                yield numbers.number(None if self._raw else checked.frame.pts, checked.disturbed), checked.frame
+        self._sure = self._sure or self._keys > 0
+        self._end = numbers.end(bool(self._decoder.damage)) + self._cut_short + self._count_cut_off()
+
+    def _lacks_past(self, checked: Checked, cold_until: int | None) -> bool:
+        """Whether a read that began at a key frame must begin earlier; from its second key frame on it is sure."""
+        frame = checked.frame
+        self._keys += bool(frame and frame.key_frame and not checked.damage)
+        late = frame and cold_until is not None and frame.pts is not None and frame.pts > cold_until
+        if self._keys and (self._decoder.damage or (self._keys == 1 and frame.key_frame and late)):
+            return True
+        self._sure = self._keys > 1
+        return False
+
+    def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
+        """The packets from here on, as PyAV gives them; `numbers` is told of those that become pictures."""
+        self._cut_short = False
+        count, packets = itertools.count(), self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, EOFError) as error:
-                log.warning("file=%s event=cut_short frames=%d reason=%r", self.path, self._number, str(error))
-                self.counts["damaged"] += 1
-                break
+                self._tell_once("cut_short", str(error))
+                self._cut_short = True
+                return
             if packet is None:
-                break
-            for checked in self._decode(packet):
-                picture = self._picture(checked)
-                if picture is not None:
-                    yield picture
-        self._count_cut_off()
+                return
+            if packet.size and self._raw:  # a time that tells which packet a picture comes from, not when it is shown
+                packet.pts = packet.dts = next(count)
+            elif packet.size and not packet.is_discard:
+                numbers.add_packet(packet.pts)
+            yield packet
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
-        import av
-
         try:
-            self._keep(packet)
+            if self._packets is not None:
+                self._packets.keep(packet)
         except av.FFmpegError as error:
-            yield self._decoder.refuse(f"no access unit can be made of it: {error.strerror}")
-            return
-        yield from self._decoder.decode(packet)
+            return iter([self._decoder.refuse(f"no access unit can be made of it: {error.strerror}", packet.pts)])
+        return self._decoder.decode(packet)
 
-    def _picture(self, checked: Checked) -> Picture | None:
-        frame, damage = checked
-        if damage:
-            self._damage(damage)
-            return None
-        number, self._number = self._number, self._number + 1
-        seconds = self._seconds(frame, number)
-        if self._last is not None and seconds <= self._last:
-            self.counts["backwards"] += 1
-            if self.counts["backwards"] == 1:
-                log.warning("file=%s event=time_backwards number=%d seconds=%.6f", self.path, number, seconds)
-            return None
-        self._last = seconds
-        packet = self._packets.pop(frame.pts, None)
-        return Picture(number, seconds, to_image(frame), packet, self.codec if packet is not None else None)
-
-    def _count_cut_off(self) -> None:
-        """Count the pictures that the file's index (MP4 has one) places behind the end of the file."""
-        end = self.path.stat().st_size
+    def _count_cut_off(self) -> int:
+        """How many pictures the file's index (MP4 has one) places behind the end of the file."""
+        size = self.path.stat().st_size
         index = getattr(self._stream, "index_entries", ())  # older PyAV does not give it
-        cut_off = sum(entry.pos >= end and not entry.is_discard for entry in index)
+        cut_off = sum(entry.pos >= size and not entry.is_discard for entry in index)
         if cut_off:
-            log.warning("file=%s event=cut_off frames=%d missing=%d", self.path, self._number, cut_off)
-            self.counts["damaged"] += cut_off
+            self._tell_once("cut_off", f"{cut_off} pictures lie behind the end of the file")
+        return cut_off
 
     def _seconds(self, frame: Any, number: int) -> Fraction:
         if frame.pts is None or self._timeless:
-            return number * self._period
+            return number / self.rate
         return (frame.pts - (self._stream.start_time or 0)) * frame.time_base
-
-    def _damage(self, reason: str) -> None:
-        self.counts["damaged"] += 1
-        if self.counts["damaged"] == 1:
-            log.warning("file=%s event=damaged number=%d reason=%r", self.path, self._number, reason)
-        self._number += 1
-
-    def _annex_b(self) -> Any:
-        from av.bitstream import BitStreamFilterContext
-
-        if self.codec not in ANNEX_B or not self._stream.codec_context.extradata:
-            return None
-        return BitStreamFilterContext(ANNEX_B[self.codec], in_stream=self._stream)
-
-    def _keep(self, packet: Any) -> None:
-        """Keep what a packet holds for the picture that it becomes; raises FFmpegError where it is damaged."""
-        import av
-
-        if not self.packets_kept or not packet.size or packet.pts is None:
-            return
-        data = bytes(packet)
-        if self._filter is not None:  # it empties what it is given, so it gets a copy
-            data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
-        self._packets[packet.pts] = data
-        while len(self._packets) > MOST_PACKETS:
-            del self._packets[next(iter(self._packets))]
-
-
-class VideoSource(RecordedSource):
-    """A video file as a source. `capture_ns` is the opening plus the presentation time; see VideoReader for damage.
-
-    Reading raises ValueError if not one picture can be read.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        stream: str = "cam0",
-        *,
-        fps: float | None = None,
-        keep_packets: bool = False,
-        **paced: Any,
-    ) -> None:
-        super().__init__(stream, **paced)
-        self.path, self._fps, self._keep_packets = Path(path), fps, keep_packets
-        self._reader: VideoReader | None = None
-        self._pictures: Iterator[Picture] = iter(())
-
-    def _open(self) -> None:
-        self._close()
-        self._reader = VideoReader(self.path, fps=self._fps, keep_packets=self._keep_packets)
-        self._reader.counts = self.counts
-        self.size, self.fps = self._reader.size, self._reader.fps
-        self._pictures = iter(self._reader)
-
-    def _next(self) -> Frame | None:
-        picture = next(self._pictures, None)
-        if picture is None:
-            if self._reader is not None and self._reader.empty:
-                raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
-            return None
-        capture_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
-        return Frame(self.stream, picture.number, capture_ns, picture.image, picture.packet, picture.codec)
-
-    def _close(self) -> None:
-        reader, self._reader = self._reader, None
-        self._pictures = iter(())
-        if reader is not None:
-            reader.close()

@@ -6,44 +6,44 @@ Each unit becomes a picture or a reason why there is none; `streamtok.io.clean_d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+import av
 import numpy as np
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame
+from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
 
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 
-class Decoded(NamedTuple):
+Key = TypeVar("Key")
+
+
+class Decoded(NamedTuple, Generic[Key]):
     """What became of the unit given as `key`: its picture, uint8 RGB (H, W, 3), or why there is none."""
 
-    key: Any
+    key: Key
     image: np.ndarray | None
     damage: str = ""
 
 
-class VideoDecoder:
+class VideoDecoder(Generic[Key]):
     """Decodes one stream of access units ("h264", "h265", "av1", "vp9"); each unit comes with a key that comes back."""
 
     def __init__(self, codec: str) -> None:
-        import av
-
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
         self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"))
-        self._waiting: dict[int, Any] = {}
+        self._waiting: dict[int, Key] = {}
         self._next = 0
 
     def missing(self, reason: str) -> None:
         """Say that units are missing here: pictures up to the next key frame are left out."""
-        self._decoder.missing(reason)
+        self._decoder.lose_packets(reason)
 
-    def decode(self, data: Any, key: Any) -> Iterator[Decoded]:
+    def decode(self, data: ImageData, key: Key) -> Iterator[Decoded[Key]]:
         """Feed one access unit; yields what became of it or of units before it, in presentation order."""
-        import av
-
         if not len(data):  # which a decoder would take for the end of the stream
             yield Decoded(key, None, self._decoder.refuse("it is empty").damage)
             return
@@ -54,23 +54,23 @@ class VideoDecoder:
         for checked in self._decoder.decode(packet):
             yield from self._become(checked, number)
 
-    def flush(self) -> Iterator[Decoded]:
+    def flush(self) -> Iterator[Decoded[Key]]:
         """The pictures that the decoder still holds, and the units that never gave one."""
         for checked in self._decoder.decode(None):
             yield from self._become(checked, None)
         yield from self._lost(self._next)
 
-    def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded]:
+    def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded[Key]]:
         """What a result says of its unit: the one that was `fed` if there is no frame, which names its own."""
-        frame, damage = checked
+        frame, damage, _ = checked
         if frame is None:
             if fed is not None:
                 yield Decoded(self._waiting.pop(fed), None, damage)
             return
         yield from self._lost(frame.pts - LONGEST_REORDER)
-        key = self._waiting.pop(frame.pts, None)
-        yield Decoded(key, None if damage else to_image(frame), damage)
+        if frame.pts in self._waiting:
+            yield Decoded(self._waiting.pop(frame.pts), None if damage else to_image(frame), damage)
 
-    def _lost(self, before: int) -> Iterator[Decoded]:
+    def _lost(self, before: int) -> Iterator[Decoded[Key]]:
         for number in [number for number in self._waiting if number < before]:
             yield Decoded(self._waiting.pop(number), None, self._decoder.damage or "the decoder gave no picture for it")

@@ -1,11 +1,13 @@
 """The network: pure PyTorch, no I/O."""
 
 from streamtok.config import TokenizerConfig
+from streamtok.model.decode_stream import DecodeStream
+from streamtok.model.encode_stream import Encoded, EncodeStream
 from streamtok.model.frames import NonFiniteError
 from streamtok.model.predictive import PredictiveTokenizer
 from streamtok.model.state import detach
-from streamtok.model.stream import DecodeStream, Encoded, EncodeStream
-from streamtok.model.tokenizer import Reconstruction, Tokenizer
+from streamtok.model.stream import Stream
+from streamtok.model.tokenizer import Context, Reconstruction, Tokenizer
 
 
 def build(config: TokenizerConfig, deterministic: bool = False) -> Tokenizer:
@@ -14,12 +16,14 @@ def build(config: TokenizerConfig, deterministic: bool = False) -> Tokenizer:
 
 
 __all__ = [
+    "Context",
     "DecodeStream",
     "EncodeStream",
     "Encoded",
     "NonFiniteError",
     "PredictiveTokenizer",
     "Reconstruction",
+    "Stream",
     "Tokenizer",
     "build",
     "detach",

@@ -3,6 +3,9 @@
 Every block maps (x, state, clock) to (y, state); those of image models have an empty state.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,9 +21,19 @@ from streamtok.model.layers import (
 )
 from streamtok.model.state import Clock, State, StateSpec
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def module_list(modules: Sequence[M]) -> Sequence[M]:
+    """`nn.ModuleList`, which does not tell a type checker what it holds."""
+    return cast(Sequence[M], nn.ModuleList(modules))
+
 
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice, and a shortcut. x (B*T, C, H, W) -> y (B*T, D, H, W)."""
+
+    conv1: FactorizedConv | SpatialConv  # in video and in image models
+    conv2: FactorizedConv | SpatialConv
 
     def __init__(self, dim_in: int, dim_out: int, groups: int, video: bool, dropout: float = 0.0):
         super().__init__()
@@ -29,10 +42,8 @@ class ResBlock(nn.Module):
         if video:
             self.conv1, self.conv2 = FactorizedConv(dim_in, dim_out), FactorizedConv(dim_out, dim_out)
         else:
-            self.conv1, self.conv2 = (
-                SpatialConv(dim_in, dim_out, 3, padding=1),
-                SpatialConv(dim_out, dim_out, 3, padding=1),
-            )
+            self.conv1 = SpatialConv(dim_in, dim_out, 3, padding=1)
+            self.conv2 = SpatialConv(dim_out, dim_out, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.nin_shortcut = SpatialConv(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 
@@ -52,7 +63,7 @@ class ResBlock(nn.Module):
         return self.nin_shortcut(x) + y, {"conv1": first, "conv2": second}
 
 
-def attention(channels: int, groups: int, video: bool) -> nn.Module:
+def build_attention(channels: int, groups: int, video: bool) -> "Attention":
     """Factorized attention in video models, spatial alone in image models. x (B*T, C, H, W) -> same."""
     return FactorizedAttention(channels, groups) if video else ImageAttention(channels, groups)
 
@@ -67,6 +78,9 @@ class ImageAttention(SpatialAttention):
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
         """x (N, C, H, W) -> same."""
         return super().forward(x), {}
+
+
+Attention = FactorizedAttention | ImageAttention
 
 
 class Downsample(nn.Module):

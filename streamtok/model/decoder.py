@@ -5,8 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.model.blocks import ResBlock, Upsample, attention
-from streamtok.model.encoder import Level, Mid, end_conv
+from streamtok.model.blocks import ResBlock, Upsample, build_attention, module_list
+from streamtok.model.encoder import Level, Mid, build_end_conv
 from streamtok.model.layers import Norm
 from streamtok.model.state import Clock, State, StateSpec
 
@@ -21,25 +21,25 @@ class Decoder(nn.Module):
         super().__init__()
         channels, groups, video = config.decoder_channels, config.num_groups, config.video
         last = channels[-1]
-        self.conv_in = end_conv(config.z_channels, last, video)
+        self.conv_in = build_end_conv(config.z_channels, last, video)
         self.mid = Mid(last, config) if config.mid else None
         self.resamples = [config.upsampling(i) for i in range(len(channels))]
-        levels: list[nn.Module] = []
+        levels: list[Level] = []
         for i in reversed(range(len(channels))):
             dims = [last] + [channels[i]] * config.decoder_blocks[i]
-            blocks: list[nn.Module] = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
+            blocks = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
             if i == 0:
                 self.fine_channels = last  # what enters the finest level
             last = channels[i]
-            attentions = [attention(last, groups, video) for _ in blocks] if i in config.attention_levels else []
-            resample = {}
+            attentions = [build_attention(last, groups, video) for _ in blocks] if i in config.attention_levels else []
+            upsample = None
             if any(self.resamples[i]):
                 wide, last = last, channels[i - 1] if config.slim else last
-                resample["upsample"] = Upsample(wide, last, *self.resamples[i], video, config.slim)
-            levels.insert(0, Level(blocks, attentions, resample))
-        self.up = nn.ModuleList(levels)
+                upsample = Upsample(wide, last, *self.resamples[i], video, config.slim)
+            levels.insert(0, Level(blocks, attentions, upsample=upsample))
+        self.up = module_list(levels)
         self.norm_out = Norm(channels[0], groups)
-        self.conv_out = end_conv(channels[0], bands, video and not config.slim)
+        self.conv_out = build_end_conv(channels[0], bands, video and not config.slim)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """For a latent of height x width."""

@@ -6,22 +6,31 @@ for group in file:  # a TokenFile
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.model.decode_stream import DecodeStream
+from streamtok.model.tokenizer import Context, Tokenizer
+
 
 class GridDecoder:
     """Decodes the grids of one stream in order, the first of them a keyframe; memory does not grow.
 
-    `options` are those of `Tokenizer.decode_stream`: context, dtype, device. A grid of another size starts afresh.
+    `context`, `dtype` and `device` are those of `Tokenizer.decode_stream`. A grid of another size starts afresh.
     """
 
-    def __init__(self, tokenizer: Any, **options: Any) -> None:
-        self.tokenizer, self.options = tokenizer, options
-        self._stream: Any = None
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: Context = "model",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.tokenizer, self.context = tokenizer, context
+        self._dtype, self._device = dtype, device
+        self._stream: DecodeStream | None = None
 
     def step(self, tokens: np.ndarray | Tensor, keyframe: bool) -> np.ndarray:
         """As `frames`, as uint8 RGB (T, H, W, 3)."""
@@ -34,9 +43,9 @@ class GridDecoder:
         """
         if isinstance(tokens, np.ndarray):
             tokens = torch.from_numpy(tokens.astype(np.int32 if self.tokenizer.config.discrete else np.float32))
-        size = tuple(tokens.shape[-2:])
-        if self._stream is None or self._stream.size != size:
-            self._stream = self.tokenizer.decode_stream(1, *size, **self.options)
+        height, width = tokens.shape[-2:]
+        if self._stream is None or self._stream.size != (height, width):
+            self._stream = self.tokenizer.decode_stream(1, height, width, self.context, self._dtype, self._device)
         frames = self._stream.step(tokens[None], keyframe=[keyframe])[0]
         return frames[:, -1:] if keyframe else frames
 

@@ -1,11 +1,12 @@
 """The encoder: wavelet bands to the features that become the latent."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.model.blocks import Downsample, ResBlock, attention
+from streamtok.model.blocks import Attention, Downsample, ResBlock, Upsample, build_attention, module_list
 from streamtok.model.layers import FactorizedConv, Norm, SpatialConv
 from streamtok.model.state import Clock, State, StateSpec
 
@@ -13,12 +14,20 @@ from streamtok.model.state import Clock, State, StateSpec
 class Level(nn.Module):
     """Residual blocks at one resolution, with attention behind each where the level has it, then resampling."""
 
-    def __init__(self, blocks: list[nn.Module], attention: list[nn.Module], resample: dict[str, nn.Module]):
+    def __init__(
+        self,
+        blocks: Sequence[ResBlock],
+        attention: Sequence[Attention],
+        downsample: Downsample | None = None,
+        upsample: Upsample | None = None,
+    ):
         super().__init__()
-        self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attention)
-        for name, module in resample.items():
-            self.add_module(name, module)
-        self.resample = next(iter(resample), None)
+        self.block, self.attn = module_list(blocks), module_list(attention)
+        if downsample is not None:
+            self.downsample = downsample
+        if upsample is not None:
+            self.upsample = upsample
+        self.resample = "downsample" if downsample is not None else "upsample" if upsample is not None else None
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """Keyed block.N, attn.N and downsample or upsample."""
@@ -51,12 +60,12 @@ class Mid(nn.Module):
         args = (config.num_groups, config.video)
         self.block_1 = ResBlock(channels, channels, *args, config.dropout)
         if config.mid_attention:
-            self.attn_1 = attention(channels, *args)
+            self.attn_1 = build_attention(channels, *args)
         self.block_2 = ResBlock(channels, channels, *args, config.dropout)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """Keyed like the sub-modules."""
-        return {name: layer.init_state(spec, height, width) for name, layer in self.named_children()}
+        return {name: getattr(self, name).init_state(spec, height, width) for name, _ in self.named_children()}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """x (B*T, C, h, w) -> same."""
@@ -66,7 +75,7 @@ class Mid(nn.Module):
         return x, new
 
 
-def end_conv(dim_in: int, dim_out: int, mixes_time: bool) -> nn.Module:
+def build_end_conv(dim_in: int, dim_out: int, mixes_time: bool) -> "EndConv":
     """The first or last convolution: factorized in video models, 3x3 where there is no time to mix."""
     return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
 
@@ -83,27 +92,31 @@ class StillConv(SpatialConv):
         return super().forward(x), {}
 
 
+EndConv = FactorizedConv | StillConv
+
+
 class Encoder(nn.Module):
     """Bands (B*T, 192 or 48, H/p, W/p) -> features (B*T', z_channels, h, w)."""
 
     def __init__(self, config: TokenizerConfig, bands: int):
         super().__init__()
         channels, groups, video = config.encoder_channels, config.num_groups, config.video
-        self.conv_in = end_conv(bands, config.stem_channels, video)
-        self.down = nn.ModuleList()
+        self.conv_in = build_end_conv(bands, config.stem_channels, video)
+        levels = []
         last = config.stem_channels
         for i, dim in enumerate(channels):
             dims = [last] + [dim] * config.encoder_blocks[i]
-            blocks: list[nn.Module] = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
-            attentions = [attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
+            blocks = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
+            attentions = [build_attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
             spatial, temporal = i < config.spatial_resamplings, i < config.temporal_resamplings
             wanted = (spatial or temporal) and i < len(channels) - 1
-            resample = {"downsample": Downsample(dim, spatial, temporal, video)} if wanted else {}
-            self.down.append(Level(blocks, attentions, resample))
+            downsample = Downsample(dim, spatial, temporal, video) if wanted else None
+            levels.append(Level(blocks, attentions, downsample))
             last = dim
+        self.down = module_list(levels)
         self.mid = Mid(last, config) if config.mid else None
         self.norm_out = Norm(last, groups)
-        self.conv_out = end_conv(last, config.z_channels * config.z_factor, video)
+        self.conv_out = build_end_conv(last, config.z_channels * config.z_factor, video)
         self.scale = [2 if i < config.spatial_resamplings else 1 for i in range(len(channels))]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:

@@ -91,12 +91,12 @@ def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
 
 def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
     """ValueError naming the first index outside [0, codebook_size)."""
-    wide = tokens.long()
-    outside = (wide < 0) | (wide >= config.codebook_size)
+    wide, size = tokens.long(), config.codebook_size or 0
+    outside = (wide < 0) | (wide >= size)
     if outside.any():
         place = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"index {int(wide[tuple(place)])} at {place} is out of range, expected 0..{config.codebook_size - 1} "
+            f"index {int(wide[tuple(place)])} at {place} is out of range, expected 0..{size - 1} "
             f"({config.name!r}); are these tokens of another tokenizer?"
         )
 

@@ -5,6 +5,8 @@ from the reference; the decoder adds what it reads off the reference and passes 
 A still scene so sharpens group after group.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.model.decoder import Decoder, join
 from streamtok.model.encoder import Encoder
+from streamtok.model.network import Coded, join_coded
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.tokenizer import Coded, Tokenizer
+from streamtok.model.tokenizer import Tokenizer
 from streamtok.model.wavelet import haar2d, haar3d
 
 
@@ -60,19 +63,18 @@ class PredictiveTokenizer(Tokenizer):
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
         """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
-        parts, frames = [], []
+        parts = []
         for i, group in enumerate(x.split(self.group, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
             reference = started(state["reference"], now)
             bands = haar3d(group, self.config.patch_size, self.axes)
             change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
             features, encoder = self.encoder(torch.cat([bands, change], 1).to(self.dtype), state["encoder"], now)
-            coded = self._bottleneck(features, len(x))
+            coded = self.quantize(features, len(x))
             shown, decoded = self._decode_group(coded.codes, state, now)
             state = {"encoder": encoder} | decoded
-            parts.append(coded)
-            frames.append(shown)
-        return _join(parts, frames), state
+            parts.append(replace(coded, frames=shown))
+        return join_coded(parts, 2), state
 
     def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
@@ -96,18 +98,10 @@ class PredictiveTokenizer(Tokenizer):
         detail, gate = out.split([self.config.patch_channels, self.still_bands], 1)
         gated = torch.sigmoid(gate.to(predicted.dtype) - 1.0) * predicted
         bands = detail + F.pad(gated, (0, 0, 0, 0, 0, detail.shape[1] - self.still_bands))
-        frames = self._pixels(bands, len(codes))
+        frames = self.to_pixels(bands, len(codes))
         return frames, {"decoder": join(coarse, fine), "reference": frames[:, :, -1].clamp(-1, 1)}
 
 
 def started(reference: Tensor, clock: Clock) -> Tensor:
     """The reference (B, 3, H, W), zero where a slot has not shown anything yet."""
     return torch.where(clock.started.view(-1, 1, 1, 1), reference, 0)
-
-
-def _join(parts: list[Coded], frames: list[Tensor]) -> Coded:
-    """n steps of one group as one `Coded`; auxiliary losses are averaged."""
-    codes, latent = (torch.cat([getattr(part, name) for part in parts], 2) for name in ("codes", "latent"))
-    indices = None if parts[0].indices is None else torch.cat([part.indices for part in parts], -3)
-    losses = {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
-    return Coded(codes, latent, indices, losses, torch.cat(frames, 2))

@@ -3,6 +3,7 @@
 Every one maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discrete ones also map indices back.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
@@ -22,6 +23,24 @@ class Quantized:
     latent: Tensor
     indices: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Bottleneck(nn.Module, ABC):
+    """From features to `Quantized`; `inputs` is how many channels it reads."""
+
+    inputs: int
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Quantized:
+        """z (N, inputs, h, w) -> codes, latent, indices and losses."""
+
+
+class DiscreteBottleneck(Bottleneck):
+    """A bottleneck with indices."""
+
+    @abstractmethod
+    def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """indices (N, h, w) or (N, Q, h, w) -> codes (N, C, h, w)."""
 
 
 class FSQTables(NamedTuple):
@@ -50,7 +69,7 @@ def fsq_tables(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device
     return FSQTables(half, offset, shift, middle, whole.to(device), basis.to(device))
 
 
-class FSQ(nn.Module):
+class FSQ(DiscreteBottleneck):
     """Finite scalar quantization (Mentzer et al. 2023, section 3.1 and appendix A.1), as Cosmos uses it.
 
     Each channel is bounded by tanh to one of its levels and rounded, with straight-through gradients. Runs in float32
@@ -97,7 +116,7 @@ def correlation(z: Tensor) -> Tensor:
     return (gram.square().sum() - gram.diagonal().square().sum()) / (len(z[0]) * (len(z[0]) - 1))
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Bottleneck):
     """The continuous bottleneck without one: the latent is the code."""
 
     def __init__(self, channels: int):
@@ -109,7 +128,7 @@ class Autoencoder(nn.Module):
         return Quantized(z, z)
 
 
-class Variational(nn.Module):
+class Variational(Bottleneck):
     """A diagonal Gaussian (Kingma and Welling 2014): the mean unless `sample` is set; KL divergence as a loss."""
 
     def __init__(self, channels: int):
@@ -127,7 +146,7 @@ class Variational(nn.Module):
         return Quantized(codes, codes if self.sample else mean, losses={"kl": kl})
 
 
-class Lookup(nn.Module):
+class Lookup(DiscreteBottleneck):
     """Residual FSQ, LFQ and VQ of the package vector-quantize-pytorch (extra `quantizers`)."""
 
     def __init__(self, config: TokenizerConfig):
@@ -172,7 +191,7 @@ class Lookup(nn.Module):
         return codes.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2).to(dtype)
 
 
-def build_quantizer(config: TokenizerConfig) -> nn.Module:
+def build_quantizer(config: TokenizerConfig) -> Bottleneck:
     """The bottleneck that a configuration names."""
     if config.quantizer == "fsq":
         return FSQ(config.levels)

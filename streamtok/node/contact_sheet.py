@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.media import caption, write_png
+from streamtok.io.stills import caption, write_png
 
 COLUMNS = 5
 

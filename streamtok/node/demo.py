@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamtok.engine.loading import load, place
-from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.engine.loading import load
+from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import picture_of
 from streamtok.measures import psnr_from_mse
@@ -29,7 +29,7 @@ from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder, Picture
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.settings.rig import CommandSettings, Count, Device, Positive, Size
+from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import FrameMessage, TokenMessage
@@ -40,21 +40,6 @@ STREAM = "demo"
 FRAMES_WAITING = 512  # camera images kept for comparison: the node runs ahead of their decoding
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
 Reader = Subscription[TokenMessage | FrameMessage]
-
-
-class DemoSettings(CommandSettings):
-    """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
-
-    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
-    """
-
-    source: str = "synthetic:256x448@30?seed=7&frames=301"
-    model: str = "nano"
-    out: Path = Path("out/demo")
-    size: Size | None = None
-    max_frames: Count = 301
-    max_seconds: Positive = 100.0
-    device: Device = "auto"
 
 
 @dataclass
@@ -102,7 +87,8 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     live = open_source(options.source).live
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    watcher = Watcher(options, place(load(options.model), "cpu"), result, on_progress)
+    tokenizer = load(options.model, engine="default", device="cpu")
+    watcher = Watcher(options, tokenizer, result, on_progress)
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         socket = Path(folder) / "tokens"
         with ingest_process(options, size, f"ipc://{socket}", live) as node:
@@ -134,7 +120,7 @@ class Watcher:
         self.decoder = LiveDecoder(tokenizer)
         self.originals = Originals()
         self.keeper = SampleKeeper()
-        self.video: Pictures | None = None
+        self.video: PictureWriter | None = None
         self._first_ns = 0
 
     def watch(self, reader: Reader, node: subprocess.Popen[str]) -> None:

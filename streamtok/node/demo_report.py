@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamtok.names import without_password
-from streamtok.node.demo import DemoResult, DemoSettings
+from streamtok.node.demo import DemoResult
+from streamtok.settings.demo import DemoSettings
 from streamtok.wire.header import Info
 
 PLAIN_EVERY_S = 2.0

@@ -51,11 +51,7 @@ class LiveDecoder:
         Raises ValueError for a message of another tokenizer.
         """
         header = message.header
-        if header.tokenizer != self.tokenizer.fingerprint:
-            raise ValueError(
-                f"stream {header.stream!r} is made by tokenizer {header.tokenizer}, this one is "
-                f"{self.tokenizer.config.name!r} with {self.tokenizer.fingerprint}; load the model that the node runs"
-            )
+        self.tokenizer.check_fingerprint(header.tokenizer, f"stream {header.stream!r} is made by tokenizer")
         if header.keyframe:
             self._broken.discard(header.stream)
         if not message.decodable or header.stream in self._broken:
@@ -72,7 +68,7 @@ class LiveDecoder:
 
     def _decode(self, header: TokenHeader, tokens: np.ndarray) -> np.ndarray | None:
         """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
-        decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, context=self.context))
+        decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, self.context or "model"))
         try:
             return decoder.step(tokens, header.keyframe)
         except NonFiniteError:

@@ -6,18 +6,17 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import model_validator
 
-from streamtok.engine.loading import load, place
-from streamtok.io.media import encode_jpeg
-from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.engine.loading import load
+from streamtok.io.picture_writer import PictureWriter, open_pictures
+from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder, Picture
-from streamtok.settings.rig import Count, Device, NodeSettings
+from streamtok.settings.decode import DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.publisher import Publisher
@@ -27,41 +26,6 @@ from streamtok.wire.subscriber import Subscription, subscribe
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
-LIVE_ONLY = "stream", "join", "curve"
-
-
-class DecodeSettings(NodeSettings):
-    """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
-
-    `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
-    """
-
-    input: str
-    out: str = "window"
-    model: str | None = None
-    stream: str | None = None
-    device: Device = "auto"
-    join: Literal["epoch", "keyframe"] = "epoch"
-    curve: Path | None = None
-    max_frames: Count | None = None
-    quiet: bool = False
-
-    @property
-    def live(self) -> bool:
-        """Whether the input is a node, not a token file."""
-        return self.input.startswith(("tcp://", "ipc://", "inproc://"))
-
-    @model_validator(mode="after")
-    def fits_together(self) -> "DecodeSettings":
-        if self.live:
-            return self
-        given = [name for name in LIVE_ONLY if name in self.model_fields_set]
-        if given:
-            flags = ", ".join(f"--{name}" for name in given)
-            raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
-        if self.out == "window":
-            raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
-        return self
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
@@ -127,14 +91,7 @@ def first_info(
 
 def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    name = options.model or info.model
-    tokenizer = place(load(name), options.device)
-    if tokenizer.fingerprint != info.tokenizer:
-        raise ValueError(
-            f"stream {info.stream!r} is made by {info.model!r} with fingerprint {info.tokenizer}, {name!r} here has "
-            f"{tokenizer.fingerprint}: give the checkpoint that the node runs with --model"
-        )
-    return tokenizer
+    return load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
 
 
 def open_sink(out: str, info: Info) -> "PictureSink":
@@ -153,7 +110,7 @@ class FileSink:
 
     def __init__(self, path: Path, info: Info) -> None:
         self.path, self.fps = path, info.frame_rate
-        self._pictures: Pictures | None = None
+        self._pictures: PictureWriter | None = None
         self._first_ns = 0
         self._size: tuple[int, ...] = ()
 

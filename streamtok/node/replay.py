@@ -39,12 +39,12 @@ class Replayed:
 class _Shelf:
     """One stream's frames and messages that were read and not yet used, in the order in which they were recorded.
 
-    `session` is the one whose encoder ours has followed so far without a break, empty if there was one.
+    `unbroken` while our encoder has followed the recorded one through every group since a keyframe.
     """
 
     frames: deque[Frame] = field(default_factory=deque)
     messages: deque[TokenMessage] = field(default_factory=deque)
-    session: str = ""
+    unbroken: bool = False
 
     def put(self, frame: Frame) -> None:
         if self.frames and frame.frame_id <= self.frames[-1].frame_id:
@@ -98,7 +98,7 @@ class RecordedReplay(Replay):
             )
         self.infos = recording.first_infos()
         for name in self.streams:
-            check_fingerprint(self.infos[name], tokenizer)
+            tokenizer.check_fingerprint(self.infos[name].tokenizer, f"stream {name!r} was recorded with tokenizer")
         drive = McapDrive(recording.paths, {FRAMES + name: name for name in self.streams})
         multiple = tokenizer.config.spatial_compression
         options = {name: options_of(self.infos[name], multiple) for name in self.streams}
@@ -139,10 +139,10 @@ class RecordedReplay(Replay):
 
     def _encode(self, message: TokenMessage, frames: list[Frame] | None, shelf: _Shelf) -> Replayed | None:
         header, stream = message.header, message.stream
-        follows = shelf.session == header.session and not message.lost
-        if frames is None or not (header.keyframe or follows):
+        follows = header.keyframe or (shelf.unbroken and message.decodable)
+        shelf.unbroken = False
+        if frames is None or not follows:
             self._skip(message, NO_FRAMES if frames is None else NO_START)
-            shelf.session = ""
             return None
         counts = {"dropped": header.dropped, "repeated": header.repeated}
         try:
@@ -150,9 +150,8 @@ class RecordedReplay(Replay):
         except ValueError as error:
             self._skip(message, f"it cannot be encoded: {error}")
             self.core.flush(stream, "drop")
-            shelf.session = ""
             return None
-        shelf.session = header.session
+        shelf.unbroken = True
         return Replayed(group, frames, message)
 
     def _skip(self, message: TokenMessage, reason: str) -> None:
@@ -181,15 +180,6 @@ class DriveReplay(Replay):
         used = [frame for frame in waiting if frame.frame_id <= group.frame_ids[-1]]
         pending[group.stream] = waiting[len(used) :]
         return Replayed(group, used)
-
-
-def check_fingerprint(info: Info, tokenizer: Tokenizer) -> None:
-    """Raise ValueError unless the tokenizer is the one that made the stream."""
-    if info.tokenizer != tokenizer.fingerprint:
-        raise ValueError(
-            f"stream {info.stream!r} was recorded with tokenizer {info.tokenizer[:16]} ({info.model}), this one is "
-            f"{tokenizer.fingerprint[:16]} ({tokenizer.config.name}): give the one it was recorded with by --model"
-        )
 
 
 def options_of(info: Info, multiple: int) -> StreamOptions:

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from streamtok.ingest.core import IngestCore
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.replay import Replayed
 from streamtok.recording.reader import Recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.files import token_meta
 from streamtok.tokens.tokenfile import TokenFileWriter
 from streamtok.types import TokenGroup

@@ -12,6 +12,7 @@ Camera images of the same file come from `streamtok.drives.open_drive.open_drive
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -21,27 +22,29 @@ from streamtok.recording import format as form
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.mcap_records import MAGIC
 from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
+from streamtok.wire.tracking import StreamTracker
 
 
 class TokenReader:
-    """Turns stored messages into TokenMessages and counts what is missing between them; `damaged` takes complaints."""
+    """Turns stored messages into TokenMessages and follows each stream through them; `damaged` takes complaints."""
 
     def __init__(self, damaged: Callable[[str], None]) -> None:
         self._damaged = damaged
-        self._last: dict[tuple[str, str], int] = {}
+        self._trackers: defaultdict[str, StreamTracker] = defaultdict(StreamTracker)
 
     def read(self, topic: str, data: memoryview) -> TokenMessage | None:
-        """The message, or None if it does not check."""
+        """The message, or None if it does not check or is out of order."""
         try:
             header, payload = form.unpack_tokens(data)
             message = unpack([topic.encode(), header, payload], Limits())
         except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
-        key, seq = (message.header.stream, message.header.session), message.header.seq
-        lost = max(0, seq - self._last.get(key, seq - 1) - 1)
-        self._last[key] = seq
-        return dataclasses.replace(message, lost=lost)
+        verdict = self._trackers[message.stream].message(message.header)
+        if verdict is None:
+            self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
+            return None
+        return dataclasses.replace(message, lost=verdict.lost, decodable=verdict.decodable)
 
 
 class Recording:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from streamtok.io.image_messages import protobuf_class
-from streamtok.io.media import encode_jpeg
+from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
 from streamtok.types import Frame
 from streamtok.wire import compression

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamtok.tokens.export_options import ExportOptions
 from streamtok.tokens.lerobot import export_lerobot
+from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.parquet import export_parquet
 from streamtok.tokens.webdataset import export_webdataset
 

@@ -16,27 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.engine.loading import engine_configuration, load, place
+from streamtok.engine.loading import engine_configuration, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.token_grid import grid_shape, levels_of
-from streamtok.io.frame_stream import open_frames, resized
 from streamtok.io.picture_writer import open_pictures
+from streamtok.io.source import open_frames, resize_frames
 from streamtok.model.decoding import GridDecoder, crop
-from streamtok.settings.rig import Count, Device, Size, Strict
+from streamtok.tokens.options import EncodeOptions
 from streamtok.tokens.progress import progress_bar
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
 from streamtok.types import Frame, TokenGroup
-
-
-class EncodeOptions(Strict):
-    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's."""
-
-    size: Size | None = None
-    max_frames: Count | None = None
-    context: Count | None = None
-    device: Device = "auto"
-    deterministic: bool = False
-    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,10 +60,10 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     """
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
-        tok = place(load(model, deterministic=options.deterministic), options.device)
+        tok = load(model, options.deterministic, engine="default", device=options.device)
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
-            frames = resized(frames, size)
+            frames = resize_frames(frames, size)
             size = None  # the core pads what is off the grid
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
@@ -117,7 +106,7 @@ def decode_file(
     """
     file = TokenFile(path)
     file.check()
-    tok = place(matching_tokenizer(file.path, file.meta, model), device)
+    tok = load(matching_tokenizer(file.path, file.meta, model), engine="default", device=device)
     start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
     if start == len(file):
         raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")
@@ -141,7 +130,7 @@ def decode_file(
 
 def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
     """(time in ns, uint8 RGB (h, w, 3)) of every real frame; the first group must be a keyframe."""
-    decoder = GridDecoder(tok, context=meta.get("context"))
+    decoder = GridDecoder(tok, context=meta.get("context") or "model")
     for group in groups:
         pictures = crop(decoder.step(group.tokens, group.keyframe), meta.get("source_rect"))
         yield from zip(group.capture_ns, pictures[: len(group.frame_ids)], strict=True)
@@ -177,11 +166,4 @@ def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> A
     name = model or meta.get("model")
     if not name:
         raise ValueError(f"{path} does not name the model that made it: give it with --model")
-    tok = load(name)
-    if tok.fingerprint != meta["tokenizer"]:
-        raise ValueError(
-            f"{path} was made by tokenizer {meta['tokenizer'][:16]}... (called {meta.get('model')!r}), "
-            f"but {name!r} is {tok.fingerprint[:16]}...: other weights or config, whose codes mean other pictures; "
-            "give the checkpoint that made the file with --model"
-        )
-    return tok
+    return load(name, expect=meta["tokenizer"])

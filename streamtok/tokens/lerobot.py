@@ -15,9 +15,9 @@ import numpy as np
 
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.dataset import nearest
-from streamtok.tokens.export_options import ExportOptions
 from streamtok.tokens.grids import BLOCK, Grids, Track, headers
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
+from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import by_stream, facts_of, open_drives
 
 SAME_RATE = 0.05  # cameras of one nominal rate differ by less
@@ -94,7 +94,7 @@ class TrackPictures:
 
     def __init__(self, track: Track, known: Grids, tok: Any) -> None:
         self._track, self._keyframes = track, known.decoded_from()
-        self._decoder = GridDecoder(tok, context=track.meta.get("context"))
+        self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
     def can_decode(self, numbers: np.ndarray) -> np.ndarray:

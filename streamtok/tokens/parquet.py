@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.tokens.export_options import ExportOptions
 from streamtok.tokens.grids import Grids, Track, blocks
+from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.progress import progress_bar
 from streamtok.tokens.tracks import facts_of, open_drives
 

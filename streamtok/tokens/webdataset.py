@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.tokens.dataset import TokenDataset
-from streamtok.tokens.export_options import ExportOptions
+from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.progress import progress_bar
 
 

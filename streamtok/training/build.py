@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from streamtok.checkpoint import checkpoint
+from streamtok.checkpoint import load_checkpoint, save
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
-from streamtok.training.step import band_scale
+from streamtok.training.optimizer import band_scale
 from streamtok.training.transfer import close_loop
 
 
@@ -29,14 +29,14 @@ def build_model(config: TrainConfig) -> Tokenizer:
     except TypeError as error:
         raise SettingsError(f"model_overrides: {error}") from error
     if config.init:
-        source = checkpoint.load(config.init)
+        source = load_checkpoint(config.init)
         closes = sizes.predictive and not source.config.predictive
         return close_loop(source, sizes) if closes else source
     model = build(sizes)
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"
     with torch.no_grad():
-        weights[first].mul_(band_scale(model))  # as for orthonormal bands, see `band_rate`
+        weights[first].mul_(band_scale(sizes))  # as for orthonormal bands, see `band_rate`
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model
@@ -44,4 +44,4 @@ def build_model(config: TrainConfig) -> Tokenizer:
 
 def export(model: Tokenizer, path: Path) -> None:
     """Write weights and config where `streamtok.load` finds them, in float16."""
-    checkpoint.save(model, path, dtype=torch.float16)
+    save(model, path, dtype=torch.float16)

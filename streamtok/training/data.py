@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.io.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
 from streamtok.training.footage import Footage, survey
@@ -94,10 +94,14 @@ def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One clip: at each size (T, H, W, 3) uint8, and how many frames follow one another in each of its runs."""
+    """One clip: at each size (T, H, W, 3) uint8, and how many frames follow one another in each of its runs.
+
+    `damaged` frames were left out.
+    """
 
     sizes: list[np.ndarray]
     runs: tuple[int, ...]
+    damaged: int = 0
 
 
 def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
@@ -106,9 +110,10 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
 
     arrays: list[np.ndarray] = []
     runs: Counter[int] = Counter()
+    left_out: Counter[str] = Counter()
     count = 0
     try:
-        for run, frame in file.read():
+        for run, frame in file.read(left_out):
             if not arrays:
                 shape = frame.shape
                 sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
@@ -124,10 +129,12 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
             count += 1
     except ValueError as error:
         log.warning("event=damaged_file kept=%d reason=%s", count, error)
+    if left_out["damaged"]:
+        log.warning("event=damaged_frames file=%s left_out=%d kept=%d", file.path, left_out["damaged"], count)
     if file.frames > file.taken or (not file.frames and count == file.taken):
         there = file.frames or "unknown"
         log.warning("event=shortened file=%s frames=%d of=%s stretches=%d", file.path, count, there, len(runs))
-    return _Decoded([array[:count] for array in arrays], tuple(runs.values()))
+    return _Decoded([array[:count] for array in arrays], tuple(runs.values()), left_out["damaged"])
 
 
 def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torch.device) -> Cache:
@@ -156,11 +163,12 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
         raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
     cache = Cache(_join(clips, offset, device), tuple(stored), tuple(names))
     log.info(
-        "event=cache clips=%d sizes=%d frames=%d of=%d bytes=%d",
+        "event=cache clips=%d sizes=%d frames=%d of=%d damaged=%d bytes=%d",
         len(names),
         len(stored),
         cache.frames,
         max(cache.frames, sum(file.frames for file in files)),
+        sum(clip.damaged for clip in clips),
         cache.pixels.numel(),
     )
     return cache

@@ -1,14 +1,18 @@
 """Which frames of a file are trained on: all of a short one, a few stretches spread over a long one."""
 
-import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.media import IMAGE_SUFFIXES, open_video, read_image
+from streamtok.io.stills import read_image
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import parse_synthetic
+
+Numbered = Iterator[tuple[int, np.ndarray]]
+"""Frames, uint8 RGB (H, W, 3), each with its number in its file."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,23 @@ class Footage:
         """Frames that are taken at most."""
         return self.stretches * self.length
 
-    def read(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(number of its stretch, frame (H, W, 3) uint8 RGB) of all that is taken; ValueError as `read_frames`."""
-        if self.stretches == 1:
-            yield from ((0, frame) for frame in read_frames(self.path, self.length))
-            return
-        read = _draw if self.path.startswith("synthetic:") else _seek
-        for number in range(self.stretches):
-            first = number * (self.frames - self.length) // (self.stretches - 1)
-            yield from ((number, frame) for frame in read(self.path, first, self.length))
+    def read(self, counts: Counter[str] | None = None) -> Numbered:
+        """All that is taken, as (run, frame (H, W, 3) uint8 RGB): the frames of a run follow one another in the file.
+
+        A run ends with its stretch, and where a damaged frame is left out; `counts` gets what was left out, as
+        `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
+        """
+        run, expected = -1, None
+        for stretch in range(self.stretches):
+            first = stretch * (self.frames - self.length) // max(1, self.stretches - 1)
+            for number, frame in read_stretch(self.path, first, self.length, counts):
+                if number != expected:
+                    run += 1
+                expected = number + 1
+                yield run, frame
+            expected = None
+        if run < 0:
+            raise ValueError(f"{self.path} holds no frame that can be decoded")
 
 
 def survey(path: str, max_frames: int, stretch: int) -> Footage:
@@ -43,60 +55,55 @@ def survey(path: str, max_frames: int, stretch: int) -> Footage:
 
     The length is what the container says; it may differ from the true one by a few frames.
     """
+    frames, size = _measure(path)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        return Footage(path, 1, _extent(path)[1], 1, 1)
-    frames, size = _extent(path)
+        return Footage(path, 1, size, 1, 1)
     stretches = max(1, max_frames // stretch) if frames > max_frames else 1
     return Footage(path, frames, size, stretches, max_frames // stretches)
 
 
-def _extent(path: str) -> tuple[int, tuple[int, int] | None]:
-    import av
+def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
+    """How many frames of which (height, width) a file has; 0 and None where it does not say."""
+    from streamtok.io.video import VideoReader
 
     try:
         if path.startswith("synthetic:"):
             source = parse_synthetic(path)
             return source.frames or 0, source.size
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            guess = round((container.duration or 0) / av.time_base * (stream.average_rate or 0))
-            return stream.frames or guess, (stream.codec_context.height, stream.codec_context.width)
-    except (av.FFmpegError, IndexError, ValueError):  # IndexError: no video stream
+        with VideoReader(path) as video:
+            return video.expected_frames, video.size
+    except ValueError:
         return 0, None
 
 
-def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
-    """The first frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB.
+def read_stretch(path: str, first: int, count: int, counts: Counter[str] | None = None) -> Numbered:
+    """`count` frames of a video, image or synthetic: drive from number `first` on, without those that are damaged.
 
-    ValueError, which names the file, where it breaks off or holds no frame.
+    Videos are sought in by time, at their average rate, so that nothing before a stretch is read.
     """
     if path.startswith("synthetic:"):
-        yield from _draw(path, 0, max_frames)
-    elif Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        yield read_image(path)
-    else:
-        yield from itertools.islice(open_video(path)[1], max_frames)
+        yield from _draw(path, first, count)
+        return
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        yield 0, read_image(path)
+        return
+    from streamtok.io.video import VideoReader
+
+    with VideoReader(path) as video:
+        video.counts = video.counts if counts is None else counts
+        stop = first + count
+        frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
+        for frame in frames:
+            yield frame.number, frame.image
 
 
-def _draw(spec: str, first: int, count: int) -> Iterator[np.ndarray]:
+def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
+    """The first frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB; ValueError if there is none."""
+    return (frame for _, frame in Footage(path, max_frames, None, 1, max_frames).read())
+
+
+def _draw(spec: str, first: int, count: int) -> Numbered:
     """Frames `first` ... of a synthetic drive."""
     source = parse_synthetic(spec)
     end = first + count if source.frames is None else min(first + count, source.frames)
-    return (source.drive.frame(number) for number in range(first, end))
-
-
-def _seek(path: str, first: int, count: int) -> Iterator[np.ndarray]:
-    """Frames `first` ... of a video, found by time at its average rate."""
-    import av
-
-    try:
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            start = (stream.start_time or 0) + round(first / ((stream.average_rate or 1) * (stream.time_base or 1)))
-            if first:
-                container.seek(start, stream=stream)  # the key frame before
-            frames = (frame for frame in container.decode(stream) if frame.pts is None or frame.pts >= start)
-            for frame in itertools.islice(frames, count):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} breaks off: {error}") from error
+    return ((number, source.drive.frame(number)) for number in range(first, end))

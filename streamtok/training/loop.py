@@ -2,23 +2,25 @@
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streamtok.engine.loading import pick_device
+from streamtok.model import PredictiveTokenizer, Tokenizer
+from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache, list_media, load_cache, split_holdout
+from streamtok.training.journal import Journal, plot_curves
 from streamtok.training.losses import Losses
 from streamtok.training.optimizer import cosine
-from streamtok.training.report import Journal, plot, validate
 from streamtok.training.saving import LAST, load_run, prepare_folder, save_run
 from streamtok.training.step import Step
+from streamtok.training.validation import judge_weights
 
 log = logging.getLogger("streamtok.training")
 
@@ -42,10 +44,10 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     validation = None
     if held:
         count = config.sample_frames
-        short = replace(config.data, scales=(config.sample_lines,), max_frames=count, stretch=count)
+        short = config.data.model_copy(update={"scales": (config.sample_lines,), "max_frames": count, "stretch": count})
         validation = load_cache(held, short, 16, device)
     longest = max(phase.frames - 1 for phase in config.phases) * max(config.data.strides) + 1
-    data = replace(config.data, stretch=max(config.data.stretch, longest))
+    data = config.data.model_copy(update={"stretch": max(config.data.stretch, longest)})
     return load_cache(paths, data, smallest, device), validation
 
 
@@ -58,7 +60,7 @@ class _Run:
     sampler: Sampler
     held: Cache | None
     course: Course
-    state: Any
+    state: State | None  # carried on by the clips under way
     number: int
     phase: int
     used: float  # seconds of earlier parts of this run
@@ -87,15 +89,14 @@ class _Run:
         """Judge the averaged weights on the held-out clips."""
         if not self.held:
             return {}
-        config = self.config
-        result = validate(self.step, self.held, config, self.number)
+        result = judge_weights(self.step, self.held, self.config, self.number)
         self.journal.write("validate", self.number, seconds=self.elapsed(), **result)
         return result
 
 
 def train(
     config: TrainConfig,
-    model: nn.Module,
+    model: Tokenizer,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -103,10 +104,15 @@ def train(
 ) -> Summary:
     """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
-    The model is called as `model(video (B, 3, T, H, W) in -1..1, state=...)`; see `streamtok.model`. Writes last.pt,
-    log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-    SettingsError for a run found in config.out, unless it shall go on (`resume`) or be thrown away (`overwrite`), for
-    none to resume, and for clips that do not fit into memory; NonFiniteTraining names the step and the tensor of a NaN.
+    Writes last.pt, log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
+
+    Args:
+        resume: go on from the run in config.out.
+        overwrite: throw away the run in config.out.
+
+    Raises:
+        SettingsError: for a run in config.out and neither flag, for `resume` without one, for too little memory.
+        NonFiniteTraining: with the step and the tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start(config, model, resume)
@@ -136,12 +142,12 @@ def train(
             )
         run.number += 1
 
-    plot(Path(config.out))
+    plot_curves(Path(config.out))
     run.step.average.swap()
     return Summary(run.number, run.elapsed(), progress >= 1, validation)
 
 
-def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
+def _start(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     device, began = pick_device(config.device), time.monotonic()
     torch.use_deterministic_algorithms(config.deterministic)
     if device.type == "cuda":
@@ -149,8 +155,8 @@ def _start(config: TrainConfig, model: nn.Module, resume: bool) -> _Run:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     cache, held = load_data(config, device)
     model.to(device).train()
-    if hasattr(model, "reference_noise"):
-        model.reference_noise = config.reference_noise  # type: ignore[assignment]
+    if isinstance(model, PredictiveTokenizer):
+        model.reference_noise = config.reference_noise
     step = Step(model, config, Losses(config, device))
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:

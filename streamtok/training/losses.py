@@ -4,11 +4,11 @@ Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from streamtok.model import Reconstruction
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
 
@@ -20,12 +20,12 @@ KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | set(QUANTIZ
 
 
 def l1(reconstruction: Tensor, source: Tensor) -> Tensor:
-    """Mean absolute difference of two videos."""
+    """Mean absolute difference of two videos (B, 3, T, H, W), a scalar."""
     return (reconstruction.float() - source).abs().mean()
 
 
 def mse(reconstruction: Tensor, source: Tensor) -> Tensor:
-    """Mean squared difference of two videos."""
+    """Mean squared difference of two videos (B, 3, T, H, W), a scalar."""
     return (reconstruction.float() - source).square().mean()
 
 
@@ -50,14 +50,14 @@ class Losses:
         if unknown:
             raise SettingsError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
 
-    def terms(self, output: Any, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
-        """The pixel losses with a weight, and the quantizer's own from `output.losses`."""
+    def terms(self, output: Reconstruction, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
+        """The pixel losses with a weight, against `source` (B, 3, T, H, W) in -1..1, and the quantizer's own."""
         named = {n: self.pixels[n](output.reconstruction, source) for n, w in weights.items() if w and n in self.pixels}
         return named | {name: value.float() for name, value in output.losses.items()}
 
 
-def total(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum; the quantizer's losses have their own weights unless `weights` says otherwise."""
+def sum_losses(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The weighted sum, a scalar; the quantizer's losses have their own weights unless `weights` says otherwise."""
     return sum(
         (weights.get(name, QUANTIZER.get(name, 1.0)) * value for name, value in terms.items()),
         start=next(iter(terms.values())) * 0,

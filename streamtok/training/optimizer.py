@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from streamtok.config import TokenizerConfig
 from streamtok.training.config import OptimizerConfig
 
 # Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
@@ -34,6 +35,11 @@ def is_hidden(name: str, parameter: Tensor) -> bool:
     if parameter.ndim < 2 or any(part in name for part in OUTER_LAYERS):
         return False
     return min(_as_matrix(parameter).shape) >= SMALLEST_HIDDEN
+
+
+def band_scale(config: TokenizerConfig) -> float:
+    """How much smaller than orthonormal a tokenizer's wavelet bands are."""
+    return float(config.patch_size ** (1.5 if config.video else 1.0))
 
 
 def band_rate(name: str, scale: float) -> float:
@@ -96,11 +102,6 @@ class MuonAdamW:
     def set_lr(self, scale: float) -> None:
         """Scale both learning rates, as the schedule asks."""
         self.lr_scale.fill_(scale)
-
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for p in self.parameters:
-            p.grad = None
 
     def clip(self) -> Tensor:
         """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""

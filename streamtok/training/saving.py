@@ -3,10 +3,10 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course
 from streamtok.training.config import TrainConfig
@@ -28,7 +28,7 @@ def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def save_run(config: TrainConfig, step: Step, course: Course, state: Any, position: dict[str, float]) -> Path:
+def save_run(config: TrainConfig, step: Step, course: Course, state: State | None, position: dict[str, float]) -> Path:
     """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
     path = Path(config.out) / LAST
     content = {
@@ -47,7 +47,7 @@ def save_run(config: TrainConfig, step: Step, course: Course, state: Any, positi
     return path
 
 
-def load_run(config: TrainConfig, step: Step) -> tuple[Course, Any, dict[str, float]]:
+def load_run(config: TrainConfig, step: Step) -> tuple[Course, State | None, dict[str, float]]:
     """Take up out/last.pt -> (course, carried state, position); SettingsError when it is another model's run."""
     path = Path(config.out) / LAST
     content = torch.load(path, map_location=step.device, weights_only=True)

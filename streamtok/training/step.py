@@ -2,21 +2,23 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from streamtok.model import Tokenizer, detach
 from streamtok.model.functional import use_kernels
+from streamtok.model.state import State, leaves, map_state
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
 from streamtok.training.kernels import TrainingKernels
-from streamtok.training.losses import UNCAPTURED, Losses, total
-from streamtok.training.optimizer import Average, MuonAdamW
+from streamtok.training.losses import UNCAPTURED, Losses, sum_losses
+from streamtok.training.optimizer import Average, MuonAdamW, band_scale
 
 log = logging.getLogger("streamtok.training")
-State = Any  # a tensor, None, or a dict, list or tuple of states
+Gradients = Callable[[Tensor, State | None], tuple[dict[str, Tensor], State]]
 
 
 class NonFiniteTraining(RuntimeError):
@@ -30,37 +32,12 @@ class NonFiniteTraining(RuntimeError):
         self.step, self.tensor = step, tensor
 
 
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """Apply `function` to every tensor of a state, keeping its structure."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if isinstance(state, dict):
-        return {key: map_state(function, value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map_state(function, value) for value in state)
-    return state
-
-
-def state_tensors(state: State) -> list[Tensor]:
-    """Every tensor of a state, in a fixed order."""
-    if isinstance(state, Tensor):
-        return [state]
-    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for value in inner for tensor in state_tensors(value)]
-
-
-def band_scale(model: nn.Module) -> float:
-    """How much smaller than orthonormal a tokenizer's wavelet bands are; 1 for any other module."""
-    sizes = getattr(model, "config", None)
-    return 1.0 if sizes is None else float(sizes.patch_size ** (1.5 if sizes.video else 1.0))
-
-
 class Step:
     """The step over one model; gradients live in buffers that are never replaced, so that graphs can share them."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, losses: Losses):
+    def __init__(self, model: Tokenizer, config: TrainConfig, losses: Losses):
         self.model, self.config, self.losses = model, config, losses
-        self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model))
+        self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model.config))
         self.average = Average(model, config.optimizer.ema)
         for p in self.optimizer.parameters:
             p.grad = torch.zeros_like(p)
@@ -68,31 +45,36 @@ class Step:
         self.device = self.optimizer.parameters[0].device
         self.kernels = TrainingKernels(compiled=config.compile)
         self.adversary = Adversary(config.adversary, self.device) if "adversarial" in losses.used else None
-        self.graphs: dict[Any, _Graph] = {}
+        self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
-        self.pool: Any = None
+        self.pool: Any = None  # of CUDA memory, one for all graphs
         self.captures = config.cuda_graph and self.device.type == "cuda"
 
-    def autocast(self):
+    def autocast(self) -> AbstractContextManager:
         """The context of every forward pass: bfloat16 unless the config says float32."""
         if self.config.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def gradients(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
-        """Forward and backward of video (B, 3, T, H, W) -> losses and `grad_norm` by name, and the detached state."""
+    def find_gradients(
+        self, video: Tensor, state: State | None, weights: dict[str, float]
+    ) -> tuple[dict[str, Tensor], State]:
+        """Forward and backward of video (B, 3, T, H, W) in -1..1, from a fresh start or from a state of B slots.
+
+        Returns losses and `grad_norm` by name, scalars, and the detached state.
+        """
         torch._foreach_zero_(self.grads)
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
         terms = self.losses.terms(output, video, weights)
-        loss = total(terms, weights)
+        loss = sum_losses(terms, weights)
         if self.adversary and weights.get("adversarial"):
-            terms |= _adversarial(self.adversary, video, output.reconstruction, loss)
+            terms |= _train_adversary(self.adversary, video, output.reconstruction, loss)
             loss = loss + weights["adversarial"] * terms["adaptive_weight"] * terms["adversarial"]
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
-        return named, map_state(Tensor.detach, output.state)
+        return named, detach(output.state)
 
     def update(self) -> None:
         """Clip, move the weights and their average."""
@@ -100,21 +82,23 @@ class Step:
         self.optimizer.step()
         self.average.update()
 
-    def __call__(self, step: int, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict, State]:
-        """One whole step; raises NonFiniteTraining before any weight is touched."""
+    def __call__(
+        self, step: int, video: Tensor, state: State | None, weights: dict[str, float]
+    ) -> tuple[dict[str, Tensor], State]:
+        """One whole step, as `find_gradients`; raises NonFiniteTraining before any weight is touched."""
         torch.manual_seed((self.config.seed << 32) + step)
         if self.captures and not any(w for name, w in weights.items() if name in UNCAPTURED):
             named, state = self._replay(video, state, weights)
-            update = self._update_graph().replay
+            update = self._capture_update().replay
         else:
-            named, state = self.gradients(video, state, weights)
+            named, state = self.find_gradients(video, state, weights)
             update = self.update
         if not torch.isfinite(named["grad_norm"]):
-            raise NonFiniteTraining(step, self._culprit(named))
+            raise NonFiniteTraining(step, self._name_culprit(named))
         update()
         return named, state
 
-    def _culprit(self, named: dict[str, Tensor]) -> str:
+    def _name_culprit(self, named: dict[str, Tensor]) -> str:
         for name, value in named.items():
             if name != "grad_norm" and not torch.isfinite(value):
                 return f"the loss {name!r}"
@@ -123,14 +107,14 @@ class Step:
                 return f"the gradient of {name!r}"
         return "the gradient norm"
 
-    def _replay(self, video: Tensor, state: State, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
+    def _replay(self, video: Tensor, state: State | None, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
         key = (video.shape, state is None, tuple(sorted(weights.items())))
         if key not in self.graphs:
-            self.graphs[key] = _Graph(self, lambda v, s: self.gradients(v, s, weights), video, state)
+            self.graphs[key] = _Graph(self, lambda v, s: self.find_gradients(v, s, weights), video, state)
             log.info("event=captured shape=%s carried=%s", tuple(video.shape), state is not None)
         return self.graphs[key](video, state)
 
-    def _update_graph(self) -> torch.cuda.CUDAGraph:
+    def _capture_update(self) -> torch.cuda.CUDAGraph:
         if self.captured_update is None:
             self.captured_update = torch.cuda.CUDAGraph()
             torch.cuda.synchronize()
@@ -139,18 +123,18 @@ class Step:
         return self.captured_update
 
 
-def _adversarial(adversary: Adversary, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
+def _train_adversary(adversary: Adversary, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
     """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
-    own = adversary.train(video, reconstruction)
+    named = adversary.train(video, reconstruction)
     loss = adversary.fool(reconstruction)
-    return {"adversarial": loss, "adaptive_weight": adversary.adaptive_weight(rest, loss, reconstruction)} | own
+    return {"adversarial": loss, "adaptive_weight": adversary.adaptive_weight(rest, loss, reconstruction)} | named
 
 
 class _Graph:
     """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
 
-    def __init__(self, owner: Step, function: Callable, video: Tensor, state: State):
-        self.video, self.state = video.clone(), map_state(Tensor.clone, state)
+    def __init__(self, owner: Step, function: Gradients, video: Tensor, state: State | None):
+        self.video, self.state = video.clone(), None if state is None else map_state(Tensor.clone, state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
@@ -163,9 +147,9 @@ class _Graph:
             self.named, self.after = function(self.video, self.state)
         owner.pool = owner.pool or self.graph.pool()
 
-    def __call__(self, video: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+    def __call__(self, video: Tensor, state: State | None) -> tuple[dict[str, Tensor], State]:
         self.video.copy_(video)
-        for mine, theirs in zip(state_tensors(self.state), state_tensors(state), strict=True):
-            mine.copy_(theirs)
+        for mine, given in zip(leaves(self.state or {}), leaves(state or {}), strict=True):
+            mine.copy_(given)
         self.graph.replay()
         return {name: value.clone() for name, value in self.named.items()}, map_state(Tensor.clone, self.after)

@@ -22,20 +22,22 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
     ValueError when a weight of the source has no counterpart, or one of another size.
     """
     model, learnt = build(config), dict(source.named_parameters())
+    weights = dict(model.named_parameters())
     bands = band_order(config.patch_size, "=thw")
     channels = (3 * bands[:, None] + torch.arange(3)).flatten()  # three colours of each band
     with torch.no_grad():
-        for name, target in model.named_parameters():
+        for name, target in weights.items():
             if name in learnt:
-                _place(name, target, learnt.pop(name), channels)
-        model.prediction.mix.weight.mul_(MIX)
-        model.decoder.conv_out.bias[len(channels) :] = GATE
+                _copy_weight(name, target, learnt.pop(name), channels)
+        weights["prediction.mix.weight"].mul_(MIX)
+        weights["decoder.conv_out.bias"][len(channels) :] = GATE
     if learnt:
         raise ValueError(f"the model to train has no {', '.join(learnt)}, which the weights to start from have")
     return model
 
 
-def _place(name: str, target: Tensor, value: Tensor, channels: Tensor) -> None:
+def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> None:
+    """`value` into `target`, and where it meets bands only into the `channels` (C,) int64 that both models have."""
     axis, part = BANDED.get(name), target
     if axis is not None:
         value = value.index_select(axis, channels)

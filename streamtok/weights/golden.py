@@ -11,9 +11,12 @@ from streamtok.model import Tokenizer
 FILE = "golden.safetensors"
 
 
-def reference_clip(frames: int = 9, height: int = 64, width: int = 96) -> Tensor:
-    """Drifting triangle waves and a moving square, by integer arithmetic alone: (1, 3, T, H, W) uint8."""
-    t = torch.arange(frames).view(1, -1, 1, 1)
+def reference_clip(frames: int = 9, height: int = 64, width: int = 96, start: int = 0) -> Tensor:
+    """Drifting triangle waves and a moving square, by integer arithmetic alone: (1, 3, T, H, W) uint8.
+
+    `start` is the number of its first frame.
+    """
+    t = start + torch.arange(frames).view(1, -1, 1, 1)
     y, x = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
     colour = torch.arange(3).view(-1, 1, 1, 1)
     wave = ((x * (2 + colour) + y * 3 + t * 4) % 128 - 64).abs() * 2
@@ -31,12 +34,12 @@ def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
     return {"indices": out.indices, "latent": out.latent}
 
 
-def write(tokenizer: Tokenizer, folder: Path) -> None:
+def write_golden(tokenizer: Tokenizer, folder: Path) -> None:
     """Put the tokens beside the weights."""
     save_file({name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}, folder / FILE)
 
 
-def differing(tokenizer: Tokenizer, folder: Path) -> tuple[int, int]:
+def count_differing(tokenizer: Tokenizer, folder: Path) -> tuple[int, int]:
     """How many tokens differ from those stored beside the weights, and how many there are."""
     stored, found = load_file(folder / FILE), golden_tokens(tokenizer)
     return int((stored["indices"] != found["indices"]).sum()), stored["indices"].numel()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import zmq
 
+from streamtok.names import parse_endpoint
+
 LINGER_MS = 1000
 HEARTBEAT_MS = 2000
 HEARTBEAT_TIMEOUT_MS = 6000
@@ -36,18 +38,13 @@ class BindError(OSError):
 def is_private(endpoint: str) -> bool:
     """Whether only this machine (tcp, inproc) or only this user and ipc_group (ipc with a path) can reach a bound
     endpoint."""
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "inproc":
-        return True
-    if scheme == "ipc":
-        return not rest.startswith("@")
+    try:
+        scheme, _, rest = parse_endpoint(endpoint).partition("://")
+    except ValueError as error:
+        raise ValueError(f"endpoint {endpoint!r}: {error}") from error
     if scheme != "tcp":
-        raise ValueError(f"endpoint {endpoint!r}: expected tcp://HOST:PORT, ipc://PATH or inproc://NAME")
-    host, _, port = rest.rpartition(":")
-    if not host or not re.fullmatch(r"\d{1,5}|\*|!", port):
-        raise ValueError(f"endpoint {endpoint!r} has no port: expected tcp://HOST:PORT, such as tcp://127.0.0.1:5555")
-    if port.isdigit() and int(port) > 65535:  # libzmq would take it modulo 65536
-        raise ValueError(f"endpoint {endpoint!r}: port {port}, expected one up to 65535")
+        return scheme == "inproc" or not rest.startswith("@")
+    host = rest.rpartition(":")[0]
     return host == "localhost" or host == "[::1]" or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import streamtok
-from streamtok.checkpoint.checkpoint import from_cosmos, load_folder, save, to_published
+from streamtok.checkpoint import from_cosmos, read_folder, save, to_published
 from streamtok.commands import models
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
@@ -187,7 +187,7 @@ def test_our_folder_round_trips(name, tmp_path):
 def test_half_precision_files_are_read_as_float32_with_the_fingerprint_of_what_is_stored(tmp_path):
     model = tiny("slim", dtype=torch.float32)
     save(model, tmp_path, dtype=torch.float16)
-    back = load_folder(tmp_path)
+    back = read_folder(tmp_path)
     assert back.dtype == torch.float32
     assert back.fingerprint != model.fingerprint
     assert json.loads((tmp_path / "config.json").read_text())["fingerprint"] == back.fingerprint

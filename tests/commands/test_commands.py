@@ -372,7 +372,7 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():
-    from streamtok.commands.doctor_checks import collect
+    from streamtok.commands.doctor import collect
 
     def check_something():
         raise ImportError("no library")

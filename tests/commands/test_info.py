@@ -13,13 +13,14 @@ from safetensors import safe_open
 from streamtok.commands import info as info_command
 from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
+from streamtok.commands.info import inspect
 from streamtok.commands.ingest import make_node
-from streamtok.commands.inspect_file import inspect
 from streamtok.drives.survey import Times, TokenSurvey
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder, RecorderOptions
-from streamtok.settings.rig import load_rig, settings_of
+from streamtok.settings.reading import read_settings
+from streamtok.settings.replay import ReplaySettings
+from streamtok.settings.rig import load_rig
 from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build
 from tests.kit.recordings import header, info
@@ -86,7 +87,7 @@ def test_files_whose_names_are_no_utf8_are_written_and_read(tmp_path, capfdbinar
     assert os.fsencode(path) in capfdbinary.readouterr().out
     cut.write_bytes(path.read_bytes()[:-400])
     assert repair_command.main([str(cut)]) == 0
-    settings = settings_of(ReplaySettings, None, {"path": str(path), "out": str(tmp_path / "tokens")})
+    settings = read_settings(ReplaySettings, None, {"path": str(path), "out": str(tmp_path / "tokens")})
     ReplayNode(settings, tokenizer).run()
     with safe_open(tmp_path / "tokens" / "cam0.safetensors", "np") as file:
         assert file.metadata()["source"] == "dr?ve.mcap"

@@ -9,9 +9,8 @@ import torch
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, optimize
 from streamtok.engine.configuration import store
-from streamtok.engine.loading import engine_configuration, load, load_tokenizer, pick_device, place
+from streamtok.engine.loading import default_engine, engine_configuration, load, pick_device
 from streamtok.model import Tokenizer, build
-from streamtok.settings.rig import load_rig
 from tests.kit.models import VIDEO
 
 SIZE = (32, 48)
@@ -34,7 +33,7 @@ def latents(tok, frames):
 def test_a_cpu_gets_our_layers_which_compute_the_same(predictive):
     config = PRESETS["nano-p"] if predictive else VIDEO
     tok = build(config)
-    placed = place(tok, "cpu")
+    placed = load(tok, engine="default", device="cpu")
     assert (placed.engine.kernels, placed.engine.precision, placed.engine.graph) == ("interleaved", "float32", False)
     assert placed.engine.threads == torch.get_num_threads()
     frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
@@ -45,9 +44,9 @@ def test_a_cpu_gets_our_layers_which_compute_the_same(predictive):
 def test_models_without_such_layers_and_deterministic_ones_stay_plain():
     small = {"stem_channels": 8, "encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8), "z_channels": 8}
     eight = build(replace(PRESETS["cosmos-dv8x8x8"], **small))
-    assert place(eight, "cpu").engine.kernels == "plain"
+    assert load(eight, engine="default", device="cpu").engine.kernels == "plain"
     exact = Tokenizer(VIDEO, deterministic=True)
-    placed = place(exact, "cpu")
+    placed = load(exact, engine="default", device="cpu")
     assert (placed.deterministic, placed.engine.deterministic, placed.engine.kernels) == (True, True, "plain")
     frames = torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
     assert torch.equal(latents(placed, frames), latents(exact, frames))
@@ -55,7 +54,7 @@ def test_models_without_such_layers_and_deterministic_ones_stay_plain():
 
 def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
     tok = build(VIDEO).double()
-    described = EngineConfiguration.from_recorded(engine_configuration(tok))
+    described = EngineConfiguration.from_dict(engine_configuration(tok))
     assert (described.kernels, described.precision, described.deterministic) == ("plain", "float64", False)
     assert (described.fingerprint, described.threads) == (tok.fingerprint, torch.get_num_threads())
     same, frames = optimize(tok, described), torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
@@ -63,32 +62,43 @@ def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
     assert same.engine == described
 
 
-def test_a_rig_says_what_it_runs(tmp_path):
-    streams = [{"name": "a", "source": "synthetic:32x48@30?frames=1"}]
-    settings = load_rig(None, {"model": "nano", "device": "cpu", "streams": streams})
-    engine = engine_configuration(load_tokenizer(settings))
+def test_a_tokenizer_says_what_it_runs(tmp_path):
+    assert default_engine("cpu") == "default"
+    engine = engine_configuration(load("nano", engine="default", device="cpu"))
     assert engine["kernels"] == "interleaved"
     (tmp_path / "engine.json").write_text(json.dumps(engine))
-    from_file = load_tokenizer(settings.model_copy(update={"engine": str(tmp_path / "engine.json")}))
-    assert engine_configuration(from_file) == engine
+    for file in (tmp_path / "engine.json", str(tmp_path / "engine.json")):
+        assert engine_configuration(load("nano", engine=file, device="cpu")) == engine
     with pytest.raises(ValueError, match="engine 'eagr': expected auto, eager or"):
-        load_tokenizer(settings.model_copy(update={"engine": "eagr"}))
-    eager = load_tokenizer(settings.model_copy(update={"engine": "eager"}))
-    assert engine_configuration(eager)["kernels"] == "plain"
+        load("nano", engine="eagr", device="cpu")
+    assert engine_configuration(load("nano", engine="eager", device="cpu"))["kernels"] == "plain"
 
 
 @pytest.mark.parametrize("engine", ["auto", "FILE"])
-def test_the_threads_a_rig_asks_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
+def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path))
     torch.set_num_threads(2)
     tok = load("nano")
-    stored = replace(place(tok, "cpu").engine, size=SIZE, fingerprint=tok.fingerprint)
+    stored = replace(load(tok, engine="default", device="cpu").engine, size=SIZE, fingerprint=tok.fingerprint)
     path = store(stored)
-    streams = [{"name": "a", "source": "synthetic:32x48@30?frames=1"}]
-    settings = {"model": "nano", "device": "cpu", "engine": str(path) if engine == "FILE" else engine}
-    asked = load_tokenizer(load_rig(None, {**settings, "streams": streams, "threads": 1}), SIZE)
+    options = {"engine": str(path) if engine == "FILE" else engine, "device": "cpu", "size": SIZE}
+    asked = load("nano", threads=1, **options)
     assert (stored.threads, asked.engine.threads, torch.get_num_threads()) == (2, 1, 1)
-    assert load_tokenizer(load_rig(None, {**settings, "streams": streams}), SIZE).engine == stored
+    assert load("nano", **options).engine == stored
+    assert load("nano", slots_per_step=3, **options).engine == replace(stored, slots_per_step=3)
+
+
+def test_other_weights_than_those_expected_are_refused(tmp_path):
+    nano = load("nano")
+    assert load("nano", expect=nano.fingerprint).fingerprint == nano.fingerprint
+    with pytest.raises(ValueError, match=rf"{'0' * 32}, 'nano' here is {nano.fingerprint}: .*give the checkpoint"):
+        load("nano", expect="0" * 32)
+
+
+def test_deterministic_tokenizers_are_not_measured():
+    with pytest.raises(ValueError, match="drop engine='auto'"):
+        load("nano", True, engine="auto")
+    assert load("nano", True, engine="default", device="cpu").engine.deterministic
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])

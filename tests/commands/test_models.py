@@ -7,8 +7,8 @@ import torch
 
 import streamtok
 from streamtok.commands import models
-from streamtok.engine.precision import moving_scene
 from streamtok.io.picture_writer import open_pictures
+from streamtok.weights.golden import reference_clip
 
 SIZE = (64, 96)
 
@@ -23,7 +23,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 def clip(path, frames):
     pictures = open_pictures(path, SIZE, 30.0)
-    for index, image in enumerate(moving_scene(SIZE, frames)[0].permute(1, 2, 3, 0).numpy()):
+    for index, image in enumerate(reference_clip(frames, *SIZE)[0].permute(1, 2, 3, 0).numpy()):
         pictures.write(image, round(index / 30 * 1e9))
     pictures.close()
     return str(path)

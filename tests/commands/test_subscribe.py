@@ -165,7 +165,7 @@ def test_a_node_that_is_not_there_is_told_of_once(capsys, monkeypatch):
     ("arguments", "status", "text"),
     [
         ([], 2, "endpoint: required"),
-        (["front"], 2, "expected tcp://ADDRESS:PORT or ipc://PATH"),
+        (["front"], 2, "expected tcp://HOST:PORT or ipc://PATH"),
         (["tcp://127.0.0.1:1", "--max-messages", "0"], 2, "max_messages"),
         (["tcp://127.0.0.1:1", "--config", "/no/such.yaml"], 2, "no such configuration file"),
         (["tcp://127.0.0.1:1", "--curve", "/no/such"], 1, "does not exist"),

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from streamtok.engine import EngineError
-from streamtok.engine.compile_cache import COMPILERS, LIST, compiled, use_folder
+from streamtok.engine.compile_cache import COMPILERS, LIST, compile_step, use_folder
 
 STEP = """
 import json, logging, torch
 from torch._dynamo.utils import counters
-from streamtok.engine.compile_cache import compiled
+from streamtok.engine.compile_cache import compile_step
 
 logging.basicConfig(format="%(message)s")
 ones = torch.ones(1, dtype=torch.bool)
-out, moved = compiled(lambda x, active, keyframe: ((x * 2).sin(), active & ~keyframe))(torch.ones(1, 64), ones, ones)
+step = compile_step(lambda x, active, keyframe: ((x * 2).sin(), active & ~keyframe))
+out, moved = step(torch.ones(1, 64), ones, ones)
 found = {"hits": 0, "misses": 0, "sum": float(out.sum()), "moved": moved.tolist()}
 for group in ("inductor", "aot_autograd"):
     for name, count in counters[group].items():
@@ -84,4 +85,4 @@ def test_missing_compiler_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(EngineError, match=r"needs a C\+\+ compiler.*g\+\+.*compile=False"):
-        compiled(lambda x, active, keyframe: (x, active))(torch.ones(1), *[torch.ones(1, dtype=torch.bool)] * 2)
+        compile_step(lambda x, active, keyframe: (x, active))(torch.ones(1), *[torch.ones(1, dtype=torch.bool)] * 2)

@@ -7,11 +7,11 @@ import torch
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.cpu import interleave
-from streamtok.engine.engine import apply
-from streamtok.engine.precision import moving_scene
+from streamtok.engine.cpu.interleaved import InterleavedStreams
+from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.rings import roll, unroll
 from streamtok.model import NonFiniteError, build
+from streamtok.weights.golden import reference_clip
 
 SIZE = (32, 48)
 TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (16, 32)}
@@ -27,11 +27,11 @@ def tok(request):
 
 
 def engine(tok):
-    return apply(tok, EngineConfiguration(kernels="interleaved"))
+    return apply_configuration(tok, EngineConfiguration(kernels="interleaved"))
 
 
 def groups(tok, count, slots=1):
-    scenes = torch.cat([moving_scene(SIZE, count * tok.group, seed) for seed in range(slots)])
+    scenes = torch.cat([reference_clip(count * tok.group, *SIZE, start=seed) for seed in range(slots)])
     return list(scenes.split(tok.group, 2))
 
 
@@ -147,7 +147,7 @@ def test_ring_and_plain_past_are_inverses():
 
 def test_models_that_resample_time_say_why():
     with pytest.raises(ValueError, match="does not step one frame"):
-        interleave(*[build(replace(PRESETS["cosmos-cv8x8x8"], **_small()))] * 2)
+        InterleavedStreams(*[build(replace(PRESETS["cosmos-cv8x8x8"], **_small()))] * 2)
 
 
 def _small():

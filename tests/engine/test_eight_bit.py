@@ -9,12 +9,13 @@ import torch.nn.functional as F
 
 import streamtok
 from streamtok.config import PRESETS
-from streamtok.engine import eight_bit
-from streamtok.engine.configuration import EngineConfiguration, here
-from streamtok.engine.engine import apply, memory_needed
-from streamtok.engine.precision import FLOOR, Trial, candidates, choose, moving_scene, pick, table
+from streamtok.engine.configuration import EngineConfiguration, inspect_machine
+from streamtok.engine.cpu import eight_bit
+from streamtok.engine.optimized import apply_configuration, memory_needed
+from streamtok.engine.precision import FLOOR, Trial, choose, format_table, list_candidates, pick_configuration
 from streamtok.model import NonFiniteError, build
 from streamtok.model.layers import SpatialConv
+from streamtok.weights.golden import reference_clip
 
 SIZE = (64, 96)
 INT8 = EngineConfiguration(precision="int8", kernels="interleaved")
@@ -98,8 +99,8 @@ def test_half_precision_around_it_changes_its_rounding_only(path):
 
 
 def test_slots_and_cuts_do_not_change_a_token(nano):
-    fast = apply(nano, INT8)
-    clips = [moving_scene(SIZE, 9, seed) for seed in range(2)]
+    fast = apply_configuration(nano, INT8)
+    clips = [reference_clip(9, *SIZE, start=seed) for seed in range(2)]
     rig = fast.stream(2, *SIZE)
     for i, part in enumerate(torch.cat(clips).split([1, 4, 4], 2)):
         found = rig.step(part)
@@ -113,9 +114,9 @@ def test_slots_and_cuts_do_not_change_a_token(nano):
 
 
 def test_bad_frames_raise_and_leave_no_trace(nano):
-    fast = apply(nano, INT8)
+    fast = apply_configuration(nano, INT8)
     stream, clean = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
-    first, second = ((part.float() / 127.5 - 1) for part in moving_scene(SIZE, 5).split([1, 4], 2))
+    first, second = ((part.float() / 127.5 - 1) for part in reference_clip(5, *SIZE).split([1, 4], 2))
     for other in (stream, clean):
         other.step(first)
     with pytest.raises(NonFiniteError):
@@ -125,33 +126,33 @@ def test_bad_frames_raise_and_leave_no_trace(nano):
 
 def test_tokens_agree_with_float32_above_the_floor(nano):
     size = (128, 224)
-    chosen, lines = choose(nano, here(nano.fingerprint, size), "int8", groups=6)
+    chosen, lines = choose(nano, inspect_machine(nano.fingerprint, size), "int8", groups=6)
     assert chosen.precision == "int8"
     assert FLOOR < chosen.agreement["int8"] < 1
     assert any("precision=int8" in line and "chosen" in line for line in lines)
-    assert "int8" not in candidates("cpu") + candidates("cuda")  # not on every clip: it has to be asked for
+    assert "int8" not in list_candidates("cpu") + list_candidates("cuda")  # not on every clip: it has to be asked for
 
 
 @pytest.mark.parametrize(("agreement", "chosen"), [(FLOOR - 0.01, "float32"), (FLOOR + 0.01, "int8")])
 def test_a_precision_is_picked_only_above_the_floor(nano, agreement, chosen):
     torch.set_num_threads(1)
-    machine, tokens = here(nano.fingerprint, SIZE), torch.zeros(1, 1, 8, 12, dtype=torch.int32)
+    machine, tokens = inspect_machine(nano.fingerprint, SIZE), torch.zeros(1, 1, 8, 12, dtype=torch.int32)
     trials = {
         "float32": Trial(machine, tokens, 20.0, 1.0),
         "int8": Trial(replace(machine, precision="int8"), tokens, 10.0, agreement),
     }
-    found = pick(nano, trials, list(trials), moving_scene(SIZE, 5))
+    found = pick_configuration(nano, trials, list(trials), reference_clip(5, *SIZE))
     assert found.precision == chosen
     assert found.agreement == {"float32": 1.0, "int8": agreement}
-    assert sum("chosen" in line for line in table(trials, found.precision)) == 1
+    assert sum("chosen" in line for line in format_table(trials, found.precision)) == 1
 
 
 def test_weights_take_less_and_keep_their_fingerprint(nano):
-    fast = apply(nano, INT8)
+    fast = apply_configuration(nano, INT8)
     assert fast.fingerprint == nano.fingerprint
     assert memory_needed(fast, 1, SIZE)["weights"] < memory_needed(nano, 1, SIZE)["weights"]
-    again = apply(fast, INT8)
-    clip = moving_scene(SIZE, 5)
+    again = apply_configuration(fast, INT8)
+    clip = reference_clip(5, *SIZE)
     assert torch.equal(again.encode(clip).indices, fast.encode(clip).indices)
 
 
@@ -159,24 +160,24 @@ def test_every_kind_of_model_runs():
     torch.manual_seed(0)
     small = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (16, 32)}
     blocks = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
-    clip = moving_scene(SIZE, 5)
+    clip = reference_clip(5, *SIZE)
     for name in ("nano-p", "cosmos-cv4x8x8"):
         model = build(replace(PRESETS[name], **small | (blocks if name.startswith("cosmos") else {})))
-        found, wanted = apply(model, INT8).encode(clip).latent, model.encode(clip).latent
+        found, wanted = apply_configuration(model, INT8).encode(clip).latent, model.encode(clip).latent
         assert 0 < float((found - wanted).norm() / wanted.norm()) < 0.1
 
 
 def test_what_cannot_run_says_why(nano, monkeypatch):
-    fast = apply(nano, INT8)
+    fast = apply_configuration(nano, INT8)
     with pytest.raises(ValueError, match="8 bits; cast a tokenizer"):
         fast.stream(1, *SIZE, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="cannot run in float32"):
-        apply(fast, EngineConfiguration())
+        apply_configuration(fast, EngineConfiguration())
     with pytest.raises(ValueError, match="'fused' are for float16"):
         EngineConfiguration(device="cuda", precision="int8", kernels="fused")
     odd = replace(PRESETS["nano"], encoder_channels=(20, 32), decoder_channels=(20, 32))
     with pytest.raises(ValueError, match=r"\[20\] are not multiples of 8"):
-        apply(build(odd), INT8)
+        apply_configuration(build(odd), INT8)
     monkeypatch.setattr(eight_bit, "products_are_exact", lambda device: False)
     with pytest.raises(ValueError, match="not added in 32 bits; use float32"):
-        apply(nano, INT8)
+        apply_configuration(nano, INT8)

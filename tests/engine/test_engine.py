@@ -8,10 +8,11 @@ import torch
 
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError, optimize, precision
-from streamtok.engine.configuration import cache_folder, here, load_stored, store
-from streamtok.engine.engine import apply, memory_needed
-from streamtok.engine.precision import candidates, choose, moving_scene, same
+from streamtok.engine.configuration import cache_folder, inspect_machine, load_stored, store
+from streamtok.engine.optimized import apply_configuration, memory_needed
+from streamtok.engine.precision import choose, compare_tokens, list_candidates
 from streamtok.model import build
+from streamtok.weights.golden import reference_clip
 
 SIZE = (32, 48)
 
@@ -51,7 +52,7 @@ def test_unknown_keys_are_named():
 
 
 def test_stored_configuration_holds_only_where_it_was_made(tok):
-    machine = here(tok.fingerprint, SIZE)
+    machine = inspect_machine(tok.fingerprint, SIZE)
     assert load_stored(machine) == (None, ["none is stored"])
     path = store(machine)
     assert path.is_relative_to(cache_folder())
@@ -68,7 +69,7 @@ def test_optimize_measures_once_and_reuses(tok, caplog):
     caplog.set_level("INFO", "streamtok.engine")
     first = optimize(tok, size=SIZE)
     assert "tokens_equal_to_float32" in caplog.text
-    assert set(first.engine.agreement) == set(candidates(first.engine.device))
+    assert set(first.engine.agreement) == set(list_candidates(first.engine.device))
     caplog.clear()
     second = optimize(tok, size=SIZE)
     assert second.engine == first.engine
@@ -87,7 +88,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tok, caplog, tmp_path, m
 
 def test_eager_engine_gives_the_plain_tokens(tok):
     fast = optimize(tok, "eager", size=SIZE, device="cpu")
-    clip = moving_scene(SIZE, 5)
+    clip = reference_clip(5, *SIZE)
     assert torch.equal(fast.encode(clip).indices, tok.encode(clip).indices)
     plain, optimized = tok.stream(1, *SIZE), fast.stream(1, *SIZE)
     for group in (clip[:, :, :1], clip[:, :, 1:]):
@@ -111,11 +112,11 @@ def test_recorded_configuration_is_refused_for_other_weights(tok):
 
 
 def test_a_configuration_for_deterministic_steps_makes_them_so(tok):
-    fast = apply(tok, EngineConfiguration(deterministic=True))
+    fast = apply_configuration(tok, EngineConfiguration(deterministic=True))
     assert (tok.deterministic, fast.deterministic, fast.stream(2, *SIZE).slot_by_slot) == (False, True, True)
-    assert apply(fast, EngineConfiguration(threads=1)).engine.deterministic
+    assert apply_configuration(fast, EngineConfiguration(threads=1)).engine.deterministic
     with pytest.raises(ValueError, match="deterministic steps"):
-        apply(fast, EngineConfiguration(kernels="interleaved"))
+        apply_configuration(fast, EngineConfiguration(kernels="interleaved"))
 
 
 def test_what_was_stored_for_another_mode_is_not_taken(tok):
@@ -127,24 +128,14 @@ def test_what_was_stored_for_another_mode_is_not_taken(tok):
     assert optimize(exact, size=SIZE, device="cpu").engine == first.engine
 
 
-@pytest.mark.parametrize("device", ["cpu", "NVIDIA H100"])
-def test_what_plain_tokenizers_once_recorded_is_read(device):
-    recorded = {"device": device, "dtype": "float32", "deterministic": True, "threads": 3, "torch": "2.9.0"}
-    read = EngineConfiguration.from_recorded(recorded)
-    assert (read.kernels, read.precision, read.deterministic, read.torch_version) == ("plain", "float32", True, "2.9.0")
-    expected = ("cpu", "", 3) if device == "cpu" else ("cuda", "NVIDIA H100", 0)
-    assert (read.device, read.device_name, read.threads) == expected
-    assert EngineConfiguration.from_recorded(read.to_dict()) == read
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
 def test_configuration_for_a_gpu_says_that_none_is_here(tok):
     with pytest.raises(EngineError, match="none is here"):
-        apply(tok, EngineConfiguration(device="cuda", graph=True))
+        apply_configuration(tok, EngineConfiguration(device="cuda", graph=True))
 
 
 def test_choice_prints_agreement_and_speed_of_all(tok):
-    chosen, table = choose(tok, here(tok.fingerprint, SIZE), groups=3)
+    chosen, table = choose(tok, inspect_machine(tok.fingerprint, SIZE), groups=3)
     assert len(table) == len(chosen.agreement) == len(chosen.measured_ms)
     assert sum("chosen" in line for line in table) == 1
     assert chosen.agreement["float32"] == 1.0
@@ -157,36 +148,36 @@ def test_the_faster_kind_of_attention_is_taken(monkeypatch):
         return frames, measured[configuration.over_space if configuration.kernels == "fused" else "plain"]
 
     monkeypatch.setattr(precision, "_measure", measure)
-    tok, clip = build(replace(PRESETS["nano"], mid_attention=True)), moving_scene(SIZE, 1)
+    tok, clip = build(replace(PRESETS["nano"], mid_attention=True)), reference_clip(1, *SIZE)
     fused = EngineConfiguration(device="cuda", precision="bfloat16", graph=True, kernels="fused")
-    chosen, _, ms = precision.fastest(tok, fused, clip, 1)
+    chosen, _, ms = precision.measure_kinds(tok, fused, clip, 1)
     assert (chosen.over_space, ms) == ("strips", 2.0)
-    assert precision.fastest(tok, replace(fused, kernels="plain"), clip, 1)[2] == 1.0
+    assert precision.measure_kinds(tok, replace(fused, kernels="plain"), clip, 1)[2] == 1.0
 
 
 def test_threads_are_chosen_among_those_allowed_and_put_back(tok):
     torch.set_num_threads(2)
-    chosen, _ = choose(tok, here(tok.fingerprint, SIZE), "float32", groups=3)
+    chosen, _ = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32", groups=3)
     assert chosen.threads in (1, 2)
     assert torch.get_num_threads() == 2
     assert optimize(optimize(tok, chosen), chosen).engine == chosen
 
 
 def test_precision_agreement_is_above_its_floor(tok):
-    if "bfloat16" not in candidates("cpu"):
+    if "bfloat16" not in list_candidates("cpu"):
         pytest.skip("this processor has no bfloat16")
-    chosen, _ = choose(tok, here(tok.fingerprint, SIZE), "bfloat16", groups=4)
+    chosen, _ = choose(tok, inspect_machine(tok.fingerprint, SIZE), "bfloat16", groups=4)
     assert chosen.agreement["bfloat16"] > 0.85
 
 
 def test_agreement_of_tokens_and_latents():
-    assert same(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.75
-    assert same(torch.ones(3), torch.ones(3)) == 1.0
+    assert compare_tokens(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.75
+    assert compare_tokens(torch.ones(3), torch.ones(3)) == 1.0
 
 
 def test_no_allocation_growth_over_many_steps(tok):
     stream = optimize(tok, "eager", size=SIZE, device="cpu").stream(1, *SIZE)
-    group = moving_scene(SIZE, 4)
+    group = reference_clip(4, *SIZE)
     stream.step(group[:, :, :1])
     places = {name: buffer.data_ptr() for name, buffer in stream.buffers.items()}
     size = stream.nbytes
@@ -196,8 +187,8 @@ def test_no_allocation_growth_over_many_steps(tok):
     assert stream.nbytes == size == memory_needed(tok, 1, SIZE)["state"]
 
 
-def test_scene_moves_and_repeats_for_a_seed():
-    scene = moving_scene(SIZE, 6)
+def test_clip_moves_and_repeats():
+    scene = reference_clip(6, *SIZE)
     assert scene.shape == (1, 3, 6, *SIZE)
-    assert torch.equal(scene, moving_scene(SIZE, 6))
+    assert torch.equal(scene, reference_clip(6, *SIZE))
     assert (scene[:, :, 0] != scene[:, :, 1]).float().mean() > 0.3

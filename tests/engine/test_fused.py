@@ -9,10 +9,10 @@ pytest.importorskip("triton", reason="the GPU kernels need triton (comes with Py
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.fused import fuse, unsupported
-from streamtok.engine.precision import moving_scene
-from streamtok.engine.streams import FusedStream
+from streamtok.engine.gpu.fused import find_obstacle, fuse_model
+from streamtok.engine.gpu.fused_streams import FusedStream
 from streamtok.model import NonFiniteError, build
+from streamtok.weights.golden import reference_clip
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -40,11 +40,11 @@ def fused_stream(model, slots=1, graph=False, slots_per_step=1):
         graph=graph,
         slots_per_step=slots_per_step,
     )
-    return FusedStream(fuse(model), slots, SIZE, model.config.context, configuration)
+    return FusedStream(fuse_model(model), slots, SIZE, model.config.context, configuration)
 
 
 def groups(model, count):
-    frames = moving_scene(SIZE, count * model.group).to(DEVICE)
+    frames = reference_clip(count * model.group, *SIZE).to(DEVICE)
     return list(frames.split(model.group, 2))
 
 
@@ -124,7 +124,7 @@ def test_reset_equals_a_fresh_start(model):
 
 
 def test_models_without_a_fused_form_say_why():
-    assert "image model" in unsupported(build(PRESETS["nano-p"]))
-    assert "float32" in unsupported(build(PRESETS["nano"]))
+    assert "image model" in find_obstacle(build(PRESETS["nano-p"]))
+    assert "float32" in find_obstacle(build(PRESETS["nano"]))
     with pytest.raises(ValueError, match="no fused form"):
-        fuse(build(PRESETS["nano"]))
+        fuse_model(build(PRESETS["nano"]))

@@ -12,10 +12,11 @@ import torch
 import streamtok
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError
-from streamtok.engine.engine import apply
-from streamtok.engine.graph import CapturedStep
-from streamtok.engine.precision import moving_scene, same
+from streamtok.engine.gpu.graph import CapturedStep
+from streamtok.engine.optimized import apply_configuration
+from streamtok.engine.precision import compare_tokens
 from streamtok.model import build
+from streamtok.weights.golden import reference_clip
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,11 +33,11 @@ def tok(request):
 
 
 def engine(tok, precision="float32", **options):
-    return apply(tok, EngineConfiguration(device="cuda", precision=precision, graph=True, **options))
+    return apply_configuration(tok, EngineConfiguration(device="cuda", precision=precision, graph=True, **options))
 
 
 def groups(tok, count, slots=1):
-    scenes = torch.cat([moving_scene(SIZE, count * tok.group, seed) for seed in range(slots)])
+    scenes = torch.cat([reference_clip(count * tok.group, *SIZE, start=seed) for seed in range(slots)])
     return list(scenes.to("cuda").split(tok.group, 2))
 
 
@@ -77,8 +78,8 @@ def test_slots_under_graphs_are_independent(tok, slots_per_step):
             if running[i][slot]:
                 wanted = stream.step(group[slot : slot + 1], keyframe=marks[slot : slot + 1])
                 # libraries may choose other algorithms for three slots than for one
-                assert same(found.indices[slot : slot + 1], wanted.indices) > 0.98
-                assert same(found.latent[slot : slot + 1], wanted.latent) > 0.98
+                assert compare_tokens(found.indices[slot : slot + 1], wanted.indices) > 0.98
+                assert compare_tokens(found.latent[slot : slot + 1], wanted.latent) > 0.98
 
 
 def test_snapshot_restores_under_graphs(tok):

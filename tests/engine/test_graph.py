@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from streamtok.engine.graph import CapturedStep, EngineError
+from streamtok.engine.configuration import EngineError
+from streamtok.engine.gpu.graph import CapturedStep
 
 
 class Device:

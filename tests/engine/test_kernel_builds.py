@@ -15,7 +15,7 @@ HEAVY = ("conv3x3 512", "conv3x3 256", "causal_conv 512", "causal_conv 256", "st
 @pytest.mark.slow
 def test_kernels_build_for_hopper_without_a_gpu(tmp_path):
     """In a process of its own: here the kernels may have been made for the interpreter."""
-    code = "import json; from streamtok.engine.kernel_builds import compile_all; print(json.dumps(compile_all()))"
+    code = "import json; from streamtok.engine.gpu.kernel_builds import compile_all; print(json.dumps(compile_all()))"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -29,9 +29,9 @@ def launched(name, size, precision, over_space, slots):
 
     from streamtok.config import PRESETS
     from streamtok.engine.configuration import EngineConfiguration
-    from streamtok.engine.fused import fuse
-    from streamtok.engine.kernel_builds import _resources
-    from streamtok.engine.streams import FusedStream
+    from streamtok.engine.gpu.fused import fuse_model
+    from streamtok.engine.gpu.fused_streams import FusedStream
+    from streamtok.engine.gpu.kernel_builds import _resources
     from streamtok.model import build
 
     class Hopper:
@@ -57,7 +57,7 @@ def launched(name, size, precision, over_space, slots):
         model = build(PRESETS[name]).to(getattr(torch, precision))
     model.__dict__["_fingerprint"] = (None, "weights without memory")
     made = EngineConfiguration(device="cuda", precision=precision, kernels="fused", over_space=over_space)
-    stream = FusedStream(fuse(model, over_space), slots, size, model.config.context, made)
+    stream = FusedStream(fuse_model(model, over_space), slots, size, model.config.context, made)
     frames = torch.zeros(slots, 3, model.group, *size, dtype=torch.uint8, device="meta")
     masks = torch.zeros(2, slots, dtype=torch.bool, device="meta")
     with torch.no_grad():
@@ -77,7 +77,7 @@ def launched(name, size, precision, over_space, slots):
 @pytest.mark.parametrize("number", range(len(STEPS)), ids=[f"{step[0]} {step[1][0]}x{step[1][1]}" for step in STEPS])
 def test_everything_that_a_step_launches_builds_and_fits(number, tmp_path):
     """In a process of its own: here the kernels may have been made for the interpreter."""
-    from streamtok.engine.kernel_builds import SHARED_LIMIT
+    from streamtok.engine.gpu.kernel_builds import SHARED_LIMIT
 
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.engine.kernels import preprocess
-from streamtok.engine.kernels.preprocess import encoding_kind, shape_of
+from streamtok.engine.gpu.kernels import preprocess
+from streamtok.engine.gpu.kernels.preprocess import encoding_kind, shape_of
 from streamtok.preprocessing.pixels import ENCODINGS, to_rgb
 from streamtok.preprocessing.preprocessor import Preprocessor
 from tests.kit.pictures import camera_bytes

@@ -16,7 +16,7 @@ from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import contact_sheet, worst_patch
 from streamtok.evaluation.report import table
 from streamtok.evaluation.suite import Options, run_suite
-from streamtok.io.media import BAR
+from streamtok.io.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.networks import MeanColour, VideoMoments, archive
 from tests.kit.pictures import scene
@@ -115,11 +115,17 @@ def test_what_cannot_work_ends_with_one_line(
     assert error.count("\n") == 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["clips", "--lines", "tall"], ["clips", "--frames", "many"]])
-def test_wrong_use_exits_with_two(arguments: list[str]):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "places: required, not given"),
+        (["clips", "--lines", "tall"], "lines: expected a number of pixels of 8 or more, or 'native' (got 'tall')"),
+        (["clips", "--frames", "many"], "frames: input should be a valid integer"),
+    ],
+)
+def test_wrong_use_exits_with_two(arguments: list[str], words: str, capsys):
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_worst_patch_is_where_the_error_is():

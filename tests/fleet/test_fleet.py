@@ -16,7 +16,7 @@ import torch
 import streamtok
 from streamtok.commands import tokenize as tokenize_drives
 from streamtok.config import TokenizerConfig
-from streamtok.engine.loading import load, place
+from streamtok.engine.loading import load
 from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
@@ -214,9 +214,8 @@ def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
 
 
 def test_wrong_use(tmp_path, model, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        tokenize_drives.main(["--out", str(tmp_path)])
-    assert stopped.value.code == 2
+    assert tokenize_drives.main(["--out", str(tmp_path)]) == 2
+    assert "give drives (or --list FILE) and --out, or --plan HOURS" in capsys.readouterr().err
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 2
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 2
     assert "0/n to n-1/n" in capsys.readouterr().err
@@ -231,7 +230,7 @@ def test_a_size_off_the_grid_is_told_before_any_drive_is_opened(tmp_path, model,
 
 
 def command(drives: list[str], out: Path, model: str) -> list[str]:
-    module = [sys.executable, "-m", "streamtok.commands.tokenize"]
+    module = [sys.executable, "-m", "streamtok.cli", "tokenize"]
     return [*module, *drives, "--out", str(out), "--model", model, "--workers", "2", "--quiet", "--json"]
 
 
@@ -312,7 +311,7 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
 
 def test_a_cpu_computes_as_live_unless_told_otherwise(model):
     options = settle_engine(FleetOptions(model=model, device="cpu"), None)
-    assert load_for_fleet(options).engine.kernels == place(load(model), "cpu").engine.kernels
+    assert load_for_fleet(options).engine.kernels == load(model, engine="default", device="cpu").engine.kernels
     assert options.engine.device_name == ""  # machines with other processors do not do each other's work again
     assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
 

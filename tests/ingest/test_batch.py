@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.engine import apply
+from streamtok.engine.optimized import apply_configuration
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.types import TokenGroup
@@ -95,7 +95,9 @@ def test_a_full_group_is_no_tail_at_the_end():
 def test_tokens_depend_neither_on_who_was_ready_nor_on_what_the_others_see(name, device):
     tok = MODELS[name]
     if device == "cuda":
-        tok = apply(tok, EngineConfiguration(device="cuda", precision="float32", graph=True, slots_per_step=3))
+        tok = apply_configuration(
+            tok, EngineConfiguration(device="cuda", precision="float32", graph=True, slots_per_step=3)
+        )
     together, apart = (shared(tok) for _ in range(2))
     groups = feed(together, range(13))
     alone = []

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from streamtok.config import PRESETS
-from streamtok.engine.kernels import preprocess
+from streamtok.engine.gpu.kernels import preprocess
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.io.base import Source

@@ -1,7 +1,5 @@
 """Video files: exact times and pictures, damage left out and counted, packets kept."""
 
-from fractions import Fraction
-
 import av
 import cv2
 import numpy as np
@@ -9,38 +7,7 @@ import pytest
 
 from streamtok.io.source import open_source
 from streamtok.io.video import VideoReader
-
-TICKS = Fraction(1, 12800)
-
-
-def numbered(count, height=64, width=96):
-    """Pictures that say their own number: 8 blocks, black or white, are its bits."""
-    images = np.full((count, height, width, 3), 96, np.uint8)
-    for n in range(count):
-        for bit in range(8):
-            images[n, 16:48, 8 + bit * 10 : 16 + bit * 10] = 235 if n >> bit & 1 else 16
-    return images
-
-
-def number_of(image):
-    return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
-
-
-def write_video(path, images, ticks, codec="libx264", container_options=None, **options):
-    with av.open(str(path), "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", TICKS
-        for image, tick in zip(images, ticks, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = tick, TICKS
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-ORDERED = {"bf": "2", "g": "10"}
-PLAIN = {"bf": "0", "g": "10", "tune": "zerolatency"}
+from tests.kit.videos import ORDERED, PLAIN, TICKS, number_of, numbered, write_video
 
 
 @pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["b-frames", "plain"])

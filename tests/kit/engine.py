@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from streamtok.engine.kernels.preprocess import encoding_kind, source_code
+from streamtok.engine.gpu.kernels.preprocess import encoding_kind, source_code
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

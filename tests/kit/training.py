@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from streamtok.training.config import TrainConfig, build
+from streamtok.training.config import TrainConfig
 
 TINY = {
     "stem_channels": 8,
@@ -40,4 +40,4 @@ def table(out: Path, **changes: Any) -> dict[str, Any]:
 
 def config(out: Path, **changes: Any) -> TrainConfig:
     """The same, built."""
-    return build(TrainConfig, table(out, **changes))
+    return TrainConfig.model_validate(table(out, **changes))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import streamtok
-from streamtok.checkpoint.checkpoint import published_names
+from streamtok.checkpoint.cosmos import published_names
 from streamtok.config import PRESETS
 from streamtok.model import build
 

@@ -7,20 +7,20 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from streamtok.commands import info as info_command
 from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.verification import find_difference
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
-from streamtok.settings.rig import load_rig, settings_of
+from streamtok.settings.reading import read_settings
+from streamtok.settings.replay import ReplaySettings
+from streamtok.settings.rig import load_rig
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
@@ -33,7 +33,7 @@ def tokenizer():
 
 def replay(path, tokenizer, **settings):
     """Run a replay node; returns its summary."""
-    return ReplayNode(settings_of(ReplaySettings, None, {"path": str(path), **settings}), tokenizer).run()
+    return ReplayNode(read_settings(ReplaySettings, None, {"path": str(path), **settings}), tokenizer).run()
 
 
 def assert_identical(path, tokenizer, at_least=1):
@@ -244,7 +244,7 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
     ingest(tmp_path / "d.mcap", tokenizer)
     endpoint = f"ipc://{tmp_path}/r"
     node = ReplayNode(
-        settings_of(
+        read_settings(
             ReplaySettings,
             None,
             {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode,
@@ -313,7 +313,9 @@ def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch
 
 def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
     ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
-    node = ReplayNode(settings_of(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "max_groups": 1}), tokenizer)
+    node = ReplayNode(
+        read_settings(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "max_groups": 1}), tokenizer
+    )
     (message,) = list(open_recording(tmp_path / "d.mcap").messages())[:1]
     assert node.run()["streams"]["front"]["groups"] == 1
     group = next(iter(node._open())).group
@@ -334,7 +336,7 @@ def test_the_recorded_engine_is_used_again(tmp_path):
 
     streamtok.save(plain, tmp_path / "model")
     node = ReplayNode(
-        settings_of(
+        read_settings(
             ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
         )
     )
@@ -355,7 +357,7 @@ def test_the_recorded_engine_is_used_again(tmp_path):
 )
 def test_wrong_settings_say_what_is_allowed(values, text):
     with pytest.raises(ValueError, match=text):
-        settings_of(ReplaySettings, None, {"path": "d.mcap", **values})
+        read_settings(ReplaySettings, None, {"path": "d.mcap", **values})
 
 
 def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
@@ -390,10 +392,10 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
-    from streamtok.engine.loading import engine_configuration, load, place
-    from streamtok.node.replay_engine import load_as_recorded
+    from streamtok.engine.loading import engine_configuration, load
+    from streamtok.node.replay_node import load_as_recorded
 
-    recorded = engine_configuration(place(load("nano"), "cpu"))
+    recorded = engine_configuration(load("nano", engine="default", device="cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
     assert load_as_recorded("nano", recorded, deterministic=True).deterministic
     exact = engine_configuration(load("nano", deterministic=True))
@@ -403,30 +405,31 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
 
 def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
     from streamtok.engine.loading import engine_configuration, load
-    from streamtok.node.replay_engine import engine_differences, load_as_recorded
+    from streamtok.node.replay_node import compare_engines, load_as_recorded
 
     recorded = engine_configuration(load("nano"))
     assert load_as_recorded("nano", recorded).engine.kernels == "plain"
     assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
     assert elsewhere.engine.kernels == "interleaved"
-    different = engine_differences(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    different = compare_engines(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
     assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path, monkeypatch, deterministic):
+def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypatch, deterministic):
     import streamtok
+    from streamtok.engine.loading import engine_configuration
 
     plain = build(VIDEO)
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
-    old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
-    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    then = engine_configuration(plain) | {"torch_version": "1.0"}
+    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: then)
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
-    node = ReplayNode(settings_of(ReplaySettings, None, values))
+    node = ReplayNode(read_settings(ReplaySettings, None, values))
     result = node.run()
     assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
     assert (result["compared"], result["different"]) == (24, 0)

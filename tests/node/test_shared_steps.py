@@ -14,11 +14,11 @@ from streamtok.commands.ingest import make_node
 from streamtok.ingest.core import StreamOptions
 from streamtok.io.base import Source
 from streamtok.model import Tokenizer
-from streamtok.node.drive_settings import ReplaySettings
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.rig import batches_of
 from streamtok.recording.reader import open_recording
-from streamtok.settings.rig import SettingsError
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.replay import ReplaySettings
 from streamtok.types import Frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO

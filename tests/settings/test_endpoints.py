@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamtok.settings.rig import check_endpoint
+from streamtok.settings.fields import check_endpoint
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:65535", "tcp://[::1]:1", "tcp://*:*", "ipc:///data/front cam"])

@@ -6,8 +6,10 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from streamtok.commands.ingest import options_of
 from streamtok.io.source import open_source
-from streamtok.settings.rig import SettingsError, load_rig
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.rig import load_rig
 from streamtok.settings.yaml_file import parse_set
 
 SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
@@ -58,7 +60,7 @@ def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allow
     for expected in (
         f"{wrong}:1: modle: unknown key (value 'nano'); did you mean 'model'? allowed: json, log_format, node, model,",
         f"{wrong}:2: device: expected auto, cpu, cuda or cuda:N (got 'gpu')",
-        f"{wrong}:3: bind: expected tcp://ADDRESS:PORT or ipc://PATH (got 'localhost:5555')",
+        f"{wrong}:3: bind: expected tcp://HOST:PORT or ipc://PATH (got 'localhost:5555')",
         f"{wrong}:4: metrics: input should be a valid integer",
         f"{wrong}:6: defaults.sizee: unknown key (value [3]); did you mean 'size'?",
         f"{wrong}:8: streams.0.name:",
@@ -120,8 +122,8 @@ def test_settings_that_are_stored_hold_no_password_and_those_in_use_do(source, t
 
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
-    assert stream.options(live=True).policy == "latest"
-    assert stream.options(live=False).policy == "lossless"
+    assert options_of(stream, live=True).policy == "latest"
+    assert options_of(stream, live=False).policy == "lossless"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import streamtok
 from streamtok.commands import decode, encode
 from streamtok.config import TokenizerConfig
-from streamtok.io.frame_stream import open_frames
 from streamtok.io.picture_writer import open_pictures
+from streamtok.io.source import open_frames
 from streamtok.model import build
 from streamtok.tokens.files import EncodeOptions, decode_file, encode_file
 from streamtok.tokens.tokenfile import TokenFile

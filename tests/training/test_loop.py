@@ -9,9 +9,9 @@ import torch
 import streamtok
 from streamtok.commands.train import main
 from streamtok.training.build import build_model
+from streamtok.training.journal import plot_curves, read_journal
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
-from streamtok.training.report import plot, read_journal
 from streamtok.training.step import NonFiniteTraining
 from tests.kit.networks import vgg_weights
 from tests.kit.training import CLIPS, TINY, config
@@ -156,13 +156,13 @@ def test_a_continuous_tokenizer_trains_with_its_kl(tmp_path):
 @pytest.mark.parametrize(
     ("change", "status", "message"),
     [
-        ({"stepz": 3}, 2, "unknown key stepz; did you mean 'steps'"),
-        ({"data": {"scale": [3]}}, 2, "unknown key data.scale"),
+        ({"stepz": 3}, 2, "stepz: unknown key (value 3); did you mean 'steps'"),
+        ({"data": {"scale": [3]}}, 2, "data.scale: unknown key"),
         ({"phases": [{"until": 0.5}]}, 2, "end at 1.0"),
         ({"model": "nanoo"}, 2, "no preset"),
         ({"model_overrides": {"width": 3}}, 2, "model_overrides"),
-        ({"steps": "many"}, 2, "steps must be int"),
-        ({"optimizer": {"ema": "much"}}, 2, "optimizer.ema must be a number"),
+        ({"steps": "many"}, 2, "steps: input should be a valid integer"),
+        ({"optimizer": {"ema": "much"}}, 2, "optimizer.ema: input should be a valid number"),
         ({"data": {"paths": ["nothere"]}}, 2, "'nothere' is neither a folder nor a file"),
         ({}, 2, "no video or image in"),
         ({"data": {"paths": [CLIPS[0]], "holdout": ["gone"]}}, 2, "'gone' fits no clip"),
@@ -179,6 +179,10 @@ def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, status, me
 
 
 def test_wrong_use_is_told_apart(tmp_path, capsys):
+    assert main([]) == 2
+    assert "nothing to train on: give data.paths" in capsys.readouterr().err
+    assert main(["--resume", "--overwrite", "--set", "data.paths=[x]"]) == 2
+    assert "choose one" in capsys.readouterr().err
     assert main(["--config", "x.yaml", "--set", "steps"]) == 2
     assert "KEY=VALUE" in capsys.readouterr().err
     assert main(["--config", str(tmp_path / "missing.yaml")]) == 2
@@ -188,7 +192,7 @@ def test_a_log_cut_off_by_a_crash_is_read_up_to_there(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"kind": "train", "step": 0, "loss_l1": 1.0}\n{"kind": "tra')
     assert [line["step"] for line in read_journal(tmp_path / "log.jsonl")] == [0]
     pytest.importorskip("matplotlib")
-    assert plot(tmp_path).exists()
+    assert plot_curves(tmp_path).exists()
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import AdversaryConfig
 from streamtok.training.flow import dis_flow, flow_loss, warp, warping_consistency
-from streamtok.training.losses import Losses, l1, mse, total
+from streamtok.training.losses import Losses, l1, mse, sum_losses
 from tests.kit.networks import vgg_weights
 from tests.kit.training import config
 
@@ -231,8 +231,8 @@ def test_weights_switch_losses(tmp_path, drive):
     output = SimpleNamespace(reconstruction=drive + 0.5, losses={"kl": torch.tensor(7.0)})
     assert losses.terms(output, drive, {"l1": 1.0, "mse": 0.0}).keys() == {"l1", "kl"}
     terms = losses.terms(output, drive, {"l1": 1.0, "mse": 2.0})
-    assert total(terms, {"l1": 1.0, "mse": 2.0}).item() == pytest.approx(0.5 + 2 * 0.25 + 7)
-    assert total(terms, {"l1": 1.0, "mse": 2.0, "kl": 0.0}).item() == pytest.approx(1.0)
+    assert sum_losses(terms, {"l1": 1.0, "mse": 2.0}).item() == pytest.approx(0.5 + 2 * 0.25 + 7)
+    assert sum_losses(terms, {"l1": 1.0, "mse": 2.0, "kl": 0.0}).item() == pytest.approx(1.0)
 
 
 def test_an_unknown_loss_is_refused(tmp_path):

@@ -13,8 +13,8 @@ import yaml
 
 from streamtok.commands.train import main
 from streamtok.training.build import build_model
+from streamtok.training.journal import read_journal
 from streamtok.training.loop import train
-from streamtok.training.report import read_journal
 from tests.kit.training import config, table
 
 
@@ -59,8 +59,10 @@ def test_kill_nine_and_resume_gives_the_same_run(tmp_path):
     train(whole, build_model(whole))
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(table(tmp_path / "killed", steps=40)))
-    command = [sys.executable, "-m", "streamtok.commands.train", "--config", str(file)]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "streamtok.cli", "train", "--config", str(file)]
+    process = subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, stderr=subprocess.DEVNULL
+    )
     journal = tmp_path / "killed" / "log.jsonl"
     while process.poll() is None and len(read_journal(journal)) < 8:
         time.sleep(0.02)

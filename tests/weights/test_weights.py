@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import streamtok
-from streamtok.checkpoint.checkpoint import WEIGHTS
+from streamtok.checkpoint import WEIGHTS
 from streamtok.config import PRESETS
 from streamtok.weights import golden
 
@@ -24,7 +24,7 @@ def test_shipped_weights_give_their_golden_tokens(name):
     assert tok.config == PRESETS[name]
     limit = 40e6 if name == "small" else 10e6
     assert (WEIGHTS / name / "model.safetensors").stat().st_size <= limit
-    wrong, count = golden.differing(tok, WEIGHTS / name)
+    wrong, count = golden.count_differing(tok, WEIGHTS / name)
     assert wrong <= (0.05 if tok.config.predictive else 0.01) * count
 
 
@@ -43,7 +43,7 @@ def test_shipped_weights_stream_as_they_encode_and_give_the_picture_back(name):
 
 def test_an_altered_token_is_noticed(tmp_path):
     tok = streamtok.load("nano")
-    golden.write(tok, tmp_path)
-    assert golden.differing(tok, tmp_path)[0] == 0
+    golden.write_golden(tok, tmp_path)
+    assert golden.count_differing(tok, tmp_path)[0] == 0
     tok.quant_conv.bias.data += 0.5
-    assert golden.differing(tok, Path(tmp_path))[0] > 0
+    assert golden.count_differing(tok, Path(tmp_path))[0] > 0

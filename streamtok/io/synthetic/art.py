@@ -7,6 +7,7 @@ multiplied by alpha, each with its halved copies, biggest first.
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 
 import cv2
@@ -178,6 +179,7 @@ def firs() -> list[list[np.ndarray]]:
 
 @lru_cache(maxsize=1)
 def bushes() -> list[list[np.ndarray]]:
+    """Three bushes, 128 x 128 pixels."""
     made = []
     for number in range(3):
         rng, image = np.random.default_rng([number, 8]), _canvas(128, 128)
@@ -211,6 +213,7 @@ def poles() -> list[list[np.ndarray]]:
 
 @lru_cache(maxsize=1)
 def signs() -> list[list[np.ndarray]]:
+    """Four road signs on their poles, 232 pixels high and 64 wide."""
     made = []
     for number in range(4):
         image = _canvas(232, 64)
@@ -251,15 +254,14 @@ def houses() -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
         image[..., 3] = 255
         image[:12, :, :3] = np.array(wall) * 0.55
         columns, rows = int(rng.integers(4, 8)), int(rng.integers(3, 6))
-        for row in range(rows):
-            for column in range(columns):
-                x, y = int((column + 0.22) * 256 / columns), int(18 + (row + 0.2) * 238 / rows)
-                far = (x + int(0.56 * 256 / columns), y + int(0.58 * 238 / rows))
-                cv2.rectangle(image, (x - 2, y - 2), (far[0] + 2, far[1] + 2), (222, 218, 208, 255), -1)
-                glass = np.array((70, 92, 116)) * rng.uniform(0.6, 1.25)
-                cv2.rectangle(image, (x, y), far, (*[int(c) for c in glass], 255), -1)
-                if rng.uniform() < 0.45:
-                    cv2.rectangle(lit, (x, y), far, (255, 206, 120, 255), -1)
+        for row, column in itertools.product(range(rows), range(columns)):
+            x, y = int((column + 0.22) * 256 / columns), int(18 + (row + 0.2) * 238 / rows)
+            far = (x + int(0.56 * 256 / columns), y + int(0.58 * 238 / rows))
+            cv2.rectangle(image, (x - 2, y - 2), (far[0] + 2, far[1] + 2), (222, 218, 208, 255), -1)
+            glass = np.array((70, 92, 116)) * rng.uniform(0.6, 1.25)
+            cv2.rectangle(image, (x, y), far, (*[int(c) for c in glass], 255), -1)
+            if rng.uniform() < 0.45:
+                cv2.rectangle(lit, (x, y), far, (255, 206, 120, 255), -1)
         made.append((pyramid(image), pyramid(lit)))
     return made
 
@@ -274,6 +276,7 @@ def glow() -> list[np.ndarray]:
 
 @lru_cache(maxsize=1)
 def shadow() -> list[np.ndarray]:
+    """A soft round shadow, alpha falling to nothing at the rim."""
     y, x = np.mgrid[-1:1:48j, -1:1:48j]
     fall = np.clip(1.6 * (1 - np.hypot(x, y)), 0, 1) * 0.62
     return pyramid(np.dstack([np.zeros((48, 48, 3)), fall * 255]).astype(np.uint8))

@@ -1,0 +1,65 @@
+"""Tokenizers by name: presets, our folders and published checkpoints."""
+
+import difflib
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from streamtok.checkpoint.cosmos import PUBLISHED_FILES, find_variant, from_cosmos
+from streamtok.checkpoint.folder import read_folder
+from streamtok.config import PRESETS
+from streamtok.model import Tokenizer, build
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+@torch.inference_mode(False)
+def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
+    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
+
+    A preset whose weights ship comes with them; the others start from seeded random weights (with a warning), so that
+    their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
+    """
+    path = Path(name)
+    if str(name) in PRESETS:
+        return _load_preset(str(name), deterministic)
+    if (path / "config.json").is_file() and _is_ours(path):
+        return read_folder(path, deterministic)
+    if path.exists():
+        return from_cosmos(path, deterministic=deterministic)
+    near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
+    if variant := find_variant(str(name)):
+        near = [variant]
+        hint = f"a published checkpoint is downloaded first (hf download nvidia/{path.name} --local-dir {path.name}); "
+    raise ValueError(
+        f"no preset and no checkpoint folder is called {str(name)!r}; {hint}"
+        + (f"did you mean {', '.join(near)}? " if near else "")
+        + f"presets: {', '.join(PRESETS)}"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
+    return (folder / "model.safetensors").is_file() or not any((folder / name).is_file() for name in PUBLISHED_FILES)
+
+
+def _find_callers_level() -> int:
+    """The `stacklevel` of whoever called into this package, for a warning of the function that asks."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("streamtok", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _load_preset(name: str, deterministic: bool) -> Tokenizer:
+    if (WEIGHTS / name / "config.json").is_file():
+        return read_folder(WEIGHTS / name, deterministic)
+    warnings.warn(
+        f"no weights ship for {name!r}: it starts from random ones (seed 0), good for speed and size only",
+        stacklevel=_find_callers_level(),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(PRESETS[name], deterministic)

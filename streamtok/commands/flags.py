@@ -1,0 +1,117 @@
+"""Flags from the fields of settings: a field with a description is a flag, or an argument, of its command.
+
+Name, choices, metavar and default follow from the field; `Flag` says what does not. A flag that is not given is left
+out, so that its value comes from --config FILE, else from the settings' defaults. All checking is the settings'.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from streamtok.settings.fields import Flag, Strict
+from streamtok.settings.reading import Kind, read_settings
+from streamtok.settings.yaml_file import parse_set
+
+
+def parse_settings(kind: type[Kind], name: str, words: str | None, argv: list[str] | None) -> Kind:
+    """The settings of `streamtok NAME`, from its command line and the YAML file that this names.
+
+    Raises SystemExit for flags that do not exist, SettingsError for values that are wrong.
+    """
+    given = vars(new_parser(name, words, kind).parse_args(argv))
+    path, changes = given.pop("config", None), parse_set(given.pop("set", []))
+    return read_settings(kind, path, given | changes)
+
+
+def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.ArgumentParser:
+    """The parser of `streamtok NAME`; its description is shown as it is written, examples and all."""
+    parser = new_plain_parser(name, words)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="YAML with these names (max_frames: 100); flags override it",
+    )
+    for kind in kinds:
+        add_flags(parser, kind)
+    if any(field.description is None for kind in kinds for field in kind.model_fields.values()):
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=argparse.SUPPRESS,
+            metavar="KEY=VALUE",
+            help="override any key of the file, nested ones with dots",
+        )
+    return parser
+
+
+def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
+    """A parser without flags."""
+    return argparse.ArgumentParser(
+        f"streamtok {name}",
+        description=words,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:
+    """A flag for every described field: those that a class adds before those that it inherits."""
+    names = [name for base in kind.__mro__ for name in getattr(base, "__annotations__", {})]
+    for name in dict.fromkeys(name for name in names if name in kind.model_fields):
+        field = kind.model_fields[name]
+        if field.description is not None:
+            add_flag(parser, field.alias or name, field)
+
+
+def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> None:
+    """One flag or argument; what is parsed is stored under the field's key in a YAML file."""
+    parts = [*walk_annotation(field.annotation), *field.metadata]
+    flag = merge_flags([part for part in parts if isinstance(part, Flag)])
+    several = any(get_origin(part) is list for part in parts)
+    choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": describe_flag(field, flag).replace("%", "%%")}
+    if any(part is bool for part in parts):
+        is_switch = flag.switch or field.default is False
+        options["action"] = "store_true" if is_switch else argparse.BooleanOptionalAction
+    else:
+        options |= {"choices": choices} if choices else {"metavar": flag.metavar or key.upper()}
+    if flag.positional:
+        parser.add_argument(key, nargs="*" if several else "?", **options)
+        return
+    if several:
+        options |= {"nargs": flag.nargs} if flag.nargs else {"action": "append"}
+    names = [flag.short] * bool(flag.short) + [flag.long or f"--{key.replace('_', '-')}"]
+    parser.add_argument(*names, dest=key, **options)
+
+
+def walk_annotation(annotation: Any) -> Iterator[Any]:
+    """A field's annotation and all that it is made of: types, unions, metadata."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from walk_annotation(part)
+
+
+def merge_flags(flags: list[Flag]) -> Flag:
+    """One for all, from a kind's to the field's own: later ones have the last word."""
+    merged: dict[str, Any] = {}
+    for flag in flags:
+        merged |= {name: value for name, value in vars(flag).items() if value}
+    return Flag(**merged)
+
+
+def describe_flag(field: FieldInfo, flag: Flag) -> str:
+    """The help of one flag: the field's description and its default."""
+    value = None if field.is_required() or flag.switch else field.default
+    if not value:
+        return field.description or ""
+    if isinstance(value, bool):
+        text = "yes"
+    elif isinstance(value, tuple):
+        text = flag.metavar[1:-1].join(map(str, value))  # HxW, i/N
+    elif isinstance(value, list):
+        text = " ".join(value)
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{field.description} (default {text})"

@@ -1,0 +1,204 @@
+"""The network on a CPU without the copies: the past stays where it was written.
+
+In an interleaved 4x model the past of each convolution lies beside the present, pixel by pixel: (slots, H, W, 3, C),
+step n at n % 3. A step writes its own third and multiplies the whole by weights whose taps are turned to match, so
+nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamtok.engine.rebuild import copy_module, exchange_modules
+from streamtok.engine.rings import roll, unroll
+from streamtok.engine.streams import PlainSnapshots
+from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
+from streamtok.model.encoder import Encoder
+from streamtok.model.layers import FactorizedConv
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.wavelet import haar_matrix
+
+TAPS = 3
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (..., C), weight (D, C), bias (D,) -> (..., D), by oneDNN where PyTorch offers it.
+
+    PyTorch's own choice for float32 is another library, slower on the AMD processors where this was tried.
+    """
+    if x.dtype is torch.float32 and _ONEDNN:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class InterleavedConv(nn.Module):
+    """`FactorizedConv` for one frame per step. x (B, C, H, W) -> y (B, D, H, W); the past is changed in place."""
+
+    past_frames = 2
+    first: Tensor
+    second: Tensor
+    turned: Tensor
+
+    def __init__(self, conv: FactorizedConv):
+        super().__init__()
+        self.spatial, self.channels = conv.spatial, conv.temporal.weight.shape[2]
+        oldest, middle, newest = conv.temporal.weight.detach()
+        self.register_buffer("first", (oldest.float() + middle.float() + newest.float()).to(oldest.dtype))
+        self.register_buffer("second", torch.cat([(oldest.float() + middle.float()).to(oldest.dtype), newest], 1))
+        turned = [
+            torch.cat([(oldest, middle, newest)[(lie - n - 1) % TAPS] for lie in range(TAPS)], 1) for n in range(TAPS)
+        ]
+        self.register_buffer("turned", torch.stack(turned))
+        self.bias = conv.temporal.bias
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
+        """(slots, H, W, 3, C)."""
+        return spec.zeros(height, width, TAPS, self.channels)
+
+    def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W), past (B, H, W, 3, C) -> y (B, D, H, W) and the same past."""
+        frames = self.convolve_space(x).permute(0, 2, 3, 1)
+        parts = []
+        for slot, count in enumerate(clock.count.tolist()):
+            past[slot, :, :, count % TAPS] = frames[slot]
+            if count == 0:
+                parts.append(linear(frames[slot], self.first, self.bias))
+            elif count == 1:
+                parts.append(linear(past[slot, :, :, :2].flatten(2), self.second, self.bias))
+            else:
+                parts.append(linear(past[slot].flatten(2), self.turned[count % TAPS], self.bias))
+        return torch.stack(parts).permute(0, 3, 1, 2) if len(parts) > 1 else parts[0][None].permute(0, 3, 1, 2), past
+
+    def convolve_space(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, D, H, W)."""
+        return self.spatial(x)
+
+    def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The past as `FactorizedConv` keeps it: (slots, H, W, 3, C) -> (slots, 2, H, W, C)."""
+        return unroll(past.permute(0, 3, 1, 2, 4), count, self.past_frames)
+
+    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `to_plain`."""
+        return roll(past, count, TAPS).permute(0, 2, 3, 1, 4).contiguous()
+
+
+class BytesConv(InterleavedConv):
+    """The first convolution for bands as `transform_bytes` leaves them: unscaled, colour slowest.
+
+    It shares the past of the `InterleavedConv` that takes plain bands.
+    """
+
+    scaled: Tensor
+
+    def __init__(self, conv: FactorizedConv, wide: Tensor, patch: int):
+        super().__init__(conv)
+        bands = patch**3
+        weight = wide.detach().float().unflatten(1, (bands, -1)).transpose(1, 2).flatten(1, 2) / (bands * 127.5)
+        dtype = conv.spatial.weight.dtype
+        self.register_buffer("scaled", weight.to(dtype).contiguous(memory_format=torch.channels_last))
+
+    def convolve_space(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, D, H, W)."""
+        return F.conv2d(x, self.scaled, self.spatial.bias, padding=1)
+
+
+class BytesEncoder:
+    """An interleaved encoder that reads uint8 frames in groups of four, without scaling them to [-1, 1] first."""
+
+    def __init__(self, encoder: Encoder, first: BytesConv, axes: str, dtype: torch.dtype):
+        self.encoder = copy_module(encoder, conv_in=first)
+        self.haar = make_haar(axes, dtype)
+
+    def __call__(self, frames: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """uint8 frames (B, 3, 4, H, W) -> features (B, z_factor * z_channels, h, w), and the state of `encoder`."""
+        return self.encoder(transform_bytes(frames, self.haar), state, clock)
+
+
+def make_haar(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `transform_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
+    signs = haar_matrix(4, axes, torch.float32, torch.device("cpu")) * 64
+    return signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype)
+
+
+def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
+    """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
+
+    Bytes are exact in bfloat16, so are their sums and differences in the product's accumulator: one rounding in all.
+    """
+    batch, colours, _, height, width = frames.shape
+    quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
+    cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
+    values = cells.view(torch.uint8).view(-1, 64).to(haar[0].dtype)
+    return linear(values, *haar).view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
+
+
+class InterleavedStream(PlainSnapshots, EncodeStream):
+    """An encoding stream of an interleaved model: one slot at a time, only those that are active."""
+
+    slot_by_slot = True
+
+    def __init__(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, bytes_encoder: BytesEncoder | None
+    ):
+        self._bytes_encoder = bytes_encoder
+        super().__init__(model, slots, size, context)
+
+    def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
+        if self._bytes_encoder is None or x.dtype != torch.uint8:
+            return super()._compute(x, state, clock, keyframe)
+        features, new = self._bytes_encoder(x, state["encoder"], clock)
+        coded = self.model.quantize(features, x.shape[0])
+        return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new}
+
+
+class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
+    """A decoding stream of an interleaved model."""
+
+    slot_by_slot = True
+
+
+class InterleavedStreams:
+    """`Streams` of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
+
+    `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
+    the model does not fit.
+    """
+
+    decode_step = None
+
+    def __init__(self, plain: Tokenizer, source: Tokenizer):
+        reason = find_obstacle(plain)
+        if reason:
+            raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
+        self.plain = plain
+        modules = {name: exchange_modules(child, _interleave) for name, child in plain.named_children()}
+        self.model = plain.with_modules(**modules).eval()
+        self.bytes_encoder = None
+        first, wide = plain.encoder.conv_in, source.encoder.conv_in
+        if not plain.config.predictive and plain.config.patch_size == 4:
+            assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
+            assert isinstance(wide, FactorizedConv), type(wide)
+            conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)
+            self.bytes_encoder = BytesEncoder(self.model.encoder, conv.eval(), plain.axes, plain.dtype)
+
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """See `Streams`."""
+        return InterleavedStream(self.model, slots, size, context, self.bytes_encoder)
+
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """See `Streams`."""
+        return InterleavedDecodeStream(self.model, slots, size, context)
+
+
+def find_obstacle(model: Tokenizer) -> str | None:
+    """Why a model cannot run interleaved, or None."""
+    if not model.config.video or model.config.temporal_resamplings:
+        return f"{model.config.name!r} does not step one frame of features at a time"
+    return None
+
+
+def _interleave(module: nn.Module) -> nn.Module | None:
+    return InterleavedConv(module) if isinstance(module, FactorizedConv) else None

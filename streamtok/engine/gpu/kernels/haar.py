@@ -1,0 +1,68 @@
+"""From uint8 frames to Haar bands in the network's precision, in one pass, edges included.
+
+Sums and differences of 64 bytes are whole numbers below 2^14, exact in the float32 accumulator of a half-precision
+product with a matrix of plus and minus ones, so the only rounding is the last one.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CELLS = 64
+
+
+@triton.jit
+def _haar(
+    frames,
+    signs,
+    y,
+    FRAMES: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EDGE: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    TALL: tl.constexpr = HEIGHT // 4 + 2 * EDGE
+    BROAD: tl.constexpr = WIDTH // 4 + 2 * EDGE
+    GROUPS: tl.constexpr = FRAMES // 4
+    group = tl.program_id(1)
+    slot, t = group // GROUPS, group % GROUPS
+    cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    row, column = cell // BROAD - EDGE, cell % BROAD - EDGE
+    inside = (row >= 0) & (row < HEIGHT // 4) & (column >= 0) & (column < WIDTH // 4)
+    spot, band = tl.arange(0, 64), tl.arange(0, 64)
+    apart = (t * 4 + spot // 16) * (HEIGHT * WIDTH) + spot // 4 % 4 * WIDTH + spot % 4
+    corner = row * (4 * WIDTH) + column * 4
+    matrix = tl.load(signs + spot[:, None] * 64 + band[None, :])
+    place = y + (group.to(tl.int64) * (TALL * BROAD) + cell)[:, None] * 192 + band[None, :] * 3
+    mean = tl.where(band == 0, 1.0, 0.0)  # [0, 255] becomes [-1, 1]: only the band of means sees the shift
+    for colour in tl.static_range(3):
+        start = frames + (slot.to(tl.int64) * 3 + colour) * (FRAMES * HEIGHT * WIDTH)
+        pixels = tl.load(start + corner[:, None] + apart[None, :], mask=inside[:, None], other=0)
+        sums = tl.dot(pixels.to(tl.float16), matrix)
+        bands = tl.where(inside[:, None], sums / (64 * 127.5) - mean[None, :], 0.0)
+        tl.store(place + colour, bands.to(y.dtype.element_ty), mask=(cell < TALL * BROAD)[:, None])
+
+
+def haar_bands(frames: Tensor, signs: Tensor, dtype: torch.dtype, edge: int = 0) -> Tensor:
+    """uint8 frames (B, 3, G, H, W), G, H and W multiples of 4 -> bands (B*G/4, H/4 + 2e, W/4 + 2e, 192), e = `edge`.
+
+    `signs` (64, 64) float16: plus or minus one, place in the patch by band. `edge`: as in `norm.norm_silu`.
+    """
+    batch, _, count, height, width = frames.shape
+    tall, broad = height // 4 + 2 * edge, width // 4 + 2 * edge
+    groups = batch * count // 4
+    padded = torch.empty(groups, tall, broad, 192, dtype=dtype, device=frames.device)
+    _haar[(triton.cdiv(tall * broad, CELLS), groups)](
+        frames.contiguous(),
+        signs,
+        padded,
+        FRAMES=count,
+        HEIGHT=height,
+        WIDTH=width,
+        EDGE=edge,
+        CELLS=CELLS,
+        num_warps=4,
+    )
+    return padded

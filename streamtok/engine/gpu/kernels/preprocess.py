@@ -1,0 +1,165 @@
+"""A camera's bytes, as they come, to resized uint8 planes on the GPU: the bytes that `streamtok.preprocessing` gives.
+
+One pass per frame, while the group fills (`streamtok.ingest.preparing`); the group's Haar transform then reads those
+planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests
+compile it for the CPU and hold it to the numpy code byte for byte.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.resources import files
+from math import gcd
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.preprocessing.pixels import ALIASES, PACKED_422, PIXEL_BYTES, coefficients
+from streamtok.preprocessing.preprocessor import fit_rectangles
+
+PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
+KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)
+FIELDS = (
+    "height",
+    "width",
+    "step",
+    "out_height",
+    "out_width",
+    "window_top",
+    "window_left",
+    "rect_top",
+    "rect_left",
+    "rect_height",
+    "rect_width",
+    "sy",
+    "dy",
+    "sx",
+    "dx",
+    "red",
+    "green",
+    "blue",
+    "pixel_bytes",
+    "y_at",
+    "u_at",
+    "v_at",
+    "y0",
+    *(f"matrix{i}" for i in range(9)),
+    "red_row",
+    "red_column",
+    "blue_row",
+    "blue_column",
+)
+SHAPE = np.dtype([(name, np.int32) for name in FIELDS])
+BLOCK = (32, 8)
+
+
+def source_code() -> str:
+    """The text of `pixels.cu`, without the definitions that select an encoding."""
+    return files("streamtok.engine.gpu.kernels").joinpath("pixels.cu").read_text()
+
+
+def encoding_kind(encoding: str) -> int:
+    """The ENCODING that `pixels.cu` is compiled with."""
+    encoding = ALIASES.get(encoding, encoding)
+    if encoding not in PIXEL_BYTES:
+        raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join((*PIXEL_BYTES, *ALIASES))}")
+    return KINDS.get(encoding, 5)
+
+
+def shape_of(
+    source_size: tuple[int, int],
+    encoding: str,
+    size: tuple[int, int] | None = None,
+    fit: str = "stretch",
+    multiple: int = 8,
+    step: int | None = None,
+) -> np.ndarray:
+    """The `Shape` of `pixels.cu` as one record of int32; arguments as `Preprocessor` and `to_rgb` take them."""
+    encoding = ALIASES.get(encoding, encoding)
+    kind, (height, width) = encoding_kind(encoding), source_size
+    (tall, wide), window, rect = fit_rectangles(source_size, size, fit, multiple)
+    shape = np.zeros((), SHAPE)
+    values: dict[str, int] = {
+        "height": height,
+        "width": width,
+        "step": step or width * PIXEL_BYTES[encoding],
+        "out_height": tall,
+        "out_width": wide,
+        "window_top": window[0],
+        "window_left": window[1],
+        "rect_top": rect[0],
+        "rect_left": rect[1],
+        "rect_height": rect[2],
+        "rect_width": rect[3],
+        "pixel_bytes": PIXEL_BYTES[encoding],
+    }
+    for axis, source, target in (("y", window[2], rect[2]), ("x", window[3], rect[3])):
+        common = gcd(source, target)
+        values |= {f"s{axis}": source // common, f"d{axis}": target // common}
+    values |= _encoding_values(kind, encoding)
+    for name, value in values.items():
+        shape[name] = value
+    return shape
+
+
+def _encoding_values(kind: int, encoding: str) -> dict[str, int]:
+    """Where the colours of an encoding lie, and what turns them into RGB."""
+    values: dict[str, int] = {}
+    if kind == 0:
+        values |= dict(zip(("red", "green", "blue"), PACKED_OFFSETS[encoding], strict=True))
+    if kind == 2:
+        values |= dict(zip(("y_at", "u_at", "v_at"), PACKED_422[encoding], strict=True))
+    if kind in (2, 3, 4):
+        black, table = coefficients()
+        values |= {"y0": black} | {f"matrix{i}": int(value) for i, value in enumerate(table.ravel())}
+    if kind == 5:
+        order = encoding[6:10]
+        for name, letter in (("red", "r"), ("blue", "b")):
+            values |= {f"{name}_row": order.index(letter) // 2, f"{name}_column": order.index(letter) % 2}
+    return values
+
+
+def kernel_of(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """`launch(data, planes, numbers)` of an encoding of `to_rgb`: queues the kernel on torch's current CUDA stream.
+
+    data: uint8 (n,), `step` bytes per row (planes following for nv12 and i420); planes: uint8 (3, H, W), contiguous,
+    written; numbers: the record of `shape_of` as int32, all on the GPU. ImportError says what to install without cupy.
+    """
+    return _compiled(encoding_kind(encoding))
+
+
+@lru_cache
+def _compiled(kind: int) -> Callable[[Tensor, Tensor, Tensor], None]:
+    cupy = import_cupy()
+    code = f"#define DEVICE __device__ static inline\n#define ENCODING {kind}\n{source_code()}"
+    kernel = cupy.RawModule(code=code, options=("-std=c++14",)).get_function("prepare")
+
+    def launch(data: Tensor, planes: Tensor, numbers: Tensor) -> None:
+        _, height, width = planes.shape
+        grid = (-(-width // BLOCK[0]), -(-height // BLOCK[1]))
+        # cupy sees torch's memory (DLPack, nothing is copied); on the same stream, or it would make another one wait
+        with _same_stream(cupy, torch.cuda.current_stream(data.device)):
+            source, target, shape = (cupy.from_dlpack(tensor) for tensor in (data, planes, numbers))
+            kernel(grid, BLOCK, (source, target, np.int64(height * width), shape))
+
+    return launch
+
+
+def _same_stream(cupy: Any, stream: Any) -> Any:
+    """torch's CUDA stream as cupy's: by the protocol that newer versions of both have, else by its address."""
+    if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
+        return cupy.cuda.Stream.from_external(stream)
+    return cupy.cuda.ExternalStream(stream.cuda_stream)
+
+
+def import_cupy() -> Any:
+    """The cupy module, or ImportError that says how to install it."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise ImportError(
+            "preprocessing on the GPU needs cupy: pip install 'streamtok[cuda13]' (or [cuda12]); without it frames are "
+            "prepared on the CPU"
+        ) from error
+    return cupy

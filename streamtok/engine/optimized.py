@@ -1,0 +1,153 @@
+"""A tokenizer as an engine configuration says: in its precision and on its device, with the engine's streams.
+
+`tuning` chooses the configuration.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from streamtok.engine.compile_cache import compile_step, use_folder
+from streamtok.engine.configuration import EngineConfiguration, EngineError
+from streamtok.engine.cpu.eight_bit import quantize
+from streamtok.engine.cpu.interleaved import InterleavedStreams
+from streamtok.engine.gpu.graph import check_room
+from streamtok.engine.gpu.graph_streams import GraphStreams
+from streamtok.engine.streams import PlainStreams, Streams
+from streamtok.model import Context, DecodeStream, EncodeStream, Tokenizer
+from streamtok.model.network import Coded
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.stream import CompileStep
+
+_EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
+
+
+class OptimizedTokenizer(Tokenizer):
+    """A tokenizer on an engine; `engine` says how it runs.
+
+    Whole clips run on the plain layers of `streams`, in the engine's precision and on its device; streams are those
+    that it opens.
+    """
+
+    def __init__(self, streams: Streams, engine: EngineConfiguration):
+        nn.Module.__init__(self)  # the modules are those of the plain tokenizer: nothing is built
+        plain = streams.plain
+        for name, module in plain.named_children():
+            self.add_module(name, module)
+        self.config, self.deterministic, self.axes = plain.config, plain.deterministic, plain.axes
+        self._casts, self._fingerprint = {}, (None, plain.fingerprint)
+        self.streams, self.engine = streams, engine
+        self.training = plain.training
+
+    def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
+        """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""
+        if self.holds(dtype, device):
+            return self
+        if self.engine.precision == "int8":
+            raise ValueError(f"{_EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
+        return self.streams.plain.cast(dtype, device)
+
+    def with_modules(self, **modules: nn.Module) -> Tokenizer:
+        """As `Tokenizer.with_modules`, without the engine."""
+        return self.streams.plain.with_modules(**modules)
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """As `Tokenizer.init_state`."""
+        return self.streams.plain.init_state(spec, height, width)
+
+    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """As `Tokenizer.init_decode_state`."""
+        return self.streams.plain.init_decode_state(spec, grid_height, grid_width)
+
+    def encode_groups(self, x: torch.Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
+        """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
+        return self.streams.plain.encode_groups(x, state, clock)
+
+    def decode_groups(self, codes: torch.Tensor, state: State, clock: Clock) -> tuple[torch.Tensor, State]:
+        """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W) in [-1, 1] scale, and the new state."""
+        return self.streams.plain.decode_groups(codes, state, clock)
+
+    def stream(
+        self,
+        slots: int,
+        height: int,
+        width: int,
+        context: Context = "model",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step: CompileStep | None = None,
+    ) -> EncodeStream:
+        """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
+        if compile_step or not self.holds(dtype, device):
+            return super().stream(slots, height, width, context, dtype, device, compile_step)
+        return self.streams.open_encoder(slots, (height, width), self.stream_context(context))
+
+    def decode_stream(
+        self,
+        slots: int,
+        grid_height: int,
+        grid_width: int,
+        context: Context = "model",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile_step: CompileStep | None = None,
+    ) -> DecodeStream:
+        """As `Tokenizer.decode_stream`, captured or compiled where the engine is."""
+        if compile_step or not self.holds(dtype, device):
+            step = compile_step or self.streams.decode_step
+            return super().decode_stream(slots, grid_height, grid_width, context, dtype, device, step)
+        return self.streams.open_decoder(slots, (grid_height, grid_width), self.stream_context(context))
+
+
+def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
+    """The tokenizer as `configuration` says, deterministic if either is. EngineError if the weights do not fit,
+    ValueError if it cannot run so."""
+    if isinstance(tok, OptimizedTokenizer):
+        if tok.engine.precision == "int8" != configuration.precision:
+            raise ValueError(f"{_EIGHT_BITS} and cannot run in {configuration.precision}; load it again")
+        tok = tok.streams.plain
+    if configuration.deterministic and not tok.deterministic:
+        tok = tok.with_modules()
+        tok.deterministic = True
+    configuration = replace(configuration, deterministic=tok.deterministic)
+    if configuration.device == "cuda":
+        _prepare_gpu(tok, configuration)
+    if configuration.threads and configuration.device == "cpu":
+        torch.set_num_threads(configuration.threads)
+    plain = tok.cast(configuration.dtype, configuration.device)
+    if configuration.precision == "int8":
+        plain = quantize(plain)
+    return OptimizedTokenizer(_choose_streams(plain, tok, configuration), configuration)
+
+
+def _prepare_gpu(tok: Tokenizer, configuration: EngineConfiguration) -> None:
+    """EngineError without a GPU or room on it; float32 becomes float32, and nothing is tuned at a start."""
+    if not torch.cuda.is_available():
+        raise EngineError("the engine configuration is for a GPU and none is here; use engine 'auto' or 'eager'")
+    check_room(tok.parameters_count * configuration.dtype.itemsize, f"the weights of {tok.config.name!r}")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineConfiguration) -> Streams:
+    """What opens the streams; `source` is the model before it was cast."""
+    if configuration.kernels == "fused":
+        from streamtok.engine.gpu.fused_streams import FusedStreams  # needs triton
+
+        use_folder()
+        return FusedStreams(plain, configuration)
+    if configuration.kernels == "interleaved":
+        return InterleavedStreams(plain, source)
+    if configuration.compile:
+        return PlainStreams(plain, configuration.slots_per_step, compile_step)
+    if configuration.device == "cuda":
+        return GraphStreams(plain, configuration)
+    return PlainStreams(plain, configuration.slots_per_step)
+
+
+def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int]) -> dict[str, int]:
+    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams of `size` (H, W), as the
+    tokenizer holds them."""
+    state = EncodeStream.state_bytes(tok, slots, size, tok.config.context)
+    return {"weights": sum(parameter.nbytes for parameter in tok.parameters()), "state": state}

@@ -1,0 +1,81 @@
+"""The number of each picture of a stream, in order of presentation, also where damage hides pictures before it."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from pathlib import Path
+
+import av
+import numpy as np
+
+MOST_WAITING = 1024
+"""Presentation times remembered of packets whose pictures have not come out."""
+
+
+class PictureNumbers:
+    """Numbers the pictures of one read; the first picture at or after the time `start` has the number `first`.
+
+    Where a packet is a picture (`even`), packets say how many pictures did not come out. Where it may be one of a
+    picture's two fields, pictures are counted, but after damage.
+    """
+
+    def __init__(self, even: bool, first: int = 0, start: int | None = None) -> None:
+        self._next = first
+        self._start = start
+        self._even = even
+        self._proven = False
+        self._waiting: list[int] = []  # a heap of presentation times
+        self._overflow = 0
+        self._hidden = 0
+        self._timed = False
+
+    def add_packet(self, pts: int | None) -> None:
+        """Tell of a packet that will be shown at `pts`, before it is decoded."""
+        self._timed = self._timed or pts is not None
+        if pts is None or (self._start is not None and pts < self._start):
+            return
+        heapq.heappush(self._waiting, pts)
+        if len(self._waiting) > MOST_WAITING:
+            heapq.heappop(self._waiting)
+            self._overflow += 1
+
+    def hide_picture(self) -> None:
+        """Tell of a picture that is left out; it counts where packets have no times."""
+        self._hidden += not self._timed
+
+    def number(self, pts: int | None, disturbed: bool) -> int | None:
+        """The number of a picture that came out; None if it lies before the start. `disturbed` as in `Checked`."""
+        if pts is None:
+            step, self._hidden = 1 + self._hidden, 0
+        elif self._start is not None and pts < self._start:
+            return None
+        else:
+            shown = self._overflow
+            while self._waiting and self._waiting[0] <= pts:
+                heapq.heappop(self._waiting)
+                shown += 1
+            self._overflow = 0
+            if not disturbed and not self._proven:  # the first two pictures show whether it is as it is said to be
+                self._even, self._proven = self._even and shown == 1, True
+            step = max(shown, 1) if disturbed or self._even else 1
+        self._next += step
+        return self._next - 1
+
+    def end(self, disturbed: bool) -> int:
+        """The number behind the last picture, at the end of the stream."""
+        return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
+
+
+def read_ticks(path: Path) -> np.ndarray | None:
+    """When each picture of a video file is shown, int64 (N,) rising in units of its time base, from its packets alone.
+
+    None where packets have no times, or share them. A file that is cut off gives what is there.
+    """
+    ticks: list[int | None] = []
+    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError, EOFError):
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size and not packet.is_discard:
+                ticks.append(packet.pts)
+    known = np.unique(np.array([tick for tick in ticks if tick is not None], np.int64))
+    return known if len(known) == len(ticks) else None

@@ -1,0 +1,65 @@
+"""Streams of tokens to frames."""
+
+import torch
+from torch import Tensor
+
+from streamtok.model.frames import check_indices, check_latent
+from streamtok.model.network import Network
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.stream import Mask, Stream
+
+
+class DecodeStream(Stream[Tensor]):
+    """Tokens to frames, one grid per step, for a fixed number of streams.
+
+    A fresh slot takes the first grid it is given as its keyframe: never feed it one from the middle of an epoch.
+    """
+
+    direction = "decode"
+
+    @staticmethod
+    def make_state(model: Network, spec: StateSpec, size: tuple[int, int]) -> State:
+        """The decoder's, for grids of `size` (h, w)."""
+        return model.init_decode_state(spec, *size)
+
+    def step(self, tokens: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Tensor:
+        """Indices (slots, 1, h, w), (slots, Q, 1, h, w) or a latent (slots, C, 1, h, w) -> frames (slots, 3, G, H, W).
+
+        Float in [-1, 1] scale, unclipped. Slots marked `keyframe` start afresh, others continue. Of a keyframe only the
+        last frame is meaningful. Tokens of inactive slots are ignored.
+        """
+        running, marks = self._mask(active, "active", True), self._mask(keyframe, "keyframe", False)
+        config = self.model.config
+        tokens = self._with_time(tokens)
+        idle = [slot for slot in range(self.slots) if not running[slot]]
+        if idle and isinstance(tokens, Tensor) and tokens.ndim and tokens.shape[0] == self.slots:
+            tokens = tokens.clone()
+            for slot in idle:  # what inactive rows hold is nobody's business
+                tokens[slot].zero_()
+        (check_indices if config.discrete else check_latent)(tokens, config)
+        if tokens.shape[0] != self.slots or tuple(tokens.shape[-3:]) != (1, *self.size):
+            raise ValueError(
+                f"tokens have shape {tuple(tokens.shape)}, expected {self.slots} slots of one ({self.size[0]}, "
+                f"{self.size[1]}) grid each: (slots, [channels,] 1, h, w)"
+            )
+        return self._run(tokens.to(self.model.device), running, marks)
+
+    def _with_time(self, tokens: Tensor) -> Tensor:
+        """Accept grids without the T' axis, (slots, h, w)."""
+        config = self.model.config
+        still = 3 + (not config.discrete or config.quantizer == "residual_fsq")
+        return tokens.unsqueeze(-3) if isinstance(tokens, Tensor) and tokens.ndim == still else tokens
+
+    def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Tensor, State]:
+        return self.model.decode_groups(self.model.read_codes(x), state, clock)
+
+    def _finite(self, out: Tensor) -> Tensor:
+        return torch.isfinite(out).flatten(1).all(1)
+
+    def _merge(self, outs: list[Tensor | None]) -> Tensor:
+        some = next((out for out in outs if out is not None), None)
+        if some is None:
+            return torch.zeros(
+                self.slots, 3, self.model.group, *(self.model.config.spatial_compression * n for n in self.size)
+            )
+        return torch.cat([some if out is None else out for out in outs])

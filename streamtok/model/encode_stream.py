@@ -1,0 +1,100 @@
+"""Streams of frames to tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamtok.model.frames import check_dtype, check_scale, to_float
+from streamtok.model.network import Network
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.stream import CompileStep, Mask, Stream
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
+    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization."""
+
+    indices: Tensor | None
+    latent: Tensor
+
+
+class EncodeStream(Stream[Encoded]):
+    """Frames to tokens, one group per step, for a fixed number of cameras."""
+
+    direction = "encode"
+
+    def __init__(
+        self,
+        model: Network,
+        slots: int,
+        size: tuple[int, int],
+        context: int,
+        compile_step: CompileStep | None = None,
+    ):
+        model.config.grid(*size)
+        super().__init__(model, slots, size, context, compile_step)
+
+    @staticmethod
+    def make_state(model: Network, spec: StateSpec, size: tuple[int, int]) -> State:
+        """The encoder's, for frames of `size` (H, W)."""
+        return model.init_state(spec, *size)
+
+    def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
+        """frames (slots, 3, G, H, W) or (slots, 3, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
+
+        uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
+        one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
+        unspecified. Raises ValueError or TypeError for what does not fit, and NonFiniteError naming the slots whose
+        latent is not finite, with the other slots' output in `error.out`: of these, slots that continued have not
+        moved, and slots that took a keyframe are fresh.
+        """
+        group, running = self.model.group, self._mask(active, "active", True)
+        self._check(frames, group)
+        if frames.dtype.is_floating_point:
+            check_scale(frames if all(running) else frames[torch.tensor(running, device=frames.device)])
+        single = frames.shape[2] == 1
+        marks = [True] * self.slots if single else self._mask(keyframe, "keyframe", False)
+        cold = [i for i in range(self.slots) if running[i] and not marks[i] and not self._started[i]]
+        if cold:
+            raise ValueError(
+                f"slots {cold} are fresh and got a group of {group} frames without a keyframe; mark them in `keyframe` "
+                "or give them a single frame first"
+            )
+        x = frames.to(self.model.device, non_blocking=True)
+        if single:
+            x = x.expand(-1, -1, group, -1, -1)
+        elif any(marks):
+            mask = torch.tensor(marks, device=x.device).view(-1, 1, 1, 1, 1)
+            x = torch.where(mask, x[:, :, :1], x)
+        return self._run(x, running, marks)
+
+    def _check(self, frames: Tensor, group: int) -> None:
+        check_dtype(frames)
+        height, width = self.size
+        shapes = [(self.slots, 3, count, height, width) for count in sorted({group, 1})]
+        if tuple(frames.shape) not in shapes:
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}, expected {' or '.join(map(str, shapes))}: "
+                f"(slots, RGB, frames, height, width) of this stream"
+            )
+
+    def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
+        coded, new = self.model.encode_groups(to_float(x, self.model.dtype), state, clock)
+        return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), new
+
+    def _finite(self, out: Encoded) -> Tensor:
+        return torch.isfinite(out.latent).flatten(1).all(1)
+
+    def _merge(self, outs: list[Encoded | None]) -> Encoded:
+        some = next((out for out in outs if out is not None), None)
+        if some is None:
+            h, w = self.model.config.grid(*self.size)
+            latent = torch.zeros(self.slots, self.model.config.latent_channels, 1, h, w, device=self.model.device)
+            return Encoded(
+                torch.zeros(self.slots, 1, h, w, dtype=torch.int32) if self.model.config.discrete else None, latent
+            )
+        rows = [some if out is None else out for out in outs]
+        indices = [row.indices for row in rows if row.indices is not None]
+        return Encoded(torch.cat(indices) if indices else None, torch.cat([row.latent for row in rows]))

@@ -1,0 +1,197 @@
+"""The network over groups of frames: what whole clips, streams and training share."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.config import TokenizerConfig
+from streamtok.model.decoder import Decoder
+from streamtok.model.encoder import Encoder
+from streamtok.model.quantizer import Bottleneck, DiscreteBottleneck, build_quantizer
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
+
+
+@dataclass(frozen=True)
+class Coded:
+    """n groups through the bottleneck: codes, latent (B, C, n, h, w), indices (B, n, h, w) or (B, Q, n, h, w) or None,
+    auxiliary losses, and frames (B, 3, nG, H, W) where coding had to decode as well."""
+
+    codes: Tensor
+    latent: Tensor
+    indices: Tensor | None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    frames: Tensor | None = None
+
+
+class Network(nn.Module):
+    """Encoder, bottleneck and decoder of the Cosmos family, their precision, device and fingerprint.
+
+    With `deterministic`, every path runs as steps of one slot and one group.
+    """
+
+    axes = "thw"
+    encoder: Encoder
+    quantizer: Bottleneck
+    quant_conv: nn.Conv2d
+    post_quant_conv: nn.Conv2d
+    decoder: Decoder
+
+    def __init__(self, config: TokenizerConfig, deterministic: bool = False):
+        super().__init__()
+        self.config, self.deterministic = config, deterministic
+        self._fingerprint: tuple[int | None, str] | None = None  # of weights at which version; None: whatever they are
+        self.quantizer = build_quantizer(config)
+        self._build(config)
+        if config.slim:
+            self._use_channels_last()
+        self.eval()
+
+    def _build(self, config: TokenizerConfig) -> None:
+        self.encoder = Encoder(config, config.patch_channels)
+        self.quant_conv = nn.Conv2d(config.z_channels * config.z_factor, self.quantizer.inputs, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
+        self.decoder = Decoder(config, config.patch_channels)
+
+    # Facts about the model.
+
+    @property
+    def group(self) -> int:
+        """Frames per group, G."""
+        return self.config.temporal_compression
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bits of raw 8-bit RGB over bits of tokens."""
+        return self.config.compression_ratio
+
+    @property
+    def bits_per_token(self) -> float | None:
+        """log2 of the codebook size; None for continuous models."""
+        return self.config.bits_per_token
+
+    @property
+    def codebook_size(self) -> int | None:
+        """How many values an index can take; None for continuous models."""
+        return self.config.codebook_size
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return self.post_quant_conv.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self.post_quant_conv.weight.device
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest (128 bits of SHA-256) of configuration and weights, by name, as float32 values."""
+        version = sum(parameter._version for parameter in self.parameters())
+        cached = self._fingerprint
+        if cached is None or (cached[0] is not None and cached[0] != version):
+            digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+            for name, tensor in sorted(self.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+            cached = self._fingerprint = (version, digest.hexdigest()[:32])
+        return cached[1]
+
+    def _use_channels_last(self) -> None:
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's hints leave it out
+
+    def check_fingerprint(self, expected: str, what: str = "expected is tokenizer") -> None:
+        """ValueError unless these weights have the fingerprint `expected`; `what` comes before it in the message."""
+        if expected != self.fingerprint:
+            raise ValueError(
+                f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose "
+                "tokens mean other pictures; give the checkpoint that the node runs with --model, or the one that "
+                "made the file"
+            )
+
+    # Groups: what clips, streams and training share.
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """The state of an encoder of height x width frames, all zeros."""
+        patch = self.config.patch_size
+        return {"encoder": self.encoder.init_state(spec, height // patch, width // patch)}
+
+    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """The state of a decoder of (grid_height, grid_width) grids, all zeros."""
+        return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
+
+    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
+        """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
+        features, encoder = self.encoder(self.to_bands(x), state["encoder"], clock)
+        return self.quantize(features, x.shape[0]), {"encoder": encoder}
+
+    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W) in [-1, 1] scale, and the new state."""
+        z = self.post_quant_conv(fold(codes.to(self.dtype)))
+        bands, decoder = self.decoder(z, state["decoder"], clock)
+        return self.to_pixels(bands, codes.shape[0]), {"decoder": decoder}
+
+    def to_bands(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""
+        patch = self.config.patch_size
+        bands = haar3d(x, patch, self.axes) if self.config.video else haar2d(fold(x), patch)
+        return bands.to(self.dtype)
+
+    def to_pixels(self, bands: Tensor, batch: int) -> Tensor:
+        """(B*T', bands, H/p, W/p) -> (B, 3, T, H, W), float32 or better."""
+        bands = bands.to(torch.promote_types(bands.dtype, torch.float32))
+        patch = self.config.patch_size
+        if self.config.video:
+            return inverse_haar3d(bands, patch, batch, self.axes)
+        return unfold(inverse_haar2d(bands, patch), batch)
+
+    def quantize(self, features: Tensor, batch: int) -> Coded:
+        """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck."""
+        out = self.quantizer(self.quant_conv(features))
+        indices = None if out.indices is None else out.indices.unflatten(0, (batch, -1))
+        if indices is not None and indices.ndim == 5:
+            indices = indices.transpose(1, 2)
+        return Coded(unfold(out.codes, batch), unfold(out.latent, batch), indices, out.losses)
+
+    def read_codes(self, tokens: Tensor) -> Tensor:
+        """Indices (B, n, h, w) or (B, Q, n, h, w), or a continuous latent (B, C, n, h, w) -> codes (B, C, n, h, w)."""
+        if not isinstance(self.quantizer, DiscreteBottleneck):
+            return tokens.to(self.dtype)
+        batch = tokens.shape[0]
+        flat = tokens.flatten(0, 1) if tokens.ndim == 4 else tokens.transpose(1, 2).flatten(0, 1)
+        return unfold(self.quantizer.decode(flat, self.dtype), batch)
+
+
+def fold(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B*T, C, H, W), channels last."""
+    return x.permute(0, 2, 3, 4, 1).flatten(0, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def unfold(x: Tensor, batch: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, C, T, H, W)."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def join_coded(parts: Sequence[Coded], dim: int) -> Coded:
+    """Parts of a batch (dim 0) or of time (dim 2) as one `Coded`; auxiliary losses are averaged."""
+    codes, latent = (torch.cat([getattr(part, name) for part in parts], dim) for name in ("codes", "latent"))
+    indices = [part.indices for part in parts if part.indices is not None]
+    frames = [part.frames for part in parts if part.frames is not None]
+    losses = {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
+    return Coded(
+        codes,
+        latent,
+        torch.cat(indices, -3 if dim else 0) if indices else None,
+        losses,
+        torch.cat(frames, dim) if frames else None,
+    )

@@ -1,0 +1,54 @@
+"""The settings of `streamtok decode`: a token file or a live stream, and where its pictures go."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Switch
+from streamtok.settings.shared import NodeSettings
+
+LIVE_ONLY = "stream", "join", "curve"
+
+
+class DecodeSettings(NodeSettings):
+    """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
+
+    `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
+    """
+
+    input: Annotated[str, Flag("INPUT", positional=True)] = Field(description="a token file, or the endpoint of a node")
+    out: Annotated[str, Flag("OUT", short="-o")] = Field(
+        default="window",
+        description="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT",
+    )
+    model: Model | None = Field(
+        default=None, description="preset or checkpoint (default: the one that the file or stream names)"
+    )
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    stream: Annotated[str, Flag("NAME")] | None = Field(
+        default=None, description="live: which stream of the node (default: the first)"
+    )
+    join: Literal["epoch", "keyframe"] = Field(
+        default="epoch", description="live: start at once, or at the next keyframe"
+    )
+    curve: Folder | None = Field(default=None, description="live: this reader's keys, from `streamtok keys generate`")
+    max_frames: Count | None = Field(default=None, description="stop after N pictures")
+    quiet: Switch = Field(default=False, description="no progress bar")
+
+    @property
+    def live(self) -> bool:
+        """Whether the input is a node, not a token file."""
+        return self.input.startswith(("tcp://", "ipc://", "inproc://"))
+
+    @model_validator(mode="after")
+    def check_together(self) -> "DecodeSettings":
+        """Refuse what only a live stream has for a token file."""
+        if self.live:
+            return self
+        given = [name for name in LIVE_ONLY if name in self.model_fields_set]
+        if given:
+            flags = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
+        if self.out == "window":
+            raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
+        return self

@@ -1,0 +1,119 @@
+"""The kinds of values that settings have: what each accepts, and how it is written on a command line."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from streamtok.names import NAME, parse_device, parse_endpoint, parse_size, without_password
+
+MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and does not guess types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field is written on a command line, where its name and kind do not say it.
+
+    `metavar` stands for its value, `short` is another name ("-o"), `long` a name that is not the field's ("--stream"
+    for `streams`). `positional` makes it an argument without a name, `nargs` takes several values at once, and `switch`
+    takes none.
+    """
+
+    metavar: str = ""
+    short: str = ""
+    long: str = ""
+    nargs: str = ""
+    positional: bool = False
+    switch: bool = False
+
+
+def read_size(value: object) -> tuple[int, int]:
+    """ "256x448" or [256, 448] (height, width) as a pair."""
+    return parse_size("x".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def read_list(value: object) -> object:
+    """One value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def check_switch(value: object) -> object:
+    """A value that is true or false; ValueError for what only looks like it."""
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def invert_switch(value: object) -> bool:
+    """The opposite of a switch: `quiet` is no progress."""
+    return not check_switch(value)
+
+
+def check_endpoint(value: object) -> object:
+    """A ZeroMQ endpoint to bind or connect to; other types are left to pydantic."""
+    return parse_endpoint(value) if isinstance(value, str) else value
+
+
+def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a stream's owner that `info` can carry: text keys; text, numbers, booleans, lists and maps of them."""
+    try:
+        check_plain(value, "")
+    except RecursionError as error:
+        raise ValueError("expected maps and lists that do not hold themselves") from error
+    size = len(msgspec.msgpack.encode(value))
+    if size > MAX_METADATA:
+        raise ValueError(f"expected at most {MAX_METADATA} bytes (as msgpack), this has {size}")
+    return value
+
+
+def check_plain(value: object, where: str) -> None:
+    """ValueError that names the first place where a value is not of a kind that every msgpack library and JSON have."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"keys are text, put {key!r}{where} in quotes")
+            check_plain(item, f" at {key}{where}")
+    elif isinstance(value, list):
+        for item in value:
+            check_plain(item, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"numbers are finite, found {value}{where}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"integers have 64 bits, found {value}{where}")
+    elif not isinstance(value, str | int | float):
+        kind = "nothing" if value is None else type(value).__name__
+        raise ValueError(f"expected text, numbers, booleans, lists and maps, found {kind}{where}; put text in quotes")
+
+
+Switch = Annotated[bool, BeforeValidator(check_switch)]
+Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag say that it is not
+Count = Annotated[int, Field(ge=1), Flag("N")]
+Whole = Annotated[int, Field(ge=0), Flag("N")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Flag("X")]
+Seconds = Annotated[Positive, Flag("SECONDS")]
+Megabytes = Annotated[Positive, Flag("MB")]  # 10^6 bytes
+Size = Annotated[tuple[int, int], BeforeValidator(read_size), Flag("HxW")]  # (height, width) in pixels
+Port = Annotated[int, Field(ge=0, le=65535), Flag("PORT")]
+Endpoint = Annotated[str, BeforeValidator(check_endpoint), Flag("ENDPOINT")]
+Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]
+Model = Annotated[str, Field(min_length=1), Flag("MODEL")]
+Engine = Annotated[str, Field(min_length=1), Flag("auto|eager|FILE")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$"), Flag("NAME")]
+Names = Annotated[list[str], BeforeValidator(read_list), Flag("NAME", long="--stream")]
+Group = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True), Flag("GROUP")]
+Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
+SourceSpec = Annotated[  # stored in recordings without its password
+    str, Field(min_length=1), PlainSerializer(without_password, when_used="json"), Flag("SRC")
+]
+File = Annotated[Path, Flag("FILE")]
+Folder = Annotated[Path, Flag("DIR")]
+FileOrFolder = Annotated[Path, Flag("FILE|DIR")]

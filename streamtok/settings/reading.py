@@ -1,0 +1,69 @@
+"""Settings from a YAML file and what is given on top, checked whole before anything starts.
+
+    settings = read_settings(ReplaySettings, "replay.yaml", {"speed": 2})
+
+A mistake is a `SettingsError` that lists every fault at once: file and line, path in the file, the value found, what is
+allowed and the nearest valid key.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from streamtok.names import nearest
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.fields import Strict
+from streamtok.settings.yaml_file import put, read_yaml
+
+Kind = TypeVar("Kind", bound=Strict)
+
+
+def read_settings(kind: type[Kind], path: str | Path | None, given: Mapping[str, Any]) -> Kind:
+    """Settings from a YAML file (None: no file) with what is `given` on top, keyed by path ("streams.0.size").
+
+    Raises SettingsError with every fault.
+    """
+    values, lines = read_yaml(path) if path is not None else ({}, {})
+    for key, value in given.items():
+        put(values, key, value)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        name = "command line" if path is None else str(path)
+        faults = [describe_fault(fault, kind, name, lines, set(given)) for fault in error.errors()]
+    raise SettingsError("\n".join(dict.fromkeys(faults)))
+
+
+def describe_fault(
+    fault: ErrorDetails, kind: type[BaseModel], name: str, lines: dict[tuple, int], given: set[str]
+) -> str:
+    """One line: where, what was found, what is allowed."""
+    where = tuple(part for part in fault["loc"] if not str(part).startswith(("function-", "constrained-")))
+    path = ".".join(map(str, where)) or "the whole"
+    origin = "command line" if any(path == key or path.startswith(f"{key}.") for key in given) else name
+    line = next((lines[where[:end]] for end in range(len(where), 0, -1) if where[:end] in lines), None)
+    place = f"{origin}:{line}" if origin == name and line else origin
+    if fault["type"] == "extra_forbidden":
+        hint = nearest(str(where[-1]), keys_at(kind, where[:-1]))
+        return f"{place}: {path}: unknown key (value {fault['input']!r}); {hint}"
+    if fault["type"] == "missing":
+        return f"{place}: {path}: required, not given"
+    message = fault["msg"].removeprefix("Value error, ").replace(" for <class 'pathlib.Path'>", "")
+    long = isinstance(fault["input"], dict | list) and len(fault["input"]) > 4
+    found = "" if long or not where else f" (got {fault['input']!r})"
+    return f"{place}: {path}: {message[:1].lower() + message[1:]}{found}"
+
+
+def keys_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed at a path of the settings."""
+    for part in where:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation
+        for candidate in (annotation, *get_args(annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                kind = candidate
+    return [field.alias or name for name, field in kind.model_fields.items()]

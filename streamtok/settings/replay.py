@@ -1,0 +1,70 @@
+"""The settings of `streamtok replay`: what to read, how to encode it, how fast, and where the tokens go."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from streamtok.settings.fields import (
+    Count,
+    Endpoint,
+    FileOrFolder,
+    Flag,
+    Folder,
+    Model,
+    Name,
+    Names,
+    Positive,
+    Switch,
+)
+from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings
+
+
+class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSettings):
+    """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` are for drives without recorded tokens."""
+
+    path: Annotated[FileOrFolder, Flag("DRIVE", positional=True)] = Field(description="the drive: a file or a folder")
+    streams: Names | None = Field(default=None, description="only this stream or topic (repeat it)")
+    node: Name = Field(default="replay", description="name of this process in info")
+    model: Model | None = Field(
+        default=None, description="preset name or checkpoint folder (default: the recorded one, else nano)"
+    )
+    deterministic: Switch | None = Field(
+        default=None, description="bit-identical however frames are cut (default: as recorded)"
+    )
+    verify: Switch = Field(
+        default=False, description="compare with the recorded tokens; status 1 unless all are identical"
+    )
+    recorded_tokens: Switch = Field(default=False, description="publish the recorded tokens instead of encoding again")
+    realtime: Switch = Field(default=False, description="as fast as it was driven (default: as fast as possible)")
+    speed: Positive | None = Field(default=None, description="X times as fast as it was driven")
+    bind: Endpoint | None = Field(default=None, description="publish here, as a live node does")
+    out: Annotated[Folder, Flag(short="-o")] | None = Field(
+        default=None, description="write token files, DIR/STREAM.safetensors"
+    )
+    record: FileOrFolder | None = Field(
+        default=None, description="record frames and tokens anew, to this file or a new one in a folder"
+    )
+    tail: Literal["pad", "drop"] = Field(default="pad", description="the last, partial group")
+    max_groups: Count | None = Field(default=None, description="end after N groups")
+
+    @model_validator(mode="after")
+    def check_together(self) -> "ReplaySettings":
+        """Refuse settings that contradict each other or need another one."""
+        if self.verify and self.recorded_tokens:
+            raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
+        if self.realtime and self.speed is not None:
+            raise ValueError("realtime is speed 1: give one of them")
+        if self.ipc_group is not None and not self.bind:
+            raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of bind: give bind (--bind ipc://PATH)")
+        if self.recorded_tokens and not self.bind:
+            raise ValueError("recorded_tokens publishes the recorded tokens again: give bind (--bind ENDPOINT)")
+        if self.recorded_tokens and (self.out or self.record):
+            raise ValueError("recorded_tokens writes no files: copy the recording, or use `streamtok export`")
+        if (self.wait_subscribers or self.publish_frames) and not self.bind:
+            raise ValueError("wait_subscribers and publish_frames need bind (--bind ENDPOINT)")
+        return self
+
+    @property
+    def pace(self) -> float | None:
+        """Times real time; None for as fast as possible."""
+        return 1.0 if self.realtime else self.speed

@@ -1,0 +1,88 @@
+"""Settings that several commands have: what each is told of frames, of the device, of publishing."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from streamtok.settings.fields import (
+    Count,
+    Device,
+    Endpoint,
+    Flag,
+    Folder,
+    Group,
+    Model,
+    Name,
+    Size,
+    Strict,
+    Switch,
+    Whole,
+)
+
+
+class CommandSettings(Strict):
+    """What a command is told, by the names of its flags. A field with a description is a flag."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    as_json: Switch = Field(
+        default=False, alias="json", description="print the result as one line of JSON on standard output"
+    )
+
+
+class NodeSettings(CommandSettings):
+    """A command that runs on and logs meanwhile."""
+
+    log_format: Literal["text", "json"] = Field(default="text", description="of the log on standard error")
+
+
+class EncoderSettings(NodeSettings):
+    """A node that encodes, and what it is called."""
+
+    node: Name
+    model: Model | None = None
+
+
+class FrameSettings(Strict):
+    """How frames are sized and cut into groups, live and from recordings."""
+
+    size: Size | None = Field(
+        default=None, description="resize to this height and width (default: the source's, padded to the grid)"
+    )
+    fit: Literal["stretch", "crop", "pad"] = Field(
+        default="stretch", description="how --size treats another aspect ratio"
+    )
+    on_gap: Literal["reset", "bridge"] = Field(
+        default="reset", description="missing frames: new keyframe, or go on without one"
+    )
+    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = Field(
+        default=10.0, description="of capture time, 0 for never"
+    )
+
+
+class DeviceSettings(Strict):
+    """Where the network runs, and how far it looks back."""
+
+    device: Device = Field(default="auto", description="where the network runs: auto, cpu, cuda or cuda:N")
+    context: Annotated[Count, Flag("STEPS")] | None = Field(
+        default=None, description="attention window in groups (default: the model's)"
+    )
+
+
+class ComputeSettings(DeviceSettings):
+    """How tokens are computed from frames."""
+
+    deterministic: Switch = Field(default=False, description="bit-identical tokens however the frames are cut")
+
+
+class PublishSettings(Strict):
+    """How a node publishes beside the address that it binds."""
+
+    control: Endpoint | None = Field(default=None, description="control socket (default: beside --bind, named in info)")
+    wait_subscribers: Whole = Field(default=0, description="hold the first frame until N readers have joined")
+    publish_frames: Switch = Field(default=False, description="also send the camera images, on frames/<stream>")
+    curve: Folder | None = Field(default=None, description="keys of this node, from `streamtok keys generate`")
+    insecure: Switch = Field(default=False, description="allow a network address without keys")
+    ipc_group: Group | None = Field(
+        default=None, description="who may connect to ipc sockets besides this user (default: nobody)"
+    )

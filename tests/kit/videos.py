@@ -1,0 +1,52 @@
+"""Videos whose pictures say their own number, and damage done to them."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+TICKS = Fraction(1, 12800)
+
+
+def numbered(count, height=64, width=96):
+    """Pictures that say their own number: 8 blocks, black or white, are its bits."""
+    images = np.full((count, height, width, 3), 96, np.uint8)
+    for n in range(count):
+        for bit in range(8):
+            images[n, 16:48, 8 + bit * 10 : 16 + bit * 10] = 235 if n >> bit & 1 else 16
+    return images
+
+
+def number_of(image):
+    return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
+
+
+def write_video(path, images, ticks, codec="libx264", container_options=None, **options):
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.time_base = TICKS
+        for image, tick in zip(images, ticks, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = tick, TICKS
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+ORDERED = {"bf": "2", "g": "10"}
+PLAIN = {"bf": "0", "g": "10", "tune": "zerolatency"}
+
+
+def damage(path, *packets, keep=5, target=None):
+    """Overwrite packets of a video, counted as they are stored, but for their first bytes; returns its path."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in packets:
+        at, size = places[number]
+        data[at + keep : at + size] = np.random.default_rng(number).bytes(size - keep)
+    target = target or path
+    target.write_bytes(data)
+    return target

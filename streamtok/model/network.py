@@ -114,8 +114,8 @@ class Network(nn.Module):
         """ValueError unless these weights have the fingerprint `expected`; `what` comes before it in the message."""
         if expected != self.fingerprint:
             raise ValueError(
-                f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose codes "
-                "mean other pictures; give the checkpoint that the node runs with --model, or the one that "
+                f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose "
+                "codes mean other pictures; give the checkpoint that the node runs with --model, or the one that "
                 "made the file"
             )
 

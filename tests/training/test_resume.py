@@ -59,7 +59,7 @@ def test_kill_nine_and_resume_gives_the_same_run(tmp_path):
     train(whole, build_model(whole))
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(table(tmp_path / "killed", steps=40)))
-    command = [sys.executable, "-m", "streamtok.commands.train", "--config", str(file)]
+    command = [sys.executable, "-m", "streamtok.cli", "train", "--config", str(file)]
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, stderr=subprocess.DEVNULL
     )

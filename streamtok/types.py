@@ -5,11 +5,15 @@ Times are nanoseconds of the monotonic clock. Nothing of streamtok is imported h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RawPicture(Protocol):
@@ -52,6 +56,55 @@ class Frame:
         return self.picture if isinstance(self.picture, np.ndarray) else self.picture.rgb()
 
 
+class Planes(Protocol):
+    """A frame as the network takes it, uint8 RGB (3, H, W); it may still be on its way to the device."""
+
+    def copy_to(self, target: Tensor) -> None:
+        """Copy into `target`, uint8 (3, H, W) on the network's device, in order with what is queued there."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frame ready for the network: `planes`, made from a picture of `source_size` (height, width)."""
+
+    stream: str
+    frame_id: int
+    capture_ns: int
+    planes: Planes
+    source_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What stays the same from group to group of a stream, as its readers are told.
+
+    `tokenizer` is the fingerprint and `engine` its engine configuration; `grid` is the shape of one group's tokens in
+    `dtype`. `batch` names the streams that share a step with this one, itself included. Sizes are (height, width);
+    `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded.
+    """
+
+    stream: str
+    tokenizer: str
+    model: str
+    grid: tuple[int, ...]
+    dtype: str
+    levels: tuple[int, ...]
+    image_size: tuple[int, int]
+    temporal_compression: int
+    spatial_compression: int
+    context: int | None
+    predictive: bool
+    engine: Mapping[str, Any]
+    batch: tuple[str, ...]
+    source_size: tuple[int, int]
+    source_rect: tuple[int, int, int, int]
+    requested_size: tuple[int, int] | None
+    fit: str
+    frame_rate: float | None = None
+    keyframe_interval: float = 0.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class TokenGroup:
     """What one group of frames of one stream became.
@@ -59,7 +112,8 @@ class TokenGroup:
     `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
     residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
     `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
-    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded.
+    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `info` says what the stream is; it
+    is None for a group that was read from a file.
     """
 
     stream: str
@@ -72,3 +126,4 @@ class TokenGroup:
     repeated: int
     encode_ns: int
     image_size: tuple[int, int]
+    info: StreamInfo | None = None

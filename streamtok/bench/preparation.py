@@ -62,7 +62,7 @@ def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -
         if frame is not None and len(waiting) < AHEAD:
             continue
         for group in core.feed(waiting.pop(0)) if waiting else []:
-            buffer = core.lane(group.stream).buffer[0].cpu().numpy()
+            buffer = core.buffer(group.stream).cpu().numpy()
             pairs = enumerate(group.frame_ids)
             same &= all(np.array_equal(buffer[:, place], wanted[frame_id]) for place, frame_id in pairs)
             seen += len(group.frame_ids)
@@ -71,7 +71,7 @@ def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -
 
 def time_frames(core: IngestCore, frames: list[Frame]) -> dict[str, Any]:
     """Milliseconds of `prepare` on the host, and until the frame is in the buffer; conversions are not remembered."""
-    target = core.lane("cam0").buffer[0, :, 0]
+    target = core.buffer("cam0")[:, 0]
     host, there = [], []
     for frame in frames:
         begin = time.perf_counter()

@@ -7,18 +7,34 @@
 Read it in another terminal with `streamtok subscribe tcp://127.0.0.1:5555`. Ctrl-C ends it with a summary.
 """
 
+from __future__ import annotations
+
+import functools
 import json
+import math
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
-from streamtok.settings.errors import SettingsError
+from streamtok.settings.errors import SettingsError, blame_settings
 from streamtok.settings.fields import Flag
-from streamtok.settings.rig import RigSettings, StreamDefaults, load_rig
+from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, load_rig
 from streamtok.settings.yaml_file import parse_set
+
+if TYPE_CHECKING:
+    from streamtok.ingest.core import IngestCore
+    from streamtok.ingest.lane import StreamOptions
+    from streamtok.io.base import Source
+    from streamtok.model import Tokenizer
+    from streamtok.node.ingest import IngestNode
+    from streamtok.node.loop import Parts
+    from streamtok.recording.recorder import Recorder
+    from streamtok.wire.publisher import Publisher
 
 
 class SourceFlags(StreamDefaults):
@@ -59,19 +75,156 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: RigSettings) -> int:
     """Start, show and end the node."""
     from streamtok.node.display import LiveDisplay, log_to_stderr
-    from streamtok.node.ingest import IngestNode, describe_summary
     from streamtok.node.process import stop_on_signals
+    from streamtok.node.stream_metrics import format_summary
 
     log_to_stderr(log_format=settings.log_format)
-    node = IngestNode(settings, on_update=lambda node: display.update())
+    node = make_node(settings, on_update=lambda node: display.update())
     title = f"{settings.node}: {settings.model} on {settings.bind}"
 
-    def last_words() -> None:
-        print(json.dumps(node.summary()) if settings.as_json else describe_summary(node.summary()), flush=True)
+    def show(summary: dict[str, Any]) -> None:
+        print(json.dumps(summary) if settings.as_json else format_summary(summary), flush=True)
 
-    with stop_on_signals(node.stop, last_words), LiveDisplay(node.metrics, list(node.streams), title) as display:
+    with (
+        stop_on_signals(node.stop, lambda: show(node.summary())),
+        LiveDisplay(node.metrics, list(node.sources), title) as display,
+    ):
         summary = node.run()
-    print(json.dumps(summary) if settings.as_json else describe_summary(summary))
+    show(summary)
     for failure in node.failures:
         print(f"streamtok ingest: {failure}", file=sys.stderr)
     return 1 if node.failures else 0
+
+
+def make_node(
+    settings: RigSettings,
+    tokenizer: Tokenizer | None = None,
+    on_update: Callable[[IngestNode], None] | None = None,
+) -> IngestNode:
+    """The node that the settings describe; the tokenizer is loaded at its start unless it is given.
+
+    Raises SettingsError for what could not work on this machine, whatever its cameras do.
+    """
+    from streamtok.node.ingest import IngestNode, NodeOptions
+    from streamtok.node.metrics import Metrics
+
+    with blame_settings():
+        check_publishing(settings)  # before cameras are opened and a model is loaded for nothing
+        sources = make_sources(settings)
+    options = NodeOptions(
+        settings.publish_frames, settings.wait_subscribers, settings.metrics, settings.metrics_address
+    )
+    metrics = Metrics({"node": settings.node, "model": settings.model})
+    parts = functools.partial(open_parts, settings, tokenizer)
+    return IngestNode(sources, parts, metrics, options, on_update)
+
+
+def check_publishing(settings: RigSettings) -> None:
+    """Raise ValueError or ImportError for what could not be published so on this machine."""
+    from streamtok.wire import compression
+    from streamtok.wire.endpoint import check_endpoints
+
+    secure, insecure = settings.curve is not None, settings.insecure
+    check_endpoints(settings.bind, settings.control, secure=secure, insecure=insecure, ipc_group=settings.ipc_group)
+    compression.check(settings.compression)
+
+
+def make_sources(settings: RigSettings) -> dict[str, Source]:
+    """The sources by stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
+    from streamtok.io.source import open_source
+
+    packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
+    sources: dict[str, Source] = {}
+    for stream in settings.resolved():
+        name, realtime, most = stream.name, stream.realtime, stream.max_frames
+        try:
+            source = open_source(stream.source, name, realtime=realtime, max_frames=most, keep_packets=packets)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"stream {name}: {error}") from error
+        source.required = stream.required
+        sources[name] = source
+    return sources
+
+
+def open_parts(settings: RigSettings, tokenizer: Tokenizer | None, node: IngestNode, stack: ExitStack) -> Parts:
+    """Core, publisher and recorder, sized for the node's sources, which are open; `stack` closes the publisher."""
+    from streamtok.engine.loading import pick_device
+    from streamtok.node.loop import Parts
+
+    if tokenizer is None:
+        pick_device(settings.device)  # by itself: a GPU that is not there yet is no mistake in the settings
+    with blame_settings():
+        core = make_core(settings, tokenizer, node.sources)
+        publisher = stack.enter_context(make_publisher(settings, core, node))
+        recorder = make_recorder(settings, core)
+    if recorder is not None:
+        publisher.on_announce = recorder.add_stream
+    return Parts(core, publisher, recorder)
+
+
+def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
+    """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
+    from streamtok.engine.loading import default_engine, load
+    from streamtok.ingest.core import IngestCore
+    from streamtok.node.rig import batches_of
+
+    options = {stream.name: options_of(stream, sources[stream.name].live) for stream in settings.resolved()}
+    rates = {name: source.fps for name, source in sources.items()}
+    batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
+    if tokenizer is None:
+        sizes = [option.size or sources[name].size for name, option in options.items()]
+        largest = max(filter(None, sizes), default=None, key=math.prod)
+        slots = max(map(len, batches), default=1)
+        tokenizer = load(
+            settings.model,
+            settings.deterministic,
+            engine="eager" if settings.deterministic else settings.engine or default_engine(settings.device),
+            size=largest or (256, 448),
+            device=settings.device,
+            threads=settings.threads,
+            slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
+        )
+    wait_ms = settings.batch_wait_ms or 0.0
+    return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+
+
+def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
+    """What the core is told of a stream; `live` decides a policy that was not given: cameras latest, files lossless."""
+    from streamtok.ingest.lane import StreamOptions
+
+    policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
+    interval, size = stream.keyframe_interval, stream.size
+    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata)
+
+
+def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:
+    """The bound publisher, whose readers may be a second of the node's groups behind."""
+    from streamtok.wire.publisher import Publisher
+    from streamtok.wire.security import CurveServer
+
+    rates = [(source.fps or 30.0) / core.group_frames for source in node.sources.values()]
+    return Publisher(
+        settings.bind,
+        settings.control,
+        node=settings.node,
+        curve=CurveServer.load(settings.curve) if settings.curve else None,
+        insecure=settings.insecure,
+        ipc_group=settings.ipc_group,
+        lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
+        messages_per_second=max(64.0, sum(rates)),
+        compression=settings.compression,
+        stats=node.summary,
+        stop=node.stopping,
+    )
+
+
+def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
+    """The recorder of --record, if the settings have it."""
+    if settings.record is None:
+        return None
+    from streamtok.recording.recorder import Recorder, RecorderOptions
+
+    waits = all(lane.options.policy == "lossless" for lane in core.lanes.values())
+    limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
+    options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)
+    return Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})

@@ -7,38 +7,40 @@ cameras start their epochs with frames of the same time, so that groups fill up 
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
+import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
+from streamtok.ingest.token_grid import grids_of
+from streamtok.model import Encoded, EncodeStream, NonFiniteError, Tokenizer
+from streamtok.types import Planes
 
 log = logging.getLogger("streamtok.ingest")
-
-MOST_BEHIND = 3  # groups that a camera can be behind: one that is further behind leaves frames out
 
 
 class Batch:
     """The encoder of some lanes, their frames in its input, and the epochs that they start together.
 
-    `slots` are the lanes in the order of the encoder's slots; one that is None stays idle. `make_stream` is the
-    tokenizer's `stream`; nothing is allocated before the frame size is known.
+    `slots` are the lanes in the order of the encoder's slots; one that is None stays idle. `context` is the encoder's,
+    None for the model's. Nothing is allocated before the frame size is known. `epoch_ns` is the time of the frame with
+    which one of them started their latest common epoch, when it was due.
     """
 
-    def __init__(self, slots: list[Lane | None], make_stream: Callable[..., Any], preparing: Preparing):
+    def __init__(self, slots: list[Lane | None], tokenizer: Tokenizer, context: int | None, preparing: Preparing):
         self.slots, self.lanes = slots, [lane for lane in slots if lane is not None]
         self.size: tuple[int, int] | None = None
-        self._epoch_ns: int | None = None  # when the latest epoch was due that lanes start together
-        self._make_stream, self._preparing = make_stream, preparing
-        self._encoder: Any = None
-        self._buffer: Any = None
+        self.epoch_ns: int | None = None
+        self._tokenizer, self._context, self._preparing = tokenizer, context, preparing
+        self._encoder: EncodeStream
+        self._frames: Tensor  # (slots, 3, G, H, W) uint8
         self._cold = True  # the encoder has not stepped yet
 
-    def open(self, name: str, size: tuple[int, int], frames: int, context: int | None, device: torch.device) -> None:
-        """Allocate what groups of `frames` images of `size` (H, W) need; ValueError if others have another size."""
+    def open(self, name: str, size: tuple[int, int]) -> None:
+        """Allocate what images of `size` (H, W) need; ValueError if others have another size."""
         if self.size == size:
             return
         if self.size is not None and len(self.lanes) > 1:
@@ -47,15 +49,23 @@ class Batch:
                 f"stream {name!r} has frames of {size[0]}x{size[1]}, {others} of {self.size[0]}x{self.size[1]}, and "
                 "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
             )
-        count, (height, width) = len(self.slots), size
-        self._encoder = self._make_stream(slots=count, height=height, width=width, context=context or "model")
-        self._buffer = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
+        count, frames, (height, width) = len(self.slots), self.lanes[0].group_frames, size
+        device = self._tokenizer.device
+        self._encoder = self._tokenizer.stream(
+            slots=count, height=height, width=width, context=self._context or "model"
+        )
+        self._frames = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
         self.size, self._cold = size, True
-        for lane in self.lanes:
-            slot = self.slots.index(lane)
-            lane.buffer = self._buffer[slot : slot + 1]
         names = ",".join(lane.name for lane in self.lanes)
         log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
+
+    def buffer_of(self, lane: Lane) -> Tensor:
+        """The frames of a lane's group, (3, G, H, W) uint8 on the network's device."""
+        return self._frames[self.slots.index(lane)]
+
+    def put(self, lane: Lane, planes: Planes) -> None:
+        """Copy a frame to its place in the group of its lane, as it arrives: a full group needs only the network."""
+        planes.copy_to(self._frames[self.slots.index(lane), :, len(lane.frame_ids)])
 
     @property
     def full(self) -> list[Lane]:
@@ -67,22 +77,10 @@ class Batch:
         """Whether there is a full group and nobody to wait for."""
         return bool(self.full) and all(lane.full_ns is not None or lane.ended for lane in self.lanes)
 
-    def start_epoch(self, capture_ns: int) -> None:
-        """Note that one lane starts an epoch when it was due, with a frame of this time: the others follow."""
-        self._epoch_ns = capture_ns
-
-    def follows(self, lane: Lane, capture_ns: int) -> bool:
-        """Whether a lane's next frame, of this time, is the one nearest to the start of the latest common epoch.
-
-        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on. An epoch further
-        away than a lane can be behind is not for it: the lane was lost then, or has a clock of its own.
-        """
-        if self._epoch_ns is None or lane.last_capture_ns is None:
-            return False
-        between, behind = capture_ns - lane.last_capture_ns, self._epoch_ns - capture_ns
-        near = abs(behind) <= MOST_BEHIND * self._buffer.shape[2] * between
-        started = self._epoch_ns - lane.keyframe_ns <= between
-        return near and not started and behind <= between // 2
+    @property
+    def full_ns(self) -> float:
+        """Since when the first of the full groups waits; infinite if there is none."""
+        return min((lane.full_ns for lane in self.lanes if lane.full_ns is not None), default=math.inf)
 
     def warm_up(self) -> None:
         """Step once and forget it, so that the first frame does not pay for what is set up. ValueError before
@@ -95,22 +93,32 @@ class Batch:
             self._step([True] * len(self.slots), [True] * len(self.slots))
             self._encoder.reset()
 
-    def step(self, lanes: list[Lane]) -> Any:
+    def step(self, lanes: list[Lane]) -> tuple[np.ndarray, NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        Returns what the stream's step does, for all slots. Raises NonFiniteError as it does.
+        A group that is not full is filled up with its last frame. Returns the token grids of all slots, (slots, *grid),
+        and the error that names those whose latent is not finite: their grids mean nothing.
         """
         active = [lane is not None and lane in lanes for lane in self.slots]
         fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]
+        for lane in lanes:
+            buffer, count = self.buffer_of(lane), len(lane.frame_ids)
+            buffer[:, count : lane.needed] = buffer[:, count - 1 : count]
         self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
-        return self._step(active, fresh)
+        error = None
+        try:
+            out = self._step(active, fresh)
+        except NonFiniteError as raised:
+            if not isinstance(raised.out, Encoded):
+                raise
+            out, error = raised.out, raised
+        return grids_of(out, self._tokenizer.config), error
 
-    def _step(self, active: list[bool], keyframe: list[bool]) -> Any:
+    def _step(self, active: list[bool], keyframe: list[bool]) -> Encoded:
         """The first step may capture a graph, which cameras must not disturb."""
-        frames: Tensor = self._buffer
         if not self._cold:
-            return self._encoder.step(frames, active, keyframe)
+            return self._encoder.step(self._frames, active, keyframe)
         with self._preparing.paused():
-            out = self._encoder.step(frames, active, keyframe)
+            out = self._encoder.step(self._frames, active, keyframe)
         self._cold = False
         return out

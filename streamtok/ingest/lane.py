@@ -1,19 +1,29 @@
-"""One stream's place in the ingest core: its options, the group that is being filled, and its bookkeeping."""
+"""One stream's place in the ingest core: what each frame means for it, and what its group is. No pixels, no clock.
 
-import logging
+A lane is a state machine: `judge` takes a frame's number, time and size and says what it is, `append` puts it into the
+group that is being filled, `finish` makes a `TokenGroup` of that. Only its own methods change it.
+"""
+
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from streamtok.ingest.event_log import EventLog
-from streamtok.ingest.preparing import Planes
-from streamtok.preprocessing.preprocessor import FITS
+import numpy as np
 
-log = logging.getLogger("streamtok.ingest")
+from streamtok.preprocessing.preprocessor import FITS, Rectangle
+from streamtok.types import StreamInfo, TokenGroup
 
 POLICIES = ("latest", "lossless")
 ON_GAP = ("reset", "bridge")
 TAILS = ("pad", "drop")
+MOST_BEHIND = 3  # groups that a stream can be behind: one that is further behind leaves frames out
+AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
+
+Because = Literal["resize", "restart", "gap", "batch", "keyframe"]
+Reason = Literal["missed", "behind", "cut", "nonfinite", "tail"]
+"""Why a frame is in no group: it never came from the camera, the encoder was behind, its epoch ended before its group
+was full, its latent was not finite, or its stream ended."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,7 @@ class StreamOptions:
 
     `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of
     capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
+    `metadata` is what readers are told of the stream; nothing here reads it.
     """
 
     policy: str = "latest"
@@ -30,6 +41,7 @@ class StreamOptions:
     keyframe_interval: float = 10.0
     size: tuple[int, int] | None = None
     fit: str = "stretch"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}
@@ -41,54 +53,239 @@ class StreamOptions:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A frame as the network takes it: `planes`, made from a `source_size` (height, width) picture."""
+class Verdict:
+    """What a frame is for its stream.
 
-    stream: str
-    frame_id: int
-    capture_ns: int
-    planes: Planes
-    source_size: tuple[int, int]
+    `because` says why an epoch starts with it; it is empty if the frame continues the epoch. `lost` frames are missing
+    just before it.
+    """
+
+    because: tuple[Because, ...] = ()
+    lost: int = 0
+
+
+CONTINUES = Verdict()
 
 
 @dataclass(eq=False)
 class Lane:
-    """One stream's place: the group being filled and its bookkeeping."""
+    """One stream's place: the group that is being filled, and its bookkeeping. Groups have `group_frames` frames.
+
+    `counts` has frames, groups, keyframes, dropped, gaps, nonfinite, repeated and resizes; `reasons` splits dropped.
+    Every frame from the first on is in a group, pending in `frame_ids`, or dropped for one reason. Times are in ns.
+    """
 
     name: str
     options: StreamOptions
-    counts: Counter = field(default_factory=Counter)
-    buffer: Any = None  # Tensor (1, 3, G, H, W) uint8 on the encoder's device, once the size is known
+    group_frames: int
+    video: bool = True
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[Reason] = field(default_factory=Counter)
     source_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None  # (H, W) that is encoded, once the source's is known
+    source_rect: Rectangle = (0, 0, 0, 0)  # of the picture within it
+    info: StreamInfo | None = None  # of the epoch
+    frame_rate: float | None = None
     frame_ids: list[int] = field(default_factory=list)
     capture_ns: list[int] = field(default_factory=list)
-    expected_id: int | None = None
-    last_capture_ns: int | None = None
     fresh: bool = True  # the next group starts an epoch
     epoch: int = -1
-    epoch_groups: int = 0  # of this epoch, so far
     keyframe_ns: int = 0
-    requested: bool = False
-    restarted: bool = False
-    dropped: int = 0
+    dropped: int = 0  # since the last group
     full_ns: int | None = None  # since when a full group waits for its step
     ended: bool = False  # nothing will come, as far as is known
-
-    def __post_init__(self) -> None:
-        self.log = EventLog(self.name, log)
+    _expected_id: int | None = None
+    _last_capture_ns: int | None = None  # None at the start of an epoch
+    _epoch_groups: int = 0
+    _keyframe_requested: bool = False
+    _source_was_lost: bool = False
 
     @property
-    def image_size(self) -> Any:
-        """(H, W) that the encoder takes; None until the size of the source is known."""
-        return None if self.buffer is None else tuple(self.buffer.shape[-2:])
+    def needed(self) -> int:
+        """Frames of the group that is being filled."""
+        return 1 if self.fresh else self.group_frames
 
-    def discard_pending(self) -> None:
-        self.drop(len(self.frame_ids))
-        self.clear_pending()
+    @property
+    def most_waiting(self) -> int:
+        """How many frames are worth keeping until `room_for` is asked."""
+        return MOST_BEHIND * self.group_frames + 2
 
-    def clear_pending(self) -> None:
-        self.frame_ids, self.capture_ns, self.full_ns = [], [], None
+    def room_for(self, waiting: int) -> int:
+        """How many of the newest frames to encode where so many wait; the others are left out.
 
-    def drop(self, frames: int) -> None:
+        Under `lossless`: all of them. Under `latest` some are skipped (a gap stands for them) once too many wait. Where
+        a gap costs no context (it is bridged, or the model codes images), that is when a second whole group waits, and
+        the newest group is left. Where it costs an epoch, it is when more than MOST_BEHIND groups wait, and so many of
+        the newest are left that epochs last: the next keyframe's alone if the epoch that ends did last, for the encoder
+        is nearly fast enough then, else with the AFTER_KEYFRAME groups that follow it.
+        """
+        size = self.group_frames
+        if self.options.policy == "lossless":
+            return waiting
+        if self.options.on_gap == "bridge" or not self.video:
+            first = self.needed - len(self.frame_ids) or size  # a full one is about to be stepped
+            return waiting if waiting < first + size else first
+        if waiting <= MOST_BEHIND * size:
+            return waiting
+        return 1 if self._epoch_groups > 1 + AFTER_KEYFRAME else 1 + AFTER_KEYFRAME * size
+
+    def judge(
+        self, frame_id: int, capture_ns: int, source_size: tuple[int, int], batch_ns: int | None = None
+    ) -> Verdict:
+        """Say what the next frame is, and count its gap; `append` it when the verdict has been acted upon.
+
+        `batch_ns` is the time of the frame with which the lanes that share its step began their latest common epoch.
+        """
+        resized = self.source_size not in (None, source_size)
+        back, lost = self._runs_back(frame_id, capture_ns, resized), 0
+        if not back and self._expected_id is not None:
+            lost = frame_id - self._expected_id
+        self.counts["gaps"] += bool(back or lost or self._source_was_lost)
+        self._source_was_lost = False
+
+        because: tuple[Because, ...] = ("resize",) if resized else ()
+        if back or (lost and self.options.on_gap == "reset"):
+            because += ("restart" if back else "gap",)
+        if because:
+            return Verdict(because, lost)
+        if batch_ns is not None and self._is_nearest(batch_ns, capture_ns):
+            return Verdict(("batch",), lost)
+        if not self.frame_ids and not self.fresh and self._is_keyframe_due(capture_ns):
+            return Verdict(("keyframe",), lost)
+        return Verdict((), lost) if lost else CONTINUES
+
+    def append(self, frame_id: int, capture_ns: int) -> bool:
+        """Put a frame into the group; True if it is full now."""
+        self.frame_ids.append(frame_id)
+        self.capture_ns.append(capture_ns)
+        self._expected_id, self._last_capture_ns, self.ended = frame_id + 1, capture_ns, False
+        self.counts["frames"] += 1
+        return len(self.frame_ids) == self.needed
+
+    def wait(self, now_ns: int) -> None:
+        """The full group waits for its step from now on."""
+        self.full_ns = now_ns
+
+    def finish(self, tokens: np.ndarray, encode_ns: int, info: StreamInfo | None = None) -> TokenGroup:
+        """The pending frames as a group with `tokens`, of the shape that `info` says: what a fresh epoch is."""
+        repeated, keyframe = self.needed - len(self.frame_ids), self.fresh or not self.video
+        if self.fresh:
+            self.epoch, self._epoch_groups, self.info = self.epoch + 1, 0, info
+            self.keyframe_ns, self._keyframe_requested = self.capture_ns[0], False
+        assert self.image_size is not None  # frames are appended to lanes that are open
+        group = TokenGroup(
+            stream=self.name,
+            tokens=tokens,
+            keyframe=keyframe,  # a decoder of images may start anywhere
+            epoch=self.epoch,
+            frame_ids=self.frame_ids,
+            capture_ns=self.capture_ns,
+            dropped=self.dropped,
+            repeated=repeated,
+            encode_ns=encode_ns,
+            image_size=self.image_size,
+            info=self.info,
+        )
+        self.counts["groups"] += 1
+        self.counts["keyframes"] += keyframe
+        self.counts["repeated"] += repeated
+        self._epoch_groups += 1
+        self.fresh, self.dropped = False, 0
+        self._clear()
+        return group
+
+    def cut(self, reason: Reason = "cut") -> None:
+        """End the epoch: what is pending is dropped, the next frame starts another."""
+        self.drop(len(self.frame_ids), reason)
+        self._clear()
+        self.fresh, self._last_capture_ns = True, None
+
+    def reject(self) -> None:
+        """The latent of the pending group was not finite: it is dropped, the next frame starts an epoch."""
+        self.counts["nonfinite"] += 1
+        self.drop(len(self.frame_ids), "nonfinite")
+        self._clear()
+        self.fresh = True
+
+    def drop(self, frames: int, reason: Reason) -> None:
+        """Count frames that are in no group."""
         self.dropped += frames
         self.counts["dropped"] += frames
+        if frames:
+            self.reasons[reason] += frames
+
+    def open(self, source_size: tuple[int, int], image_size: tuple[int, int], source_rect: Rectangle) -> bool:
+        """Take pictures of `source_size`, which fill a rectangle of images; True if they had another size before."""
+        resized = self.source_size not in (None, source_size)
+        self.counts["resizes"] += resized
+        self.source_size, self.image_size, self.source_rect = source_size, image_size, source_rect
+        return resized
+
+    def forget_number(self) -> None:
+        """Frames are missing before the next one, whatever its number says."""
+        self.counts["gaps"] += 1
+        self._expected_id = None
+
+    def restart(self) -> None:
+        """The source was lost and is back: the next frame counts as a gap, also where its number does not jump."""
+        self._source_was_lost = True
+
+    def set_frame_rate(self, frame_rate: float | None) -> None:
+        """Note the frames per second of the source, which readers are told; None if it does not say."""
+        self.frame_rate = frame_rate
+
+    def end(self) -> None:
+        """Nothing will come, as far as is known."""
+        self.ended = True
+
+    def request_keyframe(self) -> None:
+        """Start an epoch at the next group boundary."""
+        self._keyframe_requested = True
+
+    def check_recorded(self, frames: int, *, keyframe: bool, epoch: int, repeated: int) -> None:
+        """Raise ValueError unless so many frames, given to an empty lane, make the group that a header describes."""
+        need = 1 if keyframe else self.group_frames
+        if frames + repeated != need or not frames:
+            raise ValueError(
+                f"a {'keyframe' if keyframe else 'group'} of {self.name!r} needs {need} frames, got "
+                f"{frames} and {repeated} repeated; was it recorded with another model?"
+            )
+        if self.frame_ids:
+            raise ValueError(f"stream {self.name!r} has a partial group from feed(); flush it before encode_recorded()")
+        if not keyframe and self.epoch != epoch:
+            raise ValueError(
+                f"stream {self.name!r} is in epoch {self.epoch}, the group is of epoch {epoch}: start at its keyframe"
+            )
+
+    def follow(self, keyframe: bool, epoch: int, dropped: int) -> None:
+        """Take from a recorded header what the pending frames are."""
+        self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
+
+    def _clear(self) -> None:
+        self.frame_ids, self.capture_ns, self.full_ns = [], [], None
+
+    def _runs_back(self, frame_id: int, capture_ns: int, resized: bool) -> bool:
+        """Whether number or time is not behind the last one's; pictures of a new size may have any time."""
+        if self._expected_id is not None and frame_id < self._expected_id:
+            return True
+        if resized:
+            return False
+        late = self._last_capture_ns is not None and capture_ns <= self._last_capture_ns
+        return late or (bool(self.frame_ids) and frame_id <= self.frame_ids[-1])  # also after a gap that was told
+
+    def _is_keyframe_due(self, capture_ns: int) -> bool:
+        interval_ns = round(self.options.keyframe_interval * 1e9)
+        return self._keyframe_requested or 0 < interval_ns <= capture_ns - self.keyframe_ns
+
+    def _is_nearest(self, batch_ns: int, capture_ns: int) -> bool:
+        """Whether a frame is the one nearest to the start of the common epoch.
+
+        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on. An epoch further
+        away than a lane can be behind is not for it: the lane was lost then, or has a clock of its own.
+        """
+        if self._last_capture_ns is None:
+            return False
+        between, behind = capture_ns - self._last_capture_ns, batch_ns - capture_ns
+        near = abs(behind) <= MOST_BEHIND * self.group_frames * between
+        started = batch_ns - self.keyframe_ns <= between
+        return near and not started and behind <= between // 2

@@ -32,7 +32,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,19 +40,13 @@ from torch import Tensor
 
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor, Rectangle, fit_rectangles
+from streamtok.types import Frame, Planes, RawPicture
 
 log = logging.getLogger("streamtok.ingest")
 
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
 NUMBERS_ROOM = 256
 """Bytes before a camera's own in what is uploaded: the kernel's numbers, and room so that an image begins aligned."""
-
-
-class Planes(Protocol):
-    """A frame as the network takes it, uint8 RGB (3, H, W); it may still be on its way."""
-
-    def copy_to(self, target: Tensor) -> None:
-        """Copy into `target`, uint8 (3, H, W) on the network's device, in order with what is queued there."""
 
 
 class Preparer(Protocol):
@@ -64,10 +58,10 @@ class Preparer(Protocol):
     size: tuple[int, int]
     rect: Rectangle
 
-    def __call__(self, frame: Any) -> Planes:
-        """Takes what a `Frame` has: `picture`, uint8 RGB (h, w, 3) or a `RawImage`, and `image`, the same as RGB.
+    def __call__(self, frame: Frame) -> Planes:
+        """Prepare a frame; its picture may be written over once this returns.
 
-        They may be written over once this returns. ValueError or TypeError for another size or type.
+        Raises ValueError or TypeError for pictures of another size or type.
         """
 
 
@@ -98,7 +92,7 @@ class HostPreparer:
         self.size, self.rect = resize.size, resize.rect
         self._resize = resize
 
-    def __call__(self, frame: Any) -> Planes:
+    def __call__(self, frame: Frame) -> Planes:
         return HostPlanes(self._resize(frame.image))
 
 
@@ -124,7 +118,7 @@ class UploadingPreparer(HostPreparer):
         super().__init__(resize)
         self._upload = upload
 
-    def __call__(self, frame: Any) -> Planes:
+    def __call__(self, frame: Frame) -> Planes:
         planes = self._resize(frame.image)
         return self._upload([planes.reshape(-1)], lambda data: data.view(planes.shape))
 
@@ -146,8 +140,8 @@ class KernelPreparer:
         self._geometry = source_size, size, fit, multiple
         self._numbers: dict[tuple[str, int], np.ndarray] = {}
 
-    def __call__(self, frame: Any) -> Planes:
-        raw = frame.picture if isinstance(frame.picture, RawImage) else raw_rgb(frame.picture)
+    def __call__(self, frame: Frame) -> Planes:
+        raw = raw_rgb(frame.picture) if isinstance(frame.picture, np.ndarray) else frame.picture
         if raw.shape[:2] != self._geometry[0]:
             raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {(*self._geometry[0], 3)}")
 
@@ -158,7 +152,7 @@ class KernelPreparer:
 
         return self._upload([self._numbers_of(raw), raw.data], convert)
 
-    def _numbers_of(self, raw: RawImage) -> np.ndarray:
+    def _numbers_of(self, raw: RawPicture) -> np.ndarray:
         """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
         from streamtok.engine.gpu.kernels.preprocess import shape_of
 
@@ -208,7 +202,7 @@ class Preparing:
         """Whether a kernel on the device converts and resizes."""
         return self._kernel_of is not None
 
-    def paused(self) -> AbstractContextManager:
+    def paused(self) -> AbstractContextManager[bool]:
         """While this is held, no preparer starts work on the device: to capture a graph. Not for use inside itself."""
         return self._gate
 
@@ -216,7 +210,7 @@ class Preparing:
 class CudaPlanes:
     """Planes on a GPU, there once the event `done` is."""
 
-    def __init__(self, planes: Tensor, done: Any) -> None:
+    def __init__(self, planes: Tensor, done: torch.cuda.Event) -> None:
         self._planes, self._done = planes, done
 
     def copy_to(self, target: Tensor) -> None:
@@ -257,9 +251,7 @@ def _gpu_kernels() -> Callable[[str], Kernel] | None:
         kernel_of("rgb8")
     except ImportError as error:
         log.info("event=prepare_on_cpu reason=%r", str(error))
-    except (
-        Exception
-    ) as error:  # cupy has many: a library that does not fit the driver must not keep a node from running
+    except Exception as error:  # cupy has many; a library that does not fit the driver must not stop a node
         log.warning("event=prepare_on_cpu reason='cupy cannot build its kernel' error=%r", error)
     else:
         return kernel_of

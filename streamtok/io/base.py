@@ -20,6 +20,7 @@ from streamtok.names import NAME
 from streamtok.types import Frame
 
 STREAM_NAME = re.compile(NAME)
+GRAB_S = 0.1
 
 
 class EndOfSource(Exception):
@@ -35,6 +36,7 @@ class Source(ABC):
 
     Subclasses fill in `_open`, `_read` and `_close`. `state` is "up", "lost" (not delivering now, may come back) or
     "ended". `counts` holds `frames`, `reconnects`, `frozen` (times the image stood still for too long), `damaged`.
+    `read` is for whoever takes frames one by one; a `Capture` calls `check_limit`, `grab` and `release` on its thread.
     """
 
     live = False
@@ -65,33 +67,48 @@ class Source(ABC):
 
     def read(self, timeout: float | None = None) -> Frame | None:
         """The next frame, or None when none came within `timeout` seconds; raises EndOfSource at the end."""
-        if self.state == "ended":
-            raise EndOfSource(self.end_reason)
-        if self.max_frames is not None and self.counts["frames"] >= self.max_frames:
-            self.end(f"{self.max_frames} frames asked for were delivered")
+        self.check_limit()
         frame = self._read(timeout)
         if frame is not None:
             self.counts["frames"] += 1
         return frame
+
+    def check_limit(self) -> None:
+        """Raise EndOfSource if the source has ended, or all frames that were asked for have been delivered."""
+        if self.state == "ended":
+            raise EndOfSource(self.end_reason)
+        if self.max_frames is not None and self.counts["frames"] >= self.max_frames:
+            self.end(f"{self.max_frames} frames asked for were delivered")
+
+    def grab(self) -> Frame | None:
+        """The next frame, not counted yet, or None when none came for now; raises EndOfSource at the end."""
+        return self._read(GRAB_S)
+
+    def release(self) -> None:  # noqa: B027 only cameras have a device
+        """Let go of the device, on the thread that grabs."""
+
+    def check_stalled(self) -> None:  # noqa: B027 only cameras can hang
+        """Notice that nothing has come for too long, even while the thread that grabs hangs."""
 
     @property
     def frozen(self) -> bool:
         """Whether the image has stood still for too long; only live sources look."""
         return self._watch.frozen
 
-    def skip_to_newest(self) -> None:  # noqa: B027 recordings wait
-        """Leave out what a camera took while nobody was ready to read, all but the newest frame; a recording waits."""
-
     def end(self, reason: str) -> NoReturn:
         """Mark the source as ended and raise EndOfSource."""
-        self.state, self.end_reason = "ended", reason
+        self.mark_ended(reason)
         raise EndOfSource(reason)
+
+    def mark_ended(self, reason: str) -> None:
+        """Note that no further frame will come."""
+        self.state, self.end_reason = "ended", reason
 
     def close(self) -> None:
         """Release device or file; wakes a `read` that waits in another thread. Closing twice is fine."""
         self._stop.set()
         if self.state != "ended":
-            self.state, self.end_reason = "ended", "closed"
+            self.mark_ended("closed")
         self._close()
 
     def __enter__(self) -> Source:

@@ -6,30 +6,27 @@
     gst:v4l2src device=/dev/video0 ! videoconvert ! appsink
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
-A thread grabs frames, so that `read` never waits longer than it is told. A device that fails or falls silent makes the
-source "lost"; the thread tries again after 0.5 s, 1 s, ... at most 10 s. After an outage `frame_id` jumps by the frames
-that the camera must have taken meanwhile (at least one), so that readers see a gap. The last frames that nobody read
-are kept up to QUEUE, older ones are forgotten, counted as `dropped` and show as a gap too.
+A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
+silent makes the source "lost"; it is tried again after 0.5 s, 1 s, ... at most 10 s. After an outage `frame_id` jumps
+by the frames that the camera must have taken meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from streamtok.io.base import EndOfSource, Source
+from streamtok.io.base import GRAB_S, EndOfSource, Source
+from streamtok.io.capture import Capture
 from streamtok.io.watch import Backoff, FreezeWatch
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
-QUEUE = 8
 STALL_S = 5.0
 JOIN_S = 1.0
 
@@ -44,7 +41,7 @@ class Grabbed:
 
 
 class Device(Protocol):
-    """What CameraSource drives, always from its own thread except for the first `connect`."""
+    """What CameraSource drives, always from its capture's thread except for the first `connect`."""
 
     name: str
     fps: float | None
@@ -82,90 +79,75 @@ class CameraSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         self.device = device
+        self.capture = Capture(self)
+        """The thread that grabs and the queue of its frames, from `open` to `close`."""
         self._watch = FreezeWatch(freeze_after)
         self._backoff = backoff or Backoff()
-        self._ready = threading.Condition()
-        self._queue: deque[Frame] = deque()
-        self._thread: threading.Thread | None = None
+        self._connected = False
+        self._retry_at = self._heard_at = 0.0  # monotonic s
         self._next_id = 0
         self._last_ns: int | None = None
         self._last_number: int | None = None
-        self._ended = ""
 
     def skip_to_newest(self) -> None:
-        """As `Source.skip_to_newest`; what is left out is counted as `dropped`."""
-        with self._ready:
-            while len(self._queue) > 1:
-                self._queue.popleft()
-                self.counts["dropped"] += 1
+        """Leave out what the camera took while nobody was ready to read, all but the newest frame."""
+        self.capture.keep_newest()
 
     def open(self) -> None:
-        absent: OSError | None = None
         try:
             super().open()
         except OSError as error:
             if self.required:
                 raise
-            absent, self.state = error, "up"
-        self._ended = ""
-        self._queue.clear()
-        self._heard_ns = time.monotonic_ns()
-        if absent is not None:
-            self._lose(str(absent))
-        self._thread = threading.Thread(target=self._run, name=f"camera-{self.stream}", daemon=True)
-        self._thread.start()
+            self.state = "up"
+            self._lose(str(error))
+        self._heard_at = time.monotonic()
+        self.capture = Capture(self)
+        self.capture.start()
+
+    def grab(self) -> Frame | None:
+        """The next frame, on the capture's thread; None while the camera is lost, after a moment."""
+        if not self._connected and not self._reconnect():
+            return None
+        try:
+            grabbed = self.device.grab()
+        except EndOfSource:
+            raise
+        except Exception as error:  # nobody foresaw it: readers get it as the end
+            log.exception("stream=%s event=failed device=%s", self.stream, self.device.name)
+            raise EndOfSource(f"{self.device.name} failed: {error!r}") from error
+        if grabbed is not None:
+            return self._to_frame(grabbed)
+        self._lose("no image")
+        return None
+
+    def release(self) -> None:
+        """As `Source.release`."""
+        self.device.release()
+
+    def check_stalled(self) -> None:
+        """As `Source.check_stalled`: makes the source "lost" after STALL_S."""
+        if self.state == "up" and time.monotonic() - self._heard_at > STALL_S:
+            self._note_lost("silent")
 
     def _open(self) -> None:
         self.device.connect()
-        self.fps, self.size = self.device.fps, self.device.size
+        self.fps, self.size, self._connected = self.device.fps, self.device.size, True
 
     def _read(self, timeout: float | None) -> Frame | None:
-        with self._ready:
-            self._ready.wait_for(lambda: self._queue or self._ended, timeout)
-            if self._queue:
-                return self._queue.popleft()
-            ended = self._ended
-        if ended:
-            self.end(ended)
-        if self.state == "up" and time.monotonic_ns() - self._heard_ns > STALL_S * 1e9:
-            self._lose("silent")
-        return None
+        frame = self.capture.wait(timeout)
+        if frame is None and (self.capture.finished or self.state == "ended"):
+            self.end(self.capture.end_reason or "closed")
+        self.check_stalled()
+        return frame
 
     def _close(self) -> None:
-        with self._ready:
-            self._ended = self._ended or "closed"
-            self._ready.notify_all()
-        if self._thread is not None:
-            self._thread.join(JOIN_S)
-            if self._thread.is_alive():
-                log.warning("stream=%s event=device_hangs device=%s", self.stream, self.device.name)
-            self._thread = None
+        if not self.capture.close(JOIN_S):
+            log.warning("stream=%s event=device_hangs device=%s", self.stream, self.device.name)
+            self.capture = Capture(self)  # the thread is left to itself, and not waited for again
 
-    def _run(self) -> None:
-        """The grabbing thread; it alone touches the device, and releases it."""
-        try:
-            there = self.state == "up" or self._reconnect()
-            while there and not self._stop.is_set():
-                grabbed = self.device.grab()
-                if grabbed is not None:
-                    self._deliver(grabbed)
-                elif not self._reconnect():
-                    break
-        except EndOfSource as end:
-            self._finish(end.reason)
-        except Exception as error:  # a thread's error would be lost otherwise; the reader gets it as the end
-            log.exception("stream=%s event=failed device=%s", self.stream, self.device.name)
-            self._finish(f"{self.device.name} failed: {error!r}")
-        finally:
-            self.device.release()
-
-    def _finish(self, reason: str) -> None:
-        with self._ready:
-            self._ended = self._ended or reason
-            self._ready.notify_all()
-
-    def _deliver(self, grabbed: Grabbed) -> None:
-        self._heard_ns = time.monotonic_ns()
+    def _to_frame(self, grabbed: Grabbed) -> Frame:
+        self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed
         self._next_id += missed
@@ -179,12 +161,7 @@ class CameraSource(Source):
             log.warning("stream=%s event=frozen device=%s", self.stream, self.device.name)
         frame = Frame(self.stream, self._next_id, capture_ns, grabbed.image)
         self._next_id += 1
-        with self._ready:
-            if len(self._queue) >= QUEUE:
-                self._queue.popleft()
-                self.counts["dropped"] += 1
-            self._queue.append(frame)
-            self._ready.notify_all()
+        return frame
 
     def _missed_before(self, grabbed: Grabbed) -> int:
         """Frames that the device took but nobody got: by its own numbers, else by rate after an outage; then >= 1."""
@@ -198,23 +175,33 @@ class CameraSource(Source):
             return 1
         return max(round((grabbed.capture_ns - self._last_ns) * self.fps / 1e9) - 1, 1)
 
-    def _lose(self, reason: str) -> None:
+    def _note_lost(self, reason: str) -> None:
         if self.state == "up":
             self.state = "lost"
             log.warning("stream=%s event=lost device=%s reason=%r", self.stream, self.device.name, reason)
 
-    def _reconnect(self) -> bool:
-        """Open the device again, as often as it takes; False when the source was closed meanwhile."""
-        self._lose("no image")
+    def _lose(self, reason: str) -> None:
+        self._note_lost(reason)
         self.device.release()
-        while not self._stop.wait(self._backoff.next()):
-            try:
-                self._open()
-            except OSError as error:
-                if self._backoff.tries in (1, 10, 100):
-                    log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
-                continue
-            self._backoff.reset()
-            self.counts["reconnects"] += 1
-            return True
-        return False
+        self._connected, self._retry_at = False, time.monotonic() + self._backoff.next()
+
+    def _reconnect(self) -> bool:
+        """Open the device again if it is time to; False, after a moment, if it is not there."""
+        left = self._retry_at - time.monotonic()
+        if self._stop.wait(min(max(left, 0.0), GRAB_S)) or left > GRAB_S:
+            return False
+        try:
+            self._open()
+        except OSError as error:
+            self._retry_at = time.monotonic() + self._backoff.next()
+            if self._backoff.tries in (1, 10, 100):
+                log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
+            return False
+        self._backoff.reset()
+        self.counts["reconnects"] += 1
+        return True
+
+
+def capture_of(source: Source) -> Capture:
+    """The thread and the queue of an open source: a camera's own, which runs since it was opened, or new ones."""
+    return source.capture if isinstance(source, CameraSource) else Capture(source)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from streamtok.engine.loading import load
-from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import picture_of
 from streamtok.measures import psnr_from_mse
@@ -120,7 +120,7 @@ class Watcher:
         self.decoder = LiveDecoder(tokenizer)
         self.originals = Originals()
         self.keeper = SampleKeeper()
-        self.video: Pictures | None = None
+        self.video: PictureWriter | None = None
         self._first_ns = 0
 
     def watch(self, reader: Reader, node: subprocess.Popen[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.engine.loading import load
-from streamtok.io.picture_writer import Pictures, open_pictures
+from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
@@ -110,7 +110,7 @@ class FileSink:
 
     def __init__(self, path: Path, info: Info) -> None:
         self.path, self.fps = path, info.frame_rate
-        self._pictures: Pictures | None = None
+        self._pictures: PictureWriter | None = None
         self._first_ns = 0
         self._size: tuple[int, ...] = ()
 

@@ -6,20 +6,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from streamtok.drives.open_drive import find_recording, open_drive
-from streamtok.engine.loading import engine_configuration
+from streamtok.engine.configuration import EngineConfiguration, inspect_machine
+from streamtok.engine.loading import engine_configuration, load, pick_device
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.node.replay import DriveReplay, RecordedReplay, Replay, Replayed
-from streamtok.node.replay_engine import engine_differences, load_as_recorded
 from streamtok.node.replay_outputs import Outputs, Pace
 from streamtok.node.verification import Verification, check_verifiable
 from streamtok.recording.reader import Recording
 from streamtok.settings.replay import ReplaySettings
 from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
+
+NOT_COMPARED = ("size", "measured_ms", "agreement")  # of an engine configuration: what was measured, and for what
 
 
 class ReplayNode:
@@ -129,7 +132,7 @@ class ReplayNode:
             options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
             return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
         for info in self.infos.values():
-            different = engine_differences(info.engine, engine_configuration(tokenizer))
+            different = compare_engines(info.engine, engine_configuration(tokenizer))
             self.notes += [f"{info.stream}: engine {text}" for text in different]
         if settings.verify:
             check_verifiable(self.recording)
@@ -193,6 +196,38 @@ class ReplayNode:
             self._seconds = time.monotonic() - started
         self.notes += recording.damage
         return self.summary()
+
+
+def load_as_recorded(
+    model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
+) -> Tokenizer:
+    """The tokenizer `model` on the engine configuration that a recording names, or on this machine's default if none
+    was recorded, or one for other weights or another device.
+
+    `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
+    """
+    recorded = EngineConfiguration.from_dict(engine)
+    if deterministic is None:
+        deterministic = recorded.deterministic
+    tokenizer = load(model, deterministic=deterministic)
+    chosen = pick_device("cpu" if device == "auto" and engine and recorded.device == "cpu" else device).type
+    if not engine or chosen != recorded.device or recorded.fingerprint not in ("", tokenizer.fingerprint):
+        return load(tokenizer, engine="default", device=chosen)
+    if deterministic != recorded.deterministic:
+        eager = EngineConfiguration(device=chosen, threads=recorded.threads, slots_per_step=recorded.slots_per_step)
+        recorded = replace(eager, deterministic=deterministic)
+    machine = inspect_machine(tokenizer.fingerprint, recorded.size, chosen)
+    return load(tokenizer, engine=recorded.move_to(machine), device=chosen)
+
+
+def compare_engines(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is different in the engine configuration, which tokens may depend on; nothing if none was recorded."""
+    then = EngineConfiguration.from_dict(recorded).to_dict() if recorded else {}
+    return [
+        f"{name}: recorded {value!r}, now {now[name]!r}"
+        for name, value in then.items()
+        if name not in NOT_COMPARED and value not in ("", now[name])
+    ]
 
 
 def info_key(described: Info | TokenHeader) -> tuple[str, str, tuple[int, ...]]:

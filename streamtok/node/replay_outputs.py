@@ -18,11 +18,10 @@ from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.files import token_meta
 from streamtok.tokens.tokenfile import TokenFileWriter
 from streamtok.types import TokenGroup
-from streamtok.wire.describe import describe
 from streamtok.wire.message import Info, TokenHeader, TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import CurveServer
-from streamtok.wire.streams import StreamTable
+from streamtok.wire.streams import StreamTable, to_info
 
 WAIT_S = 0.02
 
@@ -192,17 +191,17 @@ class Outputs:
             self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out, core))
 
     def _info(self, name: str, core: IngestCore) -> Info:
-        recorded, chosen = self.infos.get(name), core.lane(name).options.keyframe_interval
-        info = describe(
-            core,
-            name,
+        """What readers are told: as of a live stream, with what only the recorded one knows."""
+        info = to_info(
+            core.stream_info(name),
             node=self.settings.node,
-            frame_rate=recorded.frame_rate if recorded else None,
-            keyframe_interval=recorded.keyframe_interval if recorded else chosen,
             metadata=self._metadata.get(name, {}),
             replay=True,
         )
-        return msgspec.structs.replace(info, batch=recorded.batch) if recorded else info
+        if name not in self.infos:
+            return info
+        kept = {fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "batch")}
+        return msgspec.structs.replace(info, **kept)
 
     def _make_publisher(self, bind: str) -> Publisher:
         settings = self.settings
@@ -224,8 +223,7 @@ class Outputs:
         return Recorder(path, RecorderOptions("lossless", wait=True), metadata=facts)
 
     def _make_file(self, name: str, folder: Path, core: IngestCore) -> TokenFileWriter:
-        lane = core.lane(name)
-        meta = token_meta(core, name, lane.source_size or lane.image_size)
+        meta = token_meta(core, name, core.stream_info(name).source_size)
         meta |= {"model": self.settings.model or core.config.name, "source": self.settings.path.name}
         meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
         if name in self._metadata:

@@ -1,38 +1,9 @@
-"""A rig's settings as what its node runs: sources, and which streams share a step."""
+"""What a rig's sources say of how a node runs: who shares a step, what readers are told before the first frame."""
 
-from typing import Any
-
+from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
-from streamtok.io.base import Source
-from streamtok.io.source import open_source
-from streamtok.settings.rig import RigSettings, StreamSettings
-from streamtok.wire import compression
-from streamtok.wire.endpoint import check_endpoints
-
-
-def check_publishing(rig: RigSettings) -> None:
-    """Raise ValueError or ImportError for what could not be published so on this machine, whatever the cameras do."""
-    secure = rig.curve is not None
-    check_endpoints(rig.bind, rig.control, secure=secure, insecure=rig.insecure, ipc_group=rig.ipc_group)
-    compression.check(rig.compression)
-
-
-def make_source(stream: StreamSettings, keep_packets: bool = False) -> Source:
-    """The source of one stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
-    options: dict[str, Any] = {"realtime": stream.realtime, "max_frames": stream.max_frames}
-    try:
-        source = open_source(stream.source, stream.name, keep_packets=keep_packets, **options)
-        source.required = stream.required
-        return source
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"stream {stream.name}: {error}") from error
-
-
-def stream_options(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the ingest core needs of one stream; `live` decides a policy that was not given: cameras latest, files
-    lossless."""
-    policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
-    return StreamOptions(policy, stream.on_gap, stream.tail, stream.keyframe_interval, stream.size, stream.fit)
+from streamtok.io.base import RecordedSource, Source
+from streamtok.wire.publisher import Publisher
 
 
 def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
@@ -54,4 +25,17 @@ def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]
 
 def is_paced(source: Source) -> bool:
     """Whether frames come at the times they carry: a camera, or a recording in real time."""
-    return source.live or bool(getattr(source, "realtime", False))
+    return source.live or (isinstance(source, RecordedSource) and source.realtime)
+
+
+def open_streams(core: IngestCore, sources: dict[str, Source], publisher: Publisher) -> None:
+    """Allocate, warm up and announce what can be before the first frame: streams whose sources know their size."""
+    for name, source in sources.items():
+        lane = core.lane(name)
+        lane.set_frame_rate(source.fps)
+        if source.size is not None:
+            core.open(name, source.size)
+        if source.size is not None or lane.options.size is not None:
+            core.warm_up(name)
+        if source.size is not None:
+            publisher.add_stream(core.stream_info(name))

@@ -9,13 +9,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from streamtok.types import Frame, TokenGroup
-from streamtok.wire import compression
+from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
 from streamtok.wire.errors import Rejects, WireError
@@ -57,9 +56,10 @@ class Publisher:
     names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
     owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
     publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
-    sets how much one slow reader may be behind (a second). `clock_ns` is the clock of capture times, `clock_pair` ties
-    it to UTC: a replay gives the recorded ones. `stats` adds the node's own numbers to op `stats`; `stop` is asked
-    while waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
+    sets how much one slow reader may be behind (a second). `compression` is that of the tokens. `clock_ns` is the clock
+    of capture times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of
+    every own stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while
+    waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
     """
 
     bind: str
@@ -73,8 +73,10 @@ class Publisher:
     lossless_timeout: float = 30.0
     messages_per_second: float = 64.0
     max_epoch_bytes: int = MAX_EPOCH
+    compression: Literal["none", "zstd"] = "none"
     clock_ns: Callable[[], int] = time.monotonic_ns
     clock_pair: Callable[[], tuple[int, int]] = system_clock_pair
+    on_announce: Callable[[Info], None] = lambda info: None
     stats: Callable[[], dict[str, Any]] | None = None
     stop: Callable[[], bool] = lambda: False
 
@@ -99,7 +101,7 @@ class Publisher:
             self._release()
             raise
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
-        self._table = StreamTable(fixed, self.max_epoch_bytes)
+        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression)
 
     def _open(self, control: str) -> None:
         self._auth = self.curve.authenticator(self._context) if self.curve else None
@@ -125,18 +127,23 @@ class Publisher:
         self._bindings.append(Binding(socket, endpoint, self.ipc_group))
         return self._bindings[-1].endpoint
 
-    def add_stream(self, info: Info) -> Info:
+    def add_stream(self, info: Info | StreamInfo) -> Info:
         """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published.
 
         ImportError if its compression needs a package that is not there.
         """
-        compression.check(info.compression)
         added = self._table.add(info)
-        self._send_info([info.stream])
+        self._send_info([added.stream])
+        self.on_announce(added)
         return added
 
     def publish(self, group: TokenGroup) -> TokenHeader:
-        """Send one token group of an announced stream; returns its header, or raises ValueError if it does not fit."""
+        """Send one token group, announcing its stream first if readers do not know what its `info` says.
+
+        Returns its header. Raises ValueError if it does not fit what was announced.
+        """
+        if group.info is not None and self._table.is_news(group.info):
+            self.add_stream(group.info)
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock_ns())
         self._send(parts)
@@ -203,17 +210,11 @@ class Publisher:
 
     def summary(self) -> dict[str, Any]:
         """Counts per stream, readers and malformed input: what op `stats` gives."""
-        streams = {
-            name: state.summary() | {"subscribers": self.subscribers(name)}
-            for name, state in self._table.streams.items()
-        }
-        return {
-            "node": self.node,
-            "session": self.session,
-            "streams": streams,
-            "control": dict(self._control.counts) if self._control else {},
-            "malformed": dict(self.rejects.counts),
-        }
+        table = self._table.streams.items()
+        streams = {name: state.summary() | {"subscribers": self.subscribers(name)} for name, state in table}
+        control, malformed = dict(self._control.counts) if self._control else {}, dict(self.rejects.counts)
+        facts = {"node": self.node, "session": self.session}
+        return facts | {"streams": streams, "control": control, "malformed": malformed}
 
     def close(self) -> None:
         """Say that the streams have ended, give readers a second to take what was sent, and leave nothing behind."""

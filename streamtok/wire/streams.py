@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streamtok.types import Frame, TokenGroup
+from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
 from streamtok.wire.header import DTYPES, FrameHeader, Info, TokenHeader
@@ -18,13 +18,22 @@ _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression"
 _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
 
 
+def to_info(described: StreamInfo, **more: Any) -> Info:
+    """What readers are told of a stream that a node describes; `more` has the fields that are the publisher's."""
+    return msgspec.structs.replace(msgspec.convert(described, Info, from_attributes=True), **more)
+
+
 @dataclass
 class StreamState:
-    """One stream; `info` always holds its newest epoch and last_seq. A foreign stream belongs to another node."""
+    """One stream; `info` always holds its newest epoch and last_seq. A foreign stream belongs to another node.
+
+    `described` is what `info` was made of; it is None where the info was given whole.
+    """
 
     info: Info
     cache: EpochCache
     foreign: bool = False
+    described: StreamInfo | None = None
     gate: KeyframeGate = field(default_factory=KeyframeGate)
     counts: Counter = field(default_factory=Counter)
 
@@ -90,18 +99,39 @@ class StreamState:
 
 @dataclass
 class StreamTable:
-    """The streams of one publisher by name; `fixed` holds the info fields that are the publisher's own."""
+    """The streams of one publisher by name.
+
+    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes.
+    """
 
     fixed: dict[str, Any]
     max_epoch_bytes: int = MAX_EPOCH
+    compression: str = "none"
     streams: dict[str, StreamState] = field(default_factory=dict)
 
-    def add(self, info: Info) -> Info:
-        """Announce an own stream, or what has changed in one; its `seq` runs on."""
+    def is_news(self, described: StreamInfo) -> bool:
+        """Whether this is not what readers were told; what was announced whole stays as it is."""
+        known = self.streams.get(described.stream)
+        if known is None:
+            return True
+        if known.described is None or known.described is described:
+            return False
+        changed, known.described = known.described != described, described
+        return changed
+
+    def add(self, stream: Info | StreamInfo) -> Info:
+        """Announce an own stream, or what has changed in one; its `seq` runs on.
+
+        ImportError if its compression needs a package that is not there.
+        """
+        described = stream if isinstance(stream, StreamInfo) else None
+        info = to_info(stream, compression=self.compression) if isinstance(stream, StreamInfo) else stream
+        compression.check(info.compression)
         known = self.streams.get(info.stream)
         last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
         info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)
-        return self._keep(info, foreign=False)
+        self._keep(info, foreign=False).described = described
+        return info
 
     def add_foreign(self, info: Info) -> Info:
         """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""
@@ -109,12 +139,12 @@ class StreamTable:
         if known is not None and known.info.session != info.session:
             known = self.streams.pop(info.stream) and None
         last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {"epoch": -1, "last_seq": -1}
-        return self._keep(msgspec.structs.replace(info, control=self.fixed["control"], **last), foreign=True)
+        return self._keep(msgspec.structs.replace(info, control=self.fixed["control"], **last), foreign=True).info
 
-    def _keep(self, info: Info, foreign: bool) -> Info:
+    def _keep(self, info: Info, foreign: bool) -> StreamState:
         state = self.streams.setdefault(info.stream, StreamState(info, EpochCache(self.max_epoch_bytes), foreign))
         state.info = info
-        return info
+        return state
 
     def get(self, name: str | None) -> StreamState:
         """The state of a stream; raises ValueError naming those there are."""

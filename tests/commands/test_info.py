@@ -14,8 +14,8 @@ from streamtok.commands import info as info_command
 from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
 from streamtok.commands.info import inspect
+from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import Times, TokenSurvey
-from streamtok.node.ingest import IngestNode
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.settings.reading import read_settings
@@ -82,7 +82,7 @@ def test_files_whose_names_are_no_utf8_are_written_and_read(tmp_path, capfdbinar
     tokenizer, name = build(VIDEO), os.fsdecode(b"dr\xefve")
     path, cut = tmp_path / f"{name}.mcap", tmp_path / f"{name}_cut.mcap"
     streams = [{"name": "cam0", "source": "synthetic:32x48@30?frames=9"}]
-    IngestNode(load_rig(None, {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path)}), tokenizer).run()
+    make_node(load_rig(None, {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path)}), tokenizer).run()
     assert info_command.main([str(path)]) == 0
     assert os.fsencode(path) in capfdbinary.readouterr().out
     cut.write_bytes(path.read_bytes()[:-400])
@@ -138,14 +138,14 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 
 
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
-    from streamtok.node.ingest import IngestNode
+    from streamtok.commands.ingest import make_node
     from streamtok.settings.rig import load_rig
     from tests.kit.models import VIDEO, build
 
     endpoint = f"ipc://{tmp_path}/i"
     streams = [{"name": "front", "source": "synthetic:32x48@30?frames=21"}]
     rig_values = {"streams": streams, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    thread = threading.Thread(target=IngestNode(load_rig(None, rig_values), build(VIDEO)).run, daemon=True)
+    thread = threading.Thread(target=make_node(load_rig(None, rig_values), build(VIDEO)).run, daemon=True)
     thread.start()
     arguments = ["--record-frames", "lossless", "--json", "--max-seconds", "60"]
     assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0

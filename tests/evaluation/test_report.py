@@ -115,13 +115,17 @@ def test_what_cannot_work_ends_with_one_line(
     assert error.count("\n") == 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["clips", "--lines", "tall"], ["clips", "--frames", "many"]])
-def test_wrong_use_exits_with_two(arguments: list[str]):
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "places: required, not given"),
+        (["clips", "--lines", "tall"], "lines: expected a number of pixels of 8 or more, or 'native' (got 'tall')"),
+        (["clips", "--frames", "many"], "frames: input should be a valid integer"),
+    ],
+)
+def test_wrong_use_exits_with_two(arguments: list[str], words: str, capsys):
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_worst_patch_is_where_the_error_is():

@@ -21,10 +21,10 @@ from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
     Outcome,
-    done_record,
+    find_record,
+    hash_path,
     load_for_fleet,
     make_job,
-    path_hash,
     run_job,
     settle_engine,
 )
@@ -169,7 +169,7 @@ def test_shards_share_the_list(tmp_path, model):
         fleet = Fleet(drives, str(out), FleetOptions(model=model), RunOptions(shard=(index, 3)), Here)
         counts.append(fleet.run()["done"])
     assert sum(counts) == 9
-    assert counts == [sum(path_hash(drive) % 3 == index for drive in drives) for index in range(3)]
+    assert counts == [sum(hash_path(drive) % 3 == index for drive in drives) for index in range(3)]
     assert Fleet(drives, str(out), FleetOptions(model=model), make_runner=Here).run()["skipped"] == 9
 
 
@@ -200,9 +200,9 @@ def test_urls_through_fsspec(tmp_path, model):
     assert Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()["skipped"] == 2
     tok = load_for_fleet(FleetOptions(model=model))
     job = make_job(drives[0])
-    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
+    assert find_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
     (tmp_path / "out" / job.name / "cam0.safetensors").write_bytes(b"other")
-    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True) is None
+    assert find_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True) is None
 
 
 def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
@@ -214,9 +214,8 @@ def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
 
 
 def test_wrong_use(tmp_path, model, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        tokenize_drives.main(["--out", str(tmp_path)])
-    assert stopped.value.code == 2
+    assert tokenize_drives.main(["--out", str(tmp_path)]) == 2
+    assert "give drives (or --list FILE) and --out, or --plan HOURS" in capsys.readouterr().err
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 2
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 2
     assert "0/n to n-1/n" in capsys.readouterr().err
@@ -231,7 +230,7 @@ def test_a_size_off_the_grid_is_told_before_any_drive_is_opened(tmp_path, model,
 
 
 def command(drives: list[str], out: Path, model: str) -> list[str]:
-    module = [sys.executable, "-m", "streamtok.commands.tokenize"]
+    module = [sys.executable, "-m", "streamtok.cli", "tokenize"]
     return [*module, *drives, "--out", str(out), "--model", model, "--workers", "2", "--quiet", "--json"]
 
 

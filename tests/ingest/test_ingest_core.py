@@ -25,6 +25,11 @@ def feed(ingest: IngestCore, frames) -> list[TokenGroup]:
     return [group for item in frames for group in ingest.feed(item)]
 
 
+def choose(ingest: IngestCore, waiting: list) -> list:
+    """Those of the waiting frames of stream a that are encoded."""
+    return waiting[len(waiting) - ingest.lane("a").room_for(len(waiting)) :]
+
+
 def ids(groups: list[TokenGroup]) -> list[list[int]]:
     return [group.frame_ids for group in groups]
 
@@ -162,11 +167,11 @@ def test_a_new_size_starts_an_epoch_with_a_new_grid():
 def test_latest_skips_to_the_newest_groups_and_lossless_keeps_all():
     live, kept, bridged = core(), core(policy="lossless"), core(on_gap="bridge")
     waiting = [frame(number) for number in range(13)]
-    assert [item.frame_id for item in live.choose("a", waiting)] == list(range(4, 13))
-    assert live.choose("a", waiting[:12]) == waiting[:12]  # three groups behind: still worth their epoch
-    assert kept.choose("a", waiting) == waiting
+    assert [item.frame_id for item in choose(live, waiting)] == list(range(4, 13))
+    assert choose(live, waiting[:12]) == waiting[:12]  # three groups behind: still worth their epoch
+    assert choose(kept, waiting) == waiting
     feed(bridged, map(frame, range(3)))
-    assert [item.frame_id for item in bridged.choose("a", waiting[3:9])] == [7, 8]
+    assert [item.frame_id for item in choose(bridged, waiting[3:9])] == [7, 8]
 
 
 @pytest.mark.parametrize("load", [1.1, 1.4, 2, 3, 20])
@@ -174,9 +179,9 @@ def test_an_encoder_that_is_always_behind_gives_epochs_that_last_and_stays_near_
     """Each turn finds the frames that came during the steps of the turn before, `load` groups in the time of a step."""
     ingest, groups, waiting, now, came = core(), [], [], 1.0, 0
     while now < 400 * load:
-        waiting = (waiting + [frame(number) for number in range(came, int(now))])[-ingest.queue_frames :]
+        waiting = (waiting + [frame(number) for number in range(came, int(now))])[-ingest.lane("a").most_waiting :]
         came = int(now)
-        turn = feed(ingest, ingest.choose("a", waiting))
+        turn = feed(ingest, choose(ingest, waiting))
         assert all(came - group.frame_ids[-1] <= 3 * 4 for group in turn)
         groups, waiting, now = groups + turn, [], now + 4 * load * max(1, len(turn))
     lengths = [sum(group.epoch == epoch for group in groups) for epoch in range(groups[-1].epoch)]

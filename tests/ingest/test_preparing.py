@@ -20,8 +20,8 @@ from streamtok.engine.gpu.kernels import preprocess
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
 from streamtok.io.base import Source
+from streamtok.io.capture import Capture
 from streamtok.model import Tokenizer
-from streamtok.node.capture import Capture
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
@@ -158,7 +158,7 @@ def prepared_on_the_cpu(frame):
 def assert_holds(core, group, frames):
     """The group's buffer has the CPU's bytes of its frames, as long as no other frame has been fed."""
     by_id = {frame.frame_id: frame for frame in frames}
-    buffer = core.lane(group.stream).buffer[0].cpu().numpy()
+    buffer = core.buffer(group.stream).cpu().numpy()
     for place, frame_id in enumerate(group.frame_ids):
         np.testing.assert_array_equal(buffer[:, place], prepared_on_the_cpu(by_id[frame_id]), err_msg=f"{group}")
 
@@ -200,7 +200,7 @@ def test_sizes_and_fits_are_those_of_the_preprocessor(way, fit):
     assert core.preprocessor("a", (20, 50)).size == planes.size
     assert core.preprocessor("a", (20, 50)).rect == planes.rect
     core.feed(frame(0, (20, 50)))
-    found = core.lane("a").buffer[0, :, 0].cpu().numpy()
+    found = core.buffer("a")[:, 0].cpu().numpy()
     np.testing.assert_array_equal(found, planes(frame(0, (20, 50)).image))
 
 
@@ -217,13 +217,13 @@ def test_a_picture_may_be_written_over_once_it_is_prepared(way):
 def test_frames_that_wait_keep_their_bytes_while_others_are_dropped(way):
     """A queue that overflows again and again, as a capture thread's does under `latest`."""
     core, fed = way.core(), []
-    waiting = deque(maxlen=core.queue_frames)
+    waiting = deque(maxlen=core.lane("a").most_waiting)
     frames = [frame(number) for number in range(100)]
     groups = []
     for number, item in enumerate(frames):
         waiting.append(core.prepare(item))
         if number % 20 == 19:
-            chosen = core.choose("a", list(waiting))
+            chosen = list(waiting)[-core.lane("a").room_for(len(waiting)) :]
             waiting.clear()
             fed += [frames[item.frame_id] for item in chosen]
             groups += feed(core, chosen, frames)
@@ -245,25 +245,25 @@ def test_a_padded_group_repeats_its_last_frame(way):
     feed(core, frames, frames)
     [group] = core.flush("a", "pad")
     assert (group.frame_ids, group.repeated) == ([1, 2], 2)
-    buffer = core.lane("a").buffer[0].cpu().numpy()
+    buffer = core.buffer("a").cpu().numpy()
     for place in (1, 2, 3):
         np.testing.assert_array_equal(buffer[:, place], prepared_on_the_cpu(frames[2]))
 
 
 def test_cameras_on_threads_of_their_own(way):
     """Three cameras that may outrun the encoder: every group has its own camera's bytes."""
-    core, wake = way.core("abc", on_gap="bridge"), threading.Condition()
+    core, wake = way.core("abc", on_gap="bridge"), threading.Event()
     cameras = {name: Camera(name) for name in "abc"}
-    captures = {
-        name: Capture(camera, core.prepare, capacity=10, lossless=False, wake=wake) for name, camera in cameras.items()
-    }
+    captures = {name: Capture(camera) for name, camera in cameras.items()}
     for name, capture in captures.items():
         cameras[name].open()
-        capture.start()
+        capture.begin(core.prepare, capacity=10, lossless=False, wake=wake)
     groups = 0
     while not all(capture.finished for capture in captures.values()):
         for name, capture in captures.items():
-            for item in core.choose(name, capture.take()):
+            capture.arrivals()
+            capture.limit(core.lane(name).room_for)
+            while item := capture.pop():
                 for group in core.feed(item.prepared):
                     assert_holds(core, group, [frame(number, stream=name) for number in group.frame_ids])
                     groups += 1

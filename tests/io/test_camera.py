@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.io import camera
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import CameraSource, Grabbed
 from streamtok.io.opencv_device import OpenCVDevice
@@ -116,7 +117,7 @@ def test_a_camera_that_never_comes_is_closed_at_once():
     with source:
         assert source.read(0.05) is None
     assert source.state == "ended"
-    assert not any(thread.name == "camera-front" for thread in threading.enumerate())
+    assert not any(thread.name == "capture-front" for thread in threading.enumerate())
 
 
 def test_a_frozen_image_is_noticed_once_and_its_end_too():
@@ -149,7 +150,7 @@ def test_a_looping_camera_goes_on_after_its_end():
 
 def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
     with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
-        source._thread.join()
+        source.capture.join()
         frames = read_until(source, lambda frames: False)
     assert 1 <= len(frames) <= 8
     assert source.counts["dropped"] > 0
@@ -158,7 +159,7 @@ def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
 
 def test_a_reader_that_comes_late_can_begin_with_the_newest_frame():
     with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
-        source._thread.join()
+        source.capture.join()
         source.skip_to_newest()
         frames = read_until(source, lambda frames: False)
     assert len(frames) == 1
@@ -217,6 +218,56 @@ class BrokenDriver:
 def test_an_unforeseen_failure_ends_the_source_with_its_reason():
     with CameraSource(BrokenDriver()) as source, pytest.raises(EndOfSource, match="driver bug"):
         source.read(5)
+
+
+class HangingDevice:
+    """A device whose driver does not come back from its second image until it is let go."""
+
+    name, fps, size = "hanging", 30.0, (8, 8)
+
+    def __init__(self):
+        self.goes_on, self.images = threading.Event(), 0
+
+    def connect(self):
+        pass
+
+    def grab(self):
+        self.images += 1
+        if self.images > 1:
+            self.goes_on.wait(60)
+        return Grabbed(np.zeros((8, 8, 3), np.uint8), time.monotonic_ns())
+
+    def release(self):
+        pass
+
+
+def test_a_device_that_hangs_holds_up_neither_reading_nor_closing(monkeypatch, caplog):
+    monkeypatch.setattr(camera, "STALL_S", 0.3)
+    monkeypatch.setattr(camera, "JOIN_S", 0.2)
+    device = HangingDevice()
+    with CameraSource(device, "front") as source:
+        assert source.read(5) is not None
+        began = time.monotonic()
+        assert source.read(0.05) is None
+        assert time.monotonic() - began < 5
+        assert (source.state, read_until(source, lambda frames: source.state == "lost")) == ("up", [])
+        assert "event=lost device=hanging reason='silent'" in caplog.text
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    source.close()
+    assert caplog.text.count("event=device_hangs") == 1
+    device.goes_on.set()
+
+
+def test_a_hanging_device_that_goes_on_is_up_again_with_a_gap(monkeypatch):
+    monkeypatch.setattr(camera, "STALL_S", 0.1)
+    device = HangingDevice()
+    with CameraSource(device, "front") as source:
+        first = source.read(5)
+        read_until(source, lambda frames: source.state == "lost")
+        device.goes_on.set()
+        assert source.read(5).frame_id >= first.frame_id + 2
+        assert source.state == "up"
 
 
 class Clockless:
@@ -288,18 +339,18 @@ class MjpegCamera:
 
 def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
     caplog.set_level(logging.INFO, "streamtok.io")
-    camera = MjpegCamera()
-    device = OpenCVDevice(f"http://user:secret@127.0.0.1:{camera.port}/", "url")
+    server = MjpegCamera()
+    device = OpenCVDevice(f"http://user:secret@127.0.0.1:{server.port}/", "url")
     with CameraSource(device, backoff=Backoff(0.05, 0.1)) as source:
         before = time.monotonic_ns()
         first = read_until(source, lambda frames: len(frames) >= 5)
         assert first[0].image.shape == (48, 64, 3)
         assert abs(first[0].image.astype(int) - SyntheticDrive(48, 64, seed=4).frame(0)).mean() < 12
         assert all(abs(frame.capture_ns - before) < 60e9 for frame in first)
-        camera.stop()
+        server.stop()
         read_until(source, lambda frames: source.state == "lost")
         assert source.state == "lost"
-        again = MjpegCamera(camera.port)
+        again = MjpegCamera(server.port)
         after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
         again.stop()
     assert source.counts["reconnects"] >= 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.commands.ingest import make_node
 from streamtok.io.base import Source
 from streamtok.model import Tokenizer
 from streamtok.node.ingest import IngestNode
@@ -102,7 +103,7 @@ def rig(endpoint: str, streams: dict[str, dict] | list[str], **values: Any) -> R
 def ingest(path: Path, tokenizer: Tokenizer, streams: list[dict] = TWO_CAMERAS, **changes: Any) -> dict:
     """Run an ingest node that records frames and tokens."""
     rig_values = {"streams": streams, "bind": "tcp://127.0.0.1:*", "record": str(path), "record_frames": "lossless"}
-    node = IngestNode(load_rig(None, rig_values | changes), tokenizer)
+    node = make_node(load_rig(None, rig_values | changes), tokenizer)
     summary = node.run()
     assert not node.failures
     return summary

@@ -11,6 +11,7 @@ import torch
 
 import streamtok
 from streamtok.commands import ingest
+from streamtok.commands.ingest import make_node
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
@@ -79,7 +80,7 @@ def test_only_readers_with_an_allowed_key_get_tokens(endpoint, tmp_path):
     generate(tmp_path / "other", "stranger")
     source = {"a": {"source": "synthetic:32x48@100", "realtime": True}}
     settings = rig("tcp://127.0.0.1:*", source, curve=str(tmp_path / "keys"))
-    node = IngestNode(settings, build(VIDEO))
+    node = make_node(settings, build(VIDEO))
     bound = threading.Event()
     node.on_update = lambda node: bound.set()
     with RunningNode(node):
@@ -106,7 +107,7 @@ def test_memory_does_not_grow_with_the_length_of_the_drive(endpoint):
         sizes.setdefault(done // 500, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
 
     settings = rig(endpoint, {"a": {"source": f"synthetic:32x48@1000?frames={frames}", "keyframe_interval": 1}})
-    with RunningNode(IngestNode(settings, build(ATTENTION), on_update=note)) as running:
+    with RunningNode(make_node(settings, build(ATTENTION), on_update=note)) as running:
         summary = running.result(timeout=280)
     assert summary["streams"]["a"]["frames"] == frames
     assert summary["streams"]["a"]["keyframes"] >= 5

@@ -11,12 +11,16 @@ import pytest
 import torch
 import zmq
 
+from streamtok.commands.ingest import make_node
 from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.io.base import RecordedSource
+from streamtok.io.camera import CameraSource
+from streamtok.io.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
-from streamtok.node.ingest import IngestNode
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.rig import load_rig
+from streamtok.types import Frame
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
@@ -48,7 +52,7 @@ def grids(tok, messages, frames) -> list[np.ndarray]:
 def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interval, endpoint):
     tok, count, source = MODELS[name], 42, "synthetic:32x48@30?seed=3&frames=42"
     settings = rig(endpoint, {"a": {"source": source, "keyframe_interval": interval}}, wait_subscribers=1)
-    with RunningNode(IngestNode(settings, tok)) as running:
+    with RunningNode(make_node(settings, tok)) as running:
         messages = read_all(endpoint)
         summary = running.result()
     with open_source(source) as opened:
@@ -86,7 +90,7 @@ def test_a_decoder_that_gives_nothing_finite_says_so_once(endpoint, caplog):
     tok = build(IMAGE)
     with torch.no_grad():
         next(tok.decoder.parameters()).fill_(float("nan"))
-    with RunningNode(IngestNode(rig(endpoint, ["synthetic:32x48@30?frames=9"], wait_subscribers=1), tok)):
+    with RunningNode(make_node(rig(endpoint, ["synthetic:32x48@30?frames=9"], wait_subscribers=1), tok)):
         messages = read_all(endpoint)
     decoder = LiveDecoder(tok)
     assert [decoder.feed(message) for message in messages] == [[]] * 9
@@ -100,7 +104,7 @@ def test_tokens_are_the_same_with_compression(compression, endpoint, tmp_path):
 
     source = {"a": {"source": "synthetic:96x128@30?seed=5&frames=9"}}
     values = {"compression": compression, "wait_subscribers": 1, "record": str(tmp_path / "d.mcap")}
-    with RunningNode(IngestNode(rig(endpoint, source, **values), TINY)):
+    with RunningNode(make_node(rig(endpoint, source, **values), TINY)):
         messages = read_all(endpoint)
     assert [message.header.compression for message in messages] == [compression] * 3
     recorded = list(open_recording(tmp_path / "d.mcap").messages())
@@ -116,7 +120,7 @@ def test_readers_learn_what_the_rig_says_of_a_stream(endpoint):
     facts = {"extrinsics": {"translation": [1.7, 0.0, 1.5]}, "serial": "0042"}
     source = {"source": "synthetic:32x48@50", "realtime": True}
     settings = rig(endpoint, {"a": source | {"metadata": facts}, "b": source})
-    with RunningNode(IngestNode(settings, TINY)), subscribe(endpoint) as subscription:
+    with RunningNode(make_node(settings, TINY)), subscribe(endpoint) as subscription:
         assert subscription.info("a", 30).metadata == facts
         assert subscription.info("b", 30).metadata == {}
 
@@ -129,7 +133,7 @@ def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoin
         "frozen": (25, 50, lambda number: image(min(number, 10))),
     }
     streams = {name: {"policy": "latest" if name == "dying" else "lossless"} for name in scripts}
-    node = IngestNode(rig(endpoint, streams, wait_subscribers=1), TINY)
+    node = make_node(rig(endpoint, streams, wait_subscribers=1), TINY)
     node.sources = {name: ScriptedCamera(name, *script) for name, script in scripts.items()}
     with RunningNode(node) as running:
         messages = read_all(endpoint)
@@ -146,10 +150,52 @@ def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoin
     assert node.metrics.counter("reconnects", "dying") == 1
 
 
+class Reel(RecordedSource):
+    """A recording at 100 frames per second that costs next to nothing to read."""
+
+    def _open(self) -> None:
+        self.fps, self.size, self._number = 100.0, SIZE, 0
+
+    def _next(self) -> Frame | None:
+        number, self._number = self._number, self._number + 1
+        if number >= 500:
+            return None
+        return Frame(self.stream, number, self.start_ns + 10_000_000 * number, image(number % 20))
+
+    def _close(self) -> None:
+        pass
+
+
+def test_every_frame_of_a_camera_is_in_a_group_or_dropped_for_one_counted_reason(endpoint):
+    """A camera with an outage, and a node that stands still until frames had to be left out."""
+
+    def stand_still(node) -> None:
+        if node.metrics.counter("published", "a") > 3 and not node.core.lane("a").reasons["behind"]:
+            before = source.counts["dropped"]
+            assert eventually(lambda: source.counts["dropped"] > before or source.capture.ended)
+
+    source = CameraSource(PlayedDevice(lambda: Reel("reel"), faults=Faults(lost=((3.0, 3.3),))), "a")
+    node = make_node(rig(endpoint, {"a": {"tail": "drop"}}, wait_subscribers=1), TINY, on_update=stand_still)
+    node.sources = {"a": source}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        running.result()
+    ids = [number for message in messages for number in message.header.frame_ids]
+    told, lane = sum(message.header.dropped for message in messages), node.core.lane("a")
+    assert ids == sorted(set(ids))
+    assert len(ids) + lane.counts["dropped"] == 500 - ids[0]
+    assert sum(lane.reasons.values()) == lane.counts["dropped"] == told + lane.dropped
+    assert lane.reasons.keys() <= {"missed", "behind", "cut", "tail"}
+    assert lane.reasons["missed"] >= 30
+    assert lane.reasons["behind"] > 0
+    lost = lane.reasons["behind"] + lane.reasons["missed"] + ids[0]
+    assert lost == source.counts["dropped"] + source.counts["missed"]
+
+
 def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoint):
     """The size of a late camera, which nobody knew at the start, is announced before its first message."""
     late = {"source": "camera:synthetic:32x48@25?seed=2&frames=60#lost=0-1", "required": False, "policy": "lossless"}
-    with RunningNode(IngestNode(rig(endpoint, {"a": {}, "late": late}, wait_subscribers=1), TINY)) as running:
+    with RunningNode(make_node(rig(endpoint, {"a": {}, "late": late}, wait_subscribers=1), TINY)) as running:
         with subscribe(endpoint, until_end=True, timeout=60) as subscription:
             streams = [message.stream for message in subscription]
             assert subscription.infos["late"].source_size == [32, 48]
@@ -162,7 +208,7 @@ def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoi
 def test_the_shipped_rig_starts_without_its_cameras_and_waits_for_them(endpoint):
     bind = {"bind": endpoint, "control": f"{endpoint}.control", "metrics": 0}
     settings = load_rig(str(files("streamtok.configs") / "rig_six_cameras.yaml"), bind)
-    node = IngestNode(settings, TINY)
+    node = make_node(settings, TINY)
     with RunningNode(node) as running:
         assert eventually(lambda: node.metrics_port and ask(node.metrics_port, "/readyz") == (200, "ok\n"))
         assert [source.state for source in node.sources.values()] == ["lost"] * 6
@@ -172,7 +218,7 @@ def test_the_shipped_rig_starts_without_its_cameras_and_waits_for_them(endpoint)
 
 
 def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):
-    node = IngestNode(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
+    node = make_node(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
     node.sources = {"a": ScriptedCamera("a", 200, 20, lambda number: image(number, SIZE if number < 10 else (48, 48)))}
     with RunningNode(node) as running:
         messages = read_all(endpoint)
@@ -189,7 +235,7 @@ def test_a_frame_that_cannot_be_read_ends_its_stream_only(endpoint):
             raise OSError("unplugged for good")
         return image(number)
 
-    node = IngestNode(
+    node = make_node(
         rig(endpoint, {"a": {"policy": "lossless"}, "b": {"policy": "lossless"}}, wait_subscribers=1), TINY
     )
     node.sources = {"a": ScriptedCamera("a", 100, 9, broken), "b": ScriptedCamera("b", 100, 9, image)}
@@ -204,7 +250,7 @@ def test_a_frame_that_cannot_be_read_ends_its_stream_only(endpoint):
 
 def test_a_reader_may_ask_for_a_keyframe_and_for_the_epoch(endpoint):
     settings = rig(endpoint, {"a": {"source": "synthetic:32x48@100", "realtime": True, "policy": "lossless"}})
-    with RunningNode(IngestNode(settings, TINY)), subscribe(endpoint, ["a"], timeout=20) as first:
+    with RunningNode(make_node(settings, TINY)), subscribe(endpoint, ["a"], timeout=20) as first:
         head = [next(first) for _ in range(5)]
         with subscribe(endpoint, ["a"], join="epoch", timeout=20) as late:
             joined = next(late)
@@ -217,7 +263,7 @@ def test_a_reader_may_ask_for_a_keyframe_and_for_the_epoch(endpoint):
 
 def test_frames_are_published_when_asked_for(endpoint):
     settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=9"], publish_frames=True, wait_subscribers=1)
-    with RunningNode(IngestNode(settings, TINY)), zmq.Context() as context, context.socket(zmq.SUB) as socket:
+    with RunningNode(make_node(settings, TINY)), zmq.Context() as context, context.socket(zmq.SUB) as socket:
         for topic in (b"frames/", b"info/"):
             socket.subscribe(topic)
         socket.connect(endpoint)
@@ -239,7 +285,7 @@ def test_a_recording_holds_what_was_published(endpoint, tmp_path):
 
     path = tmp_path / "drive.mcap"
     settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(path), record_frames="lossless")
-    with RunningNode(IngestNode(settings, TINY)) as running:
+    with RunningNode(make_node(settings, TINY)) as running:
         running.result()
     recorded = list(open_recording(path).messages())
     assert [number for entry in recorded for number in entry.header.frame_ids] == list(range(13))
@@ -248,7 +294,7 @@ def test_a_recording_holds_what_was_published(endpoint, tmp_path):
 def test_a_recording_does_not_hold_the_password_of_a_camera(endpoint, tmp_path):
     url = "http://admin:hunter2@127.0.0.1:1/video"
     streams = {"a": {}, "gate": {"source": url, "required": False}}
-    node = IngestNode(rig(endpoint, streams, record=str(tmp_path / "d.mcap")), TINY)
+    node = make_node(rig(endpoint, streams, record=str(tmp_path / "d.mcap")), TINY)
     with RunningNode(node) as running:
         assert eventually(lambda: node.metrics.counter("published", "a"))
         node.stop()
@@ -261,7 +307,7 @@ def test_a_recording_does_not_hold_the_password_of_a_camera(endpoint, tmp_path):
 def test_metrics_tell_what_the_node_does(endpoint):
     settings = rig(endpoint, {"a": {"source": "synthetic:32x48@50", "realtime": True}}, metrics=0)
     seen = threading.Event()
-    node = IngestNode(
+    node = make_node(
         settings, TINY, on_update=lambda node: seen.set() if node.metrics.counter("groups", "a") > 2 else None
     )
     with RunningNode(node):
@@ -292,7 +338,7 @@ def test_supervisors_learn_whether_the_node_is_ready_and_alive(endpoint, monkeyp
     goes_on = threading.Event()
     goes_on.set()
     streams = {"front": {}, "rear": {"required": False}}
-    node = IngestNode(rig(endpoint, streams, metrics=0), TINY, on_update=lambda node: goes_on.wait(60))
+    node = make_node(rig(endpoint, streams, metrics=0), TINY, on_update=lambda node: goes_on.wait(60))
     node.sources |= {name: LateCamera(name) for name in streams}
     node.sources["rear"].required = False
     front, rear = node.sources.values()
@@ -317,7 +363,7 @@ def test_supervisors_learn_whether_the_node_is_ready_and_alive(endpoint, monkeyp
 
 
 def test_a_node_that_waits_for_readers_is_ready_for_them(endpoint):
-    node = IngestNode(rig(endpoint, ["synthetic:32x48@30"], metrics=0, wait_subscribers=1), TINY)
+    node = make_node(rig(endpoint, ["synthetic:32x48@30"], metrics=0, wait_subscribers=1), TINY)
     with RunningNode(node):
         assert eventually(lambda: node.metrics_port and ask(node.metrics_port, "/readyz") == (200, "ok\n"))
 
@@ -328,12 +374,12 @@ def test_a_rig_may_limit_its_recording(endpoint, tmp_path, monkeypatch):
 
     monkeypatch.setattr(recorder, "FLUSH_S", 0.05)
     source = {"a": {"source": "synthetic:32x48@50?frames=60", "realtime": True, "policy": "lossless"}}
-    with RunningNode(IngestNode(rig(endpoint, source, record=str(tmp_path), record_max_size=0.01), TINY)) as running:
+    with RunningNode(make_node(rig(endpoint, source, record=str(tmp_path), record_max_size=0.01), TINY)) as running:
         running.result()
     assert len(list(tmp_path.glob("*_001.mcap"))) == 1
     messages = list(open_recording(tmp_path).messages())
     assert [number for message in messages for number in message.header.frame_ids] == list(range(60))
-    node = IngestNode(rig(endpoint, source, record=str(tmp_path / "d.mcap"), record_min_free=1e12), TINY)
+    node = make_node(rig(endpoint, source, record=str(tmp_path / "d.mcap"), record_min_free=1e12), TINY)
     with RunningNode(node) as running:
         running.result()
     assert "recording stops below" in node.failures[0]
@@ -347,7 +393,7 @@ def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, 
 
     monkeypatch.setattr(RecordingWriter, "tokens", refuse)
     settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(tmp_path / "d.mcap"))
-    node = IngestNode(settings, TINY)
+    node = make_node(settings, TINY)
     with RunningNode(node) as running:
         assert running.result()["streams"]["a"]["published"] == 4
     assert node.metrics.gauge_value("recording", "a", 1) == 0
@@ -371,7 +417,7 @@ def test_a_reader_that_stops_reading_costs_nobody_else_anything(seconds, endpoin
     with (
         zmq.Context() as context,
         context.socket(zmq.SUB) as stalled,
-        RunningNode(IngestNode(settings, tok)) as running,
+        RunningNode(make_node(settings, tok)) as running,
     ):
         stalled.set(zmq.RCVHWM, 4)
         stalled.set(zmq.RCVBUF, 4096)
@@ -389,7 +435,7 @@ def test_a_reader_that_stops_reading_costs_nobody_else_anything(seconds, endpoin
 
 def test_threads_and_sockets_are_gone_after_the_end(endpoint):
     before = {thread.name for thread in threading.enumerate()}
-    with RunningNode(IngestNode(rig(endpoint, ["synthetic:32x48@30?frames=5"] * 2, metrics=0), TINY)) as running:
+    with RunningNode(make_node(rig(endpoint, ["synthetic:32x48@30?frames=5"] * 2, metrics=0), TINY)) as running:
         running.result()
     deadline = time.monotonic() + 5
     while {thread.name for thread in threading.enumerate()} - before and time.monotonic() < deadline:

@@ -7,12 +7,11 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from streamtok.commands import info as info_command
+from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
 from streamtok.ingest.core import IngestCore, StreamOptions
-from streamtok.node.ingest import IngestNode
 from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.verification import find_difference
@@ -227,7 +226,7 @@ def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, ca
 
 
 def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):
-    from streamtok.tokens import TokenDataset
+    from streamtok.data import TokenDataset
 
     ingest(tmp_path / "d.mcap", tokenizer)
     replay(tmp_path / "d.mcap", tokenizer, out=str(tmp_path / "tokens"))
@@ -279,7 +278,7 @@ def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
 
     endpoint = f"ipc://{tmp_path}/i"
     rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    node = IngestNode(load_rig(None, rig_values), tokenizer)
+    node = make_node(load_rig(None, rig_values), tokenizer)
     thread = threading.Thread(target=node.run, daemon=True)
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
     reader = NetworkRecorder(endpoint, recorder, until_end=True)
@@ -394,7 +393,7 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
     from streamtok.engine.loading import engine_configuration, load
-    from streamtok.node.replay_engine import load_as_recorded
+    from streamtok.node.replay_node import load_as_recorded
 
     recorded = engine_configuration(load("nano", engine="default", device="cpu"))
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
@@ -406,26 +405,27 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
 
 def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
     from streamtok.engine.loading import engine_configuration, load
-    from streamtok.node.replay_engine import engine_differences, load_as_recorded
+    from streamtok.node.replay_node import compare_engines, load_as_recorded
 
     recorded = engine_configuration(load("nano"))
     assert load_as_recorded("nano", recorded).engine.kernels == "plain"
     assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
     assert elsewhere.engine.kernels == "interleaved"
-    different = engine_differences(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    different = compare_engines(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
     assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_a_recording_with_the_engine_as_plain_tokenizers_once_wrote_it(tmp_path, monkeypatch, deterministic):
+def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypatch, deterministic):
     import streamtok
+    from streamtok.engine.loading import engine_configuration
 
     plain = build(VIDEO)
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
-    old = {"device": "cpu", "dtype": "float32", "deterministic": deterministic, "threads": torch.get_num_threads()}
-    monkeypatch.setattr("streamtok.wire.describe.engine_configuration", lambda tok: old | {"torch": "1.0"})
+    then = engine_configuration(plain) | {"torch_version": "1.0"}
+    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: then)
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.commands.ingest import make_node
 from streamtok.ingest.core import StreamOptions
 from streamtok.io.base import Source
 from streamtok.model import Tokenizer
-from streamtok.node.ingest import IngestNode
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.rig import batches_of
 from streamtok.recording.reader import open_recording
@@ -41,7 +41,7 @@ def test_cameras_of_one_size_share_a_step_and_their_recording_verifies(endpoint,
     streams = cameras(3, 41) | {"file": {"source": "synthetic:32x48@50?seed=9&frames=21"}}
     path = tmp_path / "drive.mcap"
     settings = rig(endpoint, streams, batch_wait_ms=15, record=str(path), wait_subscribers=1)
-    with RunningNode(IngestNode(settings, TINY)) as running:
+    with RunningNode(make_node(settings, TINY)) as running:
         with subscribe(endpoint, until_end=True, timeout=60, queue_size=1 << 12) as subscription:
             messages = list(subscription)
             batches = {name: info.batch for name, info in subscription.infos.items()}
@@ -92,7 +92,7 @@ def run_bursts(settings, **sources):
             while min(capture.depth for capture in node.captures.values()) < 7:
                 time.sleep(0.001)
 
-    node = IngestNode(settings, TINY, on_update=wait)
+    node = make_node(settings, TINY, on_update=wait)
     node.sources = {name: Bursts(name, go, **options) for name, options in sources.items()}
     return node.run()
 

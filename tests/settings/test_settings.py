@@ -6,8 +6,8 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from streamtok.commands.ingest import options_of
 from streamtok.io.source import open_source
-from streamtok.node.rig import stream_options
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.settings.yaml_file import parse_set
@@ -122,8 +122,8 @@ def test_settings_that_are_stored_hold_no_password_and_those_in_use_do(source, t
 
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
-    assert stream_options(stream, live=True).policy == "latest"
-    assert stream_options(stream, live=False).policy == "lossless"
+    assert options_of(stream, live=True).policy == "latest"
+    assert options_of(stream, live=False).policy == "lossless"
 
 
 @pytest.mark.parametrize(

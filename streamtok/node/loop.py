@@ -1,0 +1,227 @@
+"""The loop of an ingest node: frames from the captures to the core, its groups to the publisher and the recorder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from streamtok.ingest.core import IngestCore
+from streamtok.io.base import Source
+from streamtok.io.camera import capture_of
+from streamtok.io.capture import Capture, Captured
+from streamtok.node.metrics import Metrics
+from streamtok.node.process import notify_systemd
+from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency, summarize
+from streamtok.types import TokenGroup
+from streamtok.wire.publisher import Publisher, ReaderTooSlow
+
+if TYPE_CHECKING:
+    from streamtok.recording.recorder import Recorder
+
+log = logging.getLogger("streamtok.ingest")
+
+IDLE_S = 0.02  # how long the loop waits for a frame before it looks at the control socket again
+STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial groups; the sockets linger for 1 s
+CLOSE_S = 0.2  # likewise, for captures to end by themselves
+UPDATE_S = 0.1
+STATUS_S = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What turns the frames of open sources into messages."""
+
+    core: IngestCore
+    publisher: Publisher
+    recorder: Recorder | None = None
+
+
+class IngestLoop:
+    """Runs until every source has ended or `stopping` is set.
+
+    With `publish_frames` readers get the camera images too. `on_update` is called on every turn. `turned` is when the
+    loop last came by (monotonic s), `failures` says which sources failed, `seconds` how long the loop has run, once it
+    has ended.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        sources: Mapping[str, Source],
+        metrics: Metrics,
+        stopping: threading.Event,
+        *,
+        publish_frames: bool = False,
+        on_update: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.core, self.publisher, self.recorder = parts.core, parts.publisher, parts.recorder
+        self.sources, self.metrics = sources, metrics
+        self.publish_frames, self.on_update = publish_frames, on_update
+        self.captures: dict[str, Capture] = {}
+        self.failures: list[str] = []
+        self.turned = time.monotonic()
+        self.seconds = 0.0
+        self._stopping = stopping
+        self._wake = threading.Event()
+        self._flushed: set[str] = set()
+        self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
+        self._update_due = self._status_due = 0.0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopping.is_set()
+
+    def run(self) -> None:
+        """Read, encode and publish to the end; raises OSError from publishing."""
+        started = time.monotonic()
+        try:
+            if not self.stopping:
+                self._start_captures()
+            self._loop()
+            self.seconds = time.monotonic() - started
+            self._finish()
+        finally:
+            for capture in self.captures.values():
+                capture.stop()
+            for capture in self.captures.values():
+                capture.close(CLOSE_S)
+                capture.source.close()  # wakes a read that still waits
+            self.core.finish_logs()  # a loop that failed has flushed no stream
+
+    def wait_for_subscribers(self, wanted: int) -> None:
+        """Hold the first frame until so many readers have joined."""
+        if wanted:
+            log.info("event=waiting subscribers=%d", wanted)
+        while wanted and not self.stopping and not self.publisher.wait_subscribers(wanted, timeout=0.2):
+            self._update()
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints: per stream counts, latency in ms by stage, frames per second of all streams."""
+        return summarize(self.metrics, self.sources, self.core, self.seconds)
+
+    def _start_captures(self) -> None:
+        """Recordings are opened anew, so that their times start when their frames do; cameras begin with the newest
+        frame, for what they took while the model was loaded would only make a gap."""
+        for name, source in self.sources.items():
+            if not source.live:
+                source.close()
+                source.open()
+            lane = self.core.lane(name)
+            capture = self.captures[name] = capture_of(source)
+            lossless = lane.options.policy == "lossless"
+            capture.begin(self.core.prepare, capacity=lane.most_waiting, lossless=lossless, wake=self._wake)
+
+    def _loop(self) -> None:
+        while not self.stopping:
+            for name in self.captures:  # a turn may take several steps, and readers are not to wait for all of them
+                self._serve()
+                self._update()
+                self._advance(name)
+            for name, capture in self.captures.items():
+                if capture.held:  # the next frame of this one is there: its group waits no longer
+                    self._publish(self.core.settle(name))
+            self._publish(self.core.overdue())
+            self._wake.clear()
+            if any(capture.depth for capture in self.captures.values()):
+                continue
+            if all(capture.finished for capture in self.captures.values()):
+                break
+            self._wake.wait(min(IDLE_S, self.core.patience()))
+
+    def _advance(self, name: str) -> None:
+        """Encode and publish what waits for one stream, up to a group that waits for those of other cameras: what
+        comes behind that is held until they have had their turn."""
+        capture, lane = self.captures[name], self.core.lane(name)
+        for item in capture.arrivals():
+            if self.publish_frames:
+                self.publisher.publish_frame(item.frame)
+            if self.recorder is not None:
+                self.recorder.write_frame(item.frame)
+            self.metrics.observe("prepare", name, (item.ready_ns - item.arrived_ns) / 1e9)
+        capture.limit(lane.room_for)
+        if capture.finished:
+            self._flush(name)
+        while not self.core.waits(name) and not self.stopping and (captured := capture.pop()) is not None:
+            self._feed(name, captured)
+
+    def _feed(self, name: str, item: Captured) -> None:
+        groups = []
+        if item.after_gap:
+            self.core.lane(name).set_frame_rate(self.sources[name].fps)
+            groups = self.core.restart(name)
+        self._latest[name] = item
+        self._publish(groups + self.core.feed(item.prepared or item.frame, item.behind))
+
+    def _flush(self, name: str) -> None:
+        if name not in self._flushed:
+            self._flushed.add(name)
+            self._publish(self.core.settle(name))
+            self._latest.pop(name, None)  # a tail that is filled up has waited for the end: its latency says nothing
+            self._publish(self.core.flush(name))
+
+    def _publish(self, groups: list[TokenGroup]) -> None:
+        for group in groups:
+            self._publish_group(group)
+
+    def _publish_group(self, group: TokenGroup) -> None:
+        item = self._latest.get(group.stream)
+        encoded_ns = time.monotonic_ns()
+        try:
+            header = self.publisher.publish(group)
+        except ReaderTooSlow as error:
+            self.metrics.count("publish_errors", group.stream)
+            if not self.stopping:
+                raise
+            log.warning("stream=%s event=unsent reason=%r", group.stream, error)
+            return
+        if self.recorder is not None:
+            self.recorder.write_group(header, group.tokens)
+        count_published(self.metrics, group, time.monotonic_ns() - encoded_ns)
+        if item is not None and item.frame.frame_id == group.frame_ids[-1]:
+            source = self.sources[group.stream]
+            observe_latency(self.metrics, source, item, group, encoded_ns, header.publish_ns)
+
+    def _serve(self) -> None:
+        for event in self.publisher.poll():
+            if event.kind == "keyframe":
+                self.core.request_keyframe(event.stream)
+
+    def _update(self, last: bool = False) -> None:
+        """Bring the metrics up to date, and tell readers and the display: every UPDATE_S, and at the end."""
+        self.turned = time.monotonic()
+        if time.monotonic() < self._update_due and not last:
+            return
+        self._update_due = time.monotonic() + UPDATE_S
+        for name, source in self.sources.items():
+            source.check_stalled()
+            copy_totals(self.metrics, source, self.core.lane(name))
+            self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))
+            self.metrics.gauge("queue_depth", name, self.captures[name].depth if name in self.captures else 0)
+        if self.recorder is not None:
+            copy_recording(self.metrics, self.recorder, self.sources)
+        self.on_update()
+        if time.monotonic() >= self._status_due:
+            self._status_due = time.monotonic() + STATUS_S
+            self.publisher.publish_status(self.summary())
+            notify_systemd("WATCHDOG=1")
+
+    def _finish(self) -> None:
+        """The last partial groups; after `stop` only as far as the time to stop allows."""
+        notify_systemd("STOPPING=1")
+        for capture in self.captures.values():
+            capture.stop()
+            if capture.error is not None:
+                self.failures.append(f"{capture.stream}: {capture.error}")
+        deadline = time.monotonic() + STOP_BUDGET_S
+        step_s = self.metrics.latency_ms().get("encode", {}).get("p99", 0.0) / 1e3
+        for name in self.captures:
+            if self.stopping and time.monotonic() + step_s > deadline:
+                self.core.discard(name)
+                self._flushed.add(name)
+            self._flush(name)
+        self._update(last=True)

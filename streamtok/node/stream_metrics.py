@@ -1,0 +1,97 @@
+"""What an ingest node counts and measures of its streams, and the summary of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from streamtok.ingest.core import IngestCore
+from streamtok.ingest.lane import Lane
+from streamtok.ingest.token_grid import grid_shape
+from streamtok.io.base import Source
+from streamtok.io.capture import Captured
+from streamtok.node.metrics import Metrics
+from streamtok.node.rig import is_paced
+from streamtok.types import TokenGroup
+
+if TYPE_CHECKING:
+    from streamtok.recording.recorder import Recorder
+
+OF_LANE = ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes")
+OF_SOURCE = ("frames", "reconnects", "frozen", "damaged", "missed")
+OF_NODE = ("published", "published_bytes", "publish_errors", "deadline_misses")
+IN_SUMMARY = ("frames", "groups", "keyframes", "dropped", "gaps", "damaged", "published")
+
+
+def export_zeros(metrics: Metrics, streams: Iterable[str]) -> None:
+    """Make the node's own counters be there from the start, as 0."""
+    for name in streams:
+        for counter in OF_NODE:
+            metrics.set_total(counter, name, 0)
+
+
+def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
+    """Take over what a source and its lane have counted, and their state."""
+    name = lane.name
+    for counter in OF_LANE:
+        metrics.set_total(counter, name, lane.counts[counter])
+    for counter in OF_SOURCE:
+        metrics.set_total(counter, name, source.counts[counter])
+    metrics.gauge("up", name, source.state == "up")
+    metrics.gauge("is_frozen", name, source.frozen)
+    metrics.gauge("epoch", name, lane.epoch)
+
+
+def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:
+    """Take over what the recorder says of each stream."""
+    for name in streams:
+        metrics.gauge("recording", name, not recorder.error)
+        metrics.set_total("unrecorded", name, recorder.unrecorded[name])
+
+
+def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> None:
+    """Count a group that was sent, which took `publish_ns`."""
+    metrics.observe("encode", group.stream, group.encode_ns / 1e9)
+    metrics.observe("publish", group.stream, publish_ns / 1e9)
+    metrics.count("published", group.stream)
+    metrics.count("published_bytes", group.stream, group.tokens.nbytes)
+
+
+def observe_latency(
+    metrics: Metrics, source: Source, item: Captured, group: TokenGroup, encoded_ns: int, published_ns: int
+) -> None:
+    """From the capture of the group's last frame, `item`, to its message; a recording's frames count from their
+    arrival."""
+    metrics.observe("queue", group.stream, max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
+    total = (published_ns - (item.frame.capture_ns if source.live else item.arrived_ns)) / 1e9
+    metrics.observe("total", group.stream, total)
+    frames = group.info.temporal_compression if group.info is not None else 1
+    if source.fps and is_paced(source) and total > frames / source.fps:
+        metrics.count("deadline_misses", group.stream)
+
+
+def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None, seconds: float) -> dict[str, Any]:
+    """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
+    counts: dict[str, dict[str, int]] = {}
+    for name in streams:
+        size = core.lane(name).image_size if core is not None else None
+        height, width = grid_shape(core.config, *size)[-2:] if core is not None and size is not None else (0, 0)
+        counts[name] = {counter: metrics.counter(counter, name) for counter in IN_SUMMARY}
+        counts[name]["tokens_per_group"] = height * width
+    frames = sum(stream["frames"] for stream in counts.values())
+    fps = round(frames / seconds, 2) if seconds else 0.0
+    return {"streams": counts, "latency_ms": metrics.latency_ms(), "fps": fps}
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """The summary for people."""
+    lines = []
+    for name, stream in summary["streams"].items():
+        lines.append(
+            f"{name}: {stream['frames']} frames in {stream['groups']} groups of {stream['tokens_per_group']} tokens "
+            f"({stream['keyframes']} keyframes), {stream['published']} published, {stream['dropped']} frames dropped, "
+            f"{stream['gaps']} gaps, {stream['damaged']} damaged"
+        )
+    for stage, values in summary["latency_ms"].items():
+        lines.append(f"{stage:>8} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))
+    return "\n".join([*lines, f"{summary['fps']:.1f} frames per second in all"])

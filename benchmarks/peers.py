@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from streamtok.engine.engine import apply
 from torch import Tensor
 
 from streamtok.bench.measure import describe_machine
 from streamtok.bench.timing import time_calls
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import here
-from streamtok.engine.engine import apply
 from streamtok.engine.loading import pick_device
 from streamtok.engine.precision import how, moving_scene
 from streamtok.model import build

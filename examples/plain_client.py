@@ -20,9 +20,10 @@ import zmq
 VERSION = 1
 FORMATS = {"uint16": "H", "uint32": "I", "float16": "e"}
 MAX_GRID = 1 << 22
+Header = dict  # docs/wire-protocol.md lists its fields
 
 
-def connect(context, endpoint, stream):
+def connect(context: zmq.Context, endpoint: str, stream: str) -> zmq.Socket:
     """A SUB socket for one stream. Tokens are subscribed before info, so the first info proves that both arrive."""
     socket = context.socket(zmq.SUB)
     socket.set(zmq.RCVHWM, 64)
@@ -34,7 +35,7 @@ def connect(context, endpoint, stream):
     return socket
 
 
-def read_header(parts):
+def read_header(parts: list[bytes]) -> Header:
     """The header of a three-part message, or ValueError."""
     if len(parts) != 3:
         raise ValueError(f"{len(parts)} parts, expected 3")
@@ -47,7 +48,7 @@ def read_header(parts):
     return header
 
 
-def read_grid(header, payload):
+def read_grid(header: Header, payload: bytes) -> tuple[float, ...]:
     """The numbers of the grid, flat and row-major; ValueError if the payload is not what the header says."""
     if header["compression"] != "none":
         raise ValueError(f"compression {header['compression']!r} is not read here")
@@ -59,13 +60,13 @@ def read_grid(header, payload):
     return struct.unpack(f"<{count}{FORMATS[header['dtype']]}", payload)
 
 
-def reachable(control, endpoint):
-    """A node bound to all its addresses names none of them: take the host that the stream comes from."""
+def resolve_control(control: str, endpoint: str) -> str:
+    """The address of the control socket: a node bound to all its addresses has the host that the stream comes from."""
     host, _, port = control.removeprefix("tcp://").rpartition(":")
     return f"{endpoint.rpartition(':')[0]}:{port}" if host in ("0.0.0.0", "[::]") else control
 
 
-def request(context, control, op, stream, timeout_ms=3000):
+def request(context: zmq.Context, control: str, op: str, stream: str, timeout_ms: int = 3000) -> dict:
     """One request to the node's control socket; its result, or RuntimeError."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
@@ -85,13 +86,14 @@ def request(context, control, op, stream, timeout_ms=3000):
 class Continuity:
     """Finds what was lost: a jump of `seq`, or `last_seq` in info ahead of what has come. A new session is no loss."""
 
-    def __init__(self):
-        self.session = self.seq = None
+    def __init__(self) -> None:
+        self.session: str | None = None
+        self.seq: int | None = None
         self.decodable = False
         self.lost = 0
 
-    def message(self, header):
-        """False for a message that was already seen (it may come twice, live and from the epoch)."""
+    def take_message(self, header: Header) -> bool:
+        """False for a message that was seen already (it may come twice, live and from the epoch)."""
         if header["session"] != self.session:
             self.session, self.seq, self.decodable = header["session"], None, False
         if self.seq is not None and header["seq"] <= self.seq:
@@ -102,42 +104,45 @@ class Continuity:
         self.seq = header["seq"]
         return True
 
-    def info(self, info):
-        """Messages that were lost although nothing has followed them."""
+    def take_info(self, info: Header) -> None:
+        """Count messages that were lost although nothing has followed them."""
         if info["session"] == self.session and self.seq is not None and info["last_seq"] > self.seq:
             self.lost += info["last_seq"] - self.seq
             self.seq, self.decodable = info["last_seq"], False
 
 
-def messages(context, endpoint, stream, join):
+def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
     """Yield (header, numbers, continuity) of each good message; what is malformed is reported and skipped."""
-    socket = connect(context, endpoint, stream)
-    continuity = Continuity()
+    socket, continuity = connect(context, endpoint, stream), Continuity()
     token_topic, info_topic = f"tokens/{stream}".encode(), f"info/{stream}".encode()
-    joining = join
     while True:
         parts = socket.recv_multipart()
         # topics match by prefix (front also delivers front_left), so the whole topic is compared
         if parts[0] not in (token_topic, info_topic):
             continue
         try:
-            header = read_header(parts)
-            waiting = [parts] if parts[0] == token_topic else []
+            waiting = [parts]
             if parts[0] == info_topic:
-                continuity.info(header)
-                if joining and header["control"] and header["last_seq"] >= 0:
-                    waiting = request(context, reachable(header["control"], endpoint), "epoch", stream)["messages"]
-                joining = False
+                info = read_header(parts)
+                continuity.take_info(info)
+                waiting, join = (fetch_epoch(context, info, endpoint, stream) if join else []), False
             for message in waiting:
                 header = read_header(message)
                 numbers = read_grid(header, message[2])
-                if continuity.message(header):
+                if continuity.take_message(header):
                     yield header, numbers, continuity
         except (ValueError, KeyError, RuntimeError) as error:
             print(f"skipped: {error}", file=sys.stderr)
 
 
-def main():
+def fetch_epoch(context: zmq.Context, info: Header, endpoint: str, stream: str) -> list[list[bytes]]:
+    """The messages that the current epoch has sent already, if the node answers requests."""
+    if not info["control"] or info["last_seq"] < 0:
+        return []
+    return request(context, resolve_control(info["control"], endpoint), "epoch", stream)["messages"]
+
+
+def main() -> None:
     """Print one line per message."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("endpoint")

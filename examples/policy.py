@@ -30,6 +30,9 @@ class Policy(nn.Module):
     numbers, so that similar places look similar to the network (an embedding of 64,000 codes would have to learn it).
     """
 
+    levels: Tensor
+    basis: Tensor
+
     def __init__(self, levels: list[int], cameras: int, width: int = 64) -> None:
         super().__init__()
         self.register_buffer("levels", torch.tensor(levels))
@@ -39,7 +42,7 @@ class Policy(nn.Module):
         self.act = nn.Linear(width, 2)
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """tokens (cameras, N, h, w) int32, valid (cameras, N) -> (2,)."""
+        """tokens (cameras, N, h, w) int32, valid (cameras, N) bool -> float (2,): steering and acceleration."""
         digits = tokens[:, :, None] // self.basis[:, None, None] % self.levels[:, None, None]
         numbers = digits / (self.levels[:, None, None] // 2) - 1
         seen = self.look(numbers.flatten(0, 1)).mean((-2, -1)).unflatten(0, valid.shape)

@@ -21,23 +21,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from streamtok.data import TokenDataset
 from streamtok.tokens.files import EncodeOptions, encode_file
 
 
 class GridNorm(nn.GroupNorm):
-    """Normalises grid by grid: statistics over time would let the future leak into the past. x (B, C, N, h, w)."""
+    """Normalises grid by grid: statistics over time would let the future leak into the past."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, N, h, w) -> same."""
         batch, channels, steps, height, width = x.shape
         flat = x.transpose(1, 2).reshape(batch * steps, channels, height, width)
         return super().forward(flat).reshape(batch, steps, channels, height, width).transpose(1, 2)
 
 
 class CausalBlock(nn.Module):
-    """A residual block that sees neighbours in space, and in time this grid and the two before. x (B, C, N, h, w)."""
+    """A residual block that sees neighbours in space, and in time this grid and the two before."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -46,6 +47,7 @@ class CausalBlock(nn.Module):
         self.time = nn.Conv3d(channels, channels, (3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, N, h, w) -> same."""
         y = F.silu(self.space(F.silu(self.norm(x))))
         return x + self.time(F.pad(y, (0, 0, 0, 0, 2, 0)))
 
@@ -62,27 +64,29 @@ class WorldModel(nn.Module):
         self.embed = nn.ModuleList(nn.Embedding(size, channels) for size in levels)
         self.blocks = nn.ModuleList(CausalBlock(channels) for _ in range(blocks))
         self.norm = GridNorm(8, channels)
-        self.heads = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(channels, size)) for size in levels)
+        heads = [nn.Linear(channels, size) for size in levels]
+        for head in heads:
+            nn.init.zeros_(head.weight)
+        self.heads = nn.ModuleList(nn.Sequential(nn.SiLU(), head) for head in heads)
         # Log odds of a digit given the same digit one grid earlier, and whether an earlier digit changed since then.
         self.counted = nn.ParameterList(torch.zeros(2, size, size) for size in levels)
-        for head in self.heads:
-            nn.init.zeros_(head[1].weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, N, h, w) int -> float (B, N - 1, h, w), in bits."""
         digits = self.digits(tokens)
         embedded = [table(digit) for table, digit in zip(self.embed, digits, strict=True)]
         x = sum(embedded)[:, :-1].permute(0, 4, 1, 2, 3)  # (B, C, N - 1, h, w)
         for block in self.blocks:
             x = block(x)
-        known, bits = self.norm(x).permute(0, 2, 3, 4, 1), 0.0
+        known, bits = self.norm(x).permute(0, 2, 3, 4, 1), []
         for k, (changed, before, now) in enumerate(self.transitions(digits)):
             odds = self.heads[k](known) + self.counted[k][changed, before]
-            bits = bits + F.cross_entropy(odds.movedim(-1, 1), now, reduction="none") / math.log(2)
+            bits.append(F.cross_entropy(odds.movedim(-1, 1), now, reduction="none") / math.log(2))
             known = known + embedded[k][:, 1:]  # the digits that come after may know this one
-        return bits
+        return torch.stack(bits).sum(0)
 
     def digits(self, tokens: Tensor) -> list[Tensor]:
-        """The FSQ digits of each token, the fastest-running first."""
+        """The FSQ digits of each token (B, N, h, w), the fastest-running first: one such tensor for each level."""
         tokens, digits = tokens.long(), []
         for size in self.levels:
             digits.append(tokens % size)
@@ -97,10 +101,10 @@ class WorldModel(nn.Module):
             changed = changed | (digit[:, :-1] != digit[:, 1:])
 
     @torch.no_grad()
-    def count(self, data: Dataset) -> None:
+    def count(self, data: Subset) -> None:
         """Begin with the transitions that are counted in the training windows: the network learns the rest."""
         counts = [torch.full_like(table, 0.5) for table in self.counted]
-        for item in data:
+        for item in windows_of(data):
             seen = item["tokens"][item["mask"]][None]
             for table, (changed, before, now) in zip(counts, self.transitions(self.digits(seen)), strict=True):
                 table.index_put_((changed.long(), before, now), torch.ones(()), accumulate=True)
@@ -108,23 +112,28 @@ class WorldModel(nn.Module):
             table.copy_((numbers / numbers.sum(-1, keepdim=True)).log())
 
 
-def bits_per_token(model: WorldModel, batch: dict) -> Tensor:
-    """The mean over the tokens that have a past in their window and are not masked."""
+def windows_of(data: Subset) -> Iterator[dict[str, Tensor]]:
+    """Each window once: `tokens` (N, h, w) int and `mask` (N,) bool, False for grids that are only padding."""
+    return (data[index] for index in range(len(data)))
+
+
+def bits_per_token(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
+    """The mean over the tokens that have a past in their window and are not masked, a scalar."""
     bits, valid = model(batch["tokens"]), batch["mask"][:, 1:]
     return bits[valid].mean() if valid.any() else bits.sum() * 0
 
 
-def frequency_entropy(data: Dataset) -> float:
+def frequency_entropy(data: Subset) -> float:
     """Bits per token of the best code that ignores the past: the entropy of the token frequencies of `data` itself."""
     counts: Counter[int] = Counter()
-    for item in data:
+    for item in windows_of(data):
         values, numbers = item["tokens"][item["mask"]].unique(return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     total = sum(counts.values())
     return -sum(n / total * math.log2(n / total) for n in counts.values())
 
 
-def evaluate(model: WorldModel, data: Dataset) -> float:
+def evaluate(model: WorldModel, data: Subset) -> float:
     """Bits per token over all windows, each token counted once."""
     total, tokens = 0.0, 0
     model.eval()
@@ -135,7 +144,7 @@ def evaluate(model: WorldModel, data: Dataset) -> float:
     return total / max(1, tokens)
 
 
-def train(model: WorldModel, data: Dataset, seconds: float, held_out: Dataset) -> int:
+def train(model: WorldModel, data: Subset, seconds: float, held_out: Subset) -> int:
     """Train for so long with a rate that falls to nothing; returns the steps taken."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     started, step, said = time.monotonic(), 0, 0.0
@@ -168,39 +177,51 @@ def tokenize_synthetic_drives(folder: Path, tokenizer: str, frames: int) -> Path
     return folder
 
 
+def open_windows(source: Path | list[str], window: int) -> tuple[TokenDataset, Subset, Subset]:
+    """All windows of the tokens; those to train on; and the last third by drive and time, held out.
+
+    ValueError where the tokens have no FSQ digits, or are too few.
+    """
+    data = TokenDataset(source, window=window)
+    border = 2 * len(data) // 3
+    if not data.levels:
+        raise ValueError(f"{source}: its tokens have no FSQ digits; use a tokenizer with FSQ")
+    if not border:
+        raise ValueError(f"{source}: {len(data)} window of {window} grids, too few to hold a third out")
+    return data, Subset(data, range(border)), Subset(data, range(border, len(data)))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("source", nargs="*", help="recordings, token files or folders (default: synthetic drives)")
+    add("--tokenizer", default="nano", help="model for the synthetic drives (default: nano)")
+    add("--frames", type=int, default=900, help="frames of each synthetic drive (default: 900)")
+    add("--window", type=int, default=8, help="grids in a window (default: 8)")
+    add("--max-seconds", type=float, default=90, help="how long to train (default: 90)")
+    add("--out", type=Path, default=Path("out/world_model"), help="where the synthetic drives' tokens go")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    return parser.parse_args(argv)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train, evaluate, and compare with the baseline; 1 if the model does not beat it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="*", help="recordings, token files or folders (default: synthetic drives)")
-    parser.add_argument("--tokenizer", default="nano", help="model for the synthetic drives (default: nano)")
-    parser.add_argument("--frames", type=int, default=900, help="frames of each synthetic drive (default: 900)")
-    parser.add_argument("--window", type=int, default=8, help="grids in a window (default: 8)")
-    parser.add_argument("--max-seconds", type=float, default=90, help="how long to train (default: 90)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/world_model"), help="where the synthetic drives' tokens go"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    args = parser.parse_args(argv)
+    args = parse(argv)
     torch.manual_seed(0)
     source = args.source or tokenize_synthetic_drives(args.out, args.tokenizer, args.frames)
     try:
-        data = TokenDataset(source, window=args.window)
-        # The last third by drive and time, never mixed with what is trained on.
-        border = 2 * len(data) // 3
-        if not data.levels:
-            raise ValueError(f"{source}: its tokens have no FSQ digits; use a tokenizer with FSQ")
-        if not border:
-            raise ValueError(f"{source}: {len(data)} window of {args.window} grids, too few to hold a third out")
+        data, training, held_out = open_windows(source, args.window)
     except (OSError, ValueError) as error:
         print(f"world_model: {error}", file=sys.stderr)
         return 1
-    training, held_out = Subset(data, range(border)), Subset(data, range(border, len(data)))
     model = WorldModel(data.levels)
     model.count(training)
     steps = train(model, training, args.max_seconds, held_out)
+    reached, baseline = evaluate(model, held_out), frequency_entropy(held_out)
     result = {
-        "bits_per_token": round(evaluate(model, held_out), 3),
-        "frequency_entropy": round(frequency_entropy(held_out), 3),
+        "bits_per_token": round(reached, 3),
+        "frequency_entropy": round(baseline, 3),
         "log2_codes": round(math.log2(math.prod(data.levels)), 3),
         "steps": steps,
         "windows": len(data),
@@ -208,8 +229,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        print(f"held out: {result['bits_per_token']} bits per token after {steps} steps")
-        print(f"baseline: {result['frequency_entropy']} bits per token, the entropy of the token frequencies")
+        print(f"held out: {reached:.3f} bits per token after {steps} steps")
+        print(f"baseline: {baseline:.3f} bits per token, the entropy of the token frequencies")
     return 0 if result["bits_per_token"] < result["frequency_entropy"] else 1
 
 

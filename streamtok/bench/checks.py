@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.engine.gpu.kernels import attention, fsq, haar, norm, ring_attention, spatial, temporal
+from streamtok.model.frames import to_float
+from streamtok.model.quantizer import FSQ, fsq_tables
+from streamtok.model.wavelet import haar3d, haar_matrix
 
 CL = torch.channels_last
 
 
-def relative(found: Tensor, wanted: Tensor) -> float:
-    """||found - wanted|| / ||wanted||; NaN stays NaN."""
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """||found - wanted|| / ||wanted|| of two tensors of one shape; NaN stays NaN."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 
@@ -35,7 +38,7 @@ def check_norm(new: Case, size: tuple[int, int], channels: int) -> float:
     weight, bias = new(channels), new(channels)
     found = norm.norm_silu(x, weight, bias, edge=1)
     wanted = F.silu(F.group_norm(x.float(), 1, weight.float(), bias.float(), eps=1e-6))
-    return relative(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
+    return relative_error(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
 
 
 def check_conv3x3(new: Case, size: tuple[int, int], channels: int, out_channels: int) -> float:
@@ -47,7 +50,7 @@ def check_conv3x3(new: Case, size: tuple[int, int], channels: int, out_channels:
     ring = torch.full((2, 3, *size, out_channels), torch.nan, device=x.device, dtype=x.dtype)
     spatial.conv3x3(padded, packed, bias, ring, torch.tensor([0, 4], device=x.device))
     into_ring = torch.stack([ring[0, 0], ring[1, 1]]).permute(0, 3, 1, 2)
-    return max(relative(spatial.conv3x3(padded, packed, bias), wanted), relative(into_ring, wanted))
+    return max(relative_error(spatial.conv3x3(padded, packed, bias), wanted), relative_error(into_ring, wanted))
 
 
 def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: int = 1) -> float:
@@ -70,7 +73,7 @@ def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: in
         wanted = (taps[0] + taps[1] + taps[2]).flatten(0, 1) + bias.float()[:, None, None] + residual.float()
         ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
         normed = norm.norm_silu(y, ones, zeros, known=known).permute(0, 3, 1, 2)
-        worst = max(worst, relative(y, wanted), relative(normed, F.silu(F.group_norm(wanted, 1, eps=1e-6))))
+        worst = max(worst, relative_error(y, wanted), relative_error(normed, F.silu(F.group_norm(wanted, 1, eps=1e-6))))
         past = joined[:, -2:]
         count += 1
     return worst
@@ -82,7 +85,7 @@ def check_attention(new: Case, length: int, channels: int, kind: str) -> float:
     q, k, v = new(2, length, 3 * channels).chunk(3, -1)
     small = {"rows": rows, "columns": 16} if kind == "flash" else {"rows": 2 * rows, "tile": (16, 32)} if rows else {}
     found = getattr(attention, kind)(q, k, v, **(small if rows else {}))
-    return relative(found, F.scaled_dot_product_attention(q.float(), k.float(), v.float()))
+    return relative_error(found, F.scaled_dot_product_attention(q.float(), k.float(), v.float()))
 
 
 def check_ring(new: Case, places: int, channels: int, context: int) -> float:
@@ -99,15 +102,13 @@ def check_ring(new: Case, places: int, channels: int, context: int) -> float:
         found = ring_attention.over_ring(q, k, v, keys, values, count)
         past_k, past_v = (torch.stack(part, 2) for part in zip(*history, strict=True))
         wanted = F.scaled_dot_product_attention(q.float()[:, :, None], past_k, past_v)[:, :, 0]
-        worst = max(worst, relative(found, wanted))
+        worst = max(worst, relative_error(found, wanted))
         count += 1
     return worst
 
 
 def check_fsq(new: Case) -> float:
     """The share of indices that differ from plain PyTorch's."""
-    from streamtok.model.quantizer import FSQ, fsq_tables
-
     levels = (8, 8, 8, 5, 5, 5)
     z = new(2, 6, 45, 80, scale=2)
     wanted = FSQ(levels)(z).indices
@@ -117,14 +118,11 @@ def check_fsq(new: Case) -> float:
 
 def check_haar(new: Case) -> float:
     """Bands of uint8 frames with edges."""
-    from streamtok.model.frames import to_float
-    from streamtok.model.wavelet import haar3d, haar_matrix
-
     frames = torch.randint(0, 256, (2, 3, 8, 40, 56), dtype=torch.uint8, device=new.device, generator=new.generator)
     signs = (haar_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
     found = haar.haar_bands(frames, signs, new.dtype, edge=1)
     wanted = haar3d(to_float(frames, torch.float32), 4)
-    return relative(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
+    return relative_error(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
 
 
 def all_checks(device: str, dtype: torch.dtype, small: bool = False) -> Iterator[tuple[str, Callable[[], float]]]:

@@ -23,8 +23,11 @@ import torch
 from streamtok.bench import gpu_parts
 from streamtok.bench.gpu_parts import Entries, say
 from streamtok.bench.gpu_tuning import time_candidates
+from streamtok.bench.measure import grow_report
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.preparation import check_preparation
+from streamtok.bench.start import measure_start
+from streamtok.bench.tables import format_report
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import cache_folder
 from streamtok.model import build
@@ -72,9 +75,6 @@ def run_tests() -> Entries:
 
 def run_bench_row(row: int) -> Entries:
     """One row of the benchmark matrix, random weights."""
-    from streamtok.bench.measure import grow_report
-    from streamtok.bench.tables import format_report
-
     model, options = MATRIX[row]
     name = f"{model} {options.size[0]}x{options.size[1]} {options.precision} {options.cameras} cameras"
     torch.manual_seed(0)
@@ -86,8 +86,6 @@ def run_bench_row(row: int) -> Entries:
 def time_start() -> Entries:
     """The start of a node of the full-size model at 720p to its first token; without pyzmq, of a process that loads it
     and takes a step."""
-    from streamtok.bench.start import measure_start
-
     torch.manual_seed(0)
     yield f"{gpu_parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), HD)
 

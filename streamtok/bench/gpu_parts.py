@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from streamtok.bench.clips import encode_by_steps
 from streamtok.bench.roofline import measure_peak
 from streamtok.bench.timing import percentiles, time_calls
 from streamtok.config import PRESETS
+from streamtok.engine.configuration import EngineConfiguration, triton_version
+from streamtok.engine.gpu.graph import free_dead_streams
 from streamtok.model import EncodeStream, Tokenizer, build
+from streamtok.weights.golden import reference_clip
 
 FULL_SIZE = "cosmos-dv4x8x8"
 NEAR = 0.1  # by how much fused kernels may agree less with float32 than PyTorch's in the same precision
@@ -35,8 +39,6 @@ def attempt(function: Callable[[], Any]) -> dict[str, Any]:
 
 def report_machine() -> Entries:
     """Versions, and the measured ceilings of the device."""
-    from streamtok.engine.configuration import triton_version
-
     facts: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
@@ -75,7 +77,6 @@ def open_fused(
     model: Tokenizer, size: tuple[int, int], precision: str, graph: bool, over_space: str = "flash"
 ) -> EncodeStream:
     """A stream of one slot on fused kernels, captured if `graph`."""
-    from streamtok.engine.configuration import EngineConfiguration
     from streamtok.engine.gpu.fused import fuse_model
     from streamtok.engine.gpu.fused_streams import FusedStream
 
@@ -87,8 +88,6 @@ def open_fused(
 
 def time_step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> Entries:
     """The full-size encoder step: plain and fused, eager and captured; the profile of the fused one."""
-    from streamtok.engine.gpu.graph import free_dead_streams
-
     model, captured = build_full_size(precision), {}
     frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
     entry = attempt(partial(_time_stream, model.stream(1, *size), frames, 6))
@@ -121,12 +120,9 @@ def _time_stream(stream: EncodeStream, frames: Tensor, count: int) -> dict[str, 
 
 def profile_kernels(function: Callable[[], object], calls: int = 3, rows: int = 30) -> list[dict[str, Any]]:
     """Milliseconds per call of each GPU kernel, the longest first."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as record
-
     function()
     torch.cuda.synchronize()
-    with record(activities=[ProfilerActivity.CUDA]) as run:
+    with profile(activities=[ProfilerActivity.CUDA]) as run:
         for _ in range(calls):
             function()
         torch.cuda.synchronize()
@@ -143,8 +139,6 @@ def profile_kernels(function: Callable[[], object], calls: int = 3, rows: int = 
 
 def compare_tokens(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
-    from streamtok.weights.golden import reference_clip
-
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wide = build_full_size("float32")
     clip = reference_clip(1 + (groups - 1) * wide.group, *size).to("cuda")

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from streamtok.bench.clips import paint_groups
+from streamtok.bench.end_to_end import measure_end_to_end
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.precisions import compare_precisions
 from streamtok.bench.roofline import measure_roofline
+from streamtok.bench.start import measure_start
 from streamtok.bench.stateless import measure_stateless
 from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
@@ -65,8 +67,6 @@ def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str]
     """The sections of a report, by name, as they are measured."""
     machine = inspect_machine(tok.fingerprint, options.size, options.device)
     if options.start:  # before this process has any work, or memory of the device
-        from streamtok.bench.start import measure_start
-
         found = measure_start(tok, options)
         say(f"start to first token: {found['second_ms']:.0f} ms, the second on this machine")
         yield "start", found
@@ -87,8 +87,6 @@ def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str]
     if options.steady:
         yield "steady", measure_steady(fast, options)
     if options.end_to_end:
-        from streamtok.bench.end_to_end import measure_end_to_end
-
         yield "end_to_end", measure_end_to_end(tok, engine, options)
 
 

@@ -46,14 +46,19 @@ def command(name: str) -> Callable[[Main], Main]:
             except KeyboardInterrupt:
                 return 130
             except (OSError, ValueError, ImportError, RuntimeError) as error:
-                if isinstance(error, BrokenPipeError) and reader_has_left():
-                    return 141
-                print(f"streamtok {name}: {without_password(str(error)) or type(error).__name__}", file=sys.stderr)
-                return 2 if isinstance(error, SettingsError) else 1
+                return tell_error(name, error)
 
         return run
 
     return decorate
+
+
+def tell_error(name: str, error: Exception) -> int:
+    """Say in one line why a command ends; returns its status."""
+    if isinstance(error, BrokenPipeError) and reader_has_left():
+        return 141
+    print(f"streamtok {name}: {without_password(str(error)) or type(error).__name__}", file=sys.stderr)
+    return 2 if isinstance(error, SettingsError) else 1
 
 
 def reader_has_left() -> bool:

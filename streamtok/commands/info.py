@@ -27,6 +27,7 @@ from streamtok.settings.shared import CommandSettings
 if TYPE_CHECKING:
     from streamtok.recording.reader import Recording
     from streamtok.types import TokenGroup
+    from streamtok.wire.message import TokenMessage
 
     Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
 
@@ -66,7 +67,7 @@ def inspect(path: str | Path, picture: bool = False) -> Inspected:
     return inspect_drive(path) if recording is None else inspect_recording(recording, picture)
 
 
-def group_of(message: Any) -> TokenGroup:
+def to_group(message: TokenMessage) -> TokenGroup:
     """A recorded message as the group it was."""
     from streamtok.types import TokenGroup
 
@@ -94,7 +95,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
     def groups() -> Iterator[tuple[TokenGroup, int, int]]:
         for message in recording.messages():
             sessions.setdefault(message.stream, set()).add(message.header.session)
-            yield group_of(message), len(message.payload), message.lost
+            yield to_group(message), len(message.payload), message.lost
 
     surveys = survey_tokens(groups(), codes, picture)
     streams: dict[str, Any] = {}

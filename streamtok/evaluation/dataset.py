@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from streamtok.io.stills import read_image
@@ -114,8 +115,6 @@ def _with_distinct_names(files: list[ClipFile]) -> list[ClipFile]:
 
 def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
     """One frame (H, W, 3) uint8 at the size to judge at: short side `lines` by area resizing, then a centre crop."""
-    import cv2
-
     height, width = image.shape[:2]
     if lines is not None and min(height, width) > lines:
         scale = lines / min(height, width)

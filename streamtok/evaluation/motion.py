@@ -1,5 +1,6 @@
 """What an eye sees between frames and on the pixel grid: flicker along the motion, and the decoder's checkerboard."""
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -67,8 +68,6 @@ def _pair_errors(source: np.ndarray, other: np.ndarray) -> tuple[float, float, f
 
 def flow_to_previous(previous: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel of `current` was: two (H, W, 3) in 0..255 -> flow (H, W, 2) as x, y, and visible (H, W) bool."""
-    import cv2
-
     gray = [cv2.cvtColor(x.round().clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for x in (previous, current)]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     back = flow.calc(gray[1], gray[0], None)  # type: ignore[call-overload]
@@ -86,8 +85,6 @@ def flow_to_previous(previous: np.ndarray, current: np.ndarray) -> tuple[np.ndar
 
 def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """`image` (H, W, C) read at each pixel's place plus `flow` (H, W, 2), bilinear; edges repeat."""
-    import cv2
-
     height, width = flow.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return cv2.remap(image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

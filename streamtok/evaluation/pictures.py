@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from streamtok.io.picture_writer import VideoPictures
@@ -54,8 +55,6 @@ class SideBySide:
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         """Scaled down if too large, centred on black."""
-        import cv2
-
         height, width = self.size
         scale = min(1.0, height / image.shape[0], width / image.shape[1])
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -88,8 +87,6 @@ def _strip(title: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -
 
 
 def _to_height(image: np.ndarray, height: int) -> np.ndarray:
-    import cv2
-
     if image.shape[0] == height:
         return image
     width = max(1, round(image.shape[1] * height / image.shape[0]))

@@ -18,6 +18,7 @@ from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit, unit_to_video
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
+from streamtok.evaluation.perceptual import Features
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
 
@@ -217,8 +218,6 @@ def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float
 
 def _perceptual(path: Path, device: torch.device) -> Metric:
     """The feature distance that training uses, with the same backbone file."""
-    from streamtok.evaluation.perceptual import Features
-
     features = Features.load(path).to(device)
 
     @torch.inference_mode()

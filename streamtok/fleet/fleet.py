@@ -22,11 +22,10 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from streamtok.fleet.job import FleetOptions, Job, Outcome, done_record, load_for_fleet, make_job, path_hash
+from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.store import is_url, open_store
-from streamtok.tokens.progress import progress_bar
 
 log = logging.getLogger("streamtok.fleet")
 
@@ -107,9 +106,9 @@ class Fleet:
             except (OSError, ValueError, ImportError) as error:
                 self._note_broken(drive, str(error))
                 continue
-            if path_hash(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
+            if hash_path(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
                 continue
-            record = done_record(self.store, job, self.options, fingerprint, self.run_options.check)
+            record = find_record(self.store, job, self.options, fingerprint, self.run_options.check)
             if record is None:
                 self._waiting.append(job)
             else:
@@ -123,7 +122,8 @@ class Fleet:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
-        with progress_bar("tokenize", total=total, unit="B", scaled=True, shown=self.run_options.progress) as bar:
+        hidden = None if self.run_options.progress else True  # None: shown on a terminal only
+        with tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
                 self._submit(runner)
                 for outcome in runner.collect(0.2):

@@ -11,19 +11,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.open_drive import parse_drive, resolve_drive
+import torch
+
+from streamtok.drives.open_drive import kind_of, parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
-from streamtok.fleet.store import Store, is_url, local_copy, open_store, size_of
+from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
+from streamtok.io.image_messages import image_kind
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video import VideoReader
+from streamtok.model import Tokenizer
+from streamtok.node.replay_node import ReplayNode
+from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
+from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.shared import FrameSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
+"""Is told the frames so far and the share of the drive, 0 if unknown, and answers whether to go on."""
 
 
 class FleetOptions(DriveOptions):
@@ -46,7 +54,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: its record, or what went wrong; `died` if a worker's process did, `sure` if it was its own."""
+    """How a job ended: its record, or what went wrong.
+
+    `died`: a worker's process died while it ran; `sure`: that was its own worker.
+    """
 
     job: Job
     record: dict[str, Any] | None = None
@@ -66,19 +77,16 @@ def make_job(drive: str) -> Job:
     """
     path = drive if is_url(drive) else resolve_drive(drive)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
-    return Job(path, f"{stem}-{path_hash(path):08x}", size_of(path))
+    return Job(path, f"{stem}-{hash_path(path):08x}", measure_size(path))
 
 
-def path_hash(path: str) -> int:
+def hash_path(path: str) -> int:
     """32 bits that spread drives evenly over shards and stay the same wherever the list comes from."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
 
 
-def load_for_fleet(options: FleetOptions) -> Any:
-    """The model, on its device, computing with as many threads as the options say; SettingsError if `size` is not
-    on its grid."""
-    import torch
-
+def load_for_fleet(options: FleetOptions) -> Tokenizer:
+    """The model on its device, computing with the options' threads; SettingsError if `size` is not on its grid."""
     torch.set_num_threads(options.threads)
     device = pick_device(options.device).type
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
@@ -113,17 +121,18 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
 
 
 def run_job(
-    job: Job, out: str, options: FleetOptions, tok: Any, report: Report = lambda frames, share: True
+    job: Job, out: str, options: FleetOptions, tok: Tokenizer, report: Report = lambda frames, share: True
 ) -> dict[str, Any]:
     """Tokenize one drive into `out`; returns its record, which is also `drive.json` beside its token files.
 
-    `report` is given the frames so far and the share of all (0 if unknown) and answers whether to go on; `Stopped` if
-    not. Raises ValueError or OSError for a drive that cannot be read at all; damage within it is listed in the record.
+    Raises:
+        Stopped: when `report` says so.
+        ValueError, OSError: for a drive that cannot be read at all; the record lists damage within a drive.
     """
     store = open_store(out)
     with local_copy(job.drive) as path, store.workspace(job.name) as folder:
-        summary = _replay(path, folder, options, tok, report)
-        files = [_describe(file, summary) for file in sorted(folder.glob("*.safetensors"))]
+        summary = _replay_drive(path, folder, options, tok, report)
+        files = [_describe_file(file, summary) for file in sorted(folder.glob("*.safetensors"))]
         if not files:
             raise ValueError(
                 f"{job.drive}: no frame of it could be encoded: {'; '.join(summary['notes']) or 'it is empty'}"
@@ -143,10 +152,10 @@ def run_job(
     return record
 
 
-def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
-    """The record of a drive that is done, as it should be; None if there is work to do.
+def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
+    """The record of a drive that is done as these options ask; None if there is work to do.
 
-    Looks at the sizes of the files; with `check`, at their contents.
+    Compares the sizes of the files, with `check` also their contents.
     """
     data = store.read(f"{job.name}/{RECORD}")
     if data is None:
@@ -167,18 +176,13 @@ def done_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
     return record
 
 
-def expected_frames(path: Path) -> int:
+def count_expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    from streamtok.drives.open_drive import kind_of
-
     path, _ = parse_drive(path)
     if path.is_dir():
         return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
     kind = kind_of(path)
     if kind == "mcap":
-        from streamtok.io.image_messages import image_kind
-        from streamtok.recording.mcap_file import McapFile
-
         file = McapFile(path)
         schemas = {number: schema.name for number, schema in file.schemas.items()}
         cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
@@ -189,11 +193,8 @@ def expected_frames(path: Path) -> int:
         return video.expected_frames
 
 
-def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: Report) -> dict[str, Any]:
-    from streamtok.node.replay_node import ReplayNode
-    from streamtok.settings.replay import ReplaySettings
-
-    expected = expected_frames(path)
+def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenizer, report: Report) -> dict[str, Any]:
+    expected = count_expected_frames(path)
 
     def on_update(node: ReplayNode) -> None:
         frames = sum(counts["frames"] for counts in node.counts.values())
@@ -212,10 +213,8 @@ def _replay(path: Path, folder: Path, options: FleetOptions, tok: Any, report: R
     return node.run()
 
 
-def _describe(file: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    digest = hashlib.sha256()
+def _describe_file(file: Path, summary: dict[str, Any]) -> dict[str, Any]:
     with open(file, "rb") as data:
-        while block := data.read(1 << 20):
-            digest.update(block)
+        digest = hashlib.file_digest(data, "sha256")
     facts = {"path": file.name, "stream": file.stem, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
     return facts | {key: int(value) for key, value in summary["streams"].get(file.stem, {}).items()}

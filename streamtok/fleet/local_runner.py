@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from ctypes import c_byte
+from functools import partial
+from multiprocessing.queues import SimpleQueue
+from typing import Any, ClassVar
 
 from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, run_job
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Reports = SimpleQueue  # of (a job's name, its frames so far, the share of the job)
 GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
 
 
@@ -36,7 +40,7 @@ class LocalRunner:
 
     def submit(self, job: Job) -> None:
         """Start a job."""
-        self._running[self._pool.submit(_work, job)] = job
+        self._running[self._pool.submit(_run_in_worker, job)] = job
 
     def collect(self, timeout: float) -> list[Outcome]:
         """Jobs that ended."""
@@ -50,7 +54,7 @@ class LocalRunner:
             return self._restart()
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """Running jobs: frames so far, and the share of the job."""
+        """Frames so far of each running job, and which share of it that is."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 
@@ -71,7 +75,7 @@ class LocalRunner:
     def _open(self) -> None:
         # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
         self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
-        shared = (self._out, self._options, self._reports, self._stop, os.getpid())
+        shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
         self._pool = ProcessPoolExecutor(self._workers, self._context, _start_worker, shared)
 
     def _outcome(self, future: Future) -> Outcome:
@@ -100,10 +104,10 @@ class LocalRunner:
 
 
 def limit_threads(threads: int) -> Callable[[], None]:
-    """Let processes that are started from now on compute with so many threads; returns what undoes that.
+    """Let processes that are started from now on compute with so many threads; returns a function that undoes it.
 
-    Their libraries read this when they are loaded, which is before anything of ours runs in them. With a pool of
-    threads in each of many workers, most of the time would go into waiting for one another.
+    Libraries read this when they are loaded, before any of our code runs in a worker. With a pool of threads in each of
+    many workers, most of the time would go into waiting for one another.
     """
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
@@ -122,14 +126,32 @@ def _broke(future: Future) -> bool:
     return isinstance(future.exception(), BrokenProcessPool)
 
 
-_worker: dict[str, Any] = {}
-"""What a worker process holds: its model and the way back to the parent. Filled once, when the process starts."""
+class _Worker:
+    """One worker process: its model, and the way back to the parent."""
+
+    current: ClassVar[_Worker]
+
+    def __init__(self, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
+        self._out, self._options, self._reports, self._stop = out, options, reports, stop
+        self._tok, self._reported = load_for_fleet(options), 0.0
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Run one job; returns its record."""
+        if self._stop.value:
+            raise Stopped
+        return run_job(job, self._out, self._options, self._tok, partial(self._report, job.name))
+
+    def _report(self, name: str, frames: int, share: float) -> bool:
+        if time.monotonic() - self._reported > REPORT_S:
+            self._reported = time.monotonic()
+            self._reports.put((name, frames, share))
+        return not self._stop.value
 
 
-def _start_worker(out: str, options: FleetOptions, reports: Any, stop: Any, parent: int) -> None:
+def _start_worker(parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(out=out, options=options, reports=reports, stop=stop, tok=load_for_fleet(options))
+    _Worker.current = _Worker(out, options, reports, stop)
 
 
 def _end_with(parent: int) -> None:
@@ -139,15 +161,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(job: Job) -> dict[str, Any]:
-    reports, stop, last = _worker["reports"], _worker["stop"], [0.0]
-
-    def report(frames: int, share: float) -> bool:
-        if time.monotonic() - last[0] > REPORT_S:
-            last[0] = time.monotonic()
-            reports.put((job.name, frames, share))
-        return not stop.value
-
-    if stop.value:
-        raise Stopped
-    return run_job(job, _worker["out"], _worker["options"], _worker["tok"], report)
+def _run_in_worker(job: Job) -> dict[str, Any]:
+    return _Worker.current.run(job)

@@ -10,9 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from streamtok.fleet.job import FleetOptions, done_record, load_for_fleet, make_job, run_job
+from streamtok.fleet.job import FleetOptions, find_record, load_for_fleet, make_job, run_job
+from streamtok.fleet.local_runner import limit_threads
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
+from streamtok.io.source import open_source
 
 SAMPLE_FRAMES = 150
 CHECKS = 200
@@ -23,9 +25,9 @@ HOURS_BETWEEN_FAILURES = 24.0
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """The figures of one plan; rates are of one worker. `measured` tells whether `frames_per_second` was.
+    """The figures of one plan; rates are of one worker. `measured`: `frames_per_second` was measured, not given.
 
-    `check_seconds` is what it takes to see that one drive is done, on a local disk.
+    `check_seconds` is the time to see that one drive is done, on a local disk; `price` that of a worker's hour.
     """
 
     hours: float
@@ -99,25 +101,21 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
     """
     if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
         raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
-    from streamtok.fleet.local_runner import limit_threads
-
     restore = limit_threads(options.threads)
     try:
         # In a process as workers are: how many threads libraries use is decided when they are loaded.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            measured, size, check = pool.submit(measure, options, fps).result()
+            measured, size, check = pool.submit(measure_worker, options, fps).result()
     finally:
         restore()
     return FleetPlan(hours, fps, round(rate or measured, 2), rate is None, size, check, price)
 
 
-def measure(options: FleetOptions, fps: float) -> tuple[float, float, float]:
+def measure_worker(options: FleetOptions, fps: float) -> tuple[float, float, float]:
     """One worker on a video of 720x1280: frames per second, bytes of token file per hour, seconds to check a drive.
 
     On a CPU, seconds are those of CPU time: what a core does when nothing else runs on it, also on a busy machine.
     """
-    from streamtok.io.source import open_source
-
     tok = load_for_fleet(options)
     with tempfile.TemporaryDirectory(prefix="streamtok-plan-") as folder:
         video = Path(folder) / "sample.mp4"
@@ -135,7 +133,7 @@ def measure(options: FleetOptions, fps: float) -> tuple[float, float, float]:
         seconds = clock() - start
         start, store = time.process_time(), open_store(str(Path(folder) / "second"))
         for _ in range(CHECKS):
-            done_record(store, job, options, tok.fingerprint, check=False)
+            find_record(store, job, options, tok.fingerprint, check=False)
         check = (time.process_time() - start) / CHECKS
     done = sum(file["frames"] for file in record["files"])
     size = sum(file["bytes"] for file in record["files"])

@@ -21,7 +21,7 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def filesystem(url: str) -> tuple[Any, str]:
+def open_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URL and the path in it; ImportError or ValueError says what is missing."""
     try:
         import fsspec
@@ -30,10 +30,10 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fsspec.core.url_to_fs(url)
 
 
-def size_of(path: str) -> int:
+def measure_size(path: str) -> int:
     """Bytes of a drive's file, or of all files of its folder; FileNotFoundError if it is not there."""
     if is_url(path):
-        fs, inner = filesystem(path)
+        fs, inner = open_filesystem(path)
         return int(fs.du(inner))
     path = str(parse_drive(path)[0])
     if os.path.isdir(path):
@@ -49,7 +49,7 @@ def local_copy(path: str) -> Iterator[Path]:
     if not is_url(path):
         yield Path(path)
         return
-    fs, inner = filesystem(path)
+    fs, inner = open_filesystem(path)
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         target = Path(folder) / inner.rstrip("/").rsplit("/", 1)[-1]
         fs.get(inner, str(target), recursive=fs.isdir(inner))
@@ -121,7 +121,7 @@ class UrlStore:
     """An output folder behind a URL. `drive.json` is uploaded last, so that what it names is there."""
 
     def __init__(self, root: str) -> None:
-        self._fs, self._root = filesystem(root)
+        self._fs, self._root = open_filesystem(root)
         self._root = self._root.rstrip("/")
         self._fs.makedirs(self._root, exist_ok=True)
 

@@ -71,7 +71,7 @@ class PlayedDevice:
         if self._source is None:
             self._start()
             self._switched_on_ns = self.clock.now_ns()
-        if _within(self.faults.lost, self._now_ns()):
+        if _is_within(self.faults.lost, self._now_ns()):
             raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
         self._reached_ns = self._now_ns() if self._image is not None else 0
 
@@ -84,9 +84,9 @@ class PlayedDevice:
         number, position_ns = self._position
         due_ns = self._switched_on_ns + position_ns
         self.clock.wait_until(due_ns)
-        if _within(self.faults.lost, position_ns):
+        if _is_within(self.faults.lost, position_ns):
             return None
-        if self._image is None or not _within(self.faults.frozen, position_ns):
+        if self._image is None or not _is_within(self.faults.frozen, position_ns):
             self._image = frame.image
         return Grabbed(self._image, due_ns, number)
 
@@ -137,7 +137,7 @@ class PlayedDevice:
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
-    known = {"lost": _spans, "frozen": _spans, "loop": lambda text: text in ("1", "true", "yes")}
+    known = {"lost": _parse_spans, "frozen": _parse_spans, "loop": lambda text: text in ("1", "true", "yes")}
     faults: dict = {}
     for key, value in parse_qsl(fragment, keep_blank_values=True, strict_parsing=bool(fragment)):
         if key not in known:
@@ -157,7 +157,7 @@ def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock |
     return PlayedDevice(recorded, target, Faults(**faults), clock)
 
 
-def _spans(text: str) -> tuple[Span, ...]:
+def _parse_spans(text: str) -> tuple[Span, ...]:
     spans = []
     for part in text.split(","):
         start, dash, stop = part.partition("-")
@@ -167,5 +167,5 @@ def _spans(text: str) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def _within(spans: tuple[Span, ...], time_ns: int) -> bool:
+def _is_within(spans: tuple[Span, ...], time_ns: int) -> bool:
     return any(start <= time_ns / 1e9 < stop for start, stop in spans)

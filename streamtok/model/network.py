@@ -115,7 +115,7 @@ class Network(nn.Module):
         if expected != self.fingerprint:
             raise ValueError(
                 f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose "
-                "tokens mean other pictures; give the checkpoint that the node runs with --model, or the one that "
+                "codes mean other pictures; give the checkpoint that the node runs with --model, or the one that "
                 "made the file"
             )
 

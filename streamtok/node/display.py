@@ -1,13 +1,19 @@
 """The live view of a running node, on standard error when that is a terminal, else nothing."""
 
+from __future__ import annotations
+
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
 
 from streamtok.node.json_log import JsonFormatter
 from streamtok.node.metrics import Metrics
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 REFRESH_S = 0.25
 
@@ -21,12 +27,12 @@ class LiveDisplay:
     def __init__(self, metrics: Metrics, streams: Sequence[str], title: str, enabled: bool | None = None) -> None:
         self.metrics, self.streams, self.title = metrics, list(streams), title
         self.enabled = sys.stderr.isatty() if enabled is None else enabled
-        self._live: Any = None
+        self._live: Live | None = None
         self._next = 0.0
         self._last: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
 
-    def __enter__(self) -> "LiveDisplay":
+    def __enter__(self) -> LiveDisplay:
         if self.enabled:
             from rich.console import Console
             from rich.live import Live
@@ -56,7 +62,7 @@ class LiveDisplay:
             self._last[stream] = now, frames
         return self._rates.get(stream, 0.0)
 
-    def render(self, now: float) -> Any:
+    def render(self, now: float) -> Table:
         """The table as rich draws it."""
         from rich.table import Table
 
@@ -96,7 +102,7 @@ class StderrHandler(logging.StreamHandler):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:
+    def stream(self) -> TextIO:
         return sys.stderr
 
 

@@ -25,22 +25,22 @@ class JsonFormatter(logging.Formatter):
         line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | dict(fields(record.msg, record.args)) | line)
+        return json.dumps(line | dict(read_fields(record.msg, record.args)) | line)
 
 
-def fields(template: Any, arguments: Any) -> Iterator[tuple[str, Any]]:
-    """The keys of a message and what its record gives for them; none where the arguments are no sequence."""
+def read_fields(template: object, arguments: object) -> Iterator[tuple[str, Any]]:
+    """The keys of a message and what its record gives for them; nothing where the arguments are no sequence."""
     if not isinstance(template, str) or not isinstance(arguments, tuple):
         return
     lead, *parts = KEY.split(template)
     taken = len(PLACE.findall(lead))
     for key, text in zip(parts[::2], parts[1::2], strict=True):
         count = len(PLACE.findall(text))
-        yield key, value(text, arguments[taken : taken + count])
+        yield key, read_value(text, arguments[taken : taken + count])
         taken += count
 
 
-def value(text: str, arguments: Sequence[Any]) -> Any:
+def read_value(text: str, arguments: Sequence[Any]) -> Any:
     """The value of one key, of the text behind it and the arguments that belong there."""
     if len(arguments) == 1 and PLACE.fullmatch(text) and is_plain(arguments[0]):
         return arguments[0]
@@ -49,6 +49,6 @@ def value(text: str, arguments: Sequence[Any]) -> Any:
     return quoted[1] if quoted else shown
 
 
-def is_plain(argument: Any) -> bool:
+def is_plain(argument: object) -> bool:
     """Whether JSON has a value of this kind."""
     return isinstance(argument, str | int | None) or (isinstance(argument, float) and math.isfinite(argument))

@@ -8,6 +8,8 @@ server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metri
 server.close()
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import socket
@@ -16,12 +18,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
 
 from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from prometheus_client.core import Metric
 
 log = logging.getLogger("streamtok.ingest")
 
@@ -110,7 +117,7 @@ class Metrics:
                 for stage, samples in stages.items()
             }
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         """The Prometheus families, made at each scrape: counting itself costs no more than a dictionary."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
@@ -150,15 +157,15 @@ class PrometheusServer:
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
         ProcessCollector(registry=registry)
-        app = _with_probes(make_wsgi_app(registry), probes or {})
+        app = _add_probes(make_wsgi_app(registry), probes or {})
         try:
             family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-            server: type[_Server] = type("_ServerOfFamily", (_Server,), {"address_family": family})
-            self._server = make_server(address, port, app, server, handler_class=_Handler)
+            self._server = _Server((address, port), family)
         except OSError as error:
             raise OSError(
                 f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
             ) from error
+        self._server.set_app(app)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -170,10 +177,10 @@ class PrometheusServer:
         self._thread.join(timeout=1)
 
 
-def _with_probes(metrics_app: Any, probes: Mapping[str, Probe]) -> Any:
+def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WSGIApplication:
     """A WSGI application that asks the probes, and leaves every other path to `metrics_app`."""
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         probe = probes.get(environ["PATH_INFO"])
         if probe is None:
             return metrics_app(environ, start_response)
@@ -190,9 +197,9 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread for each request, so that a scraper that hangs holds up no probe."""
 
     daemon_threads = True
-    _open: tuple[Any, ...] = ()
+    _open: tuple[socket.socket, ...] = ()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: socket.socket, client_address: object) -> None:
         """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
         self._open = (*(each for each in self._open if each.fileno() >= 0), request)
         if len(self._open) > OPEN_REQUESTS:
@@ -201,7 +208,11 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._open = self._open[1:]
         super().process_request(request, client_address)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
+        self.address_family = family
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
         """Without a traceback on standard error: a scraper may break off at any moment."""
         log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
 
@@ -209,5 +220,5 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     timeout = IDLE_S
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: there is a request every few seconds."""

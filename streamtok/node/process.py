@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 log = logging.getLogger("streamtok.node")
 
@@ -41,7 +41,7 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
         last_words()
         os._exit(1)
 
-    def on_signal(number: int, frame: Any) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal first, began
         if number == first and time.monotonic() - began < SAME_S:
             return

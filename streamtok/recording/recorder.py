@@ -113,6 +113,7 @@ class Recorder:
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
         self._events: dict[str, EventLog] = {}
+        self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
         self._writer = self._next_file()

@@ -1,1 +1,6 @@
-"""What commands are told: the kinds of values, YAML files with the line of each key, and errors that name both."""
+"""What commands are told: the kinds of values, what several commands share, and reading it with good errors.
+
+`fields` has the kinds, `shared` what several commands have, `reading` and `yaml_file` read files and say what is wrong.
+The settings of a command are in its file in `streamtok/commands/`; those that a node needs too (`rig`, `replay`,
+`demo`, `decode`) are here.
+"""

@@ -1,6 +1,6 @@
 """A YAML file with the line of each key, and values set on top by dotted keys; nothing is checked here.
 
-`streamtok.settings.rig` checks what nodes are told, `streamtok.training.config` what a training is told.
+`streamtok.settings.reading` checks what is read against the settings of a command.
 """
 
 from importlib.resources import files
@@ -21,7 +21,7 @@ def shipped() -> dict[str, Path]:
 def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     """A YAML mapping and the line of each path in it, of a file or of a shipped one by its name ("demo").
 
-    SettingsError if it is not there or none.
+    SettingsError if it is not there, or no YAML mapping.
     """
     try:
         file = path if Path(path).is_file() else shipped().get(str(path), path)
@@ -49,8 +49,9 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     return values, lines
 
 
-def mark_lines(node: Any, where: tuple, lines: dict[tuple, int]) -> None:
+def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) -> None:
     """Remember the line of every key and list item below `node`."""
+    children: list[tuple[str | int, yaml.Node, yaml.Node]]
     if isinstance(node, yaml.MappingNode):
         children = [(key.value, key, child) for key, child in node.value]
     elif isinstance(node, yaml.SequenceNode):

@@ -1,7 +1,7 @@
 """Windows of consecutive token grids, for training on tokens.
 
     from torch.utils.data import DataLoader
-    from streamtok.tokens import TokenDataset
+    from streamtok.data import TokenDataset
 
     data = TokenDataset("recordings/", window=16)
     for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
@@ -10,32 +10,31 @@
 Training that may be interrupted takes a `ResumableSampler` (`streamtok.tokens.resuming`) in place of `shuffle`.
 
 A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
-after the gap. Opening reads indexes only, and a window reads its own grids. In recordings a gap of a few frames may not
-show in the index: what follows it in its window is masked all the same, but windows are not cut anew there unless you
-say `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
+after the gap. Opening reads indexes only, and a window reads its own grids. The index of a recording may not show a gap
+of a few frames. What follows it in its window is masked all the same, but the next window starts there only with
+`gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.tokens.grids import Grids, Track, part
+from streamtok.tokens.grids import Grids, Track, select_grids, usual_step
 from streamtok.tokens.resuming import Resumable
-from streamtok.tokens.tracks import by_stream, facts_of, open_drives
+from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
 
 
 @dataclass(frozen=True)
 class _Series:
-    """What windows are cut from: a track, and the tracks that are aligned with it in time."""
+    """What windows are cut from: a track, and the tracks that are aligned with it in time to `tolerance_ns`."""
 
     tracks: tuple[Track, ...]
     tolerance_ns: int
@@ -48,29 +47,29 @@ class _Series:
 class TokenDataset(Dataset):
     """Windows of `window` grids, every `stride` grids (None: one after another), from token files and recordings.
 
-    `source` is a file, a folder or several. By default each stream is cut on its own and an item holds
+    By default each stream is cut on its own and an item holds
 
         tokens      (N, h, w) int32; (N, C, h, w) float16 of continuous models; 0 where there is none
         mask        (N,) bool   False from the first gap (or the end of the drive) on
         keyframe    (N,) bool   grids that hold one frame
         epoch       (N,) int64  rises at every reset of the tokenizer's state
         capture_ns  (N,) int64  time of each grid's last frame, on the clock of the machine that took it
-        time_ns     (N,) int64  the same in UTC if the drive was recorded live, as far as its source tells otherwise
+        time_ns     (N,) int64  the same in UTC where the drive was recorded live, else as far as its source tells
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
     and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns` (None: half
     the usual step).
 
-    At gaps that the index of a recording does not show, `gaps="mask"` loses the rest of the window to its mask, and
-    "cut" starts a window anew; with `align` that is so for the first stream, and gaps of the others are masked.
+    At gaps that the index of a recording does not show, `gaps="mask"` masks the rest of the window, and "cut" starts a
+    window anew. With `align`, "cut" looks at the first stream alone, and gaps of the others are masked.
 
-    All files must come from one tokenizer at one size: `identity` says which; ValueError names the two that differ.
+    All files must come from one tokenizer at one size, the `identity`; ValueError names two files that differ.
     """
 
     def __init__(
         self,
-        source: str | Path | Sequence[str | Path],
+        source: TokenSource,
         window: int = 16,
         stride: int | None = None,
         *,
@@ -90,12 +89,12 @@ class TokenDataset(Dataset):
         drives = open_drives(source, streams, together=align)
         self.identity = drives[0][0].identity
         if align:
-            self._series = [_aligned(tracks, streams or (), tolerance_ns) for tracks in drives]
+            self._series = [_align(tracks, streams or (), tolerance_ns) for tracks in drives]
         else:
             self._series = [_Series((track,), 0) for tracks in drives for track in tracks]
         references = [series.reference for series in self._series]
-        breaks = [track.gaps() if gaps == "cut" else track.breaks for track in references]
-        self._starts = [_window_starts(each, window, stride) for each in breaks]
+        breaks = [track.find_gaps() if gaps == "cut" else track.breaks for track in references]
+        self._starts = [_cut_windows(each, window, stride) for each in breaks]
         self._ends = np.cumsum([len(starts) for starts in self._starts])
 
     @property
@@ -104,9 +103,9 @@ class TokenDataset(Dataset):
         return tuple(self.identity["grid"])
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """The tokenizer (fingerprint, name, FSQ levels), and the grid with its dtype in the files."""
-        return facts_of(self._series[0].reference)
+        return read_facts(self._series[0].reference)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -123,19 +122,20 @@ class TokenDataset(Dataset):
         at = int(np.searchsorted(self._ends, index, side="right"))
         series, starts = self._series[at], self._starts[at]
         start, stop = starts[index - (int(self._ends[at]) - len(starts))]
-        items = [self._cut(series.reference, np.arange(start, stop))]
+        items = [self._read_window(series.reference, np.arange(start, stop))]
         if not self.align:
             return items[0] | {"stream": series.reference.stream, "file": str(series.reference.path)}
         times = series.reference.times_ns[start:stop]
-        items += [self._cut(track, nearest(track.times_ns, times, series.tolerance_ns)) for track in series.tracks[1:]]
+        for track in series.tracks[1:]:
+            items.append(self._read_window(track, nearest_times(track.times_ns, times, series.tolerance_ns)))
         stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
         names = [track.stream for track in series.tracks]
         return stacked | {"stream": names, "file": str(series.reference.path)}
 
-    def _cut(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
-        """Grids `wanted` of a track (-1: there is none) as one window, masked from the first gap on."""
+    def _read_window(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
+        """Grids `wanted` (n,) of a track (-1: there is none) as one window, masked from the first gap on."""
         present = np.flatnonzero(wanted >= 0)
-        grids, unbroken = pick(track, wanted[present])
+        grids, unbroken = read_unbroken(track, wanted[present])
         valid = np.zeros(self.window, bool)
         valid[present] = unbroken
         continuous = grids.tokens.dtype == np.float16
@@ -154,9 +154,9 @@ class IterableTokenDataset(IterableDataset, Resumable):
     """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
 
     With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
-    so that reading stays mostly sequential. `set_epoch` changes the order, in workers that persist too. Of `world`
-    processes each reads its own equal share, so that none waits for another in the last step; the windows left over
-    (fewer than `world`) are others in every shuffled epoch.
+    so that reading stays mostly sequential. `set_epoch` changes the order, also in workers that persist. Each of
+    `world` processes reads an equal share, so that no process waits for another in the last step. The windows left
+    over, fewer than `world`, are others in every shuffled epoch.
 
     `state_dict` and `load_state_dict` go on in the middle of an epoch. Every worker has a state of its own, which
     torchdata's StatefulDataLoader collects and gives back; without workers any loader will do.
@@ -189,7 +189,7 @@ class IterableTokenDataset(IterableDataset, Resumable):
         self._epoch.fill_(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, in this worker; RuntimeError in the process whose workers know that."""
+        """Where the epoch stands in this worker; RuntimeError in a process whose workers know that instead."""
         if self._workers and get_worker_info() is None:
             raise RuntimeError(
                 f"{int(self._workers)} workers read these windows, and each knows its own place: use the state_dict of "
@@ -198,12 +198,12 @@ class IterableTokenDataset(IterableDataset, Resumable):
         return super().state_dict()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._workers.fill_(_worker()[1])
-        return map(self.dataset.__getitem__, self._left(self._indices()))
+        self._workers.fill_(_find_worker()[1])
+        return map(self.dataset.__getitem__, self._resume(self._order_windows()))
 
-    def _indices(self) -> Iterator[int]:
+    def _order_windows(self) -> Iterator[int]:
         """The windows of this rank's worker."""
-        part, parts = _worker()
+        worker, workers = _find_worker()
         firsts = np.arange(0, len(self.dataset), BLOCK)
         if self.shuffle:
             self._random().shuffle(firsts)
@@ -211,18 +211,18 @@ class IterableTokenDataset(IterableDataset, Resumable):
         order = order[order < len(self.dataset)]
         share = len(order) // self.world
         mine = order[self.rank * share : (self.rank + 1) * share]
-        mine = mine[np.arange(share) // BLOCK % max(1, parts) == part]
-        return self._mixed(map(int, mine), self._random(self.rank, part))
+        mine = mine[np.arange(share) // BLOCK % max(1, workers) == worker]
+        return self._mix(map(int, mine), self._random(self.rank, worker))
 
-    def _order(self) -> dict[str, Any]:
-        worker, workers = _worker()
+    def _describe_order(self) -> dict[str, Any]:
+        worker, workers = _find_worker()
         facts = {name: getattr(self, name) for name in ("shuffle", "seed", "buffer", "rank", "world")}
         return facts | {"windows": len(self.dataset), "worker": worker, "workers": workers}
 
-    def _random(self, *of: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.epoch, *of))
+    def _random(self, *seeds: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, *seeds))
 
-    def _mixed(self, indices: Iterator[int], rng: np.random.Generator) -> Iterator[int]:
+    def _mix(self, indices: Iterator[int], rng: np.random.Generator) -> Iterator[int]:
         if not self.shuffle:
             yield from indices
             return
@@ -237,25 +237,26 @@ class IterableTokenDataset(IterableDataset, Resumable):
         yield from held
 
 
-def _worker() -> tuple[int, int]:
-    """Number of this worker and of how many; (0, 0) in a process that is none."""
+def _find_worker() -> tuple[int, int]:
+    """(number of this worker, how many there are); (0, 0) outside a loader's workers."""
     worker = get_worker_info()
     return (worker.id, worker.num_workers) if worker else (0, 0)
 
 
-def pick(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
-    """The grids `wanted` (n,), not falling, of a track, and (n,) bool: True up to the first gap.
+def read_unbroken(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
+    """The grids `wanted` (n,) int64, not falling, of a track, and (n,) bool: True up to the first gap.
 
-    Those that are skipped to keep time with another camera are no gap; they are read too, for only they tell.
+    Grids between them, skipped to keep time with another camera, are read too: only they tell whether there is a gap.
     """
     first, last = (int(wanted[0]), int(wanted[-1])) if len(wanted) else (0, -1)
     grids = track.read(np.arange(first, last + 1))
-    unbroken = np.logical_and.accumulate(grids.follows()) if len(wanted) else np.zeros(0, bool)
-    return part(grids, wanted - first), unbroken[wanted - first]
+    gaps = grids.find_gaps()
+    gaps[0] = False
+    return select_grids(grids, wanted - first), ~np.logical_or.accumulate(gaps)[wanted - first]
 
 
-def nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
-    """(n,) index of the entry of `times_ns` (rising) nearest to each of `wanted_ns`; -1 beyond the tolerance."""
+def nearest_times(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
+    """(n,) int64: index in `times_ns` (m,), rising, nearest to each of `wanted_ns` (n,); -1 beyond the tolerance."""
     right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
     left = right - 1
     right = right.clip(max=len(times_ns) - 1)
@@ -264,11 +265,11 @@ def nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> n
     return np.where(np.abs(times_ns[found] - wanted_ns) <= tolerance_ns, found, -1)
 
 
-def _window_starts(breaks: np.ndarray, window: int, stride: int) -> np.ndarray:
-    """(windows, 2) int64: first grid and end of each window; each unbroken stretch is cut from its own start."""
-    firsts = np.flatnonzero(breaks)
+def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """(windows, 2) int64: first grid and end of each window; each stretch between `gaps` (n,) bool is cut anew."""
+    firsts = np.flatnonzero(gaps)
     starts = []
-    for first, end in zip(firsts, [*firsts[1:], len(breaks)], strict=True):
+    for first, end in zip(firsts, [*firsts[1:], len(gaps)], strict=True):
         # Windows that would only repeat the end of one before them are left out.
         count = 1 + max(0, -(-(end - first - window) // stride))
         at = first + stride * np.arange(count)
@@ -276,7 +277,6 @@ def _window_starts(breaks: np.ndarray, window: int, stride: int) -> np.ndarray:
     return np.concatenate(starts)
 
 
-def _aligned(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
-    chosen = tuple(by_stream(tracks, streams))
-    steps = np.diff(chosen[0].times_ns)
-    return _Series(chosen, tolerance_ns if tolerance_ns is not None else int(np.median(steps) / 2) if len(steps) else 0)
+def _align(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
+    chosen = tuple(order_by_stream(tracks, streams))
+    return _Series(chosen, int(usual_step(chosen[0].times_ns) / 2) if tolerance_ns is None else tolerance_ns)

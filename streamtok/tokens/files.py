@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from streamtok.engine.loading import choose_model, engine_configuration, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_frames, resize_frames
+from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
-from streamtok.tokens.progress import progress_bar
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
 from streamtok.types import Frame, TokenGroup
 
@@ -68,7 +69,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         core = IngestCore(
             tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
         )
-        frames = iter(progress_bar("encode", frames, total=opened.total, unit="frame", shown=options.progress))
+        frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
@@ -106,7 +107,7 @@ def decode_file(
     """
     file = TokenFile(path)
     file.check()
-    tok = load(matching_tokenizer(file.path, file.meta, model), engine="default", device=device)
+    tok = load(load_matching(file.path, file.meta, model), engine="default", device=device)
     start = int(np.argmax(file.keyframe)) if file.keyframe.any() else len(file)
     if start == len(file):
         raise ValueError(f"{path} has no keyframe: nothing in it can be decoded; a decoder starts at a keyframe")
@@ -116,7 +117,7 @@ def decode_file(
     first_ns, frames = int(file.capture_ns[first]), 0
     stop = len(file) if max_frames is None else int(np.searchsorted(file.frame_start[:-1], first + max_frames))
     try:
-        shown = progress_bar("decode", range(start, stop), unit="group", shown=progress)
+        shown = tqdm(range(start, stop), "decode", unit="group", disable=None if progress else True)
         decoded = decode_groups(tok, (file.group(index) for index in shown), file.meta)
         for time_ns, picture in itertools.islice(decoded, max_frames):
             pictures.write(picture, time_ns - first_ns)
@@ -128,7 +129,9 @@ def decode_file(
     return FileSummary(Path(out), frames, stop - start, (*size, 3), skipped=start)
 
 
-def decode_groups(tok: Any, groups: Iterable[TokenGroup], meta: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+def decode_groups(
+    tok: Tokenizer, groups: Iterable[TokenGroup], meta: dict[str, Any]
+) -> Iterator[tuple[int, np.ndarray]]:
     """(time in ns, uint8 RGB (h, w, 3)) of every real frame; the first group must be a keyframe."""
     decoder = GridDecoder(tok, context=meta.get("context") or "model")
     for group in groups:
@@ -161,6 +164,8 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
     }
 
 
-def matching_tokenizer(path: Path, meta: dict[str, Any], model: str | None) -> Any:
+def load_matching(path: Path, meta: dict[str, Any], model: str | None) -> Tokenizer:
     """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
-    return load(choose_model(str(path), meta.get("model"), model, local=True), expect=meta["tokenizer"])
+    tok = load(choose_model(str(path), meta.get("model"), model, local=True))
+    tok.check_fingerprint(meta["tokenizer"], f"{path} was made by tokenizer")
+    return tok

@@ -1,4 +1,4 @@
-"""Token grids of one stream, and what gives them by number: a track. Where something is missing between them."""
+"""Token grids of one stream, what gives them by number (a track), and where grids are missing between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -19,10 +19,15 @@ BLOCK = 256  # grids that are in memory at a time
 class Grids:
     """Consecutive grids of one stream, as they were read.
 
-    tokens (n, h, w) uint16 or uint32, (n, C, h, w) float16; the others (n,), `keyframe` bool, the rest int64: `epoch`,
-    `first_id` and `last_id` the frames that a group spans, `frames` how many it has, `dropped` how many the encoder
-    missed since the group before, `capture_ns` the time of its last frame on the clock that took it, `time_ns` the same
-    on the clock of all the drive (UTC where that is known), `session` counts restarts of the node that sent them.
+    Attributes:
+        tokens: (n, h, w) uint16 or uint32, (n, C, h, w) float16 of continuous models.
+        keyframe: (n,) bool; everything below is (n,) int64.
+        first_id, last_id: the frames that a group spans.
+        frames: how many frames a group has.
+        dropped: frames that the encoder missed since the group before.
+        capture_ns: time of a group's last frame on the clock of the machine that took it.
+        time_ns: the same on the clock of the whole drive, UTC where that is known.
+        session: counts restarts of the node that sent them.
     """
 
     tokens: np.ndarray
@@ -36,15 +41,14 @@ class Grids:
     time_ns: np.ndarray
     session: np.ndarray
 
-    def follows(self) -> np.ndarray:
-        """(n,) bool: whether each grid goes on where the one before it ended; the first one counts as yes."""
-        on = (self.first_id[1:] == self.last_id[:-1] + 1) & (self.session[1:] == self.session[:-1])
-        return np.concatenate([[True], on])
+    def find_gaps(self) -> np.ndarray:
+        """(n,) bool: the first grid, and those that do not go on where the one before them ended."""
+        return find_lost_frames(self.first_id, self.last_id) | find_changes(self.session)
 
-    def decoded_from(self) -> np.ndarray:
-        """(n,) int64: the keyframe (its index here) at which decoding each grid starts; -1 where a grid is missing.
+    def find_keyframes(self) -> np.ndarray:
+        """(n,) int64: index of the keyframe at which decoding each grid starts; -1 where a grid between is missing.
 
-        A gap that the encoder bridged is none to a decoder.
+        A decoder goes on across a gap that the encoder bridged.
         """
         on = (self.epoch[1:] == self.epoch[:-1]) & (self.session[1:] == self.session[:-1])
         on &= np.diff(self.last_id) <= self.frames[1:] + self.dropped[1:]
@@ -54,18 +58,28 @@ class Grids:
         return np.where(keyframe > missing, keyframe, -1)
 
 
-class Track(ABC):
-    """The grids of one stream of one file. `times_ns` (n,) int64 orders them; it is on the clock of all its drive.
+class Identity(TypedDict):
+    """What must be equal in files that are used together: the tokenizer's fingerprint, and a grid's shape and dtype."""
 
-    `breaks` (n,) bool marks grids that follow a gap, as far as that is known without reading the grids; `gaps` tells
-    all. `identity` says what must be equal in files that are used together: tokenizer, grid and dtype.
+    tokenizer: str | None
+    grid: tuple[int, ...]
+    dtype: str
+
+
+class Track(ABC):
+    """The grids of one stream of one file.
+
+    Attributes:
+        times_ns: (n,) int64, which orders the grids; on the clock of the whole drive.
+        breaks: (n,) bool, grids that follow a gap, as far as that is known without reading; `find_gaps` knows all.
+        meta: what the file says of the stream.
     """
 
     path: Path
     stream: str
     times_ns: np.ndarray
     breaks: np.ndarray
-    identity: dict[str, Any]
+    identity: Identity
     meta: dict[str, Any]
 
     def __len__(self) -> int:
@@ -73,38 +87,55 @@ class Track(ABC):
 
     @property
     def file(self) -> str:
-        """The file's name with that of its folder, which names the drive: what exports say of where tokens are from."""
+        """The file's name with that of its folder, which names the drive; exports say it of every grid."""
         return "/".join(self.path.absolute().parts[-2:])
 
-    def gaps(self) -> np.ndarray:
+    def find_gaps(self) -> np.ndarray:
         """(n,) bool: all grids that follow a gap, the first one too; may read the whole file."""
-        return self.breaks | ~headers(self).follows()
+        return self.breaks | read_headers(self).find_gaps()
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> Grids:
-        """The grids of `indices` (n,), rising; reads those from disk and nothing else."""
+        """The grids of `indices` (n,) int64, rising; reads those from disk and nothing else."""
 
 
-def blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
-    """All grids of a track in order, so many at a time."""
+def read_blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
+    """All grids of a track in order, `size` at a time."""
     for first in range(0, len(track), size):
         yield track.read(np.arange(first, min(first + size, len(track))))
 
 
-def headers(track: Track) -> Grids:
-    """All that is known of the grids of a track but `tokens`, which is (n, 0); reads all of them."""
-    read = [replace(grids, tokens=np.zeros((len(grids.tokens), 0), grids.tokens.dtype)) for grids in blocks(track)]
+def read_headers(track: Track) -> Grids:
+    """All grids of a track without their tokens: `tokens` is (n, 0). Reads the whole track."""
+    read = [replace(grids, tokens=np.zeros((len(grids.tokens), 0), grids.tokens.dtype)) for grids in read_blocks(track)]
     names = [field.name for field in fields(Grids)]
     return Grids(**{name: np.concatenate([getattr(grids, name) for grids in read]) for name in names})
 
 
-def part(grids: Grids, which: slice | np.ndarray) -> Grids:
-    """Some of the grids."""
+def select_grids(grids: Grids, which: np.ndarray) -> Grids:
+    """The grids at the indices `which` (m,) int64."""
     return Grids(**{field.name: getattr(grids, field.name)[which] for field in fields(Grids)})
 
 
-def time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those after more than `GAP_STEPS` usual steps or a step back."""
+def find_lost_frames(first_id: np.ndarray, last_id: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first grid, and those whose first frame does not follow the last one of the grid before.
+
+    `first_id` and `last_id` (n,) int64 are the frames that each grid spans.
+    """
+    return np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
+
+
+def find_changes(values: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of `values` (n,), and those that differ from the one before."""
+    return np.concatenate([[True], values[1:] != values[:-1]])
+
+
+def find_time_jumps(times_ns: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of `times_ns` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
     steps = np.diff(times_ns)
-    usual = np.median(steps) if len(steps) else 0
-    return np.concatenate([[True], (steps > GAP_STEPS * usual) | (steps <= 0)])
+    return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times_ns)) | (steps <= 0)])
+
+
+def usual_step(times_ns: np.ndarray) -> float:
+    """The median of the steps between `times_ns` (n,); 0 if there are none."""
+    return float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0

@@ -13,40 +13,35 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
-from streamtok.tokens.dataset import nearest
-from streamtok.tokens.grids import BLOCK, Grids, Track, headers
+from streamtok.tokens.dataset import nearest_times
+from streamtok.tokens.files import load_matching, picture_size
+from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers, usual_step
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
 from streamtok.tokens.options import ExportOptions
-from streamtok.tokens.tracks import by_stream, facts_of, open_drives
+from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
 SAME_RATE = 0.05  # cameras of one nominal rate differ by less
 
 
-def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
+def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
     """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
 
     Columns `observation.tokens.STREAM`, `capture_ns`, `time_ns` (see `Grids`), `epoch` and `keyframe` beside LeRobot's
-    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. Rows of which a picture cannot be
-    decoded, since a grid between it and its keyframe is missing, are then left out and counted as "undecodable".
+    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. A row is then left out and counted
+    as "undecodable" if a grid between it and its keyframe is missing.
     `meta/streamtok.json` names the tokenizer, the grid, and the file of each episode. ValueError if drives differ in
     streams, or in rate and `options.fps` is None, or if no row is left.
     """
-    drives = open_drives(source, options.streams, together=True)
-    cameras = [by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
-    names = [track.stream for track in cameras[0]]
-    for tracks in cameras[1:]:
-        if [track.stream for track in tracks] != names:
-            found = [track.stream for track in tracks]
-            raise ValueError(
-                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --stream"
-            )
-    fps = options.fps or _one_rate([tracks[0] for tracks in cameras])
-    facts = facts_of(cameras[0][0])
+    cameras = _open_cameras(source, options)
+    first, names = cameras[0][0], [track.stream for track in cameras[0]]
+    fps = options.fps or _find_rate([tracks[0] for tracks in cameras])
+    facts = read_facts(first)
     out.mkdir(parents=True, exist_ok=True)
-    tok = _decoder_of(cameras[0][0], options) if options.video else None
+    tok = load_matching(first.path, first.meta, options.model) if options.video else None
     videos = [VideoColumn(out, name, fps) for name in names] if options.video else []
-    features = _features(names, facts) | {v.key: _video_feature(cameras[0][0], fps) for v in videos}
+    features = _describe_columns(names, facts) | {video.key: _describe_video(first, fps) for video in videos}
     writer = DatasetWriter(out, fps, features, options.task)
     files: list[str] = []
     undecodable = 0
@@ -55,25 +50,39 @@ def export_lerobot(source: Any, out: Path, options: ExportOptions) -> dict[str, 
         files += [tracks[0].file] * (len(writer.episodes) - len(files))
     if not writer.rows:
         raise ValueError(
-            f"{cameras[0][0].path}: nothing to export: at {undecodable} times all of {names} have a grid, and none of "
-            "them can be decoded (--video), for its keyframe is missing"
+            f"{first.path}: nothing to export: at {undecodable} times all of {names} have a grid, and none of them can "
+            "be decoded (--video), for its keyframe is missing"
         )
     writer.close()
-    write_json(out / "meta" / "streamtok.json", facts | {"files": files})
+    write_json(out / "meta" / "streamtok.json", {**facts, "files": files})
     for video in videos:
         video.close()
     counts = {"rows": writer.rows, "episodes": len(writer.episodes)}
     return counts | ({"undecodable": undecodable} if options.video else {})
 
 
-def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Any) -> int:
-    """The episodes of one drive; `videos` has a column for each track, or none at all.
+def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Track]]:
+    """The tracks of each drive, the same streams in the same order; ValueError if a drive has others."""
+    drives = open_drives(source, options.streams, together=True)
+    cameras = [order_by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
+    names = [track.stream for track in cameras[0]]
+    for tracks in cameras[1:]:
+        found = [track.stream for track in tracks]
+        if found != names:
+            raise ValueError(
+                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --stream"
+            )
+    return cameras
 
-    Returns how many rows were left out because the pictures of `videos` cannot be decoded.
+
+def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Tokenizer | None) -> int:
+    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded.
+
+    `videos` has a column for each track if there is a tokenizer, else none.
     """
-    names, known = [track.stream for track in tracks], [headers(track) for track in tracks]
-    pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if videos else []
-    rows = aligned_rows(tracks)
+    names, known = [track.stream for track in tracks], [read_headers(track) for track in tracks]
+    pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if tok is not None else []
+    rows = align_rows(tracks)
     decodable = np.ones(rows.shape[1], bool)
     for each, numbers in zip(pictures, rows, strict=False):
         decodable &= each.can_decode(numbers)
@@ -83,7 +92,7 @@ def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoC
             video.start(episode)
         for first in range(0, episode_rows.shape[1], BLOCK):
             part = episode_rows[:, first : first + BLOCK]
-            writer.add(_columns([track.read(numbers) for track, numbers in zip(tracks, part, strict=True)], names))
+            writer.add(_make_columns([track.read(numbers) for track, numbers in zip(tracks, part, strict=True)], names))
             for video, each, numbers in zip(videos, pictures, part, strict=False):
                 video.add(episode, map(each.picture, numbers))
     return int((~decodable).sum())
@@ -92,13 +101,13 @@ def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoC
 class TrackPictures:
     """Pictures of the grids of a track, each decoded after those before it in its epoch; `known` are its headers."""
 
-    def __init__(self, track: Track, known: Grids, tok: Any) -> None:
-        self._track, self._keyframes = track, known.decoded_from()
+    def __init__(self, track: Track, known: Grids, tok: Tokenizer) -> None:
+        self._track, self._keyframes = track, known.find_keyframes()
         self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
     def can_decode(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether these grids have their keyframe and all that follows it."""
+        """(n,) bool: whether the grids `numbers` (n,) int64 have their keyframe and all that follows it."""
         return self._keyframes[numbers] >= 0
 
     def picture(self, number: int) -> np.ndarray:
@@ -110,63 +119,59 @@ class TrackPictures:
         return self._picture
 
 
-def aligned_rows(tracks: Sequence[Track]) -> np.ndarray:
+def align_rows(tracks: Sequence[Track]) -> np.ndarray:
     """(tracks, n) int64: the numbers of the grids of all tracks at the times of the first.
 
-    Times at which a camera has no grid within half a step are left out; there are the fewest with the slowest camera
-    first.
+    Times at which a camera has no grid within half a step are left out: the fewest if the slowest camera is first.
     """
     times = tracks[0].times_ns
-    tolerance = int(np.median(np.diff(times)) / 2) if len(times) > 1 else 0
-    found = np.stack([np.arange(len(times)), *(nearest(track.times_ns, times, tolerance) for track in tracks[1:])])
+    tolerance = int(usual_step(times) / 2)
+    found = np.stack(
+        [np.arange(len(times)), *(nearest_times(track.times_ns, times, tolerance) for track in tracks[1:])]
+    )
     return found[:, (found >= 0).all(0)]
 
 
 def split_episodes(rows: np.ndarray, known: Sequence[Grids]) -> list[np.ndarray]:
-    """`rows` (tracks, n) cut at gaps of any camera, and where rows are left out; `known` are the headers of the tracks.
+    """`rows` (tracks, n) cut at gaps of any camera and where rows are left out; `known` are the tracks' headers.
 
-    Grids that are skipped or repeated to keep time are no gap.
+    A grid that is skipped or repeated to keep time makes no gap.
     """
     goes_on = np.diff(rows[0]) == 1
     for grids, numbers in zip(known, rows, strict=True):
-        goes_on &= np.diff(np.cumsum(~grids.follows())[numbers]) == 0
+        goes_on &= np.diff(np.cumsum(grids.find_gaps())[numbers]) == 0
     return np.split(rows, np.flatnonzero(~goes_on) + 1, axis=1) if rows.size else []
 
 
-def _one_rate(tracks: list[Track]) -> float:
-    """The grids per second of all drives, for the layout has one rate; ValueError naming one that has another."""
-    fps = _group_rate(tracks[0])
+def _find_rate(tracks: list[Track]) -> float:
+    """The grids per second of all drives, since the layout has one rate; ValueError naming a drive of another."""
+    fps = _measure_rate(tracks[0])
     for track in tracks[1:]:
-        if len(track) > 1 and abs(_group_rate(track) / fps - 1) > SAME_RATE:
+        if len(track) > 1 and abs(_measure_rate(track) / fps - 1) > SAME_RATE:
             raise ValueError(
-                f"{track.path} has {_group_rate(track)} grids per second, {tracks[0].path} {fps}: a LeRobot dataset "
+                f"{track.path} has {_measure_rate(track)} grids per second, {tracks[0].path} {fps}: a LeRobot dataset "
                 "has one rate. Export them apart, or give --fps for timestamps that count rows"
             )
     return fps
 
 
-def _group_rate(track: Track) -> float:
-    """Grids per second: the usual step of the first stream's times, rounded to a thousandth."""
+def _measure_rate(track: Track) -> float:
+    """Grids per second by the usual step of a track's times, rounded to a thousandth."""
     if len(track) < 2:
         raise ValueError(f"{track.path} has a single grid, which tells no rate: give it with --fps")
-    return round(1e9 / float(np.median(np.diff(track.times_ns))), 3)
+    return round(1e9 / usual_step(track.times_ns), 3)
 
 
-def _features(names: list[str], facts: dict[str, Any]) -> dict[str, dict]:
+def _describe_columns(names: list[str], facts: Facts) -> dict[str, dict]:
     size = int(np.prod(facts["grid"]))
     kind = "float32" if facts["dtype"] == "float16" else "int32"
-    features: dict[str, dict] = {
-        f"observation.tokens.{name}": {"dtype": kind, "shape": [size], "names": None} for name in names
-    }
-    features |= {
-        name: {"dtype": "int64", "shape": [1], "names": None} for name in ("capture_ns", "time_ns", "epoch", "keyframe")
-    }
-    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
-    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in OWN[1:]}
-    return features
+    integers = dict.fromkeys(("capture_ns", "time_ns", "epoch", "keyframe"), ("int64", 1))
+    columns = {f"observation.tokens.{name}": (kind, size) for name in names} | integers
+    columns |= {"timestamp": ("float32", 1)} | dict.fromkeys(OWN[1:], ("int64", 1))
+    return {name: {"dtype": dtype, "shape": [size], "names": None} for name, (dtype, size) in columns.items()}
 
 
-def _columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
+def _make_columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
     columns = {}
     for name, grids in zip(names, rows, strict=True):
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32
@@ -176,15 +181,7 @@ def _columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
     return columns | own | {"keyframe": first.keyframe.astype(np.int64)}
 
 
-def _decoder_of(track: Track, options: ExportOptions) -> Any:
-    from streamtok.tokens.files import matching_tokenizer
-
-    return matching_tokenizer(track.path, track.meta, options.model)
-
-
-def _video_feature(track: Track, fps: float) -> dict[str, Any]:
-    from streamtok.tokens.files import picture_size
-
+def _describe_video(track: Track, fps: float) -> dict[str, Any]:
     height, width = picture_size(track.meta)
     info = {"video.height": height, "video.width": width, "video.codec": "h264", "video.fps": fps, "has_audio": False}
     info |= {"video.pix_fmt": "yuv444p" if height % 2 or width % 2 else "yuv420p", "video.is_depth_map": False}

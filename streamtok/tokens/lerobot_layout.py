@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from streamtok.io.picture_writer import VideoPictures
 from streamtok.names import check_stream_name
-from streamtok.tokens.parquet import pyarrow
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -24,21 +25,20 @@ OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 class Statistics:
     """Running minimum, maximum, mean and deviation of one feature, element by element."""
 
+    size: int
     count: int = 0
-    low: Any = None
-    high: Any = None
-    total: Any = 0.0
-    squares: Any = 0.0
+
+    def __post_init__(self) -> None:
+        self.low, self.high = np.full(self.size, np.inf), np.full(self.size, -np.inf)
+        self.total, self.squares = np.zeros(self.size), np.zeros(self.size)
 
     def add(self, values: np.ndarray) -> None:
-        """values (n, ...)"""
+        """Take in `values` (n, ...), n of the feature."""
         values = values.reshape(len(values), -1).astype(np.float64)
-        low, high = values.min(0), values.max(0)
-        self.low = low if self.low is None else np.minimum(self.low, low)
-        self.high = high if self.high is None else np.maximum(self.high, high)
+        self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
         self.count += len(values)
-        self.total = self.total + values.sum(0)
-        self.squares = self.squares + (values**2).sum(0)
+        self.total += values.sum(0)
+        self.squares += (values**2).sum(0)
 
     def to_dict(self) -> dict[str, list]:
         mean = self.total / self.count
@@ -49,7 +49,7 @@ class Statistics:
 
 @dataclass
 class Episode:
-    """Where one episode lies."""
+    """Where one episode lies: its first row, its (chunk, file) of data, and its place in the videos."""
 
     index: int
     first: int
@@ -59,16 +59,18 @@ class Episode:
 
 
 class DatasetWriter:
-    """Writes rows into episodes; `features` are LeRobot's descriptions of the columns, `fps` the row rate."""
+    """Writes rows into episodes; `features` are LeRobot's descriptions of the columns, `fps` the rows per second."""
 
     def __init__(self, out: Path, fps: float, features: dict[str, dict], task: str) -> None:
         self.out, self.fps, self.features, self.task = out, fps, features, task
         self.rows = 0
         self.episodes: list[Episode] = []
-        self._statistics = {name: Statistics() for name, kind in features.items() if kind["dtype"] != "video"}
-        self._schema = _schema(features)
+        self._statistics = {
+            name: Statistics(int(np.prod(kind["shape"]))) for name, kind in features.items() if kind["dtype"] != "video"
+        }
+        self._schema = _make_schema(features)
         self._file = 0
-        self._writer: Any = None
+        self._writer: parquet.ParquetWriter | None = None
 
     def start_episode(self) -> Episode:
         """Begin an episode; what is added belongs to it."""
@@ -81,25 +83,23 @@ class DatasetWriter:
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
         """Rows of the running episode: each column (n, ...) of the features that are not LeRobot's own."""
-        arrow, parquet = pyarrow()
         episode = self.episodes[-1]
         count = len(next(iter(columns.values())))
         frame = np.arange(episode.length, episode.length + count)
-        own: dict[str, np.ndarray] = {
+        columns = columns | {
             "timestamp": (frame / self.fps).astype(np.float32),
             "frame_index": frame,
             "episode_index": np.full(count, episode.index),
             "index": np.arange(self.rows, self.rows + count),
             "task_index": np.zeros(count, np.int64),
         }
-        columns = columns | own
         for name, statistics in self._statistics.items():
             statistics.add(columns[name])
         if self._writer is None:
             self._path().parent.mkdir(parents=True, exist_ok=True)
             self._writer = parquet.ParquetWriter(self._path(), self._schema)
-        arrays = [_array(columns[name], self._schema.field(name).type) for name in self._schema.names]
-        self._writer.write_table(arrow.table(arrays, schema=self._schema))
+        arrays = [_to_arrow(columns[name], self._schema.field(name).type) for name in self._schema.names]
+        self._writer.write_table(pyarrow.table(arrays, schema=self._schema))
         episode.length += count
         self.rows += count
 
@@ -138,7 +138,6 @@ class DatasetWriter:
 
     def _write_tasks(self, path: Path) -> None:
         """LeRobot reads this with pandas and takes the index for the tasks, so the schema says which column that is."""
-        arrow, parquet = pyarrow()
         index = "__index_level_0__"
         described = [("task_index", "task_index", "int64", "int64"), (None, index, "unicode", "object")]
         pandas = {
@@ -150,11 +149,10 @@ class DatasetWriter:
             ],
             "pandas_version": "2.0.0",
         }
-        columns = {"task_index": arrow.array([0], arrow.int64()), index: arrow.array([self.task])}
-        parquet.write_table(arrow.table(columns).replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+        columns = {"task_index": pyarrow.array([0], pyarrow.int64()), index: pyarrow.array([self.task])}
+        parquet.write_table(pyarrow.table(columns).replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
 
     def _write_episodes(self, path: Path) -> None:
-        arrow, parquet = pyarrow()
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         for episode in self.episodes:
@@ -172,7 +170,7 @@ class DatasetWriter:
             for key, place in episode.videos.items():
                 row |= {f"videos/{key}/{name}": value for name, value in place.items()}
             rows.append(row)
-        parquet.write_table(arrow.Table.from_pylist(rows), path)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 class VideoColumn:
@@ -186,7 +184,7 @@ class VideoColumn:
 
     def start(self, episode: Episode) -> None:
         """Note where the episode starts; a new file once this one is large."""
-        # The file is there once the encoder has given its first packet, which a short episode does not bring about.
+        # A short episode may leave no file yet: it is opened with the encoder's first packet.
         written = self._pictures is not None and self._pictures.partial.exists()
         if self._pictures is not None and written and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
@@ -215,23 +213,22 @@ class VideoColumn:
         return path
 
 
-def _schema(features: dict[str, dict]) -> Any:
-    arrow, _ = pyarrow()
-    kinds = {"int32": arrow.int32(), "int64": arrow.int64(), "float32": arrow.float32()}
+def _make_schema(features: dict[str, dict]) -> pyarrow.Schema:
     columns = []
     for name, kind in features.items():
         if kind["dtype"] != "video":
-            one, size = kinds[kind["dtype"]], int(np.prod(kind["shape"]))
-            columns.append((name, one if name in OWN or size == 1 else arrow.list_(one, size)))
-    return arrow.schema(columns)
+            one, size = getattr(pyarrow, kind["dtype"])(), int(np.prod(kind["shape"]))
+            columns.append((name, one if name in OWN or size == 1 else pyarrow.list_(one, size)))
+    return pyarrow.schema(columns)
 
 
-def _array(values: np.ndarray, kind: Any) -> Any:
-    arrow, _ = pyarrow()
-    if arrow.types.is_fixed_size_list(kind):
-        return arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1), kind.value_type), kind.list_size)
-    return arrow.array(values.reshape(-1), kind)
+def _to_arrow(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
+    flat = values.reshape(-1)
+    if pyarrow.types.is_fixed_size_list(kind):
+        return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat, kind.value_type), kind.list_size)
+    return pyarrow.array(flat, kind)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a map as indented JSON."""
     path.write_text(json.dumps(value, indent=4) + "\n")

@@ -4,64 +4,54 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
+from tqdm import tqdm
 
 from streamtok.names import check_stream_name
-from streamtok.tokens.grids import Grids, Track, blocks
+from streamtok.tokens.grids import Grids, Track, read_blocks
 from streamtok.tokens.options import ExportOptions
-from streamtok.tokens.progress import progress_bar
-from streamtok.tokens.tracks import facts_of, open_drives
+from streamtok.tokens.tracks import Facts, TokenSource, open_drives, read_facts
+
+INTEGERS = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns", "time_ns")
 
 
-def export_parquet(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
+def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
     """One table per stream and file, a row per grid: tokens as a fixed-size list, row-major, and what belongs to it.
 
     Columns: file (with its folder), stream, session, epoch, first_frame_id, last_frame_id, capture_ns, time_ns,
     keyframe, tokens. The schema's metadata has the tokenizer's fingerprint, name and FSQ levels, and the grid.
     """
-    _, parquet = pyarrow()
     tracks = [track for drive in open_drives(source, options.streams) for track in drive]
     out.mkdir(parents=True, exist_ok=True)
-    schema = _table_schema(facts_of(tracks[0]))
-    rows = 0
-    total = sum(map(len, tracks))
-    with progress_bar("parquet", total=total, unit="grid", shown=options.progress) as bar:
+    schema = _make_schema(read_facts(tracks[0]))
+    rows = sum(map(len, tracks))
+    with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
         for number, track in enumerate(tracks):
-            path = out / f"{number:06d}_{check_stream_name(track.stream)}.parquet"
-            with parquet.ParquetWriter(path, schema) as writer:
-                for grids in blocks(track):
-                    writer.write_table(_table(grids, track, schema))
-                    bar.update(len(grids.epoch))
-                    rows += len(grids.epoch)
+            _write_track(out / f"{number:06d}_{check_stream_name(track.stream)}.parquet", track, schema, bar)
     return {"rows": rows, "files": len(tracks)}
 
 
-def pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet; ImportError says how to get them."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("this export needs pyarrow: pip install 'streamtok[dataset]'") from error
-    return pyarrow, pyarrow.parquet
+def _write_track(path: Path, track: Track, schema: pyarrow.Schema, bar: tqdm) -> None:
+    with parquet.ParquetWriter(path, schema) as writer:
+        for grids in read_blocks(track):
+            writer.write_table(_make_table(grids, track, schema))
+            bar.update(len(grids.epoch))
 
 
-def _table_schema(facts: dict[str, Any]) -> Any:
-    arrow, _ = pyarrow()
-    kinds = {"uint16": arrow.uint16(), "uint32": arrow.uint32(), "float16": arrow.float16()}
-    integers = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns", "time_ns")
-    columns = [("file", arrow.string()), ("stream", arrow.string()), *((name, arrow.int64()) for name in integers)]
-    columns += [("keyframe", arrow.bool_())]
-    columns += [("tokens", arrow.list_(kinds[facts["dtype"]], int(np.prod(facts["grid"]))))]
-    return arrow.schema(columns, {"streamtok": json.dumps(facts)})
+def _make_schema(facts: Facts) -> pyarrow.Schema:
+    kind = getattr(pyarrow, facts["dtype"])()
+    columns = [(name, pyarrow.string()) for name in ("file", "stream")]
+    columns += [(name, pyarrow.int64()) for name in INTEGERS]
+    columns += [("keyframe", pyarrow.bool_()), ("tokens", pyarrow.list_(kind, int(np.prod(facts["grid"]))))]
+    return pyarrow.schema(columns, {"streamtok": json.dumps(facts)})
 
 
-def _table(grids: Grids, track: Track, schema: Any) -> Any:
-    arrow, _ = pyarrow()
+def _make_table(grids: Grids, track: Track, schema: pyarrow.Schema) -> pyarrow.Table:
     count = len(grids.epoch)
-    flat = arrow.array(grids.tokens.reshape(-1), schema.field("tokens").type.value_type)
+    flat = pyarrow.array(grids.tokens.reshape(-1), schema.field("tokens").type.value_type)
     columns = {
         "file": [track.file] * count,
         "stream": [track.stream] * count,
@@ -72,6 +62,6 @@ def _table(grids: Grids, track: Track, schema: Any) -> Any:
         "capture_ns": grids.capture_ns,
         "time_ns": grids.time_ns,
         "keyframe": grids.keyframe,
-        "tokens": arrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size),
+        "tokens": pyarrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size),
     }
-    return arrow.table(columns, schema)
+    return pyarrow.table(columns, schema)

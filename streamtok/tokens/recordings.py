@@ -11,7 +11,7 @@ import numpy as np
 
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
-from streamtok.tokens.grids import Grids, Track, time_jumps
+from streamtok.tokens.grids import Grids, Track, find_changes, find_time_jumps
 from streamtok.wire.message import TokenMessage, unpack
 
 
@@ -26,7 +26,7 @@ class RecordingTrack(Track):
         self.path, self.stream, self.meta = file.path, facts["stream"], facts
         self.identity = {"tokenizer": facts["tokenizer"], "grid": tuple(facts["grid"]), "dtype": facts["dtype"]}
         self.times_ns = places["time"].astype(np.int64)
-        self.breaks = time_jumps(self.times_ns) | np.concatenate([[True], np.diff(runs) != 0])
+        self.breaks = find_time_jumps(self.times_ns) | find_changes(runs)
         self._file, self._places, self._runs = file, places, runs
 
     def read(self, indices: np.ndarray) -> Grids:

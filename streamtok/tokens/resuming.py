@@ -1,4 +1,4 @@
-"""Going on in the middle of an epoch, without a window twice and without one lost.
+"""Going on in the middle of an epoch: no window comes twice and no window is lost.
 
     data = TokenDataset("tokens/", window=16)
     sampler = ResumableSampler(data, seed=0, rank=rank, world=world)
@@ -47,7 +47,7 @@ class Resumable(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands: plain values, for a checkpoint."""
-        return {"epoch": self.epoch, "taken": self.taken, "order": self._order()}
+        return {"epoch": self.epoch, "taken": self.taken, "order": self._describe_order()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration give what was left of the epoch; ValueError for the state of another order."""
@@ -56,19 +56,19 @@ class Resumable(ABC):
         self._place, self._loaded = (state["epoch"], state["taken"]), state
 
     @abstractmethod
-    def _order(self) -> dict[str, Any]:
+    def _describe_order(self) -> dict[str, Any]:
         """What decides, beside the epoch, which windows come and in which order."""
 
-    def _left(self, indices: Iterable[int]) -> Iterator[int]:
-        """Begin an iteration: of all indices of the epoch those that are left to give; counts them."""
+    def _resume(self, indices: Iterable[int]) -> Iterator[int]:
+        """Begin an iteration: of all indices of the epoch those that were not taken yet; counts them."""
         state, self._loaded = self._loaded, None
         if state is not None:
-            self._check(state)  # again, for it may have been loaded in one process and be iterated in another
+            self._check(state)  # again: it may have been loaded in one process and be iterated in another
         start = self.taken if state is not None else 0
         self._place = self.epoch, start
-        return self._counted(itertools.islice(indices, start, None), self.epoch)
+        return self._count(itertools.islice(indices, start, None), self.epoch)
 
-    def _counted(self, indices: Iterator[int], epoch: int) -> Iterator[int]:
+    def _count(self, indices: Iterator[int], epoch: int) -> Iterator[int]:
         for taken, index in enumerate(indices, self.taken + 1):
             self._place = epoch, taken
             yield index
@@ -76,18 +76,18 @@ class Resumable(ABC):
     def _check(self, state: Mapping[str, Any]) -> None:
         if set(state) != KEYS:
             raise ValueError(f"a state with {sorted(state)}: expected {sorted(KEYS)}, as state_dict gives them")
-        saved, here = state["order"], self._order()
-        other = [name for name in here if saved.get(name) != here[name]]
+        saved, current = state["order"], self._describe_order()
+        other = [name for name in current if saved.get(name) != current[name]]
         if other:
-            values = ", ".join(f"{name} {saved.get(name)!r} (here {here[name]!r})" for name in other)
+            values = ", ".join(f"{name} {saved.get(name)!r} (here {current[name]!r})" for name in other)
             raise ValueError(f"the state was saved with {values}: go on with the same, or begin the epoch anew")
 
 
 class ResumableSampler(DistributedSampler, Resumable):
     """PyTorch's `DistributedSampler`, also for one process, with a state to go on from in the middle of an epoch.
 
-    `dataset` is anything with a length. Of `world` processes each reads its own equal share; the windows left over
-    (fewer than `world`) are others in every shuffled epoch. The state is that of one rank.
+    `dataset` is anything with a length. Each of `world` processes reads an equal share; the windows left over, fewer
+    than `world`, are others in every shuffled epoch. The state is that of one rank.
     """
 
     def __init__(self, dataset: Sized, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world: int = 1) -> None:
@@ -97,7 +97,7 @@ class ResumableSampler(DistributedSampler, Resumable):
         self._windows = len(dataset)
 
     def __iter__(self) -> Iterator[int]:
-        return self._left(super().__iter__())
+        return self._resume(super().__iter__())
 
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Where the epoch stands: plain values, for a checkpoint.
@@ -109,6 +109,6 @@ class ResumableSampler(DistributedSampler, Resumable):
             raise ValueError(f"taken is {taken}: expected 0 to {len(self)}, the windows of an epoch")
         return super().state_dict() | ({} if taken is None else {"taken": taken})
 
-    def _order(self) -> dict[str, Any]:
+    def _describe_order(self) -> dict[str, Any]:
         facts = {"windows": self._windows, "shuffle": self.shuffle, "seed": self.seed}
         return facts | {"rank": self.rank, "world": self.num_replicas}

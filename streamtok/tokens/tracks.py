@@ -1,19 +1,27 @@
-"""The token streams of files and folders, each as a track: random access, whatever file it lies in."""
+"""The token streams of files and folders, each as a track with random access, whatever kind of file it lies in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from streamtok.tokens.grids import Grids, Track
+from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
 
 RECORDING_SUFFIX = ".mcap"
 TOKEN_SUFFIX = ".safetensors"
+TokenSource = str | Path | Sequence[str | Path]
+"""Where tokens are read from: a file, a folder (searched with what is below it), or several of these."""
+
+
+class Facts(Identity):
+    """What a reader of exported tokens must know: also the tokenizer's name and its FSQ levels."""
+
+    model: str | None
+    levels: list[int] | None
 
 
 class FileTrack(Track):
@@ -28,14 +36,15 @@ class FileTrack(Track):
         # Cameras of one drive may come from machines whose clocks started at other times.
         self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
         first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
-        self.breaks = np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
+        self.breaks = find_lost_frames(first_id, last_id)
         self.identity = {
             "tokenizer": self.meta.get("tokenizer"),
             "grid": file.tokens.shape[1:],
             "dtype": str(file.tokens.dtype),
         }
 
-    def gaps(self) -> np.ndarray:
+    def find_gaps(self) -> np.ndarray:
+        """All are known without reading."""
         return self.breaks
 
     def read(self, indices: np.ndarray) -> Grids:
@@ -65,8 +74,8 @@ def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]
     return [track] if streams is None or track.stream in streams else []
 
 
-def open_drives(source: Any, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
-    """The tracks of each drive, of `streams` only if they are named; `source` is what `find_drives` takes.
+def open_drives(source: TokenSource, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
+    """The tracks of each drive, of `streams` only if they are named.
 
     A recording is a drive, and all token files of one folder are one, a stream each; but files of one and the same
     stream are a drive each. Drives that have none of the streams are left out, or refused if all are read `together`.
@@ -78,11 +87,11 @@ def open_drives(source: Any, streams: Sequence[str] | None = None, together: boo
             raise ValueError(f"{paths[0]} lacks the streams {list(streams)}: every drive needs all")
         alone = len({track.stream for track in tracks}) == 1
         drives += [[track] for track in tracks] if alone else [tracks] if tracks else []
-    same_identity([track for tracks in drives for track in tracks], source, streams)
+    check_identity([track for tracks in drives for track in tracks], source, streams)
     return drives
 
 
-def by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
+def order_by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
     """The tracks of `streams` in one drive, in their order; ValueError if one is missing or there twice."""
     found: dict[str, Track] = {}
     for track in tracks:
@@ -98,11 +107,11 @@ def by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
     return [found[name] for name in streams]
 
 
-def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
+def find_drives(source: TokenSource) -> list[list[Path]]:
     """The files that may belong together: each recording by itself, and the token files of each folder.
 
-    `source` is a file, a folder (searched with what is below it), or several of these. Hidden files and folders are
-    left out: there the drives lie that are being tokenized. FileNotFoundError if there are no tokens.
+    Hidden files and folders are left out: drives that are being tokenized lie there. FileNotFoundError if there are no
+    tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}
@@ -121,20 +130,19 @@ def find_drives(source: str | Path | Sequence[str | Path]) -> list[list[Path]]:
     return list(drives.values())
 
 
-def facts_of(track: Track) -> dict[str, Any]:
-    """What a reader of exported tokens must know: the tokenizer, its FSQ levels, and the grid."""
-    return {"model": track.meta.get("model"), "levels": track.meta.get("levels")} | track.identity
+def read_facts(track: Track) -> Facts:
+    """The facts of a track's tokens."""
+    return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 
-def same_identity(tracks: list[Track], source: Any, streams: Sequence[str] | None) -> dict[str, Any]:
-    """Tokenizer, grid and dtype of all tracks; ValueError naming two that differ, or that there are none."""
+def check_identity(tracks: list[Track], source: TokenSource, streams: Sequence[str] | None) -> None:
+    """ValueError naming two tracks of which tokenizer, grid or dtype differ, or that there are none."""
     if not tracks:
         lacking = "holds no tokens" if streams is None else f"has none of the streams {list(streams)}"
         raise ValueError(f"{source} {lacking}: `streamtok info FILE` says what a file holds")
     first = tracks[0]
     for track in tracks[1:]:
-        differing = [key for key, value in first.identity.items() if track.identity[key] != value]
-        if differing:
-            pairs = ", ".join(f"{key} {track.identity[key]} against {first.identity[key]}" for key in differing)
+        if track.identity != first.identity:
+            both = zip(track.identity.items(), first.identity.values(), strict=True)
+            pairs = ", ".join(f"{key} {found} against {wanted}" for (key, found), wanted in both if found != wanted)
             raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
-    return first.identity

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from streamtok.tokens.dataset import TokenDataset
 from streamtok.tokens.options import ExportOptions
-from streamtok.tokens.progress import progress_bar
+from streamtok.tokens.tracks import TokenSource
 
 
-def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[str, int]:
+def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
     """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
     The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid; beside the
@@ -25,23 +26,28 @@ def export_webdataset(source: Any, out: Path, options: ExportOptions) -> dict[st
     data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
     out.mkdir(parents=True, exist_ok=True)
     shards = range(0, len(data), options.shard_samples)
-    with progress_bar("webdataset", total=len(data), unit="window", shown=options.progress) as bar:
+    with tqdm(None, "webdataset", len(data), unit="window", disable=None if options.progress else True) as bar:
         for number, first in enumerate(shards):
-            with tarfile.open(out / f"tokens-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-                for index in range(first, min(first + options.shard_samples, len(data))):
-                    _add_sample(tar, f"{index:09d}", data[index])
-                    bar.update()
+            indices = range(first, min(first + options.shard_samples, len(data)))
+            _write_shard(out / f"tokens-{number:06d}.tar", data, indices, bar)
     facts = {"format": "webdataset", "window": options.window, "samples": len(data), "shards": len(shards)}
     (out / "dataset.json").write_text(json.dumps(facts | data.facts, indent=2) + "\n")
     return {"samples": len(data), "shards": len(shards)}
+
+
+def _write_shard(path: Path, data: TokenDataset, indices: range, bar: tqdm) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in indices:
+            _add_sample(tar, f"{index:09d}", data[index])
+            bar.update()
 
 
 def _add_sample(tar: tarfile.TarFile, key: str, item: dict[str, Any]) -> None:
     kind = np.float16 if item["tokens"].is_floating_point() else np.int32
     facts = {name: item[name].tolist() for name in ("capture_ns", "time_ns", "epoch", "keyframe")}
     facts |= {"stream": item["stream"], "file": "/".join(Path(item["file"]).absolute().parts[-2:])}
-    _add_file(tar, f"{key}.tokens.npy", _npy(item["tokens"].numpy().astype(kind)))
-    _add_file(tar, f"{key}.mask.npy", _npy(item["mask"].numpy()))
+    _add_file(tar, f"{key}.tokens.npy", _to_npy(item["tokens"].numpy().astype(kind)))
+    _add_file(tar, f"{key}.mask.npy", _to_npy(item["mask"].numpy()))
     _add_file(tar, f"{key}.json", json.dumps(facts).encode())
 
 
@@ -51,7 +57,7 @@ def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def _npy(array: np.ndarray) -> bytes:
+def _to_npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -3,7 +3,6 @@
 A clip is a video or a single image; each is stored at several sizes, and `batches.py` cuts crops out of them by index.
 """
 
-import importlib.util
 import logging
 import os
 from collections import Counter
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -106,8 +106,6 @@ class _Decoded:
 
 def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
     """One clip at every size; without runs when the file is damaged from its first frame."""
-    import cv2
-
     arrays: list[np.ndarray] = []
     runs: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
@@ -143,8 +141,6 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
     `smallest` is the largest crop. SettingsError when the frames would not fit into memory, ValueError when nothing
     could be read.
     """
-    if not importlib.util.find_spec("cv2"):
-        raise ModuleNotFoundError("training data needs OpenCV for resizing: pip install opencv-python")
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch), paths))
         _check_memory(files, config, smallest, device)
@@ -161,7 +157,7 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
         names.append(path if path.startswith("synthetic:") else Path(path).stem)
     if not names:
         raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
-    cache = Cache(_join(clips, offset, device), tuple(stored), tuple(names))
+    cache = Cache(_join_pixels(clips, offset, device), tuple(stored), tuple(names))
     log.info(
         "event=cache clips=%d sizes=%d frames=%d of=%d damaged=%d bytes=%d",
         len(names),
@@ -174,7 +170,7 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
     return cache
 
 
-def _join(clips: list[_Decoded], rows: int, device: torch.device) -> Tensor:
+def _join_pixels(clips: list[_Decoded], rows: int, device: torch.device) -> Tensor:
     """All pixels in order (rows, 3); each array is let go once it is copied, so that not everything is held twice."""
     pixels = torch.empty((rows, 3), dtype=torch.uint8, device=device)
     offset = 0
@@ -188,7 +184,7 @@ def _join(clips: list[_Decoded], rows: int, device: torch.device) -> Tensor:
 
 def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device) -> None:
     """SettingsError if what is to be decoded does not fit into the free memory of `device` and the host."""
-    needed, free = sum(_needed(file, config, smallest) for file in files), free_memory(device)
+    needed, free = sum(_count_bytes(file, config, smallest) for file in files), free_memory(device)
     log.info("event=decoding files=%d bytes=%d free=%d", len(files), needed, free)
     if needed > free:
         raise SettingsError(
@@ -198,7 +194,7 @@ def _check_memory(files: list[Footage], config: DataConfig, smallest: int, devic
         )
 
 
-def _needed(file: Footage, config: DataConfig, smallest: int) -> int:
+def _count_bytes(file: Footage, config: DataConfig, smallest: int) -> int:
     """Bytes of one file's frames at every size; 0 if it cannot be opened."""
     if file.size is None:
         return 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,6 @@ def pairs(video: Tensor) -> tuple[Tensor, Tensor]:
 
 def dis_flow(first: Tensor, second: Tensor) -> Tensor:
     """Where each pixel of first (N, 3, H, W) in -1..1 lies in second: (N, 2, H, W), x before y, in pixels."""
-    import cv2
-
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grey = [x.float().mean(1).clamp(-1, 1).add(1).mul(127.5).byte().cpu().numpy() for x in (first, second)]
     flows = [method.calc(a, b, np.zeros((*a.shape, 2), np.float32)) for a, b in zip(*grey, strict=True)]

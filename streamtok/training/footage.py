@@ -1,15 +1,21 @@
 """Which frames of a file are trained on: all of a short one, a few stretches spread over a long one."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import parse_synthetic
+
+if TYPE_CHECKING:
+    from streamtok.io.video import VideoReader
 
 Numbered = Iterator[tuple[int, np.ndarray]]
 """Frames, uint8 RGB (H, W, 3), each with its number in its file."""
@@ -38,16 +44,20 @@ class Footage:
         `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
         """
         run, expected = -1, None
-        for stretch in range(self.stretches):
-            first = stretch * (self.frames - self.length) // max(1, self.stretches - 1)
-            for number, frame in read_stretch(self.path, first, self.length, counts):
-                if number != expected:
-                    run += 1
-                expected = number + 1
-                yield run, frame
-            expected = None
+        with open_stretches(self.path, Counter() if counts is None else counts) as read_stretch:
+            for first in self._firsts():
+                for number, frame in read_stretch(first, first + self.length):
+                    run += number != expected
+                    expected = number + 1
+                    yield run, frame
+                expected = None
         if run < 0:
             raise ValueError(f"{self.path} holds no frame that can be decoded")
+
+    def _firsts(self) -> list[int]:
+        """The number of the first frame of each stretch."""
+        room = self.frames - self.length
+        return [stretch * room // max(1, self.stretches - 1) for stretch in range(self.stretches)]
 
 
 def survey(path: str, max_frames: int, stretch: int) -> Footage:
@@ -76,25 +86,29 @@ def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
         return 0, None
 
 
-def read_stretch(path: str, first: int, count: int, counts: Counter[str] | None = None) -> Numbered:
-    """`count` frames of a video, image or synthetic: drive from number `first` on, without those that are damaged.
+@contextmanager
+def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, int], Numbered]]:
+    """What reads the frames numbered from a first to before a last of a video, image or synthetic: drive.
 
-    Videos are sought in by time, at their average rate, so that nothing before a stretch is read.
+    Damaged ones are left out and counted in `counts`.
     """
     if path.startswith("synthetic:"):
-        yield from _draw(path, first, count)
+        yield partial(_draw, path)
         return
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        yield 0, read_image(path)
+        yield lambda first, stop: iter([(0, read_image(path))])
         return
     from streamtok.io.video import VideoReader
 
     with VideoReader(path) as video:
-        video.counts = video.counts if counts is None else counts
-        stop = first + count
-        frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
-        for frame in frames:
-            yield frame.number, frame.image
+        video.counts = counts
+        yield partial(_read_video, video)
+
+
+def _read_video(video: "VideoReader", first: int, stop: int) -> Numbered:
+    """Found by time, at the video's average rate, so that nothing before `first` need be read to count it."""
+    frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
+    return ((frame.number, frame.image) for frame in frames)
 
 
 def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
@@ -102,8 +116,7 @@ def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
     return (frame for _, frame in Footage(path, max_frames, None, 1, max_frames).read())
 
 
-def _draw(spec: str, first: int, count: int) -> Numbered:
-    """Frames `first` ... of a synthetic drive."""
+def _draw(spec: str, first: int, stop: int) -> Numbered:
     source = parse_synthetic(spec)
-    end = first + count if source.frames is None else min(first + count, source.frames)
+    end = stop if source.frames is None else min(stop, source.frames)
     return ((number, source.drive.frame(number)) for number in range(first, end))

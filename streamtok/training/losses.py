@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from streamtok.evaluation.perceptual import Features
 from streamtok.model import Reconstruction
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
+from streamtok.training.flow import flow_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
 UNCAPTURED = {"flow", "adversarial"}  # no CUDA graph holds them: one works on the host, one has its own optimiser
@@ -36,13 +38,9 @@ class Losses:
         self.used = used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
         self.pixels: dict[str, Loss] = {"l1": l1, "mse": mse}
         if used & {"perceptual", "gram"}:
-            from streamtok.evaluation.perceptual import Features
-
             features = Features.load(config.backbone).to(device)
             self.pixels |= {"perceptual": features.distance, "gram": features.gram}
         if "flow" in used:
-            from streamtok.training.flow import flow_loss
-
             self.pixels["flow"] = flow_loss(config.flow_network, device)
         if config.deterministic and "flow" in used and device.type == "cuda":
             raise SettingsError("deterministic: the flow loss has no deterministic backward on a GPU; switch one off")

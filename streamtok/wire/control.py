@@ -109,7 +109,8 @@ class ControlServer:
             self.socket.send_multipart([*route, reply], zmq.NOBLOCK)
             return
         tracker = self.socket.send_multipart([*route, reply], zmq.NOBLOCK, copy=False, track=True)
-        self._unsent.append((bytes(route[0]), len(reply), tracker))
+        if tracker is not None:
+            self._unsent.append((bytes(route[0]), len(reply), tracker))
 
     def _has_room(self, reader: bytes) -> bool:
         """Whether a large reply may be made for a reader: it has taken its last one, and not too much waits in all."""

@@ -55,7 +55,7 @@ class Drain:
         takers = {"frames": self._take_frame, "tokens": self._take_tokens, "info": self._take_info}
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
         self._believers: dict[str, Believer[Message]] = {}
-        self._grids: dict[str, tuple[int, ...]] = {}
+        self._grids: dict[str, list[int]] = {}
         self._connections = 0
         self._stop = threading.Event()
         self._info_changed = threading.Condition()
@@ -167,11 +167,11 @@ class Drain:
         header = message.header
         self._weigh(Claim(header.session, header.seq - 1, header.seq, message))
 
-    def _grids_of(self, parts: Sequence[Part]) -> set[tuple[int, ...]] | None:
+    def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
         """The grids that a stream may send: that of its info, and that of the message before; None before an info."""
         stream = bytes(parts[0][7:80]).decode("ascii", "replace")
-        info, known = self.infos.get(stream), self._grids.get(stream)
-        return None if info is None else {tuple(info.grid)} | ({known} if known else set())
+        info = self.infos.get(stream)
+        return None if info is None else (info.grid, self._grids.get(stream, info.grid))
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
@@ -229,5 +229,5 @@ class Drain:
             message for message in messages if tracker.message(message.header) is not None
         ]
         if fresh:
-            self._grids[stream] = tuple(messages[-1].header.grid)
+            self._grids[stream] = messages[-1].header.grid
             self.mailbox.put(stream, fresh)

@@ -15,14 +15,13 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.types import Frame, StreamInfo, TokenGroup
-from streamtok.wire import compression
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, SERVE_S, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Status, TokenHeader
 from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
-from streamtok.wire.streams import StreamTable, to_info
+from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriptions import Subscriptions
 
 log = logging.getLogger("streamtok.wire")
@@ -103,7 +102,7 @@ class Publisher:
             self._release()
             raise
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
-        self._table = StreamTable(fixed, self.max_epoch_bytes)
+        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression)
 
     def _open(self, control: str) -> None:
         self._auth = self.curve.authenticator(self._context) if self.curve else None
@@ -134,10 +133,7 @@ class Publisher:
 
         ImportError if its compression needs a package that is not there.
         """
-        described = info if isinstance(info, StreamInfo) else None
-        told = to_info(info, compression=self.compression) if isinstance(info, StreamInfo) else info
-        compression.check(told.compression)
-        added = self._table.add(told, described)
+        added = self._table.add(info)
         self._send_info([added.stream])
         self.on_announce(added)
         return added
@@ -215,17 +211,11 @@ class Publisher:
 
     def summary(self) -> dict[str, Any]:
         """Counts per stream, readers and malformed input: what op `stats` gives."""
-        streams = {
-            name: state.summary() | {"subscribers": self.subscribers(name)}
-            for name, state in self._table.streams.items()
-        }
-        return {
-            "node": self.node,
-            "session": self.session,
-            "streams": streams,
-            "control": dict(self._control.counts) if self._control else {},
-            "malformed": dict(self.rejects.counts),
-        }
+        table = self._table.streams.items()
+        streams = {name: state.summary() | {"subscribers": self.subscribers(name)} for name, state in table}
+        control, malformed = dict(self._control.counts) if self._control else {}, dict(self.rejects.counts)
+        facts = {"node": self.node, "session": self.session}
+        return facts | {"streams": streams, "control": control, "malformed": malformed}
 
     def close(self) -> None:
         """Say that the streams have ended, give readers a second to take what was sent, and leave nothing behind."""

@@ -99,10 +99,14 @@ class StreamState:
 
 @dataclass
 class StreamTable:
-    """The streams of one publisher by name; `fixed` holds the info fields that are the publisher's own."""
+    """The streams of one publisher by name.
+
+    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes.
+    """
 
     fixed: dict[str, Any]
     max_epoch_bytes: int = MAX_EPOCH
+    compression: str = "none"
     streams: dict[str, StreamState] = field(default_factory=dict)
 
     def is_news(self, described: StreamInfo) -> bool:
@@ -115,8 +119,14 @@ class StreamTable:
         changed, known.described = known.described != described, described
         return changed
 
-    def add(self, info: Info, described: StreamInfo | None = None) -> Info:
-        """Announce an own stream, or what has changed in one; its `seq` runs on."""
+    def add(self, stream: Info | StreamInfo) -> Info:
+        """Announce an own stream, or what has changed in one; its `seq` runs on.
+
+        ImportError if its compression needs a package that is not there.
+        """
+        described = stream if isinstance(stream, StreamInfo) else None
+        info = to_info(stream, compression=self.compression) if isinstance(stream, StreamInfo) else stream
+        compression.check(info.compression)
         known = self.streams.get(info.stream)
         last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
         info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)

@@ -21,10 +21,10 @@ from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
     Outcome,
-    done_record,
+    find_record,
+    hash_path,
     load_for_fleet,
     make_job,
-    path_hash,
     run_job,
     settle_engine,
 )
@@ -169,7 +169,7 @@ def test_shards_share_the_list(tmp_path, model):
         fleet = Fleet(drives, str(out), FleetOptions(model=model), RunOptions(shard=(index, 3)), Here)
         counts.append(fleet.run()["done"])
     assert sum(counts) == 9
-    assert counts == [sum(path_hash(drive) % 3 == index for drive in drives) for index in range(3)]
+    assert counts == [sum(hash_path(drive) % 3 == index for drive in drives) for index in range(3)]
     assert Fleet(drives, str(out), FleetOptions(model=model), make_runner=Here).run()["skipped"] == 9
 
 
@@ -200,9 +200,9 @@ def test_urls_through_fsspec(tmp_path, model):
     assert Fleet(drives, out, FleetOptions(model=model), make_runner=Here).run()["skipped"] == 2
     tok = load_for_fleet(FleetOptions(model=model))
     job = make_job(drives[0])
-    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
+    assert find_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True)
     (tmp_path / "out" / job.name / "cam0.safetensors").write_bytes(b"other")
-    assert done_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True) is None
+    assert find_record(open_store(out), job, FleetOptions(model=model), tok.fingerprint, check=True) is None
 
 
 def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):

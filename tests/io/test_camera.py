@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.io import camera
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import CameraSource, Grabbed
 from streamtok.io.opencv_device import OpenCVDevice
@@ -219,6 +220,56 @@ def test_an_unforeseen_failure_ends_the_source_with_its_reason():
         source.read(5)
 
 
+class HangingDevice:
+    """A device whose driver does not come back from its second image until it is let go."""
+
+    name, fps, size = "hanging", 30.0, (8, 8)
+
+    def __init__(self):
+        self.goes_on, self.images = threading.Event(), 0
+
+    def connect(self):
+        pass
+
+    def grab(self):
+        self.images += 1
+        if self.images > 1:
+            self.goes_on.wait(60)
+        return Grabbed(np.zeros((8, 8, 3), np.uint8), time.monotonic_ns())
+
+    def release(self):
+        pass
+
+
+def test_a_device_that_hangs_holds_up_neither_reading_nor_closing(monkeypatch, caplog):
+    monkeypatch.setattr(camera, "STALL_S", 0.3)
+    monkeypatch.setattr(camera, "JOIN_S", 0.2)
+    device = HangingDevice()
+    with CameraSource(device, "front") as source:
+        assert source.read(5) is not None
+        began = time.monotonic()
+        assert source.read(0.05) is None
+        assert time.monotonic() - began < 5
+        assert (source.state, read_until(source, lambda frames: source.state == "lost")) == ("up", [])
+        assert "event=lost device=hanging reason='silent'" in caplog.text
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    source.close()
+    assert caplog.text.count("event=device_hangs") == 1
+    device.goes_on.set()
+
+
+def test_a_hanging_device_that_goes_on_is_up_again_with_a_gap(monkeypatch):
+    monkeypatch.setattr(camera, "STALL_S", 0.1)
+    device = HangingDevice()
+    with CameraSource(device, "front") as source:
+        first = source.read(5)
+        read_until(source, lambda frames: source.state == "lost")
+        device.goes_on.set()
+        assert source.read(5).frame_id >= first.frame_id + 2
+        assert source.state == "up"
+
+
 class Clockless:
     """A device whose clock steps back once."""
 
@@ -288,18 +339,18 @@ class MjpegCamera:
 
 def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
     caplog.set_level(logging.INFO, "streamtok.io")
-    camera = MjpegCamera()
-    device = OpenCVDevice(f"http://user:secret@127.0.0.1:{camera.port}/", "url")
+    server = MjpegCamera()
+    device = OpenCVDevice(f"http://user:secret@127.0.0.1:{server.port}/", "url")
     with CameraSource(device, backoff=Backoff(0.05, 0.1)) as source:
         before = time.monotonic_ns()
         first = read_until(source, lambda frames: len(frames) >= 5)
         assert first[0].image.shape == (48, 64, 3)
         assert abs(first[0].image.astype(int) - SyntheticDrive(48, 64, seed=4).frame(0)).mean() < 12
         assert all(abs(frame.capture_ns - before) < 60e9 for frame in first)
-        camera.stop()
+        server.stop()
         read_until(source, lambda frames: source.state == "lost")
         assert source.state == "lost"
-        again = MjpegCamera(camera.port)
+        again = MjpegCamera(server.port)
         after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
         again.stop()
     assert source.counts["reconnects"] >= 1

@@ -1,11 +1,13 @@
 """One reader for all: by number and from a time on as in order, and the same pictures of a damaged file everywhere."""
 
 import hashlib
+import logging
 from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +15,8 @@ from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.source import open_frames, open_source
 from streamtok.io.video import VideoReader
+from streamtok.training.config import DataConfig
+from streamtok.training.data import load_cache
 from streamtok.training.footage import Footage, survey
 from tests.kit.videos import ORDERED, PLAIN, damage, number_of, numbered, write_video
 
@@ -140,6 +144,17 @@ def test_what_is_trained_on_does_not_go_on_over_a_damaged_picture(videos):
         *((3, n) for n in range(28, 45)),
     ]
     assert counts == {"damaged": 2}
+
+
+def test_training_says_what_it_leaves_out(videos, caplog):
+    config = DataConfig(scales=(64,), max_frames=COUNT, stretch=COUNT, threads=1)
+    with caplog.at_level(logging.INFO, "streamtok.training"):
+        cache = load_cache([str(videos["damaged mjpeg.mkv"])], config, 32, torch.device("cpu"))
+    assert cache.stored[0].runs == (13, 13, 17)
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "event=damaged_frames" in told
+    assert "left_out=2 kept=43" in told
+    assert "damaged=2 bytes" in told
 
 
 def test_a_video_that_is_cut_off_counts_in_a_range_what_is_not_there(tmp_path):

@@ -137,6 +137,22 @@ def test_beyond_the_context_memory_is_flat_and_attention_sees_the_last_steps(ste
         assert not torch.allclose(want, model.encode(clip, context=None).latent, atol=1e-6)
 
 
+def test_context_means_one_thing_everywhere():
+    model, clip = tiny("dv4x8x8", context=2), video(17, 8, 8)
+    unbounded, own = (model.encode(clip, context=context) for context in ("all", "model"))
+    assert torch.equal(unbounded.latent, model.encode(clip, context=None).latent)
+    assert torch.equal(own.latent, model.encode(clip, context=2).latent)
+    assert not torch.equal(own.latent, unbounded.latent)
+    shown = model.decode(own.indices, context="all")
+    assert torch.equal(shown, model.decode(own.indices, context=5))
+    assert model.stream(1, 8, 8).context == model.stream(1, 8, 8, context="model").context == 2
+    for open_stream, size in ((model.stream, (8, 8)), (model.decode_stream, (1, 1))):
+        with pytest.raises(ValueError, match="a stream keeps a fixed number of latent steps"):
+            open_stream(1, *size, context="all")
+    with pytest.raises(ValueError, match=r"context is 'modell', expected at least 1 latent step"):
+        model.encode(clip, context="modell")
+
+
 def _banded_tail(model, clip, context):
     """The latent of a long clip through training calls of 50 groups each, with carried state."""
     latents, state = [], None

@@ -13,10 +13,14 @@ import zmq
 
 from streamtok.commands.ingest import make_node
 from streamtok.ingest.core import IngestCore, StreamOptions
+from streamtok.io.base import RecordedSource
+from streamtok.io.camera import CameraSource
+from streamtok.io.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.rig import load_rig
+from streamtok.types import Frame
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
@@ -144,6 +148,48 @@ def test_a_camera_that_dies_and_one_that_freezes_cost_the_others_nothing(endpoin
     assert back.header.keyframe
     assert summary["streams"]["dying"]["gaps"] >= 1
     assert node.metrics.counter("reconnects", "dying") == 1
+
+
+class Reel(RecordedSource):
+    """A recording at 100 frames per second that costs next to nothing to read."""
+
+    def _open(self) -> None:
+        self.fps, self.size, self._number = 100.0, SIZE, 0
+
+    def _next(self) -> Frame | None:
+        number, self._number = self._number, self._number + 1
+        if number >= 500:
+            return None
+        return Frame(self.stream, number, self.start_ns + 10_000_000 * number, image(number % 20))
+
+    def _close(self) -> None:
+        pass
+
+
+def test_every_frame_of_a_camera_is_in_a_group_or_dropped_for_one_counted_reason(endpoint):
+    """A camera with an outage, and a node that stands still until frames had to be left out."""
+
+    def stand_still(node) -> None:
+        if node.metrics.counter("published", "a") > 3 and not node.core.lane("a").reasons["behind"]:
+            before = source.counts["dropped"]
+            assert eventually(lambda: source.counts["dropped"] > before or source.capture.ended)
+
+    source = CameraSource(PlayedDevice(lambda: Reel("reel"), faults=Faults(lost=((3.0, 3.3),))), "a")
+    node = make_node(rig(endpoint, {"a": {"tail": "drop"}}, wait_subscribers=1), TINY, on_update=stand_still)
+    node.sources = {"a": source}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        running.result()
+    ids = [number for message in messages for number in message.header.frame_ids]
+    told, lane = sum(message.header.dropped for message in messages), node.core.lane("a")
+    assert ids == sorted(set(ids))
+    assert len(ids) + lane.counts["dropped"] == 500 - ids[0]
+    assert sum(lane.reasons.values()) == lane.counts["dropped"] == told + lane.dropped
+    assert lane.reasons.keys() <= {"missed", "behind", "cut", "tail"}
+    assert lane.reasons["missed"] >= 30
+    assert lane.reasons["behind"] > 0
+    lost = lane.reasons["behind"] + lane.reasons["missed"] + ids[0]
+    assert lost == source.counts["dropped"] + source.counts["missed"]
 
 
 def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoint):

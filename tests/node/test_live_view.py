@@ -10,7 +10,7 @@ import pytest
 from streamtok.node.live_decoder import LiveDecoder, Picture
 from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, shown_pictures, tokenizer_of
 from streamtok.settings.decode import DecodeSettings
-from streamtok.tokens.files import matching_tokenizer
+from streamtok.tokens.files import load_matching
 from streamtok.wire.message import TokenMessage
 from tests.kit.models import VIDEO, build
 from tests.kit.wire import make_header, make_info
@@ -28,7 +28,7 @@ def test_a_name_from_the_network_is_never_a_path(name, monkeypatch):
 def test_a_name_from_a_token_file_is_never_a_path(name, tmp_path, monkeypatch):
     monkeypatch.setattr("streamtok.engine.loading.load_checkpoint", lambda *args: pytest.fail(f"loaded {args}"))
     with pytest.raises(ValueError, match="--model"):
-        matching_tokenizer(tmp_path / "t.safetensors", {"model": name, "tokenizer": "ab"}, None)
+        load_matching(tmp_path / "t.safetensors", {"model": name, "tokenizer": "ab"}, None)
 
 
 def test_a_far_time_is_left_out_and_a_clock_that_was_set_is_followed():

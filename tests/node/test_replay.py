@@ -226,7 +226,7 @@ def test_what_its_owner_says_of_a_stream_travels_with_it(tmp_path, tokenizer, ca
 
 
 def test_token_files_of_a_recording_know_its_utc(tmp_path, tokenizer):
-    from streamtok.tokens import TokenDataset
+    from streamtok.data import TokenDataset
 
     ingest(tmp_path / "d.mcap", tokenizer)
     replay(tmp_path / "d.mcap", tokenizer, out=str(tmp_path / "tokens"))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from streamtok.tokens import IterableTokenDataset, TokenDataset
+from streamtok.data import IterableTokenDataset, TokenDataset
 
 KINDS = ["tokens", "recording"]
 QUIET = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

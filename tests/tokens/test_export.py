@@ -11,7 +11,7 @@ import streamtok
 from streamtok.commands import export as command
 from streamtok.model.decoding import GridDecoder
 from streamtok.tokens.export import ExportOptions, export
-from streamtok.tokens.grids import headers
+from streamtok.tokens.grids import read_headers
 from streamtok.tokens.tracks import open_tracks
 
 
@@ -32,8 +32,8 @@ def test_a_track_tells_its_gaps_and_where_decoding_starts(store, groups_of, kind
     bridged = moved(last[3:], 2)
     groups = [*first[2:8], *first[9:], *last[:3], replace(bridged[0], dropped=2), *bridged[1:]]
     (track,) = open_tracks(store(kind, groups))
-    assert np.flatnonzero(track.gaps()).tolist() == [0, 3, 6, 14]
-    assert headers(track).decoded_from().tolist() == [-1] * 3 + [3] * 3 + [-1] * 5 + [11] * 6
+    assert np.flatnonzero(track.find_gaps()).tolist() == [0, 3, 6, 14]
+    assert read_headers(track).find_keyframes().tolist() == [-1] * 3 + [3] * 3 + [-1] * 5 + [11] * 6
 
 
 def test_webdataset_reads_the_shards(tmp_path, token_file, groups_of):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from streamtok.tokens import IterableTokenDataset, ResumableSampler, TokenDataset
+from streamtok.data import IterableTokenDataset, ResumableSampler, TokenDataset
 
 BATCH = 4
 

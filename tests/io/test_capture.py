@@ -1,0 +1,138 @@
+"""The queue between a source and a node: what is left out, and that the frame behind it tells of it."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.io.base import Source
+from streamtok.io.capture import Capture
+from streamtok.types import Frame, Prepared
+from tests.kit.wire import eventually
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+class Given(Source):
+    """A source that gives what a test puts into `frames`, and ends at None."""
+
+    live = True
+
+    def __init__(self):
+        super().__init__("a")
+        self.frames, self.there = [], threading.Semaphore(0)
+
+    def give(self, *numbers):
+        for number in numbers:
+            self.frames.append(number)
+            self.there.release()
+
+    def _open(self):
+        pass
+
+    def _read(self, timeout):
+        if not self.there.acquire(timeout=timeout):
+            return None
+        number = self.frames.pop(0)
+        if number is None:
+            self.end("that was all")
+        return Frame("a", number, number + 1, PICTURE)
+
+    def _close(self):
+        pass
+
+
+def prepare(frame):
+    return Prepared("a", frame.frame_id, frame.capture_ns, None, (8, 8))
+
+
+@pytest.fixture
+def started():
+    with Given() as source:
+        yield source, Capture(source)
+
+
+def begin(capture, capacity=4, lossless=False):
+    capture.begin(prepare, capacity=capacity, lossless=lossless, wake=threading.Event())
+
+
+def taken(capture):
+    """(number, frames that were left out before it) of what `pop` gives."""
+    return [(item.prepared.frame_id, item.behind) for item in iter(capture.pop, None)]
+
+
+def test_a_full_queue_leaves_out_its_oldest_and_the_next_one_says_how_many(started):
+    source, capture = started
+    begin(capture)
+    source.give(*range(10), None)
+    capture.join(20)
+    assert [item.frame.frame_id for item in capture.arrivals()] == [6, 7, 8, 9]
+    assert capture.arrivals() == []
+    capture.limit(lambda waiting: waiting - 1)
+    assert (capture.depth, capture.finished) == (3, False)
+    assert taken(capture) == [(7, 7), (8, 0), (9, 0)]
+    assert (source.counts["frames"], source.counts["dropped"]) == (10, 7)
+    assert (capture.finished, capture.end_reason, source.state) == (True, "that was all", "ended")
+
+
+def test_a_lossless_queue_waits(started):
+    source, capture = started
+    begin(capture, lossless=True)
+    source.give(*range(10), None)
+    found = []
+    while not capture.finished:
+        assert capture.depth <= 4
+        capture.arrivals()
+        found += taken(capture)
+    assert found == [(number, 0) for number in range(10)]
+
+
+def test_what_is_held_is_not_left_out_for_newer_frames(started):
+    source, capture = started
+    begin(capture)
+    source.give(0, 1, 2)
+    assert eventually(lambda: capture.depth == 3)
+    capture.arrivals()
+    source.give(*range(3, 10), None)
+    capture.join(20)
+    assert (capture.held, capture.depth) == (3, 7)
+    capture.arrivals()
+    assert taken(capture) == [(0, 0), (1, 0), (2, 0), (6, 3), (7, 0), (8, 0), (9, 0)]
+
+
+def test_a_camera_that_is_taken_over_begins_with_its_newest_frame(started):
+    source, capture = started
+    capture.start()
+    source.give(*range(5))
+    assert eventually(lambda: capture.depth == 5)
+    begin(capture)
+    source.give(5, None)
+    capture.join(20)
+    numbers = [(item.frame.frame_id, item.behind) for item in capture.arrivals()]
+    assert numbers == [(4, 0), (5, 0)]
+    assert (source.counts["frames"], source.counts["dropped"]) == (2, 4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=20))
+def test_every_frame_is_taken_or_told_of(turns):
+    with Given() as source:
+        capture, found, number = Capture(source), [], 0
+        begin(capture)
+        for came, room in turns:
+            source.give(*range(number, number + came))
+            number += came
+            assert eventually(lambda number=number: source.counts["frames"] == number)
+            capture.arrivals()
+            capture.limit(lambda waiting, room=room: min(waiting, room))
+            found += taken(capture)
+        source.give(None)
+        capture.join(20)
+    assert len(found) + source.counts["dropped"] == number
+    assert sum(behind for _, behind in found) == source.counts["dropped"]
+    expected = 0
+    for frame_id, behind in found:
+        assert frame_id == expected + behind
+        expected = frame_id + 1

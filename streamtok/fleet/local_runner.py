@@ -19,6 +19,7 @@ from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fl
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Reports = SimpleQueue  # of (a job's name, its frames so far, the share of the job)
 GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
 
 
@@ -130,9 +131,7 @@ class _Worker:
 
     current: ClassVar[_Worker]
 
-    def __init__(
-        self, out: str, options: FleetOptions, reports: SimpleQueue[tuple[str, int, float]], stop: c_byte
-    ) -> None:
+    def __init__(self, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
         self._out, self._options, self._reports, self._stop = out, options, reports, stop
         self._tok, self._reported = load_for_fleet(options), 0.0
 
@@ -149,10 +148,10 @@ class _Worker:
         return not self._stop.value
 
 
-def _start_worker(parent: int, *shared: Any) -> None:
+def _start_worker(parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _Worker.current = _Worker(*shared)
+    _Worker.current = _Worker(out, options, reports, stop)
 
 
 def _end_with(parent: int) -> None:

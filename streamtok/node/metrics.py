@@ -197,20 +197,20 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread for each request, so that a scraper that hangs holds up no probe."""
 
     daemon_threads = True
-    _open: tuple[socket.socket, ...] = ()
-
-    def process_request(self, request: socket.socket, client_address: object) -> None:
-        """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
-        self._open = (*(each for each in self._open if each.fileno() >= 0), request)
-        if len(self._open) > OPEN_REQUESTS:
-            with contextlib.suppress(OSError):
-                self._open[0].shutdown(socket.SHUT_RDWR)
-            self._open = self._open[1:]
-        super().process_request(request, client_address)
 
     def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
         self.address_family = family
+        self._open: list[socket.socket] = []
         super().__init__(address, _Handler)
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+        """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
+        if isinstance(request, socket.socket):  # the pair is for datagrams
+            self._open = [*(each for each in self._open if each.fileno() >= 0), request]
+        if len(self._open) > OPEN_REQUESTS:
+            with contextlib.suppress(OSError):
+                self._open.pop(0).shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Without a traceback on standard error: a scraper may break off at any moment."""

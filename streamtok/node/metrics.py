@@ -203,7 +203,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self._open: list[socket.socket] = []
         super().__init__(address, _Handler)
 
-    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
         if isinstance(request, socket.socket):  # the pair is for datagrams
             self._open = [*(each for each in self._open if each.fileno() >= 0), request]

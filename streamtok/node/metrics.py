@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
@@ -199,7 +199,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     _open: tuple[socket.socket, ...] = ()
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:
+    def process_request(self, request: socket.socket, client_address: Any) -> None:  # type: ignore[override]
         """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
         self._open = (*(each for each in self._open if each.fileno() >= 0), request)
         if len(self._open) > OPEN_REQUESTS:

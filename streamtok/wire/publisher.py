@@ -27,7 +27,6 @@ from streamtok.wire.subscriptions import Subscriptions
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
-SUBSCRIPTIONS_PER_POLL = 10_000
 MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
 
 
@@ -267,10 +266,8 @@ class Publisher:
 
     def _read_subscriptions(self) -> None:
         joined: set[str] = set()
-        began = time.monotonic()
-        for count in range(SUBSCRIPTIONS_PER_POLL):
-            if count % 64 == 63 and time.monotonic() - began > SERVE_S:
-                break
+        until = time.monotonic() + SERVE_S
+        while time.monotonic() < until:
             try:
                 arrived, prefix = self._subscriptions.feed(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:

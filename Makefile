@@ -5,8 +5,10 @@ STAMP := .venv/.installed
 SOURCE ?= synthetic:256x448@30?seed=7&frames=301
 MODEL ?= nano
 OUT ?= out/demo
+SECONDS ?= 60
+SEED ?= 0
 
-.PHONY: demo test test-slow lint format bench train-smoke gpu-check clean
+.PHONY: demo test test-slow lint format bench soak train-smoke gpu-check clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +36,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## rates, latencies and ratios on this machine
 	$(BIN)/streamtok bench
+
+soak: $(STAMP)  ## a node under faults for SECONDS (60): does it keep its promises?
+	$(BIN)/streamtok soak --seconds $(SECONDS) --seed $(SEED)
 
 train-smoke: $(STAMP)  ## a minute of training on synthetic clips
 	$(BIN)/streamtok train --config train_smoke --overwrite

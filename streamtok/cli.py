@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "what this machine can do and what is missing",
     "keys": "CURVE keys for secure streams",
     "bench": "rates, latencies and ratios on this machine",
+    "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }

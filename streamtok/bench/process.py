@@ -49,14 +49,22 @@ class Child:
         return line
 
 
+def child_environment(folder: Path) -> dict[str, str]:
+    """The variables of a process that runs this code with a cache in `folder`."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"STREAMTOK_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
+
+
 @contextmanager
 def run_child(command: list[str], folder: Path) -> Iterator[Child]:
     """`python -m COMMAND` with a cache in `folder`; it ends by itself, or with the block if the block fails."""
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"STREAMTOK_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
     with (folder / "log").open("w") as log:
         started = subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-m", *command],
+            env=child_environment(folder),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
     limit = threading.Timer(LIMIT_S, started.kill)
     limit.start()

@@ -1,0 +1,100 @@
+"""What a soak run checks: every check counts, the broken ones are kept in words, and figures are collected beside."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+KEPT_EXAMPLES = 5  # of each broken promise
+JUDGED_S = 20.0  # a node younger than this tells nothing of its memory
+GROWTH_MB = 24.0  # after the first third of a node's life: an allocator's slack, not a leak in a loop
+MORE_DESCRIPTORS = 8.0
+MORE_THREADS = 4.0
+TENTHS = 10
+
+
+class Promises:
+    """Checks by name of the promise; threads may share one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._checked: Counter[str] = Counter()
+        self._broken: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = defaultdict(list)
+
+    def check(self, promise: str, kept: bool, words: str = "") -> None:
+        """Count one check; `words` say what was found instead."""
+        with self._lock:
+            self._checked[promise] += 1
+            if not kept:
+                self._broken[promise] += 1
+                if len(self._examples[promise]) < KEPT_EXAMPLES:
+                    self._examples[promise].append(words)
+
+    @property
+    def broken(self) -> int:
+        """Checks that failed."""
+        with self._lock:
+            return self._broken.total()
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By promise: how often it was `checked` and `broken`, and `examples` of that."""
+        with self._lock:
+            return {
+                name: {"checked": count, "broken": self._broken[name], "examples": list(self._examples[name])}
+                for name, count in self._checked.items()
+            }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one process held at a time: seconds of the run, MB of resident memory, open files, threads."""
+
+    at: float
+    memory_mb: float
+    descriptors: int
+    threads: int
+
+
+def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float]:
+    """Check that a process grew by nothing after the first third of its life; returns what was measured."""
+    if not samples or samples[-1].at - samples[0].at < JUDGED_S:
+        return {}
+    third = samples[0].at + (samples[-1].at - samples[0].at) / 3
+    later = [sample for sample in samples if sample.at >= third]
+    times = np.array([sample.at for sample in later])
+    slope = float(np.polyfit(times, [sample.memory_mb for sample in later], 1)[0])  # MB per second
+    growth = slope * float(times[-1] - times[0])
+    files = count_more([sample.descriptors for sample in later])
+    threads = count_more([sample.threads for sample in later])
+    promises.check("memory stays flat", growth <= GROWTH_MB, f"{growth:.1f} MB more, {60 * slope:.2f} MB a minute")
+    promises.check("open files stay flat", files <= MORE_DESCRIPTORS, f"{files:.0f} more")
+    promises.check("threads stay flat", threads <= MORE_THREADS, f"{threads:.0f} more")
+    return {
+        "memory_mb": round(later[-1].memory_mb, 1),
+        "memory_mb_per_minute": round(60 * slope, 3),
+        "descriptors": later[-1].descriptors,
+        "threads": later[-1].threads,
+    }
+
+
+def count_more(counts: Sequence[int]) -> float:
+    """How much higher the second half of some counts lies; quartiles, for a flood's connections come and go."""
+    half = len(counts) // 2
+    return float(np.quantile(counts[half:], 0.25) - np.quantile(counts[: half + 1], 0.25))
+
+
+def compare_tenths(times: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+    """The 99th percentile of the first and of the last tenth of a run; reported, not judged: others use the machine."""
+    if len(values) < TENTHS:
+        return {}
+    tenth = (times[-1] - times[0]) / TENTHS
+    first = [value for at, value in zip(times, values, strict=True) if at <= times[0] + tenth]
+    last = [value for at, value in zip(times, values, strict=True) if at >= times[-1] - tenth]
+    return {
+        "first_tenth_p99": round(float(np.quantile(first, 0.99)), 3),
+        "last_tenth_p99": round(float(np.quantile(last, 0.99)), 3),
+    }

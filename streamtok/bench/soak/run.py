@@ -1,0 +1,231 @@
+"""One soak run: a node, its readers and watchers, and faults at random times.
+
+report = Soak(SoakOptions(seed=1, seconds=60), folder).run()
+"""
+
+import json
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamtok.bench.soak.faults import FAULTS, START_S
+from streamtok.bench.soak.programs import Program
+from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
+from streamtok.bench.soak.watching import Scraper, Watcher
+
+TICK_S = 0.05
+SAMPLE_S = 1.0
+DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound or goes on
+FPS = 30.0
+READERS = ("subscribe", "record", "decode")
+ROTATE_MINUTES = 0.1
+
+
+@dataclass(frozen=True)
+class SoakOptions:
+    """What a run is made of; `size` is (height, width) in pixels, `every` the mean seconds between faults."""
+
+    seed: int = 0
+    seconds: float = 60.0
+    every: float = 4.0
+    size: tuple[int, int] = (64, 96)
+    model: str = "nano"
+    faults: tuple[str, ...] = tuple(FAULTS)
+    readers: tuple[str, ...] = READERS
+
+    def plan(self) -> list[tuple[float, str]]:
+        """When which fault begins, seconds after the start. The node is killed in the first third only: the one that
+        is left then lives long enough for its memory to be judged."""
+        chance = random.Random(self.seed)
+        planned, at = [], 0.0
+        while (at := at + self.every * chance.uniform(0.5, 1.5)) < self.seconds:
+            late = at > self.seconds / 3
+            possible = [name for name in self.faults if not (late and name == "kill_node")]
+            possible = [name for name in possible if self.readers or not name.endswith("_reader")]
+            if possible:
+                planned.append((at, chance.choice(possible)))
+        return planned
+
+
+class Soak:
+    """A run, and what its faults work on; `run` gives the report. `folder` takes logs, recordings and pictures."""
+
+    def __init__(self, options: SoakOptions, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.promises = Promises()
+        port, control, self.metrics_port = find_free_ports(3)
+        self.endpoint, self.control = f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{control}"
+        self.node = Program("node", self._node_arguments, folder)
+        commands = {
+            "subscribe": lambda _: ["subscribe", self.endpoint, "--json"],
+            "record": lambda n: self._record_arguments(n),
+            "decode": lambda n: ["decode", self.endpoint, "-o", str(folder / f"back{n}.mp4"), "--quiet", "--json"],
+        }
+        self.readers = [Program(name, commands[name], folder) for name in options.readers]
+        self.restart_s: list[float] = []
+        self._bound_at = 0.0
+        self._began = time.monotonic()
+        self._samples: list[Sample] = []
+        self._sampled_at = 0.0
+        self.watcher: Watcher
+        self.scraper: Scraper
+
+    def _node_arguments(self, _start: int) -> list[str]:
+        height, width = self.options.size
+        told = {
+            "source": f"synthetic:{height}x{width}@{FPS:.0f}?seed={self.options.seed}",
+            "stream": "front",
+            "policy": "latest",
+            "model": self.options.model,
+            "device": "cpu",
+            "threads": "1",
+            "keyframe-interval": "2",
+            "bind": self.endpoint,
+            "control": self.control,
+            "metrics": str(self.metrics_port),
+            "record": str(self.folder / "node"),
+            "record-frames": "lossy",
+            "set": f"record_max_minutes={ROTATE_MINUTES}",
+        }
+        return ["ingest", "--realtime", "--json", *(f"--{flag}={value}" for flag, value in told.items())]
+
+    def _record_arguments(self, _start: int) -> list[str]:
+        return ["record", self.endpoint, "--json", "-o", str(self.folder / "reader"), f"--max-minutes={ROTATE_MINUTES}"]
+
+    def run(self) -> dict[str, Any]:
+        """Start everything, do the planned faults, stop everything; returns the report."""
+        for name in ("node", "reader"):
+            (self.folder / name).mkdir()
+        done: Counter[str] = Counter()
+        with ExitStack() as stack:
+            stack.callback(self._kill_all)
+            self.start_node()
+            self.watcher = Watcher(self.endpoint, self.promises)
+            stack.callback(self.watcher.close)
+            self.scraper = Scraper(self.metrics_port, self.watcher, self._generation, FPS)
+            stack.callback(self.scraper.close)
+            for reader in self.readers:
+                reader.start()
+            for reader in self.readers:
+                self.wait_until(reader.takes_signals, START_S)
+            self._began = time.monotonic()
+            self._samples.clear()
+            self._do_faults(done)
+            self._end_all()
+        return self._report(done)
+
+    def _do_faults(self, done: Counter[str]) -> None:
+        for number, (at, name) in enumerate(self.options.plan()):
+            self.wait(self._began + at - time.monotonic())
+            FAULTS[name](self, random.Random(f"{self.options.seed}/{number}"))
+            done[name] += 1
+        self.wait(self._began + self.options.seconds - time.monotonic())
+
+    def start_node(self) -> None:
+        """Start the node and wait until it is bound; RuntimeError if it does not come."""
+        self._samples.clear()
+        self.node.start()
+        bound = self.wait_until(lambda: self.node.process.poll() is not None or self._is_bound(), START_S)
+        self._bound_at = time.monotonic()
+        if not bound or self.node.process.poll() is not None:
+            raise RuntimeError(self.node.last_words())
+
+    def _is_bound(self) -> bool:
+        return self.node.has_logged("event=bound")
+
+    def _generation(self) -> int | None:
+        return None if self.node.down or not self._is_bound() else self.node.starts
+
+    def check_decodable(self, promise: str, before: str) -> None:
+        """Check that a message that a decoder can take comes in time; of another session than `before`, if given."""
+        since = self._bound_at if before else time.monotonic()
+
+        def has_come() -> bool:
+            return self.watcher.session != before and (bool(before) or self.watcher.heard_at >= since)
+
+        came = self.wait_until(has_come, DECODABLE_S + since - time.monotonic())
+        waited = max(0.0, self.watcher.heard_at - since) if came else DECODABLE_S
+        if before:
+            self.restart_s.append(waited)
+        self.promises.check(promise, came, f"not within {DECODABLE_S} s")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and check meanwhile."""
+        self.wait_until(lambda: False, seconds)
+
+    def wait_until(self, is_true: Callable[[], bool], seconds: float) -> bool:
+        """Let time pass until something is true, and check meanwhile; returns whether it came true in time."""
+        limit = time.monotonic() + seconds
+        while not (found := is_true()) and time.monotonic() < limit:
+            self._check_programs()
+            time.sleep(TICK_S)
+        return found
+
+    def _check_programs(self) -> None:
+        now = time.monotonic()
+        if now - self._sampled_at < SAMPLE_S:
+            return
+        self._sampled_at = now
+        for program in (self.node, *self.readers):
+            if program.down:
+                continue
+            ended = program.has_ended()
+            kind = "the node" if program is self.node else "every reader"
+            self.promises.check(f"{kind} goes on", not ended, program.last_words() if ended else "")
+            if ended and program is self.node:
+                raise NodeEnded(program.last_words())
+            if ended:
+                program.start()
+        sample = None if self.node.down else self.node.sample(self._began)
+        if sample is not None:
+            self._samples.append(sample)
+
+    def _end_all(self) -> None:
+        """End readers and node as a supervisor does; each must end with status 0, and readers with their summary."""
+        for program in (*self.readers, self.node):
+            began = time.monotonic()
+            status = program.end()
+            words = f"{program.last_words()}, {time.monotonic() - began:.1f} s after SIGTERM"
+            self.promises.check("SIGTERM ends a process with status 0", status == 0, words)
+            summary = program.output.read_text().strip().splitlines()[-1:]
+            self.promises.check("a summary at the end", bool(summary and json.loads(summary[0])), program.name)
+
+    def _kill_all(self) -> None:
+        for program in (*self.readers, self.node):
+            if not program.down:
+                program.kill()
+
+    def _report(self, done: Counter[str]) -> dict[str, Any]:
+        watcher = self.watcher
+        figures: dict[str, Any] = {"messages": watcher.messages, "lost": watcher.lost, "node_starts": self.node.starts}
+        figures["restart_s"] = [round(seconds, 3) for seconds in self.restart_s]
+        figures["encode_ms"] = compare_tenths(watcher.times, watcher.encode_ms)
+        figures["node"] = judge_growth(self.promises, self._samples)
+        self.promises.check("messages came", watcher.messages > 0)
+        return {
+            "kept": not self.promises.broken,
+            "seed": self.options.seed,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "faults": dict(done),
+            "promises": self.promises.summary(),
+            "figures": figures,
+        }
+
+
+class NodeEnded(RuntimeError):
+    """The node ended by itself: the run is over."""
+
+
+def find_free_ports(count: int) -> list[int]:
+    """TCP ports of this machine that nothing listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

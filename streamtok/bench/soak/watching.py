@@ -1,0 +1,138 @@
+"""Two threads that watch a node from outside: a plain reader that follows `seq`, and a scraper of its metrics."""
+
+import http.client
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+
+from streamtok.bench.soak.promises import Promises
+from streamtok.wire.message import TokenMessage
+from streamtok.wire.subscriber import Subscription, subscribe
+
+GET_S = 0.2
+SCRAPE_S = 1.0  # between scrapes
+ANSWER_S = 10.0
+NOT_ATOMIC = 2  # messages by which counters of one scrape may differ: they are read one by one
+WAITING_S = 3.0  # of frames that may be neither in a group nor counted as dropped yet
+LINE = re.compile(r"^streamtok_(\w+)_total\{.*\} (\S+)$", re.M)
+
+
+class Watcher:
+    """Reads the node's messages: `seq` must rise by one, and `session`, `heard_at` say what came last.
+
+    `heard_at` is the monotonic time in s of the last message that a decoder can take, `encode_ms` holds all encode
+    times with their `times` in s.
+    """
+
+    def __init__(self, endpoint: str, promises: Promises) -> None:
+        self.endpoint, self.promises = endpoint, promises
+        self.session, self.seq, self.heard_at = "", -1, 0.0
+        self.messages, self.lost = 0, 0
+        self.times: list[float] = []
+        self.encode_ms: list[float] = []
+        self._subscription: Subscription = subscribe(endpoint)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher")
+        self._thread.start()
+
+    @property
+    def group(self) -> int:
+        """Frames in a group, 1 until a node has said it."""
+        return max((info.temporal_compression for info in self._subscription.infos.values()), default=1)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+        self._subscription.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            message = self._subscription.get(GET_S)
+            if message is not None:
+                self._take(message)
+
+    def _take(self, message: TokenMessage) -> None:
+        header = message.header
+        if header.session == self.session:
+            words = f"seq {header.seq} came after {self.seq}"
+            self.promises.check("seq rises by one", header.seq == self.seq + 1, words)
+            self.lost += max(0, header.seq - self.seq - 1)
+        self.seq, self.messages = header.seq, self.messages + 1
+        self.times.append(time.monotonic())
+        self.encode_ms.append(header.encode_ns / 1e6)
+        if message.decodable:
+            self.heard_at = time.monotonic()
+        self.session = header.session  # last: whoever waits for a new one finds the rest there
+
+
+class Scraper:
+    """Reads /metrics each second: it must answer, and the counters must add up.
+
+    `generation` tells which process answers, None while there is none; `fps` is the camera's rate.
+    """
+
+    def __init__(self, port: int, watcher: Watcher, generation: Callable[[], int | None], fps: float) -> None:
+        self.port, self.watcher, self.generation, self.fps = port, watcher, generation, fps
+        self.promises = watcher.promises
+        self.totals: dict[str, float] = {}
+        self._seen: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scraper")
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def ask(self, path: str) -> str:
+        """A page of the node, asked for a second time if strangers pushed the first out; OSError if none came."""
+        for attempt in range(2):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_S) as answer:
+                    return str(answer.read().decode())
+            except (OSError, http.client.HTTPException) as error:
+                if attempt:
+                    raise OSError(f"{path}: {error!r}") from error
+        raise AssertionError("not reached")
+
+    def check_page(self, path: str) -> str | None:
+        """A page of the node, which must answer while one process is up; None if it did not or was not."""
+        generation = self.generation()
+        page, words = None, ""
+        if generation is not None:
+            try:
+                page = self.ask(path)
+            except OSError as error:
+                words = str(error)
+        if generation is None or generation != self.generation():  # killed meanwhile
+            return None
+        self.promises.check(f"{path} answers", page is not None, words)
+        return page
+
+    def _run(self) -> None:
+        while not self._stop.wait(SCRAPE_S):
+            self.check_page("/healthz")
+            generation = self.generation()
+            page = self.check_page("/metrics")
+            if page is not None:
+                self._compare({name: float(value) for name, value in LINE.findall(page)}, generation)
+
+    def _compare(self, totals: dict[str, float], generation: int | None) -> None:
+        """Check counters against each other, and against those of the last scrape of the same process."""
+        if generation == self._seen:
+            fell = [name for name, total in totals.items() if total < self.totals.get(name, 0)]
+            self.promises.check("counters never fall", not fell, f"fell: {', '.join(fell)}")
+        self.totals, self._seen = totals, generation
+        groups, keyframes = totals.get("groups", 0), totals.get("keyframes", 0)
+        unsent = groups - totals.get("published", 0) - totals.get("publish_errors", 0)
+        self.promises.check("groups are published", abs(unsent) <= NOT_ATOMIC, f"{unsent:.0f} of {groups:.0f} are not")
+        size = self.watcher.group
+        inside = keyframes + size * (groups - keyframes) - totals.get("repeated", 0)
+        waiting = totals.get("frames", 0) - totals.get("dropped", 0) - inside
+        most = 4 * size + WAITING_S * self.fps
+        words = f"{waiting:.0f} frames are neither in a group nor dropped nor waiting"
+        self.promises.check("frames add up", -NOT_ATOMIC * size <= waiting <= most, words)

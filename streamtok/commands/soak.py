@@ -1,0 +1,88 @@
+"""A real node with readers, under faults for a while: does it keep its promises?
+
+    streamtok soak --seconds 60 --seed 3 --out soak.json
+    streamtok soak --faults kill_node --faults flood_requests --every 2
+
+It starts `streamtok ingest` with a synthetic camera that records, with a subscriber, a recorder, a decoder and a scraper
+beside it. Faults come at random times, the same ones for the same seed. Status 1 means that a promise was broken.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import File, Flag, Folder, Model, Seconds, Size, Whole, read_list
+from streamtok.settings.shared import CommandSettings
+
+if TYPE_CHECKING:
+    from streamtok.bench.soak.run import SoakOptions
+
+FaultName = Literal[
+    "kill_reader",
+    "stop_reader",
+    "stop_node",
+    "kill_node",
+    "flood_requests",
+    "flood_subscriptions",
+    "idle_connections",
+    "hostile_publisher",
+]
+
+
+class SoakSettings(CommandSettings):
+    """How long, with what, and which faults."""
+
+    seconds: Seconds = Field(default=60.0, description="how long, from when everything runs")
+    seed: Whole = Field(default=0, description="of the faults and the camera")
+    every: Seconds = Field(default=4.0, description="between faults, on average")
+    out: Annotated[File, Flag(short="-o")] | None = Field(default=None, description="also write the report here (JSON)")
+    faults: Annotated[list[FaultName], BeforeValidator(read_list)] | None = Field(
+        default=None, description="only this fault (repeat it; default: all)"
+    )
+    readers: Annotated[list[Literal["subscribe", "record", "decode"]], BeforeValidator(read_list)] | None = Field(
+        default=None, description="only this reader (repeat it; default: all)"
+    )
+    size: Size = Field(default=(64, 96), description="of the camera's picture")
+    model: Model = Field(default="nano", description="preset name or checkpoint folder")
+    keep: Folder | None = Field(default=None, description="keep logs, recordings and pictures in this new folder")
+
+    def soak_options(self) -> "SoakOptions":
+        """What the run needs of it."""
+        from streamtok.bench.soak.run import SoakOptions
+
+        told = self.model_dump(include={"seconds", "seed", "every", "size", "model"})
+        chosen = {"faults": self.faults, "readers": self.readers}
+        return SoakOptions(**told, **{name: tuple(value) for name, value in chosen.items() if value is not None})
+
+
+def run(settings: SoakSettings) -> int:
+    """Run, print and write the report; 1 if a promise was broken."""
+    from streamtok.bench.soak.run import Soak
+
+    with tempfile.TemporaryDirectory(prefix="streamtok-soak-") as temporary:
+        folder = settings.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=folder == Path(temporary))
+        report = Soak(settings.soak_options(), folder).run()
+    if settings.out is not None:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report) if settings.as_json else format_report(report))
+    return 0 if report["kept"] else 1
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report for people."""
+    faults = ", ".join(f"{name} {count}" for name, count in sorted(report["faults"].items())) or "none"
+    lines = [f"{report['seconds']} s, seed {report['seed']}; faults: {faults}"]
+    for name, found in report["promises"].items():
+        verdict = f"broken {found['broken']} of {found['checked']}" if found["broken"] else f"kept {found['checked']}"
+        lines += [f"  {verdict:>12}  {name}", *(f"{'':16}{example}" for example in found["examples"])]
+    lines += [f"  {name}: {json.dumps(value)}" for name, value in report["figures"].items()]
+    return "\n".join([*lines, "every promise was kept" if report["kept"] else "PROMISES WERE BROKEN"])
+
+
+main = make_main("soak", SoakSettings, run, __doc__)

@@ -1,0 +1,8 @@
+"""`streamtok soak` as a script, from a checkout."""
+
+import sys
+
+from streamtok.cli import main
+
+sys.argv.insert(1, "soak")
+sys.exit(main())

@@ -1,14 +1,15 @@
 """A real node with readers, under faults for a while: does it keep its promises?
 
     streamtok soak --seconds 60 --seed 3 --out soak.json
-    streamtok soak --faults kill_node --faults flood_requests --every 2
+    streamtok soak --fault kill_node --fault flood_requests --every 2
 
-It starts `streamtok ingest` with a synthetic camera that records, with a subscriber, a recorder, a decoder and a scraper
-beside it. Faults come at random times, the same ones for the same seed. Status 1 means that a promise was broken.
+It starts `streamtok ingest` with a synthetic camera, which records, and beside it a subscriber, a recorder, a decoder
+and a scraper. Faults come at random times, the same ones for the same seed. Status 1 means that a promise was broken.
 """
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,12 +41,13 @@ class SoakSettings(CommandSettings):
     seed: Whole = Field(default=0, description="of the faults and the camera")
     every: Seconds = Field(default=4.0, description="between faults, on average")
     out: Annotated[File, Flag(short="-o")] | None = Field(default=None, description="also write the report here (JSON)")
-    faults: Annotated[list[FaultName], BeforeValidator(read_list)] | None = Field(
+    faults: Annotated[list[FaultName], BeforeValidator(read_list), Flag(long="--fault")] | None = Field(
         default=None, description="only this fault (repeat it; default: all)"
     )
-    readers: Annotated[list[Literal["subscribe", "record", "decode"]], BeforeValidator(read_list)] | None = Field(
-        default=None, description="only this reader (repeat it; default: all)"
-    )
+    readers: (
+        Annotated[list[Literal["subscribe", "record", "decode"]], BeforeValidator(read_list), Flag(long="--reader")]
+        | None
+    ) = Field(default=None, description="only this reader (repeat it; default: all)")
     size: Size = Field(default=(64, 96), description="of the camera's picture")
     model: Model = Field(default="nano", description="preset name or checkpoint folder")
     keep: Folder | None = Field(default=None, description="keep logs, recordings and pictures in this new folder")
@@ -54,9 +56,10 @@ class SoakSettings(CommandSettings):
         """What the run needs of it."""
         from streamtok.bench.soak.run import SoakOptions
 
-        told = self.model_dump(include={"seconds", "seed", "every", "size", "model"})
-        chosen = {"faults": self.faults, "readers": self.readers}
-        return SoakOptions(**told, **{name: tuple(value) for name, value in chosen.items() if value is not None})
+        options = SoakOptions(self.seed, self.seconds, self.every, self.size, self.model)
+        if self.faults is not None:
+            options = replace(options, faults=tuple(self.faults))
+        return options if self.readers is None else replace(options, readers=tuple(self.readers))
 
 
 def run(settings: SoakSettings) -> int:

@@ -1,7 +1,5 @@
 """Messages of a damaged ROS 1 bag, found by its records."""
 
-from __future__ import annotations
-
 import bz2
 import struct
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """ROS 1 and ROS 2 bags, without ROS: through rosbags, and where a bag is damaged by walking over what is left of it."""
 
-from __future__ import annotations
-
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Messages of a damaged ROS 2 SQLite file, read row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Drives that are videos or folders of images, one per camera."""
 
-from __future__ import annotations
-
 import functools
 import heapq
 from collections.abc import Callable, Iterator

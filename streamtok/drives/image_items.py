@@ -1,7 +1,5 @@
 """Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 

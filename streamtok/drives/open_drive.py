@@ -13,8 +13,6 @@ are not known. What a file is, is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,7 @@ from streamtok.io.spec import split_options
 from streamtok.recording.reader import Recording, recording_parts
 
 IMAGES = "images:"
-KINDS = {
-    b"\x89MCAP0\r\n": "mcap",
-    b"#ROSBAG V2.0": "bag",
-    b"SQLite format 3\x00": "db3",
-}
+KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
 SUFFIXES = {".mcap": "mcap", ".bag": "bag", ".db3": "db3"}
 NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)", "video": "a video"}
 

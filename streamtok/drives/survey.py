@@ -1,7 +1,5 @@
 """What a recording holds: how long, which streams, at what rates, where the gaps are, which codes it uses."""
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections import Counter

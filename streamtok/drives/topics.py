@@ -1,7 +1,5 @@
 """Topics and the names of their streams: which cameras of a drive are read, and what they are called."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

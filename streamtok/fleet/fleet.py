@@ -10,8 +10,6 @@ Every drive becomes a folder of the output, which appears when it is whole: a to
 which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """One drive of a fleet: from where it lies to token files, the same bytes whenever and wherever it is done."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """What so many hours of video need: workers, storage, failures and cost, from a measurement of this machine."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import tempfile

@@ -1,7 +1,5 @@
 """The fleet's workers on a Ray cluster: actors, each with its own model and its share of a GPU."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Folders that drives come from and tokens go to: on this machine, or behind a URL through fsspec."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """What is in a recording: topics, schemas and the packing of messages. docs/wire-protocol.md says the same in words."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -10,8 +10,6 @@ and files that were cut off or are still being written by walking over their rec
 is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import struct

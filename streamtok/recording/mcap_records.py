@@ -1,7 +1,5 @@
 """The bytes of MCAP files: records, messages and chunks, as https://mcap.dev/spec lays them out."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from dataclasses import dataclass, field

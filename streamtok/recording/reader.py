@@ -9,8 +9,6 @@
 Camera images of the same file come from `streamtok.drives.open_drive.open_drive`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """What waits to be written to a recording: bounded in bytes and messages, and counted where it finds no room."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -15,8 +15,6 @@ of a few frames. What follows it in its window is masked all the same, but the n
 `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -6,8 +6,6 @@ encode_file("drive.mp4", "tokens.safetensors", model="nano")
 decode_file("tokens.safetensors", "back.mp4")
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Token grids of one stream, what gives them by number (a track), and where grids are missing between them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace

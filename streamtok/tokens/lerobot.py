@@ -5,8 +5,6 @@ the layout's timestamps are `frame_index / fps`, as if a keyframe took as long a
 their own: `time_ns` is what actions and other sensors are joined by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

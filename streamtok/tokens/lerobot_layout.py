@@ -1,7 +1,5 @@
 """The files of a LeRobot v3 dataset: rows in Parquet, pictures in MP4, and what is under meta/."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

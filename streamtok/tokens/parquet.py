@@ -1,7 +1,5 @@
 """Tokens as Parquet tables, a row per grid."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Token streams in recordings (MCAP): grids by number, through the file's own index."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

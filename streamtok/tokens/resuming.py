@@ -16,8 +16,6 @@
 torchdata's StatefulDataLoader does this counting itself, with this sampler or an IterableTokenDataset.
 """
 
-from __future__ import annotations
-
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized

@@ -1,7 +1,5 @@
 """The token streams of files and folders, each as a track with random access, whatever kind of file it lies in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

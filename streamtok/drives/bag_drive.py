@@ -36,7 +36,7 @@ class BagDrive(Drive):
         self._broken = ""
         found = self._list_topics(path)
         cameras = [topic for topic, name in found.items() if image_kind(name)]
-        others = {topic: name for topic, name in found.items() if not image_kind(name)}
+        others = {topic: name for topic, name in found.items() if topic not in cameras}
         self.topics = choose_topics(path, cameras, others, topics)
         super().__init__(path, list(dict.fromkeys(self.topics.values())))
         if self._broken:
@@ -47,13 +47,13 @@ class BagDrive(Drive):
         last = -1
         if not self._broken:
             try:
-                for message in self._through_rosbags(topics):
-                    last = message.time_ns
-                    yield message
+                with self._open(self.path) as reader:
+                    wanted = [connection for connection in reader.connections if connection.topic in topics]
+                    for connection, last, data in reader.messages(connections=wanted):
+                        yield BagMessage(connection.topic, connection.msgtype, last, data)
+                return
             except UNREADABLE as error:
                 self.note("", f"the bag is damaged ({error}); going on with what can be read after it")
-            else:
-                return
         for message in self._salvage(self.path, lambda text: self.note("", text)):
             if message.topic in topics and message.time_ns > last:
                 yield message
@@ -75,12 +75,6 @@ class BagDrive(Drive):
     def _open(self, path: Path) -> rosbag1.Reader | rosbag2.Reader:
         return rosbag1.Reader(path) if self.kind == "bag" else rosbag2.Reader(path)
 
-    def _through_rosbags(self, topics: Sequence[str]) -> Iterator[BagMessage]:
-        with self._open(self.path) as reader:
-            connections = [connection for connection in reader.connections if connection.topic in topics]
-            for connection, time_ns, data in reader.messages(connections=connections):
-                yield BagMessage(connection.topic, connection.msgtype, time_ns, data)
-
     def _salvage(self, path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]:
         return salvage_bag1(path, note) if self.kind == "bag" else salvage_db3(path, note)
 
@@ -96,9 +90,8 @@ class BagDrive(Drive):
                 yield Item(stream, message.time_ns, fail_with(str(error)))
                 continue
             frame_id = image.seq if stream in counted else None
-            yield from maker.make(
-                Item(stream, image.stamp_ns or message.time_ns, fail_with("not decoded"), frame_id), image
-            )
+            item = Item(stream, image.stamp_ns or message.time_ns, fail_with("not decoded"), frame_id)
+            yield from maker.make(item, image)
         yield from maker.flush()
 
     def _find_counted(self, topics: list[str]) -> set[str]:

@@ -5,7 +5,7 @@
     with open_drive("drive.mcap") as drive:
         for frame in drive:
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
-        print(drive.report())
+        print(drive.counts, drive.problems)
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
 images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times

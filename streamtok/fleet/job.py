@@ -132,9 +132,8 @@ def run_job(
         summary = _replay_drive(path, folder, options, tok, report)
         files = [_describe_file(file, summary) for file in sorted(folder.glob("*.safetensors"))]
         if not files:
-            raise ValueError(
-                f"{job.drive}: no frame of it could be encoded: {'; '.join(summary['notes']) or 'it is empty'}"
-            )
+            reasons = "; ".join(summary["notes"]) or "it is empty"
+            raise ValueError(f"{job.drive}: no frame of it could be encoded: {reasons}")
         record = {
             "drive": job.drive,
             "name": job.name,
@@ -199,12 +198,8 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
         if not report(frames, min(1.0, frames / expected) if expected else 0.0):
             raise Stopped
 
-    settings = ReplaySettings(
-        path=path,
-        out=folder,
-        **options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields}),
-    )
-    node = ReplayNode(settings, tok, on_update)
+    chosen = options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields})
+    node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
         # Recorded by another tokenizer, whose group boundaries mean nothing to this one.
         node.mode, node.infos = "drive", {}

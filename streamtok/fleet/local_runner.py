@@ -39,11 +39,11 @@ class LocalRunner:
         self._open()
 
     def submit(self, job: Job) -> None:
-        """Start a job."""
+        """Start a job; at most `workers` at a time."""
         self._running[self._pool.submit(_run_in_worker, job)] = job
 
     def collect(self, timeout: float) -> list[Outcome]:
-        """Jobs that ended."""
+        """Jobs that ended, after waiting for one for at most so many seconds."""
         done, _ = wait(self._running, timeout, FIRST_COMPLETED)
         while not self._reports.empty():
             name, frames, share = self._reports.get()
@@ -54,7 +54,6 @@ class LocalRunner:
             return self._restart()
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """Frames so far of each running job, and which share of it that is."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 
@@ -136,7 +135,6 @@ class _Worker:
         self._tok, self._reported = load_for_fleet(options), 0.0
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Run one job; returns its record."""
         if self._stop.value:
             raise Stopped
         return run_job(job, self._out, self._options, self._tok, partial(self._report, job.name))

@@ -1,5 +1,6 @@
 """What is in a recording: topics, schemas and the packing of messages. docs/wire-protocol.md says the same in words."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -84,7 +85,6 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:
-    """The data of a token message from its wire parts."""
     return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
 
 
@@ -94,12 +94,6 @@ def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
     return bytes(stored.header), stored.payload
 
 
-def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
-    """Name and JSON of the schema of a msgpack topic."""
-    schema = SCHEMAS[topic_prefix]
-    return str(schema["title"]), json.dumps(schema).encode()
-
-
 def as_text(values: dict[str, Any]) -> dict[str, str]:
     """MCAP metadata holds text: text as it is, everything else as JSON."""
     return {key: as_utf8(value) if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
@@ -107,11 +101,8 @@ def as_text(values: dict[str, Any]) -> dict[str, str]:
 
 def from_text(metadata: dict[str, str]) -> dict[str, Any]:
     """The values of a channel's metadata; what is no JSON stays text."""
-    return {key: text if key in TEXT_FACTS else _parse_json(text) for key, text in metadata.items()}
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    values: dict[str, Any] = dict(metadata)
+    for key in metadata.keys() - set(TEXT_FACTS):
+        with contextlib.suppress(ValueError):
+            values[key] = json.loads(metadata[key])
+    return values

@@ -45,7 +45,6 @@ class WriteQueue:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing waits and nothing comes any more."""
         return self._closing and not self._jobs
 
     def put(self, job: Job) -> None:
@@ -80,7 +79,6 @@ class WriteQueue:
             self._miss(stream, kind, count, "network")
 
     def take_missed(self) -> list[Missed]:
-        """What was missed since the last call."""
         with self._changed:
             missed, self._missed = self._missed, Counter()
         return [Missed(stream, kind, count, reason) for (stream, kind, reason), count in missed.items() if count]

@@ -8,8 +8,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from streamtok.measures import GAP_STEPS
-
 BLOCK = 256  # grids that are in memory at a time
 
 
@@ -98,7 +96,6 @@ class Track(ABC):
 
 
 def read_blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
-    """All grids of a track in order, `size` at a time."""
     for first in range(0, len(track), size):
         yield track.read(np.arange(first, min(first + size, len(track))))
 
@@ -126,14 +123,3 @@ def find_lost_frames(first_id: np.ndarray, last_id: np.ndarray) -> np.ndarray:
 def find_changes(values: np.ndarray) -> np.ndarray:
     """(n,) bool: the first of `values` (n,), and those that differ from the one before."""
     return np.concatenate([[True], values[1:] != values[:-1]])
-
-
-def find_time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of `times_ns` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
-    steps = np.diff(times_ns)
-    return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times_ns)) | (steps <= 0)])
-
-
-def usual_step(times_ns: np.ndarray) -> float:
-    """The median of the steps between `times_ns` (n,); 0 if there are none."""
-    return float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0

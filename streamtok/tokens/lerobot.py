@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.measures import usual_step
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.dataset import nearest_times
 from streamtok.tokens.files import load_matching, picture_size
-from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers, usual_step
+from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
@@ -67,9 +68,8 @@ def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Trac
     for tracks in cameras[1:]:
         found = [track.stream for track in tracks]
         if found != names:
-            raise ValueError(
-                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --stream"
-            )
+            other = cameras[0][0].path
+            raise ValueError(f"{tracks[0].path} has streams {found}, {other} {names}: choose with --stream")
     return cameras
 
 
@@ -124,9 +124,8 @@ def align_rows(tracks: Sequence[Track]) -> np.ndarray:
     """
     times = tracks[0].times_ns
     tolerance = int(usual_step(times) / 2)
-    found = np.stack(
-        [np.arange(len(times)), *(nearest_times(track.times_ns, times, tolerance) for track in tracks[1:])]
-    )
+    others = [nearest_times(track.times_ns, times, tolerance) for track in tracks[1:]]
+    found = np.stack([np.arange(len(times)), *others])
     return found[:, (found >= 0).all(0)]
 
 

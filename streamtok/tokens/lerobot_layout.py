@@ -18,16 +18,13 @@ DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
-@dataclass
 class Statistics:
-    """Running minimum, maximum, mean and deviation of one feature, element by element."""
+    """Running minimum, maximum, mean and deviation of one feature of `size` elements, element by element."""
 
-    size: int
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.low, self.high = np.full(self.size, np.inf), np.full(self.size, -np.inf)
-        self.total, self.squares = np.zeros(self.size), np.zeros(self.size)
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+        self.total, self.squares = np.zeros(size), np.zeros(size)
 
     def add(self, values: np.ndarray) -> None:
         """Take in `values` (n, ...), n of the feature."""
@@ -70,7 +67,6 @@ class DatasetWriter:
         self._writer: parquet.ParquetWriter | None = None
 
     def start_episode(self) -> Episode:
-        """Begin an episode; what is added belongs to it."""
         path = self._path()
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
@@ -153,17 +149,11 @@ class DatasetWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         for episode in self.episodes:
-            row: dict[str, Any] = {
-                "episode_index": episode.index,
-                "tasks": [self.task],
-                "length": episode.length,
-                "data/chunk_index": episode.data[0],
-                "data/file_index": episode.data[1],
-                "dataset_from_index": episode.first,
-                "dataset_to_index": episode.first + episode.length,
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-            }
+            chunk, file = episode.data
+            row: dict[str, Any] = {"episode_index": episode.index, "tasks": [self.task], "length": episode.length}
+            row |= {"data/chunk_index": chunk, "data/file_index": file}
+            row |= {"dataset_from_index": episode.first, "dataset_to_index": episode.first + episode.length}
+            row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
             for key, place in episode.videos.items():
                 row |= {f"videos/{key}/{name}": value for name, value in place.items()}
             rows.append(row)
@@ -227,5 +217,4 @@ def _to_arrow(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a map as indented JSON."""
     path.write_text(json.dumps(value, indent=4) + "\n")

@@ -27,15 +27,11 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     rows = sum(map(len, tracks))
     with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
         for number, track in enumerate(tracks):
-            _write_track(out / f"{number:06d}_{track.stream}.parquet", track, schema, bar)
+            with parquet.ParquetWriter(out / f"{number:06d}_{track.stream}.parquet", schema) as writer:
+                for grids in read_blocks(track):
+                    writer.write_table(_make_table(grids, track, schema))
+                    bar.update(len(grids.epoch))
     return {"rows": rows, "files": len(tracks)}
-
-
-def _write_track(path: Path, track: Track, schema: pyarrow.Schema, bar: tqdm) -> None:
-    with parquet.ParquetWriter(path, schema) as writer:
-        for grids in read_blocks(track):
-            writer.write_table(_make_table(grids, track, schema))
-            bar.update(len(grids.epoch))
 
 
 def _make_schema(facts: Facts) -> pyarrow.Schema:

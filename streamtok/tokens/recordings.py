@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.measures import find_time_jumps
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
-from streamtok.tokens.grids import Grids, Track, find_changes, find_time_jumps
+from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.message import TokenMessage, unpack
 
 

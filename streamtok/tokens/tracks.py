@@ -129,7 +129,6 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
 
 
 def read_facts(track: Track) -> Facts:
-    """The facts of a track's tokens."""
     return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 

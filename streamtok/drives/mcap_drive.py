@@ -92,32 +92,25 @@ class McapDrive(Drive):
 
         Frames come when they can be decoded, which for compressed video may be some messages later.
         """
-        maker = ItemMaker()
         progress = {name: Progress() for name in streams}
-        topics = {TOKENS + name for name in streams}
+        for each in self._read(streams, {TOKENS + name for name in streams}, as_written=True):
+            found = self.accept(each, progress[each.stream]) if isinstance(each, Item) else each
+            if found is not None:
+                yield found
+
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        return (each for each in self._read(streams, set(), not self.checked) if isinstance(each, Item))
+
+    def _read(self, streams: list[str], token_topics: set[str], as_written: bool) -> Iterator[Item | TokenData]:
+        maker = ItemMaker()
         for file in self.files:
             cameras = self._cameras_of(file, streams)
-            tokens = {number for number in file.channel_ids(TOKENS) if file.channels[number].topic in topics}
-            for message in file.messages(cameras.keys() | tokens, as_written=True):
+            tokens = {number for number, channel in file.channels.items() if channel.topic in token_topics}
+            for message in file.messages(cameras.keys() | tokens, as_written=as_written):
                 if message.channel_id in tokens:
                     yield TokenData(file.topic(message), message.data)
                 else:
-                    yield from self._accept_all(self._make(maker, cameras[message.channel_id], message), progress)
-            self._note_damage()
-        yield from self._accept_all(maker.flush(), progress)
-
-    def _accept_all(self, items: Iterator[Item], progress: dict[str, Progress]) -> Iterator[Frame]:
-        for item in items:
-            frame = self.accept(item, progress[item.stream])
-            if frame is not None:
-                yield frame
-
-    def _items(self, streams: list[str]) -> Iterator[Item]:
-        maker = ItemMaker()
-        for file in self.files:
-            cameras = self._cameras_of(file, streams)
-            for message in file.messages(cameras.keys(), as_written=not self.checked):
-                yield from self._make(maker, cameras[message.channel_id], message)
+                    yield from self._make(maker, cameras[message.channel_id], message)
             self._note_damage()
         yield from maker.flush()
 

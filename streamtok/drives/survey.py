@@ -108,10 +108,8 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
     times = {name: Times() for name in drive.streams}
     for item in drive.items():
         times[item.stream].values.append(item.capture_ns)
-    return {
-        name: {"frames": len(seen.values), **seen.report(), "damaged": drive.counts[name]["damaged"]}
-        for name, seen in times.items()
-    }
+    damaged = {name: drive.counts[name]["damaged"] for name in times}
+    return {name: {"frames": len(t.values), **t.report(), "damaged": damaged[name]} for name, t in times.items()}
 
 
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:

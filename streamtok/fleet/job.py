@@ -5,9 +5,9 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,8 +41,7 @@ class FleetOptions(DriveOptions):
     engine: EngineConfiguration | None = None
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One drive to tokenize: a path or URL, the folder of the output that it fills, and its size in bytes."""
 
     drive: str
@@ -50,8 +49,7 @@ class Job:
     size: int
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a job ended: its record, or what went wrong.
 
     `died`: a worker's process died while it ran; `sure`: that was its own worker.

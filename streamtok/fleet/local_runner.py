@@ -91,7 +91,8 @@ class LocalRunner:
 
     def _restart(self) -> list[Outcome]:
         """A worker died: every running job ended with it, and which of them it was is sure only if it was alone."""
-        finished = [future for future in self._running if future.done() and not _broke(future)]
+        ended = [future for future in self._running if future.done()]
+        finished = [future for future in ended if not isinstance(future.exception(), BrokenProcessPool)]
         outcomes = [self._outcome(future) for future in finished]
         sure = len(self._running) == 1
         error = "its worker's process died (killed, out of memory or a crash in native code)"
@@ -119,10 +120,6 @@ def limit_threads(threads: int) -> Callable[[], None]:
                 os.environ[name] = value
 
     return restore
-
-
-def _broke(future: Future) -> bool:
-    return isinstance(future.exception(), BrokenProcessPool)
 
 
 class _Worker:

@@ -135,10 +135,9 @@ class McapFile:
     def _messages_by_time(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
         """A chunk is opened when its first time is due, so that no more chunks are in memory than overlap in time."""
         order = itertools.count()
-        heap: list[tuple[int, int, Chunk | RawMessage]] = [
-            (chunk.start_ns, next(order), chunk) for chunk in filter(wanted.may_lie_in, self.chunks)
-        ]
-        heapq.heapify(heap)
+        heap: list[tuple[int, int, Chunk | RawMessage]] = []
+        for chunk in filter(wanted.may_lie_in, self.chunks):
+            heapq.heappush(heap, (chunk.start_ns, next(order), chunk))
         while heap:
             _, _, item = heapq.heappop(heap)
             if isinstance(item, RawMessage):
@@ -158,9 +157,8 @@ class McapFile:
         except spec.UNPACK_ERRORS as error:
             self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
             return []
-        return [
-            (record.offset, read_message(record.contents)) for record in records if record.opcode == spec.OP_MESSAGE
-        ]
+        found = [record for record in records if record.opcode == spec.OP_MESSAGE]
+        return [(record.offset, read_message(record.contents)) for record in found]
 
     def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
         offset = stream.seek(len(MAGIC))

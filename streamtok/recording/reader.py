@@ -103,7 +103,9 @@ class Recording:
                 channel = file.channels[number]
                 stream = channel.topic.removeprefix(form.TOKENS)
                 if stream not in found:
-                    found[stream] = info_of_channel(stream, channel.metadata)
+                    facts = form.from_text(channel.metadata) | {"stream": stream}
+                    known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
+                    found[stream] = msgspec.convert(known, Info)
         return found
 
     def missed(self) -> list[form.Missed]:
@@ -129,12 +131,6 @@ class Recording:
         """List something that could not be read; the same words once."""
         if text not in self.damage:
             self.damage.append(text)
-
-
-def info_of_channel(stream: str, metadata: dict[str, str]) -> Info:
-    """The info that a token channel's metadata holds as text."""
-    fields = {key: value for key, value in form.from_text(metadata).items() if key in Info.__struct_fields__}
-    return msgspec.convert(fields | {"stream": stream}, Info)
 
 
 def recording_parts(path: str | Path) -> list[Path]:

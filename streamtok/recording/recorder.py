@@ -199,7 +199,7 @@ class Recorder:
                 return
 
     def _make_safe(self) -> None:
-        self._write_missed()
+        self._queue.write_missed(self._writer)
         self._writer.flush()
         free = shutil.disk_usage(self._writer.path.parent).free
         if free < self.options.min_free_bytes:
@@ -213,10 +213,6 @@ class Recorder:
             for stream, (info, offset) in list(self._infos.items()):
                 self._writer.add_stream(stream, info, offset)
 
-    def _write_missed(self) -> None:
-        for missed in self._queue.take_missed():
-            self._writer.missed(missed)
-
     def _next_file(self) -> RecordingWriter:
         part = len(self.paths)
         name = f"{self.path.stem}_{part:03d}{self.path.suffix}" if part else self.path.name
@@ -228,7 +224,7 @@ class Recorder:
         return writer
 
     def _end_file(self) -> None:
-        self._write_missed()
+        self._queue.write_missed(self._writer)
         self._writer.close()
         self._weigh()
 

@@ -77,12 +77,10 @@ def _copy_messages(file: McapFile, writer: Writer) -> int:
     schemas: dict[int, int] = {}
     written = 0
     for message in file.messages(as_written=True):
-        found = message.channel_id
-        if found not in channels:
-            channels[found] = _copy_channel(file, writer, found, schemas)
-        writer.add_message(
-            channels[found], message.log_time, bytes(message.data), message.publish_time, message.sequence
-        )
+        number, log_ns, publish_ns = message.channel_id, message.log_time, message.publish_time
+        if number not in channels:
+            channels[number] = _copy_channel(file, writer, number, schemas)
+        writer.add_message(channels[number], log_ns, bytes(message.data), publish_ns, message.sequence)
         written += 1
     return written
 
@@ -93,6 +91,5 @@ def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int
     schema = file.schemas.get(channel.schema_id)
     if schema is not None and schema.id not in schemas:
         schemas[schema.id] = writer.register_schema(schema.name, schema.encoding, schema.data)
-    return writer.register_channel(
-        channel.topic, channel.message_encoding, schemas.get(channel.schema_id, 0), channel.metadata
-    )
+    kind = schemas.get(channel.schema_id, 0)
+    return writer.register_channel(channel.topic, channel.message_encoding, kind, channel.metadata)

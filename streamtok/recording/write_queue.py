@@ -78,10 +78,12 @@ class WriteQueue:
         with self._changed:
             self._miss(stream, kind, count, "network")
 
-    def take_missed(self) -> list[Missed]:
+    def write_missed(self, writer: RecordingWriter) -> None:
+        """Note in the file what was missed since the last call."""
         with self._changed:
             missed, self._missed = self._missed, Counter()
-        return [Missed(stream, kind, count, reason) for (stream, kind, reason), count in missed.items() if count]
+        for (stream, kind, reason), count in missed.items():
+            writer.missed(Missed(stream, kind, count, reason))
 
     def close(self) -> None:
         """Take no more jobs; what waits may still be taken."""
@@ -109,9 +111,9 @@ class WriteQueue:
         return self._bytes == 0 or self._bytes + job.size <= self._room_bytes
 
     def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
-        if kind == "info":
+        if kind == "info" or not count:
             return
-        if not self._missed[stream, kind, reason]:
+        if (stream, kind, reason) not in self._missed:
             log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
         self._missed[stream, kind, reason] += count
         self._counts["missed"] += count

@@ -62,8 +62,9 @@ class RecordingWriter:
         self._last_utc = 0
         self._stream = path.open("xb")
         self._writer = _open_writer(self._stream)
-        self._writer.start(profile=form.PROFILE, library=_library())
-        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": _library()}
+        library = f"streamtok {version('streamtok')}"
+        self._writer.start(profile=form.PROFILE, library=library)
+        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": library}
         self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
         self._stream.flush()
 
@@ -162,7 +163,10 @@ class RecordingWriter:
             if name in form.SCHEMAS:
                 described = form.SCHEMAS[name]["title"], "jsonschema", json.dumps(form.SCHEMAS[name]).encode()
             else:
-                described = f"foxglove.{name}", "protobuf", _describe_schema(name)
+                from mcap_protobuf.schema import build_file_descriptor_set
+
+                files = build_file_descriptor_set(protobuf_class(name))
+                described = f"foxglove.{name}", "protobuf", files.SerializeToString()
             self._schemas[name] = self._writer.register_schema(*described)
         return self._schemas[name]
 
@@ -204,16 +208,6 @@ def _open_writer(stream: BinaryIO) -> Writer:
     except ImportError as error:
         raise ImportError("recording needs the mcap package: pip install 'streamtok[record]'") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
-
-
-def _library() -> str:
-    return f"streamtok {version('streamtok')}"
-
-
-def _describe_schema(name: str) -> bytes:
-    from mcap_protobuf.schema import build_file_descriptor_set
-
-    return build_file_descriptor_set(protobuf_class(name)).SerializeToString()
 
 
 def _pack_message(name: str, utc_ns: int, stream: str, **fields: Any) -> bytes:

@@ -59,9 +59,8 @@ class DatasetWriter:
         self.out, self.fps, self.features, self.task = out, fps, features, task
         self.rows = 0
         self.episodes: list[Episode] = []
-        self._statistics = {
-            name: Statistics(int(np.prod(kind["shape"]))) for name, kind in features.items() if kind["dtype"] != "video"
-        }
+        sizes = {name: int(np.prod(kind["shape"])) for name, kind in features.items() if kind["dtype"] != "video"}
+        self._statistics = {name: Statistics(size) for name, size in sizes.items()}
         self._schema = _make_schema(features)
         self._file = 0
         self._writer: parquet.ParquetWriter | None = None
@@ -184,7 +183,10 @@ class VideoColumn:
         """Write the next pictures, uint8 RGB (h, w, 3)."""
         for picture in pictures:
             if self._pictures is None:
-                self._pictures = VideoPictures(self._open_path(), picture.shape[:2], self._fps)
+                chunk, file = divmod(self._file, CHUNK)
+                path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
             self._count += 1
         episode.videos[self.key]["to_timestamp"] = self._count / self._fps
@@ -192,12 +194,6 @@ class VideoColumn:
     def close(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
-
-    def _open_path(self) -> Path:
-        chunk, file = divmod(self._file, CHUNK)
-        path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
 
 
 def _make_schema(features: dict[str, dict]) -> pyarrow.Schema:

@@ -211,10 +211,8 @@ class TokenFile:
             begin, end = entry["data_offsets"]
             wanted = int(np.prod(entry["shape"], dtype=np.int64)) * dtype.itemsize
             if end - begin != wanted or self._start + end > size:
-                raise ValueError(
-                    f"{self.path} is cut off or damaged: column {name!r} needs {wanted} bytes "
-                    f"up to byte {self._start + end}, the file has {size}"
-                )
+                needs = f"column {name!r} needs {wanted} bytes up to byte {self._start + end}, the file has {size}"
+                raise ValueError(f"{self.path} is cut off or damaged: {needs}")
             memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
             columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
         self.tokens: np.ndarray = columns["tokens"]

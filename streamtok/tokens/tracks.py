@@ -35,15 +35,11 @@ class FileTrack(Track):
         self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
         first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
         self.breaks = find_lost_frames(first_id, last_id)
-        self.identity = {
-            "tokenizer": self.meta.get("tokenizer"),
-            "grid": file.tokens.shape[1:],
-            "dtype": str(file.tokens.dtype),
-        }
+        tokenizer, dtype = self.meta.get("tokenizer"), str(file.tokens.dtype)
+        self.identity = {"tokenizer": tokenizer, "grid": file.tokens.shape[1:], "dtype": dtype}
 
     def find_gaps(self) -> np.ndarray:
-        """All are known without reading."""
-        return self.breaks
+        return self.breaks  # all are known without reading
 
     def read(self, indices: np.ndarray) -> Grids:
         file = TokenFile(self.path)

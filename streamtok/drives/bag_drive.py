@@ -2,7 +2,7 @@
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from streamtok.drives.bag1_salvage import BagMessage, salvage_bag1
@@ -33,6 +33,7 @@ class BagDrive(Drive):
     def __init__(self, path: Path, kind: str, topics: Topics = None) -> None:
         self.kind = kind
         self._encoding = "ros1" if kind == "bag" else "cdr"
+        self._salvage = salvage_bag1 if kind == "bag" else salvage_db3
         self._broken = ""
         found = self._list_topics(path)
         cameras = [topic for topic, name in found.items() if image_kind(name)]
@@ -74,9 +75,6 @@ class BagDrive(Drive):
 
     def _open(self, path: Path) -> rosbag1.Reader | rosbag2.Reader:
         return rosbag1.Reader(path) if self.kind == "bag" else rosbag2.Reader(path)
-
-    def _salvage(self, path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]:
-        return salvage_bag1(path, note) if self.kind == "bag" else salvage_db3(path, note)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         topics = [topic for topic, name in self.topics.items() if name in streams]

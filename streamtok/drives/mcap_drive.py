@@ -105,10 +105,10 @@ class McapDrive(Drive):
         maker = ItemMaker()
         for file in self.files:
             cameras = self._cameras_of(file, streams)
-            tokens = {number for number, channel in file.channels.items() if channel.topic in token_topics}
-            for message in file.messages(cameras.keys() | tokens, as_written=as_written):
+            tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
+            for message in file.messages(cameras.keys() | tokens.keys(), as_written=as_written):
                 if message.channel_id in tokens:
-                    yield TokenData(file.topic(message), message.data)
+                    yield TokenData(tokens[message.channel_id], message.data)
                 else:
                     yield from self._make(maker, cameras[message.channel_id], message)
             self._note_damage()

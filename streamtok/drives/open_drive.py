@@ -80,10 +80,7 @@ def open_drive(path: str | Path, topics: Topics = None) -> Drive:
 
 
 def find_recording(name: str | Path) -> Recording | None:
-    """The recording of streamtok that the name of a drive means, or None if it is some other drive.
-
-    Raises FileNotFoundError.
-    """
+    """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
     path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")

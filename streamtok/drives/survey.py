@@ -101,10 +101,7 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera of a drive: frames, seconds, frames per second and gaps, without looking at the pictures.
-
-    `damaged` counts those of a video that could not be read; only video is decoded.
-    """
+    """Per camera, from times alone: frames, seconds, rate, gaps, and `damaged` (of video, which alone is decoded)."""
     times = {name: Times() for name in drive.streams}
     for item in drive.items():
         times[item.stream].values.append(item.capture_ns)

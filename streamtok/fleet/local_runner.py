@@ -24,10 +24,7 @@ GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machin
 
 
 class LocalRunner:
-    """Runs jobs in spawned processes. A process that dies breaks the pool; a new one is started.
-
-    Workers end by themselves when this process does, even by SIGKILL.
-    """
+    """Runs jobs in spawned processes, which end with this one even by SIGKILL; if one dies, a new pool is started."""
 
     def __init__(self, out: str, options: FleetOptions, workers: int) -> None:
         self._out, self._options, self._workers = out, options, workers

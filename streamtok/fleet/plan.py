@@ -71,10 +71,7 @@ class FleetPlan:
 
 
 def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
-    """Measure a short synthetic drive from video file to token file, as a worker does it, and scale it up.
-
-    `rate` replaces the measured frames per second, for a plan of other machines. ValueError for what makes no sense.
-    """
+    """Measure a worker on a short synthetic drive, or take its frames per second from `rate`, and scale it up."""
     if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
         raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
     restore = limit_threads(options.threads)

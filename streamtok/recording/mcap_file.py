@@ -69,9 +69,6 @@ class McapFile:
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
         self._written_ns = self.path.stat().st_mtime_ns
 
-    def topic(self, message: RawMessage) -> str:
-        return self.channels[message.channel_id].topic
-
     def channel_ids(self, prefix: str) -> set[int]:
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
 
@@ -83,10 +80,7 @@ class McapFile:
         first_ns: int = 0,
         last_ns: int = LAST_NS,
     ) -> Iterator[RawMessage]:
-        """Messages of the given channels (None: all) and log times, in order of log time or `as_written`.
-
-        A file without chunks is always read as written.
-        """
+        """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always)."""
         wanted = Wanted(channel_ids, first_ns, last_ns)
         with self.path.open("rb") as stream:
             if self._contents.loose:

@@ -63,7 +63,9 @@ class NetworkRecorder:
         while not (stop() or self.recorder.error or self.subscription.ended):
             message = self.subscription.get(POLL_S)
             if isinstance(message, FrameMessage):
-                self._take_frame(message)
+                self.recorder.missed(message.stream, "frames", message.lost)
+                self.recorder.write_frame(frame_of(message))
+                self.counts["frames"] += 1
             elif message is not None:
                 self._take_tokens(message)
             else:
@@ -114,12 +116,6 @@ class NetworkRecorder:
     def _leave_out(self, message: TokenMessage) -> None:
         self.counts["held_back"] += 1
         self.recorder.missed(message.stream, "tokens", 1)
-
-    def _take_frame(self, message: FrameMessage) -> None:
-        if message.lost:
-            self.recorder.missed(message.stream, "frames", message.lost)
-        self.recorder.write_frame(frame_of(message))
-        self.counts["frames"] += 1
 
 
 def frame_of(message: FrameMessage) -> Frame:

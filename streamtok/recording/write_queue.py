@@ -37,8 +37,7 @@ class WriteQueue:
         self._room_bytes = min(room_bytes, WAITING_BYTES) if wait else room_bytes
         self._wait, self._counts = wait, counts
         self._jobs: deque[Job] = deque()
-        self._bytes = 0
-        self._tokens = 0
+        self._bytes = self._tokens = 0  # of the frames that wait, and how many other jobs do
         self._missed: Counter[tuple[str, str, str]] = Counter()
         self._changed = threading.Condition()
         self._closing = self._failed = False
@@ -50,9 +49,9 @@ class WriteQueue:
     def put(self, job: Job) -> None:
         """Add a job; without effect but to count it if there is no room, or the queue is closed."""
         with self._changed:
-            while self._wait and not self._fits(job) and not self._ended:
+            while self._wait and not self._fits(job) and not self._closing:
                 self._changed.wait()
-            if self._ended or not self._fits(job):
+            if self._closing or not self._fits(job):
                 self._miss(job.stream, job.kind, 1, "disk" if self._failed else "queue")
                 return
             self._jobs.append(job)
@@ -94,16 +93,12 @@ class WriteQueue:
     def fail(self) -> None:
         """Take no more jobs, and count what waits as missed: the disk has failed."""
         with self._changed:
-            self._failed = True
+            self._closing = self._failed = True
             for job in self._jobs:
                 self._miss(job.stream, job.kind, 1, "disk")
             self._jobs.clear()
             self._bytes = self._tokens = 0
             self._changed.notify_all()
-
-    @property
-    def _ended(self) -> bool:
-        return self._closing or self._failed
 
     def _fits(self, job: Job) -> bool:
         if job.size == 0:

@@ -113,10 +113,7 @@ def select_grids(grids: Grids, which: np.ndarray) -> Grids:
 
 
 def find_lost_frames(first_id: np.ndarray, last_id: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those whose first frame does not follow the last one of the grid before.
-
-    `first_id` and `last_id` (n,) int64 are the frames that each grid spans.
-    """
+    """(n,) bool: the first grid, and those whose `first_id` (n,) does not follow the `last_id` (n,) before it."""
     return np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
 
 

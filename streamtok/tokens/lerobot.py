@@ -74,10 +74,7 @@ def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Trac
 
 
 def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Tokenizer | None) -> int:
-    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded.
-
-    `videos` has a column for each track if there is a tokenizer, else none.
-    """
+    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded."""
     names, known = [track.stream for track in tracks], [read_headers(track) for track in tracks]
     pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if tok is not None else []
     rows = align_rows(tracks)

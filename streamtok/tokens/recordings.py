@@ -55,10 +55,7 @@ class RecordingTrack(Track):
 
 
 def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
-    """The token streams of a recording, without reading its chunks: a track per stream, tokenizer and grid.
-
-    ValueError for a file without an index (it was cut off: `streamtok repair` makes one).
-    """
+    """A track per stream, tokenizer and grid of a recording, read from its index; ValueError if it has none."""
     file = McapFile(path)
     if not file.indexed:
         raise ValueError(f"{path} has no index ({'; '.join(file.damage)}): run `streamtok repair {path}`")

@@ -194,10 +194,7 @@ class TokenFile:
         )
 
     def check(self) -> None:
-        """Read everything and compare it with its checksums; ValueError names a damaged column.
-
-        Opening does not, since that would read large files whole.
-        """
+        """Read everything and compare it with its checksums; ValueError names a damaged column."""
         for name, expected in self.meta.get("crc32", {}).items():
             if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:
                 raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")

@@ -46,14 +46,12 @@ class FileTrack(Track):
         if len(file) != len(self) or file.meta.get("tokenizer") != self.identity["tokenizer"]:
             raise ValueError(f"{self.path} was written anew since it was opened: open the dataset again")
         starts, ends = file.frame_start[indices], file.frame_start[indices + 1] - 1
+        columns = {name: np.array(getattr(file, name)[indices]) for name in ("tokens", "keyframe", "epoch", "dropped")}
         return Grids(
-            tokens=np.array(file.tokens[indices]),
-            keyframe=np.array(file.keyframe[indices]),
-            epoch=np.array(file.epoch[indices]),
+            **columns,
             first_id=np.array(file.frame_ids[starts]),
             last_id=np.array(file.frame_ids[ends]),
             frames=ends - starts + 1,
-            dropped=np.array(file.dropped[indices]),
             capture_ns=np.array(file.capture_ns[ends]),
             time_ns=self.times_ns[indices],
             session=np.zeros(len(indices), np.int64),

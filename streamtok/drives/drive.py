@@ -38,8 +38,7 @@ class Item(NamedTuple):
     codec: str | None = None
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something of a drive that was left out, and why; `stream` is empty for what concerns the file."""
 
     stream: str

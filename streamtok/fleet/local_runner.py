@@ -72,7 +72,7 @@ class LocalRunner:
         # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
         self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
         shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
-        self._pool = ProcessPoolExecutor(self._workers, self._context, _start_worker, shared)
+        self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
 
     def _outcome(self, future: Future) -> Outcome:
         job = self._running[future]
@@ -124,9 +124,12 @@ class _Worker:
 
     current: ClassVar[_Worker]
 
-    def __init__(self, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
+    def __init__(self, parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         self._out, self._options, self._reports, self._stop = out, options, reports, stop
         self._tok, self._reported = load_for_fleet(options), 0.0
+        _Worker.current = self
 
     def run(self, job: Job) -> dict[str, Any]:
         if self._stop.value:
@@ -138,12 +141,6 @@ class _Worker:
             self._reported = time.monotonic()
             self._reports.put((name, frames, share))
         return not self._stop.value
-
-
-def _start_worker(parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _Worker.current = _Worker(out, options, reports, stop)
 
 
 def _end_with(parent: int) -> None:

@@ -10,12 +10,7 @@ from streamtok.types import StreamInfo
 
 
 def make_stream_info(
-    lane: Lane,
-    tokenizer: Tokenizer,
-    *,
-    context: int | None,
-    engine: Mapping[str, Any],
-    batch: Sequence[str],
+    lane: Lane, tokenizer: Tokenizer, *, context: int | None, engine: Mapping[str, Any], batch: Sequence[str]
 ) -> StreamInfo:
     """The info of an open lane, as of now.
 

@@ -22,12 +22,7 @@ ROS_FOXGLOVE = {
     "RawImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint32 width\nuint32 height\nstring encoding\n"
     "uint32 step\nuint8[] data\n",
 }
-ALIASES = {
-    "8UC1": "mono8",
-    "8UC3": "bgr8",
-    "8UC4": "bgra8",
-    "yuv420": "i420",
-}
+ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "yuv420": "i420"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 

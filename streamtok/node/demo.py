@@ -110,11 +110,7 @@ class Watcher:
     """The reading side: tokens to pictures, compared with the frames they came from."""
 
     def __init__(
-        self,
-        options: DemoSettings,
-        tokenizer: Tokenizer,
-        result: DemoResult,
-        on_progress: Callable[[DemoResult], None],
+        self, options: DemoSettings, tokenizer: Tokenizer, result: DemoResult, on_progress: Callable[[DemoResult], None]
     ) -> None:
         self.options, self.result, self.on_progress = options, result, on_progress
         self.decoder = LiveDecoder(tokenizer)

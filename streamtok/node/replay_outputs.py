@@ -89,11 +89,7 @@ class Outputs:
     """
 
     def __init__(
-        self,
-        settings: ReplaySettings,
-        recording: Recording | None,
-        infos: dict[str, Info],
-        stop: Callable[[], bool],
+        self, settings: ReplaySettings, recording: Recording | None, infos: dict[str, Info], stop: Callable[[], bool]
     ) -> None:
         self.settings, self.infos, self.stop = settings, infos, stop
         recorded = recording.first_infos() if recording is not None else {}
@@ -193,10 +189,7 @@ class Outputs:
     def _info(self, name: str, core: IngestCore) -> Info:
         """What readers are told: as of a live stream, with what only the recorded one knows."""
         info = to_info(
-            core.stream_info(name),
-            node=self.settings.node,
-            metadata=self._metadata.get(name, {}),
-            replay=True,
+            core.stream_info(name), node=self.settings.node, metadata=self._metadata.get(name, {}), replay=True
         )
         if name not in self.infos:
             return info

@@ -17,7 +17,7 @@ from streamtok.ingest.batch import Batch
 from streamtok.ingest.event_log import EventLog
 from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
-from streamtok.ingest.stream_info import make_stream_info
+from streamtok.ingest.token_grid import make_stream_info
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup

@@ -26,8 +26,7 @@ from typing import Any
 import av
 import numpy as np
 
-from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.io.kept_packets import KeptPackets
+from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets, to_image
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 
 log = logging.getLogger("streamtok.io")

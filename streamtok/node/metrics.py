@@ -11,14 +11,11 @@ server.close()
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
 
@@ -148,23 +145,19 @@ class PrometheusServer:
     def __init__(
         self, metrics: Metrics, port: int, address: str = "127.0.0.1", probes: Mapping[str, Probe] | None = None
     ) -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
         ProcessCollector(registry=registry)
-        app = _add_probes(make_wsgi_app(registry), probes or {})
         try:
-            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-            self._server = _Server((address, port), family)
+            self._server, self._thread = start_http_server(port, address, registry)
         except OSError as error:
-            raise OSError(
-                f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
-            ) from error
-        self._server.set_app(app)
+            told = f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
+            raise OSError(told) from error
+        self._server.set_app(_add_probes(make_wsgi_app(registry), probes or {}))
+        self._server.handle_error = _log_failed_scrape  # type: ignore[method-assign]
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
 
     def close(self) -> None:
         """Stop listening and end the thread."""
@@ -189,20 +182,6 @@ def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WS
     return answer
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request, so that a scraper that hangs holds up no probe."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
-        self.address_family = family
-        super().__init__(address, _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Without a traceback on standard error: a scraper may break off at any moment."""
-        log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
-
-
-class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: there is a request every few seconds."""
+def _log_failed_scrape(request: object, client_address: object) -> None:
+    """Without a traceback on standard error: a scraper may break off at any moment."""
+    log.debug("event=scrape_failed client=%s", client_address, exc_info=True)

@@ -64,9 +64,6 @@ class Verdict:
     lost: int = 0
 
 
-CONTINUES = Verdict()
-
-
 @dataclass(eq=False)
 class Lane:
     """One stream's place: the group that is being filled, and its bookkeeping. Groups have `group_frames` frames.
@@ -152,7 +149,7 @@ class Lane:
             return Verdict(("batch",), lost)
         if not self.frame_ids and not self.fresh and self._is_keyframe_due(capture_ns):
             return Verdict(("keyframe",), lost)
-        return Verdict((), lost) if lost else CONTINUES
+        return Verdict((), lost)
 
     def append(self, frame_id: int, capture_ns: int) -> bool:
         """Put a frame into the group; True if it is full now."""

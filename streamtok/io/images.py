@@ -179,9 +179,6 @@ class ImageFolderSource(RecordedSource):
         if self.counts[counter] == 1:
             log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
 
-    def _close(self) -> None:
-        pass
-
 
 def parse_images(
     spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool

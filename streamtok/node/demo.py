@@ -27,7 +27,7 @@ from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
-from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
@@ -149,7 +149,7 @@ class Watcher:
             if original is not None:
                 self._compare(original, crop(picture.image, info.source_rect), picture, message.tokens)
 
-    def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Picture, tokens: np.ndarray) -> None:
+    def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Frame, tokens: np.ndarray) -> None:
         """Measure and draw one moment: `original` and `decoded` uint8 RGB (h, w, 3)."""
         result = self.result
         difference = original.astype(np.float32) - decoded

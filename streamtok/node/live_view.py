@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
-from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.decode import DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
@@ -114,7 +115,7 @@ class FileSink:
         self._first_ns = 0
         self._size: tuple[int, ...] = ()
 
-    def show(self, picture: Picture, image: np.ndarray) -> None:
+    def show(self, picture: Frame, image: np.ndarray) -> None:
         if self._pictures is None:
             self._first_ns, self._size = picture.capture_ns, image.shape[:2]
             self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
@@ -141,7 +142,7 @@ class Window:
         self._last_ns = 0
         self._shown = 0.0
 
-    def show(self, picture: Picture, image: np.ndarray) -> None:
+    def show(self, picture: Frame, image: np.ndarray) -> None:
         import cv2
 
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
@@ -167,12 +168,9 @@ class JpegPublisher:
         self._publisher.add_stream(info)
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
-    def show(self, picture: Picture, image: np.ndarray) -> None:
-        packet = encode_jpeg(image)
+    def show(self, picture: Frame, image: np.ndarray) -> None:
         self._publisher.poll()
-        self._publisher.publish_frame(
-            Frame(picture.stream, picture.frame_id, picture.capture_ns, image, packet=packet, codec="jpeg")
-        )
+        self._publisher.publish_frame(replace(picture, picture=image, packet=encode_jpeg(image), codec="jpeg"))
 
     def close(self) -> None:
         self._publisher.close()

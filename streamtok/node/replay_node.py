@@ -36,7 +36,7 @@ class ReplayNode:
         self,
         settings: ReplaySettings,
         tokenizer: Tokenizer | None = None,
-        on_update: Callable[[ReplayNode], None] | None = None,
+        on_update: Callable[[ReplayNode], None] = lambda node: None,
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.recording = find_recording(settings.path)
@@ -150,8 +150,7 @@ class ReplayNode:
         counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
         first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
         self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
-        if self.on_update is not None:
-            self.on_update(self)
+        self.on_update(self)
 
     def _collect(self, replay: Replay) -> None:
         self.skipped.update(replay.skipped)

@@ -206,9 +206,6 @@ class SyntheticSource(RecordedSource):
         self._number += 1
         return Frame(self.stream, n, self.start_ns + round(n * 1e9 / self.drive.fps), self.drive.frame(n))
 
-    def _close(self) -> None:
-        pass
-
 
 def parse_synthetic(
     spec: str, stream: str = "cam0", *, realtime: bool = False, max_frames: int | None = None

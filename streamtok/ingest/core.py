@@ -111,8 +111,7 @@ class IngestCore:
         return prepare.size
 
     def warm_up(self, stream: str) -> None:
-        """Run a stream's network once and forget it, so that the first frame does not pay for what is set up. Needs
-        the size that is encoded: from the stream's options, or from `open`."""
+        """Run a stream's network once and forget it. Needs the size: from the stream's options, or from `open`."""
         options, batch = self.lane(stream).options, self._batch_of[stream]
         if options.size is not None:
             size, _, _ = fit_rectangles(options.size, options.size, options.fit, self.config.spatial_compression)

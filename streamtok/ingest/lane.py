@@ -54,10 +54,9 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a frame is for its stream.
+    """What a frame is for its stream: `because` says why an epoch starts with it, empty if it continues the epoch.
 
-    `because` says why an epoch starts with it; it is empty if the frame continues the epoch. `lost` frames are missing
-    just before it.
+    `lost` frames are missing just before it.
     """
 
     because: tuple[Because, ...] = ()

@@ -133,14 +133,14 @@ class ImageFolderSource(RecordedSource):
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
         self.images = list_images(folder, fps=fps, timestamps=timestamps)
         self._folder, self._keep_packets = folder, keep_packets
-        self._place = 0
+        self._left = iter(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
         self.fps = fps or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
-        self._place, self._last_ns = 0, None
+        self._left, self._last_ns = iter(self.images), None
         for image in self.images:
             try:
                 self.size = decode_still(image.path.read_bytes()).shape[:2]
@@ -149,9 +149,7 @@ class ImageFolderSource(RecordedSource):
             return
 
     def _next(self) -> Frame | None:
-        while self._place < len(self.images):
-            image = self.images[self._place]
-            self._place += 1
+        for image in self._left:
             frame = self._load(image)
             if frame is not None:
                 return frame
@@ -185,6 +183,5 @@ def parse_images(
 ) -> ImageFolderSource:
     """The source of "images:DIR?fps=N&timestamps=FILE"; the options may be left out."""
     folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
-    return ImageFolderSource(
-        folder, stream, realtime=realtime, max_frames=max_frames, keep_packets=keep_packets, **options
-    )
+    options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
+    return ImageFolderSource(folder, stream, **options)

@@ -47,14 +47,9 @@ def open_source(
 ) -> Source:
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
-    Args:
-        realtime: Pace a recording by its own times (None: no); a camera always is.
-        max_frames: End after so many frames.
-        keep_packets: Frames of compressed sources carry the packet they came in, where each packet is one frame.
-
-    Raises:
-        ValueError: Something is wrong with the spec.
-        FileNotFoundError: There is no such file.
+    `realtime` paces a recording by its own times, as a camera always is. With `keep_packets` frames of compressed
+    sources carry the packet they came in, where each packet is one frame. Raises ValueError for a wrong spec,
+    FileNotFoundError where there is no such file.
     """
     scheme, _, rest = spec.partition(":")
     paced = bool(realtime)

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 from streamtok.engine.loading import load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
-from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.decode import DecodeSettings
@@ -43,12 +43,10 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options.stream, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options), info.context)
-        sink = open_sink(options.out, info)
-        try:
+        tokenizer = load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
+        decoder = LiveDecoder(tokenizer, info.context)
+        with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
-        finally:
-            sink.close()
         lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
 
@@ -90,11 +88,6 @@ def first_info(
     return None
 
 
-def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
-    """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    return load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
-
-
 def open_sink(out: str, info: Info) -> "PictureSink":
     """The place that `out` names."""
     if out == "window":
@@ -120,9 +113,8 @@ class FileSink:
             self._first_ns, self._size = picture.capture_ns, image.shape[:2]
             self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
         if image.shape[:2] != self._size:
-            raise ValueError(
-                f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
-            )
+            told = f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
+            raise ValueError(told)
         self._pictures.write(np.ascontiguousarray(image), picture.capture_ns - self._first_ns)
 
     def close(self) -> None:

@@ -50,8 +50,9 @@ class Batch:
                 "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
             )
         slots, frames, (height, width) = len(self.slots), self.lanes[0].group_frames, size
-        sizes = {"slots": slots, "height": height, "width": width}
-        self._encoder = self._tokenizer.stream(**sizes, context=self._context or "model")
+        self._encoder = self._tokenizer.stream(
+            slots=slots, height=height, width=width, context=self._context or "model"
+        )
         shape = slots, 3, frames, height, width
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True

@@ -1,13 +1,12 @@
 """A folder of images as a recording: KITTI, nuScenes, EuRoC and TUM layouts, or plain numbered files with a rate.
 
-from streamtok.io.images import list_images
-
 for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -142,11 +141,9 @@ class ImageFolderSource(RecordedSource):
     def _open(self) -> None:
         self._left, self._last_ns = iter(self.images), None
         for image in self.images:
-            try:
+            with contextlib.suppress(DamagedFrame):
                 self.size = decode_still(image.path.read_bytes()).shape[:2]
-            except DamagedFrame:
-                continue
-            return
+                return
 
     def _next(self) -> Frame | None:
         for image in self._left:

@@ -135,8 +135,8 @@ def _canvas(height: int, width: int) -> np.ndarray:
     return np.zeros((height, width, 4), np.uint8)
 
 
-def _fill(image: np.ndarray, points: list[tuple[float, float]], color: Sequence[float] | np.ndarray) -> None:
-    cv2.fillPoly(image, [np.array(points).astype(np.int32)], (*[int(c) for c in color], 255), cv2.LINE_AA)
+def _fill(image: np.ndarray, points: Sequence[tuple[float, float]], color: Sequence[float] | np.ndarray) -> None:
+    cv2.fillPoly(image, [np.array(points).astype(np.int32)], (*[int(c) for c in color[:3]], 255), cv2.LINE_AA)
 
 
 def _blob(image: np.ndarray, x: float, y: float, r: float, color: np.ndarray) -> None:

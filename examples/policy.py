@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import streamtok
+from streamtok.wire.header import Info
 from streamtok.wire.subscriber import Subscription
+
+AHEAD_NS = 500_000_000  # by which a step may seem to be ahead: infos take their time, too
 
 
 class Policy(nn.Module):
@@ -58,11 +61,39 @@ def levels_of(reader: Subscription, cameras: list[str]) -> list[int]:
     return infos[0].levels
 
 
+class Freshness:
+    """How old the newest step of a window is, on whatever machine it was captured.
+
+    `info.clock` tells what the capture clock says when an info is sent; the smallest difference to the clock here is
+    the offset between them. And no step can be younger than the time since the window last moved on here.
+    """
+
+    def __init__(self) -> None:
+        self._offsets: dict[str, int] = {}
+        self._seen: dict[str, Info] = {}
+        self._newest_ns, self._moved_ns = 0, time.monotonic_ns()
+
+    def note(self, info: Info) -> None:
+        """Take the newest info of a camera."""
+        if self._seen.get(info.stream) is not info:
+            self._seen[info.stream] = info
+            offset = time.monotonic_ns() - info.clock[0]
+            self._offsets[info.session] = min(offset, self._offsets.get(info.session, offset))
+
+    def age(self, newest_ns: int, session: str) -> float:
+        """Seconds since the newest step was captured; negative if it claims to be from the future."""
+        now = time.monotonic_ns()
+        if newest_ns != self._newest_ns:
+            self._newest_ns, self._moved_ns = newest_ns, now
+        captured = now - self._offsets[session] - newest_ns if session in self._offsets else 0
+        return captured / 1e9 if captured < -AHEAD_NS else max(captured, now - self._moved_ns) / 1e9
+
+
 def run(arguments: argparse.Namespace, reader: Subscription) -> None:
     """Act every 1 / rate seconds on what has arrived by then."""
     policy = Policy(levels_of(reader, arguments.cameras), len(arguments.cameras)).eval()
     window = streamtok.TokenWindow(arguments.cameras, arguments.steps, max_skew_ns=int(arguments.max_skew * 1e9))
-    period, late = 1 / arguments.rate, 0
+    period, late, freshness = 1 / arguments.rate, 0, Freshness()
     deadline = time.monotonic() + period
     for tick in range(arguments.ticks) if arguments.ticks else iter(int, 1):
         # all that waits, also when late already: a policy slower than its period acts on the newest step, too
@@ -70,17 +101,21 @@ def run(arguments: argparse.Namespace, reader: Subscription) -> None:
             window.push(message)
         late += time.monotonic() - deadline > period
         deadline = max(deadline + period, time.monotonic())  # deadlines add up; after a stall they start anew
-        print(f"tick {tick} {decide(policy, window, arguments.max_age)} late {late}", flush=True)
+        for camera in arguments.cameras:
+            freshness.note(reader.infos[camera])
+        session = reader.infos[arguments.cameras[0]].session
+        print(f"tick {tick} {decide(policy, window, arguments.max_age, freshness, session)} late {late}", flush=True)
 
 
-def decide(policy: Policy, window: streamtok.TokenWindow, max_age: float) -> str:
+def decide(policy: Policy, window: streamtok.TokenWindow, max_age: float, freshness: Freshness, session: str) -> str:
     """One action in words, or why there is none."""
     if len(window) == 0:
         return "hold: no tokens yet"
     view = window.read()
-    # the capture clock is the node's monotonic clock: comparable only on the same machine
-    age = (time.monotonic_ns() - int(view.capture_ns[:, -1].max())) / 1e9
-    if age > max_age:
+    age = freshness.age(int(view.capture_ns[:, -1].max()), session)
+    if age < 0:
+        return f"hold: newest step is {-age:.2f} s ahead of its clock"
+    if age >= max_age:
         return f"hold: newest step is {age:.2f} s old"
     with torch.inference_mode():
         steering, acceleration = policy(view.tokens, view.valid).tolist()

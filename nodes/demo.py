@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["demo", *sys.argv[1:]]))
+sys.argv.insert(1, "demo")
+sys.exit(main())

@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["doctor", *sys.argv[1:]]))
+sys.argv.insert(1, "doctor")
+sys.exit(main())

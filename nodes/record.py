@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["record", *sys.argv[1:]]))
+sys.argv.insert(1, "record")
+sys.exit(main())

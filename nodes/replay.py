@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["replay", *sys.argv[1:]]))
+sys.argv.insert(1, "replay")
+sys.exit(main())

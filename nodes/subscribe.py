@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["subscribe", *sys.argv[1:]]))
+sys.argv.insert(1, "subscribe")
+sys.exit(main())

@@ -58,7 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"streamtok.commands.{command}")
-    return module.main(rest)
+    status = module.main(rest)
+    if argv is not None:
+        return status
+    from streamtok.node.process import end_process
+
+    return end_process(status)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,16 @@ def as_utf8(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def check_stream_name(name: str) -> str:
+    """A stream's name that may become a part of a path, as it is; ValueError for any other.
+
+    Names in files and messages are their writer's choice: everywhere that one becomes a path, it goes through here.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"stream name {name[:80]!r}: expected 1 to 64 letters, digits, _ or -")
+    return name
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """ "256x448" as (height, width), the order in which tensors are written."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)

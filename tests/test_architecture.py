@@ -5,16 +5,19 @@ The order is that of docs/architecture.md. A module at the top level counts as a
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
-    *("types", "names", "measures", "config", "preprocessing", "settings"),
+    *("types", "names", "measures", "event_log", "config", "preprocessing", "settings"),
     *("wire", "io"),
     *("model", "weights", "checkpoint", "engine", "ingest"),
     *("recording", "drives", "tokens", "data"),
@@ -37,14 +40,26 @@ def statements(node: ast.AST, for_types: bool):
             yield from statements(child, for_types)
 
 
+def homes() -> dict[str, str]:
+    """Names that a package hands on, such as `streamtok.model.Stream`, and the modules they lie in."""
+    found = {f"streamtok.{name}": f"streamtok.{home}" for name, home in streamtok._HOMES.items()}
+    for package_name in (name for name, path in MODULES.items() if path.name == "__init__.py"):
+        for statement in statements(ast.parse(MODULES[package_name].read_text()), for_types=True):
+            if isinstance(statement, ast.ImportFrom):
+                found |= {f"{package_name}.{alias.name}": str(statement.module) for alias in statement.names}
+    return found
+
+
+HOMES = homes()
+
+
 def imports(path: Path, for_types: bool = True) -> set[str]:
-    """The modules of streamtok that a file imports; names of `streamtok` itself stand for the modules they lie in."""
+    """The modules of streamtok that a file imports; names that a package hands on stand for the modules they lie in."""
     found = set()
     for statement in statements(ast.parse(path.read_text()), for_types):
         for alias in statement.names:
             name = alias.name if isinstance(statement, ast.Import) else f"{statement.module}.{alias.name}"
-            home = streamtok._HOMES.get(name.removeprefix("streamtok."), "")
-            name = f"streamtok.{home}" if home else name
+            name = HOMES.get(name, name)
             found.add(name if name in MODULES else name.rpartition(".")[0])
     return found & MODULES.keys()
 
@@ -78,6 +93,26 @@ def test_no_modules_import_each_other_in_a_circle():
     except CycleError as error:
         circle = " <- ".join(error.args[1])
         raise AssertionError(f"{circle}: move what they share into a module below both") from None
+
+
+def walk(title: str) -> list[str]:
+    """The modules that a walk of docs/architecture.md names, in order."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    section = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return [
+        f"streamtok.{path[:-3].replace('/', '.')}" for path in re.findall(r"^\| `([a-z0-9_/]+\.py)` \|", section, re.M)
+    ]
+
+
+@pytest.mark.parametrize("title", ["One frame's way from camera to socket", "One grid's way from socket to picture"])
+def test_the_walks_of_the_page_follow_the_imports(title):
+    """Each file meets one named before it: one imports the other, or the file just before it by a third of the walk."""
+    names = walk(title)
+    assert len(names) >= 10
+    assert set(names) <= MODULES.keys(), f"no such files: {sorted(set(names) - MODULES.keys())}"
+    for place, name in enumerate(names[1:], 1):
+        met = any(name in GRAPH[before] or before in GRAPH[name] for before in names[:place])
+        assert met or any({names[place - 1], name} <= GRAPH[third] for third in names), f"{name} meets none before it"
 
 
 def test_the_engine_and_its_tests_need_only_what_a_machine_with_a_gpu_has():

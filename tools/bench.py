@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["bench", *sys.argv[1:]]))
+sys.argv.insert(1, "bench")
+sys.exit(main())

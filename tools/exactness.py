@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["exactness", *sys.argv[1:]]))
+sys.argv.insert(1, "exactness")
+sys.exit(main())

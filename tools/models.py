@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["models", *sys.argv[1:]]))
+sys.argv.insert(1, "models")
+sys.exit(main())

@@ -4,4 +4,5 @@ import sys
 
 from streamtok.cli import main
 
-sys.exit(main(["repair", *sys.argv[1:]]))
+sys.argv.insert(1, "repair")
+sys.exit(main())

@@ -54,7 +54,7 @@ def check_preparation(
 
 
 def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -> bool:
-    """Whether every group's buffer holds its frames as `wanted`, with frames prepared ahead of those that are fed."""
+    """Whether every group's buffer holds its frames as `wanted`, uint8 (3, H, W) each; some are prepared ahead."""
     waiting, same, seen = [], True, 0
     for frame in [*frames, *[None] * AHEAD]:
         if frame is not None:

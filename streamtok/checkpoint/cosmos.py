@@ -1,8 +1,7 @@
 """Checkpoints as NVIDIA publishes them.
 
 They are TorchScript archives (`encoder.jit` and `decoder.jit`, or `autoencoder.jit`), a `model.pt`, or a mapping of
-names to tensors. Nothing unpickles arbitrary code: archives go through `torch.jit.load`, the rest through
-`weights_only`.
+names to tensors. Nothing here runs code of a file: archives go through `read_archive`, the rest through `weights_only`.
 """
 
 import re
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from streamtok.checkpoint.folder import check_fit
+from streamtok.checkpoint.torchscript import is_archive, read_archive
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
 from streamtok.model.layers import Norm, TemporalConv
@@ -116,16 +116,14 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path} is missing")
     if path.suffix == ".safetensors":
         return load_file(path)
+    if is_archive(path):
+        return read_archive(path)
     try:
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    except RuntimeError as not_an_archive:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"{path} is neither a TorchScript archive ({str(not_an_archive).splitlines()[0]}) nor a file of plain "
-                f"tensors ({str(error).splitlines()[0]})"
-            ) from error
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is neither a TorchScript archive nor a file of plain tensors ({str(error).splitlines()[0]})"
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]

@@ -91,15 +91,15 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     import streamtok
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
-    from streamtok.evaluation.report import Run, summary_lines, write_report
-    from streamtok.evaluation.suite import Options, run_suite
+    from streamtok.evaluation.report import Run, format_summary, write_report
+    from streamtok.evaluation.suite import SuiteOptions, run_suite
 
     device = str(pick_device(settings.device))
     tok = streamtok.load(settings.model).to(device)
     config = tok.config
     files = find_clips(settings.places, images=settings.by_image)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
-    options = Options(
+    options = SuiteOptions(
         **settings.model_dump(include={"motion", "baselines", "backbone", "i3d", "inception"}),
         steps=settings.lines is None,
         drift_groups=settings.drift,
@@ -109,7 +109,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
-    lines = [*summary_lines(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
+    lines = [*format_summary(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
     lines += [f"{name}: {count} damaged frames left out" for name, count in clips.damaged.items()]
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 

@@ -47,7 +47,7 @@ class TrainSettings(CommandSettings, TrainConfig):
 
 def run(settings: TrainSettings) -> int:
     """Train and export; returns 0."""
-    from streamtok.training.build import build_model, export
+    from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
@@ -55,7 +55,7 @@ def run(settings: TrainSettings) -> int:
     summary = train(
         settings, model, resume=settings.resume, overwrite=settings.overwrite, stop_after=settings.stop_after
     )
-    export(model, Path(settings.out) / "model")
+    export_model(model, Path(settings.out) / "model")
     if settings.as_json:
         print(json.dumps(vars(summary)))
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from streamtok.checkpoint import load_checkpoint
+from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration
 from streamtok.engine.precision import plan_precision
@@ -68,6 +69,21 @@ def load(
     if slots_per_step is not None:
         wanted = replace(wanted, slots_per_step=slots_per_step)
     return fast if wanted == fast.engine else apply_configuration(fast, wanted)
+
+
+def choose_model(sender: str, named: str | None, given: str | Path | None, *, local: bool = False) -> str | Path:
+    """What to load to decode what `sender` (a stream, a file) holds: the `given` model, or the preset that it names.
+
+    A name from the network is a preset's, never a path: whoever sends it must not choose what is read here. A file of
+    this machine (`local`) may also name a checkpoint folder of ours, which holds nothing but JSON and safetensors.
+    ValueError asks for --model where it is none.
+    """
+    if given is not None:
+        return given
+    if isinstance(named, str) and (named in PRESETS or (local and (Path(named) / "model.safetensors").is_file())):
+        return named
+    called = f"names the model {named!r}, which is no preset" if named else "does not name the model that made it"
+    raise ValueError(f"{sender} {called}: give the checkpoint that made it with --model")
 
 
 def default_engine(device: str | None) -> str:

@@ -79,7 +79,7 @@ def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
     return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
 
 
-def grid_average(clip: Clip, group: int, step: int) -> Tensor:
+def average_grid(clip: Clip, group: int, step: int) -> Tensor:
     """The mean colour of every token's block of pixels, enlarged bicubically: -> (T, 3, H, W) in 0..1.
 
     The first frame alone, then groups of `group` frames that share one average: what a token grid of plain colours
@@ -109,7 +109,7 @@ class Unrounded(Bottleneck):
         return Quantized((self.fsq.bound(z.float()) / half_width).to(z.dtype), z)
 
 
-def unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
+def make_unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
     """A function that shows a clip through the same net without rounding: Clip -> (T, 3, H, W) in 0..1, on its device.
 
     ValueError for a tokenizer whose quantizer is not FSQ.

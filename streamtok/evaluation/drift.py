@@ -32,7 +32,7 @@ class Seam:
         return self.in_stream - self.after_reset
 
 
-def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
+def measure_seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
     """Compare the frames after number SEAM_FRAME, up to SEAM_END, in the stream with the same after a reset there.
 
     rebuilt: the whole clip through the tokenizer, (T, 3, H, W) in 0..1. Numbers count from 0. A clip that is
@@ -50,7 +50,7 @@ def seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
     return Seam(frame, psnr(original, running), psnr(original, fresh))
 
 
-def mean_seam(seams: Sequence[Seam]) -> Seam:
+def average_seams(seams: Sequence[Seam]) -> Seam:
     """The mean over clips, each with the same weight."""
     return Seam(seams[0].frame, fmean(s.in_stream for s in seams), fmean(s.after_reset for s in seams))
 
@@ -73,7 +73,7 @@ class StillCurve:
         return float((np.maximum.accumulate(late) - late).max())
 
 
-def held_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 16) -> StillCurve:
+def measure_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 16) -> StillCurve:
     """Hold each picture, uint8 RGB (H, W, 3) on the grid, for `groups` groups after its keyframe."""
     curves = []
     for picture in pictures:
@@ -98,7 +98,7 @@ class Drift:
         return fmean(self.encoder_psnr[-last:]) - fmean(self.receiver_psnr[-last:])
 
 
-def receiver_drift(
+def measure_drift(
     tok: Tokenizer, clip: Clip, groups: int = 1000, dtype: torch.dtype = torch.bfloat16, every: int = 10
 ) -> Drift:
     """Play a clip to and fro for `groups` groups and decode its tokens twice: as the model is, and in `dtype`.

@@ -38,12 +38,12 @@ def ssim(reference: Tensor, other: Tensor) -> Tensor:
 
 
 def mean_ssim(reference: Tensor, other: Tensor) -> float:
-    """The mean of `ssim` over the frames of a clip, a few frames at a time to bound memory."""
+    """The mean of `ssim` over a clip, two (N, 3, H, W) in 0..1, a few frames at a time to bound memory."""
     return _mean_over_frames(ssim, reference, other)
 
 
 def mean_ms_ssim(reference: Tensor, other: Tensor) -> float:
-    """The mean of `ms_ssim` over the frames of a clip, a few frames at a time."""
+    """The mean of `ms_ssim` over a clip, two (N, 3, H, W) in 0..1, a few frames at a time."""
     return _mean_over_frames(ms_ssim, reference, other)
 
 

@@ -21,8 +21,11 @@ def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
 
 
 def flicker_summary(original: Tensor, rebuilt: Tensor, group: int) -> dict[str, float]:
-    """Mean warping errors of a clip, and `group_edge_pulse`: the coding error's change at the first frame of a group
-    over that at its other frames (1.0 where groups do not show). Empty for a single frame."""
+    """Mean warping errors of a clip, two (T, 3, H, W) in 0..1, and `group_edge_pulse`; empty for a single frame.
+
+    The pulse is the coding error's change at the first frame of a group over that at its other frames; 1.0 where
+    groups do not show.
+    """
     errors = warping_error(original, rebuilt)
     if errors.shape[1] == 0:
         return {}

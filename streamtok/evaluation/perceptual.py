@@ -130,18 +130,23 @@ class Features(nn.Module):
     def distance(self, reconstruction: Tensor, source: Tensor) -> Tensor:
         """Squared difference of the features of each place, scaled to length 1 over channels; summed over taps.
 
-        After LPIPS (Zhang et al. 2018, section 3), with every channel weighing the same.
+        Videos (B, 3, T, H, W) in -1..1 -> scalar. After LPIPS (Zhang et al. 2018, section 3), with every channel
+        weighing the same.
         """
         pairs = self._pairs(reconstruction, source)
-        return torch.stack([(_unit(a) - _unit(b)).square().sum(1).mean() for a, b in pairs]).sum()
+        return torch.stack([(_normalize(a) - _normalize(b)).square().sum(1).mean() for a, b in pairs]).sum()
 
     def gram(self, reconstruction: Tensor, source: Tensor) -> Tensor:
-        """Mean absolute difference of the Gram matrices of the features (Gatys et al. 2016), averaged over taps."""
+        """Mean absolute difference of the Gram matrices of the features (Gatys et al. 2016), averaged over taps.
+
+        Videos (B, 3, T, H, W) in -1..1 -> scalar.
+        """
         pairs = self._pairs(reconstruction, source)
         return torch.stack([(_gram(a) - _gram(b)).abs().mean() for a, b in pairs]).mean()
 
 
-def _unit(features: Tensor) -> Tensor:
+def _normalize(features: Tensor) -> Tensor:
+    """(N, C, h, w) with length 1 over channels."""
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-6)
 
 

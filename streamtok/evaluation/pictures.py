@@ -44,7 +44,7 @@ class SideBySide:
             self._video.abort() if error_type else self._video.close()
 
     def add(self, original: np.ndarray, rebuilt: np.ndarray) -> None:
-        """Append one clip."""
+        """Append one clip: original and reconstruction, uint8 RGB (T, h, w, 3)."""
         if self._video is None:
             self.size = height, width = original.shape[1:3]
             self._video = VideoPictures(self.path, (height, 2 * width), _FPS)

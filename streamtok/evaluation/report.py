@@ -65,41 +65,41 @@ def write_report(folder: Path, result: SuiteResult, run: Run) -> list[Path]:
         for s in result.samples
     ]
     write_png(sheet, contact_sheet(rows))
-    report.write_text(markdown(result, run, sheet.name))
+    report.write_text(format_markdown(result, run, sheet.name))
     return [report, values, sheet]
 
 
-def markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> str:
+def format_markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> str:
     """The report as text; `sheet` is the contact sheet's file name beside it."""
     found = result.evaluation
     size = "native size" if run.lines is None else f"{run.lines} lines"
     parts = [
         f"# {found.model} on {len(found.clips)} clips, {size}, first {run.frames} frames at most",
         f"`{run.command}`\n\nWeights `{run.fingerprint}`, {run.device}, torch {torch.__version__}. {DEFINITIONS}",
-        _summary(result),
-        _over_time(found),
+        _format_summary(result),
+        _format_over_time(found),
     ]
-    parts += [_baselines(found, result.baselines)] if result.baselines else []
-    parts += _stability(result.seam, result.still, result.drift)
-    parts += [_codes(found.codes)] if found.codes else []
-    parts += [_clips(found)]
+    parts += [_format_baselines(found, result.baselines)] if result.baselines else []
+    parts += _format_stability(result.seam, result.still, result.drift)
+    parts += [_format_codes(found.codes)] if found.codes else []
+    parts += [_format_clips(found)]
     parts += [f"## Contact sheet\n\n![original, reconstruction, worst patch of both]({sheet})"] if sheet else []
-    parts += [_published()]
+    parts += [_format_published()]
     return "\n\n".join(parts) + "\n"
 
 
-def summary_lines(result: SuiteResult) -> list[str]:
+def format_summary(result: SuiteResult) -> list[str]:
     """The main figures, one per line, for a terminal."""
-    return [f"{name:<52} {value}" for name, value in _figures(result)]
+    return [f"{name:<52} {value}" for name, value in _list_figures(result)]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def format_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table; cells are turned into text, bars in them escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _figures(result: SuiteResult) -> list[tuple[str, str]]:
+def _list_figures(result: SuiteResult) -> list[tuple[str, str]]:
     found = result.evaluation
     figures = [("PSNR, dB", f"{found.psnr:.2f}"), ("SSIM", f"{found.ssim:.4f}")]
     if found.codes:
@@ -113,8 +113,8 @@ def _figures(result: SuiteResult) -> list[tuple[str, str]]:
     return figures
 
 
-def _summary(result: SuiteResult) -> str:
-    text = "## Summary\n\n" + table(("figure", "value"), _figures(result))
+def _format_summary(result: SuiteResult) -> str:
+    text = "## Summary\n\n" + format_table(("figure", "value"), _list_figures(result))
     skipped = result.evaluation.skipped
     if skipped:
         text += "\n\nSkipped: " + "; ".join(f"`{name}` ({reason})" for name, reason in skipped.items()) + "."
@@ -124,9 +124,11 @@ def _summary(result: SuiteResult) -> str:
     return text
 
 
-def _over_time(found: Evaluation) -> str:
+def _format_over_time(found: Evaluation) -> str:
     places = ["keyframe", *(f"place {i}" for i in range(1, len(found.psnr_by_place)))]
-    text = "## PSNR by place in the group and by frame\n\n" + table(places, [[f"{x:.2f}" for x in found.psnr_by_place]])
+    text = "## PSNR by place in the group and by frame\n\n" + format_table(
+        places, [[f"{x:.2f}" for x in found.psnr_by_place]]
+    )
     by_frame = found.psnr_by_frame
     if len(by_frame) == 1:
         return text
@@ -134,10 +136,10 @@ def _over_time(found: Evaluation) -> str:
     for start in range(0, len(by_frame), 8):
         values = [f"{x:.2f}" for x in by_frame[start : start + 8]]
         rows.append([f"from {start}", *values, *[""] * (8 - len(values))])
-    return text + "\n\n" + table(["frame", *(f"+{i}" for i in range(8))], rows)
+    return text + "\n\n" + format_table(["frame", *(f"+{i}" for i in range(8))], rows)
 
 
-def _baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
+def _format_baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
     own = {clip.name: clip.psnr for clip in found.clips}
     rows = [[f"**{found.model}**", f"{found.psnr:.2f}", f"{found.ssim:.4f}", "100 %" if found.codes else "", ""]]
     for line in baselines:
@@ -146,13 +148,13 @@ def _baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
         rows.append([line.name, f"{line.psnr:.2f}", f"{line.ssim:.4f}", share, f"{ahead} of {len(own)}"])
     head = ("", "PSNR, dB", "SSIM", "bits", f"clips on which {found.model} is ahead")
     return (
-        "## Baselines, same clips and frames\n\n" + table(head, rows) + "\n\n"
+        "## Baselines, same clips and frames\n\n" + format_table(head, rows) + "\n\n"
         "Bits: share of the token stream's, which counts log2 of the codebook per token and no entropy coding. The "
         "codecs search the quality that just fits."
     )
 
 
-def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None) -> list[str]:
+def _format_stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None) -> list[str]:
     lines = []
     if seam:
         lines.append(
@@ -175,7 +177,7 @@ def _stability(seam: Seam | None, still: StillCurve | None, drift: Drift | None)
     return ["## Over a longer time", *lines] if lines else []
 
 
-def _codes(codes: dict) -> str:
+def _format_codes(codes: dict) -> str:
     rows = [
         ("tokens", f"{codes['tokens']:,}"),
         ("codes used", f"{codes['codes_used']:,} of {codes['codebook_size']:,}"),
@@ -183,10 +185,10 @@ def _codes(codes: dict) -> str:
     ]
     levels = codes.get("levels_used", [])
     rows += [(f"level {i} shares", ", ".join(f"{x:.3f}" for x in shares)) for i, shares in enumerate(levels)]
-    return "## Codebook\n\n" + table(("", ""), rows)
+    return "## Codebook\n\n" + format_table(("", ""), rows)
 
 
-def _clips(found: Evaluation) -> str:
+def _format_clips(found: Evaluation) -> str:
     names = list(found.extra_means())
     head = ["clip", "size", "frames", "PSNR, dB", "SSIM", *(name.replace("_", " ") for name in names)]
     rows = [
@@ -194,13 +196,13 @@ def _clips(found: Evaluation) -> str:
         + [_FURTHER[name][1].format(clip.extra[name]) for name in names]
         for clip in sorted(found.clips, key=lambda clip: clip.psnr)
     ]
-    return "## Clips, worst first\n\n" + table(head, rows)
+    return "## Clips, worst first\n\n" + format_table(head, rows)
 
 
-def _published() -> str:
+def _format_published() -> str:
     rows = [
         (p.name, p.compression, p.bottleneck, f"{p.psnr:.2f}", f"{p.ssim:.3f}", f"{p.rfvd:.1f}") for p in TOKENBENCH
     ]
     head = ("tokenizer", "compression", "bottleneck", "PSNR, dB", "SSIM", "rFVD")
     heading = "## Published figures: measured elsewhere, on other data"
-    return f"{heading}\n\nFrom {SOURCE}. {CAUTION}\n\n{table(head, rows)}"
+    return f"{heading}\n\nFrom {SOURCE}. {CAUTION}\n\n{format_table(head, rows)}"

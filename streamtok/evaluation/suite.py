@@ -10,9 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.evaluation.baselines import CODECS, codec_at_bits, grid_average, unrounded
+from streamtok.evaluation.baselines import CODECS, average_grid, codec_at_bits, make_unrounded
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.drift import SEAM_END, Drift, Seam, StillCurve, held_still, mean_seam, receiver_drift, seam
+from streamtok.evaluation.drift import (
+    SEAM_END,
+    Drift,
+    Seam,
+    StillCurve,
+    average_seams,
+    measure_drift,
+    measure_seam,
+    measure_still,
+)
 from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit, unit_to_video
@@ -24,7 +33,7 @@ from streamtok.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Options:
+class SuiteOptions:
     """What a run measures beyond PSNR, SSIM and tokens. Paths are weight files that the user has; None leaves out."""
 
     steps: bool = False
@@ -91,7 +100,7 @@ class Sample:
 
 
 def run_suite(
-    tok: Tokenizer, clips: Iterable[Clip], options: Options, progress: Callable[[str], None] | None = None
+    tok: Tokenizer, clips: Iterable[Clip], options: SuiteOptions, progress: Callable[[str], None] | None = None
 ) -> SuiteResult:
     """Evaluate `tok` on `clips` as `options` say; `progress` is told each clip's name when it is done.
 
@@ -106,7 +115,9 @@ def run_suite(
 class _Suite:
     """Gathers what each clip adds while the clip is in memory."""
 
-    def __init__(self, tok: Tokenizer, options: Options, progress: Callable[[str], None], stack: contextlib.ExitStack):
+    def __init__(
+        self, tok: Tokenizer, options: SuiteOptions, progress: Callable[[str], None], stack: contextlib.ExitStack
+    ):
         self.tok, self.options, self.progress = tok, options, progress
         self.config = tok.config
         self.device = tok.device
@@ -121,7 +132,7 @@ class _Suite:
         if options.side_by_side is not None:
             options.side_by_side.parent.mkdir(parents=True, exist_ok=True)
             self.video = stack.enter_context(SideBySide(options.side_by_side))
-        self.exact = unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
+        self.exact = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
 
     def _pairs(self, path: Path | None, video: bool) -> FeaturePairs | None:
         return None if path is None else FeaturePairs.load(path, video=video, device=self.device)
@@ -139,6 +150,7 @@ class _Suite:
         return chosen
 
     def see(self, clip: Clip, rebuilt: Tensor) -> None:
+        """Take one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
@@ -156,7 +168,7 @@ class _Suite:
 
     def _over_time(self, clip: Clip, rebuilt: Tensor) -> None:
         if self.options.seams and len(clip.frames) > SEAM_END:
-            self.seams.append(seam(self.tok, clip, rebuilt))
+            self.seams.append(measure_seam(self.tok, clip, rebuilt))
         if len(self.pictures) < self.options.still_pictures:
             self.pictures.append(clip.frames[0])
         if self.moving is None:
@@ -164,7 +176,7 @@ class _Suite:
 
     def _baselines(self, clip: Clip, original: Tensor) -> None:
         group, step = self.config.temporal_compression, self.config.spatial_compression
-        self._score("token-grid average + bicubic", clip, original, grid_average(clip, group, step), None)
+        self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
         if self.exact is not None:
             self._score("the same net, not rounded", clip, original, self.exact(clip), None)
         if self.config.bits_per_token is None:
@@ -189,13 +201,13 @@ class _Suite:
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
         if self.seams:
-            result.seam = mean_seam(self.seams)
+            result.seam = average_seams(self.seams)
         if self.pictures and options.still_groups:
             self.progress("held stills")
-            result.still = held_still(self.tok, self.pictures, options.still_groups)
+            result.still = measure_still(self.tok, self.pictures, options.still_groups)
         if self.moving and options.drift_groups:
             self.progress(f"{options.drift_groups} groups without a keyframe")
-            result.drift = receiver_drift(self.tok, self.moving, options.drift_groups)
+            result.drift = measure_drift(self.tok, self.moving, options.drift_groups)
         return result
 
 

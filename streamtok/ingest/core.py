@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from streamtok.engine.loading import engine_configuration
+from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
-from streamtok.ingest.event_log import EventLog
 from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.token_grid import make_stream_info

@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 
-from streamtok.ingest.event_log import EventLog
+from streamtok.event_log import EventLog
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.decoding import GridDecoder
 from streamtok.types import Frame
@@ -66,7 +66,10 @@ class LiveDecoder:
         except NonFiniteError:
             self._broken.add(header.stream)
             self.counts["nonfinite"] += 1
-            events = self._events.setdefault(header.stream, EventLog(header.stream, log))
-            facts = {"seq": header.seq, "action": "wait_for_keyframe"}
-            events.add(time.monotonic_ns(), "nonfinite", {"groups": 1}, logging.ERROR, **facts)
+            self.note(header, "nonfinite", logging.ERROR, action="wait_for_keyframe")
             return None
+
+    def note(self, header: TokenHeader, event: str, level: int, **facts: str) -> None:
+        """Log what is wrong with a message, at most once in 10 s for each stream and event."""
+        events = self._events.setdefault(header.stream, EventLog(header.stream, log))
+        events.add(time.monotonic_ns(), event, {"groups": 1}, level, seq=header.seq, **facts)

@@ -1,25 +1,29 @@
 """Where the pictures of a live stream go: a window, a video file, PNGs, or JPEG over ZeroMQ."""
 
 import logging
+import math
 import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.engine.loading import load
+from streamtok.engine.loading import choose_model, load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
+from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.decode import DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
+from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import CurveClient
 from streamtok.wire.subscriber import Subscription, subscribe
@@ -27,6 +31,8 @@ from streamtok.wire.subscriber import Subscription, subscribe
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
+FAR_NS = 3_600_000_000_000
+MAX_PIXELS = 1 << 25  # of one picture: 8K UHD has fewer
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
@@ -43,8 +49,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options.stream, stop)
         if info is None:
             return {"shown": 0}
-        tokenizer = load(options.model or info.model, engine="default", device=options.device, expect=info.tokenizer)
-        decoder = LiveDecoder(tokenizer, info.context)
+        decoder = LiveDecoder(tokenizer_of(info, options), info.context)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
@@ -64,11 +69,41 @@ def show_messages(
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
-        for picture in decoder.feed(message):
-            sink.show(picture, crop(picture.image, subscription.infos[info.stream].source_rect))
+        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream]):
+            if not sink.show(picture, image):
+                note_unshown(decoder, message, f"capture time {picture.capture_ns} is far from those before")
+                continue
             decoder.counts["shown"] += 1
             if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
                 return
+
+
+def shown_pictures(message: TokenMessage, decoder: LiveDecoder, info: Info) -> list[tuple[Frame, np.ndarray]]:
+    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture."""
+    try:
+        pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"grid {message.header.grid} is a picture of {pixels} pixels, shown up to {MAX_PIXELS}")
+        pictures = decoder.feed(message)
+        return [(picture, crop_within(picture.image, info.source_rect)) for picture in pictures]
+    except (ValueError, RuntimeError) as error:
+        note_unshown(decoder, message, str(error))
+        return []
+
+
+def crop_within(image: np.ndarray, rect: Sequence[int] | None) -> np.ndarray:
+    """The part of a picture, uint8 RGB (H, W, 3), that is the camera's; ValueError for a rectangle beyond it."""
+    if rect is not None:
+        top, left, height, width = rect
+        if not (0 < height <= image.shape[0] - top and 0 < width <= image.shape[1] - left):
+            raise ValueError(f"source_rect {rect} is not within a picture of {image.shape[:2]}")
+    return crop(image, rect)
+
+
+def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str) -> None:
+    """Count a message or picture that cannot be shown; the stream goes on."""
+    decoder.counts["unshown"] += 1
+    decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
 
 def first_info(
@@ -88,6 +123,12 @@ def first_info(
     return None
 
 
+def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
+    """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
+    name = choose_model(f"stream {info.stream!r}", info.model, options.model)
+    return load(name, engine="default", device=options.device, expect=info.tokenizer)
+
+
 def open_sink(out: str, info: Info) -> "PictureSink":
     """The place that `out` names."""
     if out == "window":
@@ -97,25 +138,55 @@ def open_sink(out: str, info: Info) -> "PictureSink":
     return FileSink(Path(out), info)
 
 
+@dataclass
+class PictureTimes:
+    """Capture times to times of a video, ns since the first picture.
+
+    One that is hours from the last is left out (None). If the next one is near it, a clock was set: it goes on there.
+    """
+
+    last_ns: int | None = None
+    far_ns: int | None = None
+    shift_ns: int = 0
+
+    def place(self, capture_ns: int) -> int | None:
+        """The time of the next picture, or None for one to leave out."""
+        if self.last_ns is None:
+            self.last_ns, self.shift_ns = capture_ns, capture_ns
+        if abs(capture_ns - self.last_ns) > FAR_NS:
+            if self.far_ns is None or abs(capture_ns - self.far_ns) > FAR_NS:
+                self.far_ns = capture_ns
+                return None
+            self.shift_ns += capture_ns - self.last_ns
+        self.last_ns, self.far_ns = capture_ns, None
+        return capture_ns - self.shift_ns
+
+
 class FileSink:
     """A video, a PNG or a folder of PNGs, opened with the first picture; a new size ends it with a ValueError."""
 
     wanted = True
 
     def __init__(self, path: Path, info: Info) -> None:
-        self.path, self.fps = path, info.frame_rate
+        rate = info.frame_rate
+        self.path, self.fps = path, rate if rate is not None and 0.1 <= rate <= 1000 else None
+        self._times = PictureTimes()
         self._pictures: PictureWriter | None = None
-        self._first_ns = 0
         self._size: tuple[int, ...] = ()
 
-    def show(self, picture: Frame, image: np.ndarray) -> None:
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
+        time_ns = self._times.place(picture.capture_ns)
+        if time_ns is None:
+            return False
         if self._pictures is None:
-            self._first_ns, self._size = picture.capture_ns, image.shape[:2]
+            self._size = image.shape[:2]
             self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
         if image.shape[:2] != self._size:
-            told = f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
-            raise ValueError(told)
-        self._pictures.write(np.ascontiguousarray(image), picture.capture_ns - self._first_ns)
+            raise ValueError(
+                f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
+            )
+        self._pictures.write(np.ascontiguousarray(image), time_ns)
+        return True
 
     def close(self) -> None:
         if self._pictures is not None:
@@ -134,7 +205,7 @@ class Window:
         self._last_ns = 0
         self._shown = 0.0
 
-    def show(self, picture: Frame, image: np.ndarray) -> None:
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
         import cv2
 
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
@@ -143,6 +214,7 @@ class Window:
         key = cv2.waitKey(max(1, round(1e3 * wait_s)))
         self._last_ns, self._shown = picture.capture_ns, time.monotonic()
         self.wanted = key not in (ord("q"), 27)
+        return True
 
     def close(self) -> None:
         import cv2
@@ -160,9 +232,10 @@ class JpegPublisher:
         self._publisher.add_stream(info)
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
-    def show(self, picture: Frame, image: np.ndarray) -> None:
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
         self._publisher.poll()
         self._publisher.publish_frame(replace(picture, picture=image, packet=encode_jpeg(image), codec="jpeg"))
+        return True
 
     def close(self) -> None:
         self._publisher.close()

@@ -10,12 +10,16 @@ server.close()
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
 
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 log = logging.getLogger("streamtok.ingest")
+
+OPEN_REQUESTS = 32
+IDLE_S = 5.0  # after which a connection that asks for nothing is closed
 
 Probe = Callable[[], Sequence[str]]
 HELP = {
@@ -145,19 +152,23 @@ class PrometheusServer:
     def __init__(
         self, metrics: Metrics, port: int, address: str = "127.0.0.1", probes: Mapping[str, Probe] | None = None
     ) -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
+        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
         ProcessCollector(registry=registry)
+        app = _add_probes(make_wsgi_app(registry), probes or {})
         try:
-            self._server, self._thread = start_http_server(port, address, registry)
+            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            self._server = _Server((address, port), family)
         except OSError as error:
-            told = f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
-            raise OSError(told) from error
-        self._server.set_app(_add_probes(make_wsgi_app(registry), probes or {}))
-        self._server.handle_error = _log_failed_scrape  # type: ignore[method-assign]
+            raise OSError(
+                f"cannot serve metrics on {address}:{port}: {error.strerror or error}; choose another port"
+            ) from error
+        self._server.set_app(app)
         self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop listening and end the thread."""
@@ -182,6 +193,32 @@ def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WS
     return answer
 
 
-def _log_failed_scrape(request: object, client_address: object) -> None:
-    """Without a traceback on standard error: a scraper may break off at any moment."""
-    log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request, so that a scraper that hangs holds up no probe."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], family: socket.AddressFamily) -> None:
+        self.address_family = family
+        self._open: list[socket.socket] = []
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
+        if isinstance(request, socket.socket):  # the pair is for datagrams
+            self._open = [*(each for each in self._open if each.fileno() >= 0), request]
+        if len(self._open) > OPEN_REQUESTS:
+            with contextlib.suppress(OSError):
+                self._open.pop(0).shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Without a traceback on standard error: a scraper may break off at any moment."""
+        log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = IDLE_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: there is a request every few seconds."""

@@ -4,6 +4,7 @@ systemd how it is. Needs only the standard library."""
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from types import FrameType
 log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
+FILES = 1 << 16
 SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends one wish twice
 
 
@@ -27,6 +29,7 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
 
     Outside the main thread, where Python takes no signals, nothing is installed.
     """
+    raise_file_limit()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -61,6 +64,30 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it is allowed to: every reader and stranger that connects takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def end_process(status: int) -> int:
+    """Called last: the status, or at once the end of the process if a daemon thread still runs.
+
+    Such a thread may be inside OpenCV or libzmq, which abort when the interpreter is taken down around them.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if not any(thread.daemon for thread in others):
+        return status
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(status)
 
 
 def notify_systemd(message: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from streamtok.ingest.core import IngestCore
+from streamtok.names import check_stream_name
 from streamtok.node.replay import Replayed
 from streamtok.recording.reader import Recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
@@ -218,4 +219,7 @@ class Outputs:
         meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
         if name in self._metadata:
             meta["metadata"] = self._metadata[name]
-        return TokenFileWriter(folder / f"{name}.safetensors", meta)
+        return TokenFileWriter(self._path_of(name, folder), meta)
+
+    def _path_of(self, name: str, folder: Path) -> Path:
+        return folder / f"{check_stream_name(name)}.safetensors"

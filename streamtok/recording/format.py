@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import msgspec
 
 from streamtok.names import as_utf8
+from streamtok.wire.header import Info
+
+log = logging.getLogger("streamtok.record")
 
 FORMAT, VERSION = "streamtok-recording", 1
 PROFILE = "streamtok"
 MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summary", "streamtok.repair"
 TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
+MAX_TIME = 1 << 63  # ns since 1970: what every reader of MCAP takes
 FRAME_MODES = ("none", "lossless", "lossy")
 TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "fit")  # others are JSON
 
@@ -63,7 +68,10 @@ MISSED_SCHEMA: dict[str, Any] = {
         "stream": {"type": "string"},
         "kind": {"enum": ["tokens", "frames"]},
         "count": {"type": "integer"},
-        "reason": {"enum": ["network", "queue", "disk"], "description": "lost on the way, recorder behind, or no room"},
+        "reason": {
+            "enum": ["network", "queue", "disk", "unstorable"],
+            "description": "lost on the way, recorder behind, no room, or nothing that a file could hold",
+        },
     },
 }
 SCHEMAS: dict[str, dict[str, Any]] = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}
@@ -100,6 +108,18 @@ def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
     """Name and JSON of the schema of a msgpack topic."""
     schema = SCHEMAS[topic_prefix]
     return str(schema["title"]), json.dumps(schema).encode()
+
+
+def storable(info: Info) -> Info:
+    """An info without those maps of it that MCAP metadata cannot hold: bytes, msgpack extensions, odd keys."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name in ("metadata", "engine"):
+        try:
+            json.dumps(getattr(info, name), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            log.warning("stream=%s event=left_out field=%s error=%r", info.stream, name, str(error))
+            changes[name] = {}
+    return msgspec.structs.replace(info, **changes) if changes else info
 
 
 def as_text(values: dict[str, Any]) -> dict[str, str]:

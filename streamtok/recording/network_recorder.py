@@ -120,7 +120,12 @@ class NetworkRecorder:
     def _take_frame(self, message: FrameMessage) -> None:
         if message.lost:
             self.recorder.missed(message.stream, "frames", message.lost)
-        self.recorder.write_frame(frame_of(message))
+        try:
+            frame = frame_of(message)
+        except (ValueError, MemoryError) as error:  # a size that its encoding cannot have
+            self.recorder.unstorable(message.stream, "frames", error)
+            return
+        self.recorder.write_frame(frame)
         self.counts["frames"] += 1
 
 

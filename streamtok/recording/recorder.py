@@ -12,6 +12,7 @@ second everything is made safe: a process or machine that dies at any moment los
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
@@ -28,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from streamtok.recording.format import FRAME_MODES
+from streamtok.event_log import EventLog
+from streamtok.recording.format import FRAME_MODES, MAX_TIME, storable
 from streamtok.recording.write_queue import Job, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.wire.publisher import system_clock_pair
@@ -110,6 +112,8 @@ class Recorder:
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
+        self._events: dict[str, EventLog] = {}
+        self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
         self._writer = self._next_file()
@@ -120,7 +124,8 @@ class Recorder:
         """Announce a stream, or a change in it (a new size or session). Its `clock` ties capture times to UTC; without
         one it is this machine's now."""
         known = self._infos.get(info.stream)
-        if tuple(info.clock) == (0, 0):
+        info = storable(info)
+        if tuple(info.clock) == (0, 0) or not 0 <= info.clock[1] < MAX_TIME:
             info = msgspec.structs.replace(info, clock=system_clock_pair())
         offset = info.clock[1] - info.clock[0]
         if known is not None and (known[0] is None or known[0].session == info.session):
@@ -155,6 +160,12 @@ class Recorder:
     def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
         self._queue.miss(stream, kind, count)
+
+    def unstorable(self, stream: str, kind: str, error: Exception) -> None:
+        """Count a message that no file can hold."""
+        self._queue.miss(stream, kind, 1, "unstorable")
+        events = self._events.setdefault(stream, EventLog(stream, log))
+        events.add(time.monotonic_ns(), "unstorable", {"messages": 1}, kind=kind, error=repr(error))
 
     def close(self, timeout: float | None = None) -> None:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
@@ -202,13 +213,23 @@ class Recorder:
         while True:
             job = self._queue.take(due)
             if job is not None:
-                job.write(self._writer)
-                self.counts[job.kind] += 1
+                self._write(job)
             if time.monotonic() >= due:
                 self._make_safe()
                 due = time.monotonic() + FLUSH_S
             if job is None and self._queue.finished:
                 return
+
+    def _write(self, job: Job) -> None:
+        """Write what can be written; what cannot is counted, and the other messages and streams go on."""
+        try:
+            job.write(self._writer)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            self.unstorable(job.stream, job.kind, error)
+        else:
+            self.counts[job.kind] += 1
 
     def _make_safe(self) -> None:
         self._write_missed()
@@ -222,8 +243,16 @@ class Recorder:
         if (limits.max_bytes is not None and self._writer.nbytes >= limits.max_bytes) or (
             limits.max_seconds is not None and time.monotonic() - started >= limits.max_seconds
         ):
+            try:
+                following = self._next_file()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._started = time.monotonic()  # strangers hold all files: this one goes on, and later again
+                log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
+                return
             self._end_file()
-            self._writer = self._next_file()
+            self._writer = following
             for stream, (info, offset) in list(self._infos.items()):
                 self._writer.add_stream(stream, info, offset)
 

@@ -76,10 +76,10 @@ class WriteQueue:
             self._changed.notify_all()
             return job
 
-    def miss(self, stream: str, kind: str, count: int) -> None:
-        """Count "tokens" or "frames" that were lost before they came here."""
+    def miss(self, stream: str, kind: str, count: int, reason: str = "network") -> None:
+        """Count "tokens" or "frames" that are not in the file; by default they were lost before they came here."""
         with self._changed:
-            self._miss(stream, kind, count, "network")
+            self._miss(stream, kind, count, reason)
 
     def take_missed(self) -> list[Missed]:
         """What was missed since the last call."""

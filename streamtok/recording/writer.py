@@ -142,9 +142,11 @@ class RecordingWriter:
 
     def _add(self, channel: int, entry: StreamEntry, capture: int, data: bytes, rest: tuple[int, int]) -> None:
         published, sequence = rest
-        utc = capture + entry.offset_ns
+        utc, sent = capture + entry.offset_ns, max(0, published + entry.offset_ns)
+        if not (0 <= utc < form.MAX_TIME and sent < form.MAX_TIME):  # half a record would break the file
+            raise ValueError(f"time {utc} ns (published {sent}) is not one of 1970 to 2262")
         self._last_utc = max(self._last_utc, utc)
-        self._writer.add_message(channel, utc, data, max(0, published + entry.offset_ns), sequence & 0xFFFFFFFF)
+        self._writer.add_message(channel, utc, data, sent, sequence & 0xFFFFFFFF)
 
     def _write_info(self, name: str, entry: StreamEntry, info: Info) -> None:
         channel = entry.channels.get(form.INFO) or self._channel(entry, form.INFO, name, form.INFO)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from streamtok.engine.loading import engine_configuration, load
+from streamtok.engine.loading import choose_model, engine_configuration, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.picture_writer import open_pictures
@@ -166,9 +166,6 @@ def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> d
 
 def load_matching(path: Path, meta: dict[str, Any], model: str | None) -> Tokenizer:
     """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
-    name = model or meta.get("model")
-    if not name:
-        raise ValueError(f"{path} does not name the model that made it: give it with --model")
-    tok = load(name)
+    tok = load(choose_model(str(path), meta.get("model"), model, local=True))
     tok.check_fingerprint(meta["tokenizer"], f"{path} was made by tokenizer")
     return tok

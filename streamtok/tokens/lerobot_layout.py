@@ -13,6 +13,7 @@ import pyarrow
 from pyarrow import parquet
 
 from streamtok.io.picture_writer import VideoPictures
+from streamtok.names import check_stream_name
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -176,7 +177,7 @@ class VideoColumn:
     """Pictures of one camera, one per grid (the last frame of each group)."""
 
     def __init__(self, out: Path, stream: str, fps: float) -> None:
-        self.key = f"observation.images.{stream}"
+        self.key = f"observation.images.{check_stream_name(stream)}"
         self._out, self._fps = out, fps
         self._file = self._count = 0
         self._pictures: VideoPictures | None = None

@@ -10,6 +10,7 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
+from streamtok.names import check_stream_name
 from streamtok.tokens.grids import Grids, Track, read_blocks
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, read_facts
@@ -29,7 +30,7 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     rows = sum(map(len, tracks))
     with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
         for number, track in enumerate(tracks):
-            _write_track(out / f"{number:06d}_{track.stream}.parquet", track, schema, bar)
+            _write_track(out / f"{number:06d}_{check_stream_name(track.stream)}.parquet", track, schema, bar)
     return {"rows": rows, "files": len(tracks)}
 
 

@@ -27,7 +27,7 @@ class Adversary:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), config.lr, betas=(0.5, 0.9), weight_decay=0.0)
 
     def fool(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's hinge loss: lower the more real the reconstruction looks."""
+        """The tokenizer's hinge loss, a scalar: lower the more real the reconstruction (B, 3, T, H, W) looks."""
         self.network.requires_grad_(False)
         return -self.network(reconstruction.float()).mean()
 
@@ -43,7 +43,7 @@ class Adversary:
         return (sizes[0] / (sizes[1] + 1e-6)).clamp(max=self.config.max_weight).detach()
 
     def train(self, source: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-        """One step of the discriminator on a real and a detached reconstructed video -> its losses by name."""
+        """One step of the discriminator on two videos (B, 3, T, H, W) in -1..1 -> its losses by name, scalars."""
         self.network.requires_grad_(True)
         real = source.detach().float().requires_grad_(self.config.r1 > 0)
         scores, fake = self.network(real), self.network(reconstruction.detach().float())

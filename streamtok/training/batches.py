@@ -19,11 +19,11 @@ class Plan:
     colours: np.ndarray
 
 
-MOST = 0.6  # share of the clips that must be long enough for a stride or for going on
+MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride or for going on
 OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
 
 
-def generator(seed: int, step: int, purpose: int = 0) -> np.random.Generator:
+def make_generator(seed: int, step: int, purpose: int = 0) -> np.random.Generator:
     """A random generator that depends on nothing but its arguments."""
     return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), (purpose << 48) | step]))
 
@@ -42,33 +42,33 @@ class Sampler:
 
     def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
         """The plan of a batch of `frames` frames of crop x crop pixels; the same for the same seed and step."""
-        rng = generator(self.seed, step)
-        enough = [s for s in self.config.strides if (self.lengths > (frames - 1) * s).mean() >= MOST]
+        rng = make_generator(self.seed, step)
+        enough = [s for s in self.config.strides if (self.lengths > (frames - 1) * s).mean() >= MOST_CLIPS]
         stride = int(rng.choice(enough or [min(self.config.strides)]))
         fitting = np.flatnonzero(self.lengths > (frames - 1) * stride)
         if not len(fitting):
             longest = int(self.lengths.max())
             raise ValueError(f"no clip has {frames} frames (the longest: {longest}); lower the phase's frames or carry")
-        rows = [self._place(rng, int(rng.choice(fitting)), frames, stride, crop) for _ in range(batch)]
-        return Plan(np.array(rows, dtype=np.int64), self._colours(rng, batch))
+        rows = [self._pick_place(rng, int(rng.choice(fitting)), frames, stride, crop) for _ in range(batch)]
+        return Plan(np.array(rows, dtype=np.int64), self._pick_colours(rng, batch))
 
-    def _place(self, rng: np.random.Generator, clip: int, frames: int, stride: int, crop: int) -> list[int]:
+    def _pick_place(self, rng: np.random.Generator, clip: int, frames: int, stride: int, crop: int) -> list[int]:
         config, choices = self.config, self.by_clip[clip]
         weights = np.array([weight for _, weight in choices], dtype=float)
         stored: Stored = choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
-        start = _start(rng, stored.runs, (frames - 1) * stride)
+        start = _pick_start(rng, stored.runs, (frames - 1) * stride)
         chance = rng.random(4)
         if chance[0] < config.reverse:
             start, stride = start + (frames - 1) * stride, -stride
         if chance[1] < config.still:
             stride = 0
-        down, right = self._drift(rng, stored, frames, crop) if chance[2] < config.pan else (0, 0)
-        top = self._edge(rng, stored.height - crop, down * (frames - 1))
-        left = self._edge(rng, stored.width - crop, right * (frames - 1))
+        down, right = self._pick_drift(rng, stored, frames, crop) if chance[2] < config.pan else (0, 0)
+        top = self._pick_edge(rng, stored.height - crop, down * (frames - 1))
+        left = self._pick_edge(rng, stored.width - crop, right * (frames - 1))
         flip = int(chance[3] < config.flip)
         return [stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip]
 
-    def _drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
+    def _pick_drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
         """Pixels per frame down and right, as fast as the room allows."""
         speeds = []
         for room in (stored.height - crop, stored.width - crop):
@@ -77,11 +77,11 @@ class Sampler:
         return speeds[0], speeds[1]
 
     @staticmethod
-    def _edge(rng: np.random.Generator, room: int, drift: int) -> int:
+    def _pick_edge(rng: np.random.Generator, room: int, drift: int) -> int:
         """Where a crop starts along one axis so that it stays inside while it drifts."""
         return int(rng.integers(max(0, -drift), room - max(0, drift) + 1))
 
-    def _colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
+    def _pick_colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
         b = self.config.brightness
         gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, 3)) / 4
         return np.concatenate([gain, rng.uniform(-b, b, (batch, 1))], axis=1).astype(np.float32)
@@ -105,7 +105,7 @@ class Sampler:
         return video.permute(0, 4, 1, 2, 3).contiguous()
 
 
-def _start(rng: np.random.Generator, runs: tuple[int, ...], span: int) -> int:
+def _pick_start(rng: np.random.Generator, runs: tuple[int, ...], span: int) -> int:
     """A frame that `span` more frames follow in its run."""
     starts = [range(end - run, end - span) for run, end in zip(runs, accumulate(runs), strict=True)]
     number = int(rng.integers(sum(map(len, starts))))
@@ -123,15 +123,18 @@ class Course:
     segment: int = 0
     segments: int = 0  # of the clips under way; 0: none
 
-    def next(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
-        """The batch of this step, and whether it continues the last one's clips (then without their first frame)."""
-        rng = generator(sampler.seed, step, purpose=1)
+    def next_batch(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
+        """The batch of this step, float32 (B, 3, T, H, W) in -1..1, and whether it continues the last one's clips.
+
+        T is the phase's frames, one less where clips continue, since those have had their keyframe.
+        """
+        rng = make_generator(sampler.seed, step, purpose=1)
         if not self.segments and rng.random() < sampler.config.image_fraction:
             images = phase.batch * min(4, phase.frames)  # a single frame costs less
             return sampler.cut(sampler.draw(step, images, 1, phase.crop), 0, 1, phase.crop), False
         if not self.segments:
             self.start, self.segment = step, 0
-            self.segments = _segments(rng, sampler, phase)
+            self.segments = _count_segments(rng, sampler, phase)
         per_segment = phase.frames - 1
         plan = sampler.draw(self.start, phase.batch, 1 + self.segments * per_segment, phase.crop)
         continuing = self.segment > 0
@@ -147,11 +150,11 @@ class Course:
         self.segments = self.segment = 0
 
 
-def _segments(rng: np.random.Generator, sampler: Sampler, phase: PhaseConfig) -> int:
+def _count_segments(rng: np.random.Generator, sampler: Sampler, phase: PhaseConfig) -> int:
     """How many segments the next clips have: geometric, as far as most clips go."""
     if phase.frames == 1:
         return 1
-    common = int(np.quantile(sampler.lengths, 1 - MOST, method="lower"))
+    common = int(np.quantile(sampler.lengths, 1 - MOST_CLIPS, method="lower"))
     limit = min(phase.max_segments, (common - 1) // ((phase.frames - 1) * min(sampler.config.strides)))
     count = 1
     while count < limit and rng.random() < phase.carry:

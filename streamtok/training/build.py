@@ -42,6 +42,6 @@ def build_model(config: TrainConfig) -> Tokenizer:
     return model
 
 
-def export(model: Tokenizer, path: Path) -> None:
+def export_model(model: Tokenizer, path: Path) -> None:
     """Write weights and config where `streamtok.load` finds them, in float16."""
     save(model, path, dtype=torch.float16)

@@ -13,8 +13,8 @@ from torch import Tensor
 MATCH = 0.1  # largest warping error of the source, on -1..1, at a pixel that counts: elsewhere something is hidden
 
 
-def pairs(video: Tensor) -> tuple[Tensor, Tensor]:
-    """Each frame and its successor, (B*(T-1), 3, H, W) twice."""
+def pair_frames(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Each frame of (B, 3, T, H, W) and its successor: twice (B*(T-1), 3, H, W)."""
     return video[:, :, :-1].transpose(1, 2).flatten(0, 1), video[:, :, 1:].transpose(1, 2).flatten(0, 1)
 
 
@@ -43,10 +43,10 @@ def warping_consistency(reconstruction: Tensor, source: Tensor) -> Tensor:
     """
     if source.shape[2] < 2 or min(source.shape[-2:]) < 16:  # DIS works on patches and pyramids
         return reconstruction.sum() * 0
-    first, second = pairs(source)
+    first, second = pair_frames(source)
     flow = dis_flow(first, second)
     seen = ((warp(second, flow) - first).abs().amax(1, keepdim=True) < MATCH).float()
-    before, after = pairs(reconstruction.float() - source)
+    before, after = pair_frames(reconstruction.float() - source)
     change = (warp(after, flow) - before).abs() * seen
     return change.sum() / (3 * seen.sum()).clamp(min=1)
 
@@ -59,12 +59,15 @@ def network_consistency(reconstruction: Tensor, source: Tensor, network: Callabl
     if source.shape[2] < 2:
         return reconstruction.sum() * 0
     with torch.no_grad():
-        wanted = network(*pairs(source))
-    return (network(*pairs(reconstruction.float())) - wanted).abs().mean()
+        wanted = network(*pair_frames(source))
+    return (network(*pair_frames(reconstruction.float())) - wanted).abs().mean()
 
 
 def flow_loss(network: str | Path | None, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The consistency loss: with a TorchScript flow network when a file is given, else with OpenCV's DIS flow."""
+    """The consistency loss: with a TorchScript flow network when a file is given, else with OpenCV's DIS flow.
+
+    It maps a reconstruction and its source, (B, 3, T, H, W) in -1..1, to a scalar.
+    """
     if network is None:
         return warping_consistency
     module = torch.jit.load(str(network), map_location=device).eval()

@@ -115,7 +115,7 @@ def train(
         NonFiniteTraining: with the step and the tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
-    run = _start(config, model, resume)
+    run = _start_run(config, model, resume)
     meter, first = _Meter(run.number, time.monotonic()), run.number
     while True:
         progress = run.progress()
@@ -127,7 +127,7 @@ def train(
             validation = run.validate()
         if stops:
             break
-        terms, scale = _one_step(run, progress, meter)
+        terms, scale = _take_step(run, progress, meter)
         if run.number % config.log_every == 0:
             losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
             run.journal.write(
@@ -147,7 +147,7 @@ def train(
     return Summary(run.number, run.elapsed(), progress >= 1, validation)
 
 
-def _start(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
+def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     device, began = pick_device(config.device), time.monotonic()
     torch.use_deterministic_algorithms(config.deterministic)
     if device.type == "cuda":
@@ -170,14 +170,14 @@ def _start(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     return _Run(config, step, sampler, held, course, state, *place, began)
 
 
-def _one_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
+def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
     """Draw a batch and train on it -> the losses by name, and the learning rate as a fraction of its peak."""
     config, index = run.config, run.config.phase_at(progress)
     if index != run.phase:
         run.phase = index
         run.course.leave()
     phase = config.phases[index]
-    video, continuing = run.course.next(run.sampler, run.number, phase)
+    video, continuing = run.course.next_batch(run.sampler, run.number, phase)
     scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
     run.step.optimizer.set_lr(scale)
     terms, state = run.step(run.number, video, run.state if continuing else None, config.weights_at(index))

@@ -31,7 +31,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def is_hidden(name: str, parameter: Tensor) -> bool:
-    """True for a weight that Muon takes: a convolution or linear weight that is no first or last layer."""
+    """True for a weight (of any shape) that Muon takes: of a convolution or linear layer, not the first or last."""
     if parameter.ndim < 2 or any(part in name for part in OUTER_LAYERS):
         return False
     return min(_as_matrix(parameter).shape) >= SMALLEST_HIDDEN
@@ -154,7 +154,7 @@ class MuonAdamW:
         return {"momentum": self.momentum, "first": self.first, "second": self.second}
 
     def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
-        """All state as tensors, in the order of the model's parameters."""
+        """All state as tensors, in the order and the shapes of the model's parameters."""
         return {"count": self.count, "lr_scale": self.lr_scale, **self._slots()}
 
     def load_state_dict(self, state: dict) -> None:
@@ -197,7 +197,7 @@ class Average:
             s.copy_(held)
 
     def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
-        """The average, in the order of the model's parameters."""
+        """The average, in the order and the shapes of the model's parameters."""
         return {"count": self.count, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict) -> None:

@@ -26,6 +26,8 @@ MAX_EPOCH_MESSAGES = 1 << 14
 MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
 REQUESTS_PER_POLL = 64
+SERVE_S = 0.003  # of one turn: the thread that serves also encodes
+MAX_UNSENT = 1 << 26  # bytes of large replies that no reader has taken yet, of all of them together
 KEYFRAME_SPACING_NS = 1_000_000_000
 Handler = Callable[[str | None], object]
 OPS = ("info", "stats", "keyframe", "epoch")
@@ -80,10 +82,14 @@ class ControlServer:
     handlers: Mapping[str, Handler]
     rejects: Rejects
     counts: Counter = field(default_factory=Counter)
+    _unsent: list[tuple[bytes, int, zmq.MessageTracker]] = field(default_factory=list)
 
     def serve(self) -> None:
-        """Answer up to REQUESTS_PER_POLL waiting requests; the rest wait for the next call."""
+        """Answer waiting requests for up to SERVE_S; the rest wait for the next call, in a short queue per reader."""
+        began = time.monotonic()
         for _ in range(REQUESTS_PER_POLL):
+            if time.monotonic() - began > SERVE_S:
+                return
             try:
                 parts = receive(self.socket)
             except zmq.Again:
@@ -92,14 +98,28 @@ class ControlServer:
                 *route, body = parts
                 if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
                     raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
-                reply = self.answer(body)
+                reply = self.answer(body, bytes(route[0]))
             except WireError as error:
                 self.rejects.add("control", error)
                 continue
-            self.socket.send_multipart([*route, encode(reply)], zmq.NOBLOCK)
+            self._send(route, encode(reply))
 
-    def answer(self, body: Part) -> Reply:
-        """The reply to one encoded request; raises WireError if it cannot be read as one."""
+    def _send(self, route: list[memoryview], reply: bytes) -> None:
+        if len(reply) <= zmq.COPY_THRESHOLD:
+            self.socket.send_multipart([*route, reply], zmq.NOBLOCK)
+            return
+        tracker = self.socket.send_multipart([*route, reply], zmq.NOBLOCK, copy=False, track=True)
+        if tracker is not None:
+            self._unsent.append((bytes(route[0]), len(reply), tracker))
+
+    def _has_room(self, reader: bytes) -> bool:
+        """Whether a large reply may be made for a reader: it has taken its last one, and not too much waits in all."""
+        self._unsent = [each for each in self._unsent if not each[2].done]
+        waiting = sum(size for _, size, _ in self._unsent)
+        return waiting < MAX_UNSENT // 2 and all(each[0] != reader for each in self._unsent)
+
+    def answer(self, body: Part, reader: bytes = b"") -> Reply:
+        """The reply to one encoded request of `reader`; raises WireError if it cannot be read as one."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
         self.counts[request.op if request.op in OPS else "unknown"] += 1
         if request.version != VERSION:
@@ -108,6 +128,9 @@ class ControlServer:
         handler = self.handlers.get(request.op)
         if handler is None:
             return Reply(id=request.id, ok=False, error=f"op {request.op!r}, expected one of {', '.join(OPS)}")
+        if request.op == "epoch" and not self._has_room(reader):
+            self.counts["busy"] += 1
+            return Reply(id=request.id, ok=False, error="replies wait unread; read them, or ask again later")
         try:
             return Reply(id=request.id, ok=True, result=handler(request.stream))
         except ValueError as error:

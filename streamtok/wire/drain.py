@@ -15,12 +15,13 @@ from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import FrameMessage, Part, TokenMessage, unpack, unpack_frame, unpack_info
 from streamtok.wire.security import CurveClient
-from streamtok.wire.tracking import StreamTracker
+from streamtok.wire.tracking import Believer, Claim, StreamTracker
 
 POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 Kind = Literal["frames", "tokens", "info"]
+Message = TokenMessage | Info
 # The order of subscribing. Frames first: a node that waits for readers of tokens then sends every frame. Info last:
 # the first info then proves that everything after it will come.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
@@ -53,6 +54,9 @@ class Drain:
     def __post_init__(self) -> None:
         takers = {"frames": self._take_frame, "tokens": self._take_tokens, "info": self._take_info}
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
+        self._believers: dict[str, Believer[Message]] = {}
+        self._grids: dict[str, list[int]] = {}
+        self._connections = 0
         self._stop = threading.Event()
         self._info_changed = threading.Condition()
         self._context = zmq.Context()
@@ -80,7 +84,8 @@ class Drain:
     def close(self) -> None:
         """Stop reading and end the mailbox. Closing twice is fine."""
         self._stop.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # which may be the one that collects garbage
+            self._thread.join()
         self.mailbox.end()
 
     def take(self, parts: Sequence[Part]) -> None:
@@ -118,12 +123,23 @@ class Drain:
         if self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
         elif self._connection.socket.poll(POLL_MS):
+            self._check_connection()
             self._receive()
-        self._connection.check()
+        self._check_connection()
         for stream, messages in self._joiner.take_ready():
             self._accept(stream, messages)
         if self.until_end and self._has_ended():
+            self._settle()
             self.mailbox.end()
+
+    def _check_connection(self) -> None:
+        """Notice a new connection before its first message: that one may begin anything."""
+        self._connection.check()
+        if self._connections != self._connection.counts["connected"]:
+            self._connections = self._connection.counts["connected"]
+            self._settle()
+            for believer in self._believers.values():
+                believer.connected_anew = True
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
@@ -147,30 +163,60 @@ class Drain:
         self.mailbox.put(f"frames/{message.stream}", [message])
 
     def _take_tokens(self, parts: Sequence[Part]) -> None:
-        message = unpack(parts, self.limits)
-        self._enter(message.stream, message.header.session)
-        if not self._joiner.hold(message):
-            self._accept(message.stream, [message])
+        message = unpack(parts, self.limits, self._grids_of(parts))
+        header = message.header
+        self._weigh(Claim(header.session, header.seq - 1, header.seq, message))
+
+    def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
+        """The grids that a stream may send: that of its info, and that of the message before; None before an info."""
+        stream = bytes(parts[0][7:80]).decode("ascii", "replace")
+        info = self.infos.get(stream)
+        return None if info is None else (info.grid, self._grids.get(stream, info.grid))
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
-        self._enter(info.stream, info.session)
-        tracker = self.received[info.stream]
-        if tracker.session != info.session:
-            return
+        self._weigh(Claim(info.session, info.last_seq, info.last_seq, info))
+        if info.session == self._believers[info.stream].session:
+            self._note_info(info)
+
+    def _weigh(self, claim: Claim[Message]) -> None:
+        """Believe a message or info, or hold it until another one bears it out."""
+        stream = claim.item.stream
+        self._tracker_of(stream)
+        believer = self._believers.setdefault(stream, Believer())
+        dropped = believer.dropped
+        for believed in believer.take(claim):
+            self._believe(believed)
+        for _ in range(believer.dropped - dropped):
+            self.rejects.add("subscribe", WireError("order", f"{stream}: a session or seq that nothing bore out"))
+
+    def _settle(self) -> None:
+        for believer in self._believers.values():
+            for believed in believer.settle():
+                self._believe(believed)
+
+    def _believe(self, claim: Claim[Message]) -> None:
+        message = claim.item
+        if claim.anew:
+            self._begin(message.stream, claim.session)
+        if isinstance(message, Info):
+            self._note_info(message)
+            if message.stream not in self._joiner.waiting or message.last_seq < 0:
+                self.received[message.stream].info(message)
+        elif not self._joiner.hold(message):
+            self._accept(message.stream, [message])
+
+    def _begin(self, stream: str, session: str) -> None:
+        self._tracker_of(stream).begin(session)
+        if self.join == "epoch" or (self.join == "keyframe" and self._connection.waited):
+            self._joiner.begin(stream)
+
+    def _note_info(self, info: Info) -> None:
         with self._info_changed:
             self.infos[info.stream] = info
             self._info_changed.notify_all()
-        waits = info.stream in self._joiner.waiting
-        if waits:
+        if info.stream in self._joiner.waiting:
             self._joiner.ask(info)
-        if not waits or info.last_seq < 0:
-            tracker.info(info)
-
-    def _enter(self, stream: str, session: str) -> None:
-        began = self._tracker_of(stream).enter(session)
-        if began and (self.join == "epoch" or (self.join == "keyframe" and self._connection.waited)):
-            self._joiner.begin(stream)
 
     def _tracker_of(self, stream: str) -> StreamTracker:
         if stream not in self.received and len(self.received) >= self.max_streams:
@@ -183,4 +229,5 @@ class Drain:
             message for message in messages if tracker.message(message.header) is not None
         ]
         if fresh:
+            self._grids[stream] = messages[-1].header.grid
             self.mailbox.put(stream, fresh)

@@ -14,8 +14,6 @@ import zmq
 from streamtok.names import parse_endpoint
 
 LINGER_MS = 1000
-HEARTBEAT_MS = 2000
-HEARTBEAT_TIMEOUT_MS = 6000
 RECONNECT_MS = 100, 200  # first and longest wait: a reader that comes back late misses the keyframe it waits for
 KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how many
     zmq.TCP_KEEPALIVE: 1,
@@ -93,31 +91,19 @@ def find_group_id(group: str) -> int:
 
 
 def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
-    """Set what every socket of the protocol has: LINGER, liveness, high-water marks (messages), part size (bytes)."""
+    """Set what every socket of the protocol has: LINGER, keep-alive, high-water marks (messages), part size (bytes).
+
+    No socket has ZeroMQ heartbeats: their timers let a peer end this process (libzmq issues 3937, 4364, 4767). TCP
+    finds a dead host, and `info` tells a reader each second that the node lives.
+    """
     socket.linger = LINGER_MS
-    _set_liveness(socket)
+    for option, value in KEEPALIVE.items():
+        socket.set(option, value)
     socket.set(zmq.SNDHWM, high_water)
     socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS[0])
     socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
-
-
-def _set_liveness(socket: zmq.Socket) -> None:
-    """Heartbeats and TCP keep-alive, by the kind of socket.
-
-    A SUB socket whose reader has stopped must have no heartbeat timer of its own, nor one that a TTL arms:
-    libzmq ends the process when it runs out (its issues 3937, 4364, 4767). So the publisher alone sends heartbeats,
-    without a timeout, since a reader that has stopped cannot answer; a dead host is found by TCP.
-    """
-    for option, value in KEEPALIVE.items():
-        socket.set(option, value)
-    if socket.type == zmq.SUB:
-        return
-    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, 0 if socket.type == zmq.XPUB else HEARTBEAT_TIMEOUT_MS)
-    if socket.type != zmq.XPUB:
-        socket.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
 
 
 def control_beside(endpoint: str) -> str:

@@ -1,8 +1,11 @@
 """Input that does not follow the protocol: its error, and how it is counted."""
 
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass, field
+
+from streamtok.event_log import EventLog
 
 log = logging.getLogger("streamtok.wire")
 
@@ -20,13 +23,14 @@ class Rejects:
     """Malformed messages by `socket.kind`; the kinds are few, so a flood fills neither memory nor the log."""
 
     counts: Counter = field(default_factory=Counter)
+    _logs: dict[str, EventLog] = field(default_factory=dict)
 
     def add(self, socket: str, error: WireError) -> None:
-        """Count one; log it if it is the first of its kind on this socket."""
+        """Count one; of each kind on each socket one line is logged in 10 s, with how many there were."""
         key = f"{socket}.{error.kind}"
         self.counts[key] += 1
-        if self.counts[key] == 1:
-            log.warning("event=malformed socket=%s kind=%s error=%r later=counted", socket, error.kind, str(error))
+        events = self._logs.setdefault(key, EventLog(socket, log, "socket"))
+        events.add(time.monotonic_ns(), "malformed", {"messages": 1}, kind=error.kind, error=repr(str(error)))
 
     @property
     def total(self) -> int:

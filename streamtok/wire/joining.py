@@ -1,5 +1,6 @@
 """Late join: asks for the current epoch over the control socket, and gives its messages ahead of the live ones."""
 
+import itertools
 import logging
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
+MAX_UNPACKED = 1 << 28  # bytes of the grids of an epoch
+SENT_SINCE = 1000  # messages that a node may have sent between its info and its reply
 
 
 @dataclass
@@ -24,6 +27,7 @@ class _Join:
     held: deque[TokenMessage]
     deadline: float
     socket: zmq.Socket | None = None
+    asked: Info | None = None
 
 
 @dataclass
@@ -72,6 +76,7 @@ class Joiner:
             return
         try:
             join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
+            join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
             log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
@@ -98,7 +103,7 @@ class Joiner:
             join.socket.close(0)
 
     def _receive_epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
-        if join.socket is None or not join.socket.poll(0):
+        if join.socket is None or join.asked is None or not join.socket.poll(0):
             return None
         reply = read_reply(receive(join.socket, most=1), self.rejects)
         if reply is None:
@@ -107,13 +112,25 @@ class Joiner:
             log.warning("event=join_refused stream=%s error=%s", stream, reply.error)
             return []
         try:
-            return self._unpack_epoch(stream, reply.result)
+            return self._unpack_epoch(join.asked, reply.result)
         except WireError as error:
             self.rejects.add("reply", error)
             return []
 
-    def _unpack_epoch(self, stream: str, result: msgspec.Raw) -> list[TokenMessage]:
-        messages = [unpack(parts, self.limits) for parts in decode_epoch(result).messages]
-        if any(message.stream != stream for message in messages):
-            raise WireError("result", f"result of op 'epoch' of {stream!r} holds messages of another stream")
+    def _unpack_epoch(self, asked: Info, result: msgspec.Raw) -> list[TokenMessage]:
+        """The messages of a reply; they must be what the live ones, which confirm each other, can follow."""
+        messages, size = [], 0
+        for parts in decode_epoch(result).messages:
+            messages.append(unpack(parts, self.limits, [asked.grid]))
+            size += messages[-1].tokens.nbytes
+            if size > MAX_UNPACKED:
+                raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")
+        if any(message.stream != asked.stream for message in messages):
+            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} holds messages of another stream")
+        headers = [message.header for message in messages]
+        if any(header.session != asked.session for header in headers):
+            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} is of another session than its info")
+        steps = {later.seq - earlier.seq for earlier, later in itertools.pairwise(headers)}
+        if steps - {1} or any(header.seq > asked.last_seq + SENT_SINCE for header in headers[:1]):
+            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} does not lead to its live messages")
         return messages

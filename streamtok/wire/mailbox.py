@@ -1,6 +1,7 @@
 """A bounded queue between the thread that drains a socket and the code that reads: it discards its oldest."""
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -18,13 +19,17 @@ class Closed(Exception):
 class Mailbox(Generic[Item]):
     """Items of several streams in order of arrival, at most `capacity` waiting per stream.
 
-    A fast stream cannot push out a slow one. `discarded` counts per stream what was not taken in time.
+    All together hold at most `room` as `size_of` weighs them, but for the newest of each. A fast stream cannot push out
+    a slow one. `discarded` counts per stream what was not taken in time.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(
+        self, capacity: int, *, room: float = math.inf, size_of: Callable[[Item], int] = lambda item: 0
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"queue size is {capacity}, expected at least 1")
-        self.capacity = capacity
+        self.capacity, self._room, self._size_of = capacity, room, size_of
+        self._size = 0
         self.discarded: Counter[str] = Counter()
         self._queues: dict[str, deque[tuple[int, Item]]] = defaultdict(deque)
         self._beyond: Counter[str] = Counter()
@@ -42,7 +47,8 @@ class Mailbox(Generic[Item]):
             for item in items:
                 queue.append((self._arrivals, item))
                 self._arrivals += 1
-            while len(queue) > self.capacity + self._beyond[stream]:
+                self._size += self._size_of(item)
+            while len(queue) > self.capacity + self._beyond[stream] or (self._size > self._room and len(queue) > 1):
                 self._pop(stream)
                 self.discarded[stream] += 1
             self._notify()
@@ -88,7 +94,9 @@ class Mailbox(Generic[Item]):
     def full(self) -> bool:
         """Whether the next item of some stream would discard its oldest."""
         with self._changed:
-            return any(len(queue) >= self.capacity + self._beyond[name] for name, queue in self._queues.items())
+            return self._size > self._room or any(
+                len(queue) >= self.capacity + self._beyond[name] for name, queue in self._queues.items()
+            )
 
     @property
     def over(self) -> bool:
@@ -110,7 +118,9 @@ class Mailbox(Generic[Item]):
 
     def _pop(self, stream: str) -> Item:
         self._beyond[stream] = max(0, self._beyond[stream] - 1)
-        return self._queues[stream].popleft()[1]
+        item = self._queues[stream].popleft()[1]
+        self._size -= self._size_of(item)
+        return item
 
     def _notify(self) -> None:
         self._changed.notify_all()

@@ -112,9 +112,14 @@ def pack(header: Header, payload: Part = b"") -> list[Part]:
     return [topic_of(header), encode(header), payload]
 
 
-def unpack(parts: Sequence[Part], limits: Limits = LIMITS) -> TokenMessage:
-    """Check a `tokens/<stream>` message and give its grid as a view; raises WireError."""
+def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[int]] | None = None) -> TokenMessage:
+    """Check a `tokens/<stream>` message and give its grid as a view; raises WireError.
+
+    With `grids`, a grid of any other shape is refused before it is unpacked.
+    """
     header, payload = _open(parts, TokenHeader, limits)
+    if grids is not None and header.grid not in grids:
+        raise WireError("grid", f"grid {header.grid} of stream {header.stream!r}, its info says {list(grids)}")
     if math.prod(header.grid) > limits.max_grid:
         raise WireError("size", f"grid {header.grid} has more than the {limits.max_grid} elements accepted (max_grid)")
     _check_sum(header.checksum, payload)

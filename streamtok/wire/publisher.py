@@ -15,7 +15,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.types import Frame, StreamInfo, TokenGroup
-from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
+from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, SERVE_S, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Status, TokenHeader
@@ -27,7 +27,7 @@ from streamtok.wire.subscriptions import Subscriptions
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
-SUBSCRIPTIONS_PER_POLL = 10_000
+MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
 
 
 class ReaderTooSlow(TimeoutError):
@@ -105,20 +105,20 @@ class Publisher:
 
     def _open(self, control: str) -> None:
         self._auth = self.curve.authenticator(self._context) if self.curve else None
-        self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)))
+        self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
         self.endpoint = self._bind(self._socket, self.bind)
         if control:
-            router = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER)
+            router = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST)
             self.control_endpoint = self._bind(router, control)
             self._control = ControlServer(router, self._handlers(), self.rejects)
 
     def _handlers(self) -> dict[str, Handler]:
         return {"info": self._on_info, "stats": self._on_stats, "keyframe": self._on_keyframe, "epoch": self._on_epoch}
 
-    def _make_socket(self, kind: int, high_water: int) -> zmq.Socket:
-        self._sockets.append(open_socket(self._context, kind, high_water, MAX_REQUEST))
+    def _make_socket(self, kind: int, high_water: int, max_part: int) -> zmq.Socket:
+        self._sockets.append(open_socket(self._context, kind, high_water, max_part))
         if self.curve:
             self.curve.apply(self._sockets[-1])
         return self._sockets[-1]
@@ -266,7 +266,8 @@ class Publisher:
 
     def _read_subscriptions(self) -> None:
         joined: set[str] = set()
-        for _ in range(SUBSCRIPTIONS_PER_POLL):
+        until = time.monotonic() + SERVE_S
+        while time.monotonic() < until:
             try:
                 arrived, prefix = self._subscriptions.feed(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:

@@ -5,6 +5,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     Message = TypeVarWithDefault("Message", bound=TokenMessage | FrameMessage, default=TokenMessage)
 else:
     Message = TypeVar("Message")
+
+
+QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
+
+
+def memory_of(message: TokenMessage | FrameMessage) -> int:
+    """Bytes that a message holds while it waits."""
+    held = message.tokens.nbytes if isinstance(message, TokenMessage) else 0
+    return held + len(message.payload)
 
 
 @dataclass
@@ -95,7 +105,9 @@ class Subscription(Generic[Message]):
         self._check_options(self.kinds)
         self._delivered: dict[str, StreamTracker] = {}
         self._frames: dict[str, FrameTracker] = {}
-        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(1 if self.latest_only else self.queue_size)
+        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
+            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=memory_of
+        )
         self._drain = Drain(
             self.endpoint,
             self._mailbox,
@@ -111,6 +123,9 @@ class Subscription(Generic[Message]):
             rejects=self.rejects,
             infos=self.infos,
         )
+
+        # Let go without close, or left open at the end of the program: libzmq's threads must not outlive it.
+        self._finalizer = weakref.finalize(self, self._drain.close)
 
     def _check_options(self, kinds: frozenset[str]) -> None:
         if not kinds or kinds - set(KINDS):
@@ -190,7 +205,7 @@ class Subscription(Generic[Message]):
 
     def close(self) -> None:
         """Stop reading; iterators end."""
-        self._drain.close()
+        self._finalizer()
 
     def __enter__(self) -> "Subscription[Message]":
         return self
@@ -236,7 +251,11 @@ class Subscription(Generic[Message]):
         if isinstance(message, FrameMessage):
             lost = self._frames.setdefault(message.stream, FrameTracker()).lost_before(message.header)
             return cast(Message, replace(message, lost=lost) if lost else message)
-        verdict = self._delivered.setdefault(message.stream, StreamTracker()).message(message.header)
+        tracker = self._delivered.setdefault(message.stream, StreamTracker())
+        verdict = tracker.message(message.header)
+        if verdict is None:  # none is stale here: the stream has begun anew with what was known before
+            tracker.begin(message.header.session)
+            verdict = tracker.message(message.header)
         if verdict is None:
             return cast(Message, message)
         return cast(Message, replace(message, lost=verdict.lost, decodable=verdict.decodable))

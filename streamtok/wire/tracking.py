@@ -1,11 +1,17 @@
-"""What a reader knows of one stream's continuity: what was lost, and whether a decoder can go on. No sockets."""
+"""What a reader knows of one stream's continuity: what to believe, what was lost, and whether a decoder can go on.
+
+No sockets.
+"""
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from streamtok.wire.message import Info, TokenHeader
 
 REMEMBERED_SESSIONS = 8
+HELD_CLAIMS = 4
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,100 @@ class StreamTracker:
         """Begin `session` unless it is the current one or one that was replaced; True if it has begun now."""
         if session == self.session or session in self.retired:
             return False
-        if self.session is not None:
-            self.retired.append(self.session)
-        self.session, self.last, self.base, self.epoch, self.decodable = session, None, None, -1, False
-        self.counts["sessions"] += 1
+        self.begin(session)
         return True
+
+    def begin(self, session: str) -> None:
+        """Forget what was known, and follow `session` from its next message on, also one that was replaced."""
+        if session != self.session:
+            self.counts["sessions"] += 1
+            if self.session is not None:
+                self.retired.append(self.session)
+        self.session, self.last, self.base, self.epoch, self.decodable = session, None, None, -1, False
 
     def _expected(self, header: TokenHeader) -> int:
         if self.last is not None:
             return self.last + 1
         return header.seq if self.base is None else self.base + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Generic[Item]):
+    """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
+
+    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on: what was
+    known of the stream no longer holds, for another session has begun, or the numbers before it were wrong.
+    """
+
+    session: str
+    before: int
+    last: int
+    item: Item
+    anew: bool = False
+    doubted: bool = False
+
+
+@dataclass
+class Believer(Generic[Item]):
+    """Stands before a tracker, so that one message with a wrong `session` or `seq` costs no more than itself.
+
+    What continues the stream passes at once. What would move it (a jump, another session) is held until the next
+    message or info bears it out, and dropped when others continue the stream instead: a connection keeps the order of
+    sending. Against a jump two have to, for one of them may be the wrong one. The first message of a connection is
+    believed, for it has nothing to contradict.
+    """
+
+    session: str | None = None
+    last: int = -1
+    connected_anew: bool = True
+    held: deque[Claim[Item]] = field(default_factory=lambda: deque(maxlen=HELD_CLAIMS))
+    dropped: int = 0
+
+    def take(self, claim: Claim[Item]) -> list[Claim[Item]]:
+        """What is to be believed now, oldest first: none, this one, or one that was held and maybe this one."""
+        if self.connected_anew or self._continues(claim):
+            if self.held:
+                self._contradict()
+            return [self._believe(claim)]
+        witness = max((each for each in self.held if self._bears_out(claim, each)), key=_nearness, default=None)
+        if witness is None:
+            self.held.append(claim)
+            return []
+        self.held.remove(witness)
+        believed = [self._believe(witness)]
+        if self._continues(claim):
+            return believed + self.take(claim)
+        self.held.append(claim)
+        return believed
+
+    def settle(self) -> list[Claim[Item]]:
+        """What is held of the session, when nothing can follow that would contradict it."""
+        claims = [claim for claim in self.held if claim.session == self.session and claim.before >= self.last]
+        self.held.clear()
+        return [self._believe(claim) for claim in claims[-1:]]
+
+    def _contradict(self) -> None:
+        """Drop what is held of other sessions, and of this one what has been contradicted before."""
+        kept = [claim for claim in self.held if claim.session == self.session and not claim.doubted]
+        self.dropped += len(self.held) - len(kept)
+        self.held.clear()
+        self.held.extend(replace(claim, doubted=True) for claim in kept)
+
+    def _continues(self, claim: Claim[Item]) -> bool:
+        """Whether it is the next message, the last one again, or an info of as many as have come."""
+        return claim.session == self.session and (claim.before == self.last or claim.last == self.last)
+
+    def _bears_out(self, claim: Claim[Item], held: Claim[Item]) -> bool:
+        """Whether `claim` may follow `held`; a jump ahead says nothing for one that went back."""
+        went_back = held.session == self.session and held.before < self.last <= claim.before
+        return claim.session == held.session and claim.before >= held.last and not went_back
+
+    def _believe(self, claim: Claim[Item]) -> Claim[Item]:
+        anew = claim.session != self.session or claim.last < self.last
+        self.session, self.last, self.connected_anew = claim.session, claim.last, False
+        return replace(claim, anew=True) if anew else claim
+
+
+def _nearness(claim: Claim[Item]) -> tuple[int, int]:
+    """The newest first, and of those the message rather than the info."""
+    return claim.last, -claim.before

@@ -34,6 +34,8 @@ class _Row:
 
     grids: deque[tuple[int, np.ndarray]]
     epoch: tuple[str, int] | None = None
+    form: tuple[tuple[int, ...], np.dtype] | None = None  # of the newest message
+    joined: tuple[tuple[int, ...], np.dtype] | None = None  # of the newest one that was part of the window
 
     @property
     def newest(self) -> int:
@@ -49,6 +51,9 @@ class TokenWindow:
     - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost. So a row only
       ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
       `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
+    - All cameras share one size and type of grid. When a camera changes its own, it starts a new window of that size
+      once two of its messages in a row have it: the others join when theirs follow; until then their places are not
+      valid.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
     - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`: the
@@ -63,8 +68,7 @@ class TokenWindow:
     max_age_ns: int = 1_000_000_000
     across_epochs: bool = False
     _rows: dict[str, _Row] = field(default_factory=dict, init=False)
-    _shape: tuple[int, ...] | None = field(default=None, init=False)
-    _dtype: np.dtype = field(default=np.dtype(np.int32), init=False)
+    _form: tuple[tuple[int, ...], np.dtype] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.cameras or len(set(self.cameras)) != len(self.cameras):
@@ -78,12 +82,12 @@ class TokenWindow:
     def push(self, message: TokenMessage) -> bool:
         """Take one message; True if it became part of the window, False if it is of another stream or not decodable.
 
-        Raises ValueError if its grid differs in shape or type from the other cameras', for they share one tensor.
+        A camera that has sent other grids before may change their size. Raises ValueError if the first message of a
+        camera differs in shape or type from the other cameras', for they share one tensor.
         """
         row = self._rows.get(message.stream)
-        if row is None:
+        if row is None or not self._fits(row, message):
             return False
-        self._check_grid(message)
         header = message.header
         epoch = (header.session, header.epoch)
         continues = epoch == row.epoch or (self.across_epochs and self._follows(row, message))
@@ -92,16 +96,17 @@ class TokenWindow:
         if not message.decodable:
             return False
         row.epoch = epoch
-        row.grids.append((message.capture_ns, message.tokens.astype(self._dtype)))
+        row.grids.append((message.capture_ns, message.tokens.astype(_form_of(message)[1])))
         return True
 
     def read(self, device: "torch.device | str | None" = None) -> WindowView:
         """The window as it is now; before the first message of all it has no grid, and this raises ValueError."""
         import torch
 
-        if self._shape is None:
+        if self._form is None:
             raise ValueError(f"no message of {', '.join(self.cameras)} yet; push one before reading the window")
-        tokens = np.zeros((len(self.cameras), self.length, *self._shape), self._dtype)
+        shape, dtype = self._form
+        tokens = np.zeros((len(self.cameras), self.length, *shape), dtype)
         times = np.zeros((len(self.cameras), self.length), np.int64)
         valid = np.zeros((len(self.cameras), self.length), bool)
         steps = self._steps()
@@ -142,15 +147,30 @@ class TokenWindow:
         header = message.header
         return row.epoch is not None and row.epoch[0] == header.session and header.dropped == 0
 
-    def _check_grid(self, message: TokenMessage) -> None:
-        shape = message.tokens.shape
-        dtype = np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)
-        others = any(row.grids for camera, row in self._rows.items() if camera != message.stream)
-        if others and (shape, dtype) != (self._shape, self._dtype):
+    def _fits(self, row: _Row, message: TokenMessage) -> bool:
+        """Whether the message has the window's grid, which a camera's second message of another size makes its own."""
+        form, before = _form_of(message), row.form
+        row.form = form
+        if form == self._form:
+            row.joined = form
+            return True
+        since = message.capture_ns - self.max_age_ns
+        others = any(each.grids and each.newest >= since for each in self._rows.values() if each is not row)
+        if others and row.joined is None:
+            shape, dtype = self._form or ((), None)
             raise ValueError(
-                f"{message.stream} sends grids {list(shape)} {dtype}, the window holds {list(self._shape or ())} "
-                f"{self._dtype}; give all cameras of a window the same size and model, or use one window each"
+                f"{message.stream} sends grids {list(form[0])} {form[1]}, the window holds {list(shape)} {dtype}; give "
+                "all cameras of a window the same size and model, or use one window each"
             )
-        if (shape, dtype) != (self._shape, self._dtype):
-            self._rows[message.stream].grids.clear()
-            self._shape, self._dtype = shape, dtype
+        row.grids.clear()
+        if others and (before != form or row.joined == form):
+            return False
+        self._form = row.joined = form
+        for each in self._rows.values():
+            each.grids.clear()
+        return True
+
+
+def _form_of(message: TokenMessage) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the grids of a message, as the window holds them."""
+    return message.tokens.shape, np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.evaluate import reconstruct
 from streamtok.evaluation.layouts import as_unit
-from streamtok.evaluation.suite import Options, run_suite
+from streamtok.evaluation.suite import SuiteOptions, run_suite
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.pictures import scene
 
@@ -41,7 +41,7 @@ def by_hand(path: Path, a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_the_reported_distance_is_that_of_the_given_backbone(tiny: Callable[..., Tokenizer], backbone: Path):
     tok, clip = tiny(), Clip("scene", scene(5, 32, 48))
-    options = Options(backbone=backbone, motion=False, seams=False, still_groups=0)
+    options = SuiteOptions(backbone=backbone, motion=False, seams=False, still_groups=0)
     found = run_suite(tok, [clip], options).evaluation
     original = as_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))
     expected = by_hand(backbone, original, reconstruct(tok, clip)[0])
@@ -54,4 +54,4 @@ def test_a_file_without_a_known_layout_is_refused_before_any_clip_is_read(
 ):
     torch.save({"odd": torch.zeros(1)}, tmp_path / "odd.pt")
     with pytest.raises(ValueError, match="neither VGG's nor MobileNetV2's layout"):
-        run_suite(tiny(), [], Options(backbone=tmp_path / "odd.pt"))
+        run_suite(tiny(), [], SuiteOptions(backbone=tmp_path / "odd.pt"))

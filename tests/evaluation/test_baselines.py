@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.evaluation.baselines import CODECS, Unrounded, codec_at_bits, grid_average, unrounded
+from streamtok.evaluation.baselines import CODECS, Unrounded, average_grid, codec_at_bits, make_unrounded
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import psnr
@@ -39,7 +39,7 @@ def test_grid_average_by_hand():
     frames = np.zeros((5, 8, 16, 3), np.uint8)
     frames[0, :, :8], frames[0, :, 8:] = 40, 200
     frames[1:] = np.array([0, 40, 80, 120], np.uint8)[:, None, None, None]
-    shown = grid_average(Clip("steps", frames), group=4, step=8) * 255
+    shown = average_grid(Clip("steps", frames), group=4, step=8) * 255
     assert shown.shape == (5, 3, 8, 16)
     assert torch.allclose(shown[1:], torch.tensor(60.0))
     assert shown[0].mean().item() == pytest.approx(120, abs=2)
@@ -60,7 +60,7 @@ def test_unrounded_net_leaves_the_tokenizer_as_it_was(tiny: Callable[..., Tokeni
     tok = tiny(predictive=predictive)
     clip = Clip("scene", scene(9))
     before = tok.encode(torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None]).indices
-    shown = unrounded(tok)(clip)
+    shown = make_unrounded(tok)(clip)
     assert shown.shape == (9, 3, 64, 96)
     after = tok.encode(torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None]).indices
     assert torch.equal(before, after)
@@ -68,4 +68,4 @@ def test_unrounded_net_leaves_the_tokenizer_as_it_was(tiny: Callable[..., Tokeni
 
 def test_only_fsq_has_an_unrounded_form(tiny: Callable[..., Tokenizer]):
     with pytest.raises(ValueError, match="tiny is ae"):
-        unrounded(tiny(quantizer="ae"))
+        make_unrounded(tiny(quantizer="ae"))

@@ -9,7 +9,7 @@ import torch
 
 from streamtok.evaluation import ClipSet, evaluate_clips, evaluate_folder, find_clips, reconstruct
 from streamtok.evaluation.dataset import Clip
-from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, held_still, receiver_drift, seam
+from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, measure_drift, measure_seam, measure_still
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import frame_mse, psnr
 from streamtok.measures import entropy_bits, psnr_from_mse
@@ -101,7 +101,7 @@ def test_nothing_to_judge_is_an_error_that_names_what_was_skipped(tiny: Make, tm
 
 def test_seam_compares_the_stream_with_a_fresh_start(tiny: Make):
     tok, frames = tiny(), scene(33, 16, 32)
-    found = seam(tok, Clip("scene", frames), reconstruct(tok, Clip("scene", frames))[0])
+    found = measure_seam(tok, Clip("scene", frames), reconstruct(tok, Clip("scene", frames))[0])
     original = as_unit(tensor(frames)[0].transpose(0, 1))[25:33]
     running = as_unit(tok.decode(tok.encode(tensor(frames)).indices)[0].transpose(0, 1))[25:]
     fresh = as_unit(tok.decode(tok.encode(tensor(frames[24:])).indices)[0].transpose(0, 1))[1:]
@@ -109,12 +109,12 @@ def test_seam_compares_the_stream_with_a_fresh_start(tiny: Make):
     assert found.after_reset == pytest.approx(psnr(original, fresh), abs=1e-4)
     assert found.gain == found.in_stream - found.after_reset
     with pytest.raises(ValueError, match="needs 33 frames"):
-        seam(tok, Clip("short", frames[:32]), running)
+        measure_seam(tok, Clip("short", frames[:32]), running)
 
 
 def test_a_held_still_is_constant_for_a_plain_model(tiny: Make):
     picture = scene(1, 16, 32)[0]
-    curve = held_still(tiny(), [picture, picture[::-1].copy()], groups=5)
+    curve = measure_still(tiny(), [picture, picture[::-1].copy()], groups=5)
     assert len(curve.psnr) == 6
     assert curve.psnr[1:] == pytest.approx([curve.psnr[1]] * 5, abs=1e-4)
 
@@ -127,7 +127,7 @@ def test_still_curve_figures_by_hand():
 
 @pytest.mark.parametrize("predictive", [False, True])
 def test_a_receiver_of_equal_arithmetic_does_not_drift(tiny: Make, predictive: bool):
-    found = receiver_drift(tiny(predictive=predictive), Clip("scene", scene(9, 16, 32)), 12, torch.float32, every=4)
+    found = measure_drift(tiny(predictive=predictive), Clip("scene", scene(9, 16, 32)), 12, torch.float32, every=4)
     assert found.groups == [0, 4, 8, 9, 10, 11, 12]
     assert found.encoder_psnr == found.receiver_psnr
     assert found.loss == 0
@@ -135,7 +135,7 @@ def test_a_receiver_of_equal_arithmetic_does_not_drift(tiny: Make, predictive: b
 
 def test_a_receiver_in_bfloat16_is_measured_against_the_original(tiny: Make):
     clip = Clip("scene", scene(5, 16, 32))
-    found = receiver_drift(tiny(), clip, 1, torch.bfloat16, every=1)
+    found = measure_drift(tiny(), clip, 1, torch.bfloat16, every=1)
     original = as_unit(tensor(clip.frames)[0].transpose(0, 1))
     tok = tiny()
     shown = as_unit(tok.decode(tok.encode(tensor(clip.frames)).indices)[0].transpose(0, 1))

@@ -14,8 +14,8 @@ import streamtok
 from streamtok.commands.evaluate import main
 from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import contact_sheet, worst_patch
-from streamtok.evaluation.report import table
-from streamtok.evaluation.suite import Options, run_suite
+from streamtok.evaluation.report import format_table
+from streamtok.evaluation.suite import SuiteOptions, run_suite
 from streamtok.io.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.networks import MeanColour, VideoMoments, archive
@@ -88,7 +88,7 @@ def test_pictures_are_judged_without_anything_about_time(
 
 
 def test_rfvd_when_a_network_is_given(tiny: Callable[..., Tokenizer], two_clips: Path, tmp_path: Path):
-    options = Options(i3d=archive(VideoMoments(), tmp_path / "net.pt"), still_groups=0, motion=False, seams=False)
+    options = SuiteOptions(i3d=archive(VideoMoments(), tmp_path / "net.pt"), still_groups=0, motion=False, seams=False)
     result = run_suite(tiny(), ClipSet(find_clips([two_clips]), lines=32, frames=13), options)
     assert result.rfvd is not None
     assert result.rfvd > 0
@@ -144,7 +144,7 @@ def test_contact_sheet_holds_rows_of_different_sizes():
 
 
 def test_table_escapes_bars():
-    assert table(("a", "b"), [("x|y", 1)]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+    assert format_table(("a", "b"), [("x|y", 1)]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
 
 
 def test_evaluation_core_runs_without_pyav(

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from streamtok.node.metrics import Metrics, PrometheusServer
+from streamtok.node.metrics import OPEN_REQUESTS, Metrics, PrometheusServer
 from tests.kit.nodes import ask
 
 
@@ -83,3 +83,18 @@ def test_two_nodes_in_one_process_export_separately_and_a_taken_port_is_named():
     finally:
         first.close()
         second.close()
+
+
+def test_idle_connections_keep_no_probe_out_and_are_bounded():
+    server = PrometheusServer(Metrics(), 0, probes={"/healthz": list})
+    try:
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        for each in idle:
+            each.sendall(b"GET /metrics HTTP/1.1\r\nX-a: ")
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        assert len(server._server._open) <= OPEN_REQUESTS
+        for each in idle:
+            each.close()
+    finally:
+        server.close()

@@ -3,12 +3,16 @@
 import logging
 import threading
 
+import msgspec
 import pytest
 
 from streamtok.recording.network_recorder import NetworkRecorder
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.wire.header import FrameHeader
+from streamtok.wire.message import FrameMessage
 from streamtok.wire.security import CurveClient, CurveServer, allow, generate
+from tests.kit.recordings import SESSION
 from tests.kit.wire import Served, eventually, make_group
 
 
@@ -78,3 +82,39 @@ def test_a_refused_recorder_says_so_and_records_once_it_is_let_in(tmp_path, capl
 def test_a_wrong_endpoint_says_what_is_expected(tmp_path):
     with Recorder(tmp_path / "d.mcap") as recorder, pytest.raises(ValueError, match="expected tcp://HOST:PORT"):
         NetworkRecorder("tcp:/nowhere", recorder)
+
+
+def odd_frames():
+    """Frames that pass the protocol and are no pictures: (encoding, image_size, payload)."""
+    return [
+        ("nv12", [3, 3], bytes(13)),
+        ("yuyv", [2, 3], bytes(12)),
+        ("nv12", [1, 5], bytes(7)),
+        ("jpeg", [2**31 - 1, 2**31 - 1], b"x"),
+        ("rgb8", [1, 2**24], bytes(3 * 2**24)),
+    ]
+
+
+@pytest.mark.parametrize("odd", odd_frames(), ids=lambda odd: f"{odd[0]}-{odd[1]}")
+def test_a_frame_that_is_no_picture_does_not_end_the_recording(tmp_path, odd):
+    encoding, size, payload = odd
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
+    with Served() as node:
+        reader = NetworkRecorder(node.endpoint, recorder)
+        header = FrameHeader(
+            stream="front",
+            session=SESSION,
+            seq=0,
+            frame_id=0,
+            capture_ns=1,
+            publish_ns=1,
+            encoding=encoding,
+            image_size=size,
+        )
+        reader._take_frame(FrameMessage(header, payload))
+        header = msgspec.structs.replace(header, seq=1, frame_id=1, encoding="rgb8", image_size=[2, 2])
+        reader._take_frame(FrameMessage(header, bytes(12)))
+        reader.close()
+    recorder.close()
+    assert not recorder.error
+    assert recorder.counts["frames"] >= 1

@@ -20,6 +20,7 @@ from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
+from streamtok.types import Frame
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
 from tests.kit.recordings import CLOCK, header, info, messages
 
@@ -49,6 +50,58 @@ def test_token_messages_come_back_as_they_were_sent(tmp_path):
     first = recording.first_infos()["front"]
     assert first == msgspec.structs.replace(info(), clock=first.clock)
     assert not recording.damage
+
+
+FAR = 2**63 - 1
+UNSTORABLE = {
+    "far": lambda made: msgspec.structs.replace(made, capture_ns=[FAR - i for i in range(len(made.capture_ns))][::-1]),
+    "long ago": lambda made: msgspec.structs.replace(made, capture_ns=[i - FAR for i in range(len(made.capture_ns))]),
+    "published far": lambda made: msgspec.structs.replace(made, publish_ns=FAR),
+}
+
+
+@pytest.mark.parametrize("kind", UNSTORABLE)
+def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_path, caplog, kind):
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
+    recorder.add_stream(info())
+    for made, tokens in messages(20):
+        if made.seq in (3, 7):
+            made = UNSTORABLE[kind](made)
+        recorder.write_group(made, tokens)
+    recorder.close()
+    assert not recorder.error
+    assert (recorder.counts["tokens"], recorder.counts["missed"]) == (18, 2)
+    assert [m.header.seq for m in open_recording(tmp_path / "d.mcap").messages()] == [
+        *range(3),
+        *range(4, 7),
+        *range(8, 20),
+    ]
+    assert len([each for each in caplog.records if "event=unstorable" in each.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("field", ["metadata", "engine"])
+@pytest.mark.parametrize(
+    "value", [b"bytes", msgspec.msgpack.Ext(5, b"x"), float("nan"), {"deep": [msgpack.Timestamp(1, 2)]}]
+)
+def test_an_info_that_no_file_holds_loses_the_map_that_is_odd(tmp_path, field, value):
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
+    recorder.add_stream(info(**{field: {"a": value}}))
+    for made, tokens in messages(5):
+        recorder.write_group(made, tokens)
+    recorder.close()
+    assert not recorder.error
+    recording = open_recording(tmp_path / "d.mcap")
+    assert len(list(recording.messages())) == 5
+    assert getattr(recording.first_infos()["front"], field) == {}
+
+
+def test_an_odd_frame_is_counted_and_the_stream_goes_on(tmp_path):
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", wait=True, **NO_GUARD))
+    recorder.add_stream(info())
+    recorder.write_frame(Frame("front", 0, CLOCK[0], np.zeros((2,), object)))
+    recorder.write_frame(Frame("front", 1, CLOCK[0] + 1, np.zeros((2, 2, 3), np.uint8)))
+    recorder.close()
+    assert not recorder.error
 
 
 def test_the_plain_mcap_library_reads_it_as_the_protocol_page_says(tmp_path):

@@ -177,22 +177,24 @@ def test_flip_and_reverse_are_what_they_say(sampler):
 
 def test_carried_clips_go_on_where_they_stopped(sampler):
     phase, course = PhaseConfig(frames=5, crop=32, batch=2, carry=0.99, max_segments=3), Course()
-    first, fresh = course.next(sampler, 10, phase)
+    first, fresh = course.next_batch(sampler, 10, phase)
     assert (first.shape[2], fresh, course.segments) == (5, False, 3)
     parts = [first]
     for step in (11, 12):
-        video, continuing = course.next(sampler, step, phase)
+        video, continuing = course.next_batch(sampler, step, phase)
         assert (video.shape[2], continuing) == (4, True)
         parts.append(video)
     assert course.segments == 0
     whole = sampler.cut(sampler.draw(10, 2, 13, 32), 0, 13, 32)
     assert torch.equal(torch.cat(parts, 2), whole)
-    assert course.next(sampler, 13, phase)[1] is False
+    assert course.next_batch(sampler, 13, phase)[1] is False
 
 
 def test_images_are_mixed_in(sampler):
     mixed = Sampler(sampler.cache, DataConfig(scales=(48,), image_fraction=0.5), seed=0)
-    lengths = [Course().next(mixed, step, PhaseConfig(frames=5, crop=32, batch=2))[0].shape[2] for step in range(60)]
+    lengths = [
+        Course().next_batch(mixed, step, PhaseConfig(frames=5, crop=32, batch=2))[0].shape[2] for step in range(60)
+    ]
     assert set(lengths) == {1, 5}
     assert 15 < lengths.count(1) < 45
 

@@ -13,8 +13,10 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamtok.wire.control import ControlClient
+from streamtok.wire.control import MAX_UNSENT, ControlClient
+from streamtok.wire.endpoint import open_socket
 from streamtok.wire.errors import Rejects
+from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import Limits, WireError, checksum_of, pack
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
@@ -57,6 +59,14 @@ def joined(socket) -> None:
     """Wait until a reader's last subscription has come."""
     while not socket.recv().startswith(b"\x01info/"):
         pass
+
+
+@pytest.mark.parametrize("kind", [zmq.XPUB, zmq.ROUTER, zmq.DEALER, zmq.SUB])
+def test_no_socket_has_a_heartbeat_timer(kind, context):
+    """A peer can end the process through one (libzmq 4364); `test_long` tries it on a node."""
+    with open_socket(context, kind, high_water=16, max_part=1 << 16) as socket:
+        assert socket.get(zmq.HEARTBEAT_IVL) == 0
+        assert socket.get(zmq.TCP_KEEPALIVE) == 1
 
 
 def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:
@@ -273,6 +283,46 @@ def test_a_part_beyond_the_message_limit_never_arrives_and_the_reader_reconnects
         assert next(reader).header.seq == 0
 
 
+def parts_with(parts: list[bytes], **changes) -> list[bytes]:
+    """The same message, but for some fields of its header."""
+    return [parts[0], msgpack.packb(msgpack.unpackb(parts[1]) | changes), parts[2]]
+
+
+@pytest.mark.parametrize("wrong", [{"session": "f" * 32}, {"seq": 2**40}, {"session": "f" * 32, "seq": 0}, {"seq": 7}])
+@pytest.mark.parametrize("kind", ["tokens", "info"])
+def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, kind):
+    socket, endpoint = fake
+    if kind == "info":
+        forged = pack(make_info(**{"session": "0" * 32} | {{"seq": "last_seq"}.get(k, k): v for k, v in wrong.items()}))
+    else:
+        forged = parts_with(good_parts(1), **wrong)
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        for seq in range(9):
+            socket.send_multipart(good_parts(seq))
+            if seq == 4:
+                socket.send_multipart(forged)
+        messages = [next(reader) for _ in range(9)]
+        assert [(message.header.seq, message.decodable, message.lost) for message in messages] == [
+            (seq, True, 0) for seq in range(9)
+        ]
+        assert reader.rejects.counts == {"subscribe.order": 1}
+
+
+def test_a_session_begun_by_mistake_does_not_lock_out_the_one_that_goes_on(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(good_parts(0))
+        for seq in range(2):
+            socket.send_multipart(parts_with(good_parts(seq), session="f" * 32))
+        for seq in range(8, 12):
+            socket.send_multipart(good_parts(seq))
+        messages = [next(reader) for _ in range(7)]
+        assert [message.header.seq for message in messages] == [0, 0, 1, 8, 9, 10, 11]
+        assert [message.decodable for message in messages] == [True] * 7
+
+
 def test_more_streams_than_accepted_are_refused(fake):
     socket, endpoint = fake
     with subscribe(endpoint, timeout=20, max_streams=4) as reader:
@@ -338,3 +388,57 @@ def test_the_first_of_each_kind_is_logged(caplog):
     rejects.add("control", WireError("size", "too big"))
     assert rejects.total == 101
     assert len(caplog.records) == 2
+
+
+def test_replies_that_nobody_reads_take_bounded_memory(context):
+    """Requests of 40 bytes for an epoch of megabytes, unread: each reader has one such reply, and all together few."""
+    big = np.zeros([512, 1024], np.uint16)
+    with Served("other") as node:
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=[512, 1024])))
+        node.publish(*[make_group(number, interval=100, tokens=big) for number in range(8)])
+        sockets = []
+        for _ in range(12):
+            sockets.append(context.socket(zmq.DEALER))
+            sockets[-1].linger = 0
+            sockets[-1].set(zmq.RCVHWM, 1)
+            sockets[-1].set(zmq.RCVBUF, 4096)
+            sockets[-1].connect(node.publisher.control_endpoint)
+            for number in range(8):
+                sockets[-1].send(msgpack.packb({"version": 1, "id": number, "op": "epoch", "stream": "front"}))
+        control = node.publisher._control
+        assert eventually(lambda: node.do(lambda publisher: control.counts["epoch"]) == 96)
+        assert node.do(lambda publisher: sum(size for _, size, _ in control._unsent)) <= MAX_UNSENT
+        assert control.counts["busy"] > 80
+
+
+def test_a_grid_that_is_not_that_of_the_info_is_refused_before_it_is_unpacked(fake, monkeypatch):
+    socket, endpoint = fake
+    monkeypatch.setattr("streamtok.wire.compression.decompress", lambda *args: pytest.fail("unpacked"))
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info(session="0" * 32)))
+        assert eventually(lambda: "front" in reader.infos)
+        changes = {"grid": [2048, 2048], "compression": "zstd"}
+        socket.send_multipart(parts_with(good_parts(0), **changes))
+        socket.send_multipart(good_parts(0))
+        assert next(reader).header.grid == [4, 6]
+        assert reader.rejects.counts == {"subscribe.grid": 1}
+
+
+def test_what_waits_to_be_read_is_bounded_in_bytes():
+    mailbox = Mailbox(100, room=10, size_of=len)
+    for letter in "abcd":
+        mailbox.put("a", [letter * 4])
+    assert [mailbox.take() for _ in range(3)] == ["cccc", "dddd", None]
+    assert mailbox.discarded == {"a": 2}
+
+
+def test_a_flood_of_malformed_messages_is_one_log_line_in_ten_seconds(caplog, monkeypatch):
+    now = [10**12]
+    monkeypatch.setattr("streamtok.wire.errors.time.monotonic_ns", lambda: now[0])
+    rejects = Rejects()
+    for _ in range(300):
+        rejects.add("control", WireError("size", "too big"))
+        now[0] += 10**8
+    assert len(caplog.records) == 3
+    assert "messages=100" in caplog.records[1].getMessage()

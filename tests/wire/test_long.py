@@ -1,6 +1,9 @@
 """The long forms: a reader that stalls for a minute, and memory over many messages."""
 
 import resource
+import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -71,3 +74,36 @@ def test_memory_is_flat_over_many_messages():
             assert eventually(lambda: reader.counts()["front"]["messages"] == 60_000)
             assert len(list(islice(reader, 100))) == 100
     assert sizes[-1] - sizes[0] < 8 << 20, sizes
+
+
+def test_clients_that_ask_more_than_is_read_and_hang_up_end_no_node(tmp_path):
+    """Each fills the node's queue of requests and closes 2 s after its handshake, when a heartbeat would be due."""
+    source = ["--source", "synthetic:64x96@30?seed=1", "--realtime", "--threads", "1"]
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", *source, "--bind", f"ipc://{tmp_path}/tokens"]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert eventually((tmp_path / "tokens.control").exists)
+        for number in range(24):
+            flood_and_leave(f"ipc://{tmp_path}/tokens.control", leave_after_s=1.925 + 0.005 * (number % 12))
+            assert node.poll() is None, f"the node ended with {node.returncode} after {number + 1} clients"
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(10) == 0
+    finally:
+        node.kill()
+
+
+def flood_and_leave(endpoint: str, leave_after_s: float) -> None:
+    context = zmq.Context()
+    client = context.socket(zmq.DEALER)
+    client.set(zmq.SNDHWM, 0)
+    monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    client.connect(endpoint)
+    assert monitor.poll(20_000)
+    begin = time.monotonic()
+    client.disable_monitor()
+    monitor.close(0)
+    time.sleep(max(0, begin + leave_after_s - time.monotonic()))
+    for _ in range(3000):
+        client.send(b"\xc1")
+    client.close(20)
+    context.term()

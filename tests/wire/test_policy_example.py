@@ -116,3 +116,33 @@ def test_what_is_not_valid_does_not_change_the_action():
     changed[1] = 0
     assert torch.equal(model(tokens, valid), model(changed, valid))
     assert not torch.equal(model(tokens, valid), model(tokens, ~valid))
+
+
+@pytest.mark.parametrize("uptime_s", [-99_989, 0, 99_989])
+def test_a_frozen_picture_is_old_on_any_clock_and_a_fresh_one_is_not(uptime_s, monkeypatch):
+    """The node's clock is ahead of ours or behind by a day: it has more uptime, or less."""
+    now = [10**15]
+    monkeypatch.setattr(policy.time, "monotonic_ns", lambda: now[0])
+    freshness, theirs = policy.Freshness(), lambda: now[0] + uptime_s * 10**9
+    for _ in range(50):
+        now[0] += 10**8
+        freshness.note(make_info(session="a" * 32, clock=(theirs(), 0)))
+        assert freshness.age(theirs() - 5 * 10**7, "a" * 32) == pytest.approx(0.05)
+    frozen = theirs() - 5 * 10**7
+    for _ in range(50):
+        now[0] += 10**8
+        freshness.note(make_info(session="a" * 32, clock=(theirs(), 0)))
+        age = freshness.age(frozen, "a" * 32)
+    assert age == pytest.approx(5.05)
+    assert freshness.age(theirs() + 10**10, "a" * 32) < 0
+
+
+def test_a_clock_that_says_what_it_likes_does_not_make_a_frozen_picture_fresh(monkeypatch):
+    now = [10**15]
+    monkeypatch.setattr(policy.time, "monotonic_ns", lambda: now[0])
+    freshness = policy.Freshness()
+    freshness.note(make_info(session="a" * 32, clock=(77, 0)))
+    freshness.age(77, "a" * 32)
+    now[0] += 3 * 10**9
+    freshness.note(make_info(session="b" * 32, clock=(77, 0)))
+    assert freshness.age(77, "b" * 32) == pytest.approx(3)

@@ -181,3 +181,31 @@ def test_an_empty_window_says_so():
 def test_a_window_of_nothing_is_refused(cameras, length):
     with pytest.raises(ValueError, match="expected a length"):
         TokenWindow(cameras, length)
+
+
+def sized(stream: str, seq: int, size: tuple[int, int], epoch: int = 1) -> TokenMessage:
+    return replace(message(stream, seq, seq, epoch=epoch), tokens=np.zeros(size, np.uint16))
+
+
+def test_a_camera_that_changes_its_size_starts_the_window_anew_and_the_others_join():
+    window = TokenWindow(["left", "right"], 4)
+    fill(window, "left", range(3))
+    fill(window, "right", range(3))
+    assert [window.push(sized("left", seq, (5, 7))) for seq in (3, 4)] == [False, True]
+    assert [window.push(message("right", seq, seq)) for seq in (3, 4)] == [False, False]
+    view = window.read()
+    assert view.tokens.shape == (2, 4, 5, 7)
+    assert view.valid.sum(1).tolist() == [1, 0]
+    assert window.push(sized("right", 5, (5, 7)))
+    assert window.push(sized("left", 5, (5, 7)))
+    assert window.read().valid.sum(1).tolist() == [2, 2]
+
+
+def test_one_message_of_another_size_costs_that_camera_alone():
+    window = TokenWindow(["left", "right"], 4)
+    fill(window, "left", range(3))
+    fill(window, "right", range(3))
+    assert not window.push(sized("left", 3, (9, 9), epoch=0))
+    assert window.push(message("left", 4, 4))
+    assert window.read().tokens.shape == (2, 4, 2, 3)
+    assert window.read().valid[1].sum() > 0

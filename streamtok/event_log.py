@@ -11,14 +11,15 @@ EVERY_NS = 10_000_000_000
 
 @dataclass(eq=False)
 class EventLog:
-    """The log lines of one stream on events of some kinds: of each kind at most one in 10 s.
+    """The log lines of one source, a stream or a socket, on events of some kinds: of each kind at most one in 10 s.
 
     The first event is logged at once; those that follow are summed up in the next line, at the latest in that of
-    `finish`, together with the facts of the newest of them.
+    `finish`, together with the facts of the newest of them. `label` is what the name of the source is called.
     """
 
     stream: str
     logger: logging.Logger
+    label: str = "stream"
     _waiting: dict[str, tuple[Counter, int, Mapping[str, Any]]] = field(default_factory=dict)
     _logged_ns: dict[str, int] = field(default_factory=dict)
 
@@ -40,5 +41,5 @@ class EventLog:
 
     def _write(self, event: str) -> None:
         sums, level, facts = self._waiting.pop(event)
-        values = {"stream": self.stream, "event": event, **sums, **facts}
+        values = {self.label: self.stream, "event": event, **sums, **facts}
         self.logger.log(level, " ".join(f"{name}=%s" for name in values), *values.values())

@@ -1,0 +1,141 @@
+"""The tensors of a TorchScript archive, read without running it.
+
+`torch.jit.load` runs what an archive brings: a class may have a `__setstate__` of its own. The archive is a zip of
+`data.pkl`, which names modules and tensors, and of the tensors' bytes in `data/`. Here the names are read by an
+unpickler that knows tensors, lists and plain objects only, so that a file from anywhere is data and nothing else.
+"""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, EOFError, ValueError, TypeError, RuntimeError)
+LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file is a zip with TorchScript code in it; `torch.save` writes zips without."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
+
+
+def read_archive(path: Path) -> dict[str, Tensor]:
+    """Read the parameters and buffers of a TorchScript module, by their names in its state dict.
+
+    Args:
+        path: a file as `torch.jit.save` writes it.
+
+    Returns:
+        Tensors on the CPU, each in memory of its own.
+
+    Raises:
+        ValueError: the file is no such archive, is damaged, or brings code that would have to run to read it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise ValueError("it has no data.pkl")
+            folder = pickles[0].removesuffix("data.pkl")
+            with archive.open(pickles[0]) as file:
+                root = _Reader(file, archive, folder).load()
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        KeyError,
+        EOFError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:
+        raise ValueError(f"{path} is no TorchScript archive of plain tensors: {error}") from error
+    if not isinstance(root, _Module):
+        raise ValueError(f"{path} is no TorchScript archive of plain tensors: it holds no module")
+    return dict(_tensors_below(root, "", set()))
+
+
+class _Module:
+    """What stands for an object of the archive: its attributes, by name."""
+
+    def __init__(self) -> None:
+        self.attributes: Mapping[str, object] = {}
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise ValueError("a class of it has a __setstate__, which would have to run")
+        self.attributes = state
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles modules and tensors; whatever else a pickle may name is refused."""
+
+    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(file)
+        self._archive, self._folder = archive, folder
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if module == "torch.jit._pickle" and name in LISTS:
+            return list
+        if module == "torch.jit._pickle" and name == "restore_type_tag":
+            return _without_tag
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor, list or module")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f"it refers to {pid!r}, expected a storage")
+        if key not in self._storages:
+            entry = self._archive.getinfo(f"{self._folder}data/{key}")
+            if entry.file_size != count * dtype.itemsize or entry.compress_type != zipfile.ZIP_STORED:
+                raise pickle.UnpicklingError(f"storage {key} has {entry.file_size} bytes for {count} of {dtype}")
+            data = bytearray(self._archive.read(entry))
+            self._storages[key] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+        return self._storages[key]
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
+    """A tensor of its own memory; `as_strided` raises RuntimeError for a view that leaves the storage."""
+    return storage.as_strided(size, stride, offset).clone()
+
+
+def _without_tag(value: object, tag: object) -> object:
+    return value
+
+
+def _tensors_below(module: _Module, prefix: str, above: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if id(module) in above:
+        raise ValueError("its modules hold each other in a circle")
+    for name, value in module.attributes.items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        elif isinstance(value, _Module):
+            yield from _tensors_below(value, f"{prefix}{name}.", above | {id(module)})

@@ -1,0 +1,97 @@
+"""TorchScript archives are read for their tensors, and nothing in them is run."""
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import streamtok
+from streamtok.checkpoint.torchscript import is_archive, read_archive
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class Parts(torch.nn.Module):
+    """Sub-modules, buffers, several types, a tied weight, an empty tensor, and attributes that are no tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3).half()
+        self.rest = torch.nn.Sequential(torch.nn.Linear(2, 2).bfloat16(), torch.nn.BatchNorm1d(2))
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("empty", torch.zeros(0))
+        self.tied = self.conv.weight
+        self.numbers, self.word = [1, 2], "x"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rest(x)
+
+
+class Evil(torch.nn.Module):
+    """Writes a file while it is loaded by `torch.jit.load`."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1))
+
+    @torch.jit.export
+    def __getstate__(self):
+        return (torch.zeros(1), self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]):
+        written = torch.from_file("written_by_load", True, 1, dtype=torch.uint8)
+        written.copy_(torch.ones(1, dtype=torch.uint8))
+        self.w = state[0] + written.sum().to(torch.float)
+        self.training = state[1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_the_tensors_are_those_that_torch_reads(tmp_path):
+    path = tmp_path / "parts.jit"
+    torch.jit.script(Parts()).save(str(path))
+    theirs, ours = torch.jit.load(str(path)).state_dict(), read_archive(path)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_an_archive_that_would_write_a_file_is_refused_and_writes_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "Cosmos-0.1-Tokenizer-DV4x8x8"
+    folder.mkdir()
+    for name in ("encoder.jit", "decoder.jit"):
+        torch.jit.script(Evil()).save(str(folder / name))
+    Path("written_by_load").unlink(missing_ok=True)
+    torch.jit.load(str(folder / "encoder.jit"))
+    assert Path("written_by_load").exists(), "the attack works on torch's own reader"
+    Path("written_by_load").unlink()
+    with pytest.raises(ValueError, match=r"encoder\.jit .* a class of it has a __setstate__, which would have to run"):
+        streamtok.load(folder)
+    assert not Path("written_by_load").exists()
+
+
+@pytest.mark.parametrize("called", [print, eval, Path, torch.load, warnings.warn])
+def test_whatever_a_pickle_names_besides_tensors_is_refused(called, tmp_path):
+    path = tmp_path / "named.jit"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("named/code/x.py", "")
+        archive.writestr("named/data.pkl", pickle.dumps(called, 2))
+    assert is_archive(path)
+    with pytest.raises(ValueError, match=r"named\.jit is no TorchScript archive of plain tensors: it names "):
+        read_archive(path)
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_an_error_with_its_name(cut, tmp_path):
+    path = tmp_path / "cut.jit"
+    torch.jit.script(Parts()).save(str(path))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
+    with pytest.raises(ValueError, match=r"cut\.jit"):
+        read_archive(path)

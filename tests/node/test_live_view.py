@@ -1,0 +1,79 @@
+"""What a sender says of its stream must neither choose what is loaded here nor end the view."""
+
+from dataclasses import replace
+
+import av
+import msgspec
+import numpy as np
+import pytest
+
+from streamtok.node.live_decoder import LiveDecoder
+from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, shown_pictures, tokenizer_of
+from streamtok.settings.decode import DecodeSettings
+from streamtok.tokens.files import load_matching
+from streamtok.types import Frame
+from streamtok.wire.message import TokenMessage
+from tests.kit.models import VIDEO, build
+from tests.kit.wire import make_header, make_info
+
+
+@pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", "../nano", "", "nano/", "."])
+def test_a_name_from_the_network_is_never_a_path(name, monkeypatch):
+    monkeypatch.setattr("streamtok.engine.loading.load_checkpoint", lambda *args: pytest.fail(f"loaded {args}"))
+    options = DecodeSettings(input="tcp://127.0.0.1:1")
+    with pytest.raises(ValueError, match="--model"):
+        tokenizer_of(make_info(model=name), options)
+
+
+@pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", None, 5, ["nano"]])
+def test_a_name_from_a_token_file_is_never_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("streamtok.engine.loading.load_checkpoint", lambda *args: pytest.fail(f"loaded {args}"))
+    with pytest.raises(ValueError, match="--model"):
+        load_matching(tmp_path / "t.safetensors", {"model": name, "tokenizer": "ab"}, None)
+
+
+def test_a_far_time_is_left_out_and_a_clock_that_was_set_is_followed():
+    times = PictureTimes()
+    hour = FAR_NS
+    assert [times.place(10 * hour + n) for n in range(3)] == [0, 1, 2]
+    assert times.place(2**63 - 1) is None
+    assert times.place(10 * hour + 3) == 3
+    assert times.place(-(2**63)) is None
+    assert times.place(10 * hour + 4) == 4
+    assert [times.place(n) for n in (5, 6, 7)] == [None, 4, 5]
+
+
+@pytest.mark.parametrize("rect", [[0, 0, 0, 0], [0, 0, 2**31, 5], [2**62, 0, 1, 1], [0, 90, 8, 8]])
+def test_a_rectangle_beyond_the_picture_is_refused(rect):
+    with pytest.raises(ValueError, match="source_rect"):
+        crop_within(np.zeros((32, 48, 3), np.uint8), rect)
+
+
+def test_messages_that_make_no_picture_are_counted_and_the_others_shown(tmp_path):
+    """Another tokenizer, an absurd grid, a rectangle that is none: each costs itself."""
+    tokenizer = build(VIDEO)
+    decoder = LiveDecoder(tokenizer)
+    fields = {"tokenizer": tokenizer.fingerprint, "levels": list(tokenizer.config.levels)}
+    made = msgspec.structs.replace(make_header(0), **fields)
+    message = TokenMessage(made, np.zeros([4, 6], np.uint16))
+    info = make_info(**fields)
+    bad = [
+        replace(message, header=msgspec.structs.replace(made, tokenizer="other")),
+        replace(message, header=msgspec.structs.replace(made, grid=[2**20, 2**20])),
+    ]
+    assert [shown_pictures(each, decoder, info) for each in bad] == [[], []]
+    assert shown_pictures(message, decoder, msgspec.structs.replace(info, source_rect=[0, 0, 99, 99])) == []
+    assert len(shown_pictures(message, decoder, info)) == 1
+    assert decoder.counts["unshown"] == 3
+
+
+@pytest.mark.parametrize("rate", [1e308, 1e-300, float("inf"), None])
+def test_an_absurd_rate_or_time_does_not_lose_the_video(tmp_path, rate):
+    sink = FileSink(tmp_path / "a.mp4", make_info(frame_rate=rate))
+    image = np.zeros((32, 48, 3), np.uint8)
+    times = [0, 33, 2**63 - 1, 66, -(2**63), 99]
+    shown = [sink.show(Frame("front", n, at, image), image) for n, at in enumerate(times)]
+    sink.close()
+    assert shown == [True, True, False, True, False, True]
+    with av.open(str(tmp_path / "a.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 4

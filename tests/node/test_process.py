@@ -1,0 +1,51 @@
+"""How a process ends and what it may open."""
+
+import subprocess
+import sys
+
+import pytest
+
+LET_GO = """
+import sys, threading
+from streamtok.wire.subscriber import subscribe
+kept = []
+for number in range(150):
+    reader = subscribe("tcp://127.0.0.1:9")
+    {what}
+print(threading.active_count(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("what", "threads"), [("pass", 2), ("kept[:] = [*kept, reader][-9:]", 10)])
+def test_readers_that_are_let_go_or_left_open_end_with_the_program(what, threads):
+    done = subprocess.run([sys.executable, "-c", LET_GO.format(what=what)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= threads
+
+
+BUSY = """
+import threading, time
+from streamtok.node.process import end_process
+threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+print("last words")
+raise SystemExit(end_process(3))
+"""
+
+
+def test_a_process_with_a_daemon_thread_ends_at_once_with_its_status_and_its_words():
+    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (3, "last words\n")
+
+
+LIMIT = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
+from streamtok.node.process import stop_on_signals
+with stop_on_signals(lambda: None):
+    print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def test_a_node_may_open_as_many_files_as_it_is_allowed_to():
+    done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "(4096, 4096)\n"

@@ -99,7 +99,7 @@ def run(settings: RigSettings) -> int:
 def make_node(
     settings: RigSettings,
     tokenizer: Tokenizer | None = None,
-    on_update: Callable[[IngestNode], None] | None = None,
+    on_update: Callable[[IngestNode], None] = lambda node: None,
 ) -> IngestNode:
     """The node that the settings describe; the tokenizer is loaded at its start unless it is given.
 

@@ -1,7 +1,5 @@
 """`streamtok demo` as a script, from a checkout."""
 
-import sys
+from streamtok.cli import run_script
 
-from streamtok.cli import main
-
-sys.exit(main(["demo", *sys.argv[1:]]))
+run_script("demo")

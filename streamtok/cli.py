@@ -6,6 +6,7 @@ Commands are imported only when they run, so `streamtok --help` needs nothing bu
 import difflib
 import importlib
 import sys
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
@@ -59,6 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module = importlib.import_module(f"streamtok.commands.{command}")
     return module.main(rest)
+
+
+def run_script(command: str) -> NoReturn:
+    """Run `streamtok COMMAND` with the arguments of this process, and end it."""
+    sys.exit(main([command, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

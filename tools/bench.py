@@ -1,7 +1,5 @@
 """`streamtok bench` as a script, from a checkout."""
 
-import sys
+from streamtok.cli import run_script
 
-from streamtok.cli import main
-
-sys.exit(main(["bench", *sys.argv[1:]]))
+run_script("bench")

@@ -1,7 +1,5 @@
 """`streamtok tokenize` as a script, from a checkout."""
 
-import sys
+from streamtok.cli import run_script
 
-from streamtok.cli import main
-
-sys.exit(main(["tokenize", *sys.argv[1:]]))
+run_script("tokenize")

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Folder
+from streamtok.settings.fields import Folder, option
 from streamtok.settings.shared import CommandSettings
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -43,7 +41,7 @@ class Check:
 class DoctorSettings(CommandSettings):
     """Where the checks look."""
 
-    folder: Folder = Field(default=Path("."), description="where recordings would go")
+    folder: Folder = option(Path("."), "where recordings would go")
 
 
 def run(settings: DoctorSettings) -> int:

@@ -6,19 +6,19 @@ streamtok exactness --models nano nano-p --frames 65
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Count, Flag, Strict, read_list
+from streamtok.settings.fields import Count, Flag, Strict, option, read_list
 
 
 class ExactnessSettings(Strict):
     """What is compared."""
 
-    models: Annotated[list[str], BeforeValidator(read_list), Flag("MODEL", nargs="+")] = Field(
-        default=["nano", "nano-p"], description="discrete video presets"
+    models: Annotated[list[str], BeforeValidator(read_list), Flag("MODEL", nargs="+")] = option(
+        ["nano", "nano-p"], "discrete video presets"
     )
-    frames: Count = Field(default=17, description="1 + a multiple of 4")
+    frames: Count = option(17, "1 + a multiple of 4")
 
 
 def run(settings: ExactnessSettings) -> int:

@@ -50,9 +50,7 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
 def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
     """A parser without flags."""
     return argparse.ArgumentParser(
-        f"streamtok {name}",
-        description=words,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        f"streamtok {name}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 

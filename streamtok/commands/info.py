@@ -21,7 +21,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
-from streamtok.settings.fields import Flag
+from streamtok.settings.fields import Flag, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class InfoSettings(CommandSettings):
     path: Annotated[str, Flag("FILE", positional=True)] = Field(
         description="a recording, token file, bag, video, or folder with these"
     )
-    plot: Annotated[Path, Flag("PNG")] | None = Field(default=None, description="draw the tokens over time")
+    plot: Annotated[Path, Flag("PNG")] | None = option(None, "draw the tokens over time")
 
 
 def run(settings: InfoSettings) -> int:

@@ -17,20 +17,20 @@ from pydantic import BeforeValidator, Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import add_flags, new_plain_parser
-from streamtok.settings.fields import Flag, Folder, Strict, read_list
+from streamtok.settings.fields import Flag, Folder, Strict, option, read_list
 from streamtok.settings.reading import read_settings
 
 
 class KeySettings(Strict):
     """Where keys lie."""
 
-    out: Annotated[Folder, Flag(short="-o")] = Field(default=Path("keys"), description="the node's key folder")
+    out: Annotated[Folder, Flag(short="-o")] = option(Path("keys"), "the node's key folder")
 
 
 class GenerateSettings(KeySettings):
     """`streamtok keys generate`."""
 
-    name: Annotated[str, Flag("NAME")] = Field(default="client", description="name of the reader's keys")
+    name: Annotated[str, Flag("NAME")] = option("client", "name of the reader's keys")
 
 
 class AllowSettings(KeySettings):

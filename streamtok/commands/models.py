@@ -13,29 +13,29 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 import json
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.names import nearest
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.fields import Flag, Positive, Size, Switch, read_list
+from streamtok.settings.fields import Flag, Positive, Size, Switch, option, read_list
 from streamtok.settings.shared import CommandSettings
 
 
 class ModelsSettings(CommandSettings):
     """Which models to list or prepare, and for what frames."""
 
-    names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = Field(
-        default=[], description="presets (default: all); with --prepare also checkpoint folders"
+    names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = option(
+        [], "presets (default: all); with --prepare also checkpoint folders"
     )
-    size: Size = Field(default=(720, 1280), description="frame size, height first")
-    fps: Annotated[Positive, Flag("FPS")] = Field(default=30.0, description="frames per second")
-    prepare: Switch = Field(default=False, description="measure, compile and store for this machine and --size")
-    clip: Annotated[str, Flag("SOURCE")] | None = Field(
-        default=None, description="with --prepare: measure on it (default: a synthetic scene)"
+    size: Size = option((720, 1280), "frame size, height first")
+    fps: Annotated[Positive, Flag("FPS")] = option(30.0, "frames per second")
+    prepare: Switch = option(False, "measure, compile and store for this machine and --size")
+    clip: Annotated[str, Flag("SOURCE")] | None = option(
+        None, "with --prepare: measure on it (default: a synthetic scene)"
     )
-    compile: Switch = Field(default=False, description="with --prepare: run through torch.compile from now on")
+    compile: Switch = option(False, "with --prepare: run through torch.compile from now on")
 
 
 def run(settings: ModelsSettings) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch
+from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 
 if TYPE_CHECKING:
@@ -31,23 +31,17 @@ class RecordSettings(NodeSettings):
     out: Annotated[FileOrFolder, Flag(short="-o")] = Field(
         description="the MCAP file to write, or a folder for a new one; overwrites none"
     )
-    streams: Names | None = Field(default=None, description="record only this stream (repeat for more)")
-    record_frames: Literal["none", "lossless", "lossy"] = Field(
-        default="none", description="also the camera images: lossless replays to the same tokens"
+    streams: Names | None = option(None, "record only this stream (repeat for more)")
+    record_frames: Literal["none", "lossless", "lossy"] = option(
+        "none", "also the camera images: lossless replays to the same tokens"
     )
-    pictures: Switch = Field(default=False, description="also the token grids as grey images, to look at in Foxglove")
-    max_size: Megabytes | None = Field(default=None, description="begin a new file (FILE_001, ...) at this size")
-    max_minutes: Annotated[Positive, Flag("MINUTES")] | None = Field(
-        default=None, description="begin a new file after this time"
-    )
-    min_free: Annotated[float, Field(ge=0), Flag("MB")] = Field(
-        default=512, description="stop when the disk has less than this free"
-    )
-    max_seconds: Seconds | None = Field(default=None, description="end after this time")
-    until_end: Switch = Field(default=True, description="end when the node's streams end")
-    curve: Folder | None = Field(
-        default=None, description="folder with this reader's keys, from `streamtok keys generate`"
-    )
+    pictures: Switch = option(False, "also the token grids as grey images, to look at in Foxglove")
+    max_size: Megabytes | None = option(None, "begin a new file (FILE_001, ...) at this size")
+    max_minutes: Annotated[Positive, Flag("MINUTES")] | None = option(None, "begin a new file after this time")
+    min_free: Annotated[float, Field(ge=0), Flag("MB")] = option(512, "stop when the disk has less than this free")
+    max_seconds: Seconds | None = option(None, "end after this time")
+    until_end: Switch = option(True, "end when the node's streams end")
+    curve: Folder | None = option(None, "folder with this reader's keys, from `streamtok keys generate`")
 
     def recorder_options(self) -> "RecorderOptions":
         """What the recorder needs of it."""
@@ -90,7 +84,8 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
                 reader.close()
         finally:
             recorder.close()
-    return {**recorder.summary(), "malformed": dict(reader.rejects.counts)}
+    malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
+    return recorder.summary() | {"malformed": malformed}
 
 
 def format_summary(summary: dict[str, Any]) -> str:

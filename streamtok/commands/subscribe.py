@@ -22,7 +22,7 @@ from streamtok.commands.ages import Ages
 from streamtok.commands.command import make_main
 from streamtok.node.display import log_to_stderr
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch
+from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
@@ -39,28 +39,24 @@ class SubscribeSettings(NodeSettings):
     endpoint: Annotated[Endpoint, Flag(positional=True)] = Field(
         description="where the node publishes, such as tcp://127.0.0.1:5555"
     )
-    streams: Annotated[Names, Field(min_length=1)] | None = Field(
-        default=None, description="only this stream (repeat it; default: all)"
+    streams: Annotated[Names, Field(min_length=1)] | None = option(None, "only this stream (repeat it; default: all)")
+    latest_only: Switch = option(False, "keep only the newest message of each stream")
+    lossless: Switch = option(False, "make a lossless node wait for this reader, instead of discarding")
+    join: Literal["keyframe", "epoch"] | None = option(
+        None, "epoch: first fetch what the current epoch has sent already"
     )
-    latest_only: Switch = Field(default=False, description="keep only the newest message of each stream")
-    lossless: Switch = Field(
-        default=False, description="make a lossless node wait for this reader, instead of discarding"
+    max_messages: Count | None = option(None, "end after N messages")
+    until_end: Switch = option(False, "end when the node says that its streams have ended")
+    timeout: Seconds | None = option(None, "fail after this long without a message (default: wait)")
+    forward: Endpoint | None = option(None, "publish the messages again here")
+    control: Endpoint | None = option(None, "control socket of --forward (default: beside it)")
+    curve: Folder | None = option(None, "keys of this reader (client.key_secret, server.key)")
+    forward_curve: Folder | None = option(None, "keys for --forward (server.key_secret, allowed/)")
+    insecure: Switch = option(False, "allow --forward on a network address without keys")
+    ipc_group: Group | None = option(
+        None, "who may connect to --forward's ipc sockets besides this user (default: nobody)"
     )
-    join: Literal["keyframe", "epoch"] | None = Field(
-        default=None, description="epoch: first fetch what the current epoch has sent already"
-    )
-    max_messages: Count | None = Field(default=None, description="end after N messages")
-    until_end: Switch = Field(default=False, description="end when the node says that its streams have ended")
-    timeout: Seconds | None = Field(default=None, description="fail after this long without a message (default: wait)")
-    forward: Endpoint | None = Field(default=None, description="publish the messages again here")
-    control: Endpoint | None = Field(default=None, description="control socket of --forward (default: beside it)")
-    curve: Folder | None = Field(default=None, description="keys of this reader (client.key_secret, server.key)")
-    forward_curve: Folder | None = Field(default=None, description="keys for --forward (server.key_secret, allowed/)")
-    insecure: Switch = Field(default=False, description="allow --forward on a network address without keys")
-    ipc_group: Group | None = Field(
-        default=None, description="who may connect to --forward's ipc sockets besides this user (default: nobody)"
-    )
-    quiet: Switch = Field(default=False, description="no line per message")
+    quiet: Switch = option(False, "no line per message")
 
     @model_validator(mode="after")
     def check_together(self) -> "SubscribeSettings":

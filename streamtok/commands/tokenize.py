@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from streamtok.commands.command import make_main
 from streamtok.fleet.options import DriveOptions, RunOptions
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Engine, File, Flag, Off, read_list
+from streamtok.settings.fields import Engine, File, Flag, Off, option, read_list
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -30,30 +30,24 @@ if TYPE_CHECKING:
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
     """Which drives, how each is tokenized, what runs them, or what is planned."""
 
-    drives: Annotated[list[str], BeforeValidator(read_list), Flag("DRIVE", positional=True)] = Field(
-        default=[], description="recorded drives: paths, or URLs that fsspec opens"
+    drives: Annotated[list[str], BeforeValidator(read_list), Flag("DRIVE", positional=True)] = option(
+        [], "recorded drives: paths, or URLs that fsspec opens"
     )
     listed: File | None = Field(
         default=None, alias="list", description="a text file with one drive per line, besides those given"
     )
-    out: Annotated[str, Flag("OUT", short="-o")] | None = Field(
-        default=None, description="folder or URL for the tokens"
+    out: Annotated[str, Flag("OUT", short="-o")] | None = option(None, "folder or URL for the tokens")
+    engine: Engine | None = option(None, "as for ingest")
+    runner: Literal["local", "ray"] = option("local", "processes of this machine, or a Ray cluster")
+    gpus: Annotated[float, Field(ge=0), Flag("GPUS")] = option(0.0, "ray: GPUs per worker, 0.5 lets two share one")
+    plan: Annotated[float, Flag("HOURS")] | None = option(
+        None, "only compute time, storage and cost for so many hours of video"
     )
-    engine: Engine | None = Field(default=None, description="as for ingest")
-    runner: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
-    gpus: Annotated[float, Field(ge=0), Flag("GPUS")] = Field(
-        default=0.0, description="ray: GPUs per worker, 0.5 lets two share one"
+    rate: Annotated[float, Flag("FPS")] | None = option(
+        None, "plan: frames per second of one worker (default: measured here)"
     )
-    plan: Annotated[float, Flag("HOURS")] | None = Field(
-        default=None, description="only compute time, storage and cost for so many hours of video"
-    )
-    rate: Annotated[float, Flag("FPS")] | None = Field(
-        default=None, description="plan: frames per second of one worker (default: measured here)"
-    )
-    fps: Annotated[float, Flag("FPS")] = Field(default=30.0, description="plan: frames per second of the video")
-    price: Annotated[float, Flag("PRICE")] = Field(
-        default=0.05, description="plan: cost of a worker's hour, here of a CPU core"
-    )
+    fps: Annotated[float, Flag("FPS")] = option(30.0, "plan: frames per second of the video")
+    price: Annotated[float, Flag("PRICE")] = option(0.05, "plan: cost of a worker's hour, here of a CPU core")
     progress: Off = Field(default=True, alias="quiet", description="no progress bar")
 
     @model_validator(mode="after")

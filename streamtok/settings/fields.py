@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from streamtok.names import NAME, parse_device, parse_endpoint, parse_size, without_password
 
+Value = TypeVar("Value")
 MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
 
 
@@ -34,6 +35,11 @@ class Flag:
     nargs: str = ""
     positional: bool = False
     switch: bool = False
+
+
+def option(default: Value, description: str) -> Value:
+    """A field with a default that is also a flag: its description is the flag's help."""
+    return Field(default=default, description=description)
 
 
 def read_size(value: object) -> tuple[int, int]:

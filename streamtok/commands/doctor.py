@@ -33,10 +33,6 @@ class Check:
     found: str
     advice: str = ""
 
-    def to_dict(self) -> dict[str, str]:
-        """Plain values."""
-        return asdict(self)
-
 
 class DoctorSettings(CommandSettings):
     """Where the checks look."""
@@ -49,7 +45,7 @@ def run(settings: DoctorSettings) -> int:
     checks = run_checks(settings.folder)
     bad = any(check.state == BAD for check in checks)
     if settings.as_json:
-        print(json.dumps({"ok": not bad, "checks": [check.to_dict() for check in checks]}))
+        print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in checks]}))
         return int(bad)
     for check in checks:
         print(f"{MARKS[check.state]}  {check.name:<10} {check.found}")
@@ -132,9 +128,8 @@ def check_zmq() -> Iterator[Check]:
 
     curve = zmq.has("curve")
     advice = "" if curve else "pip install --force-reinstall pyzmq: its wheels have CURVE"
-    found = (
-        f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {to_word(zmq.has('ipc'))}, CURVE {to_word(curve)}"
-    )
+    ipc, encrypted = ("yes" if zmq.has(part) else "no" for part in ("ipc", "curve"))
+    found = f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {ipc}, CURVE {encrypted}"
     yield Check("zmq", OK if curve else BAD, found, advice)
 
 
@@ -190,11 +185,6 @@ def check_disk(folder: Path) -> Iterator[Check]:
     free = shutil.disk_usage(folder).free / GIB
     state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
     yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)
-
-
-def to_word(value: bool) -> str:
-    """`yes` or `no`."""
-    return "yes" if value else "no"
 
 
 main = make_main("doctor", DoctorSettings, run, __doc__)

@@ -70,12 +70,8 @@ class EvaluateSettings(CommandSettings):
 def main(argv: list[str] | None = None) -> int:
     """Run one evaluation; 0 with a report, 1 when nothing could be judged."""
     settings = parse_settings(EvaluateSettings, "evaluate", __doc__, argv)
-    return run(settings, shlex.join(["streamtok", "evaluate", *(sys.argv[1:] if argv is None else argv)]))
-
-
-def run(settings: EvaluateSettings, command_line: str) -> int:
-    """Evaluate and print the report; returns 0."""
-    values, lines = evaluate(settings, command_line)
+    arguments = sys.argv[1:] if argv is None else argv
+    values, lines = evaluate(settings, shlex.join(["streamtok", "evaluate", *arguments]))
     print(json.dumps(values) if settings.as_json else "\n".join(lines))
     return 0
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
 
 
+FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # of a stream, as its node tells them
+
+
 class InfoSettings(CommandSettings):
     """What to look at."""
 
@@ -100,14 +103,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
     surveys = survey_tokens(groups(), codes, picture)
     streams: dict[str, Any] = {}
     for name, info in infos.items():
-        facts: dict[str, Any] = {
-            "model": info.model,
-            "tokenizer": info.tokenizer,
-            "engine": info.engine,
-            "context": info.context,
-            "metadata": info.metadata,
-        }
-        facts |= {"image_size": info.image_size, "sessions": len(sessions.get(name, ()))}
+        facts = {fact: getattr(info, fact) for fact in FACTS} | {"sessions": len(sessions.get(name, ()))}
         streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
     report: dict[str, Any] = {
         "kind": "recording",

@@ -49,8 +49,7 @@ def run(settings: ModelsSettings) -> int:
         if name not in PRESETS:
             raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
-    words = json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps)
-    print(words)
+    print(json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps))
     return 0
 
 
@@ -90,41 +89,28 @@ def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, An
 
 def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
-    head = [
-        "preset",
-        "TxHxW",
-        "ratio",
-        "codes",
-        "bits/token",
-        "tokens/s",
-        "kbit/s",
-        "params",
-        "GFLOP enc",
-        "GFLOP dec",
-        "state enc MB",
-        "state dec MB",
-    ]
-    body = [
-        [
-            row["name"],
-            row["compression"],
-            f"{row['compression_ratio']:.0f}",
-            or_dash(row["codebook_size"], "d"),
-            or_dash(row["bits_per_token"], ".2f"),
-            or_dash(row["tokens_per_second"], ",.0f"),
-            f"{row['bits_per_second'] / 1e3:,.0f}",
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['encode_flops'] / 1e9:,.1f}",
-            f"{row['decode_flops'] / 1e9:,.1f}",
-            f"{row['encode_state_bytes'] / 1e6:,.1f}",
-            f"{row['decode_state_bytes'] / 1e6:,.1f}",
-        ]
+    cells = [
+        {
+            "preset": row["name"],
+            "TxHxW": row["compression"],
+            "ratio": f"{row['compression_ratio']:.0f}",
+            "codes": or_dash(row["codebook_size"], "d"),
+            "bits/token": or_dash(row["bits_per_token"], ".2f"),
+            "tokens/s": or_dash(row["tokens_per_second"], ",.0f"),
+            "kbit/s": f"{row['bits_per_second'] / 1e3:,.0f}",
+            "params": f"{row['parameters'] / 1e6:.1f} M",
+            "GFLOP enc": f"{row['encode_flops'] / 1e9:,.1f}",
+            "GFLOP dec": f"{row['decode_flops'] / 1e9:,.1f}",
+            "state enc MB": f"{row['encode_state_bytes'] / 1e6:,.1f}",
+            "state dec MB": f"{row['decode_state_bytes'] / 1e6:,.1f}",
+        }
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    widths = {head: max(len(head), *(len(row[head]) for row in cells)) for head in cells[0]}
+    lines = [dict(zip(widths, widths, strict=True)), *cells]
     aligned = [
-        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in [head, *body]
+        [line[head].rjust(width) if head != "preset" else line[head].ljust(width) for head, width in widths.items()]
+        for line in lines
     ]
     title = f"At {size[0]}x{size[1]} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
     return title + "\n".join("  ".join(line) for line in aligned)

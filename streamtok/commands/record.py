@@ -10,16 +10,14 @@ Ctrl-C ends it with a summary. A file that was cut off is still readable; `strea
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from contextlib import closing
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import RecorderOptions
 
 
 class RecordSettings(NodeSettings):
@@ -43,14 +41,6 @@ class RecordSettings(NodeSettings):
     until_end: Switch = option(True, "end when the node's streams end")
     curve: Folder | None = option(None, "folder with this reader's keys, from `streamtok keys generate`")
 
-    def recorder_options(self) -> "RecorderOptions":
-        """What the recorder needs of it."""
-        from streamtok.recording.recorder import RecorderOptions
-
-        return RecorderOptions.limited(
-            self.record_frames, self.max_size, self.max_minutes, self.min_free, pictures=self.pictures
-        )
-
 
 def run(settings: RecordSettings) -> int:
     """Record and print the summary; 1 if recording failed or stopped early."""
@@ -66,24 +56,21 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     from streamtok.node.display import log_to_stderr
     from streamtok.node.process import stop_on_signals
     from streamtok.recording.network_recorder import NetworkRecorder
-    from streamtok.recording.recorder import Recorder
+    from streamtok.recording.recorder import Recorder, RecorderOptions
     from streamtok.wire.security import CurveClient
 
     log_to_stderr(log_format=settings.log_format)
     stopping = threading.Event()
     curve = CurveClient.load(settings.curve) if settings.curve else None
-    recorder = Recorder(settings.out, settings.recorder_options(), metadata={"recorded_from": settings.endpoint})
-    with stop_on_signals(stopping.set):
-        try:
-            reader = NetworkRecorder(
-                settings.endpoint, recorder, settings.streams, until_end=settings.until_end, curve=curve
-            )
-            try:
-                reader.run(stopping.is_set, seconds=settings.max_seconds)
-            finally:
-                reader.close()
-        finally:
-            recorder.close()
+    limits = settings.max_size, settings.max_minutes, settings.min_free
+    options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)
+    endpoint, until_end = settings.endpoint, settings.until_end
+    with (
+        stop_on_signals(stopping.set),
+        Recorder(settings.out, options, metadata={"recorded_from": endpoint}) as recorder,
+        closing(NetworkRecorder(endpoint, recorder, settings.streams, until_end=until_end, curve=curve)) as reader,
+    ):
+        reader.run(stopping.is_set, seconds=settings.max_seconds)
     malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
     return recorder.summary() | {"malformed": malformed}
 

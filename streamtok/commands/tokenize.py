@@ -10,6 +10,7 @@ command runs again, what broke is listed and tried again. `--plan` measures this
 of video need.
 """
 
+import functools
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +25,6 @@ from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
     from streamtok.fleet.job import FleetOptions
-    from streamtok.fleet.ray_runner import RayRunner
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
@@ -93,10 +93,7 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
         from streamtok.fleet.ray_runner import RayRunner, import_ray
 
         import_ray()
-
-        def make_runner(out: str, options: "FleetOptions", workers: int) -> "RayRunner":
-            return RayRunner(out, options, workers, settings.gpus)
-
+        make_runner = functools.partial(RayRunner, gpus=settings.gpus)
     fleet = Fleet(drives, settings.out, settings.fleet_options(), settings, make_runner)
     with stop_on_signals(fleet.stop):
         return fleet.run()

@@ -105,10 +105,7 @@ class MuonAdamW:
 
     def clip(self) -> Tensor:
         """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
-        grads = _gradients(self.parameters)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1))
-        return norm
+        return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
 
     @torch.no_grad()
     def step(self) -> None:

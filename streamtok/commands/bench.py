@@ -23,8 +23,6 @@ from streamtok.settings.shared import CommandSettings
 
 
 class BenchSettings(CommandSettings):
-    """What to measure."""
-
     model: Model = option("nano", "preset or checkpoint folder")
     size: Size = option((256, 448), "frame size, height first")
     cameras: Count = option(1, "cameras at a time")
@@ -49,7 +47,6 @@ class BenchSettings(CommandSettings):
 
 
 def run(settings: BenchSettings) -> int:
-    """Run the benchmark; returns 0."""
     import torch
 
     import streamtok

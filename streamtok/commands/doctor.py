@@ -35,8 +35,6 @@ class Check:
 
 
 class DoctorSettings(CommandSettings):
-    """Where the checks look."""
-
     folder: Folder = option(Path("."), "where recordings would go")
 
 
@@ -74,7 +72,6 @@ def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
 
 
 def check_machine() -> Iterator[Check]:
-    """Python, processor, memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -83,7 +80,6 @@ def check_machine() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
-    """PyTorch and the threads it uses."""
     import torch
 
     found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -91,7 +87,6 @@ def check_torch() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
-    """The GPU and what it is good for."""
     import torch
 
     if not torch.cuda.is_available():
@@ -112,7 +107,6 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_model() -> Iterator[Check]:
-    """Whether the shipped model loads and encodes."""
     import torch
 
     from streamtok.engine.loading import load
@@ -123,7 +117,6 @@ def check_model() -> Iterator[Check]:
 
 
 def check_zmq() -> Iterator[Check]:
-    """The transport and its encryption."""
     import zmq
 
     curve = zmq.has("curve")
@@ -150,7 +143,6 @@ def check_video() -> Iterator[Check]:
 
 
 def check_display() -> Iterator[Check]:
-    """Whether a window can be opened."""
     display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
     yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
@@ -173,7 +165,6 @@ def check_cameras() -> Iterator[Check]:
 
 
 def check_extras() -> Iterator[Check]:
-    """Optional packages."""
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         advice = "" if there else f"pip install 'streamtok[{extra}]'"

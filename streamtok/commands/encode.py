@@ -22,8 +22,6 @@ from streamtok.tokens.options import EncodeOptions
 
 
 class EncodeSettings(CommandSettings, EncodeOptions):
-    """What to encode, by which model, and where the tokens go."""
-
     source: Annotated[str, Flag("SRC", positional=True)] = Field(
         description="a video, an image, or any source that `streamtok ingest` takes"
     )
@@ -33,7 +31,6 @@ class EncodeSettings(CommandSettings, EncodeOptions):
 
 
 def run(settings: EncodeSettings) -> int:
-    """Encode one file; returns 0."""
     from streamtok.tokens.files import encode_file
 
     done = encode_file(settings.source, settings.out, settings.model, settings)

@@ -38,8 +38,6 @@ def read_lines(value: object) -> int | None:
 
 
 class EvaluateSettings(CommandSettings):
-    """What to judge, on what, and by which measures."""
-
     places: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("PLACE", positional=True)] = (
         Field(description="folders, videos or pictures")
     )

@@ -13,8 +13,6 @@ from streamtok.settings.fields import Count, Flag, Strict, option, read_list
 
 
 class ExactnessSettings(Strict):
-    """What is compared."""
-
     models: Annotated[list[str], BeforeValidator(read_list), Flag("MODEL", nargs="+")] = option(
         ["nano", "nano-p"], "discrete video presets"
     )
@@ -22,7 +20,6 @@ class ExactnessSettings(Strict):
 
 
 def run(settings: ExactnessSettings) -> int:
-    """Print a Markdown table; returns 0."""
     from streamtok.bench.exactness import measure_exactness
 
     print("| comparison | model | found |\n| --- | --- | --- |")

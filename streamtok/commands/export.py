@@ -19,8 +19,6 @@ from streamtok.tokens.options import ExportOptions
 
 
 class ExportSettings(CommandSettings, ExportOptions):
-    """What to export, into what, and where to."""
-
     source: Annotated[list[str], BeforeValidator(read_list), Field(min_length=1), Flag(positional=True)] = Field(
         description="token files, recordings, or folders of them"
     )
@@ -30,7 +28,6 @@ class ExportSettings(CommandSettings, ExportOptions):
 
 
 def run(settings: ExportSettings) -> int:
-    """Export; returns 0."""
     from streamtok.tokens.export import export
 
     counts = export(settings.source, settings.out, settings.to, settings)

@@ -36,8 +36,6 @@ FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # o
 
 
 class InfoSettings(CommandSettings):
-    """What to look at."""
-
     path: Annotated[str, Flag("FILE", positional=True)] = Field(
         description="a recording, token file, bag, video, or folder with these"
     )
@@ -90,7 +88,6 @@ def to_group(message: TokenMessage) -> TokenGroup:
 
 
 def inspect_recording(recording: Recording, picture: bool) -> Inspected:
-    """What a recording of streamtok holds."""
     infos = recording.first_infos()
     codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
     sessions: dict[str, set[str]] = {}
@@ -124,7 +121,6 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
 
 
 def inspect_token_file(path: Path, picture: bool) -> Inspected:
-    """What a token file holds."""
     from streamtok.tokens.tokenfile import TokenFile
 
     file = TokenFile(path)
@@ -157,7 +153,6 @@ def is_empty(report: dict[str, Any]) -> bool:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """A report for people."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
     if report.get("complete") is False:
         lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")
@@ -178,7 +173,6 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def format_stream(stream: dict[str, Any]) -> list[str]:
-    """The lines of one token stream."""
     if not stream.get("groups"):
         return ["  nothing"]
     lines = [

@@ -69,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: RigSettings) -> int:
-    """Start, show and end the node."""
     from streamtok.node.display import LiveDisplay, log_to_stderr
     from streamtok.node.process import stop_on_signals
     from streamtok.node.stream_metrics import format_summary
@@ -213,7 +212,6 @@ def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) ->
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
-    """The recorder of --record, if the settings have it."""
     if settings.record is None:
         return None
     from streamtok.recording.recorder import Recorder, RecorderOptions

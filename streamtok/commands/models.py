@@ -24,8 +24,6 @@ from streamtok.settings.shared import CommandSettings
 
 
 class ModelsSettings(CommandSettings):
-    """Which models to list or prepare, and for what frames."""
-
     names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = option(
         [], "presets (default: all); with --prepare also checkpoint folders"
     )
@@ -117,7 +115,6 @@ def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) 
 
 
 def or_dash(value: float | None, form: str) -> str:
-    """A number in a format, or a dash where there is none."""
     return "-" if value is None else format(value, form)
 
 

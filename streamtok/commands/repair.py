@@ -18,8 +18,6 @@ from streamtok.settings.shared import CommandSettings
 
 
 class RepairSettings(CommandSettings):
-    """What to repair, and where what can be read of it goes."""
-
     path: Annotated[File, Flag(positional=True)] = Field(description="the MCAP file")
     out: Annotated[File, Flag(short="-o")] | None = option(None, "the file to write (never overwrites one)")
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
-    """Which drives, how each is tokenized, what runs them, or what is planned."""
-
     drives: Annotated[list[str], BeforeValidator(read_list), Flag("DRIVE", positional=True)] = option(
         [], "recorded drives: paths, or URLs that fsspec opens"
     )
@@ -52,7 +50,6 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
 
     @model_validator(mode="after")
     def check_together(self) -> "TokenizeSettings":
-        """Refuse what is neither a plan nor work."""
         if self.plan is None and not (self.out and (self.drives or self.listed)):
             raise ValueError("give drives (or --list FILE) and --out, or --plan HOURS")
         return self
@@ -81,7 +78,6 @@ def run(settings: TokenizeSettings) -> int:
 
 
 def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
-    """Tokenize; returns the result."""
     from streamtok.fleet.fleet import Fleet
 
     assert settings.out is not None  # as the settings have checked
@@ -100,7 +96,6 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """The result for people."""
     words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
     words += f", {result['left']} left" if result["left"] else ""
     return f"{words}; {result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} per second)"

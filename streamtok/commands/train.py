@@ -33,7 +33,6 @@ class TrainSettings(CommandSettings, TrainConfig):
 
     @model_validator(mode="after")
     def check_together(self) -> "TrainSettings":
-        """Refuse nothing to train on, and to go on with a run that is thrown away."""
         if not self.data.paths:
             raise ValueError("nothing to train on: give data.paths in --config FILE, or --set data.paths='[FOLDER]'")
         if self.resume and self.overwrite:
@@ -42,7 +41,6 @@ class TrainSettings(CommandSettings, TrainConfig):
 
 
 def run(settings: TrainSettings) -> int:
-    """Train and export; returns 0."""
     from streamtok.training.build import build_model, export
     from streamtok.training.loop import train
 

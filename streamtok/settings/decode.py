@@ -35,7 +35,6 @@ class DecodeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "DecodeSettings":
-        """Refuse what only a live stream has for a token file."""
         if self.live:
             return self
         given = [name for name in LIVE_ONLY if name in self.model_fields_set]

@@ -48,7 +48,6 @@ def read_size(value: object) -> tuple[int, int]:
 
 
 def read_list(value: object) -> object:
-    """One value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 

@@ -40,7 +40,6 @@ class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSett
 
     @model_validator(mode="after")
     def check_together(self) -> "ReplaySettings":
-        """Refuse settings that contradict each other or need another one."""
         if self.verify and self.recorded_tokens:
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:

@@ -63,8 +63,6 @@ class DeviceSettings(Strict):
 
 
 class ComputeSettings(DeviceSettings):
-    """How tokens are computed from frames."""
-
     deterministic: Switch = option(False, "bit-identical tokens however the frames are cut")
 
 

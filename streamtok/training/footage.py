@@ -34,7 +34,6 @@ class Footage:
 
     @property
     def taken(self) -> int:
-        """Frames that are taken at most."""
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:

@@ -68,7 +68,6 @@ class _Run:
     journal: Journal
 
     def elapsed(self) -> float:
-        """Seconds of the whole run so far."""
         return self.used + time.monotonic() - self.began
 
     def progress(self) -> float:
@@ -78,7 +77,6 @@ class _Run:
         return by_steps if limit is None else max(by_steps, self.elapsed() / limit)
 
     def save(self) -> None:
-        """Write the checkpoint."""
         position = {"step": self.number, "phase": self.phase, "seconds": self.elapsed()}
         save_run(self.config, self.step, self.course, self.state, position)
 

@@ -108,7 +108,6 @@ class Step:
         return named, detach(output.state)
 
     def update(self) -> None:
-        """Clip, move the weights and their average."""
         self.optimizer.clip()
         self.optimizer.step()
         self.average.update()

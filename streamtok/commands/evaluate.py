@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
-from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Switch, Whole, option, read_list
+from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Paths, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
 
 NATIVE = "native"
@@ -38,9 +38,7 @@ def read_lines(value: object) -> int | None:
 
 
 class EvaluateSettings(CommandSettings):
-    places: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("PLACE", positional=True)] = (
-        Field(description="folders, videos or pictures")
-    )
+    places: Annotated[Paths, Flag("PLACE", positional=True)] = Field(description="folders, videos or pictures")
     model: Model = option("nano", "preset name, checkpoint folder or Cosmos checkpoint")
     lines: Annotated[int | None, BeforeValidator(read_lines), Flag("LINES")] = option(
         256, f"short side in pixels, or {NATIVE!r}"

@@ -6,16 +6,12 @@ streamtok exactness --models nano nano-p --frames 65
 
 from typing import Annotated
 
-from pydantic import BeforeValidator
-
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Count, Flag, Strict, option, read_list
+from streamtok.settings.fields import Count, Flag, Strict, Texts, option
 
 
 class ExactnessSettings(Strict):
-    models: Annotated[list[str], BeforeValidator(read_list), Flag("MODEL", nargs="+")] = option(
-        ["nano", "nano-p"], "discrete video presets"
-    )
+    models: Annotated[Texts, Flag("MODEL", nargs="+")] = option(["nano", "nano-p"], "discrete video presets")
     frames: Count = option(17, "1 + a multiple of 4")
 
 

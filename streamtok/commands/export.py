@@ -10,16 +10,16 @@ The source is a token file, a recording, or a folder of these. Windows and episo
 import json
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Flag, Folder, Off, read_list
+from streamtok.settings.fields import Flag, Folder, Off, Texts
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.options import ExportOptions
 
 
 class ExportSettings(CommandSettings, ExportOptions):
-    source: Annotated[list[str], BeforeValidator(read_list), Field(min_length=1), Flag(positional=True)] = Field(
+    source: Annotated[Texts, Field(min_length=1), Flag(positional=True)] = Field(
         description="token files, recordings, or folders of them"
     )
     to: Literal["webdataset", "parquet", "lerobot"] = Field(description="the format to write")

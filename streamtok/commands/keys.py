@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import add_flags, new_plain_parser
-from streamtok.settings.fields import Flag, Folder, Strict, option, read_list
+from streamtok.settings.fields import Flag, Folder, Paths, Strict, option
 from streamtok.settings.reading import read_settings
 
 
@@ -30,9 +30,7 @@ class GenerateSettings(KeySettings):
 
 
 class AllowSettings(KeySettings):
-    key: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("FILE.key", positional=True)] = (
-        Field(description="public key file of a reader")
-    )
+    key: Annotated[Paths, Flag("FILE.key", positional=True)] = Field(description="public key file of a reader")
 
 
 def new_parser() -> argparse.ArgumentParser:

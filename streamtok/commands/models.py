@@ -13,18 +13,16 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 import json
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
-
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.names import nearest
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.fields import Flag, Positive, Size, Switch, option, read_list
+from streamtok.settings.fields import Flag, Positive, Size, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 
 class ModelsSettings(CommandSettings):
-    names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = option(
+    names: Annotated[Texts, Flag("NAME", positional=True)] = option(
         [], "presets (default: all); with --prepare also checkpoint folders"
     )
     size: Size = option((720, 1280), "frame size, height first")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -70,7 +71,13 @@ def run(settings: SubscribeSettings) -> int:
     log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     began = time.monotonic()
-    with stop_on_signals(stop.set), Reading(settings, stop) as reading:
+    with ExitStack() as stack:
+        stack.enter_context(stop_on_signals(stop.set))
+        subscription = stack.enter_context(open_subscription(settings))
+        relay = None
+        if settings.forward is not None:
+            relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
+        reading = Reading(settings, subscription, relay, stop)
         try:
             for message in reading:
                 if not (settings.quiet or settings.as_json):
@@ -124,27 +131,17 @@ class Ages:
         }
 
 
+@dataclass
 class Reading:
-    """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
+    """The messages a reader's settings ask for, forwarded on the way if there is a relay, and counted."""
 
-    def __init__(self, settings: SubscribeSettings, stop: threading.Event) -> None:
-        self.settings, self.stop = settings, stop
-        self.messages = 0
-        self.nbytes = 0
-        self._ages = Ages()
-        self._stack = ExitStack()
-        try:
-            self.subscription = self._stack.enter_context(self._subscribe())
-            self.relay = self._relay(settings.forward) if settings.forward is not None else None
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def __enter__(self) -> "Reading":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    settings: SubscribeSettings
+    subscription: Subscription
+    relay: Relay | None
+    stop: threading.Event
+    messages: int = 0
+    nbytes: int = 0
+    ages: Ages = field(default_factory=Ages)
 
     def __iter__(self) -> Iterator[TokenMessage]:
         """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
@@ -168,7 +165,7 @@ class Reading:
         """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
         result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
         result["malformed"] = dict(self.subscription.rejects.counts)
-        result |= self._ages.summary()
+        result |= self.ages.summary()
         if self.relay is not None:
             result["forwarded"] = self.relay.counts["forwarded"]
         return result
@@ -176,46 +173,46 @@ class Reading:
     def _count(self, message: TokenMessage) -> None:
         self.messages += 1
         self.nbytes += len(message.payload)
-        self._observe(message)
+        self._note_age(message)
         if self.relay is not None:
             self.relay.forward(message)
 
-    def _observe(self, message: TokenMessage) -> None:
+    def _note_age(self, message: TokenMessage) -> None:
         """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return
         monotonic, utc = info.clock
         now = time.time_ns() - utc + monotonic  # of the node's clock
-        self._ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+        self.ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
 
-    def _subscribe(self) -> Subscription:
-        settings = self.settings
-        join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
-        return subscribe(
-            settings.endpoint,
-            settings.streams,
-            latest_only=settings.latest_only,
-            lossless=settings.lossless,
-            join=join,
-            until_end=settings.until_end,
-            curve=CurveClient.load(settings.curve) if settings.curve else None,
-        )
 
-    def _relay(self, endpoint: str) -> Relay:
-        settings = self.settings
-        curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
-        publisher = Publisher(
-            endpoint,
-            settings.control,
-            node="relay",
-            curve=curve,
-            insecure=settings.insecure,
-            ipc_group=settings.ipc_group,
-            lossless=settings.lossless,
-            stop=self.stop.is_set,
-        )
-        return Relay(self.subscription, self._stack.enter_context(publisher))
+def open_subscription(settings: SubscribeSettings) -> Subscription:
+    """What reads the endpoint; who forwards joins by epoch, unless told otherwise."""
+    join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
+    return subscribe(
+        settings.endpoint,
+        settings.streams,
+        latest_only=settings.latest_only,
+        lossless=settings.lossless,
+        join=join,
+        until_end=settings.until_end,
+        curve=CurveClient.load(settings.curve) if settings.curve else None,
+    )
+
+
+def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
+    """What publishes the messages again, bound to `endpoint`."""
+    return Publisher(
+        endpoint,
+        settings.control,
+        node="relay",
+        curve=CurveServer.load(settings.forward_curve) if settings.forward_curve else None,
+        insecure=settings.insecure,
+        ipc_group=settings.ipc_group,
+        lossless=settings.lossless,
+        stop=stop.is_set,
+    )
 
 
 def format_message(message: TokenMessage) -> str:

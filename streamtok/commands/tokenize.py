@@ -15,12 +15,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
 from streamtok.fleet.options import DriveOptions, RunOptions
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Engine, File, Flag, Off, option, read_list
+from streamtok.settings.fields import Engine, File, Flag, Off, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
-    drives: Annotated[list[str], BeforeValidator(read_list), Flag("DRIVE", positional=True)] = option(
+    drives: Annotated[Texts, Flag("DRIVE", positional=True)] = option(
         [], "recorded drives: paths, or URLs that fsspec opens"
     )
     listed: File | None = Field(

@@ -42,12 +42,8 @@ class CodeCounts:
             "bits_per_token": math.log2(self.codebook_size),
         }
         if self.levels and math.prod(self.levels) == self.codebook_size:
-            out["levels_used"] = self._level_shares()
+            grid = self.counts.reshape(self.levels[::-1])  # the first level varies fastest
+            axes = range(grid.ndim)
+            sums = [grid.sum(axis=tuple(other for other in axes if other != axis)) for axis in reversed(axes)]
+            out["levels_used"] = [(counts / max(1, self.counts.sum())).round(4).tolist() for counts in sums]
         return out
-
-    def _level_shares(self) -> list[list[float]]:
-        grid = self.counts.reshape(self.levels[::-1])  # the first level varies fastest
-        total = max(1, int(self.counts.sum()))
-        axes = range(grid.ndim)
-        sums = [grid.sum(axis=tuple(other for other in axes if other != axis)) for axis in reversed(axes)]
-        return [(counts / total).round(4).tolist() for counts in sums]

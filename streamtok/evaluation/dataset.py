@@ -41,10 +41,6 @@ class ClipFile:
     paths: tuple[Path, ...]
     fps: float | None = None  # of a sequence of pictures; a video file tells its own
 
-    @property
-    def is_video(self) -> bool:
-        return self.paths[0].suffix.lower() in VIDEO_SUFFIXES
-
 
 @dataclass
 class ClipSet:
@@ -74,7 +70,7 @@ class ClipSet:
 
     def read(self, file: ClipFile) -> Clip:
         """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
-        if file.is_video:
+        if file.paths[0].suffix.lower() in VIDEO_SUFFIXES:
             frames, fps, damaged = read_video(file.paths[0], self.frames)
             if damaged:
                 self.damaged[file.name] = damaged

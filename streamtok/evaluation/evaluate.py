@@ -161,8 +161,11 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Ten
         shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
         tokens = [indices for _, indices in shown if indices is not None]
         return as_unit(torch.cat([frames for frames, _ in shown])), torch.cat(tokens) if tokens else None
-    rebuilt, indices = _by_steps(tok, video) if steps else _through(tok, video)
-    return video_to_unit(rebuilt[0]), indices
+    if not steps:
+        rebuilt, indices = _through(tok, video)
+        return video_to_unit(rebuilt[0]), indices
+    _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
+    return video_to_unit(torch.cat(groups, dim=1)), torch.cat(grids, -3) if tok.config.discrete else None
 
 
 def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -183,11 +186,6 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tens
         out = encoder.step(group.contiguous(), keyframe=[first])
         tokens = tokens_of(out)
         yield group, tokens, decoder.frames(tokens[0], first)
-
-
-def _by_steps(tok: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor | None]:
-    _, tokens, shown = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
-    return torch.cat(shown, dim=1)[None], torch.cat(tokens, -3) if tok.config.discrete else None
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:

@@ -100,8 +100,11 @@ class Step:
         terms = self.losses.terms(output, video, weights)
         loss = sum_losses(terms, weights)
         if self.adversary and weights.get("adversarial"):
-            terms |= _train_adversary(self.adversary, video, output.reconstruction, loss)
-            loss = loss + weights["adversarial"] * terms["adaptive_weight"] * terms["adversarial"]
+            trained = self.adversary.train(video, output.reconstruction)
+            fooled = self.adversary.fool(output.reconstruction)
+            balance = self.adversary.adaptive_weight(loss, fooled, output.reconstruction)
+            terms |= {"adversarial": fooled, "adaptive_weight": balance} | trained
+            loss = loss + weights["adversarial"] * balance * fooled
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
@@ -151,13 +154,6 @@ class Step:
             with torch.cuda.graph(self.captured_update, pool=self.pool):
                 self.update()
         return self.captured_update
-
-
-def _train_adversary(adversary: Adversary, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
-    """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
-    named = adversary.train(video, reconstruction)
-    loss = adversary.fool(reconstruction)
-    return {"adversarial": loss, "adaptive_weight": adversary.adaptive_weight(rest, loss, reconstruction)} | named
 
 
 class _Graph:

@@ -67,5 +67,7 @@ def flow_loss(network: str | Path | None, device: torch.device) -> Callable[[Ten
     """The consistency loss: with a TorchScript flow network when a file is given, else with OpenCV's DIS flow."""
     if network is None:
         return warping_consistency
-    module = torch.jit.load(str(network), map_location=device).eval().requires_grad_(False)
+    module = torch.jit.load(str(network), map_location=device).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
     return partial(network_consistency, network=module)

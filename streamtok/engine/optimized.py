@@ -33,12 +33,10 @@ class OptimizedTokenizer(Tokenizer):
     def __init__(self, streams: Streams, engine: EngineConfiguration):
         nn.Module.__init__(self)  # the modules are those of the plain tokenizer: nothing is built
         plain = streams.plain
-        for name, module in plain.named_children():
-            self.add_module(name, module)
+        self._modules = dict(plain._modules)
         self.config, self.deterministic, self.axes = plain.config, plain.deterministic, plain.axes
         self._casts, self._fingerprint = {}, (None, plain.fingerprint)
-        self.streams, self.engine = streams, engine
-        self.training = plain.training
+        self.streams, self.engine, self.training = streams, engine, plain.training
 
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
         """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""

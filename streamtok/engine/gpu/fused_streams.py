@@ -64,5 +64,4 @@ class FusedStreams(GraphStreams):
         self.fused = fuse_model(plain, configuration.over_space)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """See `Streams`."""
         return FusedStream(self.fused, slots, size, context, self.configuration, self.pool)

@@ -136,7 +136,6 @@ class FusedResBlock(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (B*T, C, H, W) -> y (B*T, D, H, W)."""
         y, first = self.conv1(self.norm1(features), state["conv1"], clock)
         shortcut = features.x if self.nin_shortcut is None else self.nin_shortcut(features.x, clock).x
         shortcut = shortcut.contiguous(memory_format=torch.channels_last)
@@ -166,7 +165,6 @@ class FusedDownsample(nn.Module):
         return {}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (N, C, H, W) -> (N, C, H/2, W/2)."""
         x = F.pad(features.x.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 1)).permute(0, 3, 1, 2)
         return self.conv3(F.conv2d(x, self.weight, stride=2), clock, want_moments=True), state
 
@@ -176,14 +174,9 @@ class PlainDownsample(nn.Module):
 
     def __init__(self, layer: Downsample):
         super().__init__()
-        self.layer = layer
-
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """As `Downsample`."""
-        return self.layer.init_state(spec, height, width)
+        self.layer, self.init_state = layer, layer.init_state
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (B*T, C, H, W) -> (B*T', C, H', W')."""
         y, state = self.layer(features.x, state, clock)
         return Features(y), state
 

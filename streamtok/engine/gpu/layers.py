@@ -76,7 +76,7 @@ class RingConv(nn.Module):
         self.register_buffer("packed", spatial.pack_weight(conv.spatial.weight))
         self.register_buffer("spatial_bias", copy_parameter(conv.spatial.bias))
         self.register_buffer("weight", conv.temporal.weight.detach().contiguous())
-        self.register_buffer("bias", conv.temporal.bias.detach().clone())
+        self.register_buffer("bias", copy_parameter(conv.temporal.bias))
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
         """Two past frames and room for those of a step."""
@@ -110,8 +110,8 @@ class FusedNorm(nn.Module):
     def __init__(self, layer: Norm, edge: int):
         super().__init__()
         self.edge, self.silu = edge, layer.silu
-        self.register_buffer("weight", layer.weight.detach().clone())
-        self.register_buffer("bias", layer.bias.detach().clone())
+        self.register_buffer("weight", copy_parameter(layer.weight))
+        self.register_buffer("bias", copy_parameter(layer.bias))
 
     def forward(self, features: Features) -> Tensor:
         """x (N, C, H, W) -> (N, H + 2 * edge, W + 2 * edge, C)."""

@@ -6,6 +6,7 @@ Commands are imported only when they run, so `streamtok --help` needs nothing bu
 import difflib
 import importlib
 import sys
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
@@ -65,6 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     from streamtok.node.process import end_process
 
     return end_process(status)
+
+
+def run_script(command: str) -> NoReturn:
+    """Run `streamtok COMMAND` with the arguments of this process, and end it."""
+    sys.argv.insert(1, command)
+    sys.exit(main())
 
 
 if __name__ == "__main__":

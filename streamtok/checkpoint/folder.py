@@ -28,10 +28,8 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    weights = model.state_dict().items()
+    stored = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in weights}
     copy = build(model.config)
     copy.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     save_file(stored, folder / "model.safetensors")
@@ -54,12 +52,8 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
         for name in sorted(set(fresh) & set(stored))
         if fresh[name].shape != stored[name].shape
     ]
-    check_fit(
-        f"{folder} does not fit its config.json",
-        sorted(set(fresh) - set(stored)),
-        sorted(set(stored) - set(fresh)),
-        differing,
-    )
+    missing, unexpected = sorted(set(fresh) - set(stored)), sorted(set(stored) - set(fresh))
+    check_fit(f"{folder} does not fit its config.json", missing, unexpected, differing)
     model.load_state_dict({name: tensor.to(fresh[name].dtype) for name, tensor in stored.items()})
     if values.get("fingerprint") not in (None, model.fingerprint):
         raise ValueError(

@@ -59,7 +59,7 @@ class Sample:
     threads: int
 
 
-def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float]:
+def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float | list[float]]:
     """Check that a process grew by nothing after the first third of its life; returns what was measured."""
     if not samples or samples[-1].at - samples[0].at < JUDGED_S:
         return {}
@@ -74,7 +74,7 @@ def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, flo
     promises.check("open files stay flat", files <= MORE_DESCRIPTORS, f"{files:.0f} more")
     promises.check("threads stay flat", threads <= MORE_THREADS, f"{threads:.0f} more")
     return {
-        "memory_mb": round(later[-1].memory_mb, 1),
+        "memory_mb": [round(sample.memory_mb, 1) for sample in samples[:: max(1, len(samples) // TENTHS)]],
         "memory_mb_per_minute": round(60 * slope, 3),
         "descriptors": later[-1].descriptors,
         "threads": later[-1].threads,

@@ -124,16 +124,18 @@ class Soak:
     def _do_faults(self, done: Counter[str]) -> None:
         for number, (at, name) in enumerate(self.options.plan()):
             self.wait(self._began + at - time.monotonic())
+            if time.monotonic() > self._began + self.options.seconds:
+                return  # a slow machine: faults before this one took longer
             FAULTS[name](self, random.Random(f"{self.options.seed}/{number}"))
             done[name] += 1
         self.wait(self._began + self.options.seconds - time.monotonic())
 
     def start_node(self) -> None:
         """Start the node and wait until it is bound; NodeEnded if it does not come."""
-        self._samples.clear()
         self.node.start()
         bound = self.wait_until(lambda: self.node.process.poll() is not None or self._is_bound(), START_S)
         self._bound_at = time.monotonic()
+        self._samples.clear()  # those of a process that starts tell nothing
         bound = bound and self.node.process.poll() is None
         self.promises.check("the node starts", bound, "" if bound else self.node.last_words())
         if not bound:

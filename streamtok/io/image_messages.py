@@ -169,7 +169,7 @@ def _parse_json(data: ImageData) -> ImageMessage:
             return ImageMessage("raw", message["encoding"], payload, stamp_ns, *size)
         kind = "video" if message["format"] in VIDEO_CODECS else "image"
         return ImageMessage(kind, message["format"], payload, stamp_ns)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
 
 

@@ -135,5 +135,5 @@ def from_text(metadata: dict[str, str]) -> dict[str, Any]:
 def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

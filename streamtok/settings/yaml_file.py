@@ -63,7 +63,7 @@ def check_extent(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):  # one by one: what comes after is not looked at
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f"line {event.start_mark.line + 1}: it nests deeper than {DEEPEST} levels")
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
     found, waiting = 0, [(yaml.compose(text, Loader=yaml.SafeLoader), 1)]
     while waiting:
         node, depth = waiting.pop()

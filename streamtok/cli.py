@@ -6,6 +6,7 @@ Commands are imported only when they run, so `streamtok --help` needs nothing bu
 import difflib
 import importlib
 import sys
+from typing import NoReturn
 
 from streamtok.node.process import end_process, keep_standard_streams
 
@@ -64,6 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     module = importlib.import_module(f"streamtok.commands.{command}")
     status = module.main(rest)
     return status if argv is not None else end_process(status)
+
+
+def run_script(command: str) -> NoReturn:
+    """Run `streamtok COMMAND` with the arguments of this process, and end it."""
+    sys.argv.insert(1, command)
+    sys.exit(main())
 
 
 if __name__ == "__main__":

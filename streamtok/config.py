@@ -6,7 +6,8 @@ dictionaries with which NVIDIA's Cosmos tokenizers are built.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
@@ -188,7 +189,7 @@ class TokenizerConfig:
             raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
         spatial = values["spatial_compression"]
         return cls(
-            name=name or _published_name(kind.lower(), spatial, temporal),
+            name=name or f"cosmos-{kind.lower()}{f'{temporal}x' if video else ''}{spatial}x{spatial}",
             video=video,
             spatial_compression=spatial,
             temporal_compression=temporal,
@@ -210,50 +211,23 @@ class TokenizerConfig:
         )
 
 
-def _published_name(kind: str, spatial: int, temporal: int) -> str:
-    time = f"{temporal}x" if kind.endswith("v") else ""
-    return f"cosmos-{kind}{time}{spatial}x{spatial}"
+def _published(kind: str, spatial: int, temporal: int = 1) -> TokenizerConfig:
+    """One of the published variants."""
+    values: dict[str, Any] = {
+        "name": kind,
+        "channels": 128,
+        "channels_mult": (2, 4, 4),
+        "num_res_blocks": 2,
+        "patch_size": 4,
+    }
+    values |= {"resolution": 1024, "attn_resolutions": (32,), "z_channels": 256 if kind == "di" else 16}
+    values |= {"spatial_compression": spatial, "temporal_compression": temporal}
+    values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if kind[0] == "d" else {"latent_channels": 16}
+    return TokenizerConfig.from_published(values)
 
 
-@dataclass(frozen=True)
-class _Cosmos:
-    """One line of the table of published variants."""
-
-    kind: str
-    spatial: int
-    temporal: int = 1
-    extra: dict = field(default_factory=dict)
-
-    def config(self) -> TokenizerConfig:
-        values = {
-            "name": self.kind,
-            "channels": 128,
-            "channels_mult": (2, 4, 4),
-            "num_res_blocks": 2,
-            "patch_size": 4,
-            "resolution": 1024,
-            "attn_resolutions": (32,),
-            "spatial_compression": self.spatial,
-            "z_factor": 1,
-            "temporal_compression": self.temporal,
-            "z_channels": 256 if self.kind == "di" else 16,
-        }
-        values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if self.kind[0] == "d" else {"latent_channels": 16}
-        return TokenizerConfig.from_published(values)
-
-
-_PUBLISHED = [
-    _Cosmos("ci", 8),
-    _Cosmos("ci", 16),
-    _Cosmos("di", 8),
-    _Cosmos("di", 16),
-    _Cosmos("cv", 8, 4),
-    _Cosmos("cv", 8, 8),
-    _Cosmos("cv", 16, 8),
-    _Cosmos("dv", 8, 4),
-    _Cosmos("dv", 8, 8),
-    _Cosmos("dv", 16, 8),
-]
+_PUBLISHED = [_published(kind, spatial) for kind in ("ci", "di") for spatial in (8, 16)]
+_PUBLISHED += [_published(kind, *sizes) for kind in ("cv", "dv") for sizes in ((8, 4), (8, 8), (16, 8))]
 
 # Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
 # cosmos-dv4x8x8.
@@ -278,15 +252,8 @@ _SMALL = replace(
     decoder_blocks=(3, 3),
 )
 
-PRESETS: dict[str, TokenizerConfig] = {
-    config.name: config
-    for config in (
-        _NANO,
-        replace(_NANO, name="nano-p", predictive=True),
-        _SMALL,
-        *(line.config() for line in _PUBLISHED),
-    )
-}
+_PRESETS = (_NANO, replace(_NANO, name="nano-p", predictive=True), _SMALL, *_PUBLISHED)
+PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 
 
 def list_presets() -> list[str]:

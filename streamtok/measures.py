@@ -25,6 +25,17 @@ def entropy_bits(counts: np.ndarray) -> float:
     return float(max(0.0, -(share * np.log2(share)).sum()))
 
 
+def usual_step(times: np.ndarray) -> float:
+    """The median of the steps between `times` (n,), in their unit; 0 if there are none."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def find_time_jumps(times: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of `times` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
+    steps = np.diff(times)
+    return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times)) | (steps <= 0)])
+
+
 class LatestSamples:
     """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
 
@@ -44,7 +55,6 @@ class LatestSamples:
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
-        """{"p50": seconds, "p95": ..., "p99": ...}; empty before the first sample."""
         return quantiles(self.samples)
 
 

@@ -43,7 +43,6 @@ MATRIX = (
     ("nano", replace(HD, precision="auto", groups=300, windows=(17,), compare=True)),
 )
 
-
 TESTED = (  # below tests/; the others need no GPU
     *(f"engine/test_{name}.py" for name in ("gpu", "kernels", "fused", "preprocess_kernel", "engine")),
     *("ingest/test_preparing.py", "ingest/test_batch.py"),

@@ -80,9 +80,7 @@ def open_fused(
     from streamtok.engine.gpu.fused import fuse_model
     from streamtok.engine.gpu.fused_streams import FusedStream
 
-    configuration = EngineConfiguration(
-        device="cuda", precision=precision, graph=graph, kernels="fused", over_space=over_space
-    )
+    configuration = EngineConfiguration("cuda", "", precision, graph=graph, kernels="fused", over_space=over_space)
     return FusedStream(fuse_model(model, over_space), 1, size, 32, configuration)
 
 

@@ -31,8 +31,8 @@ from streamtok.weights.golden import reference_clip
 
 SCHEMA = 1
 SECTIONS = (
-    *("start", "machine", "engine", "precisions", "latency", "shared_step", "decode", "stateless"),
-    *("roofline", "stages", "steady", "end_to_end"),
+    *("start", "machine", "engine", "precisions", "latency", "shared_step"),
+    *("decode", "stateless", "roofline", "stages", "steady", "end_to_end"),
 )
 
 

@@ -5,33 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure; `streamtok bench --help` says the same of its flags.
+    """What to measure; `streamtok bench --help` says the same of its flags."""
 
-    Args:
-        size: height and width of the frames that are encoded, in pixels.
-        precision: one of `engine.configuration.PRECISIONS`, or "auto" to measure all and choose.
-        device: "cpu" or "cuda".
-        fps: frames per second of each camera.
-        groups: how many groups are timed.
-        windows: frames of the stateless windows.
-        steady: groups of the steady-state run; 0 leaves it out.
-        end_to_end: also measure from capture to a reader.
-        compare: compare the precision with float32.
-        clip: source of the frames for that comparison; None is a synthetic scene.
-        start: measure the start of a node.
-        model: name or folder that the model was loaded by; with None a node loads a copy.
-    """
-
-    size: tuple[int, int] = (256, 448)
+    size: tuple[int, int] = (256, 448)  # height and width of the frames that are encoded, in pixels
     cameras: int = 1
-    precision: str = "auto"
-    device: str = "cpu"
-    fps: float = 30.0
-    groups: int = 50
-    windows: tuple[int, ...] = (17, 33, 49)
-    steady: int = 0
-    end_to_end: bool = False
-    compare: bool = True
-    clip: str | None = None
-    start: bool = False
-    model: str | None = None
+    precision: str = "auto"  # or one of `engine.configuration.PRECISIONS`; "auto" measures all and chooses
+    device: str = "cpu"  # or "cuda"
+    fps: float = 30.0  # of each camera
+    groups: int = 50  # that are timed
+    windows: tuple[int, ...] = (17, 33, 49)  # frames of the stateless windows
+    steady: int = 0  # groups of the steady-state run; 0 leaves it out
+    end_to_end: bool = False  # also measure from capture to a reader
+    compare: bool = True  # the precision with float32
+    clip: str | None = None  # source of the frames for that comparison; None is a synthetic scene
+    start: bool = False  # measure the start of a node
+    model: str | None = None  # name or folder that the model was loaded by; with None a node loads a copy

@@ -79,9 +79,7 @@ def run_child(command: list[str], folder: Path) -> Iterator[Child]:
 def ingest_command(model: str, engine: str, device: str, socket: Path) -> list[str]:
     """`streamtok ingest` without its sources; it publishes at `socket` and waits there for one reader.
 
-    Args:
-        engine: "auto", or a file that holds an engine configuration.
-        device: "cpu" or "cuda", the one that this process uses.
+    `engine`: "auto" or a file that holds an engine configuration. `device`: "cpu" or "cuda", that of this process.
     """
     where = device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
     told = {"model": model, "engine": engine, "device": where, "bind": f"ipc://{socket}", "wait-subscribers": "1"}

@@ -30,11 +30,7 @@ def _attend_as_published() -> Iterator[None]:
 
 @_attend_as_published()
 def measure_stateless(
-    tok: Tokenizer,
-    dtype: torch.dtype,
-    options: BenchOptions,
-    step: dict[str, Any],
-    say: Callable[[str], None],
+    tok: Tokenizer, dtype: torch.dtype, options: BenchOptions, step: dict[str, Any], say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Milliseconds per window, eager and in `dtype`, with their ratios to a step.
 

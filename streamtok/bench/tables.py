@@ -51,9 +51,8 @@ def _latency_rows(report: dict[str, Any]) -> list[str]:
 
 
 def _decode_row(part: dict[str, Any]) -> str:
-    return _row(
-        "decode, p50 / p99", _range(part), f"with encoding {100 * part['share_with_encoding']:.0f} % of a group's time"
-    )
+    share = f"with encoding {100 * part['share_with_encoding']:.0f} % of a group's time"
+    return _row("decode, p50 / p99", _range(part), share)
 
 
 def _steady_rows(part: dict[str, Any]) -> list[str]:

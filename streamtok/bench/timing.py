@@ -11,12 +11,8 @@ def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p99, mean and count of a list of milliseconds."""
     ordered = sorted(values)
     at = min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))
-    return {
-        "p50_ms": statistics.median(ordered),
-        "p99_ms": ordered[at],
-        "mean_ms": statistics.fmean(ordered),
-        "count": len(ordered),
-    }
+    middle, mean = statistics.median(ordered), statistics.fmean(ordered)
+    return {"p50_ms": middle, "p99_ms": ordered[at], "mean_ms": mean, "count": len(ordered)}
 
 
 def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5) -> float:

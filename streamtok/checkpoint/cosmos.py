@@ -126,11 +126,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     for key in ("model", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    return {
-        name.removeprefix("_orig_mod.").removeprefix("network."): value
-        for name, value in loaded.items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    return {name.removeprefix("_orig_mod.").removeprefix("network."): value for name, value in tensors.items()}
 
 
 def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfig | None, hint: str) -> TokenizerConfig:

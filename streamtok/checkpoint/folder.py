@@ -38,10 +38,8 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    weights = model.state_dict().items()
+    stored = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in weights}
     copy = build(model.config)
     copy.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
     save_file(stored, folder / "model.safetensors")

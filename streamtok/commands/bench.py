@@ -18,40 +18,35 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Count, Device, File, Flag, Model, Positive, Size, Switch, Whole
+from streamtok.settings.fields import Count, Device, File, Flag, Model, Positive, Size, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
 
 
 class BenchSettings(CommandSettings):
-    """What to measure."""
-
-    model: Model = Field(default="nano", description="preset or checkpoint folder")
-    size: Size = Field(default=(256, 448), description="frame size, height first")
-    cameras: Count = Field(default=1, description="cameras at a time")
-    fps: Annotated[Positive, Flag("FPS")] = Field(default=30.0, description="frames per second of each camera")
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "float64"] = Field(
-        default="auto", description="auto measures all"
+    model: Model = option("nano", "preset or checkpoint folder")
+    size: Size = option((256, 448), "frame size, height first")
+    cameras: Count = option(1, "cameras at a time")
+    fps: Annotated[Positive, Flag("FPS")] = option(30.0, "frames per second of each camera")
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "float64"] = option(
+        "auto", "auto measures all"
     )
-    clip: Annotated[str, Flag("SOURCE")] | None = Field(
-        default=None, description="compare precisions on the start of this video or other source"
+    clip: Annotated[str, Flag("SOURCE")] | None = option(
+        None, "compare precisions on the start of this video or other source"
     )
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    threads: Whole = Field(default=0, description="threads on the CPU, 0 for PyTorch's choice")
-    groups: Count = Field(default=50, description="groups to time")
-    windows: Annotated[str, Field(pattern=r"^(\d+(,\d+)*)?$"), Flag("WINDOWS")] = Field(
-        default="17,33,49", description="frames of the stateless windows; '' for none"
+    device: Device = option("auto", "auto, cpu, cuda or cuda:N")
+    threads: Whole = option(0, "threads on the CPU, 0 for PyTorch's choice")
+    groups: Count = option(50, "groups to time")
+    windows: Annotated[str, Field(pattern=r"^(\d+(,\d+)*)?$"), Flag("WINDOWS")] = option(
+        "17,33,49", "frames of the stateless windows; '' for none"
     )
-    steady: Whole = Field(default=0, description="also N groups in one epoch: drift, memory")
-    start: Switch = Field(default=True, description="start a node twice, the first time on an empty cache")
-    end_to_end: Switch = Field(default=False, description="also from capture to reader, with a real node")
-    out: Annotated[Path, Flag("PATH", short="-o")] | None = Field(
-        default=None, description="write the report to a file, or into a folder"
-    )
-    plot: File | None = Field(default=None, description="draw the ratios")
+    steady: Whole = option(0, "also N groups in one epoch: drift, memory")
+    start: Switch = option(True, "start a node twice, the first time on an empty cache")
+    end_to_end: Switch = option(False, "also from capture to reader, with a real node")
+    out: Annotated[Path, Flag("PATH", short="-o")] | None = option(None, "write the report to a file, or into a folder")
+    plot: File | None = option(None, "draw the ratios")
 
 
 def run(settings: BenchSettings) -> int:
-    """Run the benchmark; returns 0."""
     import torch
 
     import streamtok

@@ -22,7 +22,6 @@ def run(settings: DecodeSettings) -> int:
 
 
 def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
-    """A token file to a file; returns counts."""
     from streamtok.tokens.files import decode_file
 
     done = decode_file(
@@ -37,7 +36,6 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
 
 
 def decode_stream(settings: DecodeSettings) -> dict[str, str | int]:
-    """A live stream to wherever --out says; returns counts."""
     from streamtok.node.display import log_to_stderr
     from streamtok.node.live_view import view_stream
     from streamtok.node.process import stop_on_signals

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Folder
+from streamtok.settings.fields import Folder, option
 from streamtok.settings.shared import CommandSettings
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -35,15 +33,9 @@ class Check:
     found: str
     advice: str = ""
 
-    def to_dict(self) -> dict[str, str]:
-        """Plain values."""
-        return asdict(self)
-
 
 class DoctorSettings(CommandSettings):
-    """Where the checks look."""
-
-    folder: Folder = Field(default=Path("."), description="where recordings would go")
+    folder: Folder = option(Path("."), "where recordings would go")
 
 
 def run(settings: DoctorSettings) -> int:
@@ -51,7 +43,7 @@ def run(settings: DoctorSettings) -> int:
     checks = run_checks(settings.folder)
     bad = any(check.state == BAD for check in checks)
     if settings.as_json:
-        print(json.dumps({"ok": not bad, "checks": [check.to_dict() for check in checks]}))
+        print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in checks]}))
         return int(bad)
     for check in checks:
         print(f"{MARKS[check.state]}  {check.name:<10} {check.found}")
@@ -80,7 +72,6 @@ def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
 
 
 def check_machine() -> Iterator[Check]:
-    """Python, processor, memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -89,7 +80,6 @@ def check_machine() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
-    """PyTorch and the threads it uses."""
     import torch
 
     found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -97,7 +87,6 @@ def check_torch() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
-    """The GPU and what it is good for."""
     import torch
 
     if not torch.cuda.is_available():
@@ -118,7 +107,6 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_model() -> Iterator[Check]:
-    """Whether the shipped model loads and encodes."""
     import torch
 
     from streamtok.engine.loading import load
@@ -129,14 +117,12 @@ def check_model() -> Iterator[Check]:
 
 
 def check_zmq() -> Iterator[Check]:
-    """The transport and its encryption."""
     import zmq
 
     curve = zmq.has("curve")
     advice = "" if curve else "pip install --force-reinstall pyzmq: its wheels have CURVE"
-    found = (
-        f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {to_word(zmq.has('ipc'))}, CURVE {to_word(curve)}"
-    )
+    ipc, encrypted = ("yes" if zmq.has(part) else "no" for part in ("ipc", "curve"))
+    found = f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {ipc}, CURVE {encrypted}"
     yield Check("zmq", OK if curve else BAD, found, advice)
 
 
@@ -157,7 +143,6 @@ def check_video() -> Iterator[Check]:
 
 
 def check_display() -> Iterator[Check]:
-    """Whether a window can be opened."""
     display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
     yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
@@ -180,7 +165,6 @@ def check_cameras() -> Iterator[Check]:
 
 
 def check_extras() -> Iterator[Check]:
-    """Optional packages."""
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         advice = "" if there else f"pip install 'streamtok[{extra}]'"
@@ -192,11 +176,6 @@ def check_disk(folder: Path) -> Iterator[Check]:
     free = shutil.disk_usage(folder).free / GIB
     state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
     yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)
-
-
-def to_word(value: bool) -> str:
-    """`yes` or `no`."""
-    return "yes" if value else "no"
 
 
 main = make_main("doctor", DoctorSettings, run, __doc__)

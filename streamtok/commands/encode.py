@@ -16,24 +16,21 @@ from typing import Annotated
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import File, Flag, Model, Off
+from streamtok.settings.fields import File, Flag, Model, Off, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.options import EncodeOptions
 
 
 class EncodeSettings(CommandSettings, EncodeOptions):
-    """What to encode, by which model, and where the tokens go."""
-
     source: Annotated[str, Flag("SRC", positional=True)] = Field(
         description="a video, an image, or any source that `streamtok ingest` takes"
     )
     out: Annotated[File, Flag(short="-o")] = Field(description="the token file to write (.safetensors)")
-    model: Model = Field(default="nano", description="preset name or checkpoint folder")
+    model: Model = option("nano", "preset name or checkpoint folder")
     progress: Off = Field(default=True, alias="quiet", description="no progress bar")
 
 
 def run(settings: EncodeSettings) -> int:
-    """Encode one file; returns 0."""
     from streamtok.tokens.files import encode_file
 
     done = encode_file(settings.source, settings.out, settings.model, settings)

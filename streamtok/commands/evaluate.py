@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
-from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Switch, Whole, read_list
+from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Paths, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
 
 NATIVE = "native"
@@ -38,33 +38,23 @@ def read_lines(value: object) -> int | None:
 
 
 class EvaluateSettings(CommandSettings):
-    """What to judge, on what, and by which measures."""
-
-    places: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("PLACE", positional=True)] = (
-        Field(description="folders, videos or pictures")
+    places: Annotated[Paths, Flag("PLACE", positional=True)] = Field(description="folders, videos or pictures")
+    model: Model = option("nano", "preset name, checkpoint folder or Cosmos checkpoint")
+    lines: Annotated[int | None, BeforeValidator(read_lines), Flag("LINES")] = option(
+        256, f"short side in pixels, or {NATIVE!r}"
     )
-    model: Model = Field(default="nano", description="preset name, checkpoint folder or Cosmos checkpoint")
-    lines: Annotated[int | None, BeforeValidator(read_lines), Flag("LINES")] = Field(
-        default=256, description=f"short side in pixels, or {NATIVE!r}"
-    )
-    frames: Count = Field(default=33, description="frames of each clip at most")
-    images: Switch = Field(default=False, description="every picture is its own clip")
-    sequences: Switch = Field(default=False, description="a folder of pictures is one clip")
-    baselines: Switch = Field(
-        default=False, description="x264 and x265 at equal bits, grid average, the net without rounding"
-    )
-    drift: Annotated[Whole, Flag("GROUPS")] = Field(
-        default=0, description="a bfloat16 receiver after so many groups (slow)"
-    )
+    frames: Count = option(33, "frames of each clip at most")
+    images: Switch = option(False, "every picture is its own clip")
+    sequences: Switch = option(False, "a folder of pictures is one clip")
+    baselines: Switch = option(False, "x264 and x265 at equal bits, grid average, the net without rounding")
+    drift: Annotated[Whole, Flag("GROUPS")] = option(0, "a bfloat16 receiver after so many groups (slow)")
     motion: Off = Field(default=True, alias="no_motion", description="leave out flicker and warping error")
-    backbone: File | None = Field(
-        default=None, description="weights for the LPIPS-style distance, as training takes them"
-    )
-    i3d: File | None = Field(default=None, description="TorchScript I3D, for rFVD")
-    inception: File | None = Field(default=None, description="TorchScript Inception, for rFID")
-    video: Switch = Field(default=False, description="also write side_by_side.mp4")
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    out: Annotated[Folder, Flag(short="-o")] = Field(default=Path("out/evaluation"), description="folder of the report")
+    backbone: File | None = option(None, "weights for the LPIPS-style distance, as training takes them")
+    i3d: File | None = option(None, "TorchScript I3D, for rFVD")
+    inception: File | None = option(None, "TorchScript Inception, for rFID")
+    video: Switch = option(False, "also write side_by_side.mp4")
+    device: Device = option("auto", "auto, cpu, cuda or cuda:N")
+    out: Annotated[Folder, Flag(short="-o")] = option(Path("out/evaluation"), "folder of the report")
 
     @property
     def by_image(self) -> bool | None:
@@ -76,12 +66,8 @@ class EvaluateSettings(CommandSettings):
 def main(argv: list[str] | None = None) -> int:
     """Run one evaluation; 0 with a report, 1 when nothing could be judged."""
     settings = parse_settings(EvaluateSettings, "evaluate", __doc__, argv)
-    return run(settings, shlex.join(["streamtok", "evaluate", *(sys.argv[1:] if argv is None else argv)]))
-
-
-def run(settings: EvaluateSettings, command_line: str) -> int:
-    """Evaluate and print the report; returns 0."""
-    values, lines = evaluate(settings, command_line)
+    arguments = sys.argv[1:] if argv is None else argv
+    values, lines = evaluate(settings, shlex.join(["streamtok", "evaluate", *arguments]))
     print(json.dumps(values) if settings.as_json else "\n".join(lines))
     return 0
 

@@ -6,23 +6,16 @@ streamtok exactness --models nano nano-p --frames 65
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
-
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Count, Flag, Strict, read_list
+from streamtok.settings.fields import Count, Flag, Strict, Texts, option
 
 
 class ExactnessSettings(Strict):
-    """What is compared."""
-
-    models: Annotated[list[str], BeforeValidator(read_list), Flag("MODEL", nargs="+")] = Field(
-        default=["nano", "nano-p"], description="discrete video presets"
-    )
-    frames: Count = Field(default=17, description="1 + a multiple of 4")
+    models: Annotated[Texts, Flag("MODEL", nargs="+")] = option(["nano", "nano-p"], "discrete video presets")
+    frames: Count = option(17, "1 + a multiple of 4")
 
 
 def run(settings: ExactnessSettings) -> int:
-    """Print a Markdown table; returns 0."""
     from streamtok.bench.exactness import measure_exactness
 
     print("| comparison | model | found |\n| --- | --- | --- |")

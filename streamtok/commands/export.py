@@ -10,18 +10,16 @@ The source is a token file, a recording, or a folder of these. Windows and episo
 import json
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Flag, Folder, Off, read_list
+from streamtok.settings.fields import Flag, Folder, Off, Texts
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.options import ExportOptions
 
 
 class ExportSettings(CommandSettings, ExportOptions):
-    """What to export, into what, and where to."""
-
-    source: Annotated[list[str], BeforeValidator(read_list), Field(min_length=1), Flag(positional=True)] = Field(
+    source: Annotated[Texts, Field(min_length=1), Flag(positional=True)] = Field(
         description="token files, recordings, or folders of them"
     )
     to: Literal["webdataset", "parquet", "lerobot"] = Field(description="the format to write")
@@ -30,7 +28,6 @@ class ExportSettings(CommandSettings, ExportOptions):
 
 
 def run(settings: ExportSettings) -> int:
-    """Export; returns 0."""
     from streamtok.tokens.export import export
 
     counts = export(settings.source, settings.out, settings.to, settings)

@@ -50,9 +50,7 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
 def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
     """A parser without flags."""
     return argparse.ArgumentParser(
-        f"streamtok {name}",
-        description=words,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        f"streamtok {name}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
@@ -68,7 +66,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:
 def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> None:
     """One flag or argument; what is parsed is stored under the field's key in a YAML file."""
     parts = [*walk_annotation(field.annotation), *field.metadata]
-    flag = merge_flags([part for part in parts if isinstance(part, Flag)])
+    flags = [vars(part).items() for part in parts if isinstance(part, Flag)]  # the kind's first, then the field's own
+    flag = Flag(**{name: value for items in flags for name, value in items if value})
     several = any(get_origin(part) is list for part in parts)
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": describe_flag(field, flag).replace("%", "%%")}
@@ -91,14 +90,6 @@ def walk_annotation(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in get_args(annotation):
         yield from walk_annotation(part)
-
-
-def merge_flags(flags: list[Flag]) -> Flag:
-    """One for all, from a kind's to the field's own: later ones have the last word."""
-    merged: dict[str, Any] = {}
-    for flag in flags:
-        merged |= {name: value for name, value in vars(flag).items() if value}
-    return Flag(**merged)
 
 
 def describe_flag(field: FieldInfo, flag: Flag) -> str:

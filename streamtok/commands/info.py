@@ -21,7 +21,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
-from streamtok.settings.fields import Flag
+from streamtok.settings.fields import Flag, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
 
 
-class InfoSettings(CommandSettings):
-    """What to look at."""
+FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # of a stream, as its node tells them
 
+
+class InfoSettings(CommandSettings):
     path: Annotated[str, Flag("FILE", positional=True)] = Field(
         description="a recording, token file, bag, video, or folder with these"
     )
-    plot: Annotated[Path, Flag("PNG")] | None = Field(default=None, description="draw the tokens over time")
+    plot: Annotated[Path, Flag("PNG")] | None = option(None, "draw the tokens over time")
 
 
 def run(settings: InfoSettings) -> int:
@@ -87,7 +88,6 @@ def to_group(message: TokenMessage) -> TokenGroup:
 
 
 def inspect_recording(recording: Recording, picture: bool) -> Inspected:
-    """What a recording of streamtok holds."""
     infos = recording.first_infos()
     codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
     sessions: dict[str, set[str]] = {}
@@ -100,14 +100,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
     surveys = survey_tokens(groups(), codes, picture)
     streams: dict[str, Any] = {}
     for name, info in infos.items():
-        facts: dict[str, Any] = {
-            "model": info.model,
-            "tokenizer": info.tokenizer,
-            "engine": info.engine,
-            "context": info.context,
-            "metadata": info.metadata,
-        }
-        facts |= {"image_size": info.image_size, "sessions": len(sessions.get(name, ()))}
+        facts = {fact: getattr(info, fact) for fact in FACTS} | {"sessions": len(sessions.get(name, ()))}
         streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
     report: dict[str, Any] = {
         "kind": "recording",
@@ -128,7 +121,6 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
 
 
 def inspect_token_file(path: Path, picture: bool) -> Inspected:
-    """What a token file holds."""
     from streamtok.tokens.tokenfile import TokenFile
 
     file = TokenFile(path)
@@ -161,7 +153,6 @@ def is_empty(report: dict[str, Any]) -> bool:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """A report for people."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
     if report.get("complete") is False:
         lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")
@@ -182,7 +173,6 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def format_stream(stream: dict[str, Any]) -> list[str]:
-    """The lines of one token stream."""
     if not stream.get("groups"):
         return ["  nothing"]
     lines = [

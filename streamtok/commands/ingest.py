@@ -18,15 +18,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import print_result, stop_on_signals
 from streamtok.node.summary import format_summary, summarize
 from streamtok.settings.errors import SettingsError, blame_settings
-from streamtok.settings.fields import Flag
+from streamtok.settings.fields import Flag, option
 from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, load_rig
 from streamtok.settings.yaml_file import parse_set
 
@@ -44,14 +42,12 @@ if TYPE_CHECKING:
 class SourceFlags(StreamDefaults):
     """What the command line says of a rig's streams: the source and name of each, and what holds for all of them."""
 
-    source: Annotated[list[str], Flag("SRC")] = Field(
-        default=[],
-        description="a path (in /dev: a camera), a URL, gst:PIPELINE, images:DIR, zmq:ENDPOINT or "
+    source: Annotated[list[str], Flag("SRC")] = option(
+        [],
+        "a path (in /dev: a camera), a URL, gst:PIPELINE, images:DIR, zmq:ENDPOINT or "
         "synthetic:HxW@FPS?seed=S&frames=N; repeat it for several cameras",
     )
-    stream: Annotated[list[str], Flag("NAME")] = Field(
-        default=[], description="name of each source, in order (default cam0, cam1, ...)"
-    )
+    stream: Annotated[list[str], Flag("NAME")] = option([], "name of each source, in order (default cam0, cam1, ...)")
 
 
 def read_rig(argv: list[str] | None) -> RigSettings:
@@ -77,7 +73,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: RigSettings) -> int:
-    """Start, show and end the node."""
     from streamtok.node.display import LiveDisplay, log_to_stderr
 
     log_to_stderr(log_format=settings.log_format)
@@ -124,7 +119,7 @@ def show_summary(nodes: list[IngestNode], settings: RigSettings) -> None:
 def make_node(
     settings: RigSettings,
     tokenizer: Tokenizer | None = None,
-    on_update: Callable[[IngestNode], None] | None = None,
+    on_update: Callable[[IngestNode], None] = lambda node: None,
 ) -> IngestNode:
     """The node that the settings describe; the tokenizer is loaded at its start unless it is given.
 
@@ -245,7 +240,6 @@ def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) ->
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
-    """The recorder of --record, if the settings have it."""
     if settings.record is None:
         return None
     from streamtok.recording.recorder import Recorder, RecorderOptions

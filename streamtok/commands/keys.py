@@ -13,36 +13,27 @@ import argparse
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import add_flags, new_plain_parser
-from streamtok.settings.fields import Flag, Folder, Strict, read_list
+from streamtok.settings.fields import Flag, Folder, Paths, Strict, option
 from streamtok.settings.reading import read_settings
 
 
 class KeySettings(Strict):
-    """Where keys lie."""
-
-    out: Annotated[Folder, Flag(short="-o")] = Field(default=Path("keys"), description="the node's key folder")
+    out: Annotated[Folder, Flag(short="-o")] = option(Path("keys"), "the node's key folder")
 
 
 class GenerateSettings(KeySettings):
-    """`streamtok keys generate`."""
-
-    name: Annotated[str, Flag("NAME")] = Field(default="client", description="name of the reader's keys")
+    name: Annotated[str, Flag("NAME")] = option("client", "name of the reader's keys")
 
 
 class AllowSettings(KeySettings):
-    """`streamtok keys allow`."""
-
-    key: Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1), Flag("FILE.key", positional=True)] = (
-        Field(description="public key file of a reader")
-    )
+    key: Annotated[Paths, Flag("FILE.key", positional=True)] = Field(description="public key file of a reader")
 
 
 def new_parser() -> argparse.ArgumentParser:
-    """The parser of `generate` and `allow`."""
     parser = new_plain_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_flags(commands.add_parser("generate", help="make keys for the node (once) and for a reader"), GenerateSettings)
@@ -60,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GenerateSettings | AllowSettings) -> int:
-    """Make or allow keys and name their files; returns 0."""
     from streamtok.wire.security import allow, generate
 
     if isinstance(settings, GenerateSettings):

@@ -13,29 +13,25 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 import json
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
-
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.names import nearest
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.fields import Flag, Positive, Size, Switch, read_list
+from streamtok.settings.fields import Flag, Positive, Size, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 
 class ModelsSettings(CommandSettings):
-    """Which models to list or prepare, and for what frames."""
-
-    names: Annotated[list[str], BeforeValidator(read_list), Flag("NAME", positional=True)] = Field(
-        default=[], description="presets (default: all); with --prepare also checkpoint folders"
+    names: Annotated[Texts, Flag("NAME", positional=True)] = option(
+        [], "presets (default: all); with --prepare also checkpoint folders"
     )
-    size: Size = Field(default=(720, 1280), description="frame size, height first")
-    fps: Annotated[Positive, Flag("FPS")] = Field(default=30.0, description="frames per second")
-    prepare: Switch = Field(default=False, description="measure, compile and store for this machine and --size")
-    clip: Annotated[str, Flag("SOURCE")] | None = Field(
-        default=None, description="with --prepare: measure on it (default: a synthetic scene)"
+    size: Size = option((720, 1280), "frame size, height first")
+    fps: Annotated[Positive, Flag("FPS")] = option(30.0, "frames per second")
+    prepare: Switch = option(False, "measure, compile and store for this machine and --size")
+    clip: Annotated[str, Flag("SOURCE")] | None = option(
+        None, "with --prepare: measure on it (default: a synthetic scene)"
     )
-    compile: Switch = Field(default=False, description="with --prepare: run through torch.compile from now on")
+    compile: Switch = option(False, "with --prepare: run through torch.compile from now on")
 
 
 def run(settings: ModelsSettings) -> int:
@@ -49,8 +45,7 @@ def run(settings: ModelsSettings) -> int:
         if name not in PRESETS:
             raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
-    words = json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps)
-    print(words)
+    print(json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps))
     return 0
 
 
@@ -90,48 +85,34 @@ def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, An
 
 def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
-    head = [
-        "preset",
-        "TxHxW",
-        "ratio",
-        "codes",
-        "bits/token",
-        "tokens/s",
-        "kbit/s",
-        "params",
-        "GFLOP enc",
-        "GFLOP dec",
-        "state enc MB",
-        "state dec MB",
-    ]
-    body = [
-        [
-            row["name"],
-            row["compression"],
-            f"{row['compression_ratio']:.0f}",
-            or_dash(row["codebook_size"], "d"),
-            or_dash(row["bits_per_token"], ".2f"),
-            or_dash(row["tokens_per_second"], ",.0f"),
-            f"{row['bits_per_second'] / 1e3:,.0f}",
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['encode_flops'] / 1e9:,.1f}",
-            f"{row['decode_flops'] / 1e9:,.1f}",
-            f"{row['encode_state_bytes'] / 1e6:,.1f}",
-            f"{row['decode_state_bytes'] / 1e6:,.1f}",
-        ]
+    cells = [
+        {
+            "preset": row["name"],
+            "TxHxW": row["compression"],
+            "ratio": f"{row['compression_ratio']:.0f}",
+            "codes": or_dash(row["codebook_size"], "d"),
+            "bits/token": or_dash(row["bits_per_token"], ".2f"),
+            "tokens/s": or_dash(row["tokens_per_second"], ",.0f"),
+            "kbit/s": f"{row['bits_per_second'] / 1e3:,.0f}",
+            "params": f"{row['parameters'] / 1e6:.1f} M",
+            "GFLOP enc": f"{row['encode_flops'] / 1e9:,.1f}",
+            "GFLOP dec": f"{row['decode_flops'] / 1e9:,.1f}",
+            "state enc MB": f"{row['encode_state_bytes'] / 1e6:,.1f}",
+            "state dec MB": f"{row['decode_state_bytes'] / 1e6:,.1f}",
+        }
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    widths = {head: max(len(head), *(len(row[head]) for row in cells)) for head in cells[0]}
+    lines = [dict(zip(widths, widths, strict=True)), *cells]
     aligned = [
-        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in [head, *body]
+        [line[head].rjust(width) if head != "preset" else line[head].ljust(width) for head, width in widths.items()]
+        for line in lines
     ]
     title = f"At {size[0]}x{size[1]} and {fps:g} frames per second, per camera; FLOPs per group; state in float16.\n\n"
     return title + "\n".join("  ".join(line) for line in aligned)
 
 
 def or_dash(value: float | None, form: str) -> str:
-    """A number in a format, or a dash where there is none."""
     return "-" if value is None else format(value, form)
 
 

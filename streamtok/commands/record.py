@@ -10,16 +10,14 @@ Ctrl-C ends it with a summary. A file that was cut off is still readable; `strea
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from contextlib import closing
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch
+from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import RecorderOptions
 
 
 class RecordSettings(NodeSettings):
@@ -31,31 +29,17 @@ class RecordSettings(NodeSettings):
     out: Annotated[FileOrFolder, Flag(short="-o")] = Field(
         description="the MCAP file to write, or a folder for a new one; overwrites none"
     )
-    streams: Names | None = Field(default=None, description="record only this stream (repeat for more)")
-    record_frames: Literal["none", "lossless", "lossy"] = Field(
-        default="none", description="also the camera images: lossless replays to the same tokens"
+    streams: Names | None = option(None, "record only this stream (repeat for more)")
+    record_frames: Literal["none", "lossless", "lossy"] = option(
+        "none", "also the camera images: lossless replays to the same tokens"
     )
-    pictures: Switch = Field(default=False, description="also the token grids as grey images, to look at in Foxglove")
-    max_size: Megabytes | None = Field(default=None, description="begin a new file (FILE_001, ...) at this size")
-    max_minutes: Annotated[Positive, Flag("MINUTES")] | None = Field(
-        default=None, description="begin a new file after this time"
-    )
-    min_free: Annotated[float, Field(ge=0), Flag("MB")] = Field(
-        default=512, description="stop when the disk has less than this free"
-    )
-    max_seconds: Seconds | None = Field(default=None, description="end after this time")
-    until_end: Switch = Field(default=True, description="end when the node's streams end")
-    curve: Folder | None = Field(
-        default=None, description="folder with this reader's keys, from `streamtok keys generate`"
-    )
-
-    def recorder_options(self) -> "RecorderOptions":
-        """What the recorder needs of it."""
-        from streamtok.recording.recorder import RecorderOptions
-
-        return RecorderOptions.limited(
-            self.record_frames, self.max_size, self.max_minutes, self.min_free, pictures=self.pictures
-        )
+    pictures: Switch = option(False, "also the token grids as grey images, to look at in Foxglove")
+    max_size: Megabytes | None = option(None, "begin a new file (FILE_001, ...) at this size")
+    max_minutes: Annotated[Positive, Flag("MINUTES")] | None = option(None, "begin a new file after this time")
+    min_free: Annotated[float, Field(ge=0), Flag("MB")] = option(512, "stop when the disk has less than this free")
+    max_seconds: Seconds | None = option(None, "end after this time")
+    until_end: Switch = option(True, "end when the node's streams end")
+    curve: Folder | None = option(None, "folder with this reader's keys, from `streamtok keys generate`")
 
 
 def run(settings: RecordSettings) -> int:
@@ -72,29 +56,26 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     from streamtok.node.display import log_to_stderr
     from streamtok.node.process import stop_on_signals
     from streamtok.recording.network_recorder import NetworkRecorder
-    from streamtok.recording.recorder import Recorder
+    from streamtok.recording.recorder import Recorder, RecorderOptions
     from streamtok.wire.security import CurveClient
 
     log_to_stderr(log_format=settings.log_format)
     stopping = threading.Event()
     curve = CurveClient.load(settings.curve) if settings.curve else None
-    recorder = Recorder(settings.out, settings.recorder_options(), metadata={"recorded_from": settings.endpoint})
-    with stop_on_signals(stopping.set):
-        try:
-            reader = NetworkRecorder(
-                settings.endpoint, recorder, settings.streams, until_end=settings.until_end, curve=curve
-            )
-            try:
-                reader.run(stopping.is_set, seconds=settings.max_seconds)
-            finally:
-                reader.close()
-        finally:
-            recorder.close()
-    return {**recorder.summary(), "malformed": dict(reader.rejects.counts)}
+    limits = settings.max_size, settings.max_minutes, settings.min_free
+    options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)
+    endpoint, until_end = settings.endpoint, settings.until_end
+    with (
+        stop_on_signals(stopping.set),
+        Recorder(settings.out, options, metadata={"recorded_from": endpoint}) as recorder,
+        closing(NetworkRecorder(endpoint, recorder, settings.streams, until_end=until_end, curve=curve)) as reader,
+    ):
+        reader.run(stopping.is_set, seconds=settings.max_seconds)
+    malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
+    return recorder.summary() | {"malformed": malformed}
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The summary for people."""
     counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
     return (
         f"recorded {counts}, {summary.get('bytes', 0) / 1e6:.1f} MB in {', '.join(summary['files'])}; "

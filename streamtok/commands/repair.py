@@ -13,17 +13,13 @@ from typing import Annotated
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import File, Flag
+from streamtok.settings.fields import File, Flag, option
 from streamtok.settings.shared import CommandSettings
 
 
 class RepairSettings(CommandSettings):
-    """What to repair, and where what can be read of it goes."""
-
     path: Annotated[File, Flag(positional=True)] = Field(description="the MCAP file")
-    out: Annotated[File, Flag(short="-o")] | None = Field(
-        default=None, description="the file to write (never overwrites one)"
-    )
+    out: Annotated[File, Flag(short="-o")] | None = option(None, "the file to write (never overwrites one)")
 
 
 def run(settings: RepairSettings) -> int:

@@ -9,21 +9,16 @@ from typing import Annotated
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Flag, Folder, Strict
+from streamtok.settings.fields import Flag, Folder, Strict, option
 
 
 class ShipSettings(Strict):
-    """Which model is shipped, and as what."""
-
     model: Annotated[str, Flag(positional=True)] = Field(description="checkpoint folder, as training writes it")
     name: Annotated[str, Flag("NAME")] = Field(description="the preset whose weights these are")
-    out: Annotated[Folder, Flag(short="-o")] | None = Field(
-        default=None, description="where to (default: streamtok/weights/NAME)"
-    )
+    out: Annotated[Folder, Flag(short="-o")] | None = option(None, "where to (default: streamtok/weights/NAME)")
 
 
 def run(settings: ShipSettings) -> int:
-    """Write the folder; returns 0."""
     import torch
 
     from streamtok.checkpoint import WEIGHTS, read_folder, save

@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.commands.ages import Ages
 from streamtok.commands.command import make_main
+from streamtok.measures import LatestSamples
 from streamtok.node.display import log_to_stderr
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch
+from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
@@ -39,32 +40,27 @@ class SubscribeSettings(NodeSettings):
     endpoint: Annotated[Endpoint, Flag(positional=True)] = Field(
         description="where the node publishes, such as tcp://127.0.0.1:5555"
     )
-    streams: Annotated[Names, Field(min_length=1)] | None = Field(
-        default=None, description="only this stream (repeat it; default: all)"
+    streams: Annotated[Names, Field(min_length=1)] | None = option(None, "only this stream (repeat it; default: all)")
+    latest_only: Switch = option(False, "keep only the newest message of each stream")
+    lossless: Switch = option(False, "make a lossless node wait for this reader, instead of discarding")
+    join: Literal["keyframe", "epoch"] | None = option(
+        None, "epoch: first fetch what the current epoch has sent already"
     )
-    latest_only: Switch = Field(default=False, description="keep only the newest message of each stream")
-    lossless: Switch = Field(
-        default=False, description="make a lossless node wait for this reader, instead of discarding"
+    max_messages: Count | None = option(None, "end after N messages")
+    until_end: Switch = option(False, "end when the node says that its streams have ended")
+    timeout: Seconds | None = option(None, "fail after this long without a message (default: wait)")
+    forward: Endpoint | None = option(None, "publish the messages again here")
+    control: Endpoint | None = option(None, "control socket of --forward (default: beside it)")
+    curve: Folder | None = option(None, "keys of this reader (client.key_secret, server.key)")
+    forward_curve: Folder | None = option(None, "keys for --forward (server.key_secret, allowed/)")
+    insecure: Switch = option(False, "allow --forward on a network address without keys")
+    ipc_group: Group | None = option(
+        None, "who may connect to --forward's ipc sockets besides this user (default: nobody)"
     )
-    join: Literal["keyframe", "epoch"] | None = Field(
-        default=None, description="epoch: first fetch what the current epoch has sent already"
-    )
-    max_messages: Count | None = Field(default=None, description="end after N messages")
-    until_end: Switch = Field(default=False, description="end when the node says that its streams have ended")
-    timeout: Seconds | None = Field(default=None, description="fail after this long without a message (default: wait)")
-    forward: Endpoint | None = Field(default=None, description="publish the messages again here")
-    control: Endpoint | None = Field(default=None, description="control socket of --forward (default: beside it)")
-    curve: Folder | None = Field(default=None, description="keys of this reader (client.key_secret, server.key)")
-    forward_curve: Folder | None = Field(default=None, description="keys for --forward (server.key_secret, allowed/)")
-    insecure: Switch = Field(default=False, description="allow --forward on a network address without keys")
-    ipc_group: Group | None = Field(
-        default=None, description="who may connect to --forward's ipc sockets besides this user (default: nobody)"
-    )
-    quiet: Switch = Field(default=False, description="no line per message")
+    quiet: Switch = option(False, "no line per message")
 
     @model_validator(mode="after")
     def check_together(self) -> "SubscribeSettings":
-        """Refuse a group for sockets that are not asked for."""
         if self.ipc_group is not None and self.forward is None:
             raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
         return self
@@ -75,7 +71,13 @@ def run(settings: SubscribeSettings) -> int:
     log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     began = time.monotonic()
-    with stop_on_signals(stop.set), Reading(settings, stop) as reading:
+    with ExitStack() as stack:
+        stack.enter_context(stop_on_signals(stop.set))
+        subscription = stack.enter_context(open_subscription(settings))
+        relay = None
+        if settings.forward is not None:
+            relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
+        reading = Reading(settings, subscription, relay, stop)
         try:
             for message in reading:
                 if not (settings.quiet or settings.as_json):
@@ -86,27 +88,60 @@ def run(settings: SubscribeSettings) -> int:
     return 0
 
 
+class Ages:
+    """How old live messages were when they came. Between two machines that is as exact as their clocks agree.
+
+    `before_capture` counts those that came before their capture time, as from a file that is read faster than it was
+    taken; `before_publish` those that came before they were sent: the clocks disagree, by `disagree_s` at least.
+    """
+
+    def __init__(self) -> None:
+        self.before_capture = self.before_publish = 0
+        self.disagree_s = 0.0
+        self._samples = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
+
+    def add(self, since_publish: float, since_capture: float) -> None:
+        """Note one message: seconds since it was sent, and since its newest frame was taken."""
+        if since_publish < 0:
+            self.before_publish += 1
+            self.disagree_s = max(self.disagree_s, -since_publish)
+            return
+        self._samples["publish_to_reader"].add(since_publish)
+        if since_capture < 0:
+            self.before_capture += 1
+        else:
+            self._samples["capture_to_reader"].add(since_capture)
+
+    def summary(self) -> dict[str, Any]:
+        """`latency_ms` of those that have an age, and `without_age`, how many have none; if most came before their
+        capture time, the age of the others since then means nothing, and is left out."""
+        parts = {part: kept for part, kept in self._samples.items() if kept.count}
+        if self.before_capture > self._samples["capture_to_reader"].count:
+            parts.pop("capture_to_reader", None)
+        return {
+            "latency_ms": {
+                part: {name: round(1e3 * value, 3) for name, value in kept.quantiles().items()}
+                for part, kept in parts.items()
+            },
+            "without_age": {
+                "before_capture": self.before_capture,
+                "before_publish": self.before_publish,
+                "clocks_disagree_ms": round(1e3 * self.disagree_s, 3),
+            },
+        }
+
+
+@dataclass
 class Reading:
-    """The messages a reader's settings ask for, forwarded on the way if they say so; a context manager and iterator."""
+    """The messages a reader's settings ask for, forwarded on the way if there is a relay, and counted."""
 
-    def __init__(self, settings: SubscribeSettings, stop: threading.Event) -> None:
-        self.settings, self.stop = settings, stop
-        self.messages = 0
-        self.nbytes = 0
-        self._ages = Ages()
-        self._stack = ExitStack()
-        try:
-            self.subscription = self._stack.enter_context(self._subscribe())
-            self.relay = self._relay(settings.forward) if settings.forward is not None else None
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def __enter__(self) -> "Reading":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    settings: SubscribeSettings
+    subscription: Subscription
+    relay: Relay | None
+    stop: threading.Event
+    messages: int = 0
+    nbytes: int = 0
+    ages: Ages = field(default_factory=Ages)
 
     def __iter__(self) -> Iterator[TokenMessage]:
         """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
@@ -130,7 +165,7 @@ class Reading:
         """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
         result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
         result["malformed"] = dict(self.subscription.rejects.counts)
-        result |= self._ages.summary()
+        result |= self.ages.summary()
         if self.relay is not None:
             result["forwarded"] = self.relay.counts["forwarded"]
         return result
@@ -138,50 +173,49 @@ class Reading:
     def _count(self, message: TokenMessage) -> None:
         self.messages += 1
         self.nbytes += len(message.payload)
-        self._observe(message)
+        self._note_age(message)
         if self.relay is not None:
             self.relay.forward(message)
 
-    def _observe(self, message: TokenMessage) -> None:
+    def _note_age(self, message: TokenMessage) -> None:
         """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return
         monotonic, utc = info.clock
         now = time.time_ns() - utc + monotonic  # of the node's clock
-        self._ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+        self.ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
 
-    def _subscribe(self) -> Subscription:
-        settings = self.settings
-        join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
-        return subscribe(
-            settings.endpoint,
-            settings.streams,
-            latest_only=settings.latest_only,
-            lossless=settings.lossless,
-            join=join,
-            until_end=settings.until_end,
-            curve=CurveClient.load(settings.curve) if settings.curve else None,
-        )
 
-    def _relay(self, endpoint: str) -> Relay:
-        settings = self.settings
-        curve = CurveServer.load(settings.forward_curve) if settings.forward_curve else None
-        publisher = Publisher(
-            endpoint,
-            settings.control,
-            node="relay",
-            curve=curve,
-            insecure=settings.insecure,
-            ipc_group=settings.ipc_group,
-            lossless=settings.lossless,
-            stop=self.stop.is_set,
-        )
-        return Relay(self.subscription, self._stack.enter_context(publisher))
+def open_subscription(settings: SubscribeSettings) -> Subscription:
+    """What reads the endpoint; who forwards joins by epoch, unless told otherwise."""
+    join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
+    return subscribe(
+        settings.endpoint,
+        settings.streams,
+        latest_only=settings.latest_only,
+        lossless=settings.lossless,
+        join=join,
+        until_end=settings.until_end,
+        curve=CurveClient.load(settings.curve) if settings.curve else None,
+    )
+
+
+def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
+    """What publishes the messages again, bound to `endpoint`."""
+    return Publisher(
+        endpoint,
+        settings.control,
+        node="relay",
+        curve=CurveServer.load(settings.forward_curve) if settings.forward_curve else None,
+        insecure=settings.insecure,
+        ipc_group=settings.ipc_group,
+        lossless=settings.lossless,
+        stop=stop.is_set,
+    )
 
 
 def format_message(message: TokenMessage) -> str:
-    """One line for people."""
     header = message.header
     marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
     marks += f" lost {message.lost}" if message.lost else ""
@@ -193,7 +227,6 @@ def format_message(message: TokenMessage) -> str:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The summary for people."""
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -206,7 +239,6 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def format_without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
-    """The lines about messages that have no age, and why."""
     lines = []
     if before_capture:
         lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")

@@ -10,55 +10,46 @@ command runs again, what broke is listed and tried again. `--plan` measures this
 of video need.
 """
 
+import functools
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
 from streamtok.fleet.options import DriveOptions, RunOptions
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Engine, File, Flag, Off, read_list
+from streamtok.settings.fields import Engine, File, Flag, Off, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
     from streamtok.fleet.job import FleetOptions
-    from streamtok.fleet.ray_runner import RayRunner
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
-    """Which drives, how each is tokenized, what runs them, or what is planned."""
-
-    drives: Annotated[list[str], BeforeValidator(read_list), Flag("DRIVE", positional=True)] = Field(
-        default=[], description="recorded drives: paths, or URLs that fsspec opens"
+    drives: Annotated[Texts, Flag("DRIVE", positional=True)] = option(
+        [], "recorded drives: paths, or URLs that fsspec opens"
     )
     listed: File | None = Field(
         default=None, alias="list", description="a text file with one drive per line, besides those given"
     )
-    out: Annotated[str, Flag("OUT", short="-o")] | None = Field(
-        default=None, description="folder or URL for the tokens"
+    out: Annotated[str, Flag("OUT", short="-o")] | None = option(None, "folder or URL for the tokens")
+    engine: Engine | None = option(None, "as for ingest")
+    runner: Literal["local", "ray"] = option("local", "processes of this machine, or a Ray cluster")
+    gpus: Annotated[float, Field(ge=0), Flag("GPUS")] = option(0.0, "ray: GPUs per worker, 0.5 lets two share one")
+    plan: Annotated[float, Flag("HOURS")] | None = option(
+        None, "only compute time, storage and cost for so many hours of video"
     )
-    engine: Engine | None = Field(default=None, description="as for ingest")
-    runner: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
-    gpus: Annotated[float, Field(ge=0), Flag("GPUS")] = Field(
-        default=0.0, description="ray: GPUs per worker, 0.5 lets two share one"
+    rate: Annotated[float, Flag("FPS")] | None = option(
+        None, "plan: frames per second of one worker (default: measured here)"
     )
-    plan: Annotated[float, Flag("HOURS")] | None = Field(
-        default=None, description="only compute time, storage and cost for so many hours of video"
-    )
-    rate: Annotated[float, Flag("FPS")] | None = Field(
-        default=None, description="plan: frames per second of one worker (default: measured here)"
-    )
-    fps: Annotated[float, Flag("FPS")] = Field(default=30.0, description="plan: frames per second of the video")
-    price: Annotated[float, Flag("PRICE")] = Field(
-        default=0.05, description="plan: cost of a worker's hour, here of a CPU core"
-    )
+    fps: Annotated[float, Flag("FPS")] = option(30.0, "plan: frames per second of the video")
+    price: Annotated[float, Flag("PRICE")] = option(0.05, "plan: cost of a worker's hour, here of a CPU core")
     progress: Off = Field(default=True, alias="quiet", description="no progress bar")
 
     @model_validator(mode="after")
     def check_together(self) -> "TokenizeSettings":
-        """Refuse what is neither a plan nor work."""
         if self.plan is None and not (self.out and (self.drives or self.listed)):
             raise ValueError("give drives (or --list FILE) and --out, or --plan HOURS")
         return self
@@ -87,7 +78,6 @@ def run(settings: TokenizeSettings) -> int:
 
 
 def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
-    """Tokenize; returns the result."""
     from streamtok.fleet.fleet import Fleet
 
     assert settings.out is not None  # as the settings have checked
@@ -99,17 +89,13 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
         from streamtok.fleet.ray_runner import RayRunner, import_ray
 
         import_ray()
-
-        def make_runner(out: str, options: "FleetOptions", workers: int) -> "RayRunner":
-            return RayRunner(out, options, workers, settings.gpus)
-
+        make_runner = functools.partial(RayRunner, gpus=settings.gpus)
     fleet = Fleet(drives, settings.out, settings.fleet_options(), settings, make_runner)
     with stop_on_signals(fleet.stop):
         return fleet.run()
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """The result for people."""
     words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
     words += f", {result['left']} left" if result["left"] else ""
     return f"{words}; {result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} per second)"

@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Flag, Switch
+from streamtok.settings.fields import Flag, Switch, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.training.config import TrainConfig
 
@@ -26,18 +26,13 @@ from streamtok.training.config import TrainConfig
 class TrainSettings(CommandSettings, TrainConfig):
     """A training run and how it begins; all but these flags is for the config and --set."""
 
-    out: Annotated[str, Flag("DIR", short="-o")] = Field(
-        default="out/train", description="folder for everything the run writes"
-    )
-    resume: Switch = Field(default=False, description="go on from out/last.pt")
-    overwrite: Switch = Field(default=False, description="throw away the run that is in out, and begin anew")
-    stop_after: Annotated[float, Flag("SECONDS")] | None = Field(
-        default=None, description="save and stop early, to be resumed later"
-    )
+    out: Annotated[str, Flag("DIR", short="-o")] = option("out/train", "folder for everything the run writes")
+    resume: Switch = option(False, "go on from out/last.pt")
+    overwrite: Switch = option(False, "throw away the run that is in out, and begin anew")
+    stop_after: Annotated[float, Flag("SECONDS")] | None = option(None, "save and stop early, to be resumed later")
 
     @model_validator(mode="after")
     def check_together(self) -> "TrainSettings":
-        """Refuse nothing to train on, and to go on with a run that is thrown away."""
         if not self.data.paths:
             raise ValueError("nothing to train on: give data.paths in --config FILE, or --set data.paths='[FOLDER]'")
         if self.resume and self.overwrite:
@@ -46,7 +41,6 @@ class TrainSettings(CommandSettings, TrainConfig):
 
 
 def run(settings: TrainSettings) -> int:
-    """Train and export; returns 0."""
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 

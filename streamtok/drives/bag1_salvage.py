@@ -1,7 +1,5 @@
 """Messages of a damaged ROS 1 bag, found by its records."""
 
-from __future__ import annotations
-
 import bz2
 import struct
 from collections.abc import Callable, Iterator
@@ -10,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
-OP_MESSAGE, OP_CHUNK, OP_CONNECTION = 2, 5, 7
+OP_MESSAGE, OP_CHUNK, OP_CONNECTION = b"\x02", b"\x05", b"\x07"
 DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
 Connections = dict[bytes, tuple[str, str]]  # {id: (topic, type)}
 
@@ -36,9 +34,9 @@ def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[BagMessage
                 note(f"from byte {at} on the bag's records make no sense or are cut off")
                 return
             header, data, whole = record
-            if header.get("op") == bytes([OP_CHUNK]):
+            if header.get("op") == OP_CHUNK:
                 yield from _read_messages(_unpack_chunk(header, data, at, note), connections)
-            elif header.get("op") == bytes([OP_CONNECTION]):
+            elif header.get("op") == OP_CONNECTION:
                 _learn(header, data, connections)
             at = stream.tell()
             if not whole:
@@ -75,21 +73,18 @@ def _read_fields(data: bytes) -> dict[str, bytes] | None:
 
 def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable[[str], None]) -> bytes:
     """The records of a chunk; of one that is damaged, none."""
+    kind = header.get("compression")
     try:
-        return _decompress(header.get("compression", b"none"), data)
+        if kind == b"bz2":
+            return bz2.BZ2Decompressor().decompress(data)
+        if kind == b"lz4":
+            import lz4.frame
+
+            return lz4.frame.LZ4FrameDecompressor().decompress(data)
+        return data
     except DAMAGE as error:
         note(f"the chunk at byte {at} cannot be read ({error}); its messages are left out")
         return b""
-
-
-def _decompress(kind: bytes, data: bytes) -> bytes:
-    if kind == b"bz2":
-        return bz2.BZ2Decompressor().decompress(data)
-    if kind == b"lz4":
-        import lz4.frame
-
-        return lz4.frame.LZ4FrameDecompressor().decompress(data)
-    return data
 
 
 def _read_messages(chunk: bytes, connections: Connections) -> Iterator[BagMessage]:
@@ -104,13 +99,12 @@ def _read_messages(chunk: bytes, connections: Connections) -> Iterator[BagMessag
         at = begin + LENGTH.unpack_from(chunk, middle)[0]
         if header is None or at > len(chunk):
             return
-        if header.get("op") == bytes([OP_CONNECTION]):
+        if header.get("op") == OP_CONNECTION:
             _learn(header, chunk[begin:at], connections)
-        elif header.get("op") == bytes([OP_MESSAGE]):
+        elif header.get("op") == OP_MESSAGE:
             found = connections.get(header.get("conn", b""))
-            time = header.get("time", b"")
-            if found is not None and len(time) == TIME.size:
-                seconds, nanos = TIME.unpack(time)
+            if found is not None and len(header.get("time", b"")) == TIME.size:
+                seconds, nanos = TIME.unpack(header["time"])
                 yield BagMessage(*found, seconds * 10**9 + nanos, chunk[begin:at])
 
 

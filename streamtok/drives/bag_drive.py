@@ -1,10 +1,8 @@
 """ROS 1 and ROS 2 bags, without ROS: through rosbags, and where a bag is damaged by walking over what is left of it."""
 
-from __future__ import annotations
-
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from streamtok.drives.bag1_salvage import BagMessage, salvage_bag1
@@ -35,10 +33,11 @@ class BagDrive(Drive):
     def __init__(self, path: Path, kind: str, topics: Topics = None) -> None:
         self.kind = kind
         self._encoding = "ros1" if kind == "bag" else "cdr"
+        self._salvage = salvage_bag1 if kind == "bag" else salvage_db3
         self._broken = ""
         found = self._list_topics(path)
         cameras = [topic for topic, name in found.items() if image_kind(name)]
-        others = {topic: name for topic, name in found.items() if not image_kind(name)}
+        others = {topic: name for topic, name in found.items() if topic not in cameras}
         self.topics = choose_topics(path, cameras, others, topics)
         super().__init__(path, list(dict.fromkeys(self.topics.values())))
         if self._broken:
@@ -49,13 +48,13 @@ class BagDrive(Drive):
         last = -1
         if not self._broken:
             try:
-                for message in self._through_rosbags(topics):
-                    last = message.time_ns
-                    yield message
+                with self._open(self.path) as reader:
+                    wanted = [connection for connection in reader.connections if connection.topic in topics]
+                    for connection, last, data in reader.messages(connections=wanted):
+                        yield BagMessage(connection.topic, connection.msgtype, last, data)
+                return
             except UNREADABLE as error:
                 self.note("", f"the bag is damaged ({error}); going on with what can be read after it")
-            else:
-                return
         for message in self._salvage(self.path, lambda text: self.note("", text)):
             if message.topic in topics and message.time_ns > last:
                 yield message
@@ -77,15 +76,6 @@ class BagDrive(Drive):
     def _open(self, path: Path) -> rosbag1.Reader | rosbag2.Reader:
         return rosbag1.Reader(path) if self.kind == "bag" else rosbag2.Reader(path)
 
-    def _through_rosbags(self, topics: Sequence[str]) -> Iterator[BagMessage]:
-        with self._open(self.path) as reader:
-            connections = [connection for connection in reader.connections if connection.topic in topics]
-            for connection, time_ns, data in reader.messages(connections=connections):
-                yield BagMessage(connection.topic, connection.msgtype, time_ns, data)
-
-    def _salvage(self, path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]:
-        return salvage_bag1(path, note) if self.kind == "bag" else salvage_db3(path, note)
-
     def _items(self, streams: list[str]) -> Iterator[Item]:
         topics = [topic for topic, name in self.topics.items() if name in streams]
         counted = self._find_counted(topics) if self.kind == "bag" else set()
@@ -98,9 +88,8 @@ class BagDrive(Drive):
                 yield Item(stream, message.time_ns, fail_with(str(error)))
                 continue
             frame_id = image.seq if stream in counted else None
-            yield from maker.make(
-                Item(stream, image.stamp_ns or message.time_ns, fail_with("not decoded"), frame_id), image
-            )
+            item = Item(stream, image.stamp_ns or message.time_ns, fail_with("not decoded"), frame_id)
+            yield from maker.make(item, image)
         yield from maker.flush()
 
     def _find_counted(self, topics: list[str]) -> set[str]:

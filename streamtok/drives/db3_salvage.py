@@ -1,7 +1,5 @@
 """Messages of a damaged ROS 2 SQLite file, read row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,14 +10,12 @@ from streamtok.drives.bag1_salvage import BagMessage
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 VFS_NAME = "streamtok-strict"
-Row = tuple[int, int, bytes]  # topic, time in ns, data
 
 
 class StrictFile(apsw.VFSFile):
     """A file that fails past its end; SQLite's own fills in zeros there, which would be black pictures."""
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        """The bytes at an offset; IOError if not all of them are there."""
         if offset > 0 and offset + amount > self.xFileSize():
             raise apsw.IOError("past the end of the file")
         return super().xRead(amount, offset)
@@ -28,15 +24,11 @@ class StrictFile(apsw.VFSFile):
 class StrictVFS(apsw.VFS):
     """File access for SQLite by `StrictFile`."""
 
-    def __init__(self) -> None:
-        super().__init__(VFS_NAME, "")
-
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> StrictFile:
-        """Open a file."""
         return StrictFile("", name, flags)
 
 
-STRICT_VFS = StrictVFS()  # registered as long as it lives
+STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 
 
 def salvage_db3(path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]:
@@ -55,13 +47,13 @@ def salvage_db3(path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]
         database.close()
 
 
-def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:
+def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[tuple[int, int, bytes]]:
+    """(topic id, time in ns, data) of every row that can be read."""
     last = _find_last_row(database)
     misses = in_a_row = 0
     for number in range(1, last + 1):
         try:
-            query = "SELECT topic_id, timestamp, data FROM messages WHERE id = ?"
-            rows = list(database.execute(query, (number,)))
+            rows = list(database.execute("SELECT topic_id, timestamp, data FROM messages WHERE id = ?", (number,)))
         except apsw.Error:
             misses, in_a_row = misses + 1, in_a_row + 1
             if in_a_row > MOST_MISSES:

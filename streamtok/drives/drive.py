@@ -1,7 +1,5 @@
 """What all recorded drives share: frames of several cameras in order of time, gaps counted, damage noted."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import logging
@@ -11,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -40,8 +38,7 @@ class Item(NamedTuple):
     codec: str | None = None
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something of a drive that was left out, and why; `stream` is empty for what concerns the file."""
 
     stream: str
@@ -90,7 +87,7 @@ class Drive(ABC):
         self.problems: list[Problem] = []
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.streams}
 
-    def __enter__(self) -> Drive:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -101,10 +98,12 @@ class Drive(ABC):
 
     def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
         """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
-        names = self._check_names(streams)
-        progress = {name: Progress() for name in names}
+        names = self.streams if streams is None else list(streams)
         for name in names:
+            if name not in self.streams:
+                raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
             self.counts[name].clear()
+        progress = {name: Progress() for name in names}
         for item in reorder_items(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
             frame = self.accept(item, progress[item.stream])
             if frame is not None:
@@ -113,17 +112,6 @@ class Drive(ABC):
     def items(self) -> Iterator[Item]:
         """Every image of the drive as it is stored, not decoded, nothing left out."""
         return self._items(self.streams)
-
-    def report(self) -> str:
-        """What was read and what was left out, in a few lines."""
-        lines = [
-            f"{name}: " + (", ".join(f"{key} {value}" for key, value in counts.items()) or "nothing read")
-            for name, counts in self.counts.items()
-        ]
-        lines += [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems[:20]]
-        if len(self.problems) > 20:
-            lines.append(f"... and {len(self.problems) - 20} more")
-        return "\n".join(lines)
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
         """List something that was left out; the same words are listed once."""
@@ -136,13 +124,6 @@ class Drive(ABC):
 
     @abstractmethod
     def _items(self, streams: list[str]) -> Iterator[Item]: ...
-
-    def _check_names(self, streams: Iterable[str] | None) -> list[str]:
-        names = self.streams if streams is None else list(streams)
-        for name in names:
-            if name not in self.streams:
-                raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
-        return names
 
     def accept(self, item: Item, progress: Progress) -> Frame | None:
         """The frame of an item, or None if it is damaged or its time does not go on."""
@@ -170,11 +151,8 @@ class Drive(ABC):
             return True
         back = (progress.last_ns - item.capture_ns) / 1e9
         if progress.past == 0:
-            self.note(
-                item.stream,
-                f"frame {frame_id}: time runs backwards by {back:.3f} s; frames are left out until it goes on",
-                frame_id,
-            )
+            text = f"frame {frame_id}: time runs backwards by {back:.3f} s; frames are left out until it goes on"
+            self.note(item.stream, text, frame_id)
         rises = progress.past == 0 or item.capture_ns > progress.past_ns
         progress.past, progress.past_ns = (progress.past + 1 if rises else 1), item.capture_ns
         if progress.past <= NEW_CLOCK_FRAMES:
@@ -193,12 +171,8 @@ def reorder_items(items: Iterable[Item], depth: int) -> Iterator[Item]:
     count = itertools.count()
     heap: list[tuple[int, int, Item]] = []
     for item in items:
-        ahead = [
-            held
-            for _, _, held in heap
-            if held.stream == item.stream and held.capture_ns > item.capture_ns + STEP_BACK_NS
-        ]
-        if len(ahead) > 1:
+        newest_ns = item.capture_ns + STEP_BACK_NS
+        if sum(held.stream == item.stream and held.capture_ns > newest_ns for _, _, held in heap) > 1:
             yield from (held for _, _, held in sorted(heap))
             heap.clear()
         heapq.heappush(heap, (item.capture_ns, next(count), item))

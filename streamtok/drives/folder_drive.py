@@ -1,7 +1,5 @@
 """Drives that are videos or folders of images, one per camera."""
 
-from __future__ import annotations
-
 import functools
 import heapq
 from collections.abc import Callable, Iterator
@@ -82,9 +80,8 @@ def _image_folders(path: Path, deepest: int) -> list[Path]:
         return [path]
     if deepest == 0:
         return []
-    return [
-        found for folder in sorted(path.iterdir()) if folder.is_dir() for found in _image_folders(folder, deepest - 1)
-    ]
+    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+    return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
 
 
 def _image_items(options: dict[str, Any], drive: Drive, folder: Path, stream: str) -> Iterator[Item]:

@@ -1,7 +1,5 @@
 """Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -40,18 +38,18 @@ class ItemMaker:
             return
         codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
         packet = bytes(image.data) if codec else None
-        yield item._replace(load=lambda: load_picture(image), packet=packet, codec=codec)
+        yield item._replace(load=lambda: _load_picture(image), packet=packet, codec=codec)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
         for video in self._videos.values():
-            yield from finish_items(video.decoder.flush())
+            yield from _finish_items(video.decoder.flush())
 
     def _decode(self, item: Item, image: ImageMessage, session: str) -> Iterator[Item]:
         video = self._videos.get(item.stream)
         if video is None or video.session != session:
             if video is not None:
-                yield from finish_items(video.decoder.flush())
+                yield from _finish_items(video.decoder.flush())
             try:
                 video = self._videos[item.stream] = _Video(VideoDecoder(image.encoding), session)
             except DamagedFrame as error:
@@ -62,11 +60,10 @@ class ItemMaker:
                 video.decoder.missing("depends on a picture that was not recorded")
             video.last_id = item.frame_id
         data = bytes(image.data)
-        yield from finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
+        yield from _finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
 
 
-def load_picture(image: ImageMessage) -> np.ndarray | RawImage:
-    """The picture of a raw or still-image message, uint8 RGB (H, W, 3) or not converted yet; raises DamagedFrame."""
+def _load_picture(image: ImageMessage) -> np.ndarray | RawImage:
     if image.kind == "image" and not is_whole_jpeg(image.data):
         raise DamagedFrame("a JPEG that is cut off")
     return image.picture()
@@ -81,7 +78,7 @@ def fail_with(text: str) -> Callable[[], np.ndarray]:
     return load
 
 
-def finish_items(decoded: Iterable[Decoded]) -> Iterator[Item]:
+def _finish_items(decoded: Iterable[Decoded]) -> Iterator[Item]:
     """The items that a VideoDecoder was given as keys, with their pictures."""
     for one in decoded:
         yield one.key._replace(load=fail_with(one.damage) if one.image is None else hold(one.image))

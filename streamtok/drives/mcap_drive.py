@@ -1,7 +1,5 @@
 """Cameras recorded in MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,15 +29,11 @@ class Camera:
 
     def frame_id(self, sequence: int) -> int | None:
         """The frame's own id from the low 32 bits that MCAP keeps of it; None if the file has no ids."""
-        if not self.recorded:
-            return None
-        return self.first_id + ((sequence - self.first_id) & 0xFFFFFFFF)
+        return self.first_id + ((sequence - self.first_id) & 0xFFFFFFFF) if self.recorded else None
 
     def capture_ns(self, log_time: int, stamp_ns: int) -> int:
         """The frame's own time: the message's stamp, where it has one."""
-        if self.recorded:
-            return log_time - self.offset_ns
-        return stamp_ns or log_time
+        return log_time - self.offset_ns if self.recorded else stamp_ns or log_time
 
 
 class TokenData(NamedTuple):
@@ -59,13 +53,10 @@ class McapDrive(Drive):
         cameras, others = self._list_topics()
         self.topics = choose_topics(paths[0], cameras, others, topics)
         super().__init__(paths[0] if len(paths) == 1 else paths[0].parent, list(dict.fromkeys(self.topics.values())))
-        self.checked = not self._is_recorded()
-        self._note_damage()
-
-    def _is_recorded(self) -> bool:
-        """Whether streamtok recorded it: such a file keeps the times and the order that its cameras had."""
         channels = [c for file in self.files for c in file.channels.values() if c.topic in self.topics]
-        return all("clock_offset_ns" in channel.metadata for channel in channels)
+        # What streamtok recorded keeps the times and the order that its cameras had.
+        self.checked = not all("clock_offset_ns" in channel.metadata for channel in channels)
+        self._note_damage()
 
     def _list_topics(self) -> tuple[list[str], dict[str, str]]:
         cameras: dict[str, None] = {}
@@ -90,13 +81,10 @@ class McapDrive(Drive):
                 continue
             parse = parser_of(file.schemas[channel.schema_id].name, channel.message_encoding)
             facts = channel.metadata
-            offset = facts.get("clock_offset_ns")
-            if offset is None:
-                cameras[channel.id] = Camera(stream, parse)
-                continue
-            first = int(facts.get("first_frame_id", 0))
-            session, codec = facts.get("session", ""), facts.get("codec", "")
-            cameras[channel.id] = Camera(stream, parse, True, int(offset), first, session, codec)
+            camera = cameras[channel.id] = Camera(stream, parse, "clock_offset_ns" in facts)
+            if camera.recorded:
+                camera.offset_ns, camera.first_id = int(facts["clock_offset_ns"]), int(facts.get("first_frame_id", 0))
+                camera.session, camera.codec = facts.get("session", ""), facts.get("codec", "")
         return cameras
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
@@ -104,32 +92,25 @@ class McapDrive(Drive):
 
         Frames come when they can be decoded, which for compressed video may be some messages later.
         """
-        maker = ItemMaker()
         progress = {name: Progress() for name in streams}
-        topics = {TOKENS + name for name in streams}
-        for file in self.files:
-            cameras = self._cameras_of(file, streams)
-            tokens = {number for number in file.channel_ids(TOKENS) if file.channels[number].topic in topics}
-            for message in file.messages(cameras.keys() | tokens, as_written=True):
-                if message.channel_id in tokens:
-                    yield TokenData(file.topic(message), message.data)
-                else:
-                    yield from self._accept_all(self._make(maker, cameras[message.channel_id], message), progress)
-            self._note_damage()
-        yield from self._accept_all(maker.flush(), progress)
-
-    def _accept_all(self, items: Iterator[Item], progress: dict[str, Progress]) -> Iterator[Frame]:
-        for item in items:
-            frame = self.accept(item, progress[item.stream])
-            if frame is not None:
-                yield frame
+        for each in self._read(streams, {TOKENS + name for name in streams}, as_written=True):
+            found = self.accept(each, progress[each.stream]) if isinstance(each, Item) else each
+            if found is not None:
+                yield found
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
+        return (each for each in self._read(streams, set(), not self.checked) if isinstance(each, Item))
+
+    def _read(self, streams: list[str], token_topics: set[str], as_written: bool) -> Iterator[Item | TokenData]:
         maker = ItemMaker()
         for file in self.files:
             cameras = self._cameras_of(file, streams)
-            for message in file.messages(cameras.keys(), as_written=not self.checked):
-                yield from self._make(maker, cameras[message.channel_id], message)
+            tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
+            for message in file.messages(cameras.keys() | tokens.keys(), as_written=as_written):
+                if message.channel_id in tokens:
+                    yield TokenData(tokens[message.channel_id], message.data)
+                else:
+                    yield from self._make(maker, cameras[message.channel_id], message)
             self._note_damage()
         yield from maker.flush()
 

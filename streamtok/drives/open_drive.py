@@ -5,15 +5,13 @@
     with open_drive("drive.mcap") as drive:
         for frame in drive:
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
-        print(drive.report())
+        print(drive.counts, drive.problems)
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
 images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times
 are not known. What a file is, is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
-
-from __future__ import annotations
 
 import contextlib
 from pathlib import Path
@@ -28,11 +26,7 @@ from streamtok.io.spec import split_options
 from streamtok.recording.reader import Recording, recording_parts
 
 IMAGES = "images:"
-KINDS = {
-    b"\x89MCAP0\r\n": "mcap",
-    b"#ROSBAG V2.0": "bag",
-    b"SQLite format 3\x00": "db3",
-}
+KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
 SUFFIXES = {".mcap": "mcap", ".bag": "bag", ".db3": "db3"}
 NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)", "video": "a video"}
 
@@ -86,10 +80,7 @@ def open_drive(path: str | Path, topics: Topics = None) -> Drive:
 
 
 def find_recording(name: str | Path) -> Recording | None:
-    """The recording of streamtok that the name of a drive means, or None if it is some other drive.
-
-    Raises FileNotFoundError.
-    """
+    """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
     path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")

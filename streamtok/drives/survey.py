@@ -1,19 +1,16 @@
 """What a recording holds: how long, which streams, at what rates, where the gaps are, which codes it uses."""
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streamtok.drives.drive import Drive
-from streamtok.measures import GAP_STEPS, entropy_bits
+from streamtok.measures import entropy_bits, find_time_jumps, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
@@ -21,35 +18,25 @@ MOST_CODES = 1 << 20
 PLOT_COLUMNS, PLOT_ROWS = 1500, 512
 
 
-@dataclass
 class Times:
     """Capture times of one stream, ns, in the order they came."""
 
-    values: array = field(default_factory=lambda: array("q"))
+    def __init__(self) -> None:
+        self.values = array("q")
 
     @property
     def seconds(self) -> float:
         """From the first to the last."""
         return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
 
-    @property
-    def step_s(self) -> float:
-        """The usual step between two, seconds; 0 for fewer than two."""
-        return float(np.median(np.diff(np.frombuffer(self.values, np.int64)))) / 1e9 if len(self.values) > 1 else 0.0
-
     def gaps(self) -> list[tuple[float, float]]:
         """(seconds from the start, seconds long) of steps much longer than the usual one, and of steps back."""
-        if len(self.values) < 2:
-            return []
-        times = np.frombuffer(self.values, np.int64)
-        steps = np.diff(times) / 1e9
-        usual = self.step_s
-        where = np.flatnonzero((steps > GAP_STEPS * usual) | (steps <= 0))
-        return [((int(times[i]) - int(times[0])) / 1e9, float(steps[i])) for i in where]
+        times = np.array(self.values, np.int64)
+        after = np.flatnonzero(find_time_jumps(times))[1:]
+        return [((times[i - 1] - times[0]).item() / 1e9, (times[i] - times[i - 1]).item() / 1e9) for i in after]
 
     def report(self) -> dict[str, Any]:
-        """Seconds, frames per second, and the gaps as [at, seconds]."""
-        gaps, step_s = self.gaps(), self.step_s
+        gaps, step_s = self.gaps(), usual_step(np.array(self.values, np.int64)) / 1e9
         return {
             "seconds": round(self.seconds, 3),
             "frames_per_second": round(1 / step_s, 3) if step_s > 0 else 0.0,
@@ -77,16 +64,10 @@ class TokenSurvey:
         """Count one group; `nbytes` is what its payload takes, `lost` the messages missing before it."""
         self.times.values.extend(group.capture_ns)
         self.grid = group.tokens.shape
-        self.counts.update(
-            groups=1,
-            frames=len(group.frame_ids),
-            keyframes=int(group.keyframe),
-            dropped=group.dropped,
-            repeated=group.repeated,
-            lost=lost,
-            bytes=group.tokens.nbytes if nbytes is None else nbytes,
-            gaps=int(group.dropped > 0 or lost > 0),
-        )
+        size = group.tokens.nbytes if nbytes is None else nbytes
+        self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
+        self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
+        self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
         if len(self.usage):
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
         if self._picture:
@@ -99,8 +80,7 @@ class TokenSurvey:
         result: dict[str, Any] = {**self.counts, "grid": list(self.grid), **self.times.report()}
         result["bits_per_second"] = round(self.counts["bytes"] * 8 / seconds) if seconds else 0
         if len(self.usage) and self.usage.sum():
-            result["codes"] = self.codes
-            result["codes_used"] = int((self.usage > 0).sum())
+            result |= {"codes": self.codes, "codes_used": int((self.usage > 0).sum())}
             result["entropy_bits_per_token"] = round(entropy_bits(self.usage), 3)
             result["bits_per_token"] = round(math.log2(self.codes), 3)
         return result
@@ -121,17 +101,12 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera of a drive: frames, seconds, frames per second and gaps, without looking at the pictures.
-
-    `damaged` counts those of a video that could not be read; only video is decoded.
-    """
+    """Per camera, from times alone: frames, seconds, rate, gaps, and `damaged` (of video, which alone is decoded)."""
     times = {name: Times() for name in drive.streams}
     for item in drive.items():
         times[item.stream].values.append(item.capture_ns)
-    return {
-        name: {"frames": len(seen.values), **seen.report(), "damaged": drive.counts[name]["damaged"]}
-        for name, seen in times.items()
-    }
+    damaged = {name: drive.counts[name]["damaged"] for name in times}
+    return {name: {"frames": len(t.values), **t.report(), "damaged": damaged[name]} for name, t in times.items()}
 
 
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:

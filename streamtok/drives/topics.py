@@ -1,7 +1,5 @@
 """Topics and the names of their streams: which cameras of a drive are read, and what they are called."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence
@@ -30,11 +28,7 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
 
 
 def choose_topics(path: Path, cameras: Sequence[str], others: dict[str, str], topics: Topics) -> dict[str, str]:
-    """{topic: stream name} of the cameras to read, `others` being {topic: type} of what is no image.
-
-    `topics` are topic or stream names, or {topic: stream name} to name them; None takes every camera. ValueError
-    says what there is.
-    """
+    """{topic: stream name} of the cameras to read; `others` are {topic: type} of the rest. ValueError lists them."""
     names = stream_names(cameras)
     if topics is None:
         wanted = [topic for topic in cameras if "depth" not in topic.lower()] or list(cameras)

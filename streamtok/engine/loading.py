@@ -138,7 +138,6 @@ def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:
     """How a tokenizer computes, which decides the last bits of a latent; plain tokenizers have slots_per_step 0."""
     if isinstance(tokenizer, OptimizedTokenizer):
         return tokenizer.engine
-    machine, precision = inspect_machine(tokenizer.fingerprint, (0, 0), tokenizer.device.type), str(tokenizer.dtype)
-    return replace(
-        machine, precision=precision.removeprefix("torch."), slots_per_step=0, deterministic=tokenizer.deterministic
-    )
+    machine = inspect_machine(tokenizer.fingerprint, (0, 0), tokenizer.device.type)
+    precision = str(tokenizer.dtype).removeprefix("torch.")
+    return replace(machine, precision=precision, slots_per_step=0, deterministic=tokenizer.deterministic)

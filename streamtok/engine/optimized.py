@@ -33,12 +33,10 @@ class OptimizedTokenizer(Tokenizer):
     def __init__(self, streams: Streams, engine: EngineConfiguration):
         nn.Module.__init__(self)  # the modules are those of the plain tokenizer: nothing is built
         plain = streams.plain
-        for name, module in plain.named_children():
-            self.add_module(name, module)
+        self._modules = dict(plain._modules)
         self.config, self.deterministic, self.axes = plain.config, plain.deterministic, plain.axes
         self._casts, self._fingerprint = {}, (None, plain.fingerprint)
-        self.streams, self.engine = streams, engine
-        self.training = plain.training
+        self.streams, self.engine, self.training = streams, engine, plain.training
 
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:
         """As `Tokenizer.cast`. ValueError in 8 bits: what was rounded away does not come back."""
@@ -53,11 +51,9 @@ class OptimizedTokenizer(Tokenizer):
         return self.streams.plain.with_modules(**modules)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """As `Tokenizer.init_state`."""
         return self.streams.plain.init_state(spec, height, width)
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """As `Tokenizer.init_decode_state`."""
         return self.streams.plain.init_decode_state(spec, grid_height, grid_width)
 
     def encode_groups(self, x: torch.Tensor, state: State, clock: Clock) -> tuple[Coded, State]:

@@ -53,21 +53,18 @@ def _cpu_has(*flags: str) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """How a model runs in a precision before anything is measured: with our own layers where they fit, and captured on
     a GPU. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too."""
-    kernels, gpu = "plain", machine.device == "cuda"
-    made = replace(machine, precision=precision)
-    if not tok.deterministic and not gpu:
-        kernels = "plain" if interleaved.find_obstacle(tok) else "interleaved"
-    elif (
-        not tok.deterministic
-        and precision != "int8"
-        and machine.triton_version
-        and torch.cuda.get_device_capability() >= (9, 0)
-    ):
-        from streamtok.engine.gpu.fused import find_obstacle  # needs triton
-
-        kernels = "plain" if find_obstacle(tok.cast(made.dtype, "cuda")) else "fused"
+    gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
-    return replace(made, graph=gpu, kernels=kernels, threads=threads, slots_per_step=1)
+    made = replace(machine, precision=precision, graph=gpu, threads=threads, slots_per_step=1, kernels="plain")
+    if tok.deterministic:
+        return made
+    if not gpu:
+        return made if interleaved.find_obstacle(tok) else replace(made, kernels="interleaved")
+    if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):
+        return made
+    from streamtok.engine.gpu.fused import find_obstacle  # needs triton
+
+    return made if find_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,7 @@ def choose(
 ) -> tuple[EngineConfiguration, list[str]]:
     """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
 
-    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; the
-    default is `weights.golden.reference_clip`, a drawing.
+    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; else a drawing.
     Returns the configuration, agreement and milliseconds of all candidates inside, and a table for people.
     """
     names = list_candidates(machine.device) if precision == "auto" else [precision]

@@ -56,13 +56,11 @@ class PlainStreams:
     decode_step: CompileStep | None = None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """See `Streams`."""
         if self.decode_step is not None:
             return EncodeStream(self.plain, slots, size, context, self.decode_step)
         return EngineStream(self.plain, slots, size, context, self.slots_per_step)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        """See `Streams`."""
         return DecodeStream(self.plain, slots, size, context, self.decode_step)
 
 

@@ -69,11 +69,7 @@ def _measured(
 
 
 def prepare(
-    tok: Tokenizer,
-    size: tuple[int, int],
-    device: str | None = None,
-    compile: bool = False,
-    clip: Tensor | None = None,
+    tok: Tokenizer, size: tuple[int, int], device: str | None = None, compile: bool = False, clip: Tensor | None = None
 ) -> EngineConfiguration:
     """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
     (H, W), compile what it needs, and take two steps.

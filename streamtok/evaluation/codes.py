@@ -39,21 +39,11 @@ class CodeCounts:
             "codebook_size": self.codebook_size,
             "codes_used": int((self.counts > 0).sum()),
             "entropy_bits": entropy_bits(self.counts),
-            "bits_per_token": bits_per_token(self.codebook_size),
+            "bits_per_token": math.log2(self.codebook_size),
         }
         if self.levels and math.prod(self.levels) == self.codebook_size:
-            out["levels_used"] = self._level_shares()
+            grid = self.counts.reshape(self.levels[::-1])  # the first level varies fastest
+            axes = range(grid.ndim)
+            sums = [grid.sum(axis=tuple(other for other in axes if other != axis)) for axis in reversed(axes)]
+            out["levels_used"] = [(counts / max(1, self.counts.sum())).round(4).tolist() for counts in sums]
         return out
-
-    def _level_shares(self) -> list[list[float]]:
-        grid = self.counts.reshape(self.levels[::-1])  # the first level varies fastest
-        total = max(1, int(self.counts.sum()))
-        axes = range(grid.ndim)
-        return [
-            (grid.sum(axis=tuple(a for a in axes if a != axis)) / total).round(4).tolist() for axis in reversed(axes)
-        ]
-
-
-def bits_per_token(codebook_size: int) -> float:
-    """What one token costs without entropy coding: log2 of the codebook."""
-    return math.log2(codebook_size)

@@ -20,6 +20,7 @@ import numpy as np
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
+KNOWN = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 log = logging.getLogger("streamtok.evaluation")
 
 
@@ -39,10 +40,6 @@ class ClipFile:
     name: str
     paths: tuple[Path, ...]
     fps: float | None = None  # of a sequence of pictures; a video file tells its own
-
-    @property
-    def is_video(self) -> bool:
-        return self.paths[0].suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass
@@ -73,7 +70,7 @@ class ClipSet:
 
     def read(self, file: ClipFile) -> Clip:
         """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
-        if file.is_video:
+        if file.paths[0].suffix.lower() in VIDEO_SUFFIXES:
             frames, fps, damaged = read_video(file.paths[0], self.frames)
             if damaged:
                 self.damaged[file.name] = damaged
@@ -96,7 +93,9 @@ def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps:
     for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"{place} does not exist; give a video, a picture or a folder of them")
-        found += _find_in_folder(place, images, fps) if place.is_dir() else _find_file(place)
+        if place.suffix.lower() not in KNOWN and not place.is_dir():
+            raise ValueError(f"{place}: unknown kind of file; expected one of {', '.join(KNOWN)}")
+        found += _find_in_folder(place, images, fps) if place.is_dir() else [ClipFile(place.stem, (place,))]
     if not found:
         raise ValueError(f"no videos or pictures in {', '.join(map(str, places))}")
     return _with_distinct_names(found)
@@ -108,8 +107,7 @@ def _with_distinct_names(files: list[ClipFile]) -> list[ClipFile]:
     out = []
     for file in files:
         seen[file.name] += 1
-        number = seen[file.name]
-        out.append(file if number == 1 else replace(file, name=f"{file.name} ({number})"))
+        out.append(file if seen[file.name] == 1 else replace(file, name=f"{file.name} ({seen[file.name]})"))
     return out
 
 
@@ -149,13 +147,6 @@ def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
     if len(shapes) > 1:
         raise ValueError(f"the pictures of {file.name} differ in size: {sorted(shapes)}")
     return images
-
-
-def _find_file(path: Path) -> list[ClipFile]:
-    known = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
-    if path.suffix.lower() not in known:
-        raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(known)}")
-    return [ClipFile(path.stem, (path,))]
 
 
 def _find_in_folder(root: Path, images: bool | None, fps: float) -> list[ClipFile]:

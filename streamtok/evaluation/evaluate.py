@@ -77,16 +77,12 @@ class Evaluation:
     @property
     def psnr_by_frame(self) -> list[float]:
         """Mean over the clips that are long enough, in dB, for each frame index."""
-        longest = max(clip.frames for clip in self.clips)
-        per_clip = [clip.psnr_by_frame for clip in self.clips]
-        return [fmean(values[i] for values in per_clip if len(values) > i) for i in range(longest)]
+        return _mean_by_index([clip.psnr_by_frame for clip in self.clips])
 
     @property
     def psnr_by_place(self) -> list[float]:
         """Mean over clips: the keyframe first, then places 1..G of a group."""
-        per_clip = [clip.psnr_by_place(self.group) for clip in self.clips]
-        widest = max(map(len, per_clip))
-        return [fmean(values[i] for values in per_clip if len(values) > i) for i in range(widest)]
+        return _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
 
     def extra_means(self) -> dict[str, float]:
         """The mean over clips of every further metric that all clips have."""
@@ -107,6 +103,10 @@ class Evaluation:
             "skipped": self.skipped,
             "damaged": self.damaged,
         }
+
+
+def _mean_by_index(rows: list[list[float]]) -> list[float]:
+    return [fmean(row[i] for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
 
 
 Metric = Callable[[Tensor, Tensor], dict[str, float]]  # original, reconstruction (T, 3, H, W) in 0..1 -> by name
@@ -159,14 +159,13 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Ten
     video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
         shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
-        return as_unit(torch.cat([frames for frames, _ in shown])), _join([tokens for _, tokens in shown])
-    rebuilt, tokens = _by_steps(tok, video) if steps else _through(tok, video)
-    return video_to_unit(rebuilt[0]), tokens
-
-
-def _join(tokens: list[Tensor | None]) -> Tensor | None:
-    present = [one for one in tokens if one is not None]
-    return torch.cat(present) if present else None
+        tokens = [indices for _, indices in shown if indices is not None]
+        return as_unit(torch.cat([frames for frames, _ in shown])), torch.cat(tokens) if tokens else None
+    if not steps:
+        rebuilt, indices = _through(tok, video)
+        return video_to_unit(rebuilt[0]), indices
+    _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
+    return video_to_unit(torch.cat(groups, dim=1)), torch.cat(grids, -3) if tok.config.discrete else None
 
 
 def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -187,11 +186,6 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tens
         out = encoder.step(group.contiguous(), keyframe=[first])
         tokens = tokens_of(out)
         yield group, tokens, decoder.frames(tokens[0], first)
-
-
-def _by_steps(tok: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor | None]:
-    _, tokens, shown = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
-    return torch.cat(shown, dim=1)[None], torch.cat(tokens, -3) if tok.config.discrete else None
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:

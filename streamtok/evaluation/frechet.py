@@ -26,14 +26,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     mean = a.mean(0) - b.mean(0)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    root = _square_root(cov_a)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)
     return float(max(0.0, mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(cross).sum()))
-
-
-def _square_root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 
 class FeaturePairs:
@@ -72,9 +68,7 @@ class FeaturePairs:
     @torch.inference_mode()
     def _features(self, frames: Tensor) -> np.ndarray:
         pixels = self._video_pixels(frames) if self.video else (frames * 255).round().to(torch.uint8)
-        wanted = (
-            {"rescale": False, "resize": False, "return_features": True} if self.video else {"return_features": True}
-        )
+        wanted = {"return_features": True} | ({"rescale": False, "resize": False} if self.video else {})
         options = {name: value for name, value in wanted.items() if name in self._arguments}
         return self.network(pixels, **options).flatten(1).double().cpu().numpy()
 

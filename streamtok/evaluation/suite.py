@@ -1,6 +1,7 @@
 """One whole evaluation run: every metric that the given files allow, the baselines, behaviour over time, pictures."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,16 +127,14 @@ class _Suite:
         self.pictures: list[np.ndarray] = []
         self.moving: Clip | None = None
         self.samples: list[Sample] = []
-        self.video_pairs = self._pairs(options.i3d, video=True)
-        self.image_pairs = self._pairs(options.inception, video=False)
+        load = functools.partial(FeaturePairs.load, device=self.device)
+        self.video_pairs = load(options.i3d, video=True) if options.i3d else None
+        self.image_pairs = load(options.inception, video=False) if options.inception else None
         self.video = None
         if options.side_by_side is not None:
             options.side_by_side.parent.mkdir(parents=True, exist_ok=True)
             self.video = stack.enter_context(SideBySide(options.side_by_side))
         self.exact = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
-
-    def _pairs(self, path: Path | None, video: bool) -> FeaturePairs | None:
-        return None if path is None else FeaturePairs.load(path, video=video, device=self.device)
 
     def metrics(self) -> list[Metric]:
         """The further metrics of each clip."""
@@ -200,8 +199,7 @@ class _Suite:
         result.baselines = [_baseline(name, rows) for name, rows in self.scores.items()]
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
-        if self.seams:
-            result.seam = average_seams(self.seams)
+        result.seam = average_seams(self.seams) if self.seams else None
         if self.pictures and options.still_groups:
             self.progress("held stills")
             result.still = measure_still(self.tok, self.pictures, options.still_groups)
@@ -223,9 +221,7 @@ def _baseline(name: str, rows: list[tuple[str, float, float, float | None]]) -> 
 
 
 def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    if min(original.shape[-2:]) < MS_SSIM_SIDE:
-        return {}
-    return {"ms_ssim": mean_ms_ssim(original, rebuilt)}
+    return {"ms_ssim": mean_ms_ssim(original, rebuilt)} if min(original.shape[-2:]) >= MS_SSIM_SIDE else {}
 
 
 def _perceptual(path: Path, device: torch.device) -> Metric:

@@ -10,21 +10,21 @@ Every drive becomes a folder of the output, which appears when it is whole: a to
 which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
+from streamtok.fleet.ray_runner import RayRunner
 from streamtok.fleet.store import is_url, open_store
 
 log = logging.getLogger("streamtok.fleet")
@@ -32,20 +32,7 @@ log = logging.getLogger("streamtok.fleet")
 SAVE_S = 60.0  # between two writings of the manifest while drives are done
 
 
-class Runner(Protocol):
-    """What runs jobs: processes of this machine, or a cluster."""
-
-    def submit(self, job: Job) -> None:
-        """Start a job; not more than `workers` at a time."""
-
-    def collect(self, timeout: float) -> list[Outcome]:
-        """Jobs that ended, after waiting for one for at most so many seconds."""
-
-    def running(self) -> dict[str, tuple[int, float]]:
-        """Running jobs by name: frames so far, and which share of the job that is, as far as it is known."""
-
-    def close(self) -> None:
-        """End the workers; running jobs stop."""
+Runner = LocalRunner | RayRunner
 
 
 class Fleet:
@@ -85,13 +72,10 @@ class Fleet:
         self.store.clean()
         started = time.monotonic()
         skipped = self._plan()
-        runner = self.make_runner(self.out, self.options, self.run_options.workers) if self._waiting else None
         try:
-            if runner is not None:
-                self._work(runner)
+            if self._waiting:
+                self._work()
         finally:
-            if runner is not None:
-                runner.close()
             self._save()
             self.store.clean()
         return self._result(skipped, time.monotonic() - started)
@@ -118,12 +102,13 @@ class Fleet:
         self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
         return skipped
 
-    def _work(self, runner: Runner) -> None:
+    def _work(self) -> None:
         total = sum(job.size for job in self._waiting)
         settled, started = 0, time.monotonic()
         saved = started
         hidden = None if self.run_options.progress else True  # None: shown on a terminal only
-        with tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
+        runner = self.make_runner(self.out, self.options, self.run_options.workers)
+        with closing(runner), tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
             while (self._waiting or self._suspects or self._running) and not self._stopping:
                 self._submit(runner)
                 for outcome in runner.collect(0.2):

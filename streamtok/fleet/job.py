@@ -1,15 +1,13 @@
 """One drive of a fleet: from where it lies to token files, the same bytes whenever and wherever it is done."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,16 +33,12 @@ Report = Callable[[int, float], bool]
 
 
 class FleetOptions(DriveOptions):
-    """How every drive is tokenized; a drive that was done with other options is done again.
-
-    `engine` is as `settle_engine` gives it, None for plain float32.
-    """
+    """Adds the engine, as `settle_engine` gives it (None: plain float32); with other options a drive is done again."""
 
     engine: EngineConfiguration | None = None
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One drive to tokenize: a path or URL, the folder of the output that it fills, and its size in bytes."""
 
     drive: str
@@ -52,12 +46,8 @@ class Job:
     size: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its record, or what went wrong.
-
-    `died`: a worker's process died while it ran; `sure`: that was its own worker.
-    """
+class Outcome(NamedTuple):
+    """How a job ended: its record or error. `died`: a worker's process died meanwhile; `sure`: it was its own."""
 
     job: Job
     record: dict[str, Any] | None = None
@@ -71,10 +61,7 @@ class Stopped(Exception):
 
 
 def make_job(drive: str) -> Job:
-    """Name a drive: by its file name and a hash of its whole path, so that two drives never share a folder.
-
-    FileNotFoundError if it is not there.
-    """
+    """Name a drive by its file and a hash of its path, so that no two share a folder; raises FileNotFoundError."""
     path = drive if is_url(drive) else resolve_drive(drive)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
     return Job(path, f"{stem}-{hash_path(path):08x}", measure_size(path))
@@ -134,9 +121,8 @@ def run_job(
         summary = _replay_drive(path, folder, options, tok, report)
         files = [_describe_file(file, summary) for file in sorted(folder.glob("*.safetensors"))]
         if not files:
-            raise ValueError(
-                f"{job.drive}: no frame of it could be encoded: {'; '.join(summary['notes']) or 'it is empty'}"
-            )
+            reasons = "; ".join(summary["notes"]) or "it is empty"
+            raise ValueError(f"{job.drive}: no frame of it could be encoded: {reasons}")
         record = {
             "drive": job.drive,
             "name": job.name,
@@ -153,10 +139,7 @@ def run_job(
 
 
 def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
-    """The record of a drive that is done as these options ask; None if there is work to do.
-
-    Compares the sizes of the files, with `check` also their contents.
-    """
+    """The record of a drive that is done as these options ask, else None; `check` compares contents, not only sizes."""
     data = store.read(f"{job.name}/{RECORD}")
     if data is None:
         return None
@@ -184,9 +167,8 @@ def count_expected_frames(path: Path) -> int:
     kind = kind_of(path)
     if kind == "mcap":
         file = McapFile(path)
-        schemas = {number: schema.name for number, schema in file.schemas.items()}
-        cameras = [number for number, c in file.channels.items() if image_kind(schemas.get(c.schema_id, ""))]
-        return sum(file.counts.get(number, 0) for number in cameras)
+        images = {number for number, schema in file.schemas.items() if image_kind(schema.name)}
+        return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind != "video":
         return 0
     with VideoReader(path) as video:
@@ -201,12 +183,8 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
         if not report(frames, min(1.0, frames / expected) if expected else 0.0):
             raise Stopped
 
-    settings = ReplaySettings(
-        path=path,
-        out=folder,
-        **options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields}),
-    )
-    node = ReplayNode(settings, tok, on_update)
+    chosen = options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields})
+    node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
         # Recorded by another tokenizer, whose group boundaries mean nothing to this one.
         node.mode, node.infos = "drive", {}

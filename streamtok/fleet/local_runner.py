@@ -24,10 +24,7 @@ GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machin
 
 
 class LocalRunner:
-    """Runs jobs in spawned processes. A process that dies breaks the pool; a new one is started.
-
-    Workers end by themselves when this process does, even by SIGKILL.
-    """
+    """Runs jobs in spawned processes, which end with this one even by SIGKILL; if one dies, a new pool is started."""
 
     def __init__(self, out: str, options: FleetOptions, workers: int) -> None:
         self._out, self._options, self._workers = out, options, workers
@@ -39,11 +36,11 @@ class LocalRunner:
         self._open()
 
     def submit(self, job: Job) -> None:
-        """Start a job."""
+        """Start a job; at most `workers` at a time."""
         self._running[self._pool.submit(_run_in_worker, job)] = job
 
     def collect(self, timeout: float) -> list[Outcome]:
-        """Jobs that ended."""
+        """Jobs that ended, after waiting for one for at most so many seconds."""
         done, _ = wait(self._running, timeout, FIRST_COMPLETED)
         while not self._reports.empty():
             name, frames, share = self._reports.get()
@@ -54,7 +51,6 @@ class LocalRunner:
             return self._restart()
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """Frames so far of each running job, and which share of it that is."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 
@@ -76,7 +72,7 @@ class LocalRunner:
         # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
         self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
         shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
-        self._pool = ProcessPoolExecutor(self._workers, self._context, _start_worker, shared)
+        self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
 
     def _outcome(self, future: Future) -> Outcome:
         job = self._running[future]
@@ -92,7 +88,8 @@ class LocalRunner:
 
     def _restart(self) -> list[Outcome]:
         """A worker died: every running job ended with it, and which of them it was is sure only if it was alone."""
-        finished = [future for future in self._running if future.done() and not _broke(future)]
+        ended = [future for future in self._running if future.done()]
+        finished = [future for future in ended if not isinstance(future.exception(), BrokenProcessPool)]
         outcomes = [self._outcome(future) for future in finished]
         sure = len(self._running) == 1
         error = "its worker's process died (killed, out of memory or a crash in native code)"
@@ -122,21 +119,19 @@ def limit_threads(threads: int) -> Callable[[], None]:
     return restore
 
 
-def _broke(future: Future) -> bool:
-    return isinstance(future.exception(), BrokenProcessPool)
-
-
 class _Worker:
     """One worker process: its model, and the way back to the parent."""
 
     current: ClassVar[_Worker]
 
-    def __init__(self, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
+    def __init__(self, parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         self._out, self._options, self._reports, self._stop = out, options, reports, stop
         self._tok, self._reported = load_for_fleet(options), 0.0
+        _Worker.current = self
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Run one job; returns its record."""
         if self._stop.value:
             raise Stopped
         return run_job(job, self._out, self._options, self._tok, partial(self._report, job.name))
@@ -146,12 +141,6 @@ class _Worker:
             self._reported = time.monotonic()
             self._reports.put((name, frames, share))
         return not self._stop.value
-
-
-def _start_worker(parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _Worker.current = _Worker(out, options, reports, stop)
 
 
 def _end_with(parent: int) -> None:

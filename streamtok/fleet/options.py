@@ -19,11 +19,7 @@ def read_shard(value: object) -> tuple[int, int]:
 
 
 class DriveOptions(FrameSettings, ComputeSettings):
-    """How every drive is tokenized.
-
-    `size` (H, W) to encode, None for the cameras' own; `streams` None takes every camera; `threads` per worker: on a
-    CPU the last bits of a latent may depend on it, so it is fixed and never follows from the number of workers.
-    """
+    """How every drive is tokenized; `threads` is fixed, since on a CPU the last bits of a latent may depend on it."""
 
     model: Model = Field(default="nano", description="preset name or checkpoint folder")
     streams: Names | None = Field(default=None, description="only this camera, by topic or stream (repeat it)")
@@ -31,11 +27,7 @@ class DriveOptions(FrameSettings, ComputeSettings):
 
 
 class RunOptions(Strict):
-    """How a run goes about it; nothing of this changes the output.
-
-    `workers` drives at a time; `shard` (i, n) takes the drives whose hash is i modulo n, so that n machines share a
-    list; `retries` is how often a broken drive is tried again; `check` reads what is done and compares checksums.
-    """
+    """How a run goes about it, which never changes its output; `shard` (i, n) takes drives whose hash is i modulo n."""
 
     workers: Count = Field(default=1, description="drives at a time")
     shard: Annotated[tuple[int, int], BeforeValidator(read_shard), Flag("i/N")] = Field(

@@ -1,13 +1,11 @@
 """What so many hours of video need: workers, storage, failures and cost, from a measurement of this machine."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamtok.fleet.job import FleetOptions, find_record, load_for_fleet, make_job, run_job
@@ -23,11 +21,12 @@ DRIVE_MINUTES = 20.0
 HOURS_BETWEEN_FAILURES = 24.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class FleetPlan:
     """The figures of one plan; rates are of one worker. `measured`: `frames_per_second` was measured, not given.
 
-    `check_seconds` is the time to see that one drive is done, on a local disk; `price` that of a worker's hour.
+    `check_seconds` is the time to see that one drive is done, on a local disk; `price` that of a worker's hour, without
+    storage and transfer. What follows from these, `worker_hours` with the work lost to failures, are attributes too.
     """
 
     hours: float
@@ -40,42 +39,19 @@ class FleetPlan:
     drive_minutes: float = DRIVE_MINUTES
     hours_between_failures: float = HOURS_BETWEEN_FAILURES
 
-    @property
-    def times_real_time(self) -> float:
-        """Hours of video that one worker does in an hour."""
-        return self.frames_per_second / self.fps
-
-    @property
-    def drives(self) -> int:
-        """Drives, and so folders of the output and lines of the manifest."""
-        return max(1, round(self.hours * 60 / self.drive_minutes))
-
-    @property
-    def lost_share(self) -> float:
-        """Share of the work that is done twice: a worker that fails loses half a drive on average."""
-        drive_hours = self.drive_minutes / 60 / self.times_real_time
-        return drive_hours / 2 / self.hours_between_failures
-
-    @property
-    def worker_hours(self) -> float:
-        """Hours of one worker for everything, work lost to failures included."""
-        return self.hours / self.times_real_time * (1 + self.lost_share)
-
-    @property
-    def storage_bytes(self) -> float:
-        """All token files."""
-        return self.hours * self.token_bytes_per_hour
-
-    @property
-    def cost(self) -> float:
-        """In the currency of `price`, without storage and transfer."""
-        return self.worker_hours * self.price
+    def __post_init__(self) -> None:
+        self.times_real_time = self.frames_per_second / self.fps
+        self.drives = max(1, round(self.hours * 60 / self.drive_minutes))
+        # Of the work that is done twice: a worker that fails loses half a drive on average.
+        self.lost_share = self.drive_minutes / 60 / self.times_real_time / 2 / self.hours_between_failures
+        self.worker_hours = self.hours / self.times_real_time * (1 + self.lost_share)
+        self.storage_bytes = self.hours * self.token_bytes_per_hour
+        self.cost = self.worker_hours * self.price
 
     def report(self, as_json: bool = False) -> str:
         """The plan for people, or as one JSON object."""
-        derived = ("times_real_time", "drives", "lost_share", "worker_hours", "storage_bytes", "cost")
         if as_json:
-            return json.dumps(asdict(self) | {name: getattr(self, name) for name in derived})
+            return json.dumps(vars(self))
         origin = "measured here" if self.measured else "given"
         failures = self.worker_hours / self.hours_between_failures
         lines = [
@@ -95,10 +71,7 @@ class FleetPlan:
 
 
 def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
-    """Measure a short synthetic drive from video file to token file, as a worker does it, and scale it up.
-
-    `rate` replaces the measured frames per second, for a plan of other machines. ValueError for what makes no sense.
-    """
+    """Measure a worker on a short synthetic drive, or take its frames per second from `rate`, and scale it up."""
     if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
         raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
     restore = limit_threads(options.threads)

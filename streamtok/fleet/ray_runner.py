@@ -1,7 +1,5 @@
 """The fleet's workers on a Ray cluster: actors, each with its own model and its share of a GPU."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Any
 
@@ -25,12 +23,10 @@ class RayRunner:
         self._running: dict[Any, tuple[Job, Any]] = {}
 
     def submit(self, job: Job) -> None:
-        """Start a job on an idle actor."""
         actor = self._idle.popleft()
         self._running[actor.run.remote(job)] = job, actor
 
     def collect(self, timeout: float) -> list[Outcome]:
-        """Jobs that ended."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -41,7 +37,6 @@ class RayRunner:
         return {}
 
     def close(self) -> None:
-        """End the actors."""
         for actor in [*self._idle, *(actor for _, actor in self._running.values())]:
             self._ray.kill(actor)
 
@@ -63,7 +58,6 @@ class _Worker:
         self._out, self._options, self._tok = out, options, load_for_fleet(options)
 
     def run(self, job: Job) -> tuple[dict[str, Any] | None, str]:
-        """(record, error) of one drive."""
         try:
             return run_job(job, self._out, self._options, self._tok), ""
         except Exception as problem:
@@ -76,7 +70,6 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
-            "--runner ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
-        ) from error
+        text = "--runner ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
+        raise ImportError(text) from error
     return ray

@@ -1,7 +1,5 @@
 """Folders that drives come from and tokens go to: on this machine, or behind a URL through fsspec."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
@@ -99,7 +97,6 @@ class LocalStore:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole."""
         partial = self.root / _partial_name(name)
         partial.write_bytes(data)
         os.replace(partial, self.root / name)
@@ -118,7 +115,7 @@ class LocalStore:
 
 
 class UrlStore:
-    """An output folder behind a URL. `drive.json` is uploaded last, so that what it names is there."""
+    """As `LocalStore`, behind a URL. `drive.json` is uploaded last, so that what it names is there."""
 
     def __init__(self, root: str) -> None:
         self._fs, self._root = open_filesystem(root)
@@ -127,29 +124,24 @@ class UrlStore:
 
     @contextlib.contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
-        """A temporary folder on this machine."""
         with tempfile.TemporaryDirectory(prefix=f"streamtok-{name}-") as folder:
             yield Path(folder)
 
     def commit(self, folder: Path, name: str) -> None:
-        """Upload a workspace as the folder `name`."""
         self._fs.makedirs(f"{self._root}/{name}", exist_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
             self._fs.put_file(str(file), f"{self._root}/{name}/{file.name}")
 
     def read(self, name: str) -> bytes | None:
-        """Contents of a file; None if there is none."""
         try:
             return self._fs.cat_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole."""
         self._fs.pipe_file(f"{self._root}/{name}", data)
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none."""
         try:
             return int(self._fs.size(f"{self._root}/{name}"))
         except FileNotFoundError:

@@ -49,12 +49,12 @@ class Batch:
                 f"stream {name!r} has frames of {size[0]}x{size[1]}, {others} of {self.size[0]}x{self.size[1]}, and "
                 "they share a step: give all of them one `size`, or let each step alone (without batch_wait_ms)"
             )
-        count, frames, (height, width) = len(self.slots), self.lanes[0].group_frames, size
-        device = self._tokenizer.device
+        slots, frames, (height, width) = len(self.slots), self.lanes[0].group_frames, size
         self._encoder = self._tokenizer.stream(
-            slots=count, height=height, width=width, context=self._context or "model"
+            slots=slots, height=height, width=width, context=self._context or "model"
         )
-        self._frames = torch.zeros(count, 3, frames, height, width, dtype=torch.uint8, device=device)
+        shape = slots, 3, frames, height, width
+        self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
         names = ",".join(lane.name for lane in self.lanes)
         log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
@@ -83,12 +83,9 @@ class Batch:
         return min((lane.full_ns for lane in self.lanes if lane.full_ns is not None), default=math.inf)
 
     def warm_up(self) -> None:
-        """Step once and forget it, so that the first frame does not pay for what is set up. ValueError before
-        `open`."""
+        """Step once and forget it, so that the first frame does not pay for the set-up. ValueError before `open`."""
         if self.size is None:
-            raise ValueError(
-                f"stream {self.lanes[0].name!r} has no size yet: give it one, or open it with its source's"
-            )
+            raise ValueError(f"stream {self.lanes[0].name!r} has no size yet: give one, or open it with its source's")
         if self._cold:
             self._step([True] * len(self.slots), [True] * len(self.slots))
             self._encoder.reset()

@@ -17,7 +17,7 @@ from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
 from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
-from streamtok.ingest.stream_info import make_stream_info
+from streamtok.ingest.token_grid import make_stream_info
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
@@ -111,8 +111,7 @@ class IngestCore:
         return prepare.size
 
     def warm_up(self, stream: str) -> None:
-        """Run a stream's network once and forget it, so that the first frame does not pay for what is set up. Needs
-        the size that is encoded: from the stream's options, or from `open`."""
+        """Run a stream's network once and forget it. Needs the size: from the stream's options, or from `open`."""
         options, batch = self.lane(stream).options, self._batch_of[stream]
         if options.size is not None:
             size, _, _ = fit_rectangles(options.size, options.size, options.fit, self.config.spatial_compression)

@@ -54,17 +54,13 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a frame is for its stream.
+    """What a frame is for its stream: `because` says why an epoch starts with it, empty if it continues the epoch.
 
-    `because` says why an epoch starts with it; it is empty if the frame continues the epoch. `lost` frames are missing
-    just before it.
+    `lost` frames are missing just before it.
     """
 
     because: tuple[Because, ...] = ()
     lost: int = 0
-
-
-CONTINUES = Verdict()
 
 
 @dataclass(eq=False)
@@ -152,7 +148,7 @@ class Lane:
             return Verdict(("batch",), lost)
         if not self.frame_ids and not self.fresh and self._is_keyframe_due(capture_ns):
             return Verdict(("keyframe",), lost)
-        return Verdict((), lost) if lost else CONTINUES
+        return Verdict((), lost)
 
     def append(self, frame_id: int, capture_ns: int) -> bool:
         """Put a frame into the group; True if it is full now."""

@@ -11,16 +11,13 @@
 | GPU with cupy | copies the camera's bytes to pinned memory | upload, conversion and resizing (`kernels/pixels.cu`) |
 | GPU without | converts and resizes, copies that to pinned memory | upload |
 
-All three give the same bytes. On a GPU `prepare` returns once the work is queued, and nothing on the host ever waits
-for it: `copy_to` makes the network's stream wait for the frame's event and then copies within the device, in the
-group's buffer, so the step behind it finds the frame there.
+All three give the same bytes. On a GPU `prepare` returns once the work is queued; nothing on the host waits for it.
+`copy_to` makes the network's stream wait for the frame's event and then copies within the device.
 
-**Who may write where, and when.** Every frame gets memory of its own, pinned, raw and prepared, for as long as Python
-holds it, so it does not matter how many frames wait, which of them are dropped, or whether the size changes between
-two of them. PyTorch's allocators keep blocks and hand them out again (no allocation once a camera runs) under rules
-that make reuse safe: a pinned block when the upload from it is over; a device block in the order of the stream it was
-made on, here the camera's own, and after `record_stream` not before the network's stream has copied it. The group's
-buffer is written and read on the network's stream alone: a copy into it follows the step before.
+**When memory is reused.** Every frame has memory of its own, pinned, raw and prepared, for as long as Python holds it.
+PyTorch's allocators hand blocks out again: a pinned one when the upload from it is over, a device block in the order of
+the camera's stream, and after `record_stream` not before the network's stream has copied it. The group's buffer is
+written and read on the network's stream alone.
 
 **CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device, so all
 such work here passes a gate that `paused` closes; whoever may capture a graph holds it. Replays need no gate.
@@ -32,14 +29,13 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from streamtok.preprocessing.pixels import RawImage
-from streamtok.preprocessing.preprocessor import Preprocessor, Rectangle, fit_rectangles
+from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles
 from streamtok.types import Frame, Planes, RawPicture
 
 log = logging.getLogger("streamtok.ingest")
@@ -47,32 +43,6 @@ log = logging.getLogger("streamtok.ingest")
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
 NUMBERS_ROOM = 256
 """Bytes before a camera's own in what is uploaded: the kernel's numbers, and room so that an image begins aligned."""
-
-
-class Preparer(Protocol):
-    """Prepares the frames of one camera, all of one size.
-
-    `size` is the (H, W) of what comes out, `rect` (top, left, height, width) where the picture lies in it.
-    """
-
-    size: tuple[int, int]
-    rect: Rectangle
-
-    def __call__(self, frame: Frame) -> Planes:
-        """Prepare a frame; its picture may be written over once this returns.
-
-        Raises ValueError or TypeError for pictures of another size or type.
-        """
-
-
-class Link(Protocol):
-    """One camera's way to a device: memory to upload from, and a queue of work that runs beside the network's."""
-
-    def stage(self, size: int) -> Tensor:
-        """uint8 (size,) on the host that nothing reads any more."""
-
-    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
-        """Queue the upload of `staged` and `work`, which turns it into planes (3, H, W); returns at once."""
 
 
 class HostPlanes:
@@ -86,20 +56,58 @@ class HostPlanes:
 
 
 class HostPreparer:
-    """Converts and resizes on the CPU, for a network that runs there."""
+    """Prepares the frames of one camera, all of one size: converts and resizes them on the CPU, for a network there.
+
+    `size` is the (H, W) of what comes out, `rect` (top, left, height, width) where the picture lies in it.
+    """
 
     def __init__(self, resize: Preprocessor) -> None:
         self.size, self.rect = resize.size, resize.rect
         self._resize = resize
 
     def __call__(self, frame: Frame) -> Planes:
+        """Prepare a frame; its picture may be written over once this returns.
+
+        Raises ValueError or TypeError for pictures of another size or type.
+        """
         return HostPlanes(self._resize(frame.image))
+
+
+class CudaPlanes:
+    """Planes on a GPU, there once the event `done` is."""
+
+    def __init__(self, planes: Tensor, done: torch.cuda.Event) -> None:
+        self._planes, self._done = planes, done
+
+    def copy_to(self, target: Tensor) -> None:
+        reader = torch.cuda.current_stream(target.device)
+        reader.wait_event(self._done)
+        target.copy_(self._planes)
+        self._planes.record_stream(reader)
+
+
+class CudaLink:
+    """Pinned memory and a CUDA stream: of high priority, so that a frame need not wait behind a step's kernels."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device, priority=-1)
+
+    def stage(self, size: int) -> Tensor:
+        """uint8 (size,) on the host that nothing reads any more."""
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
+        """Queue the upload of `staged` and `work`, which turns it into planes (3, H, W); returns at once."""
+        with torch.cuda.stream(self._stream):
+            planes = work(staged.to(self._device, non_blocking=True))
+            return CudaPlanes(planes, self._stream.record_event())
 
 
 class Upload:
     """Sends bytes over a link, keeping the gate."""
 
-    def __init__(self, link: Link, gate: threading.Lock) -> None:
+    def __init__(self, link: CudaLink, gate: threading.Lock) -> None:
         self._link, self._gate = link, gate
 
     def __call__(self, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
@@ -173,6 +181,9 @@ def raw_rgb(picture: np.ndarray) -> RawImage:
     return RawImage(picture, "rgb8", *picture.shape[:2])
 
 
+Preparer = HostPreparer | KernelPreparer
+
+
 class Preparing:
     """How frames are prepared for one device: without a `link` on the CPU, else over one link per camera.
 
@@ -180,7 +191,7 @@ class Preparing:
     """
 
     def __init__(
-        self, link: Callable[[], Link] | None = None, kernel_of: Callable[[str], Kernel] | None = None
+        self, link: Callable[[], CudaLink] | None = None, kernel_of: Callable[[str], Kernel] | None = None
     ) -> None:
         self._link, self._kernel_of = link, kernel_of
         self._gate = threading.Lock()
@@ -205,35 +216,6 @@ class Preparing:
     def paused(self) -> AbstractContextManager[bool]:
         """While this is held, no preparer starts work on the device: to capture a graph. Not for use inside itself."""
         return self._gate
-
-
-class CudaPlanes:
-    """Planes on a GPU, there once the event `done` is."""
-
-    def __init__(self, planes: Tensor, done: torch.cuda.Event) -> None:
-        self._planes, self._done = planes, done
-
-    def copy_to(self, target: Tensor) -> None:
-        reader = torch.cuda.current_stream(target.device)
-        reader.wait_event(self._done)
-        target.copy_(self._planes)
-        self._planes.record_stream(reader)
-
-
-class CudaLink:
-    """Pinned memory and a CUDA stream: of high priority, so that a frame need not wait behind a step's kernels."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device, priority=-1)
-
-    def stage(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-
-    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
-        with torch.cuda.stream(self._stream):
-            planes = work(staged.to(self._device, non_blocking=True))
-            return CudaPlanes(planes, self._stream.record_event())
 
 
 def preparing_for(device: torch.device) -> Preparing:

@@ -168,6 +168,9 @@ class RecordedSource(Source):
     @abstractmethod
     def _next(self) -> Frame | None: ...
 
+    def _close(self) -> None:
+        """Nothing to release."""
+
     def _read(self, timeout: float | None) -> Frame | None:
         if self._pending is None:
             self._pending = self._next()

@@ -79,8 +79,7 @@ class CameraSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         self.device = device
-        self.capture = Capture(self)
-        """The thread that grabs and the queue of its frames, from `open` to `close`."""
+        self.capture = Capture(self)  # grabs and queues frames from `open` to `close`
         self._watch = FreezeWatch(freeze_after)
         self._backoff = backoff or Backoff()
         self._connected = False
@@ -122,11 +121,9 @@ class CameraSource(Source):
         return None
 
     def release(self) -> None:
-        """As `Source.release`."""
         self.device.release()
 
     def check_stalled(self) -> None:
-        """As `Source.check_stalled`: makes the source "lost" after STALL_S."""
         if self.state == "up" and time.monotonic() - self._heard_at > STALL_S:
             self._note_lost("silent")
 

@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
 DEPENDS = "depends on a damaged picture"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_LOSSES = 64
+MOST_PACKETS = 64  # kept
+ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
 
 class Checked(NamedTuple):
@@ -126,3 +129,28 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 def to_image(frame: Any) -> np.ndarray:
     """A decoded video frame as uint8 RGB (H, W, 3)."""
     return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+
+
+class KeptPackets:
+    """Packets of one stream of PyAV until their pictures come out, H.264 and H.265 as Annex B access units."""
+
+    def __init__(self, stream: Any) -> None:
+        context = stream.codec_context
+        name = ANNEX_B.get(context.name) if context.extradata else None
+        self._filter = BitStreamFilterContext(name, in_stream=stream) if name else None
+        self._packets: dict[int, bytes] = {}
+
+    def keep(self, packet: Any) -> None:
+        """Keep what a packet of PyAV holds; raises FFmpegError where no access unit can be made of it."""
+        if not packet.size or packet.pts is None:
+            return
+        data = bytes(packet)
+        if self._filter is not None:  # it empties what it is given, so it gets a copy
+            data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
+        self._packets[packet.pts] = data
+        while len(self._packets) > MOST_PACKETS:
+            del self._packets[next(iter(self._packets))]
+
+    def take(self, pts: int | None) -> bytes | None:
+        """The packet that is shown at `pts`, given once."""
+        return None if pts is None else self._packets.pop(pts, None)

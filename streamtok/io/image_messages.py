@@ -6,9 +6,13 @@ video messages go through a `VideoDecoder`.
 
 from __future__ import annotations
 
+import base64
 import functools
+import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +26,7 @@ ROS_FOXGLOVE = {
     "RawImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint32 width\nuint32 height\nstring encoding\n"
     "uint32 step\nuint8[] data\n",
 }
-ALIASES = {
-    "8UC1": "mono8",
-    "8UC3": "bgr8",
-    "8UC4": "bgra8",
-    "yuv420": "i420",
-}
+ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "yuv420": "i420"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
@@ -112,64 +111,52 @@ def ros_typestore(encoding: str) -> Any:
 
 def protobuf_class(name: str) -> Any:
     """Foxglove's generated protobuf class of that name."""
-    import importlib
-
     try:
         return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
     except ImportError as error:
         raise ImportError("Foxglove messages need an extra: pip install 'streamtok[record]'") from error
 
 
-def from_ros(message: Any) -> ImageMessage:
-    """An ImageMessage from a message object that rosbags made."""
-    header = getattr(message, "header", None)
-    stamp = header.stamp if header is not None else message.timestamp
-    stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+def _to_message(message: Any, kind: str, stamp_ns: int, seq: int | None = None) -> ImageMessage:
+    """An ImageMessage from a decoded message: a raw image if it has rows of `step` bytes, else of `kind`."""
     if hasattr(message, "step"):
         size = message.height, message.width, message.step
-        return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq=getattr(header, "seq", None))
-    kind = "video" if type(message).__name__.endswith("CompressedVideo") else "image"
-    return ImageMessage(kind, message.format, message.data, stamp_ns, seq=getattr(header, "seq", None))
+        return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq)
+    return ImageMessage(kind, message.format, message.data, stamp_ns, seq=seq)
 
 
 def _parse_ros(store: Any, name: str, encoding: str, data: ImageData) -> ImageMessage:
     deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
     try:
-        return from_ros(deserialize(data, name))
+        message = deserialize(data, name)
+        header = getattr(message, "header", None)
+        stamp = header.stamp if header is not None else message.timestamp
+        kind = "video" if name.endswith("CompressedVideo") else "image"
+        return _to_message(message, kind, stamp.sec * 10**9 + stamp.nanosec, getattr(header, "seq", None))
     except Exception as error:  # rosbags lets numpy, struct, unicode and its own errors through
         raise DamagedFrame(f"not a {name} message: {error}") from error
 
 
-def _parse_protobuf(kind: Any, data: ImageData) -> ImageMessage:
+def _parse_protobuf(message_class: Any, data: ImageData) -> ImageMessage:
     from google.protobuf.message import DecodeError
 
-    message = kind()
+    message = message_class()
     try:
         message.ParseFromString(bytes(data))
     except DecodeError as error:
-        raise DamagedFrame(f"not a {kind.DESCRIPTOR.full_name} message: {error}") from error
-    stamp = message.timestamp.seconds * 10**9 + message.timestamp.nanos
-    if kind.DESCRIPTOR.name == "RawImage":
-        return ImageMessage("raw", message.encoding, message.data, stamp, message.height, message.width, message.step)
-    kind_name = "video" if kind.DESCRIPTOR.name == "CompressedVideo" else "image"
-    return ImageMessage(kind_name, message.format, message.data, stamp)
+        raise DamagedFrame(f"not a {message_class.DESCRIPTOR.full_name} message: {error}") from error
+    kind = "video" if message_class.DESCRIPTOR.name == "CompressedVideo" else "image"
+    return _to_message(message, kind, message.timestamp.seconds * 10**9 + message.timestamp.nanos)
 
 
 def _parse_json(data: ImageData) -> ImageMessage:
-    import base64
-    import json
-
     try:
-        message = json.loads(bytes(data))
-        payload = base64.b64decode(message["data"], validate=True)
-        stamp = message.get("timestamp") or {"sec": 0, "nsec": 0}
-        stamp_ns = stamp["sec"] * 10**9 + stamp["nsec"]
-        if "step" in message:
-            size = message["height"], message["width"], message["step"]
-            return ImageMessage("raw", message["encoding"], payload, stamp_ns, *size)
-        kind = "video" if message["format"] in VIDEO_CODECS else "image"
-        return ImageMessage(kind, message["format"], payload, stamp_ns)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = json.loads(bytes(data), object_hook=lambda fields: SimpleNamespace(**fields))
+        message.data = base64.b64decode(message.data, validate=True)
+        stamp = getattr(message, "timestamp", None)
+        kind = "video" if getattr(message, "format", None) in VIDEO_CODECS else "image"
+        return _to_message(message, kind, stamp.sec * 10**9 + stamp.nsec if stamp else 0)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
 
 

@@ -1,13 +1,12 @@
 """A folder of images as a recording: KITTI, nuScenes, EuRoC and TUM layouts, or plain numbered files with a rate.
 
-from streamtok.io.images import list_images
-
 for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -133,25 +132,21 @@ class ImageFolderSource(RecordedSource):
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
         self.images = list_images(folder, fps=fps, timestamps=timestamps)
         self._folder, self._keep_packets = folder, keep_packets
-        self._place = 0
+        self._left = iter(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
         self.fps = fps or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
-        self._place, self._last_ns = 0, None
+        self._left, self._last_ns = iter(self.images), None
         for image in self.images:
-            try:
+            with contextlib.suppress(DamagedFrame):
                 self.size = decode_still(image.path.read_bytes()).shape[:2]
-            except DamagedFrame:
-                continue
-            return
+                return
 
     def _next(self) -> Frame | None:
-        while self._place < len(self.images):
-            image = self.images[self._place]
-            self._place += 1
+        for image in self._left:
             frame = self._load(image)
             if frame is not None:
                 return frame
@@ -179,15 +174,11 @@ class ImageFolderSource(RecordedSource):
         if self.counts[counter] == 1:
             log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
 
-    def _close(self) -> None:
-        pass
-
 
 def parse_images(
     spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
 ) -> ImageFolderSource:
     """The source of "images:DIR?fps=N&timestamps=FILE"; the options may be left out."""
     folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
-    return ImageFolderSource(
-        folder, stream, realtime=realtime, max_frames=max_frames, keep_packets=keep_packets, **options
-    )
+    options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
+    return ImageFolderSource(folder, stream, **options)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from streamtok.io.camera import Grabbed
@@ -48,15 +49,13 @@ class OpenCVDevice:
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
-        import cv2
-
         self.release()
         if self.kind == "v4l2":
             self._check_path()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
-            self._ask(cv2)
+            self._ask()
         elif self.kind == "gst":
-            _check_gstreamer(cv2)
+            _check_gstreamer()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         else:
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
@@ -71,16 +70,12 @@ class OpenCVDevice:
 
     def grab(self) -> Grabbed | None:
         """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost."""
-        import cv2
-
         if not self._capture.grab():
             return None
         arrival_ns = time.monotonic_ns()
-        capture_ns = self._driver_ns(cv2, arrival_ns)
+        capture_ns = self._driver_ns(arrival_ns)
         fetched, image = self._capture.retrieve()
-        if not fetched or image is None:
-            return None
-        return Grabbed(_to_rgb(cv2, image), capture_ns)
+        return Grabbed(_to_rgb(image), capture_ns) if fetched and image is not None else None
 
     def release(self) -> None:
         """Close the device."""
@@ -88,7 +83,7 @@ class OpenCVDevice:
             self._capture.release()
             self._capture = None
 
-    def _driver_ns(self, cv2: Any, arrival_ns: int) -> int:
+    def _driver_ns(self, arrival_ns: int) -> int:
         """V4L2 buffers carry the kernel's monotonic time, which OpenCV gives in ms; others only a position."""
         if not self._driver_time:
             return arrival_ns
@@ -99,7 +94,7 @@ class OpenCVDevice:
         log.info("device=%s event=no_driver_time used=arrival", self.name)
         return arrival_ns
 
-    def _ask(self, cv2: Any) -> None:
+    def _ask(self) -> None:
         size, fps, pixel_format = self._asked
         if pixel_format is not None:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*pixel_format))
@@ -124,13 +119,12 @@ class OpenCVDevice:
         return "is the address right, the camera switched on, and the password in the URL?"
 
 
-def _check_gstreamer(cv2: Any) -> None:
+def _check_gstreamer() -> None:
     line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer:" in line), "")
     if "YES" not in line:
         raise OSError("gst: this OpenCV was built without GStreamer (as those of PyPI are); use the system's OpenCV")
 
 
-def _to_rgb(cv2: Any, image: np.ndarray) -> np.ndarray:
-    if image.ndim == 2 or image.shape[2] == 1:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    grey = image.ndim == 2 or image.shape[2] == 1
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)

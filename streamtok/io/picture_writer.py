@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from streamtok.io.stills import write_png
@@ -16,19 +17,17 @@ WRITABLE = (".mp4", ".mkv", ".mov")
 
 
 class PictureWriter(ABC):
-    """Takes pictures one by one; `close` completes what is written, `abort` gives it up."""
+    """Takes pictures one by one; `close` completes what is written, `abort` gives it up after an error."""
 
     @abstractmethod
     def write(self, image: np.ndarray, time_ns: int) -> None:
         """Write a picture, uint8 RGB (H, W, 3), that is shown `time_ns` after the first one."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Complete the output."""
+    def close(self) -> None: ...
 
-    @abstractmethod
     def abort(self) -> None:
-        """Give the output up after an error."""
+        self.close()
 
 
 class VideoPictures(PictureWriter):
@@ -38,22 +37,18 @@ class VideoPictures(PictureWriter):
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:
-        import av
-
         self.path = path
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        self._av = av
         self._container = av.open(str(self.partial), "w")
         rate = Fraction(fps or 30).limit_denominator(1001)
-        stream: Any = self._container.add_stream("libx264", rate=rate, options={"crf": "17", "preset": "fast"})
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
-        stream.codec_context.time_base = Fraction(1, TICKS)
-        self._stream = stream
+        self._stream: Any = self._container.add_stream("libx264", rate, {"crf": "17", "preset": "fast"})
+        self._stream.height, self._stream.width = size
+        self._stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
         self._last = -1
 
     def write(self, image: np.ndarray, time_ns: int) -> None:
-        frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         # Two frames that share a tick would be refused by the container.
         self._last = max(self._last + 1, round(time_ns * TICKS / 1e9))
         frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
@@ -75,9 +70,7 @@ class FolderPictures(PictureWriter):
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise ValueError(
-                f"folder {path} is not empty: give one that is, so that old pictures do not mix with new ones"
-            )
+            raise ValueError(f"folder {path} is not empty: give one that is, so that old pictures do not mix with new")
         self.path = path
         self._times = open(path / "timestamps.txt", "w")  # noqa: SIM115
         self._count = 0
@@ -88,9 +81,6 @@ class FolderPictures(PictureWriter):
         self._count += 1
 
     def close(self) -> None:
-        self._times.close()
-
-    def abort(self) -> None:
         self._times.close()
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 import numpy as np
 
 from streamtok.io.base import EndOfSource, RecordedSource, Source
 from streamtok.io.camera import Grabbed
+from streamtok.io.spec import split_options
 from streamtok.types import Frame
 
 Span = tuple[float, float]
@@ -138,14 +138,7 @@ def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock |
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known = {"lost": _parse_spans, "frozen": _parse_spans, "loop": lambda text: text in ("1", "true", "yes")}
-    faults: dict = {}
-    for key, value in parse_qsl(fragment, keep_blank_values=True, strict_parsing=bool(fragment)):
-        if key not in known:
-            raise ValueError(f"source {spec!r}: unknown fault {key!r}; known: {', '.join(known)}")
-        try:
-            faults[key] = known[key](value)
-        except ValueError as error:
-            raise ValueError(f"source {spec!r}: {key}={value!r}: {error}") from None
+    _, faults = split_options(spec, f"?{fragment}", known)
 
     def recorded() -> RecordedSource:
         source = open_source(target)

@@ -23,6 +23,7 @@ from streamtok.io.base import RecordedSource, Source
 from streamtok.io.spec import split_options
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.video import VideoFrame, VideoReader
 from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
@@ -46,14 +47,9 @@ def open_source(
 ) -> Source:
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
-    Args:
-        realtime: Pace a recording by its own times (None: no); a camera always is.
-        max_frames: End after so many frames.
-        keep_packets: Frames of compressed sources carry the packet they came in, where each packet is one frame.
-
-    Raises:
-        ValueError: Something is wrong with the spec.
-        FileNotFoundError: There is no such file.
+    `realtime` paces a recording by its own times, as a camera always is. With `keep_packets` frames of compressed
+    sources carry the packet they came in, where each packet is one frame. Raises ValueError for a wrong spec,
+    FileNotFoundError where there is no such file.
     """
     scheme, _, rest = spec.partition(":")
     paced = bool(realtime)
@@ -71,8 +67,6 @@ def open_source(
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera") or is_camera_path(spec):
         return _open_camera(spec, stream, max_frames)
-    from streamtok.io.video_source import VideoSource
-
     path, fps = _find_file(spec.removeprefix("file://"))
     return VideoSource(path, stream, fps=fps, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
 
@@ -111,6 +105,48 @@ def _find_file(text: str) -> tuple[Path, float | None]:
     return path, fps
 
 
+class VideoSource(RecordedSource):
+    """A video file as a source; see VideoReader for damage. Reading raises ValueError if no picture can be read."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        stream: str = "cam0",
+        *,
+        fps: float | None = None,
+        keep_packets: bool = False,
+        realtime: bool = False,
+        max_frames: int | None = None,
+    ) -> None:
+        super().__init__(stream, realtime=realtime, max_frames=max_frames)
+        self.path, self._fps, self._keep_packets = Path(path), fps, keep_packets
+        self._reader: VideoReader | None = None
+        self._pictures: Iterator[VideoFrame] = iter(())
+        self._empty = True
+
+    def _open(self) -> None:
+        self._close()  # where it is opened anew
+        self._reader = VideoReader(self.path, fps=self._fps, keep_packets=self._keep_packets)
+        self._reader.counts = self.counts
+        self.size, self.fps = self._reader.size, self._reader.fps
+        self._pictures, self._empty = iter(self._reader), True
+
+    def _next(self) -> Frame | None:
+        picture = next(self._pictures, None)
+        if picture is None:
+            if self._empty:
+                raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
+            return None
+        self._empty = False
+        capture_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
+        return Frame(self.stream, picture.number, capture_ns, picture.image, picture.packet, picture.codec)
+
+    def _close(self) -> None:
+        self._pictures, self._empty = iter(()), False
+        if self._reader is not None:
+            self._reader.close()
+
+
 @dataclass(frozen=True)
 class FrameStream:
     """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar.
@@ -138,8 +174,6 @@ def open_frames(spec: str, max_frames: int | None = None) -> Iterator[FrameStrea
 def _expect_frames(spec: str) -> int | None:
     if not Path(spec).is_file():
         return None
-    from streamtok.io.video import VideoReader
-
     with VideoReader(spec) as video:
         return video.expected_frames or None
 

@@ -12,12 +12,7 @@ INK, PAPER = (235, 235, 235), (28, 28, 30)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture file as uint8 RGB (H, W, 3).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no picture, or damaged.
-    """
+    """Read a picture file as uint8 RGB (H, W, 3); FileNotFoundError, or ValueError if it is no picture or damaged."""
     import cv2
 
     if not Path(path).is_file():

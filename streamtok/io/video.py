@@ -26,8 +26,7 @@ from typing import Any
 import av
 import numpy as np
 
-from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.io.kept_packets import KeptPackets
+from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets, to_image
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 
 log = logging.getLogger("streamtok.io")
@@ -57,15 +56,9 @@ class VideoReader:
     Every read starts anew and ends the one before; a picture is the same whichever read gives it. `counts` has
     `damaged` (pictures left out of what was read) and `backwards` (those whose time does not rise, left out too).
 
-    Args:
-        path: The file.
-        fps: The rate of a stream without times (raw H.264 or H.265); None takes what the file claims, else 25.
-        keep_packets: Give each picture the packet it came in (H.264 and H.265 as Annex B access units), where pictures
-            come in the order of packets; with B-frames they do not, and `packet` is None.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no video.
+    `fps` given is the rate of a stream without times (raw H.264 or H.265); None takes what the file claims, else 25.
+    With `keep_packets` each picture has the packet it came in (H.264 and H.265 as Annex B access units), unless there
+    are B-frames. Raises FileNotFoundError or ValueError for what is no video.
     """
 
     def __init__(self, path: str | Path, *, fps: float | None = None, keep_packets: bool = False) -> None:
@@ -110,7 +103,6 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
         self._container.close()
 
     @property
@@ -163,7 +155,7 @@ class VideoReader:
         for number, frame in pictures:
             if number is None or number < first:
                 continue
-            self._count_damaged(min(number, stop or number) - expected)
+            self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
             if stop is not None and number >= stop:
                 return
             expected, seconds = number + 1, self._seconds(frame, number)
@@ -177,11 +169,7 @@ class VideoReader:
             if expected == stop:
                 return
         end = self._end if stop is None else min(stop, self._end)
-        self._count_damaged(end - expected)
-
-    def _count_damaged(self, pictures: int) -> None:
-        if pictures > 0:
-            self.counts["damaged"] += pictures
+        self.counts["damaged"] += max(end - expected, 0)
 
     def _tell_once(self, event: str, reason: str) -> None:
         if event not in self._told:

@@ -37,6 +37,7 @@ LAST_ID = 1 << 53
 BACKWARDS = 8  # pictures in a row: the publisher counts anew, or its clock was set
 QUEUE_SIZE = 8
 POLL_S = 0.5
+Key = tuple[int, int]  # a picture's number and time here
 
 
 def picture_of(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
@@ -76,7 +77,7 @@ class ZmqSource(Source):
         self._video: VideoDecoder | None = None
         self._first_id = 0
         self._shift_ns = 0
-        self._last: tuple[int, int] | None = None
+        self._last: Key | None = None
         self._behind = 0
         self._pictures: list[Frame] = []
 
@@ -133,8 +134,8 @@ class ZmqSource(Source):
             frames.append(self._frame(frame_id, capture_ns, picture, message))
         return frames
 
-    def _place(self, header: FrameHeader, arrival_ns: int) -> tuple[int, int] | None:
-        """The picture's number and time here; None if they do not follow those before."""
+    def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
+        """The picture's key; None if it does not follow those before."""
         if not self._follows(self._key(header), arrival_ns):
             self._behind += 1
             if self._behind >= BACKWARDS:
@@ -146,10 +147,10 @@ class ZmqSource(Source):
         self._last, self._behind = key, 0
         return key
 
-    def _key(self, header: FrameHeader) -> tuple[int, int]:
+    def _key(self, header: FrameHeader) -> Key:
         return self._first_id + header.frame_id, header.capture_ns + self._shift_ns
 
-    def _follows(self, key: tuple[int, int], arrival_ns: int) -> bool:
+    def _follows(self, key: Key, arrival_ns: int) -> bool:
         if key[0] > LAST_ID or abs(key[1] - arrival_ns) > FAR_NS:
             return False
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
@@ -171,9 +172,7 @@ class ZmqSource(Source):
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
         self._last = None  # times may well be before those of the last session: the node then begins an epoch
 
-    def _pictures_of(
-        self, message: FrameMessage, key: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray | RawImage]]:
+    def _pictures_of(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
         header = message.header
         try:
             if header.encoding in VIDEO_CODECS:
@@ -183,14 +182,12 @@ class ZmqSource(Source):
         except (DamagedFrame, ValueError) as error:
             self._note_damage(str(error))
             return
-        if picture.shape[:2] != tuple(header.image_size):
+        if picture.shape[:2] == tuple(header.image_size):
+            yield key, picture
+        else:
             self._note_damage(f"picture of {picture.shape[:2]} announced as {header.image_size}")
-            return
-        yield key, picture
 
-    def _video_images(
-        self, codec: str, payload: bytes, key: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    def _video_images(self, codec: str, payload: bytes, key: Key) -> Iterator[tuple[Key, np.ndarray]]:
         self._video = self._video or VideoDecoder(codec)
         for decoded in self._video.decode(payload, key):
             if decoded.image is None:

@@ -54,7 +54,6 @@ class ResBlock(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """x (B*T, C, H, W) -> y (B*T, D, H, W)."""
         if not self.video:
             y = self.conv2(self.dropout(self.norm2(self.conv1(self.norm1(x)))))
             return self.nin_shortcut(x) + y, {}
@@ -109,7 +108,6 @@ class Downsample(nn.Module):
         return {"conv2": self.conv2.init_state(spec, height // scale, width // scale)} if self.temporal else {}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """x (B*T, C, H, W) -> (B*T', C, H', W')."""
         if not self.video:
             return self.conv(pad_far(x)), {}
         if self.spatial:
@@ -147,7 +145,6 @@ class Upsample(nn.Module):
         return {"conv1": spec.zeros(1, height, width, self.conv1.weight.shape[2])}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """x (B*T, C, H, W) -> (B*T', D, H', W')."""
         if not self.video:
             return self.conv(repeat_space(x)), {}
         if self.slim:

@@ -59,7 +59,6 @@ class DecodeStream(Stream[Tensor]):
     def _merge(self, outs: list[Tensor | None]) -> Tensor:
         some = next((out for out in outs if out is not None), None)
         if some is None:
-            return torch.zeros(
-                self.slots, 3, self.model.group, *(self.model.config.spatial_compression * n for n in self.size)
-            )
+            sides = (self.model.config.spatial_compression * n for n in self.size)
+            return torch.zeros(self.slots, 3, self.model.group, *sides)
         return torch.cat([some if out is None else out for out in outs])

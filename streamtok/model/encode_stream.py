@@ -26,12 +26,7 @@ class EncodeStream(Stream[Encoded]):
     direction = "encode"
 
     def __init__(
-        self,
-        model: Network,
-        slots: int,
-        size: tuple[int, int],
-        context: int,
-        compile_step: CompileStep | None = None,
+        self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
         model.config.grid(*size)
         super().__init__(model, slots, size, context, compile_step)
@@ -92,9 +87,8 @@ class EncodeStream(Stream[Encoded]):
         if some is None:
             h, w = self.model.config.grid(*self.size)
             latent = torch.zeros(self.slots, self.model.config.latent_channels, 1, h, w, device=self.model.device)
-            return Encoded(
-                torch.zeros(self.slots, 1, h, w, dtype=torch.int32) if self.model.config.discrete else None, latent
-            )
+            indices = torch.zeros(self.slots, 1, h, w, dtype=torch.int32) if self.model.config.discrete else None
+            return Encoded(indices, latent)
         rows = [some if out is None else out for out in outs]
-        indices = [row.indices for row in rows if row.indices is not None]
-        return Encoded(torch.cat(indices) if indices else None, torch.cat([row.latent for row in rows]))
+        grids = [row.indices for row in rows if row.indices is not None]
+        return Encoded(torch.cat(grids) if grids else None, torch.cat([row.latent for row in rows]))

@@ -7,16 +7,8 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 
-INTEGERS = (
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-)
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, *UNSIGNED)
 FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
 
 

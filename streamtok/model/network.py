@@ -188,10 +188,5 @@ def join_coded(parts: Sequence[Coded], dim: int) -> Coded:
     indices = [part.indices for part in parts if part.indices is not None]
     frames = [part.frames for part in parts if part.frames is not None]
     losses = {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
-    return Coded(
-        codes,
-        latent,
-        torch.cat(indices, -3 if dim else 0) if indices else None,
-        losses,
-        torch.cat(frames, dim) if frames else None,
-    )
+    joined = torch.cat(indices, -3 if dim else 0) if indices else None
+    return Coded(codes, latent, joined, losses, torch.cat(frames, dim) if frames else None)

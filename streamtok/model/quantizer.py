@@ -180,12 +180,8 @@ class Lookup(DiscreteBottleneck):
     def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """indices (N, h, w) or (N, Q, h, w) -> codes (N, C, h, w)."""
         if self.kind == "lfq":
-            return (
-                self.layer.indices_to_codes(indices.long().flatten(1))
-                .unflatten(1, indices.shape[1:])
-                .movedim(-1, 1)
-                .to(dtype)
-            )
+            codes = self.layer.indices_to_codes(indices.long().flatten(1))
+            return codes.unflatten(1, indices.shape[1:]).movedim(-1, 1).to(dtype)
         places = indices.long().permute(0, 2, 3, 1) if self.kind == "residual_fsq" else indices.long()
         codes = self.layer.get_output_from_indices(places.flatten(1, 2))
         return codes.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2).to(dtype)

@@ -28,12 +28,7 @@ class Stream(ABC, Generic[Out]):
     direction: str
 
     def __init__(
-        self,
-        model: Network,
-        slots: int,
-        size: tuple[int, int],
-        context: int,
-        compile_step: CompileStep | None = None,
+        self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
         if slots < 1 or context < 1:
             raise ValueError(f"slots is {slots} and context {context}, expected at least 1 of each")

@@ -27,7 +27,7 @@ from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
-from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
@@ -110,11 +110,7 @@ class Watcher:
     """The reading side: tokens to pictures, compared with the frames they came from."""
 
     def __init__(
-        self,
-        options: DemoSettings,
-        tokenizer: Tokenizer,
-        result: DemoResult,
-        on_progress: Callable[[DemoResult], None],
+        self, options: DemoSettings, tokenizer: Tokenizer, result: DemoResult, on_progress: Callable[[DemoResult], None]
     ) -> None:
         self.options, self.result, self.on_progress = options, result, on_progress
         self.decoder = LiveDecoder(tokenizer)
@@ -153,7 +149,7 @@ class Watcher:
             if original is not None:
                 self._compare(original, crop(picture.image, info.source_rect), picture, message.tokens)
 
-    def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Picture, tokens: np.ndarray) -> None:
+    def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Frame, tokens: np.ndarray) -> None:
         """Measure and draw one moment: `original` and `decoded` uint8 RGB (h, w, 3)."""
         result = self.result
         difference = original.astype(np.float32) - decoded

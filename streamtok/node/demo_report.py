@@ -19,7 +19,15 @@ PLAIN_EVERY_S = 2.0
 def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
     """A bar on standard error, or a line every two seconds where that is no terminal."""
     if not sys.stderr.isatty():
-        yield plain_progress()
+        due = time.monotonic()
+
+        def print_status(result: DemoResult) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + PLAIN_EVERY_S
+                print(format_status(result), file=sys.stderr, flush=True)
+
+        yield print_status
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,18 +36,6 @@ def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("starting the ingest node", total=options.max_frames)
         yield lambda result: bar.update(task, completed=result.pictures, description=format_status(result))
-
-
-def plain_progress() -> Callable[[DemoResult], None]:
-    """Prints `format_status` now and then."""
-    due = [time.monotonic()]
-
-    def show(result: DemoResult) -> None:
-        if time.monotonic() >= due[0]:
-            due[0] = time.monotonic() + PLAIN_EVERY_S
-            print(format_status(result), file=sys.stderr, flush=True)
-
-    return show
 
 
 def format_status(result: DemoResult) -> str:

@@ -67,9 +67,8 @@ class LiveDisplay:
         """The table as rich draws it."""
         from rich.table import Table
 
-        table = Table(
-            title=self.title, caption=latency_line(self.metrics), title_justify="left", caption_justify="left"
-        )
+        table = Table(title=self.title, caption=latency_line(self.metrics), title_justify="left")
+        table.caption_justify = "left"
         for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "readers"):
             table.add_column(column, justify="left" if column in ("stream", "state") else "right")
         for stream in self.streams:

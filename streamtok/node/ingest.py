@@ -56,7 +56,7 @@ class IngestNode:
     """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
 
     `sources` are by stream, not opened yet; `open_parts` makes the rest for the node, once they are open. `stop` may be
-    called from a signal handler or another thread. `on_update`, if given, is called with the node on every turn of the
+    called from a signal handler or another thread. `on_update` is called with the node on every turn of the
     loop (a live display). `failures` says what went wrong with single sources while the others went on.
     """
 
@@ -66,7 +66,7 @@ class IngestNode:
         open_parts: Callable[[IngestNode, ExitStack], Parts],
         metrics: Metrics,
         options: NodeOptions | None = None,
-        on_update: Callable[[IngestNode], None] | None = None,
+        on_update: Callable[[IngestNode], None] = lambda node: None,
     ) -> None:
         self.sources, self.metrics, self.on_update = sources, metrics, on_update
         self.options = options or NodeOptions()
@@ -188,13 +188,9 @@ class IngestNode:
             self.metrics,
             self._stopping,
             publish_frames=options.publish_frames,
-            on_update=self._call_on_update,
+            on_update=lambda: self.on_update(self),
         )
         notify_systemd("READY=1")
-
-    def _call_on_update(self) -> None:
-        if self.on_update is not None:
-            self.on_update(self)
 
     def _close_recorder(self, recorder: Recorder) -> None:
         """Write what waits; after `stop` only as long as there is time for it."""

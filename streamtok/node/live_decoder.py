@@ -9,27 +9,17 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
 from streamtok.event_log import EventLog
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.decoding import GridDecoder
+from streamtok.types import Frame
 from streamtok.wire.header import TokenHeader
 from streamtok.wire.message import TokenMessage
 
 log = logging.getLogger("streamtok.decode")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A decoded frame: uint8 RGB (H, W, 3), with the number and capture time (ns) of the frame that it shows."""
-
-    stream: str
-    frame_id: int
-    capture_ns: int
-    image: np.ndarray
 
 
 class LiveDecoder:
@@ -45,8 +35,10 @@ class LiveDecoder:
         self._events: dict[str, EventLog] = {}
         self._broken: set[str] = set()  # streams whose decoder gave nothing finite, until their next keyframe
 
-    def feed(self, message: TokenMessage) -> list[Picture]:
+    def feed(self, message: TokenMessage) -> list[Frame]:
         """The pictures of one message of a subscription, oldest first: one per real frame, none until a keyframe.
+
+        Each has the number and the capture time of the frame that it shows.
 
         Raises ValueError for a message of another tokenizer.
         """
@@ -62,7 +54,7 @@ class LiveDecoder:
             return []
         self.counts["pictures"] += len(header.frame_ids)
         return [
-            Picture(header.stream, frame_id, capture_ns, image)
+            Frame(header.stream, frame_id, capture_ns, image)
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
-from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.node.live_decoder import LiveDecoder
 from streamtok.settings.decode import DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
@@ -49,11 +50,8 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         if info is None:
             return {"shown": 0}
         decoder = LiveDecoder(tokenizer_of(info, options), info.context)
-        sink = open_sink(options.out, info)
-        try:
+        with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
-        finally:
-            sink.close()
         lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
 
@@ -80,7 +78,7 @@ def show_messages(
                 return
 
 
-def shown_pictures(message: TokenMessage, decoder: LiveDecoder, info: Info) -> list[tuple[Picture, np.ndarray]]:
+def shown_pictures(message: TokenMessage, decoder: LiveDecoder, info: Info) -> list[tuple[Frame, np.ndarray]]:
     """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture."""
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
@@ -176,7 +174,7 @@ class FileSink:
         self._pictures: PictureWriter | None = None
         self._size: tuple[int, ...] = ()
 
-    def show(self, picture: Picture, image: np.ndarray) -> bool:
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
         time_ns = self._times.place(picture.capture_ns)
         if time_ns is None:
             return False
@@ -207,7 +205,7 @@ class Window:
         self._last_ns = 0
         self._shown = 0.0
 
-    def show(self, picture: Picture, image: np.ndarray) -> bool:
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
         import cv2
 
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
@@ -234,12 +232,9 @@ class JpegPublisher:
         self._publisher.add_stream(info)
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
-    def show(self, picture: Picture, image: np.ndarray) -> bool:
-        packet = encode_jpeg(image)
+    def show(self, picture: Frame, image: np.ndarray) -> bool:
         self._publisher.poll()
-        self._publisher.publish_frame(
-            Frame(picture.stream, picture.frame_id, picture.capture_ns, image, packet=packet, codec="jpeg")
-        )
+        self._publisher.publish_frame(replace(picture, picture=image, packet=encode_jpeg(image), codec="jpeg"))
         return True
 
     def close(self) -> None:

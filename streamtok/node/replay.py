@@ -53,8 +53,7 @@ class _Shelf:
 
     def take(self, ids: list[int]) -> list[Frame] | None:
         """The frames with these ids, which are removed with all before them; None if some are not there."""
-        found = [frame for frame in self.frames if ids[0] <= frame.frame_id <= ids[-1]]
-        found = [frame for frame in found if frame.frame_id in ids]
+        found = [frame for frame in self.frames if frame.frame_id in ids]
         while self.frames and self.frames[0].frame_id <= ids[-1]:
             self.frames.popleft()
         return found if len(found) == len(ids) else None

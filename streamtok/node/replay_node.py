@@ -7,14 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, TypeVar
 
 from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.loading import engine_configuration, load, pick_device
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
-from streamtok.node.replay import DriveReplay, RecordedReplay, Replay, Replayed
+from streamtok.node.replay import DriveReplay, RecordedReplay, Replay
 from streamtok.node.replay_outputs import Outputs, Pace
 from streamtok.node.verification import Verification, check_verifiable
 from streamtok.recording.reader import Recording
@@ -22,6 +23,7 @@ from streamtok.settings.replay import ReplaySettings
 from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 
+T = TypeVar("T")
 NOT_COMPARED = ("size", "measured_ms", "agreement")  # of an engine configuration: what was measured, and for what
 
 
@@ -36,7 +38,7 @@ class ReplayNode:
         self,
         settings: ReplaySettings,
         tokenizer: Tokenizer | None = None,
-        on_update: Callable[[ReplayNode], None] | None = None,
+        on_update: Callable[[ReplayNode], None] = lambda node: None,
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.recording = find_recording(settings.path)
@@ -138,11 +140,9 @@ class ReplayNode:
             check_verifiable(self.recording)
         return RecordedReplay(self.recording, tokenizer, settings.streams)
 
-    def _limited(self, replayed: Iterator[Replayed]) -> Iterator[Replayed]:
-        for number, one in enumerate(replayed):
-            if self._stopping.is_set() or number == self.settings.max_groups:
-                return
-            yield one
+    def _limited(self, groups: Iterator[T]) -> Iterator[T]:
+        """As many of them as the settings ask for, until the replay is stopped."""
+        return takewhile(lambda group: not self._stopping.is_set(), islice(groups, self.settings.max_groups))
 
     def _count(self, group: TokenGroup | TokenHeader, **more: int) -> None:
         """Count a `TokenGroup`, or the header of a recorded one."""
@@ -150,8 +150,7 @@ class ReplayNode:
         counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
         first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
         self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
-        if self.on_update is not None:
-            self.on_update(self)
+        self.on_update(self)
 
     def _collect(self, replay: Replay) -> None:
         self.skipped.update(replay.skipped)
@@ -182,9 +181,7 @@ class ReplayNode:
             outputs.wait_for_subscribers()
             pace, started = Pace(self.settings.pace), time.monotonic()
             current = {name: info_key(info) for name, info in self.infos.items()}
-            for number, message in enumerate(recording.messages(self.settings.streams)):
-                if self._stopping.is_set() or number == self.settings.max_groups:
-                    break
+            for message in self._limited(iter(recording.messages(self.settings.streams))):
                 found = info_key(message.header)
                 if current[message.stream] != found and found in known:
                     current[message.stream] = found

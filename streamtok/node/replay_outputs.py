@@ -90,11 +90,7 @@ class Outputs:
     """
 
     def __init__(
-        self,
-        settings: ReplaySettings,
-        recording: Recording | None,
-        infos: dict[str, Info],
-        stop: Callable[[], bool],
+        self, settings: ReplaySettings, recording: Recording | None, infos: dict[str, Info], stop: Callable[[], bool]
     ) -> None:
         self.settings, self.infos, self.stop = settings, infos, stop
         recorded = recording.first_infos() if recording is not None else {}
@@ -115,7 +111,9 @@ class Outputs:
             if self.settings.bind:
                 self.publisher = stack.enter_context(self._make_publisher(self.settings.bind))
             if self.settings.record:
-                self.recorder = stack.enter_context(self._make_recorder(self.settings.record))
+                facts = {"replay_of": self.settings.path.name, "node": self.settings.node}
+                recorder = Recorder(self.settings.record, RecorderOptions("lossless", wait=True), metadata=facts)
+                self.recorder = stack.enter_context(recorder)
             if self.settings.out:
                 self.settings.out.mkdir(parents=True, exist_ok=True)
             self._stack = stack.pop_all()
@@ -177,7 +175,6 @@ class Outputs:
             self._files[group.stream].write(group)
 
     def _make_header(self, group: TokenGroup) -> TokenHeader:
-        """The header that a publisher would have made."""
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock.now_ns())
         state.sent(header, parts)
@@ -194,10 +191,7 @@ class Outputs:
     def _info(self, name: str, core: IngestCore) -> Info:
         """What readers are told: as of a live stream, with what only the recorded one knows."""
         info = to_info(
-            core.stream_info(name),
-            node=self.settings.node,
-            metadata=self._metadata.get(name, {}),
-            replay=True,
+            core.stream_info(name), node=self.settings.node, metadata=self._metadata.get(name, {}), replay=True
         )
         if name not in self.infos:
             return info
@@ -218,10 +212,6 @@ class Outputs:
             clock_pair=self.clock.pair,
             stop=self.stop,
         )
-
-    def _make_recorder(self, path: Path) -> Recorder:
-        facts = {"replay_of": self.settings.path.name, "node": self.settings.node}
-        return Recorder(path, RecorderOptions("lossless", wait=True), metadata=facts)
 
     def _make_file(self, name: str, folder: Path, core: IngestCore) -> TokenFileWriter:
         meta = token_meta(core, name, core.stream_info(name).source_size)

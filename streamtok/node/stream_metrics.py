@@ -30,10 +30,9 @@ def export_zeros(metrics: Metrics, streams: Iterable[str]) -> None:
 def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
     """Take over what a source and its lane have counted, and their state."""
     name = lane.name
-    for counter in OF_LANE:
-        metrics.set_total(counter, name, lane.counts[counter])
-    for counter in OF_SOURCE:
-        metrics.set_total(counter, name, source.counts[counter])
+    for counts, counters in ((lane.counts, OF_LANE), (source.counts, OF_SOURCE)):
+        for counter in counters:
+            metrics.set_total(counter, name, counts[counter])
     metrics.gauge("up", name, source.state == "up")
     metrics.gauge("is_frozen", name, source.frozen)
     metrics.gauge("epoch", name, lane.epoch)

@@ -30,13 +30,11 @@ def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None,
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
-    lines = []
-    for name, stream in summary["streams"].items():
-        lines.append(
-            f"{name}: {stream['frames']} frames in {stream['groups']} groups of {stream['tokens_per_group']} tokens "
-            f"({stream['keyframes']} keyframes), {stream['published']} published, {stream['dropped']} frames dropped, "
-            f"{stream['gaps']} gaps, {stream['damaged']} damaged"
-        )
+    line = (
+        "{}: {frames} frames in {groups} groups of {tokens_per_group} tokens ({keyframes} keyframes), {published} "
+        "published, {dropped} frames dropped, {gaps} gaps, {damaged} damaged"
+    )
+    lines = [line.format(name, **counts) for name, counts in summary["streams"].items()]
     for stage, values in summary["latency_ms"].items():
         lines.append(f"{stage:>8} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))
     return "\n".join([*lines, f"{summary['fps']:.1f} frames per second in all"])

@@ -1,7 +1,6 @@
 """What is in a recording: topics, schemas and the packing of messages. docs/wire-protocol.md says the same in words."""
 
-from __future__ import annotations
-
+import contextlib
 import json
 import logging
 from typing import Any
@@ -94,7 +93,6 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:
-    """The data of a token message from its wire parts."""
     return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
 
 
@@ -102,12 +100,6 @@ def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
     """Header and payload of a stored token message; raises ValueError."""
     stored = msgspec.msgpack.decode(data, type=StoredTokens)
     return bytes(stored.header), stored.payload
-
-
-def schema_bytes(topic_prefix: str) -> tuple[str, bytes]:
-    """Name and JSON of the schema of a msgpack topic."""
-    schema = SCHEMAS[topic_prefix]
-    return str(schema["title"]), json.dumps(schema).encode()
 
 
 def storable(info: Info) -> Info:
@@ -129,11 +121,8 @@ def as_text(values: dict[str, Any]) -> dict[str, str]:
 
 def from_text(metadata: dict[str, str]) -> dict[str, Any]:
     """The values of a channel's metadata; what is no JSON stays text."""
-    return {key: text if key in TEXT_FACTS else _parse_json(text) for key, text in metadata.items()}
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    values: dict[str, Any] = dict(metadata)
+    for key in metadata.keys() - set(TEXT_FACTS):
+        with contextlib.suppress(ValueError, RecursionError):
+            values[key] = json.loads(metadata[key])
+    return values

@@ -37,7 +37,6 @@ class Contents:
     damage: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """List damage; the same words once."""
         if text not in self.damage:
             self.damage.append(text)
 

@@ -10,8 +10,6 @@ and files that were cut off or are still being written by walking over their rec
 is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import struct
@@ -24,17 +22,7 @@ import numpy as np
 
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
-from streamtok.recording.mcap_records import (
-    MAGIC,
-    RECORD,
-    Chunk,
-    RawMessage,
-    Record,
-    read_chunk,
-    read_message,
-    record_at,
-    split_records,
-)
+from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
 
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
@@ -51,13 +39,11 @@ class Wanted(NamedTuple):
 
     def may_lie_in(self, chunk: Chunk) -> bool:
         """Whether a chunk may hold such a message, as far as that is known without reading it."""
-        known = self.channel_ids is not None and chunk.index
-        if known and chunk.index.keys().isdisjoint(self.channel_ids or ()):
+        if self.channel_ids is not None and chunk.index and chunk.index.keys().isdisjoint(self.channel_ids):
             return False
         return chunk.start_ns <= self.last_ns and chunk.end_ns >= self.first_ns
 
     def takes(self, message: RawMessage) -> bool:
-        """Whether this is such a message."""
         listed = self.channel_ids is None or message.channel_id in self.channel_ids
         return listed and self.first_ns <= message.log_time <= self.last_ns
 
@@ -83,12 +69,7 @@ class McapFile:
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
         self._written_ns = self.path.stat().st_mtime_ns
 
-    def topic(self, message: RawMessage) -> str:
-        """The topic that a message was sent on."""
-        return self.channels[message.channel_id].topic
-
     def channel_ids(self, prefix: str) -> set[int]:
-        """The channels whose topics begin with `prefix`."""
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
 
     def messages(
@@ -99,10 +80,7 @@ class McapFile:
         first_ns: int = 0,
         last_ns: int = LAST_NS,
     ) -> Iterator[RawMessage]:
-        """Messages of the given channels (None: all) and log times, in order of log time or `as_written`.
-
-        A file without chunks is always read as written.
-        """
+        """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always)."""
         wanted = Wanted(channel_ids, first_ns, last_ns)
         with self.path.open("rb") as stream:
             if self._contents.loose:
@@ -122,7 +100,7 @@ class McapFile:
             raise ValueError(f"{self.path} has no index of its messages: run `streamtok repair {self.path}`")
         with self.path.open("rb") as stream:
             parts = [part for number in range(len(self.chunks)) for part in self._places(stream, number, channel_ids)]
-        places = np.concatenate(parts) if parts else np.zeros(0, PLACE)
+        places = np.concatenate([np.zeros(0, PLACE), *parts])
         return places[np.lexsort((places["offset"], places["chunk"], places["time"]))]
 
     def message_at(self, place: np.void) -> RawMessage:
@@ -130,16 +108,15 @@ class McapFile:
         chunk = self.chunks[int(place["chunk"])]
         try:
             records = _cached_records(self.path, self._written_ns, chunk)
-            return read_message(record_at(records, int(place["offset"])).contents)
+            return read_message(spec.record_at(records, int(place["offset"])).contents)
         except spec.UNPACK_ERRORS as error:
             raise ValueError(f"{self.path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
 
     def _places(self, stream: BinaryIO, number: int, channel_ids: Collection[int]) -> Iterator[np.ndarray]:
         chunk = self.chunks[number]
         if not chunk.index:
-            records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
-            found = [(read_message(record.contents), record.offset) for record in records]
-            entries = [(m.log_time, m.channel_id, number, at) for m, at in found if m.channel_id in channel_ids]
+            found = self._read_messages(stream, chunk)
+            entries = [(m.log_time, m.channel_id, number, at) for at, m in found if m.channel_id in channel_ids]
             yield np.array(entries, PLACE)
         for channel in chunk.index.keys() & set(channel_ids):
             stream.seek(chunk.index[channel] + RECORD.size + 2)
@@ -152,10 +129,9 @@ class McapFile:
     def _messages_by_time(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
         """A chunk is opened when its first time is due, so that no more chunks are in memory than overlap in time."""
         order = itertools.count()
-        heap: list[tuple[int, int, Chunk | RawMessage]] = [
-            (chunk.start_ns, next(order), chunk) for chunk in filter(wanted.may_lie_in, self.chunks)
-        ]
-        heapq.heapify(heap)
+        heap: list[tuple[int, int, Chunk | RawMessage]] = []
+        for chunk in filter(wanted.may_lie_in, self.chunks):
+            heapq.heappush(heap, (chunk.start_ns, next(order), chunk))
         while heap:
             _, _, item = heapq.heappop(heap)
             if isinstance(item, RawMessage):
@@ -165,17 +141,18 @@ class McapFile:
                 heapq.heappush(heap, (message.log_time, next(order), message))
 
     def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, wanted: Wanted) -> list[RawMessage]:
-        records = [record for record in self._records(stream, chunk) if record.opcode == spec.OP_MESSAGE]
-        messages = [read_message(record.contents) for record in records]
+        messages = (message for _, message in self._read_messages(stream, chunk))
         return [message for message in messages if message.channel_id in self.channels and wanted.takes(message)]
 
-    def _records(self, stream: BinaryIO, chunk: Chunk) -> list[Record]:
-        """Records inside one chunk; of one that is cut off, those that are whole. Damage is listed."""
+    def _read_messages(self, stream: BinaryIO, chunk: Chunk) -> list[tuple[int, RawMessage]]:
+        """(offset in the chunk, message) of each whole message of a chunk. Damage is listed."""
         try:
-            return split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
+            records = spec.split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
         except spec.UNPACK_ERRORS as error:
             self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
             return []
+        found = [record for record in records if record.opcode == spec.OP_MESSAGE]
+        return [(record.offset, read_message(record.contents)) for record in found]
 
     def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
         offset = stream.seek(len(MAGIC))

@@ -1,7 +1,6 @@
 """The bytes of MCAP files: records, messages and chunks, as https://mcap.dev/spec lays them out."""
 
-from __future__ import annotations
-
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -51,7 +50,6 @@ class Chunk:
 
 
 def read_message(record: memoryview) -> RawMessage:
-    """The message in a message record."""
     channel_id, sequence, log_time, publish_time = MESSAGE_HEAD.unpack_from(record)
     return RawMessage(channel_id, sequence, log_time, publish_time, record[MESSAGE_HEAD.size :])
 
@@ -71,15 +69,10 @@ def split_records(data: memoryview, lenient: bool = False) -> list[Record]:
     """Records that follow one another; one that is cut off at the end is an error unless `lenient`."""
     records: list[Record] = []
     at = 0
-    while at + RECORD.size <= len(data):
-        try:
-            record = record_at(data, at)
-        except ValueError:
-            if lenient:
-                break
-            raise
-        records.append(record)
-        at += RECORD.size + len(record.contents)
+    with contextlib.suppress(ValueError) if lenient else contextlib.nullcontext():
+        while at + RECORD.size <= len(data):
+            records.append(record_at(data, at))
+            at += RECORD.size + len(records[-1].contents)
     return records
 
 

@@ -74,7 +74,6 @@ class NetworkRecorder:
         self.counts["held_back"] += sum(map(len, self._held.values()))
 
     def close(self) -> None:
-        """Disconnect. Closing twice is fine."""
         self.subscription.close()
 
     def _announce_all(self) -> None:
@@ -88,8 +87,7 @@ class NetworkRecorder:
             return
         self._announced[info.stream] = info
         self.recorder.add_stream(info)
-        held = self._held.pop(info.stream, ())
-        for message in held:
+        for message in self._held.pop(info.stream, ()):
             if message.header.session == info.session:
                 self._write(message)
             else:
@@ -118,8 +116,7 @@ class NetworkRecorder:
         self.recorder.missed(message.stream, "tokens", 1)
 
     def _take_frame(self, message: FrameMessage) -> None:
-        if message.lost:
-            self.recorder.missed(message.stream, "frames", message.lost)
+        self.recorder.missed(message.stream, "frames", message.lost)
         try:
             frame = frame_of(message)
         except (ValueError, MemoryError) as error:  # a size that its encoding cannot have

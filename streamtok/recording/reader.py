@@ -9,8 +9,6 @@
 Camera images of the same file come from `streamtok.drives.open_drive.open_drive`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +18,6 @@ import msgspec
 
 from streamtok.recording import format as form
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.mcap_records import MAGIC
 from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
 from streamtok.wire.tracking import StreamTracker
 
@@ -61,17 +58,13 @@ class Recording:
         topics = {channel.topic for file in self.files for channel in file.channels.values()}
         self.streams = sorted(topic.removeprefix(form.TOKENS) for topic in topics if topic.startswith(form.TOKENS))
         self.cameras = sorted(topic.removeprefix(form.FRAMES) for topic in topics if topic.startswith(form.FRAMES))
-        self.metadata = self._metadata(form.MAIN_METADATA)
+        self._facts = [values for file in self.files for name, values in file.metadata if name == form.MAIN_METADATA]
+        self.metadata = self._facts[0] if self._facts else {}
 
     @property
     def frames_mode(self) -> str:
         """How camera images are stored: "none", "lossless" or "lossy"; the worst of all parts."""
-        modes = {
-            values.get("frames", "none")
-            for file in self.files
-            for name, values in file.metadata
-            if name == form.MAIN_METADATA
-        }
+        modes = {facts.get("frames", "none") for facts in self._facts}
         return "lossy" if "lossy" in modes else "lossless" if "lossless" in modes and self.cameras else "none"
 
     def messages(self, streams: Iterable[str] | None = None) -> Iterator[TokenMessage]:
@@ -79,8 +72,13 @@ class Recording:
 
         A message that does not check is left out and listed in `damage`; `lost` of the next one counts it.
         """
+        names = self.streams if streams is None else list(streams)
+        for name in names:
+            if name not in self.streams:
+                known = ", ".join(self.streams) or "none"
+                raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
         reader = TokenReader(self.damaged)
-        for topic, data in self._data(form.TOKENS, self.streams if streams is None else self._known(streams)):
+        for topic, data in self._data(form.TOKENS, names):
             message = reader.read(topic, data)
             if message is not None:
                 yield message
@@ -88,7 +86,7 @@ class Recording:
     def infos(self) -> dict[str, list[Info]]:
         """Every info of each stream in order: one per session and size, and a last one at the end of a file."""
         found: dict[str, list[Info]] = {name: [] for name in self.streams}
-        for topic, data in self._data(form.INFO, None):
+        for topic, data in self._data(form.INFO):
             try:
                 info = decode_map(data, Info, Limits())
             except WireError as error:
@@ -105,40 +103,27 @@ class Recording:
                 channel = file.channels[number]
                 stream = channel.topic.removeprefix(form.TOKENS)
                 if stream not in found:
-                    found[stream] = info_of_channel(stream, channel.metadata)
+                    facts = form.from_text(channel.metadata) | {"stream": stream}
+                    known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
+                    found[stream] = msgspec.convert(known, Info)
         return found
 
     def missed(self) -> list[form.Missed]:
-        """What the recorder knows it missed."""
         found = []
-        for topic, data in self._data(form.MISSED, None):
+        for topic, data in self._data(form.MISSED):
             try:
                 found.append(msgspec.msgpack.decode(data, type=form.Missed))
             except msgspec.MsgspecError as error:
                 self.damaged(f"{topic}: {error}")
         return found
 
-    def _metadata(self, name: str) -> dict[str, str]:
-        return next((values for file in self.files for found, values in file.metadata if found == name), {})
-
-    def _known(self, streams: Iterable[str]) -> list[str]:
-        names = list(streams)
-        for name in names:
-            if name not in self.streams:
-                known = ", ".join(self.streams) or "none"
-                raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
-        return names
-
-    def _data(self, prefix: str, names: list[str] | None) -> Iterator[tuple[str, memoryview]]:
+    def _data(self, prefix: str, names: list[str] | None = None) -> Iterator[tuple[str, memoryview]]:
         """(topic, data) of the messages of one kind, of the streams `names` only unless it is None."""
-        topics = None if names is None else {prefix + name for name in names}
         for file in self.files:
-            ids = file.channel_ids(prefix)
-            if topics is not None:
-                ids = {number for number in ids if file.channels[number].topic in topics}
-            if ids:
-                for message in file.messages(ids, as_written=True):
-                    yield file.topic(message), message.data
+            topics = {number: file.channels[number].topic for number in file.channel_ids(prefix)}
+            ids = {n for n, topic in topics.items() if names is None or topic.removeprefix(prefix) in names}
+            for message in file.messages(ids, as_written=True) if ids else ():
+                yield topics[message.channel_id], message.data
             for text in file.damage:
                 self.damaged(f"{file.path.name}: {text}")
 
@@ -146,12 +131,6 @@ class Recording:
         """List something that could not be read; the same words once."""
         if text not in self.damage:
             self.damage.append(text)
-
-
-def info_of_channel(stream: str, metadata: dict[str, str]) -> Info:
-    """The info that a token channel's metadata holds as text."""
-    fields = {key: value for key, value in form.from_text(metadata).items() if key in Info.__struct_fields__}
-    return msgspec.convert(fields | {"stream": stream}, Info)
 
 
 def recording_parts(path: str | Path) -> list[Path]:
@@ -174,9 +153,3 @@ def open_recording(path: str | Path) -> Recording:
         topics = sorted({channel.topic for file in recording.files for channel in file.channels.values()})
         raise ValueError(f"{path} has no token streams: it has {', '.join(topics) or 'no topics'}")
     return recording
-
-
-def is_mcap(path: Path) -> bool:
-    """Whether a file begins as MCAP files do. Raises FileNotFoundError."""
-    with path.open("rb") as stream:
-        return stream.read(len(MAGIC)) == MAGIC

@@ -10,8 +10,6 @@ A thread of its own writes. What it cannot take in time is left out, counted, an
 second everything is made safe: a process or machine that dies at any moment loses at most the last second.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import logging
@@ -24,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -33,11 +31,9 @@ from streamtok.event_log import EventLog
 from streamtok.recording.format import FRAME_MODES, MAX_TIME, storable
 from streamtok.recording.write_queue import Job, WriteQueue
 from streamtok.recording.writer import RecordingWriter
+from streamtok.types import Frame
+from streamtok.wire.message import Info, TokenHeader, TokenMessage
 from streamtok.wire.publisher import system_clock_pair
-
-if TYPE_CHECKING:
-    from streamtok.types import Frame
-    from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
 
@@ -80,7 +76,7 @@ class RecorderOptions:
         *,
         pictures: bool = False,
         wait: bool = False,
-    ) -> RecorderOptions:
+    ) -> Self:
         """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
         return cls(
             frames=frames,
@@ -130,8 +126,7 @@ class Recorder:
         offset = info.clock[1] - info.clock[0]
         if known is not None and (known[0] is None or known[0].session == info.session):
             offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
-        self._infos[info.stream] = info, offset
-        self._queue.put(Job(info.stream, "info", 0, lambda writer: writer.add_stream(info.stream, info, offset)))
+        self._announce(info.stream, info, offset)
 
     def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes) -> None:
         """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced."""
@@ -141,11 +136,13 @@ class Recorder:
             tokens = np.ascontiguousarray(tokens).tobytes()
             header = msgspec.structs.replace(header, compression="none", checksum=zlib.crc32(tokens))
         payload = bytes(tokens)
-        self._note_jump(header)
+        last = self._last_seq.get((header.stream, header.session))
+        if last is not None and header.seq > last + 1:
+            self.missed(header.stream, "tokens", header.seq - last - 1)
+        self._last_seq[header.stream, header.session] = header.seq
         self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload)))
 
     def write_message(self, message: TokenMessage) -> None:
-        """Record a received token message as it was sent."""
         self.write_group(message.header, bytes(message.payload))
 
     def write_frame(self, frame: Frame) -> None:
@@ -153,7 +150,8 @@ class Recorder:
         if self.options.frames == "none":
             return
         if frame.stream not in self._infos:
-            self._add_bare(frame.stream)
+            monotonic, utc = system_clock_pair()
+            self._announce(frame.stream, None, utc - monotonic)
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
         self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
 
@@ -174,28 +172,18 @@ class Recorder:
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def summary(self) -> dict[str, Any]:
-        """Counts, files and the reason if recording stopped early."""
         return {**self.counts, "files": [str(path) for path in self.paths], "error": self.error}
 
-    def _add_bare(self, stream: str) -> None:
-        pair = system_clock_pair()
-        offset = pair[1] - pair[0]
-        self._infos[stream] = None, offset
-        self._queue.put(Job(stream, "info", 0, lambda writer: writer.add_stream(stream, None, offset)))
-
-    def _note_jump(self, header: TokenHeader) -> None:
-        key = header.stream, header.session
-        last = self._last_seq.get(key)
-        if last is not None and header.seq > last + 1:
-            self.missed(header.stream, "tokens", header.seq - last - 1)
-        self._last_seq[key] = header.seq
+    def _announce(self, stream: str, info: Info | None, offset_ns: int) -> None:
+        self._infos[stream] = info, offset_ns
+        self._queue.put(Job(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
 
     def _run(self) -> None:
         """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
@@ -232,17 +220,15 @@ class Recorder:
             self.counts[job.kind] += 1
 
     def _make_safe(self) -> None:
-        self._write_missed()
+        self._queue.write_missed(self._writer)
         self._writer.flush()
         free = shutil.disk_usage(self._writer.path.parent).free
         if free < self.options.min_free_bytes:
             self._end_file()
             least = self.options.min_free_bytes >> 20
             raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
-        started, limits = self._started, self.options
-        if (limits.max_bytes is not None and self._writer.nbytes >= limits.max_bytes) or (
-            limits.max_seconds is not None and time.monotonic() - started >= limits.max_seconds
-        ):
+        full = self._writer.nbytes >= (self.options.max_bytes or math.inf)
+        if full or time.monotonic() - self._started >= (self.options.max_seconds or math.inf):
             try:
                 following = self._next_file()
             except OSError as error:
@@ -256,23 +242,18 @@ class Recorder:
             for stream, (info, offset) in list(self._infos.items()):
                 self._writer.add_stream(stream, info, offset)
 
-    def _write_missed(self) -> None:
-        for missed in self._queue.take_missed():
-            self._writer.missed(missed)
-
     def _next_file(self) -> RecordingWriter:
         part = len(self.paths)
         name = f"{self.path.stem}_{part:03d}{self.path.suffix}" if part else self.path.name
-        options = self.options
         facts = {**self.metadata, "part": part, "first_file": self.path.name}
-        writer = RecordingWriter(self.path.with_name(name), facts, frames=options.frames, pictures=options.pictures)
+        writer = RecordingWriter(self.path.with_name(name), facts, self.options.frames, self.options.pictures)
         self.paths.append(writer.path)
         self._started = time.monotonic()
         log.info("event=file path=%s", writer.path)
         return writer
 
     def _end_file(self) -> None:
-        self._write_missed()
+        self._queue.write_missed(self._writer)
         self._writer.close()
         self._weigh()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.reader import is_mcap
+from streamtok.recording.mcap_records import MAGIC
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -33,11 +34,14 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"recording {str(path)!r}: no such file")
-    if not is_mcap(path):
-        raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
+    with path.open("rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
     file = McapFile(path)
-    if file.indexed and out is None and not _find_damage(file):
-        return Repaired(None, sum(file.counts.values()))
+    if file.indexed and out is None:
+        collections.deque(file.messages(as_written=True), maxlen=0)  # reading it all finds all damage
+        if not file.damage:
+            return Repaired(None, sum(file.counts.values()))
     target = Path(out) if out is not None else path.with_name(f"{path.stem}_repaired{path.suffix}")
     if target.exists():
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
@@ -48,13 +52,6 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     finally:
         part.unlink(missing_ok=True)
     return Repaired(target, messages, file.damage)
-
-
-def _find_damage(file: McapFile) -> list[str]:
-    """What cannot be read, after reading it all."""
-    for _ in file.messages(as_written=True):
-        pass
-    return file.damage
 
 
 def _copy_file(file: McapFile, target: Path) -> int:
@@ -80,12 +77,10 @@ def _copy_messages(file: McapFile, writer: Writer) -> int:
     schemas: dict[int, int] = {}
     written = 0
     for message in file.messages(as_written=True):
-        found = message.channel_id
-        if found not in channels:
-            channels[found] = _copy_channel(file, writer, found, schemas)
-        writer.add_message(
-            channels[found], message.log_time, bytes(message.data), message.publish_time, message.sequence
-        )
+        number, log_ns, publish_ns = message.channel_id, message.log_time, message.publish_time
+        if number not in channels:
+            channels[number] = _copy_channel(file, writer, number, schemas)
+        writer.add_message(channels[number], log_ns, bytes(message.data), publish_ns, message.sequence)
         written += 1
     return written
 
@@ -96,6 +91,5 @@ def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int
     schema = file.schemas.get(channel.schema_id)
     if schema is not None and schema.id not in schemas:
         schemas[schema.id] = writer.register_schema(schema.name, schema.encoding, schema.data)
-    return writer.register_channel(
-        channel.topic, channel.message_encoding, schemas.get(channel.schema_id, 0), channel.metadata
-    )
+    kind = schemas.get(channel.schema_id, 0)
+    return writer.register_channel(channel.topic, channel.message_encoding, kind, channel.metadata)

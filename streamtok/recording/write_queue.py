@@ -1,7 +1,5 @@
 """What waits to be written to a recording: bounded in bytes and messages, and counted where it finds no room."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -39,23 +37,21 @@ class WriteQueue:
         self._room_bytes = min(room_bytes, WAITING_BYTES) if wait else room_bytes
         self._wait, self._counts = wait, counts
         self._jobs: deque[Job] = deque()
-        self._bytes = 0
-        self._tokens = 0
+        self._bytes = self._tokens = 0  # of the frames that wait, and how many other jobs do
         self._missed: Counter[tuple[str, str, str]] = Counter()
         self._changed = threading.Condition()
         self._closing = self._failed = False
 
     @property
     def finished(self) -> bool:
-        """Whether nothing waits and nothing comes any more."""
         return self._closing and not self._jobs
 
     def put(self, job: Job) -> None:
         """Add a job; without effect but to count it if there is no room, or the queue is closed."""
         with self._changed:
-            while self._wait and not self._fits(job) and not self._ended:
+            while self._wait and not self._fits(job) and not self._closing:
                 self._changed.wait()
-            if self._ended or not self._fits(job):
+            if self._closing or not self._fits(job):
                 self._miss(job.stream, job.kind, 1, "disk" if self._failed else "queue")
                 return
             self._jobs.append(job)
@@ -81,11 +77,12 @@ class WriteQueue:
         with self._changed:
             self._miss(stream, kind, count, reason)
 
-    def take_missed(self) -> list[Missed]:
-        """What was missed since the last call."""
+    def write_missed(self, writer: RecordingWriter) -> None:
+        """Note in the file what was missed since the last call."""
         with self._changed:
             missed, self._missed = self._missed, Counter()
-        return [Missed(stream, kind, count, reason) for (stream, kind, reason), count in missed.items() if count]
+        for (stream, kind, reason), count in missed.items():
+            writer.missed(Missed(stream, kind, count, reason))
 
     def close(self) -> None:
         """Take no more jobs; what waits may still be taken."""
@@ -96,16 +93,12 @@ class WriteQueue:
     def fail(self) -> None:
         """Take no more jobs, and count what waits as missed: the disk has failed."""
         with self._changed:
-            self._failed = True
+            self._closing = self._failed = True
             for job in self._jobs:
                 self._miss(job.stream, job.kind, 1, "disk")
             self._jobs.clear()
             self._bytes = self._tokens = 0
             self._changed.notify_all()
-
-    @property
-    def _ended(self) -> bool:
-        return self._closing or self._failed
 
     def _fits(self, job: Job) -> bool:
         if job.size == 0:
@@ -113,9 +106,9 @@ class WriteQueue:
         return self._bytes == 0 or self._bytes + job.size <= self._room_bytes
 
     def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
-        if kind == "info":
+        if kind == "info" or not count:
             return
-        if not self._missed[stream, kind, reason]:
+        if (stream, kind, reason) not in self._missed:
             log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
         self._missed[stream, kind, reason] += count
         self._counts["missed"] += count

@@ -8,6 +8,7 @@ and no viewer for it. A recorder that falls behind loses frames, a larger file d
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,11 +30,8 @@ if TYPE_CHECKING:
     from mcap.writer import Writer
 
 CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
-STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
+STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}  # {codec of a packet: format in the message}
 VIDEOS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
-# {codec of a packet: (message name, format in it)}
-PACKETS = {codec: ("CompressedImage", STILLS[codec]) for codec in STILLS}
-PACKETS |= {codec: ("CompressedVideo", VIDEOS[codec]) for codec in VIDEOS}
 CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not worth a new message
 
 
@@ -55,7 +53,7 @@ class RecordingWriter:
     FileExistsError rather than overwrite.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, Any], *, frames: str = "lossless", pictures: bool = False):
+    def __init__(self, path: Path, metadata: dict[str, Any], frames: str = "lossless", pictures: bool = False):
         self.path = path
         self.frames, self.pictures = frames, pictures
         self.counts: Counter[str] = Counter()
@@ -64,8 +62,9 @@ class RecordingWriter:
         self._last_utc = 0
         self._stream = path.open("xb")
         self._writer = _open_writer(self._stream)
-        self._writer.start(profile=form.PROFILE, library=_library())
-        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": _library()}
+        library = f"streamtok {version('streamtok')}"
+        self._writer.start(profile=form.PROFILE, library=library)
+        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": library}
         self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
         self._stream.flush()
 
@@ -80,7 +79,7 @@ class RecordingWriter:
         session = info.session if info is not None else ""
         if known is None or known.session != session or known.offset_ns != offset_ns:
             known = self._streams[name] = StreamEntry(info, offset_ns, session)
-        elif info is not None and same_constants(known.info, info):
+        elif info is not None and _same_constants(known.info, info):
             return
         known.info = info
         if info is not None:
@@ -90,12 +89,9 @@ class RecordingWriter:
     def tokens(self, header: TokenHeader, payload: bytes) -> None:
         """Append one token message of an announced stream."""
         entry = self._streams[header.stream]
-        channel = entry.channels.get(form.TOKENS)
-        if channel is None:
-            channel = self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
-        capture = header.capture_ns[-1]
+        channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         data = form.pack_tokens(encode(header), payload)
-        self._add(channel, entry, capture, data, (header.publish_ns, header.seq))
+        self._add(channel, entry, header.capture_ns[-1], data, (header.publish_ns, header.seq))
         self.counts[form.TOKENS + header.stream] += 1
         if self.pictures and header.dtype in ("uint16", "uint32"):
             self._picture(entry, header, payload)
@@ -107,7 +103,7 @@ class RecordingWriter:
         channel = entry.channels.get(form.FRAMES + kind)
         if channel is None:
             facts = {"first_frame_id": frame.frame_id, "codec": kind, "lossless": self.frames == "lossless"}
-            channel = self._channel(entry, form.FRAMES, frame.stream, schema, facts)
+            channel = self._channel(entry, form.FRAMES, frame.stream, schema, **facts)
             entry.channels[form.FRAMES + kind] = channel
         self._add(channel, entry, frame.capture_ns, data, (frame.capture_ns, frame.frame_id))
         self.counts[form.FRAMES + frame.stream] += 1
@@ -153,29 +149,27 @@ class RecordingWriter:
         utc = self._last_utc or max(0, info.clock[1])
         self._writer.add_message(channel, utc, encode(info), utc)
 
-    def _channel(
-        self, entry: StreamEntry, prefix: str, stream: str, schema: str, facts: dict[str, Any] | None = None
-    ) -> int:
+    def _channel(self, entry: StreamEntry, prefix: str, stream: str, schema: str, **facts: Any) -> int:
         metadata = {"stream": stream, "session": entry.session, "clock_offset_ns": str(entry.offset_ns)}
         if prefix == form.TOKENS and entry.info is not None:
             info = msgspec.msgpack.decode(encode(entry.info))
             metadata |= form.as_text({key: info[key] for key in info if key not in (*CHANGING, "version", "stream")})
+        metadata |= form.as_text(facts)
         encoding = "msgpack" if schema in form.SCHEMAS else "protobuf"
-        metadata |= form.as_text(facts or {})
-        topic = prefix + stream
-        channel = self._writer.register_channel(topic, encoding, self._schema(schema), metadata)
+        channel = self._writer.register_channel(prefix + stream, encoding, self._schema(schema), metadata)
         entry.channels.setdefault(prefix, channel)
         return channel
 
     def _schema(self, name: str) -> int:
         if name not in self._schemas:
             if name in form.SCHEMAS:
-                title, data = form.schema_bytes(name)
-                self._schemas[name] = self._writer.register_schema(title, "jsonschema", data)
+                described = form.SCHEMAS[name]["title"], "jsonschema", json.dumps(form.SCHEMAS[name]).encode()
             else:
-                self._schemas[name] = self._writer.register_schema(
-                    f"foxglove.{name}", "protobuf", _describe_schema(name)
-                )
+                from mcap_protobuf.schema import build_file_descriptor_set
+
+                files = build_file_descriptor_set(protobuf_class(name))
+                described = f"foxglove.{name}", "protobuf", files.SerializeToString()
+            self._schemas[name] = self._writer.register_schema(*described)
         return self._schemas[name]
 
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
@@ -183,9 +177,9 @@ class RecordingWriter:
         utc, packet, codec = frame.capture_ns + entry.offset_ns, frame.packet, frame.codec
         if self.frames == "lossy" and packet is None:
             packet, codec = encode_jpeg(frame.image), "jpeg"
-        if packet is not None and codec in PACKETS:
-            name, container = PACKETS[codec]
-            return codec, name, _pack_message(name, utc, frame.stream, data=packet, format=container)
+        for name, formats in (("CompressedImage", STILLS), ("CompressedVideo", VIDEOS)):
+            if packet is not None and codec in formats:
+                return codec, name, _pack_message(name, utc, frame.stream, data=packet, format=formats[codec])
         height, width = frame.image.shape[:2]
         rows = np.ascontiguousarray(frame.image).tobytes()
         size = {"height": height, "width": width, "step": width * 3}
@@ -196,21 +190,18 @@ class RecordingWriter:
         data = compression.decompress(payload, header.nbytes) if header.compression == "zstd" else payload
         grid = np.frombuffer(data, "<u2" if header.dtype == "uint16" else "<u4").astype("<u2")
         width = header.grid[-1]
-        channel = entry.channels.get(form.PICTURES)
-        if channel is None:
-            channel = self._channel(entry, form.PICTURES, header.stream, "RawImage")
+        channel = entry.channels.get(form.PICTURES) or self._channel(entry, form.PICTURES, header.stream, "RawImage")
         utc = header.capture_ns[-1] + entry.offset_ns
         size = {"height": grid.size // width, "width": width, "step": 2 * width}
         message = _pack_message("RawImage", utc, header.stream, data=grid.tobytes(), encoding="mono16", **size)
         self._add(channel, entry, header.capture_ns[-1], message, (header.publish_ns, header.seq))
 
 
-def same_constants(first: Info | None, second: Info) -> bool:
-    """Whether two infos say the same but for epoch, last seq and clock."""
+def _same_constants(first: Info | None, second: Info) -> bool:
+    """Whether two infos differ at most in what is `CHANGING`."""
     if first is None:
         return False
-    same = {name: getattr(first, name) for name in CHANGING}
-    return msgspec.structs.replace(second, **same) == first
+    return msgspec.structs.replace(second, **{name: getattr(first, name) for name in CHANGING}) == first
 
 
 def _open_writer(stream: BinaryIO) -> Writer:
@@ -219,17 +210,6 @@ def _open_writer(stream: BinaryIO) -> Writer:
     except ImportError as error:
         raise ImportError("recording needs the mcap package: pip install 'streamtok[record]'") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
-
-
-def _library() -> str:
-    return f"streamtok {version('streamtok')}"
-
-
-def _describe_schema(name: str) -> bytes:
-    """The schema of Foxglove's message of that name."""
-    from mcap_protobuf.schema import build_file_descriptor_set
-
-    return build_file_descriptor_set(protobuf_class(name)).SerializeToString()
 
 
 def _pack_message(name: str, utc_ns: int, stream: str, **fields: Any) -> bytes:

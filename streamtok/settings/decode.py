@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Switch
+from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Switch, option
 from streamtok.settings.shared import NodeSettings
 
 LIVE_ONLY = "stream", "join", "curve"
@@ -17,23 +17,16 @@ class DecodeSettings(NodeSettings):
     """
 
     input: Annotated[str, Flag("INPUT", positional=True)] = Field(description="a token file, or the endpoint of a node")
-    out: Annotated[str, Flag("OUT", short="-o")] = Field(
-        default="window",
-        description="FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT",
+    out: Annotated[str, Flag("OUT", short="-o")] = option(
+        "window", "FILE.mp4 (.mkv, .mov), FILE.png, a folder for PNGs; live also window or zmq:ENDPOINT"
     )
-    model: Model | None = Field(
-        default=None, description="preset or checkpoint (default: the one that the file or stream names)"
-    )
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    stream: Annotated[str, Flag("NAME")] | None = Field(
-        default=None, description="live: which stream of the node (default: the first)"
-    )
-    join: Literal["epoch", "keyframe"] = Field(
-        default="epoch", description="live: start at once, or at the next keyframe"
-    )
-    curve: Folder | None = Field(default=None, description="live: this reader's keys, from `streamtok keys generate`")
-    max_frames: Count | None = Field(default=None, description="stop after N pictures")
-    quiet: Switch = Field(default=False, description="no progress bar")
+    model: Model | None = option(None, "preset or checkpoint (default: the one that the file or stream names)")
+    device: Device = option("auto", "auto, cpu, cuda or cuda:N")
+    stream: Annotated[str, Flag("NAME")] | None = option(None, "live: which stream of the node (default: the first)")
+    join: Literal["epoch", "keyframe"] = option("epoch", "live: start at once, or at the next keyframe")
+    curve: Folder | None = option(None, "live: this reader's keys, from `streamtok keys generate`")
+    max_frames: Count | None = option(None, "stop after N pictures")
+    quiet: Switch = option(False, "no progress bar")
 
     @property
     def live(self) -> bool:
@@ -42,7 +35,6 @@ class DecodeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "DecodeSettings":
-        """Refuse what only a live stream has for a token file."""
         if self.live:
             return self
         given = [name for name in LIVE_ONLY if name in self.model_fields_set]

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-
-from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Size, SourceSpec
+from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Size, SourceSpec, option
 from streamtok.settings.shared import CommandSettings
 
 
@@ -15,10 +13,10 @@ class DemoSettings(CommandSettings):
     The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
     """
 
-    source: SourceSpec = Field(default="synthetic:256x448@30?seed=7&frames=301", description="what ingest takes")
-    model: Model = Field(default="nano", description="preset name or checkpoint folder")
-    out: Annotated[Folder, Flag(short="-o")] = Field(default=Path("out/demo"), description="where the pictures go")
-    size: Size | None = Field(default=None, description="resize to this (default: large sources to about 256x448)")
-    max_frames: Count = Field(default=301, description="end after N frames")
-    max_seconds: Seconds = Field(default=100.0, description="end after this time")
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    source: SourceSpec = option("synthetic:256x448@30?seed=7&frames=301", "what ingest takes")
+    model: Model = option("nano", "preset name or checkpoint folder")
+    out: Annotated[Folder, Flag(short="-o")] = option(Path("out/demo"), "where the pictures go")
+    size: Size | None = option(None, "resize to this (default: large sources to about 256x448)")
+    max_frames: Count = option(301, "end after N frames")
+    max_seconds: Seconds = option(100.0, "end after this time")
+    device: Device = option("auto", "auto, cpu, cuda or cuda:N")

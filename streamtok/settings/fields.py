@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from streamtok.names import NAME, parse_device, parse_endpoint, parse_size, without_password
 
+Value = TypeVar("Value")
 MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room
 
 
@@ -36,13 +37,17 @@ class Flag:
     switch: bool = False
 
 
+def option(default: Value, description: str) -> Value:
+    """A field with a default that is also a flag: its description is the flag's help."""
+    return Field(default=default, description=description)
+
+
 def read_size(value: object) -> tuple[int, int]:
     """ "256x448" or [256, 448] (height, width) as a pair."""
     return parse_size("x".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def read_list(value: object) -> object:
-    """One value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -108,7 +113,9 @@ Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]
 Model = Annotated[str, Field(min_length=1), Flag("MODEL")]
 Engine = Annotated[str, Field(min_length=1), Flag("auto|eager|FILE")]
 Name = Annotated[str, Field(pattern=f"^{NAME}$"), Flag("NAME")]
-Names = Annotated[list[str], BeforeValidator(read_list), Flag("NAME", long="--stream")]
+Texts = Annotated[list[str], BeforeValidator(read_list)]
+Paths = Annotated[list[Path], BeforeValidator(read_list), Field(min_length=1)]
+Names = Annotated[Texts, Flag("NAME", long="--stream")]
 Group = Annotated[str, Field(min_length=1, coerce_numbers_to_str=True), Flag("GROUP")]
 Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
 SourceSpec = Annotated[  # stored in recordings without its password

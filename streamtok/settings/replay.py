@@ -15,6 +15,7 @@ from streamtok.settings.fields import (
     Names,
     Positive,
     Switch,
+    option,
 )
 from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings
 
@@ -23,33 +24,22 @@ class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSett
     """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` are for drives without recorded tokens."""
 
     path: Annotated[FileOrFolder, Flag("DRIVE", positional=True)] = Field(description="the drive: a file or a folder")
-    streams: Names | None = Field(default=None, description="only this stream or topic (repeat it)")
-    node: Name = Field(default="replay", description="name of this process in info")
-    model: Model | None = Field(
-        default=None, description="preset name or checkpoint folder (default: the recorded one, else nano)"
-    )
-    deterministic: Switch | None = Field(
-        default=None, description="bit-identical however frames are cut (default: as recorded)"
-    )
-    verify: Switch = Field(
-        default=False, description="compare with the recorded tokens; status 1 unless all are identical"
-    )
-    recorded_tokens: Switch = Field(default=False, description="publish the recorded tokens instead of encoding again")
-    realtime: Switch = Field(default=False, description="as fast as it was driven (default: as fast as possible)")
-    speed: Positive | None = Field(default=None, description="X times as fast as it was driven")
-    bind: Endpoint | None = Field(default=None, description="publish here, as a live node does")
-    out: Annotated[Folder, Flag(short="-o")] | None = Field(
-        default=None, description="write token files, DIR/STREAM.safetensors"
-    )
-    record: FileOrFolder | None = Field(
-        default=None, description="record frames and tokens anew, to this file or a new one in a folder"
-    )
-    tail: Literal["pad", "drop"] = Field(default="pad", description="the last, partial group")
-    max_groups: Count | None = Field(default=None, description="end after N groups")
+    streams: Names | None = option(None, "only this stream or topic (repeat it)")
+    node: Name = option("replay", "name of this process in info")
+    model: Model | None = option(None, "preset name or checkpoint folder (default: the recorded one, else nano)")
+    deterministic: Switch | None = option(None, "bit-identical however frames are cut (default: as recorded)")
+    verify: Switch = option(False, "compare with the recorded tokens; status 1 unless all are identical")
+    recorded_tokens: Switch = option(False, "publish the recorded tokens instead of encoding again")
+    realtime: Switch = option(False, "as fast as it was driven (default: as fast as possible)")
+    speed: Positive | None = option(None, "X times as fast as it was driven")
+    bind: Endpoint | None = option(None, "publish here, as a live node does")
+    out: Annotated[Folder, Flag(short="-o")] | None = option(None, "write token files, DIR/STREAM.safetensors")
+    record: FileOrFolder | None = option(None, "record frames and tokens anew, to this file or a new one in a folder")
+    tail: Literal["pad", "drop"] = option("pad", "the last, partial group")
+    max_groups: Count | None = option(None, "end after N groups")
 
     @model_validator(mode="after")
     def check_together(self) -> "ReplaySettings":
-        """Refuse settings that contradict each other or need another one."""
         if self.verify and self.recorded_tokens:
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:

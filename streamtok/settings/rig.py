@@ -23,6 +23,7 @@ from streamtok.settings.fields import (
     Positive,
     SourceSpec,
     Switch,
+    option,
 )
 from streamtok.settings.reading import read_settings
 from streamtok.settings.shared import ComputeSettings, EncoderSettings, FrameSettings, PublishSettings
@@ -32,12 +33,12 @@ from streamtok.settings.yaml_file import read_yaml
 class StreamDefaults(FrameSettings):
     """What may be set for all streams under `defaults`, or for one stream."""
 
-    realtime: Switch | None = Field(default=None, description="play recordings at their own pace (default: no)")
-    policy: Literal["latest", "lossless"] | None = Field(
-        default=None, description="latest: never behind; lossless: wait (default: by source)"
+    realtime: Switch | None = option(None, "play recordings at their own pace (default: no)")
+    policy: Literal["latest", "lossless"] | None = option(
+        None, "latest: never behind; lossless: wait (default: by source)"
     )
-    tail: Literal["pad", "drop"] = Field(default="pad", description="the last, partial group")
-    max_frames: Count | None = Field(default=None, description="end each source after N frames")
+    tail: Literal["pad", "drop"] = option("pad", "the last, partial group")
+    max_frames: Count | None = option(None, "end each source after N frames")
     required: Switch = True
     metadata: Metadata = Field(default={})
 
@@ -52,29 +53,25 @@ class StreamSettings(StreamDefaults):
 class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     """An ingest node. Sizes of recordings are in MB (10^6 bytes)."""
 
-    node: Name = Field(default="ingest", description="name of this process in info and status")
-    model: Model = Field(default="nano", description="preset name or checkpoint folder")
-    engine: Engine | None = Field(
-        default=None,
-        description="auto: as measured once for this machine (default on a GPU); eager: PyTorch's layers; FILE: what "
+    node: Name = option("ingest", "name of this process in info and status")
+    model: Model = option("nano", "preset name or checkpoint folder")
+    engine: Engine | None = option(
+        None,
+        "auto: as measured once for this machine (default on a GPU); eager: PyTorch's layers; FILE: what "
         "auto has left (default on a CPU: our own layers in float32)",
     )
-    threads: Count | None = Field(
-        default=None, description="of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it"
-    )
+    threads: Count | None = option(None, "of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    bind: Endpoint = Field(default="tcp://127.0.0.1:5555", description="where to publish")
-    compression: Literal["none", "zstd"] = Field(default="none", description="of the tokens that are sent")
-    record: FileOrFolder | None = Field(
-        default=None, description="also write the token stream to an MCAP file, or a new one in a folder"
-    )
-    record_frames: Literal["none", "lossless", "lossy"] = Field(
-        default="lossless", description="camera images in --record: lossless replays to the same tokens"
+    bind: Endpoint = option("tcp://127.0.0.1:5555", "where to publish")
+    compression: Literal["none", "zstd"] = option("none", "of the tokens that are sent")
+    record: FileOrFolder | None = option(None, "also write the token stream to an MCAP file, or a new one in a folder")
+    record_frames: Literal["none", "lossless", "lossy"] = option(
+        "lossless", "camera images in --record: lossless replays to the same tokens"
     )
     record_max_size: Megabytes | None = None
     record_max_minutes: Positive | None = None
     record_min_free: Annotated[float, Field(ge=0)] = 512
-    metrics: Port | None = Field(default=None, description="Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
+    metrics: Port | None = option(None, "Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
     metrics_address: str = "127.0.0.1"
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
@@ -82,7 +79,6 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     @field_validator("streams")
     @classmethod
     def check_names(cls, streams: list[StreamSettings]) -> list[StreamSettings]:
-        """Refuse a name that two streams have."""
         names = [stream.name for stream in streams]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -91,7 +87,6 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 
     @model_validator(mode="after")
     def check_sources(self) -> "RigSettings":
-        """Refuse a camera that two streams read."""
         devices = [stream.source.partition("?")[0] for stream in self.streams if is_camera_path(stream.source)]
         twice = sorted({device for device in devices if devices.count(device) > 1})
         if twice:
@@ -105,9 +100,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 
 
 def load_rig(
-    path: str | Path | None,
-    overrides: Mapping[str, Any] | None = None,
-    every_stream: Mapping[str, Any] | None = None,
+    path: str | Path | None, overrides: Mapping[str, Any] | None = None, every_stream: Mapping[str, Any] | None = None
 ) -> RigSettings:
     """Read a rig's YAML file (None: start from nothing) and put on top `overrides`, keyed by path ("streams.0.size"),
     and `every_stream`, which is set for each of its streams.

@@ -17,6 +17,7 @@ from streamtok.settings.fields import (
     Strict,
     Switch,
     Whole,
+    option,
 )
 
 
@@ -33,7 +34,7 @@ class CommandSettings(Strict):
 class NodeSettings(CommandSettings):
     """A command that runs on and logs meanwhile."""
 
-    log_format: Literal["text", "json"] = Field(default="text", description="of the log on standard error")
+    log_format: Literal["text", "json"] = option("text", "of the log on standard error")
 
 
 class EncoderSettings(NodeSettings):
@@ -46,43 +47,31 @@ class EncoderSettings(NodeSettings):
 class FrameSettings(Strict):
     """How frames are sized and cut into groups, live and from recordings."""
 
-    size: Size | None = Field(
-        default=None, description="resize to this height and width (default: the source's, padded to the grid)"
-    )
-    fit: Literal["stretch", "crop", "pad"] = Field(
-        default="stretch", description="how --size treats another aspect ratio"
-    )
-    on_gap: Literal["reset", "bridge"] = Field(
-        default="reset", description="missing frames: new keyframe, or go on without one"
-    )
-    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = Field(
-        default=10.0, description="of capture time, 0 for never"
+    size: Size | None = option(None, "resize to this height and width (default: the source's, padded to the grid)")
+    fit: Literal["stretch", "crop", "pad"] = option("stretch", "how --size treats another aspect ratio")
+    on_gap: Literal["reset", "bridge"] = option("reset", "missing frames: new keyframe, or go on without one")
+    keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = option(
+        10.0, "of capture time, 0 for never"
     )
 
 
 class DeviceSettings(Strict):
     """Where the network runs, and how far it looks back."""
 
-    device: Device = Field(default="auto", description="where the network runs: auto, cpu, cuda or cuda:N")
-    context: Annotated[Count, Flag("STEPS")] | None = Field(
-        default=None, description="attention window in groups (default: the model's)"
-    )
+    device: Device = option("auto", "where the network runs: auto, cpu, cuda or cuda:N")
+    context: Annotated[Count, Flag("STEPS")] | None = option(None, "attention window in groups (default: the model's)")
 
 
 class ComputeSettings(DeviceSettings):
-    """How tokens are computed from frames."""
-
-    deterministic: Switch = Field(default=False, description="bit-identical tokens however the frames are cut")
+    deterministic: Switch = option(False, "bit-identical tokens however the frames are cut")
 
 
 class PublishSettings(Strict):
     """How a node publishes beside the address that it binds."""
 
-    control: Endpoint | None = Field(default=None, description="control socket (default: beside --bind, named in info)")
-    wait_subscribers: Whole = Field(default=0, description="hold the first frame until N readers have joined")
-    publish_frames: Switch = Field(default=False, description="also send the camera images, on frames/<stream>")
-    curve: Folder | None = Field(default=None, description="keys of this node, from `streamtok keys generate`")
-    insecure: Switch = Field(default=False, description="allow a network address without keys")
-    ipc_group: Group | None = Field(
-        default=None, description="who may connect to ipc sockets besides this user (default: nobody)"
-    )
+    control: Endpoint | None = option(None, "control socket (default: beside --bind, named in info)")
+    wait_subscribers: Whole = option(0, "hold the first frame until N readers have joined")
+    publish_frames: Switch = option(False, "also send the camera images, on frames/<stream>")
+    curve: Folder | None = option(None, "keys of this node, from `streamtok keys generate`")
+    insecure: Switch = option(False, "allow a network address without keys")
+    ipc_group: Group | None = option(None, "who may connect to ipc sockets besides this user (default: nobody)")

@@ -15,33 +15,19 @@ of a few frames. What follows it in its window is masked all the same, but the n
 `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.tokens.grids import Grids, Track, select_grids, usual_step
-from streamtok.tokens.resuming import Resumable
+from streamtok.measures import usual_step
+from streamtok.tokens.grids import Grids, Track, select_grids
+from streamtok.tokens.resuming import Resumable, check_rank
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
 BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
-
-
-@dataclass(frozen=True)
-class _Series:
-    """What windows are cut from: a track, and the tracks that are aligned with it in time to `tolerance_ns`."""
-
-    tracks: tuple[Track, ...]
-    tolerance_ns: int
-
-    @property
-    def reference(self) -> Track:
-        return self.tracks[0]
 
 
 class TokenDataset(Dataset):
@@ -88,29 +74,30 @@ class TokenDataset(Dataset):
         self.window, self.stride, self.align = window, stride, align
         drives = open_drives(source, streams, together=align)
         self.identity = drives[0][0].identity
+        # Windows are cut from the first track of each series; the others are aligned with it in time.
+        self._series = [[track] for tracks in drives for track in tracks]
+        self._tolerances_ns: list[int] = []
         if align:
-            self._series = [_align(tracks, streams or (), tolerance_ns) for tracks in drives]
-        else:
-            self._series = [_Series((track,), 0) for tracks in drives for track in tracks]
-        references = [series.reference for series in self._series]
-        breaks = [track.find_gaps() if gaps == "cut" else track.breaks for track in references]
+            self._series = [order_by_stream(tracks, streams or ()) for tracks in drives]
+            half_steps = (int(usual_step(tracks[0].times_ns) / 2) for tracks in self._series)
+            self._tolerances_ns = [half if tolerance_ns is None else tolerance_ns for half in half_steps]
+        breaks = [tracks[0].find_gaps() if gaps == "cut" else tracks[0].breaks for tracks in self._series]
         self._starts = [_cut_windows(each, window, stride) for each in breaks]
         self._ends = np.cumsum([len(starts) for starts in self._starts])
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Shape of one grid."""
         return tuple(self.identity["grid"])
 
     @property
     def facts(self) -> Facts:
         """The tokenizer (fingerprint, name, FSQ levels), and the grid with its dtype in the files."""
-        return read_facts(self._series[0].reference)
+        return read_facts(self._series[0][0])
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Levels of each FSQ channel of the tokenizer; empty for others."""
-        return tuple(self._series[0].reference.meta.get("levels", ()))
+        return tuple(self._series[0][0].meta.get("levels", ()))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -120,17 +107,16 @@ class TokenDataset(Dataset):
             raise IndexError(f"window {index} of {len(self)}")
         index %= len(self)
         at = int(np.searchsorted(self._ends, index, side="right"))
-        series, starts = self._series[at], self._starts[at]
-        start, stop = starts[index - (int(self._ends[at]) - len(starts))]
-        items = [self._read_window(series.reference, np.arange(start, stop))]
+        (first, *others), starts = self._series[at], self._starts[at]
+        start, stop = starts[index - int(self._ends[at])]
+        items = [self._read_window(first, np.arange(start, stop))]
         if not self.align:
-            return items[0] | {"stream": series.reference.stream, "file": str(series.reference.path)}
-        times = series.reference.times_ns[start:stop]
-        for track in series.tracks[1:]:
-            items.append(self._read_window(track, nearest_times(track.times_ns, times, series.tolerance_ns)))
+            return items[0] | {"stream": first.stream, "file": str(first.path)}
+        times = first.times_ns[start:stop]
+        for track in others:
+            items.append(self._read_window(track, nearest_times(track.times_ns, times, self._tolerances_ns[at])))
         stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        names = [track.stream for track in series.tracks]
-        return stacked | {"stream": names, "file": str(series.reference.path)}
+        return stacked | {"stream": [track.stream for track in (first, *others)], "file": str(first.path)}
 
     def _read_window(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
         """Grids `wanted` (n,) of a track (-1: there is none) as one window, masked from the first gap on."""
@@ -172,8 +158,7 @@ class IterableTokenDataset(IterableDataset, Resumable):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not 0 <= rank < world:
-            raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+        check_rank(rank, world)
         self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
         self.rank, self.world = rank, world
         # Shared with the workers: those that persist see the epoch change, and they say how many they are.
@@ -202,7 +187,6 @@ class IterableTokenDataset(IterableDataset, Resumable):
         return map(self.dataset.__getitem__, self._resume(self._order_windows()))
 
     def _order_windows(self) -> Iterator[int]:
-        """The windows of this rank's worker."""
         worker, workers = _find_worker()
         firsts = np.arange(0, len(self.dataset), BLOCK)
         if self.shuffle:
@@ -275,8 +259,3 @@ def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:
         at = first + stride * np.arange(count)
         starts.append(np.stack([at, np.minimum(at + window, end)], 1))
     return np.concatenate(starts)
-
-
-def _align(tracks: list[Track], streams: Sequence[str], tolerance_ns: int | None) -> _Series:
-    chosen = tuple(order_by_stream(tracks, streams))
-    return _Series(chosen, int(usual_step(chosen[0].times_ns) / 2) if tolerance_ns is None else tolerance_ns)

@@ -1,12 +1,8 @@
 """Videos and images to token files and back, one group at a time: memory does not grow with the length.
 
-from streamtok.tokens.files import decode_file, encode_file
-
 encode_file("drive.mp4", "tokens.safetensors", model="nano")
 decode_file("tokens.safetensors", "back.mp4")
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -47,7 +43,6 @@ class FileSummary:
 
     @property
     def bytes(self) -> int:
-        """Size of the output, all of a folder's files together."""
         files = self.path.iterdir() if self.path.is_dir() else [self.path]
         return sum(file.stat().st_size for file in files)
 
@@ -66,9 +61,8 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resize_frames(frames, size)
             size = None  # the core pads what is off the grid
-        core = IngestCore(
-            tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, size=size)}, context=options.context
-        )
+        stream_options = StreamOptions("lossless", keyframe_interval=0, size=size)
+        core = IngestCore(tok, {"cam0": stream_options}, context=options.context)
         frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
         first = next(frames, None)
         if first is None:

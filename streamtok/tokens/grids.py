@@ -1,7 +1,5 @@
 """Token grids of one stream, what gives them by number (a track), and where grids are missing between them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-
-from streamtok.measures import GAP_STEPS
 
 BLOCK = 256  # grids that are in memory at a time
 
@@ -100,7 +96,6 @@ class Track(ABC):
 
 
 def read_blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
-    """All grids of a track in order, `size` at a time."""
     for first in range(0, len(track), size):
         yield track.read(np.arange(first, min(first + size, len(track))))
 
@@ -118,24 +113,10 @@ def select_grids(grids: Grids, which: np.ndarray) -> Grids:
 
 
 def find_lost_frames(first_id: np.ndarray, last_id: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those whose first frame does not follow the last one of the grid before.
-
-    `first_id` and `last_id` (n,) int64 are the frames that each grid spans.
-    """
+    """(n,) bool: the first grid, and those whose `first_id` (n,) does not follow the `last_id` (n,) before it."""
     return np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
 
 
 def find_changes(values: np.ndarray) -> np.ndarray:
     """(n,) bool: the first of `values` (n,), and those that differ from the one before."""
     return np.concatenate([[True], values[1:] != values[:-1]])
-
-
-def find_time_jumps(times_ns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of `times_ns` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
-    steps = np.diff(times_ns)
-    return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times_ns)) | (steps <= 0)])
-
-
-def usual_step(times_ns: np.ndarray) -> float:
-    """The median of the steps between `times_ns` (n,); 0 if there are none."""
-    return float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0

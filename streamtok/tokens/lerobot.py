@@ -5,19 +5,18 @@ the layout's timestamps are `frame_index / fps`, as if a keyframe took as long a
 their own: `time_ns` is what actions and other sensors are joined by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamtok.measures import usual_step
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.dataset import nearest_times
 from streamtok.tokens.files import load_matching, picture_size
-from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers, usual_step
+from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
@@ -69,17 +68,13 @@ def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Trac
     for tracks in cameras[1:]:
         found = [track.stream for track in tracks]
         if found != names:
-            raise ValueError(
-                f"{tracks[0].path} has streams {found}, {cameras[0][0].path} {names}: choose with --stream"
-            )
+            other = cameras[0][0].path
+            raise ValueError(f"{tracks[0].path} has streams {found}, {other} {names}: choose with --stream")
     return cameras
 
 
 def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Tokenizer | None) -> int:
-    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded.
-
-    `videos` has a column for each track if there is a tokenizer, else none.
-    """
+    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded."""
     names, known = [track.stream for track in tracks], [read_headers(track) for track in tracks]
     pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if tok is not None else []
     rows = align_rows(tracks)
@@ -126,9 +121,8 @@ def align_rows(tracks: Sequence[Track]) -> np.ndarray:
     """
     times = tracks[0].times_ns
     tolerance = int(usual_step(times) / 2)
-    found = np.stack(
-        [np.arange(len(times)), *(nearest_times(track.times_ns, times, tolerance) for track in tracks[1:])]
-    )
+    others = [nearest_times(track.times_ns, times, tolerance) for track in tracks[1:]]
+    found = np.stack([np.arange(len(times)), *others])
     return found[:, (found >= 0).all(0)]
 
 

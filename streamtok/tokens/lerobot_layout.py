@@ -1,7 +1,5 @@
 """The files of a LeRobot v3 dataset: rows in Parquet, pictures in MP4, and what is under meta/."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,16 +19,13 @@ DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
-@dataclass
 class Statistics:
-    """Running minimum, maximum, mean and deviation of one feature, element by element."""
+    """Running minimum, maximum, mean and deviation of one feature of `size` elements, element by element."""
 
-    size: int
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.low, self.high = np.full(self.size, np.inf), np.full(self.size, -np.inf)
-        self.total, self.squares = np.zeros(self.size), np.zeros(self.size)
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+        self.total, self.squares = np.zeros(size), np.zeros(size)
 
     def add(self, values: np.ndarray) -> None:
         """Take in `values` (n, ...), n of the feature."""
@@ -65,15 +60,13 @@ class DatasetWriter:
         self.out, self.fps, self.features, self.task = out, fps, features, task
         self.rows = 0
         self.episodes: list[Episode] = []
-        self._statistics = {
-            name: Statistics(int(np.prod(kind["shape"]))) for name, kind in features.items() if kind["dtype"] != "video"
-        }
+        sizes = {name: int(np.prod(kind["shape"])) for name, kind in features.items() if kind["dtype"] != "video"}
+        self._statistics = {name: Statistics(size) for name, size in sizes.items()}
         self._schema = _make_schema(features)
         self._file = 0
         self._writer: parquet.ParquetWriter | None = None
 
     def start_episode(self) -> Episode:
-        """Begin an episode; what is added belongs to it."""
         path = self._path()
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
@@ -156,17 +149,11 @@ class DatasetWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         for episode in self.episodes:
-            row: dict[str, Any] = {
-                "episode_index": episode.index,
-                "tasks": [self.task],
-                "length": episode.length,
-                "data/chunk_index": episode.data[0],
-                "data/file_index": episode.data[1],
-                "dataset_from_index": episode.first,
-                "dataset_to_index": episode.first + episode.length,
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-            }
+            chunk, file = episode.data
+            row: dict[str, Any] = {"episode_index": episode.index, "tasks": [self.task], "length": episode.length}
+            row |= {"data/chunk_index": chunk, "data/file_index": file}
+            row |= {"dataset_from_index": episode.first, "dataset_to_index": episode.first + episode.length}
+            row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
             for key, place in episode.videos.items():
                 row |= {f"videos/{key}/{name}": value for name, value in place.items()}
             rows.append(row)
@@ -197,7 +184,10 @@ class VideoColumn:
         """Write the next pictures, uint8 RGB (h, w, 3)."""
         for picture in pictures:
             if self._pictures is None:
-                self._pictures = VideoPictures(self._open_path(), picture.shape[:2], self._fps)
+                chunk, file = divmod(self._file, CHUNK)
+                path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
             self._count += 1
         episode.videos[self.key]["to_timestamp"] = self._count / self._fps
@@ -205,12 +195,6 @@ class VideoColumn:
     def close(self) -> None:
         if self._pictures is not None:
             self._pictures.close()
-
-    def _open_path(self) -> Path:
-        chunk, file = divmod(self._file, CHUNK)
-        path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
 
 
 def _make_schema(features: dict[str, dict]) -> pyarrow.Schema:
@@ -230,5 +214,4 @@ def _to_arrow(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a map as indented JSON."""
     path.write_text(json.dumps(value, indent=4) + "\n")

@@ -1,7 +1,5 @@
 """Tokens as Parquet tables, a row per grid."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -30,15 +28,12 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     rows = sum(map(len, tracks))
     with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
         for number, track in enumerate(tracks):
-            _write_track(out / f"{number:06d}_{check_stream_name(track.stream)}.parquet", track, schema, bar)
+            name = f"{number:06d}_{check_stream_name(track.stream)}.parquet"
+            with parquet.ParquetWriter(out / name, schema) as writer:
+                for grids in read_blocks(track):
+                    writer.write_table(_make_table(grids, track, schema))
+                    bar.update(len(grids.epoch))
     return {"rows": rows, "files": len(tracks)}
-
-
-def _write_track(path: Path, track: Track, schema: pyarrow.Schema, bar: tqdm) -> None:
-    with parquet.ParquetWriter(path, schema) as writer:
-        for grids in read_blocks(track):
-            writer.write_table(_make_table(grids, track, schema))
-            bar.update(len(grids.epoch))
 
 
 def _make_schema(facts: Facts) -> pyarrow.Schema:

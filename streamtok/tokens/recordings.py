@@ -1,7 +1,5 @@
 """Token streams in recordings (MCAP): grids by number, through the file's own index."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.measures import find_time_jumps
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
-from streamtok.tokens.grids import Grids, Track, find_changes, find_time_jumps
+from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.message import TokenMessage, unpack
 
 
@@ -56,10 +55,7 @@ class RecordingTrack(Track):
 
 
 def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
-    """The token streams of a recording, without reading its chunks: a track per stream, tokenizer and grid.
-
-    ValueError for a file without an index (it was cut off: `streamtok repair` makes one).
-    """
+    """A track per stream, tokenizer and grid of a recording, read from its index; ValueError if it has none."""
     file = McapFile(path)
     if not file.indexed:
         raise ValueError(f"{path} has no index ({'; '.join(file.damage)}): run `streamtok repair {path}`")

@@ -16,8 +16,6 @@
 torchdata's StatefulDataLoader does this counting itself, with this sampler or an IterableTokenDataset.
 """
 
-from __future__ import annotations
-
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -37,7 +35,6 @@ class Resumable(ABC):
 
     @property
     def taken(self) -> int:
-        """Windows of this epoch that were taken so far."""
         epoch, taken = self._place
         return taken if epoch == self.epoch else 0
 
@@ -83,6 +80,12 @@ class Resumable(ABC):
             raise ValueError(f"the state was saved with {values}: go on with the same, or begin the epoch anew")
 
 
+def check_rank(rank: int, world: int) -> None:
+    """ValueError if `world` processes have no such `rank`."""
+    if not 0 <= rank < world:
+        raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+
+
 class ResumableSampler(DistributedSampler, Resumable):
     """PyTorch's `DistributedSampler`, also for one process, with a state to go on from in the middle of an epoch.
 
@@ -91,8 +94,7 @@ class ResumableSampler(DistributedSampler, Resumable):
     """
 
     def __init__(self, dataset: Sized, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world: int = 1) -> None:
-        if not 0 <= rank < world:
-            raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
+        check_rank(rank, world)
         super().__init__(dataset, world, rank, shuffle, seed, drop_last=True)  # type: ignore[arg-type]
         self._windows = len(dataset)
 

@@ -17,8 +17,6 @@ files. Writing takes constant memory: columns are spooled to temporary files bes
 name only when it is whole.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -27,7 +25,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -57,7 +55,8 @@ class TokenFileWriter:
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
         self._crc32 = dict.fromkeys(COLUMNS, 0)
-        self._spools: dict[str, BinaryIO] = {name: self._temporary() for name in COLUMNS}
+        # Unnamed files beside the output: the same disk, and a killed process leaves nothing behind.
+        self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in COLUMNS}  # noqa: SIM115
 
     def write(self, group: TokenGroup) -> None:
         """Append one group; its grid must have the shape and dtype of those before."""
@@ -67,10 +66,9 @@ class TokenFileWriter:
             raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
         if self._grid is not None and grid != self._grid:
             raise ValueError(f"token grid {grid} does not match {self._grid} before it: a token file holds one size")
-        if not group.frame_ids or len(group.frame_ids) != len(group.capture_ns):
-            raise ValueError(
-                f"group has {len(group.frame_ids)} frame ids and {len(group.capture_ns)} times: expected one each"
-            )
+        ids, times = len(group.frame_ids), len(group.capture_ns)
+        if not ids or ids != times:
+            raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
         self._grid = grid
         self._put("tokens", tokens.tobytes())
         self._put("keyframe", bytes([bool(group.keyframe)]))
@@ -90,9 +88,8 @@ class TokenFileWriter:
             return
         if self._grid is None:
             self.abort()
-            raise ValueError(
-                f"{self.path}: no token group was written: there was no frame, or none that could be encoded"
-            )
+            lacking = "there was no frame, or none that could be encoded"
+            raise ValueError(f"{self.path}: no token group was written: {lacking}")
         self._integers("frame_start", [self.frames])
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
@@ -111,15 +108,11 @@ class TokenFileWriter:
             spool.close()
         self._spools = {}
 
-    def __enter__(self) -> TokenFileWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *rest: object) -> None:
         self.abort() if error_type else self.close()
-
-    def _temporary(self) -> BinaryIO:
-        # An unnamed file beside the output: the same disk, and a killed process leaves nothing behind.
-        return tempfile.TemporaryFile(dir=self.path.parent)  # type: ignore[return-value]
 
     def _integers(self, name: str, values: list[int]) -> None:
         self._put(name, struct.pack(f"<{len(values)}q", *values))
@@ -133,15 +126,8 @@ class TokenFileWriter:
         counts = dict.fromkeys(COLUMNS, self.groups)
         counts |= {"frame_start": self.groups + 1, "frame_ids": self.frames, "capture_ns": self.frames}
         kinds = dict.fromkeys(COLUMNS, "I64") | {"tokens": CODES[dtype], "keyframe": "BOOL"}
-        meta = self.meta | {
-            "format": FORMAT,
-            "version": VERSION,
-            "groups": self.groups,
-            "frames": self.frames,
-            "repeated": self.repeated,
-            "dropped": self.dropped,
-            "crc32": self._crc32,
-        }
+        counted = {name: getattr(self, name) for name in ("groups", "frames", "repeated", "dropped")}
+        meta = self.meta | counted | {"format": FORMAT, "version": VERSION, "crc32": self._crc32}
         header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
         # Widest first, so that every column is aligned.
         order = sorted(COLUMNS, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
@@ -171,13 +157,11 @@ class TokenFile:
         header, start = _read_header(self.path)
         self.meta = unpack_meta(header.get("__metadata__", {}))
         if self.meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{self.path} is a safetensors file but holds no token stream (no format={FORMAT!r} in its header)"
-            )
-        if self.meta.get("version") != VERSION:
-            raise ValueError(
-                f"{self.path} has token file version {self.meta.get('version')}: this release reads {VERSION}"
-            )
+            lacking = f"no format={FORMAT!r} in its header"
+            raise ValueError(f"{self.path} is a safetensors file but holds no token stream ({lacking})")
+        version = self.meta.get("version")
+        if version != VERSION:
+            raise ValueError(f"{self.path} has token file version {version}: this release reads {VERSION}")
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
@@ -210,10 +194,7 @@ class TokenFile:
         )
 
     def check(self) -> None:
-        """Read everything and compare it with its checksums; ValueError names a damaged column.
-
-        Opening does not, since that would read large files whole.
-        """
+        """Read everything and compare it with its checksums; ValueError names a damaged column."""
         for name, expected in self.meta.get("crc32", {}).items():
             if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:
                 raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
@@ -227,10 +208,8 @@ class TokenFile:
             begin, end = entry["data_offsets"]
             wanted = int(np.prod(entry["shape"], dtype=np.int64)) * dtype.itemsize
             if end - begin != wanted or self._start + end > size:
-                raise ValueError(
-                    f"{self.path} is cut off or damaged: column {name!r} needs {wanted} bytes "
-                    f"up to byte {self._start + end}, the file has {size}"
-                )
+                needs = f"column {name!r} needs {wanted} bytes up to byte {self._start + end}, the file has {size}"
+                raise ValueError(f"{self.path} is cut off or damaged: {needs}")
             memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
             columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
         self.tokens: np.ndarray = columns["tokens"]

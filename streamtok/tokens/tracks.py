@@ -1,7 +1,5 @@
 """The token streams of files and folders, each as a track with random access, whatever kind of file it lies in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,29 +35,23 @@ class FileTrack(Track):
         self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
         first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
         self.breaks = find_lost_frames(first_id, last_id)
-        self.identity = {
-            "tokenizer": self.meta.get("tokenizer"),
-            "grid": file.tokens.shape[1:],
-            "dtype": str(file.tokens.dtype),
-        }
+        tokenizer, dtype = self.meta.get("tokenizer"), str(file.tokens.dtype)
+        self.identity = {"tokenizer": tokenizer, "grid": file.tokens.shape[1:], "dtype": dtype}
 
     def find_gaps(self) -> np.ndarray:
-        """All are known without reading."""
-        return self.breaks
+        return self.breaks  # all are known without reading
 
     def read(self, indices: np.ndarray) -> Grids:
         file = TokenFile(self.path)
         if len(file) != len(self) or file.meta.get("tokenizer") != self.identity["tokenizer"]:
             raise ValueError(f"{self.path} was written anew since it was opened: open the dataset again")
         starts, ends = file.frame_start[indices], file.frame_start[indices + 1] - 1
+        columns = {name: np.array(getattr(file, name)[indices]) for name in ("tokens", "keyframe", "epoch", "dropped")}
         return Grids(
-            tokens=np.array(file.tokens[indices]),
-            keyframe=np.array(file.keyframe[indices]),
-            epoch=np.array(file.epoch[indices]),
+            **columns,
             first_id=np.array(file.frame_ids[starts]),
             last_id=np.array(file.frame_ids[ends]),
             frames=ends - starts + 1,
-            dropped=np.array(file.dropped[indices]),
             capture_ns=np.array(file.capture_ns[ends]),
             time_ns=self.times_ns[indices],
             session=np.zeros(len(indices), np.int64),
@@ -131,7 +123,6 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
 
 
 def read_facts(track: Track) -> Facts:
-    """The facts of a track's tokens."""
     return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 

@@ -1,7 +1,5 @@
 """Tokens as WebDataset shards: tar files of windows, which any tar reader opens."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

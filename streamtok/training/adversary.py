@@ -58,10 +58,8 @@ class Adversary:
         return {name: value.detach() for name, value in named.items()}
 
     def state_dict(self) -> dict:
-        """Network and optimiser, for checkpoints."""
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` gave."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

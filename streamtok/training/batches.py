@@ -29,8 +29,6 @@ def make_generator(seed: int, step: int, purpose: int = 0) -> np.random.Generato
 
 
 class Sampler:
-    """Draws and cuts batches from a cache."""
-
     def __init__(self, cache: Cache, config: DataConfig, seed: int):
         self.cache, self.config, self.seed = cache, config, seed
         short = [min(s.height, s.width) for s in cache.stored]

@@ -113,6 +113,5 @@ class TrainConfig(Strict):
         return next((i for i, phase in enumerate(self.phases) if progress < phase.until), len(self.phases) - 1)
 
     def weights_at(self, phase: int) -> dict[str, float]:
-        """The loss weights of a phase."""
         losses = self.phases[phase].losses
         return self.losses if losses is None else losses

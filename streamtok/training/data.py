@@ -71,8 +71,7 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
         if path.startswith("synthetic:"):
             found.append(path)
         elif Path(path).is_dir():
-            inside = (p for p in sorted(Path(path).rglob("*")) if p.suffix.lower() in SUFFIXES)
-            found += map(str, inside)
+            found += [str(file) for file in sorted(Path(path).rglob("*")) if file.suffix.lower() in SUFFIXES]
         elif Path(path).is_file():
             found.append(path)
         else:
@@ -158,15 +157,9 @@ def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torc
     if not names:
         raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
     cache = Cache(_join_pixels(clips, offset, device), tuple(stored), tuple(names))
-    log.info(
-        "event=cache clips=%d sizes=%d frames=%d of=%d damaged=%d bytes=%d",
-        len(names),
-        len(stored),
-        cache.frames,
-        max(cache.frames, sum(file.frames for file in files)),
-        sum(clip.damaged for clip in clips),
-        cache.pixels.numel(),
-    )
+    there, damaged = max(cache.frames, sum(file.frames for file in files)), sum(clip.damaged for clip in clips)
+    counts = len(names), len(stored), cache.frames, there, damaged, cache.pixels.numel()
+    log.info("event=cache clips=%d sizes=%d frames=%d of=%d damaged=%d bytes=%d", *counts)
     return cache
 
 

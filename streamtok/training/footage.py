@@ -34,7 +34,6 @@ class Footage:
 
     @property
     def taken(self) -> int:
-        """Frames that are taken at most."""
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:
@@ -43,9 +42,10 @@ class Footage:
         A run ends with its stretch, and where a damaged frame is left out; `counts` gets what was left out, as
         `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
         """
-        run, expected = -1, None
+        run, expected, room = -1, None, self.frames - self.length
         with open_stretches(self.path, Counter() if counts is None else counts) as read_stretch:
-            for first in self._firsts():
+            for stretch in range(self.stretches):
+                first = stretch * room // max(1, self.stretches - 1)
                 for number, frame in read_stretch(first, first + self.length):
                     run += number != expected
                     expected = number + 1
@@ -53,11 +53,6 @@ class Footage:
                 expected = None
         if run < 0:
             raise ValueError(f"{self.path} holds no frame that can be decoded")
-
-    def _firsts(self) -> list[int]:
-        """The number of the first frame of each stretch."""
-        room = self.frames - self.length
-        return [stretch * room // max(1, self.stretches - 1) for stretch in range(self.stretches)]
 
 
 def survey(path: str, max_frames: int, stretch: int) -> Footage:
@@ -109,11 +104,6 @@ def _read_video(video: "VideoReader", first: int, stop: int) -> Numbered:
     """Found by time, at the video's average rate, so that nothing before `first` need be read to count it."""
     frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
     return ((frame.number, frame.image) for frame in frames)
-
-
-def read_frames(path: str, max_frames: int) -> Iterator[np.ndarray]:
-    """The first frames of a video, image or synthetic: drive, each (H, W, 3) uint8 RGB; ValueError if there is none."""
-    return (frame for _, frame in Footage(path, max_frames, None, 1, max_frames).read())
 
 
 def _draw(spec: str, first: int, stop: int) -> Numbered:

@@ -65,13 +65,9 @@ class _Run:
     phase: int
     used: float  # seconds of earlier parts of this run
     began: float
-    journal: Journal = field(init=False)
-
-    def __post_init__(self):
-        self.journal = Journal(Path(self.config.out), self.number)
+    journal: Journal
 
     def elapsed(self) -> float:
-        """Seconds of the whole run so far."""
         return self.used + time.monotonic() - self.began
 
     def progress(self) -> float:
@@ -81,7 +77,6 @@ class _Run:
         return by_steps if limit is None else max(by_steps, self.elapsed() / limit)
 
     def save(self) -> None:
-        """Write the checkpoint."""
         position = {"step": self.number, "phase": self.phase, "seconds": self.elapsed()}
         save_run(self.config, self.step, self.course, self.state, position)
 
@@ -105,18 +100,12 @@ def train(
     """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
     Writes last.pt, log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-
-    Args:
-        resume: go on from the run in config.out.
-        overwrite: throw away the run in config.out.
-
-    Raises:
-        SettingsError: for a run in config.out and neither flag, for `resume` without one, for too little memory.
-        NonFiniteTraining: with the step and the tensor of a NaN.
+    `resume` goes on from the run in config.out, `overwrite` throws it away; SettingsError for a run there and neither,
+    for `resume` without one, and for too little memory; NonFiniteTraining with the step and the tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start_run(config, model, resume)
-    meter, first = _Meter(run.number, time.monotonic()), run.number
+    meter, first = _Meter(run.number), run.number
     while True:
         progress = run.progress()
         late = stop_after is not None and run.elapsed() - run.used >= stop_after
@@ -130,16 +119,8 @@ def train(
         terms, scale = _take_step(run, progress, meter)
         if run.number % config.log_every == 0:
             losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
-            run.journal.write(
-                "train",
-                run.number,
-                **losses,
-                lr=scale,
-                phase=run.phase,
-                progress=progress,
-                seconds=run.elapsed(),
-                **meter.rates(run.number, time.monotonic()),
-            )
+            place = {"lr": scale, "phase": run.phase, "progress": progress, "seconds": run.elapsed()}
+            run.journal.write("train", run.number, **losses, **place, **meter.rates(run.number))
         run.number += 1
 
     plot_curves(Path(config.out))
@@ -166,8 +147,9 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     size = sum(p.numel() for p in model.parameters())
     log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, position["step"], len(cache.names))
     sampler = Sampler(cache, config.data, config.seed)
-    place = (int(position["step"]), int(position["phase"]), position["seconds"])
-    return _Run(config, step, sampler, held, course, state, *place, began)
+    number, phase = int(position["step"]), int(position["phase"])
+    journal = Journal(Path(config.out), number)
+    return _Run(config, step, sampler, held, course, state, number, phase, position["seconds"], began, journal)
 
 
 def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
@@ -191,10 +173,11 @@ class _Meter:
     """Steps and frames per second since the last log line."""
 
     step: int
-    time: float
+    time: float = field(default_factory=time.monotonic)
     frames: int = 0
 
-    def rates(self, step: int, now: float) -> dict[str, float]:
+    def rates(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
         seconds = max(1e-9, now - self.time)
         rates = {"steps_per_s": (step - self.step) / seconds, "frames_per_s": self.frames / seconds}
         self.step, self.time, self.frames = step, now, 0

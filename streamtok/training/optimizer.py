@@ -64,7 +64,6 @@ def _as_matrix(parameter: Tensor) -> Tensor:
 
 
 def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_as_matrix`."""
     if _taps_first(like):
         return matrix.view(like.shape[1], like.shape[0], like.shape[2]).transpose(0, 1)
     return matrix.view(like.shape)
@@ -105,10 +104,7 @@ class MuonAdamW:
 
     def clip(self) -> Tensor:
         """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
-        grads = _gradients(self.parameters)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-        torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1))
-        return norm
+        return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -154,7 +150,6 @@ class MuonAdamW:
         return {"momentum": self.momentum, "first": self.first, "second": self.second}
 
     def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
-        """All state as tensors, in the order and the shapes of the model's parameters."""
         return {"count": self.count, "lr_scale": self.lr_scale, **self._slots()}
 
     def load_state_dict(self, state: dict) -> None:
@@ -197,7 +192,6 @@ class Average:
             s.copy_(held)
 
     def state_dict(self) -> dict[str, Tensor | list[Tensor]]:
-        """The average, in the order and the shapes of the model's parameters."""
         return {"count": self.count, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict) -> None:

@@ -13,6 +13,7 @@ from streamtok.training.config import TrainConfig
 from streamtok.training.step import Step
 
 LAST = "last.pt"
+PARTS = "model", "optimizer", "average", "adversary"  # of a Step; only the last may be None
 
 
 def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -31,16 +32,9 @@ def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
 def save_run(config: TrainConfig, step: Step, course: Course, state: State | None, position: dict[str, float]) -> Path:
     """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
     path = Path(config.out) / LAST
-    content = {
-        "position": position,
-        "course": asdict(course),
-        "state": state,
-        "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
-        "average": step.average.state_dict(),
-        "adversary": step.adversary.state_dict() if step.adversary else None,
-        "run": {"model": config.model, "seed": config.seed},
-    }
+    content = {name: getattr(step, name) and getattr(step, name).state_dict() for name in PARTS}
+    content |= {"position": position, "course": asdict(course), "state": state}
+    content["run"] = {"model": config.model, "seed": config.seed}
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     os.replace(partial, path)
@@ -54,9 +48,7 @@ def load_run(config: TrainConfig, step: Step) -> tuple[Course, State | None, dic
     run = {"model": config.model, "seed": config.seed}
     if content["run"] != run:
         raise SettingsError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
-    step.model.load_state_dict(content["model"])
-    step.optimizer.load_state_dict(content["optimizer"])
-    step.average.load_state_dict(content["average"])
-    if step.adversary and content["adversary"]:
-        step.adversary.load_state_dict(content["adversary"])
+    for name in PARTS:
+        if getattr(step, name) and content[name]:
+            getattr(step, name).load_state_dict(content[name])
     return Course(**content["course"]), content["state"], content["position"]

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.model import Tokenizer, detach
-from streamtok.model.functional import use_kernels
+from streamtok.model.functional import Kernels, use_kernels
 from streamtok.model.state import State, leaves, map_state
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
-from streamtok.training.kernels import TrainingKernels
 from streamtok.training.losses import UNCAPTURED, Losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
 
@@ -30,6 +30,37 @@ class NonFiniteTraining(RuntimeError):
             "Lower optimizer.muon_lr / adamw_lr, or look at the data of that step"
         )
         self.step, self.tensor = step, tensor
+
+
+class TrainingKernels(Kernels):
+    """Under autocast the reference kernels widen temporal states and norms to float32; these do not.
+
+    `compiled` fuses each norm with its activation, forward and backward, through torch.compile.
+    """
+
+    def __init__(self, compiled: bool):
+        self.fused = torch.compile(_norm, dynamic=True) if compiled else None
+
+    def norm(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+        """As `Kernels.norm`, in x's precision with float32 statistics."""
+        if self.fused is None:
+            return super().norm(x, weight, bias, groups, silu)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.fused(x, weight, bias, groups, silu)
+
+    def causal_conv(
+        self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
+    ) -> tuple[Tensor, Tensor]:
+        """As `Kernels.causal_conv`, with the past in x's precision."""
+        return super().causal_conv(x, past.to(x.dtype), started, weight, bias, stride)
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+    wide = x.float().reshape(x.shape[0], groups, -1, *x.shape[2:])
+    variance, mean = torch.var_mean(wide, dim=(2, 3, 4), correction=0, keepdim=True)
+    y = ((wide - mean) * torch.rsqrt(variance + 1e-6)).reshape(x.shape)
+    y = y * weight[:, None, None] + bias[:, None, None]
+    return (F.silu(y) if silu else y).to(x.dtype)
 
 
 class Step:
@@ -69,15 +100,17 @@ class Step:
         terms = self.losses.terms(output, video, weights)
         loss = sum_losses(terms, weights)
         if self.adversary and weights.get("adversarial"):
-            terms |= _train_adversary(self.adversary, video, output.reconstruction, loss)
-            loss = loss + weights["adversarial"] * terms["adaptive_weight"] * terms["adversarial"]
+            trained = self.adversary.train(video, output.reconstruction)
+            fooled = self.adversary.fool(output.reconstruction)
+            balance = self.adversary.adaptive_weight(loss, fooled, output.reconstruction)
+            terms |= {"adversarial": fooled, "adaptive_weight": balance} | trained
+            loss = loss + weights["adversarial"] * balance * fooled
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
         return named, detach(output.state)
 
     def update(self) -> None:
-        """Clip, move the weights and their average."""
         self.optimizer.clip()
         self.optimizer.step()
         self.average.update()
@@ -121,13 +154,6 @@ class Step:
             with torch.cuda.graph(self.captured_update, pool=self.pool):
                 self.update()
         return self.captured_update
-
-
-def _train_adversary(adversary: Adversary, video: Tensor, reconstruction: Tensor, rest: Tensor) -> dict[str, Tensor]:
-    """Train the discriminator, then ask it -> the tokenizer's loss, its adaptive weight, and its own losses."""
-    named = adversary.train(video, reconstruction)
-    loss = adversary.fool(reconstruction)
-    return {"adversarial": loss, "adaptive_weight": adversary.adaptive_weight(rest, loss, reconstruction)} | named
 
 
 class _Graph:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 from safetensors import safe_open
 
 from streamtok.commands import info as info_command
@@ -156,3 +157,16 @@ def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err.lower()
     assert record_command.main([endpoint]) == 2
     assert "out: required" in capsys.readouterr().err
+
+
+def test_the_record_command_counts_what_it_refuses_under_its_own_name(tmp_path, capsys):
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        arguments = [f"tcp://127.0.0.1:{port}", "-o", str(tmp_path / "d.mcap"), "--json", "--max-seconds", "2"]
+        recording = threading.Thread(target=record_command.main, args=[arguments])
+        recording.start()
+        while not socket.recv().startswith(b"\x01tokens/"):
+            pass
+        socket.send_multipart([b"tokens/front", b"\xc1"])
+        recording.join()
+    assert json.loads(capsys.readouterr().out)["malformed"] == {"record.parts": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.evaluation.codes import CodeCounts, bits_per_token
+from streamtok.evaluation.codes import CodeCounts
 from streamtok.measures import entropy_bits
 
 
@@ -53,4 +53,4 @@ def test_a_token_outside_the_codebook_is_named():
 
 
 def test_bits_per_token_of_the_published_codebook():
-    assert bits_per_token(64000) == pytest.approx(15.9658, abs=1e-4)
+    assert CodeCounts(64000).summary()["bits_per_token"] == pytest.approx(15.9658, abs=1e-4)

@@ -215,7 +215,10 @@ def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
 
 def test_wrong_use(tmp_path, model, capsys):
     assert tokenize_drives.main(["--out", str(tmp_path)]) == 2
-    assert "give drives (or --list FILE) and --out, or --plan HOURS" in capsys.readouterr().err
+    assert (
+        "streamtok tokenize: command line: give drives (or --list FILE) and --out, or --plan HOURS"
+        in capsys.readouterr().err
+    )
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "a/b", "--model", model]) == 2
     assert tokenize_drives.main(["x.mp4", "--out", str(tmp_path / "o"), "--shard", "4/4", "--model", model]) == 2
     assert "0/n to n-1/n" in capsys.readouterr().err

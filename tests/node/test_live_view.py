@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamtok.node.live_decoder import LiveDecoder, Picture
+from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, shown_pictures, tokenizer_of
 from streamtok.settings.decode import DecodeSettings
 from streamtok.tokens.files import load_matching
+from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
 from tests.kit.models import VIDEO, build
 from tests.kit.wire import make_header, make_info
@@ -71,7 +72,7 @@ def test_an_absurd_rate_or_time_does_not_lose_the_video(tmp_path, rate):
     sink = FileSink(tmp_path / "a.mp4", make_info(frame_rate=rate))
     image = np.zeros((32, 48, 3), np.uint8)
     times = [0, 33, 2**63 - 1, 66, -(2**63), 99]
-    shown = [sink.show(Picture("front", n, at, image), image) for n, at in enumerate(times)]
+    shown = [sink.show(Frame("front", n, at, image), image) for n, at in enumerate(times)]
     sink.close()
     assert shown == [True, True, False, True, False, True]
     with av.open(str(tmp_path / "a.mp4")) as video:

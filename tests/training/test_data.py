@@ -13,7 +13,7 @@ from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import DataConfig, PhaseConfig
 from streamtok.training.data import list_media, load_cache, sizes_for, split_holdout
-from streamtok.training.footage import read_frames
+from streamtok.training.footage import survey
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(scales=(48,), flip=0, reverse=0, brightness=0, strides=(1,), threads=1)
@@ -80,17 +80,21 @@ def by_opencv(path):
         yield read[1][..., ::-1]
 
 
+def frames_of(path, most):
+    return (frame for _, frame in survey(path, most, most).read())
+
+
 @pytest.mark.parametrize("library", ["av", "cv2"])
 def test_both_readers_give_the_same_frames(folder, library):
     path = str(folder / "wide.avi")
-    frames = list(read_frames(path, 99) if library == "av" else by_opencv(path))
+    frames = list(frames_of(path, 99) if library == "av" else by_opencv(path))
     drive = SyntheticDrive(48, 80, seed=1).clip(0, 12)
     assert len(frames) == 12
     assert np.abs(np.stack(frames).astype(int) - drive).mean() < 6  # JPEG's error
 
 
 def test_max_frames_and_synthetic_drives():
-    frames = list(read_frames("synthetic:48x64@30?seed=4", 5))
+    frames = list(frames_of("synthetic:48x64@30?seed=4", 5))
     np.testing.assert_array_equal(np.stack(frames), SyntheticDrive(48, 64, seed=4).clip(0, 5))
 
 
@@ -103,7 +107,7 @@ def test_sizes_keep_the_aspect_and_never_enlarge_more_than_a_crop_needs():
 
 def test_cache_holds_the_frames_as_they_are(folder):
     cache = cache_of([folder / "wide.avi", folder / "tall.avi"], DataConfig(scales=(48, 64), threads=2))
-    wide = torch.from_numpy(np.stack(list(read_frames(str(folder / "wide.avi"), 99))))
+    wide = torch.from_numpy(np.stack(list(frames_of(str(folder / "wide.avi"), 99))))
     assert torch.equal(cache.clip("wide", 48), wide.permute(0, 3, 1, 2))
     assert cache.clip("tall", 48).shape == (8, 3, 72, 48)
     assert cache.frames == 20

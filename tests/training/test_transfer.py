@@ -7,7 +7,7 @@ import torch
 
 from streamtok.config import PRESETS
 from streamtok.model import build
-from streamtok.training.transfer import close_loop
+from streamtok.training.build import close_loop
 
 SMALL = replace(
     PRESETS["nano"],

@@ -62,7 +62,6 @@ class EightBitConv(nn.Module):
         self.weight = nn.Parameter(weight if self.onednn else rows, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> (N, D, H, W)."""
         convolve = self._by_onednn if self.onednn else self._by_columns
         frames = [F.pad(frame.float(), (0, 0, 1, 1, 1, 1)).contiguous() for frame in x.permute(0, 2, 3, 1)]
         return torch.cat([convolve(frame) for frame in frames]).to(x.dtype)
@@ -70,25 +69,11 @@ class EightBitConv(nn.Module):
     def _by_onednn(self, frame: Tensor) -> Tensor:
         """frame (H + 2, W + 2, C) float32 -> (1, D, H, W) float32."""
         rows, scale, zero = quantize_frame(frame, torch.uint8)
-        return torch.ops.onednn.qconv2d_pointwise.tensor(
-            rows.permute(2, 0, 1)[None],
-            scale,
-            zero.int(),
-            self.weight,
-            self.scale,
-            torch.zeros_like(self.sums),
-            self.bias.float(),
-            [1, 1],
-            [0, 0],
-            [1, 1],
-            1,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+        weight = (self.weight, self.scale, torch.zeros_like(self.sums), self.bias.float())
+        geometry = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
+        output: tuple = (1.0, 0, torch.float32, "none", [], "")  # scale, zero point, dtype, nothing fused behind
+        images = rows.permute(2, 0, 1)[None]
+        return torch.ops.onednn.qconv2d_pointwise.tensor(images, scale, zero.int(), *weight, *geometry, *output)
 
     def _by_columns(self, frame: Tensor) -> Tensor:
         """As `_by_onednn`."""

@@ -185,11 +185,9 @@ class InterleavedStreams:
             self.bytes_encoder = BytesEncoder(self.model.encoder, conv.eval(), plain.axes, plain.dtype)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """See `Streams`."""
         return InterleavedStream(self.model, slots, size, context, self.bytes_encoder)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        """See `Streams`."""
         return InterleavedDecodeStream(self.model, slots, size, context)
 
 

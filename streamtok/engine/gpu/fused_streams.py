@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.gpu.fused import FusedModel, fuse_model
+from streamtok.engine.gpu.fused import fuse_model
 from streamtok.engine.gpu.graph import GraphPool
 from streamtok.engine.gpu.graph_streams import GraphStream, GraphStreams
 from streamtok.engine.gpu.kernels.fsq import fsq_pack
@@ -25,21 +25,19 @@ class FusedStream(PlainSnapshots, GraphStream):
 
     def __init__(
         self,
-        fused: FusedModel,
+        model: Tokenizer,
         slots: int,
         size: tuple[int, int],
         context: int,
         configuration: EngineConfiguration,
         pool: GraphPool | None = None,
     ):
-        model = fused.tokenizer
-        config, device = model.config, model.device
-        self._encoder = fused.encoder
-        self._tables = fsq_tables(config.levels, torch.float32, device) if config.quantizer == "fsq" else None
+        config = model.config
+        self._tables = fsq_tables(config.levels, torch.float32, model.device) if config.quantizer == "fsq" else None
         self._signs = None
         if config.patch_size == 4:
             signs = haar_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64
-            self._signs = signs.T.half().contiguous().to(device)
+            self._signs = signs.T.half().contiguous().to(model.device)
         super().__init__(model, slots, size, context, configuration, pool)
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
@@ -47,13 +45,13 @@ class FusedStream(PlainSnapshots, GraphStream):
             padded = haar_bands(x, self._signs, self.model.dtype, edge=1)
         else:
             padded = pad_edges(self.model.to_bands(to_float(x, self.model.dtype)))
-        features, new = self._encoder.encode_padded(padded, state["encoder"], clock)
+        features, new = self.model.encoder(padded, state["encoder"], clock)
         if self._tables is None:
-            coded = self.model.quantize(features, x.shape[0])
+            coded = self.model.quantize(features.x, x.shape[0])
             return Encoded(coded.indices, coded.latent), {"encoder": new}
         last = self.model.quant_conv  # a few channels: in float32, so that no rounding comes just before the tokens
         bias = None if last.bias is None else last.bias.float()
-        z = F.conv2d(features.float(), last.weight.float(), bias)
+        z = F.conv2d(features.x.float(), last.weight.float(), bias)
         indices = fsq_pack(z, self._tables).unflatten(0, (x.shape[0], -1))
         return Encoded(indices, unfold(z, x.shape[0])), {"encoder": new}
 
@@ -66,5 +64,4 @@ class FusedStreams(GraphStreams):
         self.fused = fuse_model(plain, configuration.over_space)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """See `Streams`."""
         return FusedStream(self.fused, slots, size, context, self.configuration, self.pool)

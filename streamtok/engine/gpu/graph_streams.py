@@ -82,9 +82,7 @@ class GraphStreams:
         return capture_step if self.configuration.graph and not self.plain.deterministic else None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """See `Streams`."""
         return GraphStream(self.plain, slots, size, context, self.configuration, self.pool)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        """See `Streams`."""
         return DecodeStream(self.plain, slots, size, context, self.decode_step)

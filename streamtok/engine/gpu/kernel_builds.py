@@ -21,7 +21,7 @@ from streamtok.engine.gpu.kernels import attention, fsq, haar, norm, ring_attent
 TILE, WEIGHTS = "tensordesc<bf16[128,64]>", "tensordesc<bf16[256,64]>"  # boxes that the copy engine moves
 HALF, FLOAT, LONG = "*bf16", "*fp32", "*i64"
 SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Hopper
-
+SHAPES = ((512, 90, 160), (256, 180, 320))  # channels, height, width
 
 Case = tuple[str, Any, dict[str, str], dict[str, Any], tuple[int, int]]
 
@@ -34,13 +34,10 @@ def list_cases() -> Iterator[Case]:
     yield from _ends()
 
 
-SHAPES = ((512, 90, 160), (256, 180, 320))  # channels, height, width
-
-
 def _convolutions() -> Iterator[Case]:
     for channels, height, width in SHAPES:
         rows = {"CIN": channels, "COUT": channels, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
-        pixels = {"HEIGHT": height, "WIDTH": width}
+        pixels, with_moments = {"HEIGHT": height, "WIDTH": width}, {"HAS_RESIDUAL": True, "HAS_MOMENTS": True}
         yield (
             f"conv3x3 {channels}",
             spatial._conv3x3,
@@ -55,40 +52,22 @@ def _convolutions() -> Iterator[Case]:
                 "ring": TILE,
                 "count": LONG,
                 "weight": WEIGHTS,
-                "bias": HALF,
-                "residual": HALF,
-                "y": HALF,
                 "moments": FLOAT,
+                **dict.fromkeys(("bias", "residual", "y"), HALF),
             },
-            {
-                "AREA": height * width,
-                "FRAMES": 1,
-                "RING": 3,
-                "TAPS": 3,
-                "STRIDE": 1,
-                **rows,
-                "HAS_RESIDUAL": True,
-                "HAS_MOMENTS": True,
-            },
+            {"AREA": height * width, "FRAMES": 1, "RING": 3, "TAPS": 3, "STRIDE": 1, **rows, **with_moments},
             (8, 4),
         )
 
 
 def _norms() -> Iterator[Case]:
+    pieces = {"PIECES": 512, "PIECE": norm.PIECE}
     for channels, height, width in SHAPES:
         yield (
             f"norm {channels}",
             norm._apply,
             {"x": HALF, "y": HALF, "moments": FLOAT, "weight": HALF, "bias": HALF, "pieces": "i32", "eps": "fp32"},
-            {
-                "HEIGHT": height,
-                "WIDTH": width,
-                "CHANNELS": channels,
-                "EDGE": 1,
-                "PIECES": 512,
-                "PIECE": norm.PIECE,
-                "SILU": True,
-            },
+            {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "EDGE": 1, **pieces, "SILU": True},
             (16, 3),
         )
     yield (
@@ -110,19 +89,11 @@ def _attention() -> Iterator[Case]:
         (8, 2),
     )
     blocks = {"BLOCKS": 57, "D": 512, "ROWS": 128, "COLUMNS": 256, "STEP": 64}
+    numbers = {"first": "i32", "count": "i32", "scale": "fp32"}
     yield (
         "strip_scores",
         attention._strip_scores,
-        {
-            "q": TILE,
-            "k": WEIGHTS,
-            "p": HALF,
-            "tops": FLOAT,
-            "totals": FLOAT,
-            "first": "i32",
-            "count": "i32",
-            "scale": "fp32",
-        },
+        {"q": TILE, "k": WEIGHTS, "p": HALF, "tops": FLOAT, "totals": FLOAT, **numbers},
         {"LENGTH": 14400, **blocks},
         (8, 4),
     )

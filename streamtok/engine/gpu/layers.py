@@ -76,7 +76,7 @@ class RingConv(nn.Module):
         self.register_buffer("packed", spatial.pack_weight(conv.spatial.weight))
         self.register_buffer("spatial_bias", copy_parameter(conv.spatial.bias))
         self.register_buffer("weight", conv.temporal.weight.detach().contiguous())
-        self.register_buffer("bias", conv.temporal.bias.detach().clone())
+        self.register_buffer("bias", copy_parameter(conv.temporal.bias))
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
         """Two past frames and room for those of a step."""
@@ -110,8 +110,8 @@ class FusedNorm(nn.Module):
     def __init__(self, layer: Norm, edge: int):
         super().__init__()
         self.edge, self.silu = edge, layer.silu
-        self.register_buffer("weight", layer.weight.detach().clone())
-        self.register_buffer("bias", layer.bias.detach().clone())
+        self.register_buffer("weight", copy_parameter(layer.weight))
+        self.register_buffer("bias", copy_parameter(layer.bias))
 
     def forward(self, features: Features) -> Tensor:
         """x (N, C, H, W) -> (N, H + 2 * edge, W + 2 * edge, C)."""
@@ -136,7 +136,6 @@ class FusedResBlock(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (B*T, C, H, W) -> y (B*T, D, H, W)."""
         y, first = self.conv1(self.norm1(features), state["conv1"], clock)
         shortcut = features.x if self.nin_shortcut is None else self.nin_shortcut(features.x, clock).x
         shortcut = shortcut.contiguous(memory_format=torch.channels_last)
@@ -166,7 +165,6 @@ class FusedDownsample(nn.Module):
         return {}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (N, C, H, W) -> (N, C, H/2, W/2)."""
         x = F.pad(features.x.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 1)).permute(0, 3, 1, 2)
         return self.conv3(F.conv2d(x, self.weight, stride=2), clock, want_moments=True), state
 
@@ -176,14 +174,9 @@ class PlainDownsample(nn.Module):
 
     def __init__(self, layer: Downsample):
         super().__init__()
-        self.layer = layer
-
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """As `Downsample`."""
-        return self.layer.init_state(spec, height, width)
+        self.layer, self.init_state = layer, layer.init_state
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
-        """x (B*T, C, H, W) -> (B*T', C, H', W')."""
         y, state = self.layer(features.x, state, clock)
         return Features(y), state
 

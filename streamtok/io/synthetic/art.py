@@ -8,6 +8,7 @@ multiplied by alpha, each with its halved copies, biggest first.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -19,16 +20,14 @@ TILE_PIXELS = 1024
 ROAD_EDGE = 6.3
 PAINT = (226, 226, 216)
 YELLOW = (226, 182, 70)
-CAR_COLORS = (
-    (188, 34, 38),
-    (232, 232, 236),
-    (36, 40, 48),
-    (150, 156, 164),
-    (34, 74, 150),
-    (24, 96, 84),
-    (210, 140, 36),
-    (104, 30, 60),
-)
+
+
+def _parse_colors(text: str) -> list[tuple[int, ...]]:
+    return [tuple(bytes.fromhex(color)) for color in text.split()]
+
+
+CAR_COLORS = _parse_colors("bc2226 e8e8ec 242830 969ca4 224a96 186054 d28c24 681e3c")
+WALLS = _parse_colors("b0967a c8c0b0 966252 8a8e96 d2b484 78706c b8785c a8b0aa")
 LEAVES = ((66, 104, 40), (88, 122, 44), (50, 88, 44), (140, 112, 40), (74, 112, 58), (96, 110, 36))
 VERGES = {
     "meadow": ((82, 118, 52), (52, 84, 36), (124, 138, 70)),
@@ -136,134 +135,123 @@ def _canvas(height: int, width: int) -> np.ndarray:
     return np.zeros((height, width, 4), np.uint8)
 
 
+def _fill(image: np.ndarray, points: Sequence[tuple[float, float]], color: Sequence[float] | np.ndarray) -> None:
+    cv2.fillPoly(image, [np.array(points).astype(np.int32)], (*[int(c) for c in color[:3]], 255), cv2.LINE_AA)
+
+
 def _blob(image: np.ndarray, x: float, y: float, r: float, color: np.ndarray) -> None:
     cv2.circle(image, (int(x), int(y)), int(r), (*[int(np.clip(c, 0, 255)) for c in color], 255), -1, cv2.LINE_AA)
 
 
-@lru_cache(maxsize=1)
-def trees() -> list[list[np.ndarray]]:
-    """Six leafy trees, 256 x 256 pixels for a square as wide as the tree."""
-    made = []
-    for number in range(6):
-        rng, image = np.random.default_rng([number, 5]), _canvas(256, 256)
-        trunk = np.array([[119, 256], [123, 130], [133, 130], [139, 256]])
-        cv2.fillPoly(image, [trunk], (84, 62, 44, 255), cv2.LINE_AA)
-        leaf = np.array(LEAVES[number])
-        for layer, shade in enumerate((0.62, 0.82, 1.0, 1.2)):
-            for _ in range(46 - 9 * layer):
-                angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform()) * (92 - 14 * layer)
-                x, y = 128 - 7 * layer + radius * np.cos(angle), 104 - 10 * layer + 0.86 * radius * np.sin(angle)
-                _blob(image, x, y, rng.uniform(9, 22 - 3 * layer), leaf * shade * rng.uniform(0.9, 1.1))
-        made.append(pyramid(image))
-    return made
+def _tree(number: int) -> np.ndarray:
+    """256 x 256 pixels for a square as wide as the tree."""
+    rng, image = np.random.default_rng([number, 5]), _canvas(256, 256)
+    _fill(image, [(119, 256), (123, 130), (133, 130), (139, 256)], (84, 62, 44))
+    leaf = np.array(LEAVES[number])
+    for layer, shade in enumerate((0.62, 0.82, 1.0, 1.2)):
+        for _ in range(46 - 9 * layer):
+            angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform()) * (92 - 14 * layer)
+            x, y = 128 - 7 * layer + radius * np.cos(angle), 104 - 10 * layer + 0.86 * radius * np.sin(angle)
+            _blob(image, x, y, rng.uniform(9, 22 - 3 * layer), leaf * shade * rng.uniform(0.9, 1.1))
+    return image
 
 
-@lru_cache(maxsize=1)
-def firs() -> list[list[np.ndarray]]:
-    """Three conifers, 256 pixels high and 154 wide."""
-    made = []
-    for number in range(3):
-        rng, image = np.random.default_rng([number, 6]), _canvas(256, 154)
-        cv2.rectangle(image, (72, 215), (82, 256), (70, 52, 40, 255), -1)
-        leaf = np.array([(38, 74, 48), (46, 82, 44), (34, 64, 56)][number])
-        for step in range(11):
-            y, half = 224 - step * 19, 72 - step * 6.0
-            for side, shade in ((-1, 1.15), (1, 0.8)):
-                tip = 77 + side * half * rng.uniform(0.85, 1.05)
-                points = np.array([[77, y - 44], [tip, y + rng.uniform(-3, 5)], [77, y + 4]]).astype(np.int32)
-                color = (*[int(c) for c in leaf * shade * rng.uniform(0.9, 1.1)], 255)
-                cv2.fillPoly(image, [points], color, cv2.LINE_AA)
-        made.append(pyramid(image))
-    return made
+def _fir(number: int) -> np.ndarray:
+    rng, image = np.random.default_rng([number, 6]), _canvas(256, 154)
+    cv2.rectangle(image, (72, 215), (82, 256), (70, 52, 40, 255), -1)
+    leaf = np.array([(38, 74, 48), (46, 82, 44), (34, 64, 56)][number])
+    for step in range(11):
+        y, half = 224 - step * 19, 72 - step * 6.0
+        for side, shade in ((-1, 1.15), (1, 0.8)):
+            tip = 77 + side * half * rng.uniform(0.85, 1.05)
+            points = [(77, y - 44), (tip, y + rng.uniform(-3, 5)), (77, y + 4)]
+            _fill(image, points, leaf * shade * rng.uniform(0.9, 1.1))
+    return image
 
 
-@lru_cache(maxsize=1)
-def bushes() -> list[list[np.ndarray]]:
-    """Three bushes, 128 x 128 pixels."""
-    made = []
-    for number in range(3):
-        rng, image = np.random.default_rng([number, 8]), _canvas(128, 128)
-        for shade in (0.7, 0.9, 1.1):
-            for _ in range(24):
-                x, y = rng.uniform(22, 106), 128 - abs(rng.normal(26, 18)) * (1.6 - shade * 0.5)
-                _blob(image, x, max(y, 50), rng.uniform(8, 17), np.array((78, 104, 50)) * shade * rng.uniform(0.9, 1.1))
-        made.append(pyramid(image))
-    return made
+def _bush(number: int) -> np.ndarray:
+    rng, image = np.random.default_rng([number, 8]), _canvas(128, 128)
+    for shade in (0.7, 0.9, 1.1):
+        for _ in range(24):
+            x, y = rng.uniform(22, 106), 128 - abs(rng.normal(26, 18)) * (1.6 - shade * 0.5)
+            _blob(image, x, max(y, 50), rng.uniform(8, 17), np.array((78, 104, 50)) * shade * rng.uniform(0.9, 1.1))
+    return image
 
 
-@lru_cache(maxsize=1)
-def lamps() -> list[list[np.ndarray]]:
-    """A street lamp whose arm points right (for the left side of the road), and its mirror image."""
+def _lamp(number: int) -> np.ndarray:
+    """Its arm points right (0, for the left side of the road) or left (1)."""
     image = _canvas(300, 104)
-    cv2.fillPoly(image, [np.array([[8, 300], [10, 20], [15, 20], [17, 300]])], (92, 96, 100, 255), cv2.LINE_AA)
+    _fill(image, [(8, 300), (10, 20), (15, 20), (17, 300)], (92, 96, 100))
     cv2.ellipse(image, (62, 26), (50, 20), 0, 180, 285, (92, 96, 100, 255), 5, cv2.LINE_AA)
     cv2.ellipse(image, (82, 10), (18, 6), 0, 0, 360, (120, 122, 120, 255), -1, cv2.LINE_AA)
-    return [pyramid(image), pyramid(np.ascontiguousarray(image[:, ::-1]))]
+    return np.ascontiguousarray(image[:, ::-1]) if number else image
 
 
-@lru_cache(maxsize=1)
-def poles() -> list[list[np.ndarray]]:
-    """A wooden pole with cross arms."""
+def _pole(number: int) -> np.ndarray:
     image = _canvas(320, 104)
-    cv2.fillPoly(image, [np.array([[48, 320], [49, 4], [55, 4], [57, 320]])], (96, 78, 60, 255), cv2.LINE_AA)
+    _fill(image, [(48, 320), (49, 4), (55, 4), (57, 320)], (96, 78, 60))
     for y in (22, 46):
         cv2.rectangle(image, (14, y), (90, y + 6), (88, 72, 58, 255), -1)
-    return [pyramid(image)] * 2
+    return image
 
 
-@lru_cache(maxsize=1)
-def signs() -> list[list[np.ndarray]]:
-    """Four road signs on their poles, 232 pixels high and 64 wide."""
-    made = []
-    for number in range(4):
-        image = _canvas(232, 64)
-        cv2.rectangle(image, (29, 60), (35, 232), (120, 122, 124, 255), -1)
-        if number < 2:
-            cv2.circle(image, (32, 32), 30, (200, 32, 36, 255), -1, cv2.LINE_AA)
-            cv2.circle(image, (32, 32), 22, (240, 240, 236, 255), -1, cv2.LINE_AA)
-            text = ("50", "30")[number]
-            cv2.putText(image, text, (15, 42), cv2.FONT_HERSHEY_SIMPLEX, 0.85, (30, 30, 34, 255), 3, cv2.LINE_AA)
-        elif number == 2:
-            cv2.rectangle(image, (2, 6), (61, 58), (30, 84, 160, 255), -1)
-            cv2.arrowedLine(image, (32, 52), (32, 14), (240, 240, 240, 255), 6, cv2.LINE_AA, tipLength=0.45)
-        else:
-            cv2.fillPoly(image, [np.array([[32, 2], [62, 56], [2, 56]])], (206, 40, 38, 255), cv2.LINE_AA)
-            cv2.fillPoly(image, [np.array([[32, 16], [50, 49], [14, 49]])], (242, 240, 226, 255), cv2.LINE_AA)
-        made.append(pyramid(image))
-    return made
+def _sign(number: int) -> np.ndarray:
+    image = _canvas(232, 64)
+    cv2.rectangle(image, (29, 60), (35, 232), (120, 122, 124, 255), -1)
+    if number < 2:
+        cv2.circle(image, (32, 32), 30, (200, 32, 36, 255), -1, cv2.LINE_AA)
+        cv2.circle(image, (32, 32), 22, (240, 240, 236, 255), -1, cv2.LINE_AA)
+        text = ("50", "30")[number]
+        cv2.putText(image, text, (15, 42), cv2.FONT_HERSHEY_SIMPLEX, 0.85, (30, 30, 34, 255), 3, cv2.LINE_AA)
+    elif number == 2:
+        cv2.rectangle(image, (2, 6), (61, 58), (30, 84, 160, 255), -1)
+        cv2.arrowedLine(image, (32, 52), (32, 14), (240, 240, 240, 255), 6, cv2.LINE_AA, tipLength=0.45)
+    else:
+        _fill(image, [(32, 2), (62, 56), (2, 56)], (206, 40, 38))
+        _fill(image, [(32, 16), (50, 49), (14, 49)], (242, 240, 226))
+    return image
+
+
+SPRITES = {
+    "tree": (_tree, 6),
+    "fir": (_fir, 3),
+    "bush": (_bush, 3),
+    "lamp": (_lamp, 2),
+    "pole": (_pole, 1),
+    "sign": (_sign, 4),
+}
+"""What stands beside the road: who draws one of a kind, and how many there are."""
+
+
+@lru_cache(maxsize=len(SPRITES))
+def sprites(kind: str) -> list[list[np.ndarray]]:
+    """All sprites of one of SPRITES."""
+    draw, count = SPRITES[kind]
+    return [pyramid(draw(number)) for number in range(count)]
 
 
 @lru_cache(maxsize=1)
 def houses() -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
     """(facade by day, lit windows alone) of eight houses, 256 x 256, to be stretched over a wall."""
-    made = []
-    walls = (
-        (176, 150, 122),
-        (200, 192, 176),
-        (150, 98, 82),
-        (138, 142, 150),
-        (210, 180, 132),
-        (120, 112, 108),
-        (184, 120, 92),
-        (168, 176, 170),
-    )
-    for number, wall in enumerate(walls):
-        rng, image, lit = np.random.default_rng([number, 9]), _canvas(256, 256), _canvas(256, 256)
-        grain = noise(256, 256, 0.8, 10 + number)[..., None] * 5
-        image[..., :3] = np.clip(np.array(wall) + grain, 0, 255)
-        image[..., 3] = 255
-        image[:12, :, :3] = np.array(wall) * 0.55
-        columns, rows = int(rng.integers(4, 8)), int(rng.integers(3, 6))
-        for row, column in itertools.product(range(rows), range(columns)):
-            x, y = int((column + 0.22) * 256 / columns), int(18 + (row + 0.2) * 238 / rows)
-            far = (x + int(0.56 * 256 / columns), y + int(0.58 * 238 / rows))
-            cv2.rectangle(image, (x - 2, y - 2), (far[0] + 2, far[1] + 2), (222, 218, 208, 255), -1)
-            glass = np.array((70, 92, 116)) * rng.uniform(0.6, 1.25)
-            cv2.rectangle(image, (x, y), far, (*[int(c) for c in glass], 255), -1)
-            if rng.uniform() < 0.45:
-                cv2.rectangle(lit, (x, y), far, (255, 206, 120, 255), -1)
-        made.append((pyramid(image), pyramid(lit)))
-    return made
+    return [_house(number, wall) for number, wall in enumerate(WALLS)]
+
+
+def _house(number: int, wall: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    rng, image, lit = np.random.default_rng([number, 9]), _canvas(256, 256), _canvas(256, 256)
+    grain = noise(256, 256, 0.8, 10 + number)[..., None] * 5
+    image[..., :3] = np.clip(np.array(wall) + grain, 0, 255)
+    image[..., 3] = 255
+    image[:12, :, :3] = np.array(wall) * 0.55
+    columns, rows = int(rng.integers(4, 8)), int(rng.integers(3, 6))
+    for row, column in itertools.product(range(rows), range(columns)):
+        x, y = int((column + 0.22) * 256 / columns), int(18 + (row + 0.2) * 238 / rows)
+        far = (x + int(0.56 * 256 / columns), y + int(0.58 * 238 / rows))
+        cv2.rectangle(image, (x - 2, y - 2), (far[0] + 2, far[1] + 2), (222, 218, 208, 255), -1)
+        glass = np.array((70, 92, 116)) * rng.uniform(0.6, 1.25)
+        cv2.rectangle(image, (x, y), far, (*[int(c) for c in glass], 255), -1)
+        if rng.uniform() < 0.45:
+            cv2.rectangle(lit, (x, y), far, (255, 206, 120, 255), -1)
+    return pyramid(image), pyramid(lit)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from streamtok.io.synthetic.art import CAR_COLORS, _canvas, pyramid
+from streamtok.io.synthetic.art import CAR_COLORS, _canvas, _fill, pyramid
 
 GLASS = (38, 50, 62, 255)
 SHADE = (20, 20, 22, 255)
@@ -33,10 +33,6 @@ SIDE_WINDOWS = (
 )
 
 
-def _polygon(image: np.ndarray, points: list[tuple[int, int]], color: tuple) -> None:
-    cv2.fillPoly(image, [np.array(points, np.int32)], tuple(int(c) for c in color), cv2.LINE_AA)
-
-
 def _shaded(color: tuple, amount: float) -> tuple:
     return (*[min(255, int(c * amount)) for c in color], 255)
 
@@ -45,11 +41,11 @@ def _end_view(shape: int, color: tuple, front: bool) -> np.ndarray:
     image = _canvas(256, 256)
     for x in (24, 192):
         cv2.rectangle(image, (x, 196), (x + 40, 254), SHADE, -1)
-    _polygon(image, END_OUTLINES[shape], _shaded(color, 1.0))
+    _fill(image, END_OUTLINES[shape], _shaded(color, 1.0))
     waist = 100 if shape < 2 else 110
     cv2.rectangle(image, (12, waist), (244, waist + 8), _shaded(color, 1.22), -1)
-    _polygon(image, END_WINDOWS[shape], GLASS)
-    _polygon(image, [(60, 96), (84, 36), (120, 36), (92, 96)], (64, 80, 94, 255))
+    _fill(image, END_WINDOWS[shape], GLASS)
+    _fill(image, [(60, 96), (84, 36), (120, 36), (92, 96)], (64, 80, 94, 255))
     cv2.rectangle(image, (14, 200), (242, 232), _shaded(color, 0.62), -1)
     if front:
         cv2.rectangle(image, (76, 146), (180, 182), (28, 30, 34, 255), -1)
@@ -65,8 +61,8 @@ def _end_view(shape: int, color: tuple, front: bool) -> np.ndarray:
 def _side_view(shape: int, color: tuple) -> np.ndarray:
     """The car's right side, driving right: 256 high, 512 long."""
     image = _canvas(256, 512)
-    _polygon(image, SIDE_OUTLINES[shape], _shaded(color, 0.8))
-    _polygon(image, SIDE_WINDOWS[shape], GLASS)
+    _fill(image, SIDE_OUTLINES[shape], _shaded(color, 0.8))
+    _fill(image, SIDE_WINDOWS[shape], GLASS)
     cv2.rectangle(image, (4, 176), (508, 200), _shaded(color, 0.55), -1)
     if shape < 2:
         cv2.line(image, (292, 30), (292, 176), _shaded(color, 0.6), 5, cv2.LINE_AA)

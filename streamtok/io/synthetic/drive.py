@@ -22,7 +22,7 @@ from streamtok.io.base import RecordedSource
 from streamtok.io.spec import split_options
 from streamtok.io.synthetic import art
 from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
-from streamtok.io.synthetic.world import BIOMES, Light, World
+from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
 CRISP = 20.0
@@ -91,7 +91,7 @@ class SyntheticDrive:
         step = np.abs(np.gradient(z)) if len(z) > 1 else np.ones(1)
         along = np.clip(np.log2(step * art.TILE_PIXELS / art.TILE_LENGTH) + 0.4, 0, 7).astype(int)
         across = np.clip(np.log2(z / view.focal * art.TILE_PIXELS / art.TILE_WIDTH) + 0.2, 0, 6).astype(int)
-        biome = self.world.biome(view.s + z)
+        biome = biome_at(self.seed, view.s + z)
         image = np.empty((len(rows), self.width, 3), np.uint8)
         key = (biome * 8 + along) * 8 + across
         edges = [0, *(np.flatnonzero(np.diff(key)) + 1), len(rows)]
@@ -205,9 +205,6 @@ class SyntheticSource(RecordedSource):
             return None
         self._number += 1
         return Frame(self.stream, n, self.start_ns + round(n * 1e9 / self.drive.fps), self.drive.frame(n))
-
-    def _close(self) -> None:
-        pass
 
 
 def parse_synthetic(

@@ -131,14 +131,7 @@ def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> No
     elif thing.kind == "house":
         _paint_house(visible, view, light, thing, gain, veil)
     elif thing.z > NEAR + 0.5:
-        sprites = {
-            "tree": art.trees,
-            "fir": art.firs,
-            "bush": art.bushes,
-            "lamp": art.lamps,
-            "pole": art.poles,
-            "sign": art.signs,
-        }[thing.kind]()
+        sprites = art.sprites(thing.kind)
         shift = (thing.kind == "lamp") * (0.5 if thing.variant == 0 else -0.5) * thing.size[0]
         paste(visible, sprites[thing.variant % len(sprites)], _upright(view, thing, shift), gain, veil)
         if thing.kind == "lamp" and light.dark > 0.25:

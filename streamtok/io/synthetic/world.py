@@ -56,6 +56,41 @@ def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
     return tuple(unit(seed, salt, number, np.arange(5)).tolist())
 
 
+def biome_at(seed: int, s: np.ndarray) -> np.ndarray:
+    """Index into BIOMES of the country at `s`."""
+    return (unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
+
+
+@lru_cache(maxsize=1024)
+def plan_slot(seed: int, slot: int) -> tuple[Thing, ...]:
+    """What stands in one slot on both sides, `z` counted from the start of the road."""
+    biome = BIOMES[int(biome_at(seed, np.array([slot * SLOT]))[0])]
+    found = []
+    for side in (-1, 1):
+        r = unit(seed, 7, side, slot, np.arange(6)).tolist()
+        found += _plan_side(slot, side, slot * SLOT + (r[0] - 0.5) * 5, biome, r)
+    return tuple(found)
+
+
+def _plan_side(slot: int, side: int, z: float, biome: str, r: list[float]) -> list[Thing]:
+    variant, found = int(r[4] * 1024), []
+    if slot % 3 == (side > 0) and (biome == "town" or slot % 6 == 1):
+        kind = "lamp" if biome == "town" else "pole"
+        found.append(Thing(kind, 0 if side < 0 else 1, z, side * 7.4, (2.6, 7.5 + (kind == "pole"), 0.0)))
+    elif slot % 7 == 3 and side > 0:
+        found.append(Thing("sign", variant, z + 2, 7.0 + r[2], (0.8, 2.9, 0.0)))
+    if biome == "town" and r[1] < 0.82 and slot % 2 == 0:
+        height = 5.0 + 13.0 * r[3] ** 2
+        x = side * (10.5 + 3.5 * r[2] + 5.5)
+        found.append(Thing("house", variant, z, x, (11.0, height, 15.0 + 5.0 * r[5])))
+    elif r[1] < {"meadow": 0.75, "town": 0.45, "field": 0.4}[biome]:
+        kind = ("tree", "fir", "bush")[int(r[5] * 2.99)]
+        size = (0.75 + 0.7 * r[3]) * {"tree": 7.0, "fir": 8.5, "bush": 2.2}[kind]
+        x = side * (8.6 + (4.0 if biome == "town" else 22.0) * r[2] ** 2 + size * 0.2)
+        found.append(Thing(kind, variant, z, x, (size * (0.6 if kind == "fir" else 1.0), size, 0.0)))
+    return found
+
+
 class World:
     """One seed's road, traffic and weather. Methods take a time in s or a place in m and give numbers."""
 
@@ -69,7 +104,6 @@ class World:
         self._hill_scale = np.array([118.0, 43.0])
         self._hill = np.array([0.022, 0.012]) * rng.uniform(0.5, 1.2, 2)
         self._day_phase = float(rng.uniform(0, 1))
-        self._plans: dict[int, tuple[Thing, ...]] = {}
 
     def position(self, t: float) -> float:
         """Distance driven: cruising with slow stretches, never backwards."""
@@ -110,10 +144,6 @@ class World:
         rise = self._hill * self._hill_scale * (np.sin(there) - np.sin(here))
         return (rise - self._hill * np.cos(here) * z[:, None]).sum(-1)
 
-    def biome(self, s: np.ndarray) -> np.ndarray:
-        """Index into BIOMES of the country at `s`."""
-        return (unit(self.seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
-
     def light(self, t: float) -> Light:
         """A day of about six minutes, mostly daylight, passing through dusk into a blue evening and back."""
         cycle = 0.5 + 0.5 * np.cos(2 * np.pi * (t / 360.0 + self._day_phase))
@@ -144,58 +174,20 @@ class World:
     def things(self, t: float) -> list[Thing]:
         """All that may be in view at time `t`, nearest first."""
         s = self.position(t)
-        return sorted(self._standing(s) + self._traffic(t, s), key=lambda thing: thing.z)
-
-    def _standing(self, s: float) -> list[Thing]:
         slots = range(int(np.floor((s - 12) / SLOT)), int((s + VIEW) / SLOT))
-        return [replace(thing, z=thing.z - s) for slot in slots for thing in self._planned(slot)]
-
-    def _planned(self, slot: int) -> tuple[Thing, ...]:
-        if len(self._plans) > 512:
-            self._plans.clear()
-        if slot not in self._plans:
-            self._plans[slot] = self._plan(slot)
-        return self._plans[slot]
-
-    def _plan(self, slot: int) -> tuple[Thing, ...]:
-        """What stands in one slot on both sides, `z` counted from the start of the road."""
-        biome = BIOMES[int(self.biome(np.array([slot * SLOT]))[0])]
-        found = []
-        for side in (-1, 1):
-            r = unit(self.seed, 7, side, slot, np.arange(6)).tolist()
-            found += self._at_slot(slot, side, slot * SLOT + (r[0] - 0.5) * 5, biome, r)
-        return tuple(found)
-
-    def _at_slot(self, slot: int, side: int, z: float, biome: str, r: list[float]) -> list[Thing]:
-        variant, found = int(r[4] * 1024), []
-        if slot % 3 == (side > 0) and (biome == "town" or slot % 6 == 1):
-            kind = "lamp" if biome == "town" else "pole"
-            found.append(Thing(kind, 0 if side < 0 else 1, z, side * 7.4, (2.6, 7.5 + (kind == "pole"), 0.0)))
-        elif slot % 7 == 3 and side > 0:
-            found.append(Thing("sign", variant, z + 2, 7.0 + r[2], (0.8, 2.9, 0.0)))
-        if biome == "town" and r[1] < 0.82 and slot % 2 == 0:
-            height = 5.0 + 13.0 * r[3] ** 2
-            x = side * (10.5 + 3.5 * r[2] + 5.5)
-            found.append(Thing("house", variant, z, x, (11.0, height, 15.0 + 5.0 * r[5])))
-        elif r[1] < {"meadow": 0.75, "town": 0.45, "field": 0.4}[biome]:
-            kind = ("tree", "fir", "bush")[int(r[5] * 2.99)]
-            size = (0.75 + 0.7 * r[3]) * {"tree": 7.0, "fir": 8.5, "bush": 2.2}[kind]
-            x = side * (8.6 + (4.0 if biome == "town" else 22.0) * r[2] ** 2 + size * 0.2)
-            found.append(Thing(kind, variant, z, x, (size * (0.6 if kind == "fir" else 1.0), size, 0.0)))
-        return found
+        standing = [replace(thing, z=thing.z - s) for slot in slots for thing in plan_slot(self.seed, slot)]
+        return sorted(standing + self._traffic(t, s), key=lambda thing: thing.z)
 
     def _traffic(self, t: float, s: float) -> list[Thing]:
         lead = 21.0 + 9.0 * float(np.sin(t / 7.3 + self._phase[15])) + 3.0 * float(np.sin(t / 2.9 + self._phase[16]))
         cars = [self._car(chance(self.seed, 11, 0), lead, 0.0, "rear")]
         cars += self._lane(3.6, 1.13 * self.cruise * t, 38.0, s, "rear", 13)
-        cars += self._lane(-3.6, -0.95 * self.cruise * t, 46.0, s, "front", 14)
-        return cars
+        return cars + self._lane(-3.6, -0.95 * self.cruise * t, 46.0, s, "front", 14)
 
     def _lane(self, x: float, moved: float, spacing: float, s: float, face: str, salt: int) -> list[Thing]:
         first = int(np.floor((s - 20 - moved) / spacing))
-        numbers = range(first, first + int((VIEW + 40) / spacing) + 1)
         found = []
-        for number in numbers:
+        for number in range(first, first + int((VIEW + 40) / spacing) + 1):
             r = chance(self.seed, salt, number)
             if r[0] < 0.75:
                 found.append(self._car(r, number * spacing + moved - s + 0.62 * spacing * r[4], x, face))

@@ -149,25 +149,9 @@ def flash(
     """softmax(q k^T / sqrt(C)) v: q, k, v (N, L, C), last axis contiguous, C a power of two -> (N, L, C) contiguous."""
     frames, length, width = q.shape
     out = torch.empty(frames, length, width, dtype=q.dtype, device=q.device)
-    _flash[(triton.cdiv(length, rows), frames)](
-        q,
-        k,
-        v,
-        out,
-        q.stride(1),
-        k.stride(1),
-        v.stride(1),
-        q.stride(0),
-        k.stride(0),
-        v.stride(0),
-        base2_scale(width),
-        LENGTH=length,
-        D=width,
-        ROWS=rows,
-        COLUMNS=columns,
-        num_warps=warps,
-        num_stages=stages,
-    )
+    strides = [x.stride(axis) for axis in (1, 0) for x in (q, k, v)]
+    tile = {"LENGTH": length, "D": width, "ROWS": rows, "COLUMNS": columns, "num_warps": warps, "num_stages": stages}
+    _flash[(triton.cdiv(length, rows), frames)](q, k, v, out, *strides, base2_scale(width), **tile)
     return out
 
 
@@ -186,45 +170,19 @@ def strips(q: Tensor, k: Tensor, v: Tensor, rows: int | None = None, tile: tuple
     out = torch.empty(frames, length, width, dtype=q.dtype, device=q.device)
     p = torch.empty(rows, blocks * columns, dtype=q.dtype, device=q.device)
     weights = TensorDescriptor.from_tensor(p, [tall, step])
-    tops = torch.empty(2, rows, blocks, dtype=torch.float32, device=q.device)
+    tops, totals = torch.empty(2, rows, blocks, dtype=torch.float32, device=q.device)
+    tiles = {"BLOCKS": blocks, "D": width, "ROWS": tall, "COLUMNS": columns, "STEP": step}
+    tiles |= {"num_warps": 8, "num_stages": 4}
+    scale = base2_scale(width)
     for frame in range(frames):
         queries, keys = (TensorDescriptor.from_tensor(x[frame], [n, step]) for x, n in ((q, tall), (k, columns)))
         values = TensorDescriptor.from_tensor(v[frame], [step, wide])
         for first in range(0, length, rows):
             count = min(rows, length - first)
             strip = triton.cdiv(count, tall)
-            _strip_scores[(strip, blocks)](
-                queries,
-                keys,
-                p,
-                tops[0],
-                tops[1],
-                first,
-                count,
-                base2_scale(width),
-                LENGTH=length,
-                BLOCKS=blocks,
-                D=width,
-                ROWS=tall,
-                COLUMNS=columns,
-                STEP=step,
-                num_warps=8,
-                num_stages=4,
-            )
-            _strip_factors[(count,)](tops[0], tops[1], blocks, BLOCKS=triton.next_power_of_2(blocks), num_warps=1)
+            _strip_scores[(strip, blocks)](queries, keys, p, tops, totals, first, count, scale, LENGTH=length, **tiles)
+            _strip_factors[(count,)](tops, totals, blocks, BLOCKS=triton.next_power_of_2(blocks), num_warps=1)
             _strip_values[(triton.cdiv(width, wide), strip)](
-                weights,
-                values,
-                out[frame, first:],
-                tops[0],
-                count,
-                BLOCKS=blocks,
-                D=width,
-                ROWS=tall,
-                WIDE=wide,
-                COLUMNS=columns,
-                STEP=step,
-                num_warps=8,
-                num_stages=4,
+                weights, values, out[frame, first:], tops, count, WIDE=wide, **tiles
             )
     return out

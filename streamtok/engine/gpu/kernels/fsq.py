@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 from triton.language.extra import libdevice
 
 from streamtok.model.quantizer import FSQTables
@@ -35,8 +36,8 @@ def _fsq(
     stride_n,
     stride_c,
     stride_p,
-    DIMS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    DIMS: constexpr,
+    BLOCK: constexpr,
 ):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < places
@@ -58,21 +59,8 @@ def fsq_pack(z: Tensor, tables: FSQTables) -> Tensor:
         raise ValueError(f"the latent has {dims} channels, the quantizer {len(tables.levels)} levels")
     flat = z.flatten(2)  # a view for both memory formats: the places have one stride
     out = torch.empty(frames, height, width, dtype=torch.int32, device=z.device)
-    _fsq[(triton.cdiv(out.numel(), 256),)](
-        flat,
-        out,
-        tables.half,
-        tables.offset,
-        tables.shift,
-        tables.middle,
-        tables.basis,
-        out.numel(),
-        height * width,
-        flat.stride(0),
-        flat.stride(1),
-        flat.stride(2),
-        DIMS=dims,
-        BLOCK=256,
-        num_warps=4,
-    )
+    half, offset, shift, middle, _, basis = tables
+    numbers = (out.numel(), height * width, *flat.stride())
+    block = {"DIMS": dims, "BLOCK": 256, "num_warps": 4}
+    _fsq[(triton.cdiv(out.numel(), 256),)](flat, out, half, offset, shift, middle, basis, *numbers, **block)
     return out

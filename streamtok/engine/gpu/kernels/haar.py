@@ -8,24 +8,16 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 
 CELLS = 64
 
 
 @triton.jit
-def _haar(
-    frames,
-    signs,
-    y,
-    FRAMES: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    EDGE: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    TALL: tl.constexpr = HEIGHT // 4 + 2 * EDGE
-    BROAD: tl.constexpr = WIDTH // 4 + 2 * EDGE
-    GROUPS: tl.constexpr = FRAMES // 4
+def _haar(frames, signs, y, FRAMES: constexpr, HEIGHT: constexpr, WIDTH: constexpr, EDGE: constexpr, CELLS: constexpr):
+    TALL: constexpr = HEIGHT // 4 + 2 * EDGE
+    BROAD: constexpr = WIDTH // 4 + 2 * EDGE
+    GROUPS: constexpr = FRAMES // 4
     group = tl.program_id(1)
     slot, t = group // GROUPS, group % GROUPS
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
@@ -54,15 +46,6 @@ def haar_bands(frames: Tensor, signs: Tensor, dtype: torch.dtype, edge: int = 0)
     tall, broad = height // 4 + 2 * edge, width // 4 + 2 * edge
     groups = batch * count // 4
     padded = torch.empty(groups, tall, broad, 192, dtype=dtype, device=frames.device)
-    _haar[(triton.cdiv(tall * broad, CELLS), groups)](
-        frames.contiguous(),
-        signs,
-        padded,
-        FRAMES=count,
-        HEIGHT=height,
-        WIDTH=width,
-        EDGE=edge,
-        CELLS=CELLS,
-        num_warps=4,
-    )
+    shape = {"FRAMES": count, "HEIGHT": height, "WIDTH": width, "EDGE": edge, "CELLS": CELLS}
+    _haar[(triton.cdiv(tall * broad, CELLS), groups)](frames.contiguous(), signs, padded, **shape, num_warps=4)
     return padded

@@ -99,12 +99,7 @@ def moments(x: Tensor) -> Tensor:
 
 
 def norm_silu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    silu: bool = True,
-    known: Tensor | None = None,
-    edge: int = 0,
+    x: Tensor, weight: Tensor, bias: Tensor, silu: bool = True, known: Tensor | None = None, edge: int = 0
 ) -> Tensor:
     """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> (N, H + 2e, W + 2e, C), same dtype.
 
@@ -116,21 +111,8 @@ def norm_silu(
     known = moments(x) if known is None else known
     pieces, piece = known.shape[2], _piece(x[0].numel())
     padded = torch.empty(frames, height + 2 * edge, width + 2 * edge, channels, dtype=x.dtype, device=x.device)
-    _apply[(triton.cdiv(padded[0].numel(), piece), frames)](
-        x,
-        padded,
-        known,
-        weight,
-        bias,
-        pieces,
-        EPS,
-        HEIGHT=height,
-        WIDTH=width,
-        CHANNELS=channels,
-        EDGE=edge,
-        PIECES=triton.next_power_of_2(pieces),
-        PIECE=piece,
-        SILU=silu,
-        num_warps=16 if piece == PIECE else 4,
-    )
+    shape = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "EDGE": edge, "SILU": silu}
+    tile = {"PIECES": triton.next_power_of_2(pieces), "PIECE": piece, "num_warps": 16 if piece == PIECE else 4}
+    grid = (triton.cdiv(padded[0].numel(), piece), frames)
+    _apply[grid](x, padded, known, weight, bias, pieces, EPS, **shape, **tile)
     return padded

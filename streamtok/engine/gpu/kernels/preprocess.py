@@ -20,37 +20,12 @@ from streamtok.preprocessing.preprocessor import fit_rectangles
 
 PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)
-FIELDS = (
-    "height",
-    "width",
-    "step",
-    "out_height",
-    "out_width",
-    "window_top",
-    "window_left",
-    "rect_top",
-    "rect_left",
-    "rect_height",
-    "rect_width",
-    "sy",
-    "dy",
-    "sx",
-    "dx",
-    "red",
-    "green",
-    "blue",
-    "pixel_bytes",
-    "y_at",
-    "u_at",
-    "v_at",
-    "y0",
-    *(f"matrix{i}" for i in range(9)),
-    "red_row",
-    "red_column",
-    "blue_row",
-    "blue_column",
-)
-SHAPE = np.dtype([(name, np.int32) for name in FIELDS])
+FIELDS = """
+    height width step out_height out_width window_top window_left rect_top rect_left rect_height rect_width
+    sy dy sx dx red green blue pixel_bytes y_at u_at v_at y0
+    matrix0 matrix1 matrix2 matrix3 matrix4 matrix5 matrix6 matrix7 matrix8 red_row red_column blue_row blue_column
+"""  # of `Shape` in pixels.cu
+SHAPE = np.dtype([(name, np.int32) for name in FIELDS.split()])
 BLOCK = (32, 8)
 
 
@@ -80,20 +55,10 @@ def shape_of(
     kind, (height, width) = encoding_kind(encoding), source_size
     (tall, wide), window, rect = fit_rectangles(source_size, size, fit, multiple)
     shape = np.zeros((), SHAPE)
-    values: dict[str, int] = {
-        "height": height,
-        "width": width,
-        "step": step or width * PIXEL_BYTES[encoding],
-        "out_height": tall,
-        "out_width": wide,
-        "window_top": window[0],
-        "window_left": window[1],
-        "rect_top": rect[0],
-        "rect_left": rect[1],
-        "rect_height": rect[2],
-        "rect_width": rect[3],
-        "pixel_bytes": PIXEL_BYTES[encoding],
-    }
+    values = {"height": height, "width": width, "step": step or width * PIXEL_BYTES[encoding]}
+    values |= {"out_height": tall, "out_width": wide, "window_top": window[0], "window_left": window[1]}
+    values |= dict(zip(("rect_top", "rect_left", "rect_height", "rect_width"), rect, strict=True))
+    values |= {"pixel_bytes": PIXEL_BYTES[encoding]}
     for axis, source, target in (("y", window[2], rect[2]), ("x", window[3], rect[3])):
         common = gcd(source, target)
         values |= {f"s{axis}": source // common, f"d{axis}": target // common}

@@ -59,22 +59,8 @@ def over_ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, cou
     batch, places, width = q.shape
     context = keys.shape[2]
     out = torch.empty(batch, places, width, dtype=q.dtype, device=q.device)
-    _ring[(batch * places,)](
-        q,
-        k,
-        v,
-        keys,
-        values,
-        count,
-        out,
-        places,
-        q.stride(1),
-        k.stride(1),
-        base2_scale(width),
-        D=width,
-        WIDE=triton.next_power_of_2(width),
-        CONTEXT=context,
-        STEPS=triton.next_power_of_2(context),
-        num_warps=4,
-    )
+    numbers = (places, q.stride(1), k.stride(1), base2_scale(width))
+    tile = {"D": width, "WIDE": triton.next_power_of_2(width), "CONTEXT": context}
+    tile |= {"STEPS": triton.next_power_of_2(context), "num_warps": 4}
+    _ring[(batch * places,)](q, k, v, keys, values, count, out, *numbers, **tile)
     return out

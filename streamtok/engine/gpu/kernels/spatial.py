@@ -10,6 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from streamtok.engine.gpu.kernels.temporal import conv_tile
+
 
 @triton.jit
 def _conv3x3(
@@ -76,23 +78,12 @@ def conv3x3(
     """
     frames, tall, broad, channels = padded.shape
     height, width, out_channels = tall - 2, broad - 2, bias.shape[0]
-    columns = max(16, min(256, triton.next_power_of_2(out_channels)))
-    step = min(64, triton.next_power_of_2(channels))
-    tile = {"ROWS": 128, "COLUMNS": columns, "STEP": step, "num_warps": 8, "num_stages": 4, **(options or {})}
+    tile = {**conv_tile(channels, out_channels), "num_warps": 8, "num_stages": 4, **(options or {})}
     tiles = triton.cdiv(height * broad, tile["ROWS"]) * triton.cdiv(out_channels, tile["COLUMNS"])
     y = ring if ring is not None else padded.new_empty(frames, height, width, out_channels)
-    _conv3x3[(tiles, frames)](
-        TensorDescriptor.from_tensor(padded.view(-1, channels), [tile["ROWS"], tile["STEP"]]),
-        TensorDescriptor.from_tensor(packed, [tile["COLUMNS"], tile["STEP"]]),
-        bias,
-        y,
-        count,
-        FRAMES=1 if count is None else frames // count.shape[0],
-        RING=0 if ring is None else ring.shape[1],
-        HEIGHT=height,
-        WIDTH=width,
-        CIN=channels,
-        COUT=out_channels,
-        **tile,
-    )
+    rows = TensorDescriptor.from_tensor(padded.view(-1, channels), [tile["ROWS"], tile["STEP"]])
+    columns = TensorDescriptor.from_tensor(packed, [tile["COLUMNS"], tile["STEP"]])
+    shape = {"FRAMES": 1 if count is None else frames // count.shape[0], "RING": 0 if ring is None else ring.shape[1]}
+    shape |= {"HEIGHT": height, "WIDTH": width, "CIN": channels, "COUT": out_channels}
+    _conv3x3[(tiles, frames)](rows, columns, bias, y, count, **shape, **tile)
     return y.permute(0, 3, 1, 2) if ring is None else ring

@@ -108,23 +108,9 @@ def causal_conv(
     tiles = triton.cdiv(height * width, tile["ROWS"]) * triton.cdiv(out_channels, tile["COLUMNS"])
     y = torch.empty(frames, height, width, out_channels, dtype=ring.dtype, device=ring.device).permute(0, 3, 1, 2)
     known = torch.empty(frames, 3, tiles, dtype=torch.float32, device=ring.device) if want_moments else None
-    _causal_conv[(tiles, frames)](
-        TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]]),
-        count,
-        TensorDescriptor.from_tensor(weight.view(-1, channels), [tile["COLUMNS"], tile["STEP"]]),
-        bias,
-        residual,
-        y,
-        known,
-        AREA=height * width,
-        FRAMES=steps,
-        RING=length,
-        TAPS=taps,
-        STRIDE=stride,
-        CIN=channels,
-        COUT=out_channels,
-        HAS_RESIDUAL=residual is not None,
-        HAS_MOMENTS=want_moments,
-        **tile,
-    )
+    rows = TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]])
+    columns = TensorDescriptor.from_tensor(weight.view(-1, channels), [tile["COLUMNS"], tile["STEP"]])
+    shape = {"AREA": height * width, "FRAMES": steps, "RING": length, "TAPS": taps, "STRIDE": stride}
+    shape |= {"CIN": channels, "COUT": out_channels, "HAS_RESIDUAL": residual is not None, "HAS_MOMENTS": want_moments}
+    _causal_conv[(tiles, frames)](rows, count, columns, bias, residual, y, known, **shape, **tile)
     return y, known

@@ -8,6 +8,8 @@ import importlib
 import sys
 from typing import NoReturn
 
+from streamtok.node.process import end_process, keep_standard_streams
+
 COMMANDS = {
     "demo": "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
     "ingest": "cameras, files or a synthetic drive to a token stream over ZeroMQ",
@@ -44,6 +46,8 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for wrong use)."""
+    if argv is None:
+        keep_standard_streams()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -61,11 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module = importlib.import_module(f"streamtok.commands.{command}")
     status = module.main(rest)
-    if argv is not None:
-        return status
-    from streamtok.node.process import end_process
-
-    return end_process(status)
+    return status if argv is not None else end_process(status)
 
 
 def run_script(command: str) -> NoReturn:

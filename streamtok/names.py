@@ -7,7 +7,15 @@ from collections.abc import Iterable
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 LOGIN = re.compile(r"://[^\s@]\S*@")  # up to the last @: a password may hold one, and a slash
-OPTION_OF_PASSWORD = re.compile(r"(?i)\b((?:user-pw|password|passwd|pass|pwd|token)=)[^\s&'\"]+")
+OPTION_OF_PASSWORD = re.compile(
+    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|key|auth|signature)=)"
+    r"(?:\"[^\"]*\"|[^\s&'\"]+)"
+)
+URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]*)://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
+NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
+VALUE = re.compile(r"([^=&?#;/]*)=[^&?#;/]*")
+KEY_IN_PATH = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}")
+OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
 
 
 def as_utf8(text: str) -> str:
@@ -56,9 +64,26 @@ def is_camera_path(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Text whose URLs have lost user and password, and other options that hold one their value: what goes into logs,
-    messages and recordings."""
-    return OPTION_OF_PASSWORD.sub(r"\1***", LOGIN.sub("://", text))
+    """Text whose URLs have lost user, password, every value of their query and what looks like a key in their path, and
+    other options that hold a password their value: what goes into logs, messages and recordings."""
+    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub("://", text)))
+
+
+def _mask_url(match: re.Match[str]) -> str:
+    ours, scheme, rest = match[1] or "", match[2], match[3]
+    place, mark, query = rest.partition("?")
+    if not ours and scheme.lower() in NETWORK_SCHEMES:
+        host, slash, path = place.partition("/")
+        place = host + slash + KEY_IN_PATH.sub("***", VALUE.sub(r"\1=***", path))
+    kept = OUR_OPTIONS if ours else ()
+    query = "&".join(part if part.partition("=")[0] in kept else _mask_option(part) for part in query.split("&"))
+    return f"{ours}{scheme}://{place}{mark}{query if mark else ''}"
+
+
+def _mask_option(part: str) -> str:
+    """A part of a query, "key=value" or only a value, without the value."""
+    name, equals, _ = part.partition("=")
+    return f"{name}=***" if equals else "***"
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamtok.names import check_stream_name
+from streamtok.names import check_stream_name, without_password
 from streamtok.node.replay_outputs import Outputs
 from streamtok.tokens.export import ExportOptions, export
 from streamtok.tokens.lerobot_layout import VideoColumn
@@ -41,3 +41,32 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
     outputs = Outputs.__new__(Outputs)
     with pytest.raises(ValueError, match="stream name"):
         outputs._path_of("../../x", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://h/live?sig=SECRET&x-id=SECRET", "https://h/live?sig=***&x-id=***"),
+        ("rtsp://h:554/live?SECRET", "rtsp://h:554/live?***"),
+        ("rtsp://h/user=a_password=SECRET_channel=1.sdp", "rtsp://h/user=***"),
+        ("rtmp://h/app/live_123456789_SecretSecret77Secret", "rtmp://h/app/live_123456789_***"),
+        ("rtmp://h/app/abcd-1234-efgh-SECRET", "rtmp://h/app/***"),
+        ("http://h/cam/3f2a9c71d04b4e5fa7/main.m3u8", "http://h/cam/***/main.m3u8"),
+        ("srt://h:9000?streamid=SECRET#t=SECRET", "srt://h:9000?streamid=***"),
+        ("HTTP://me:SECRET@h/video?a=SECRET", "HTTP://h/video?a=***"),
+        ('gst:rtspsrc location="rtsp://h/x?t=SECRET" ! appsink', 'gst:rtspsrc location="rtsp://h/x?t=***" ! appsink'),
+        ('gst:x admin-password="SECRET SECRET" ! y', "gst:x admin-password=*** ! y"),
+        ("camera 'http://h/x?t=SECRET': gone. See https://h/y", "camera 'http://h/x?t=***': gone. See https://h/y"),
+        ("zmq:tcp://h:5555?stream=front&curve=keys/a", "zmq:tcp://h:5555?stream=front&curve=keys/a"),
+        ("zmq:tcp://h:5555?token=SECRET", "zmq:tcp://h:5555?token=***"),
+        ("synthetic:256x448@30?seed=7&frames=3", "synthetic:256x448@30?seed=7&frames=3"),
+        ("camera:synthetic:256x448@30?seed=7#loop=1", "camera:synthetic:256x448@30?seed=7#loop=1"),
+        ("images:/data/a?fps=10", "images:/data/a?fps=10"),
+        ("/dev/video0?size=720x1280&fps=30", "/dev/video0?size=720x1280&fps=30"),
+        ("rtsp://10.0.0.7:554/Streaming/Channels/101", "rtsp://10.0.0.7:554/Streaming/Channels/101"),
+        ("ipc:///tmp/0123456789abcdef01234/x.ipc", "ipc:///tmp/0123456789abcdef01234/x.ipc"),
+        ("cannot bind tcp://127.0.0.1:5555: in use", "cannot bind tcp://127.0.0.1:5555: in use"),
+    ],
+)
+def test_no_query_value_and_no_key_of_a_url_is_told(text, told):
+    assert without_password(text) == told

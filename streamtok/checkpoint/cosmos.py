@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from streamtok.checkpoint.folder import check_fit
+from streamtok.checkpoint.folder import check_fit, read_tensors
 from streamtok.checkpoint.torchscript import is_archive, read_archive
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
@@ -115,7 +114,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return read_tensors(path)
     if is_archive(path):
         return read_archive(path)
     try:

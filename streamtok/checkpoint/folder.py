@@ -1,13 +1,23 @@
 """Our checkpoints: a folder with the configuration, the weights and their fingerprint."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
+
+MOST_BYTES = 1 << 20  # of a config.json
+MOST_BLOCKS = 64  # of a level
+MOST_LEVELS = 16
+MOST_CODEBOOK_BITS = 24
+MOST_QUANTIZERS = 64
+QUANTIZER = "quantizer."
 
 
 def check_fit(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
@@ -40,20 +50,12 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
 def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     """Read what `save` wrote, as float32. ValueError if files do not fit each other or the weights were altered."""
     folder = Path(folder)
-    try:
-        values = json.loads((folder / "config.json").read_text())
-        config = TokenizerConfig.from_dict(values["tokenizer"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not a tokenizer configuration: {error}") from error
+    values, config, outline = _read_config(folder / "config.json")
+    stored = read_tensors(folder / "model.safetensors")
+    _check_state(folder, outline, {name: tensor for name, tensor in stored.items() if not name.startswith(QUANTIZER)})
     model = build(config, deterministic)
-    fresh, stored = model.state_dict(), load_file(folder / "model.safetensors")
-    differing = [
-        f"{name} {tuple(stored[name].shape)}, expected {tuple(fresh[name].shape)}"
-        for name in sorted(set(fresh) & set(stored))
-        if fresh[name].shape != stored[name].shape
-    ]
-    missing, unexpected = sorted(set(fresh) - set(stored)), sorted(set(stored) - set(fresh))
-    check_fit(f"{folder} does not fit its config.json", missing, unexpected, differing)
+    fresh = model.state_dict()
+    _check_state(folder, fresh, stored)
     model.load_state_dict({name: tensor.to(fresh[name].dtype) for name, tensor in stored.items()})
     if values.get("fingerprint") not in (None, model.fingerprint):
         raise ValueError(
@@ -61,3 +63,56 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
             "one of the files was altered or belongs to another model"
         )
     return model
+
+
+def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    differing = [
+        f"{name} {tuple(stored[name].shape)}, expected {tuple(fresh[name].shape)}"
+        for name in sorted(set(fresh) & set(stored))
+        if fresh[name].shape != stored[name].shape
+    ]
+    missing, unexpected = sorted(set(fresh) - set(stored)), sorted(set(stored) - set(fresh))
+    check_fit(f"{folder} does not fit its config.json", missing, unexpected, differing)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError names a file that is cut off or none."""
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
+        raise ValueError(f"{path} is cut off, or no safetensors file: {' '.join(str(error).split())}") from error
+
+
+def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
+    """What a config.json says, and the state of its tokenizer without memory (device meta) and without quantizer, some
+    of which cannot be made so. Nothing absurd is built.
+
+    ValueError names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        values = json.loads(text)
+        config = TokenizerConfig.from_dict(values["tokenizer"])
+        _check_extent(config)
+        with torch.device("meta"):
+            state = build(replace(config, quantizer="ae")).state_dict()
+        return values, config, {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
+    except OSError:
+        raise
+    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path} is not a tokenizer configuration: {reason}") from error
+
+
+def _check_extent(config: TokenizerConfig) -> None:
+    """Raise ValueError for a tokenizer of more parts than any has."""
+    for blocks in (config.encoder_blocks, config.decoder_blocks):
+        if len(blocks) > MOST_LEVELS or max(blocks) > MOST_BLOCKS:
+            raise ValueError(f"expected at most {MOST_LEVELS} levels of {MOST_BLOCKS} blocks, found {blocks}")
+    if config.discrete and not 1 <= config.num_quantizers <= MOST_QUANTIZERS:
+        raise ValueError(f"expected 1 to {MOST_QUANTIZERS} quantizers, found {config.num_quantizers}")
+    if not 1 <= (config.codebook_size or 1) <= 1 << MOST_CODEBOOK_BITS:
+        raise ValueError(f"expected a codebook of at most 2**{MOST_CODEBOOK_BITS} values")

@@ -12,13 +12,17 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
+from streamtok.node.metrics import Metrics
+from streamtok.node.process import print_result, stop_on_signals
+from streamtok.node.summary import format_summary, summarize
 from streamtok.settings.errors import SettingsError, blame_settings
 from streamtok.settings.fields import Flag, option
 from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, load_rig
@@ -70,25 +74,46 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: RigSettings) -> int:
     from streamtok.node.display import LiveDisplay, log_to_stderr
-    from streamtok.node.process import stop_on_signals
-    from streamtok.node.stream_metrics import format_summary
 
     log_to_stderr(log_format=settings.log_format)
-    node = make_node(settings, on_update=lambda node: display.update())
-    title = f"{settings.node}: {settings.model} on {settings.bind}"
-
-    def show(summary: dict[str, Any]) -> None:
-        print(json.dumps(summary) if settings.as_json else format_summary(summary), flush=True)
-
-    with (
-        stop_on_signals(node.stop, lambda: show(node.summary())),
-        LiveDisplay(node.metrics, list(node.sources), title) as display,
+    nodes: list[IngestNode] = []
+    with stop_on_signals(
+        lambda: stop_node(nodes, settings),
+        lambda: show_summary(nodes, settings),
+        lambda: any(node.at_stake() for node in nodes),
     ):
-        summary = node.run()
-    show(summary)
+        node = make_node(settings, on_update=lambda node: display.update())
+        nodes.append(node)
+        title = f"{settings.node}: {settings.model} on {settings.bind}"
+        try:
+            with LiveDisplay(node.metrics, list(node.sources), title) as display:
+                node.run()
+        except (OSError, RuntimeError):
+            if node.at_stake():
+                show_summary(nodes, settings)
+            raise
+        show_summary(nodes, settings)
     for failure in node.failures:
         print(f"streamtok ingest: {failure}", file=sys.stderr)
     return 1 if node.failures else 0
+
+
+def stop_node(nodes: list[IngestNode], settings: RigSettings) -> None:
+    """Ask the node to end; a process that has not made it yet, and so has opened nothing, ends here."""
+    if nodes:
+        nodes[0].stop()
+        return
+    try:
+        show_summary(nodes, settings)
+    finally:
+        os._exit(0)
+
+
+def show_summary(nodes: list[IngestNode], settings: RigSettings) -> None:
+    """Print what the node has done, nothing if it was not made yet."""
+    streams = [stream.name for stream in settings.streams]
+    summary = nodes[0].summary() if nodes else summarize(Metrics(), streams, None, 0.0)
+    print_result(json.dumps(summary) if settings.as_json else format_summary(summary))
 
 
 def make_node(
@@ -101,7 +126,6 @@ def make_node(
     Raises SettingsError for what could not work on this machine, whatever its cameras do.
     """
     from streamtok.node.ingest import IngestNode, NodeOptions
-    from streamtok.node.metrics import Metrics
 
     with blame_settings():
         check_publishing(settings)  # before cameras are opened and a model is loaded for nothing
@@ -115,12 +139,14 @@ def make_node(
 
 
 def check_publishing(settings: RigSettings) -> None:
-    """Raise ValueError or ImportError for what could not be published so on this machine."""
+    """Raise ValueError, ImportError or BindError for what could not be published so on this machine now."""
     from streamtok.wire import compression
-    from streamtok.wire.endpoint import check_endpoints
+    from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 
     secure, insecure = settings.curve is not None, settings.insecure
-    check_endpoints(settings.bind, settings.control, secure=secure, insecure=insecure, ipc_group=settings.ipc_group)
+    bind, control, group = settings.bind, settings.control, settings.ipc_group
+    control = check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group)
+    probe_endpoints(bind, *([control] if control else []))
     compression.check(settings.compression)
 
 

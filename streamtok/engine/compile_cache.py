@@ -123,7 +123,7 @@ def _find_damage(folder: Path) -> str | None:
         wanted = json.loads((folder / LIST).read_text())
         found = _hash_files(folder)
         return next((f"{name} is not what was written" for name in wanted if found.get(name) != wanted[name]), None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"{LIST} cannot be read: {error}"
 
 

@@ -141,9 +141,18 @@ def _processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where configurations are kept: STREAMTOK_CACHE, else the user's cache folder."""
-    base = os.environ.get("STREAMTOK_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "streamtok"
+    """Where configurations are kept: STREAMTOK_CACHE, else the user's cache folder.
+
+    A user without a home (a container's uid) has one that nothing can be written to.
+    """
+    if base := os.environ.get("STREAMTOK_CACHE"):
+        return Path(base)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "streamtok"
+    try:
+        return Path.home() / ".cache/streamtok"
+    except RuntimeError:
+        return Path(os.devnull) / "streamtok"
 
 
 def stored_path(machine: EngineConfiguration) -> Path:
@@ -159,7 +168,7 @@ def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | Non
         if not path.exists():
             return None, ["none is stored"]
         stored = EngineConfiguration.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return None, [f"{path} cannot be read: {error}"]
     differences = stored.find_differences(machine)
     return (None, differences) if differences else (stored, [])

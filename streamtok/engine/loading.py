@@ -97,7 +97,7 @@ def read_engine(engine: Engine | Path) -> Engine:
         return engine
     try:
         return json.loads(Path(engine).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"engine {str(engine)!r}: expected auto, eager or auto's JSON file: {error}") from error
 
 

@@ -156,7 +156,7 @@ def _parse_json(data: ImageData) -> ImageMessage:
         stamp = getattr(message, "timestamp", None)
         kind = "video" if getattr(message, "format", None) in VIDEO_CODECS else "image"
         return _to_message(message, kind, stamp.sec * 10**9 + stamp.nsec if stamp else 0)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
 
 

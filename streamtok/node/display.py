@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from streamtok.names import without_password
 from streamtok.node.json_log import JsonFormatter
 from streamtok.node.metrics import Metrics
 
@@ -94,6 +95,13 @@ def latency_line(metrics: Metrics) -> str:
     return "ms p50/p95/p99: " + ", ".join(stages) if stages else "waiting for frames"
 
 
+class TextFormatter(logging.Formatter):
+    """A line of text without the secrets of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))
+
+
 class StderrHandler(logging.StreamHandler):
     """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
 
@@ -110,6 +118,6 @@ def log_to_stderr(level: int = logging.INFO, log_format: str = "text") -> None:
     logger = logging.getLogger("streamtok")
     logger.setLevel(level)
     handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logger.addHandler(handler)

@@ -24,7 +24,8 @@ from streamtok.node.loop import IngestLoop, Parts
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
 from streamtok.node.rig import open_streams
-from streamtok.node.stream_metrics import copy_recording, export_zeros, summarize
+from streamtok.node.stream_metrics import copy_recording, export_zeros
+from streamtok.node.summary import summarize
 from streamtok.settings.errors import blame_settings
 from streamtok.wire.publisher import Publisher
 
@@ -45,6 +46,10 @@ class NodeOptions:
     wait_subscribers: int = 0
     metrics_port: int | None = None
     metrics_address: str = "127.0.0.1"
+
+
+class StoppedAtStart(BaseException):
+    """The signal handler's way out of a model that loads: whoever starts a node has nothing to finish."""
 
 
 class IngestNode:
@@ -71,6 +76,7 @@ class IngestNode:
         self._open_parts = open_parts
         self._loop: IngestLoop | None = None  # once the node is bound
         self._stopping = threading.Event()
+        self._starter: threading.Thread | None = None  # the thread that starts the node, while it does
 
     @property
     def core(self) -> IngestCore:
@@ -88,8 +94,15 @@ class IngestNode:
         return {} if self._loop is None else self._loop.captures
 
     def stop(self) -> None:
-        """Ask the node to end; it does so within 2 seconds."""
+        """Ask the node to end; it does so within 2 seconds. A signal handler ends a start at once."""
         self._stopping.set()
+        if self._starter is threading.current_thread():  # only a signal handler runs in the middle of it
+            self._starter = None
+            raise StoppedAtStart
+
+    def at_stake(self) -> bool:
+        """Whether there may be groups to finish: once the node is bound and its model warm."""
+        return self._loop is not None
 
     def stopping(self) -> bool:
         """Whether it was asked to end."""
@@ -122,7 +135,8 @@ class IngestNode:
         ValueError for a device that is not there, and a source that is nothing readable.
         """
         with ExitStack() as stack:
-            self._start(stack)
+            if not self._start_or_stop(stack):
+                return self.summary()
             loop = self._started()
             try:
                 loop.wait_for_subscribers(self.options.wait_subscribers)
@@ -139,6 +153,18 @@ class IngestNode:
         if self._loop is None:
             raise RuntimeError("the node has not started")
         return self._loop
+
+    def _start_or_stop(self, stack: ExitStack) -> bool:
+        """Start; False if the node was told to stop meanwhile."""
+        self._starter = threading.current_thread()
+        try:
+            self._start(stack)
+        except StoppedAtStart:
+            log.info("event=end reason='stopped at the start'")
+            return False
+        finally:
+            self._starter = None
+        return True
 
     def _start(self, stack: ExitStack) -> None:
         options = self.options

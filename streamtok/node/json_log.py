@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from streamtok.names import without_password
+
 KEY = re.compile(r"(?:^|\s)(\w+)=")
 PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
 
@@ -25,7 +27,8 @@ class JsonFormatter(logging.Formatter):
         line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | dict(read_fields(record.msg, record.args)) | line)
+        values = line | dict(read_fields(record.msg, record.args)) | line
+        return json.dumps({key: without_password(x) if isinstance(x, str) else x for key, x in values.items()})
 
 
 def read_fields(template: object, arguments: object) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,8 @@ from streamtok.io.camera import capture_of
 from streamtok.io.capture import Capture, Captured
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import notify_systemd
-from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency, summarize
+from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency
+from streamtok.node.summary import summarize
 from streamtok.types import TokenGroup
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 

@@ -18,14 +18,20 @@ log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
 FILES = 1 << 16
+WORDS_S = 0.3  # for last words: whoever reads them may have stopped reading
 SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends one wish twice
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
+def stop_on_signals(
+    stop: Callable[[], None],
+    last_words: Callable[[], None] = lambda: None,
+    at_stake: Callable[[], bool] = lambda: True,
+) -> Iterator[None]:
     """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a terminal that closes; `nohup` still holds). If the process
     still runs 1.9 s later (one step of a large model on a CPU can take that long), or at a second signal, `last_words`
-    is called and the process exits with status 1. The same signal twice within 0.2 s is one.
+    is called and the process exits with status 1. The same signal twice within 0.2 s is one. While nothing is
+    `at_stake` (the process is still starting) it exits like this with status 0.
 
     Outside the main thread, where Python takes no signals, nothing is installed.
     """
@@ -37,9 +43,12 @@ def stop_on_signals(stop: Callable[[], None], last_words: Callable[[], None] = l
     first, began = 0, 0.0
 
     def leave(reason: str) -> None:
-        log.error("event=killed reason=%r", reason)
-        last_words()
-        os._exit(1)
+        status = int(at_stake())
+        log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
+        words = threading.Thread(target=last_words, daemon=True)  # which may fail or hang
+        words.start()
+        words.join(WORDS_S)
+        os._exit(status)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal first, began
@@ -73,6 +82,34 @@ def raise_file_limit() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def keep_standard_streams() -> None:
+    """Let writing to a standard stream that was closed at the start (`>&-`) go nowhere, not into a file or socket that
+    would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 until the end
+
+
+def print_result(text: str) -> None:
+    """Print what a command has to say at its end; on standard error if standard output was closed or nobody reads it.
+
+    OSError still tells that it could not go where it was meant to.
+    """
+    if sys.__stdout__ is None:
+        print(text, file=sys.stderr, flush=True)
+        return
+    try:
+        print(text, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+        raise
 
 
 def end_process(status: int) -> int:

@@ -1,13 +1,11 @@
-"""What an ingest node counts and measures of its streams, and the summary of it."""
+"""What an ingest node counts and measures of its streams."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import Lane
-from streamtok.ingest.token_grid import grid_shape
 from streamtok.io.base import Source
 from streamtok.io.capture import Captured
 from streamtok.node.metrics import Metrics
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 OF_LANE = ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes")
 OF_SOURCE = ("frames", "reconnects", "frozen", "damaged", "missed")
 OF_NODE = ("published", "published_bytes", "publish_errors", "deadline_misses")
-IN_SUMMARY = ("frames", "groups", "keyframes", "dropped", "gaps", "damaged", "published")
 
 
 def export_zeros(metrics: Metrics, streams: Iterable[str]) -> None:
@@ -67,28 +64,3 @@ def observe_latency(
     frames = group.info.temporal_compression if group.info is not None else 1
     if source.fps and is_paced(source) and total > frames / source.fps:
         metrics.count("deadline_misses", group.stream)
-
-
-def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None, seconds: float) -> dict[str, Any]:
-    """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
-    counts: dict[str, dict[str, int]] = {}
-    for name in streams:
-        size = core.lane(name).image_size if core is not None else None
-        height, width = grid_shape(core.config, *size)[-2:] if core is not None and size is not None else (0, 0)
-        counts[name] = {counter: metrics.counter(counter, name) for counter in IN_SUMMARY}
-        counts[name]["tokens_per_group"] = height * width
-    frames = sum(stream["frames"] for stream in counts.values())
-    fps = round(frames / seconds, 2) if seconds else 0.0
-    return {"streams": counts, "latency_ms": metrics.latency_ms(), "fps": fps}
-
-
-def format_summary(summary: Mapping[str, Any]) -> str:
-    """The summary for people."""
-    line = (
-        "{}: {frames} frames in {groups} groups of {tokens_per_group} tokens ({keyframes} keyframes), {published} "
-        "published, {dropped} frames dropped, {gaps} gaps, {damaged} damaged"
-    )
-    lines = [line.format(name, **counts) for name, counts in summary["streams"].items()]
-    for stage, values in summary["latency_ms"].items():
-        lines.append(f"{stage:>8} ms: " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))
-    return "\n".join([*lines, f"{summary['fps']:.1f} frames per second in all"])

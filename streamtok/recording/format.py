@@ -123,6 +123,6 @@ def from_text(metadata: dict[str, str]) -> dict[str, Any]:
     """The values of a channel's metadata; what is no JSON stays text."""
     values: dict[str, Any] = dict(metadata)
     for key in metadata.keys() - set(TEXT_FACTS):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             values[key] = json.loads(metadata[key])
     return values

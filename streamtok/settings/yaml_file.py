@@ -11,6 +11,10 @@ import yaml
 
 from streamtok.settings.errors import SettingsError
 
+MOST_CHARACTERS = 1 << 20  # of a file
+MOST_VALUES = 100_000  # keys, items and values, with what aliases repeat
+DEEPEST = 64
+
 
 def shipped() -> dict[str, Path]:
     """The configuration files that come with the package, by name without `.yaml`."""
@@ -25,7 +29,8 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     """
     try:
         file = path if Path(path).is_file() else shipped().get(str(path), path)
-        text = Path(file).read_text(encoding="utf-8")
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read(MOST_CHARACTERS + 1)
     except FileNotFoundError as error:
         ours = shipped()
         folder = next(iter(ours.values())).parent
@@ -37,8 +42,9 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise SettingsError(f"{path}: cannot be read as a configuration file: {reason}") from error
     try:
+        check_extent(text)
         node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of a date or number that cannot be
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}, {}
@@ -47,6 +53,27 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     lines: dict[tuple, int] = {}
     mark_lines(node, (), lines)
     return values, lines
+
+
+def check_extent(text: str) -> None:
+    """Raise ValueError for a text that is larger, or nests deeper, or grows more by aliases than settings ever do."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it has more than {MOST_CHARACTERS} characters")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # one by one: what comes after is not looked at
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
+    found, waiting = 0, [(yaml.compose(text, Loader=yaml.SafeLoader), 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        found += 1
+        if found > MOST_VALUES or depth > DEEPEST + 1:
+            raise ValueError(f"with its aliases it has more than {MOST_VALUES} values, or {DEEPEST} levels")
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(child, depth + 1) for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(child, depth + 1) for child in node.value]
 
 
 def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) -> None:
@@ -90,7 +117,8 @@ def parse_set(items: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
         try:
+            check_extent(text)
             pairs[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
             raise SettingsError(f"--set {item}: the value is not valid YAML: {' '.join(str(error).split())}") from error
     return pairs

@@ -6,6 +6,7 @@ import fcntl
 import grp
 import os
 import re
+import socket as net
 import threading
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: b
     """
     control = control_beside(bind) if control is None else control
     endpoints = [bind, control] if control else [bind]
+    if control == bind and not bind.endswith("*"):
+        raise ValueError(f"control is {control!r}, which is what bind is: give it a port or path of its own")
     for endpoint in endpoints:
         check_bind(endpoint, secure, insecure)
     if ipc_group is not None:
@@ -119,6 +122,35 @@ def reachable(control: str, stream_endpoint: str) -> str:
     if control.startswith("tcp://") and host in ("0.0.0.0", "*", "[::]") and stream_endpoint.startswith("tcp://"):
         return stream_endpoint.rpartition(":")[0] + ":" + port
     return control
+
+
+def probe_endpoints(*endpoints: str) -> None:
+    """Raise BindError for an endpoint that another process holds now: before a model is loaded for nothing.
+
+    Nobody can connect meanwhile. What cannot be told so (a name of an interface, any port) is left to the real bind.
+    """
+    for endpoint in endpoints:
+        if _has_path(endpoint):
+            path = _ipc_path(endpoint)
+            PathLock(path.with_name(path.name + ".lock"), endpoint).release()
+        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdigit():
+            _probe_port(endpoint)
+
+
+def _probe_port(endpoint: str) -> None:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]").replace("*", "0.0.0.0")
+    try:
+        family, kind, number, _, address = net.getaddrinfo(host, int(port), type=net.SOCK_STREAM)[0]
+    except OSError:
+        return
+    with net.socket(family, kind, number) as probe:
+        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq: what has just closed is free
+        try:
+            probe.bind(address)
+        except OSError as error:
+            reason = f"cannot bind {endpoint}: {error.strerror}; is another node running there?"
+            raise BindError(error.errno, reason) from error
 
 
 class Binding:

@@ -278,3 +278,50 @@ def test_the_warning_about_random_weights_points_at_the_caller():
 def test_listing_the_presets_warns_of_nothing(capsys, recwarn):
     assert models.main(["small", "--json"]) == 0
     assert not recwarn.list
+
+
+ABSURD = {
+    "stem_channels": 10**9,
+    "z_channels": -1,
+    "encoder_channels": [10**7, 10**7],
+    "encoder_blocks": [10**9, 10**9],
+    "num_quantizers": 10**9,
+    "levels": [10**9] * 6,
+    "temporal_compression": 2**60,
+    "dropout": "a",
+    "quantizer": [],
+}
+
+
+@pytest.mark.parametrize("key", ABSURD)
+def test_an_absurd_configuration_is_refused_in_a_line_that_names_its_file(key, tmp_path):
+    save(build(CONFIGS[next(iter(CONFIGS))]), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["tokenizer"][key] = ABSURD[key]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config.json") as caught:
+        read_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b"[]", b"{}", b'{"tokenizer": null}', b"\xff\xfe", b" " * 2_000_000, b""]
+)
+def test_what_is_no_configuration_is_refused_in_a_line_that_names_the_file(text, tmp_path):
+    save(build(CONFIGS[next(iter(CONFIGS))]), tmp_path)
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"config.json is not a tokenizer configuration") as caught:
+        read_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, -50])
+def test_a_weights_file_that_is_cut_off_is_refused_by_its_name(cut, tmp_path):
+    save(build(CONFIGS[next(iter(CONFIGS))]), tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"model.safetensors is cut off, or no safetensors file"):
+        read_folder(tmp_path)
+    file.write_bytes(b"garbage" * 1000)
+    with pytest.raises(ValueError, match=r"model.safetensors is cut off, or no safetensors file"):
+        read_folder(tmp_path)

@@ -21,6 +21,7 @@ from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
 
 ENDLESS = "synthetic:32x48@50?seed=3"
+CONTROL = "tcp://127.0.0.1:5999"
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,7 @@ def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
         (["--source", ENDLESS, "--bind", "tcp://0.0.0.0:*"], 2, "refusing to bind tcp://0.0.0.0:* without keys"),
         (["--source", ENDLESS, "--ipc-group", "no-such-group"], 2, "expected the name or number of a group"),
         (["--source", ENDLESS, "--curve", "/nonexistent"], 2, "streamtok keys generate"),
+        (["--source", ENDLESS, "--bind", CONTROL, "--control", CONTROL], 2, "which is what bind is: give it a port"),
     ],
 )
 def test_ingest_says_what_is_wrong(arguments, status, message, model, capsys):

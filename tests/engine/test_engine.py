@@ -8,6 +8,7 @@ import torch
 
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError, optimize, precision
+from streamtok.engine.compile_cache import use_folder
 from streamtok.engine.configuration import cache_folder, inspect_machine, load_stored, store
 from streamtok.engine.optimized import apply_configuration, memory_needed
 from streamtok.engine.precision import choose, compare_tokens, list_candidates
@@ -192,3 +193,13 @@ def test_clip_moves_and_repeats():
     assert scene.shape == (1, 3, 6, *SIZE)
     assert torch.equal(scene, reference_clip(6, *SIZE))
     assert (scene[:, :, 0] != scene[:, :, 1]).float().mean() > 0.3
+
+
+def test_a_user_without_a_home_has_a_cache_that_cannot_be_written(tok, caplog, monkeypatch):
+    for name in ("STREAMTOK_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    assert load_stored(inspect_machine(tok.fingerprint, (32, 32), "cpu"))[0] is None
+    with pytest.raises(OSError, match="Not a directory"):
+        store(inspect_machine(tok.fingerprint, (32, 32), "cpu"))
+    assert use_folder().is_dir()

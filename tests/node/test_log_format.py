@@ -97,3 +97,15 @@ def test_an_exception_stays_in_its_line(written):
     [line] = written()
     assert (line["level"], line["event"], line["op"]) == ("ERROR", "failed", "stats")
     assert line["exception"].endswith("ValueError: two\nlines")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_line_of_the_log_holds_the_secret_of_a_url(form, capsys):
+    log_to_stderr(log_format=form)
+    error = OSError("https://me:SECRET@h/live?sig=SECRET is silent")
+    logging.getLogger("streamtok.ingest").warning(
+        "stream=%s event=lost url=%s error=%r", "a", "rtsp://h/?SECRET", error
+    )
+    line = capsys.readouterr().err
+    assert "https://h/live?sig=***" in line
+    assert "SECRET" not in line

@@ -104,7 +104,7 @@ def test_a_group_is_named_or_numbered(group, tmp_path):
     [
         ("rtsp://admin:hunter2@10.0.0.7:554/x", "rtsp://10.0.0.7:554/x"),
         ("rtsp://admin:hun@ter/2@10.0.0.7/x", "rtsp://10.0.0.7/x"),
-        ("http://10.0.0.7/video.cgi?user=me&pwd=hunter2&fps=5", "http://10.0.0.7/video.cgi?user=me&pwd=***&fps=5"),
+        ("http://10.0.0.7/video.cgi?user=me&pwd=hunter2&fps=5", "http://10.0.0.7/video.cgi?user=***&pwd=***&fps=***"),
         ("gst:rtspsrc location=rtsp://a:hunter2@h/x ! appsink", "gst:rtspsrc location=rtsp://h/x ! appsink"),
         (
             "gst:rtspsrc location=rtsp://h/x user-pw=hunter2 ! appsink",

@@ -1,5 +1,6 @@
 """Files and values that are no configuration say so, in a line."""
 
+import time
 from importlib.resources import files
 
 import pytest
@@ -33,3 +34,48 @@ def test_a_file_that_is_not_there_says_where_the_shipped_ones_are():
 def test_a_value_that_is_no_yaml_says_so():
     with pytest.raises(SettingsError, match=r"--set streams.0=\[}: the value is not valid YAML"):
         parse_set(["streams.0=[}"])
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        MERGES,
+        "a: &a [*a]",
+        "a: &a {b: *a}",
+        "[" * 100_000,
+        "a: " + "[" * 900 + "]" * 900,
+        "".join(" " * depth + "a:\n" for depth in range(900)),
+        "- " * 900,
+        "a: " + "x" * 2_000_000,
+        "a: 2020-99-99",
+        "a: " + "1" * 5000,
+    ],
+)
+def test_a_text_that_grows_or_nests_or_cannot_be_is_refused_at_once_in_a_line_that_names_it(text, tmp_path):
+    (tmp_path / "evil.yaml").write_text(text)
+    began = time.monotonic()
+    with pytest.raises(SettingsError, match=r"evil.yaml: not valid YAML: ") as caught:
+        read_yaml(tmp_path / "evil.yaml")
+    assert time.monotonic() - began < 5
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+def test_values_on_a_command_line_are_bounded_alike():
+    with pytest.raises(SettingsError, match="deeper than"):
+        parse_set(["streams=" + "[" * 5000])
+
+
+def test_aliases_of_a_configuration_that_somebody_would_write_are_taken(tmp_path):
+    (tmp_path / "rig.yaml").write_text("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}")
+    assert read_yaml(tmp_path / "rig.yaml")[0] == {"a": {"x": 1}, "b": [{"x": 1}] * 2, "c": {"x": 1, "y": 2}}

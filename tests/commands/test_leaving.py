@@ -1,0 +1,126 @@
+"""However an ingest node is made to leave, it says what it has done."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from streamtok.commands import ingest
+
+ENDLESS = "synthetic:32x48@50?seed=3"
+STARTING = """
+import sys, time
+import streamtok.commands.ingest as ingest
+{slow}
+sys.argv = ["streamtok", "ingest", "--source", "{source}", "--bind", "{bind}", "--model", "nano", "--json"]
+from streamtok.cli import main
+sys.exit(main())
+"""
+SLOW = {
+    "loading": "def make_core(*a): print('busy', file=sys.stderr, flush=True); [time.sleep(0.01) for _ in range(3000)]"
+    "\ningest.make_core = make_core",
+    "in one call": "def make_core(*a): print('busy', file=sys.stderr, flush=True); b''.join(Stuck())\n"
+    "class Stuck:\n"
+    "    def __iter__(self):\n"
+    "        try: time.sleep(30)\n"
+    "        except BaseException: time.sleep(30)\n"
+    "ingest.make_core = make_core",
+    "importing": "def make_node(*a, **b): print('busy', file=sys.stderr, flush=True); time.sleep(30)"
+    "\ningest.make_node = make_node",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("slow", SLOW)
+def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and_status_0(slow, number, endpoint):
+    program = STARTING.format(slow=SLOW[slow], source=ENDLESS, bind=endpoint)
+    node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "busy" not in node.stderr.readline():
+        assert node.poll() is None
+    began = time.monotonic()
+    node.send_signal(number)
+    output, log = node.communicate(timeout=60)
+    assert node.returncode == 0, log
+    assert time.monotonic() - began < 8  # 2 s, and a busy machine
+    [stream] = json.loads(output)["streams"].values()
+    assert stream["frames"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ipc"])
+@pytest.mark.parametrize("option", ["--bind", "--control"])
+def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, endpoint, capsys, monkeypatch):
+    from streamtok.wire.publisher import Publisher
+
+    monkeypatch.setattr(ingest, "make_core", lambda *_: pytest.fail("a model was loaded"))
+    with Publisher("tcp://127.0.0.1:*" if scheme == "tcp" else endpoint) as other:
+        other_end = {"--bind": "--control", "--control": "--bind"}[option]
+        free = "tcp://127.0.0.1:*"
+        assert ingest.main(["--source", ENDLESS, option, other.endpoint, other_end, free]) == 1
+    assert other.endpoint in capsys.readouterr().err
+
+
+def test_a_port_that_a_node_has_just_left_is_free(endpoint):
+    from streamtok.wire.endpoint import probe_endpoints
+    from streamtok.wire.publisher import Publisher
+    from streamtok.wire.subscriber import subscribe
+
+    with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint):
+        assert publisher.wait_subscribers(1, 20)
+    probe_endpoints(publisher.endpoint, "tcp://eth99:5555", endpoint)
+
+
+def run_shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m streamtok.cli ingest --source '{ENDLESS}&frames=4' --model nano "
+    return subprocess.run(["bash", "-c", command + line], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("| head -c0; exit ${PIPESTATUS[0]}", 141),
+        (">&-", 0),
+        (">/dev/full", 1),
+        ("<&- >&-", 0),
+    ],
+)
+def test_a_summary_that_nobody_takes_goes_to_standard_error(line, status, endpoint):
+    done = run_shell(f"--bind {endpoint} --json {line}")
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    [summary] = [json.loads(text) for text in done.stderr.splitlines() if text.startswith("{")]
+    assert summary["streams"]["cam0"]["frames"] == 4
+
+
+@pytest.mark.parametrize("line", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_end_no_node_and_get_nothing_of_others(line, endpoint):
+    done = run_shell(f"--bind {endpoint} --json {line}")
+    assert done.returncode == 0
+    assert bool(done.stdout) == (line == "2>&-")
+
+
+def test_last_words_that_nobody_reads_hold_nobody_up():
+    program = """
+import sys, time
+from streamtok.node.process import stop_on_signals
+with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    process.stdout.close()
+
+
+def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():
+    from streamtok.wire.endpoint import BindError, probe_endpoints
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(BindError, match="is another node running there"):
+            probe_endpoints(f"tcp://127.0.0.1:{taken.getsockname()[1]}")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def package(module: str) -> str:
 def test_every_package_has_its_place():
     unknown = {package(name) for name in GRAPH} - PLACE.keys()
     assert not unknown, f"put {sorted(unknown)} into the order here and in docs/architecture.md"
+
+
+def test_a_wheel_holds_every_package():
+    listed = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(listed) - {"streamtok.configs"} == there
 
 
 def test_imports_point_to_packages_below():

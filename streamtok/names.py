@@ -8,7 +8,7 @@ NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 LOGIN = re.compile(r"://[^\s@]\S*@")  # up to the last @: a password may hold one, and a slash
 OPTION_OF_PASSWORD = re.compile(
-    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|key|auth|signature)=)"
+    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|auth|signature)=)"
     r"(?:\"[^\"]*\"|[^\s&'\"]+)"
 )
 URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]*)://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")

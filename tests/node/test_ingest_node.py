@@ -4,6 +4,7 @@ import math
 import threading
 import time
 import urllib.request
+from contextlib import ExitStack
 from importlib.resources import files
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import torch
 import zmq
 
-from streamtok.commands.ingest import make_node
+import streamtok
+from streamtok.commands.ingest import make_core, make_node, make_sources
+from streamtok.engine.loading import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.base import RecordedSource
 from streamtok.io.camera import CameraSource
@@ -441,3 +444,23 @@ def test_threads_and_sockets_are_gone_after_the_end(endpoint):
     while {thread.name for thread in threading.enumerate()} - before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not {thread.name for thread in threading.enumerate()} - before
+
+
+def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(tmp_path, request):
+    """`engine`, `deterministic` and `threads` of the settings decide how the loaded model computes."""
+    streamtok.save(build(VIDEO), tmp_path / "model")
+    before = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(before))
+    chosen = {"model": str(tmp_path / "model"), "device": "cpu", "threads": before + 1}
+    streams = {"streams": [{"name": "front", "source": "synthetic:48x64@30?seed=1&frames=5"}]}
+    found = {}
+    for name, values in {"eager": {"engine": "eager"}, "steps": {"deterministic": True}}.items():
+        settings = load_rig(None, chosen | values | streams)
+        with ExitStack() as stack:
+            sources = make_sources(settings)
+            for source in sources.values():
+                stack.enter_context(source)
+            found[name] = describe_engine(make_core(settings, None, sources).tokenizer)
+    assert (found["eager"].kernels, found["eager"].deterministic) == ("plain", False)
+    assert found["steps"].deterministic
+    assert {engine.threads for engine in found.values()} == {before + 1}

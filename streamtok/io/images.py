@@ -15,14 +15,14 @@ from pathlib import Path
 
 from streamtok.io.base import RecordedSource
 from streamtok.io.image_messages import DamagedFrame, decode_still
-from streamtok.io.image_times import find_times_file, read_times, times_in_names
-from streamtok.io.spec import split_options
+from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.times import find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], float | str]] = {"fps": float, "timestamps": str}
+OPTIONS: dict[str, Callable[[str], float | str]] = {"fps": parse_rate, "timestamps": str, "unit": parse_unit}
 """What may follow images:DIR? in the name of a source or a drive."""
 
 
@@ -36,14 +36,22 @@ class TimedImage:
 
 
 def list_images(
-    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None
+    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None, unit: str | None = None
 ) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
-    Times come from the file `timestamps` if given, else from `fps` if given, else from a timestamps file that is found,
-    else from the names; ValueError says what is missing. Where a timestamps file has a line for every number but some
-    numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows; else it counts the files.
+    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
+    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else).
+    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
+    number, so that the gap shows; else it counts the files.
     """
+    return find_images(folder, fps=fps, timestamps=timestamps, unit=unit)[0]
+
+
+def find_images(
+    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None, unit: str | None = None
+) -> tuple[list[TimedImage], str]:
+    """What `list_images` gives, and where the times are from, in words."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
@@ -56,17 +64,18 @@ def list_images(
         hint = f"; its folders {', '.join(inside)} do: name one of them" if inside else ""
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     if timestamps is None and fps is not None:
-        return _at_rate(files, fps)
+        parse_rate(fps)
+        return [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)], f"{fps:g} per second, given"
     times_file = Path(timestamps) if timestamps is not None else find_times_file(folder)
     if times_file is not None:
-        return _by_file(files, times_file)
-    times = times_in_names([path.stem for path in files])
+        return _by_file(files, times_file, unit)
+    times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
     if times is None:
         raise ValueError(
             f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), or "
             f"give a rate: images:{folder}?fps=10"
         )
-    return _sorted(list(zip(times, files, strict=True)))
+    return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 
 
 def natural_key(path: Path) -> list[tuple[int, str]]:
@@ -83,33 +92,34 @@ def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
     return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
 
 
-def _at_rate(files: list[Path], fps: float) -> list[TimedImage]:
-    if not 0 < fps <= 10_000:
-        raise ValueError(f"fps is {fps}: expected more than 0 frames per second")
-    return [TimedImage(path, round(number * 1e9 / fps), number) for number, path in enumerate(files)]
+def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[TimedImage], str]:
+    """The images with the times of a file, and what these are, in words."""
+    if not path.is_file():
+        raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
+    times, names = read_times_file(path, unit)
+    return _match(files, times.ns, names, path), f"{times}, from {path.name}"
 
 
-def _by_file(files: list[Path], times_file: Path) -> list[TimedImage]:
-    if not times_file.is_file():
-        raise FileNotFoundError(f"timestamps file {str(times_file)!r}: no such file")
-    lines = read_times(times_file)
-    if all(name is not None for _, name in lines):
-        return _by_name(files, lines, times_file)
-    if len(lines) == len(files):
-        return [TimedImage(path, line[0], number) for number, (line, path) in enumerate(zip(lines, files, strict=True))]
-    numbers = [int(path.stem) if path.stem.isdigit() else len(lines) for path in files]
-    if len(lines) < len(files) or max(numbers) >= len(lines):
-        raise ValueError(f"{times_file} has {len(lines)} times for {len(files)} images; expected one line per image")
-    return [TimedImage(path, lines[number][0], number) for number, path in zip(numbers, files, strict=True)]
+def _match(files: list[Path], times: list[int], names: list[str | None], path: Path) -> list[TimedImage]:
+    """Each image with its line of the times file `path`: by name, by number, or in order."""
+    if all(name is not None for name in names):
+        return _by_name(files, times, [str(name) for name in names], path)
+    if len(times) == len(files):
+        return [TimedImage(file, time, number) for number, (time, file) in enumerate(zip(times, files, strict=True))]
+    numbers = [int(file.stem) if file.stem.isdigit() else len(times) for file in files]
+    if len(times) < len(files) or max(numbers) >= len(times):
+        raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
+    return [TimedImage(file, times[number], number) for number, file in zip(numbers, files, strict=True)]
 
 
-def _by_name(files: list[Path], lines: list[tuple[int, str | None]], times_file: Path) -> list[TimedImage]:
-    by_name = {path.name: path for path in files} | {path.stem: path for path in files}
-    timed = [(time_ns, by_name[Path(name).name]) for time_ns, name in lines if name and Path(name).name in by_name]
+def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
+    by_name = {file.name: file for file in files} | {file.stem: file for file in files}
+    lines = zip(times, (Path(name).name for name in names), strict=True)
+    timed = [(time, by_name[name]) for time, name in lines if name in by_name]
     if not timed:
-        raise ValueError(f"{times_file} names none of the {len(files)} images beside it; its first is {lines[0][1]!r}")
+        raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     if len(timed) < len(files):
-        log.warning("file=%s event=images_without_time count=%d", times_file, len(files) - len(timed))
+        log.warning("file=%s event=images_without_time count=%d", path, len(files) - len(timed))
     return _sorted(timed)
 
 
@@ -125,12 +135,13 @@ class ImageFolderSource(RecordedSource):
         *,
         fps: float | None = None,
         timestamps: str | None = None,
+        unit: str | None = None,
         realtime: bool = False,
         max_frames: int | None = None,
         keep_packets: bool = False,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.images = list_images(folder, fps=fps, timestamps=timestamps)
+        self.images, self.clock = find_images(folder, fps=fps, timestamps=timestamps, unit=unit)
         self._folder, self._keep_packets = folder, keep_packets
         self._left = iter(self.images)
         self._last_ns: int | None = None

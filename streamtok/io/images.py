@@ -9,20 +9,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.image_messages import DamagedFrame, decode_still
-from streamtok.io.spec import parse_rate, split_options
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.spec import parse_bits, parse_rate, split_options
+from streamtok.io.stills import count_bits, decode_image_file, is_animation, read_pictures
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.io.times import find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], float | str]] = {"fps": parse_rate, "timestamps": str, "unit": parse_unit}
+OPTIONS: dict[str, Callable[[str], float | str]] = {
+    "fps": parse_rate,
+    "timestamps": str,
+    "unit": parse_unit,
+    "bits": parse_bits,
+}
 """What may follow images:DIR? in the name of a source or a drive."""
 
 
@@ -33,26 +42,41 @@ class TimedImage:
     path: Path
     time_ns: int
     frame_id: int
+    bits: int | None = None
+
+    def load(self) -> tuple[np.ndarray, bytes | None]:
+        """The picture, uint8 RGB (H, W, 3), and the file's bytes where decoding them as they are gives the same.
+
+        Raises DamagedFrame.
+        """
+        try:
+            data = self.path.read_bytes()
+            image, as_stored = decode_image_file(data, self.bits)
+        except (DamagedFrame, OSError) as error:
+            raise DamagedFrame(f"{self.path.name}: {error}") from error
+        return image, data if as_stored else None
 
 
-def list_images(
-    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None, unit: str | None = None
-) -> list[TimedImage]:
+def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
     Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
-    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else).
-    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
-    number, so that the gap shows; else it counts the files.
+    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else),
+    `bits` how many bits of 16 the values of the images fill (None: all). Where a times file has a line for every number
+    but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows; else it counts files.
     """
-    return find_images(folder, fps=fps, timestamps=timestamps, unit=unit)[0]
+    return find_images(folder, **options)[0]
 
 
-def find_images(
-    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None, unit: str | None = None
-) -> tuple[list[TimedImage], str]:
+def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) -> tuple[list[TimedImage], str]:
     """What `list_images` gives, and where the times are from, in words."""
-    folder = Path(folder)
+    images, words = _time_images(Path(folder), **clock)
+    return [replace(image, bits=bits) for image in images], words
+
+
+def _time_images(
+    folder: Path, *, fps: float | None = None, timestamps: str | None = None, unit: str | None = None
+) -> tuple[list[TimedImage], str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files = _files(folder)
@@ -84,7 +108,7 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    return sorted(filter(is_image, folder.iterdir()), key=natural_key)
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
@@ -126,6 +150,8 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
 class ImageFolderSource(RecordedSource):
     """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
     and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
+
+    `options` are those of `list_images`; `clock` says in words where the times are from.
     """
 
     def __init__(
@@ -133,28 +159,38 @@ class ImageFolderSource(RecordedSource):
         folder: str | Path,
         stream: str = "cam0",
         *,
-        fps: float | None = None,
-        timestamps: str | None = None,
-        unit: str | None = None,
         realtime: bool = False,
         max_frames: int | None = None,
         keep_packets: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.images, self.clock = find_images(folder, fps=fps, timestamps=timestamps, unit=unit)
+        self.images, self.clock = find_images(folder, **options)
+        self.expected_frames = len(self.images)
         self._folder, self._keep_packets = folder, keep_packets
         self._left = iter(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
-        self.fps = fps or (steps * 1e9 / span if span > 0 else None)
+        self.fps = options.get("fps") or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
         self._left, self._last_ns = iter(self.images), None
         for image in self.images:
             with contextlib.suppress(DamagedFrame):
-                self.size = decode_still(image.path.read_bytes()).shape[:2]
+                self.size = image.load()[0].shape[:2]
+                self._look_at(image)
                 return
+
+    def _look_at(self, image: TimedImage) -> None:
+        """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
+        data = image.path.read_bytes()
+        if is_animation(data):
+            log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
+        elif image.bits is None and (count_bits(data) or 16) < 16:
+            bits = count_bits(data)
+            advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
+            log.warning("file=%s event=dark reason=%r", image.path, advice)
 
     def _next(self) -> Frame | None:
         for image in self._left:
@@ -170,15 +206,15 @@ class ImageFolderSource(RecordedSource):
             self._skip("backwards", image, "its time does not rise")
             return None
         try:
-            data = image.path.read_bytes()
-            pixels = decode_still(data)
-        except (DamagedFrame, OSError) as error:
+            pixels, packet = image.load()
+        except DamagedFrame as error:
             self._skip("damaged", image, str(error))
             return None
         self._last_ns = image.time_ns
         capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
-        packet, codec = (data, IMAGE_SUFFIXES[image.path.suffix.lower()]) if self._keep_packets else (None, None)
-        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, codec)
+        if packet is None or not self._keep_packets:
+            return Frame(self.stream, image.frame_id, capture_ns, pixels)
+        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, IMAGE_SUFFIXES[image.path.suffix.lower()])
 
     def _skip(self, counter: str, image: TimedImage, reason: str) -> None:
         self.counts[counter] += 1
@@ -186,10 +222,33 @@ class ImageFolderSource(RecordedSource):
             log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
 
 
+class ImageFileSource(RecordedSource):
+    """A picture file as a source: one frame, or those of an animated WebP or AVIF at their times."""
+
+    clock = "as the file shows its pictures"
+
+    def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
+        super().__init__(stream, **options)
+        self.path, self._bits = path, bits
+        self._pictures: Iterator[tuple[int, np.ndarray]] = iter(())
+        self._number = 0
+
+    def _open(self) -> None:
+        _, first = next(read_pictures(self.path, self._bits))
+        self.size, self._number = first.shape[:2], 0
+        self._pictures = read_pictures(self.path, self._bits)
+
+    def _next(self) -> Frame | None:
+        for time_ns, image in self._pictures:
+            self._number += 1
+            return Frame(self.stream, self._number - 1, self.start_ns + time_ns, image)
+        return None
+
+
 def parse_images(
     spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
 ) -> ImageFolderSource:
-    """The source of "images:DIR?fps=N&timestamps=FILE"; the options may be left out."""
+    """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
     folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
     options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
     return ImageFolderSource(folder, stream, **options)

@@ -15,7 +15,8 @@ JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
 EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
-"""How EXIF begins in JPEG, PNG and WebP files, told by their first bytes, and how many bytes that takes."""
+EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
+"""How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
 ORIENTATION = 0x0112
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
@@ -41,7 +42,7 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     """
     if not is_whole_jpeg(data):
         raise DamagedFrame("a JPEG that is cut off")
-    orientation = find_orientation(data)
+    orientation, data = find_orientation(data)
     image = decode_still(data) if bits is None else _decode_deep(data, bits)
     return orient(image, orientation), orientation == UPRIGHT and bits is None
 
@@ -71,23 +72,27 @@ def count_bits(data: bytes) -> int | None:
     return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
 
 
-def find_orientation(data: bytes) -> int:
-    """What the EXIF of a JPEG, PNG or WebP file says of its orientation: 1 to 8, 1 where it says nothing."""
-    mark, length = EXIF_MARKS.get(data[:2], (b"", 0))
-    at = data.find(mark)
-    if not mark or at < 0:
-        return UPRIGHT
-    tiff = data[at + length :].removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return UPRIGHT
+def find_orientation(data: bytes) -> tuple[int, bytes]:
+    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
+
+    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8).
+    """
+    mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
+    at = data.find(mark) + length
+    at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
+    order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
+    if at < length or order is None:
+        return UPRIGHT, data
     try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        entries = (struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * n) for n in range(count))
-        return next((value for tag, _, _, value in entries if tag == ORIENTATION and 1 <= value <= 8), UPRIGHT)
+        (start,) = struct.unpack_from(f"{order}I", data, at + 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at + start)
+        for entry in range(at + start + 2, at + start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
+            if tag == ORIENTATION and 1 <= value <= 8:
+                return value, data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
     except struct.error:  # cut off
-        return UPRIGHT
+        pass
+    return UPRIGHT, data
 
 
 def is_animation(data: bytes) -> bool:

@@ -79,6 +79,8 @@ def split_file(text: str) -> tuple[Path, dict[str, Any]]:
         if url.netloc not in ("", "localhost"):
             raise ValueError(f"source {text!r}: {url.netloc!r} is another machine; expected file:///PATH")
         name = url.path if Path(url.path).exists() else unquote(url.path)
+        if not Path(name).exists():  # pathlib makes file:/localhost/PATH of file://localhost/PATH
+            name = name.removeprefix("/localhost")
     allowed: dict[str, Callable[[str], Any]] = {"fps": parse_rate, "stream": parse_index}
     if Path(name).suffix.lower() in IMAGE_SUFFIXES:
         allowed = {"bits": parse_bits}

@@ -84,13 +84,16 @@ def open_source(
 def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
     from streamtok.io.camera import CameraSource
+    from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
     from streamtok.io.opencv_device import OpenCVDevice
     from streamtok.io.played_device import parse_played
 
     if spec.startswith("camera:"):
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
     if spec.startswith("gst:"):
-        return CameraSource(OpenCVDevice(spec.removeprefix("gst:"), "gst"), stream, max_frames=max_frames)
+        pipeline = spec.removeprefix("gst:")
+        device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
+        return CameraSource(device, stream, max_frames=max_frames)
     if not is_camera_path(spec):
         return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
     path, options = split_options(spec, spec, CAMERA_OPTIONS)

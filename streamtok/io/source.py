@@ -32,8 +32,8 @@ URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
     "a video or image file, - for standard input, a URL (rtsp://...), a camera in /dev (/dev/video0, "
-    "/dev/v4l/by-id/...), gst:PIPELINE, synthetic:HxW@FPS?seed=S&frames=N, images:DIR, zmq:ENDPOINT or camera:FILE (a "
-    "recording that plays the part of a camera)"
+    "/dev/v4l/by-id/...), snapshot:URL#fps=1, gst:PIPELINE, synthetic:HxW@FPS?seed=S&frames=N, images:DIR, "
+    "zmq:ENDPOINT or camera:FILE (a recording that plays the part of a camera)"
 )
 CAMERA_OPTIONS: dict[str, Callable[[str], Any]] = {
     "size": parse_size,
@@ -71,7 +71,7 @@ def open_source(
         from streamtok.io.zmq_frames import ZmqSource
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
-    if scheme in (*URL_SCHEMES, "gst", "camera") or is_camera_path(spec):
+    if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
         return _open_camera(spec, stream, max_frames)
     path, options = _find_file(spec)
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -87,9 +87,12 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
     from streamtok.io.opencv_device import OpenCVDevice
     from streamtok.io.played_device import parse_played
+    from streamtok.io.snapshot_device import is_snapshot, parse_snapshot
 
     if spec.startswith("camera:"):
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
+    if is_snapshot(spec):
+        return CameraSource(parse_snapshot(spec), stream, max_frames=max_frames)
     if spec.startswith("gst:"):
         pipeline = spec.removeprefix("gst:")
         device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)

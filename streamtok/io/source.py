@@ -118,6 +118,12 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     return path, options
 
 
+def open_video(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)
+
+
 class VideoSource(RecordedSource):
     """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
 
@@ -132,14 +138,14 @@ class VideoSource(RecordedSource):
         max_frames: int | None = None,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.path, self._options = Path(path), (options or {}) | {"keep_packets": keep_packets}
+        self.path, self.options, self._keep_packets = Path(path), options or {}, keep_packets
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True
 
     def _open(self) -> None:
         self._close()  # where it is opened anew
-        self._reader = VideoReader(self.path, **self._options)
+        self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
         self._reader.counts = self.counts
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
         self._pictures, self._empty = iter(self._reader), True

@@ -29,7 +29,6 @@ import numpy as np
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets, to_image
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
-from streamtok.io.spec import split_file
 
 log = logging.getLogger("streamtok.io")
 
@@ -312,15 +311,3 @@ class VideoReader:
         if frame.pts is None or self._timeless:
             return number / self.rate
         return (frame.pts - (self._stream.start_time or 0)) * frame.time_base
-
-
-def open_video(text: str | Path) -> VideoReader:
-    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
-    path, options = split_file(str(text))
-    return VideoReader(path, **options)
-
-
-def count_streams(path: Path) -> int:
-    """How many video streams a file has; raises as VideoReader does."""
-    with VideoReader(path, stream=0) as video:
-        return len(video_streams(video._container))

@@ -109,6 +109,9 @@ class CleanDecoder:
         """
         pts = None if packet is None else packet.pts
         self._feed(pts)
+        if packet is not None and marked and pts is None:  # the rest of a picture that lost its beginning
+            yield self._refused("the container marks it as damaged", None)
+            return
         if packet is not None and marked:
             self._lose(Loss(self._fed, packet.pts, "the container marks it as damaged"))
         if packet is not None and packet.size and self._order is not None:

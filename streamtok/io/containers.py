@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import av
 import av.error
+from av.stream import Disposition
 
 from streamtok.names import without_password
 
@@ -50,7 +51,7 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
     `live` asks for the options of least delay. Raises FileNotFoundError, OSError for what the network refuses, and
     ValueError for what is no video, each saying what to do.
     """
-    if not is_url(target) and not Path(target).exists():
+    if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
     options = dict(LOW_DELAY) if live else {}
     if live and urlsplit(target).scheme in ("rtsp", "rtsps"):
@@ -67,21 +68,23 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
         raise
 
 
+def video_streams(container: Any) -> list[Any]:
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
-    streams = container.streams.video
-    pictures = [one for one in streams if not one.disposition & av.stream.Disposition.attached_pic] or list(streams)
-    if not pictures:
+    streams = video_streams(container)
+    if not streams:
         raise ValueError(f"{name} holds no video stream: no frame that can be decoded")
-    if wanted is not None and not 0 <= wanted < len(pictures):
-        raise ValueError(f"{name} has no video stream {wanted}: it has {len(pictures)}, counted from 0")
-    marked = [number for number, one in enumerate(pictures) if one.disposition & av.stream.Disposition.default]
-    number = wanted if wanted is not None else (marked or [0])[0]
-    if len(pictures) > 1 and wanted is None:
-        sizes = ", ".join(
-            f"{one.codec_context.height}x{one.codec_context.width}" for one in pictures if one.codec_context
-        )
-        log.warning("file=%s event=several_streams used=%d of=%d sizes=%s", name, number, len(pictures), sizes)
-    stream = pictures[number]
+    if wanted is not None and wanted >= len(streams):
+        raise ValueError(f"{name} has no video stream {wanted}: it has {len(streams)}, counted from 0")
+    marked = [stream for stream in streams if stream.disposition & Disposition.default]
+    number = streams.index(marked[0]) if len(marked) == 1 else 0
+    if wanted is None and len(streams) > 1:
+        read = f"{number} is read, FILE?stream=N reads another"
+        log.warning("file=%s event=several_streams count=%d reason=%r", name, len(streams), read)
+    stream = streams[number if wanted is None else wanted]
     if stream.codec_context is None:
         raise ValueError(f"{name}: its codec is not known to this FFmpeg: no frame that can be decoded")
     if stream.codec_context.codec_tag in ENCRYPTED:

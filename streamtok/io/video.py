@@ -25,8 +25,10 @@ import av
 import numpy as np
 
 from streamtok.io.clean_decoder import to_image
+from streamtok.io.containers import video_streams
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.picture_stream import Numbered, PictureStream
+from streamtok.io.spec import split_file
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class VideoReader:
     ) -> None:
         self.path = str(path)
         self.counts: Counter[str] = Counter()
-        self._pictures = PictureStream(self.path, stream=stream, fps=fps, keep_packets=keep_packets)
-        self.codec: str = self._pictures.stream.codec_context.name
-        self.rate = self._pictures.rate
-        self.fps = float(self.rate) if self._pictures.claimed_rate else None
+        self.pictures = PictureStream(self.path, stream=stream, fps=fps, keep_packets=keep_packets)
+        self.codec: str = self.pictures.stream.codec_context.name
+        self.rate = self.pictures.rate
+        self.fps = float(self.rate) if self.pictures.claimed_rate else None
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
 
     def __enter__(self) -> VideoReader:
@@ -71,7 +73,7 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        self._pictures.close()
+        self.pictures.close()
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -79,14 +81,14 @@ class VideoReader:
         frames = self.read_range(0)
         first = next(frames, None)
         self._ahead = first, frames
-        context = self._pictures.stream.codec_context
+        context = self.pictures.stream.codec_context
         return (context.height, context.width) if first is None else first.image.shape[:2]
 
     @property
     def expected_frames(self) -> int:
         """How many pictures the container says there are, 0 if it does not; the true number may differ by a few."""
-        seconds = Fraction(self._pictures.container.duration or 0, av.time_base)
-        return self._pictures.stream.frames or round(seconds * (self._pictures.stream.average_rate or 0))
+        seconds = Fraction(self.pictures.container.duration or 0, av.time_base)
+        return self.pictures.stream.frames or round(seconds * (self.pictures.stream.average_rate or 0))
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:
@@ -109,11 +111,11 @@ class VideoReader:
         """
         self._ahead = None
         if first == 0 or self._ticks is None:
-            self._pictures.rewind()
-            return self._deliver(self._pictures.read(PictureNumbers(self._pictures.even)), first, stop)
+            self.pictures.rewind()
+            return self._deliver(self.pictures.read(PictureNumbers(self.pictures.even)), first, stop)
         if first >= len(self._ticks):
             return iter(())
-        return self._deliver(self._pictures.read_from_tick(int(self._ticks[first]), first), first, stop)
+        return self._deliver(self.pictures.read_from_tick(int(self._ticks[first]), first), first, stop)
 
     def read_from(self, seconds: Fraction, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
         """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before on.
@@ -121,19 +123,19 @@ class VideoReader:
         What lies before that key frame is not read, so the number of the first picture is not known: it is called
         `first`, and the others count on up to `stop` - 1.
         """
-        if self._pictures.timeless:
+        if self.pictures.timeless:
             return self.read_range(round(seconds * self.rate), stop)
         self._ahead = None
-        if self._pictures.counted:
-            return self._deliver(self._pictures.read_from_seconds(seconds, first), first, stop)
-        stream = self._pictures.stream
+        if self.pictures.counted:
+            return self._deliver(self.pictures.read_from_seconds(seconds, first), first, stop)
+        stream = self.pictures.stream
         tick = (stream.start_time or 0) + round(seconds / stream.time_base)
-        return self._deliver(self._pictures.read_from_tick(tick, first), first, stop)
+        return self._deliver(self.pictures.read_from_tick(tick, first), first, stop)
 
     @cached_property
     def _ticks(self) -> np.ndarray | None:
         """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
-        return read_ticks(self.path, self._pictures.stream.index) if self._pictures.even else None
+        return read_ticks(self.path, self.pictures.stream.index) if self.pictures.even else None
 
     def _deliver(self, pictures: Iterator[Numbered], first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""
@@ -148,12 +150,24 @@ class VideoReader:
             expected = number + 1
             if last is not None and seconds <= last:
                 self.counts["backwards"] += 1
-                self._pictures.tell_once("time_backwards", f"picture {number} at {float(seconds):.6f} s")
+                self.pictures.tell_once("time_backwards", f"picture {number} at {float(seconds):.6f} s")
             else:
                 last = seconds
-                packet = self._pictures.packets.take(frame) if self._pictures.packets else None
+                packet = self.pictures.packets.take(frame) if self.pictures.packets else None
                 yield VideoFrame(number, seconds, to_image(frame), packet, self.codec if packet else None)
             if expected == stop:
                 return
-        end = self._pictures.end if stop is None else min(stop, self._pictures.end)
+        end = self.pictures.end if stop is None else min(stop, self.pictures.end)
         self.counts["damaged"] += max(end - expected, 0)
+
+
+def open_video(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)
+
+
+def count_streams(path: Path) -> int:
+    """How many video streams a file has; raises as VideoReader does."""
+    with VideoReader(path, stream=0) as video:
+        return len(video_streams(video.pictures.container))

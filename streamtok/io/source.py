@@ -72,7 +72,9 @@ def open_source(
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
-        return _open_camera(spec, stream, max_frames)
+        if not _is_web_file(spec):
+            return _open_camera(spec, stream, max_frames)
+        return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
     path, options = _find_file(spec)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         from streamtok.io.images import ImageFileSource
@@ -81,10 +83,18 @@ def open_source(
     return VideoSource(path, stream, options=options, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
 
 
+def _is_web_file(spec: str) -> bool:
+    from streamtok.io.network_camera import is_web_file
+    from streamtok.io.snapshot_device import is_snapshot
+
+    return not is_snapshot(spec) and is_web_file(spec)
+
+
 def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
     from streamtok.io.camera import CameraSource
     from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
+    from streamtok.io.network_camera import NetworkCamera
     from streamtok.io.opencv_device import OpenCVDevice
     from streamtok.io.played_device import parse_played
     from streamtok.io.snapshot_device import is_snapshot, parse_snapshot
@@ -98,7 +108,7 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
         device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
         return CameraSource(device, stream, max_frames=max_frames)
     if not is_camera_path(spec):
-        return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
+        return CameraSource(NetworkCamera(spec), stream, max_frames=max_frames)
     path, options = split_options(spec, spec, CAMERA_OPTIONS)
     freeze_after = options.pop("freeze_after", 5.0)
     return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)
@@ -132,7 +142,7 @@ class VideoSource(RecordedSource):
         max_frames: int | None = None,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.path, self._options = Path(path), (options or {}) | {"keep_packets": keep_packets}
+        self.path, self._options = path, (options or {}) | {"keep_packets": keep_packets}
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True

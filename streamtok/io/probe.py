@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -14,15 +15,16 @@ import av
 import numpy as np
 
 from streamtok.io.base import EndOfSource, Source
+from streamtok.io.clean_decoder import orientation_of
+from streamtok.io.containers import is_url, open_container, video_streams
 from streamtok.io.images import ImageFileSource, ImageFolderSource
 from streamtok.io.source import VideoSource, open_source
 from streamtok.io.stills import find_orientation
 from streamtok.measures import find_time_jumps, usual_step
 from streamtok.names import without_password
+from streamtok.preprocessing.orientation import UPRIGHT
 from streamtok.types import Frame
 
-COVER = av.stream.Disposition.attached_pic
-DEFAULT = av.stream.Disposition.default
 LIVE_S, READ_S = 10.0, 1.0
 OFF_RATE = 0.02
 TURNED = {
@@ -45,12 +47,12 @@ class StreamFacts:
     size: tuple[int, int]
     pixels: str
     rate: float | None
-    default: bool
+    read: bool
 
     def __str__(self) -> str:
         height, width = self.size
         rate = f", {self.rate:.4g} per second" if self.rate else ""
-        return f"{self.number}: {self.codec} {height}x{width} {self.pixels}{rate}{', default' if self.default else ''}"
+        return f"{self.number}: {self.codec} {height}x{width} {self.pixels}{rate}{', is read' if self.read else ''}"
 
 
 @dataclass
@@ -96,18 +98,23 @@ class _Notes(logging.Handler):
         self.texts.append(record.getMessage())
 
 
-def list_streams(path: Path) -> tuple[str, list[StreamFacts]]:
-    """The name of a file's container and its video streams; pictures attached to it, such as a cover, are none."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & COVER]
+def list_streams(target: str, wanted: int | None = None) -> tuple[str, list[StreamFacts], int]:
+    """The name of a file's container, its video streams, and the orientation (1 to 8) of the one that is read.
+
+    Raises as `open_container` does.
+    """
+    container, chosen = open_container(target, stream=wanted)
+    with container:
         facts = []
-        for number, stream in enumerate(streams):
+        for number, stream in enumerate(video_streams(container)):
             context, rate = stream.codec_context, stream.average_rate
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
-            default = bool(stream.disposition & DEFAULT)
-            facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, default))
-        return container.format.name, facts
+            facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
+        orientation = UPRIGHT
+        with contextlib.suppress(av.FFmpegError, StopIteration):
+            orientation = orientation_of(next(container.decode(chosen)))
+        return container.format.name, facts, orientation
 
 
 def probe_source(spec: str, frames: int = 300) -> Probe:
@@ -123,7 +130,7 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     finally:
         logger.removeHandler(notes)
         logger.propagate = propagate
-    found.notes = [without_password(text) for text in notes.texts]
+    found.notes = [without_password(text) for text in dict.fromkeys(notes.texts)]
     found.does = list(_say_what_it_does(found))
     return found
 
@@ -138,9 +145,11 @@ def _describe(found: Probe, source: Source) -> None:
     found.clock = getattr(source, "clock", "") or ("the camera's, or arrival" if source.live else "exact")
     found.rate_from = "the source says so"
     if isinstance(source, VideoSource):
-        if source.path.is_file():
-            found.container, found.streams = list_streams(source.path)
-        found.rate_from = "given" if source.options.get("fps") else "its headers"
+        if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
+            listed = list_streams(str(source.path), source.options.get("stream"))
+            found.container, found.streams, orientation = listed
+            found.orientation = TURNED.get(orientation, "upright")
+        found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
         counted = found.rate_from == "given" or found.container in ("h264", "hevc")
         found.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
     if isinstance(source, ImageFolderSource | ImageFileSource):
@@ -177,8 +186,8 @@ def _say_what_it_does(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
         does.append(f"one of {len(found.streams)} video streams is read (FILE?stream=N chooses); replay reads them all")
-    if found.claimed_rate is None and found.kind == "video file" and "counted" in found.clock:
-        does.append("no rate is known: 25 pictures per second are assumed; FILE?fps=20 says another")
+    if "counted" in found.clock and found.rate_from != "given":
+        does.append("its headers may say no rate, and then 25 per second are assumed: FILE?fps=20 says another")
     if found.orientation != "upright":
         does.append(f"pictures are {found.orientation} as stored; they are turned upright, and recorded so")
     if found.counts.get("damaged"):

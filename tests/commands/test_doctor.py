@@ -29,7 +29,7 @@ def test_a_file_with_two_streams_and_damage(tmp_path, look):
     found, words = look(path)
     assert [stream["size"] for stream in found["streams"]] == [[32, 96], [64, 96]]
     assert (found["frames"], found["complete"], found["sizes"], found["claimed_rate"]) == (5, True, [[64, 96]], 25)
-    assert "1: h264 64x96 yuv420p, 25 per second, default" in words
+    assert "1: h264 64x96 yuv420p, 25 per second, is read" in words
     assert "FILE?stream=N" in words
     path = damage(write_video(tmp_path / "d.mp4", numbered(30), range(0, 30 * 512, 512), **PLAIN), 14)
     found, words = look(path)

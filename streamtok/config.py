@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
-_CAME_LATER = ("refinement",)  # fields that configurations of 0.1.0 do not have
+_CAME_LATER = ("refinement",)  # than 0.1.0, whose configurations and fingerprints lack these fields
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
 
 
@@ -101,8 +101,8 @@ class TokenizerConfig:
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
         if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq" or self.predictive):
             raise ValueError(
-                f"refinement is {self.refinement}, expected 0, or a number of codewords of a video model with quantizer "
-                "'fsq' that is not predictive"
+                f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
+                "quantizer 'fsq' that is not predictive"
             )
 
     @property
@@ -175,7 +175,7 @@ class TokenizerConfig:
         return height // step, width // step
 
     def to_dict(self) -> dict:
-        """Plain values, as config.json stores them; without what came later and is not used, which fingerprints lack."""
+        """Plain values, as config.json stores them, without fields that came later and are not used."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in values.items() if value or key not in _CAME_LATER}
 

@@ -16,6 +16,9 @@ from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 AGES = 8  # older cells use the last codebook
+MOVING_COUNTS = (
+    2.5  # times: what moves within a group is further off in the next (judged on clips kept out of training)
+)
 GREY = 127.5  # grey levels of a unit of the [-1, 1] scale
 BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers stands for
 
@@ -39,22 +42,25 @@ class Refinement(nn.Module):
         self.register_buffer("first", torch.zeros(3, dtype=torch.int32))
         self.register_buffer("next", torch.zeros(AGES, 5, dtype=torch.int32))
 
-    def find(self, residual: Tensor, age: Tensor, size: Tensor) -> Tensor:
-        """The nearest codeword: residual (B, h, w, D) grey levels, age int64 and log size (B, h, w) -> int64 (B, h, w)."""
+    def find(self, residual: Tensor, age: Tensor, size: Tensor, wanted: Tensor) -> Tensor:
+        """The nearest codeword where `wanted`, bool (B, h, w); elsewhere any.
+
+        residual (B, h, w, D) grey levels, age int64 and log size (B, h, w) -> int64 (B, h, w).
+        """
         values = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
-        ages = age.clamp(max=AGES - 1).flatten()
+        ages, asked = age.clamp(max=AGES - 1).flatten(), wanted.flatten()
         found = torch.zeros_like(ages)
         for each, stored in enumerate(self.books):
-            book = stored.float() * BOOK_STEP
-            # A CPU looks a cell up in its own book alone; a captured step on a GPU cannot choose rows.
-            rows = (ages == each).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
+            book = stored.to(values.dtype) * BOOK_STEP
+            # A CPU looks a cell up in its own book, and only if need be; a captured step on a GPU cannot choose rows.
+            rows = ((ages == each) & asked).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
             nearest = (values[rows] @ book.T - book.square().sum(1) / 2).argmax(1)
             found[rows] = torch.where(ages[rows] == each, nearest, found[rows])
         return found.view(age.shape)
 
     def read(self, word: Tensor, age: Tensor, size: Tensor) -> Tensor:
         """What codeword `word` adds: int64 (B, h, w), age and log size (B, h, w) -> grey levels (B, h, w, D)."""
-        codeword = self.books[age.clamp(max=AGES - 1), word].float() * BOOK_STEP
+        codeword = self.books[age.clamp(max=AGES - 1), word].to(size.dtype) * BOOK_STEP
         return codeword * torch.exp(size)[..., None]
 
     def start_size(self, shown: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ class Refinement(nn.Module):
 
     def combine(self, features: Tensor, weights: Tensor) -> Tensor:
         """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
-        weights = weights.float() * SIZE_STEP
+        weights = weights.to(features.dtype) * SIZE_STEP
         return (features * weights[..., :-1]).sum(-1) + weights[..., -1]
 
 
@@ -90,9 +96,9 @@ class RefiningTokenizer(Tokenizer):
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's; shown (slots, 3, H, W) and size (slots, h, w) float32, age int64, held (slots, C, h, w)."""
+        """The decoder's; shown (slots, 3, H, W) and size (slots, h, w) in float32 or better, age int64, held (slots, C, h, w)."""
         grid, cell = (grid_height, grid_width), self.config.spatial_compression
-        wide = StateSpec(spec.slots, spec.context, torch.float32, spec.device)
+        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
         return super().init_decode_state(spec, *grid) | {
             "shown": wide.zeros(3, grid_height * cell, grid_width * cell),
@@ -115,15 +121,17 @@ class RefiningTokenizer(Tokenizer):
     def choose(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
         """Keep the cells of which a refined picture is nearer to `group` (B, 3, G, H, W) than `drawn`, all redrawn."""
         cell = self.config.spatial_compression
+        shown, age, size = (state[name] for name in ("shown", "age", "size"))
         redrawn = super().decode_groups(drawn.codes, {"decoder": state["decoder"]}, clock)[0].clamp(-1, 1)
-        target = group.float()
+        target = group.to(shown.dtype)
         mean = target.mean(2)
-        residual = to_cells((mean - state["shown"]) * GREY, cell)
-        word = self.refinement.find(residual, state["age"], state["size"])
-        left = residual - self.refinement.read(word, state["age"], state["size"])
-        moving = to_cells((target - mean[:, :, None]).square().mean(2), cell).sum(-1) * GREY**2
         redrawn_error = to_cells((target - redrawn).square().mean(2), cell).sum(-1) * GREY**2
-        keep = clock.started.view(-1, 1, 1) & (left.square().sum(-1) + moving < redrawn_error)
+        moving = to_cells((target - mean[:, :, None]).square().mean(2), cell).sum(-1) * GREY**2 * MOVING_COUNTS
+        wanted = clock.started.view(-1, 1, 1) & (moving < redrawn_error)
+        residual = to_cells((mean - shown) * GREY, cell)
+        word = self.refinement.find(residual, age, size, wanted)
+        left = residual - self.refinement.read(word, age, size)
+        keep = wanted & (left.square().sum(-1) + moving < redrawn_error)
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
         codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])

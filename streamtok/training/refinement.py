@@ -23,7 +23,7 @@ from streamtok.model.refining import (
 )
 
 ITERATIONS = 10
-SAMPLES = 60_000  # cells that a codebook is fitted to
+SAMPLES = 150_000  # cells that a codebook is fitted to
 log = logging.getLogger("streamtok.training")
 
 
@@ -35,7 +35,9 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     """
     model = RefiningTokenizer(config)
     try:
-        model.load_state_dict(source.state_dict() | {f"refinement.{k}": v for k, v in model.refinement.state_dict().items()})
+        model.load_state_dict(
+            source.state_dict() | {f"refinement.{k}": v for k, v in model.refinement.state_dict().items()}
+        )
     except RuntimeError as error:
         raise ValueError(f"the weights of {source.config.name!r} do not fit {config.name!r}: {error}") from error
     generator = torch.Generator().manual_seed(seed)
@@ -47,10 +49,12 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     for age in range(AGES):
         log.info("event=refinement age=%d psnr=%.2f", age, _psnr(residual))
         scaled = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
-        book = fit_codebook(_mirror(scaled, cell), _mirror(size.exp().flatten()[:, None], 0)[:, 0], config.refinement, generator)
+        book = fit_codebook(
+            _mirror(scaled, cell), _mirror(size.exp().flatten()[:, None], 0)[:, 0], config.refinement, generator
+        )
         books.books[age] = (book / BOOK_STEP).round().clamp(-128, 127)
         ages = torch.full(size.shape, age)
-        added = books.read(books.find(residual, ages, size), ages, size)
+        added = books.read(books.find(residual, ages, size, everywhere), ages, size)
         residual = residual - added
         size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual)
     log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))

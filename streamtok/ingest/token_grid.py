@@ -64,6 +64,7 @@ def make_stream_info(
         spatial_compression=config.spatial_compression,
         context=context or config.context,
         predictive=config.closed_loop,
+        refinement=config.refinement,
         engine=engine,
         batch=tuple(batch),
         source_size=lane.source_size,

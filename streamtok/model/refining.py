@@ -1,9 +1,10 @@
 """Refining tokenizers: a token redraws its cell, or keeps what is shown there and adds a little detail.
 
-Indices below the product of the FSQ levels say what a cell shows, as without refinement. Those above keep the cell as it
-was last shown and add a codeword to it. The codeword is scaled by a size that encoder and decoder derive from what both
-know, so a cell that stands still sharpens group after group. Nothing of it is learned by gradient: the codebooks are
-fitted to the residuals of stills (`streamtok.training.refinement`), one for each age, the times a cell was kept in a row.
+Indices below the product of the FSQ levels say what a cell shows, as without refinement. Those above keep the cell as
+it was last shown and add a codeword to it. The codeword is scaled by a size that encoder and decoder derive from what
+both know, so a cell that stands still sharpens group after group. Nothing of it is learned by gradient: the codebooks
+are fitted to the residuals of stills (`streamtok.training.refinement`), one for each age: how often in a row a cell was
+kept.
 """
 
 import torch
@@ -16,9 +17,8 @@ from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 AGES = 8  # older cells use the last codebook
-MOVING_COUNTS = (
-    2.5  # times: what moves within a group is further off in the next (judged on clips kept out of training)
-)
+MOVING_COUNTS = 2.5  # times: what moves within a group is further off in the next. Judged on clips kept from training
+MOST_SIZE = 6.0  # e**6 grey levels: beyond any picture, whatever tokens a decoder is sent
 GREY = 127.5  # grey levels of a unit of the [-1, 1] scale
 BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers stands for
 
@@ -75,13 +75,13 @@ class Refinement(nn.Module):
         return self.combine(measure_detail(size, added, kept), self.next[age.clamp(max=AGES - 1)])
 
     def combine(self, features: Tensor, weights: Tensor) -> Tensor:
-        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
+        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w), bounded."""
         weights = weights.to(features.dtype) * SIZE_STEP
-        return (features * weights[..., :-1]).sum(-1) + weights[..., -1]
+        return ((features * weights[..., :-1]).sum(-1) + weights[..., -1]).clamp(-MOST_SIZE, MOST_SIZE)
 
 
 class RefiningTokenizer(Tokenizer):
-    """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a cell that is kept, else 0.
+    """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
 
     The state holds what is shown, and for each cell its age, its log size and the code that it was last drawn with: the
     network goes on seeing that code while the cell is kept.
@@ -96,7 +96,7 @@ class RefiningTokenizer(Tokenizer):
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's; shown (slots, 3, H, W) and size (slots, h, w) in float32 or better, age int64, held (slots, C, h, w)."""
+        """The decoder's; by slot shown (3, H, W) and size (h, w), float32 or better; age int64; held (C, h, w)."""
         grid, cell = (grid_height, grid_width), self.config.spatial_compression
         wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)

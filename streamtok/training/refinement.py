@@ -11,7 +11,6 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import RefiningTokenizer, Tokenizer
-from streamtok.model.frames import to_float
 from streamtok.model.refining import (
     AGES,
     BOOK_STEP,
@@ -35,13 +34,11 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     """
     model = RefiningTokenizer(config)
     try:
-        model.load_state_dict(
-            source.state_dict() | {f"refinement.{k}": v for k, v in model.refinement.state_dict().items()}
-        )
+        model.load_state_dict(source.state_dict() | model.refinement.state_dict(prefix="refinement."))
     except RuntimeError as error:
         raise ValueError(f"the weights of {source.config.name!r} do not fit {config.name!r}: {error}") from error
     generator = torch.Generator().manual_seed(seed)
-    shown = torch.cat([source.decode(source.encode(to_float(x, source.dtype)).indices) for x in pictures.split(4)])
+    shown = torch.cat([_reconstruct(source, part) for part in pictures.split(4)])
     books, cell = model.refinement, config.spatial_compression
     residual = to_cells((pictures - shown.clamp(-1, 1)) * GREY, cell)
     size = _fit_sizes(books.first, measure_contrast(shown, cell), residual)
@@ -49,9 +46,7 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     for age in range(AGES):
         log.info("event=refinement age=%d psnr=%.2f", age, _psnr(residual))
         scaled = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
-        book = fit_codebook(
-            _mirror(scaled, cell), _mirror(size.exp().flatten()[:, None], 0)[:, 0], config.refinement, generator
-        )
+        book = fit_codebook(_mirror(scaled, cell), size.exp().flatten().repeat(4), config.refinement, generator)
         books.books[age] = (book / BOOK_STEP).round().clamp(-128, 127)
         ages = torch.full(size.shape, age)
         added = books.read(books.find(residual, ages, size, everywhere), ages, size)
@@ -60,6 +55,14 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))
     model._fingerprint = None
     return model
+
+
+def _reconstruct(model: Tokenizer, pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] by their keyframes alone -> the same."""
+    indices = model.encode(pictures.to(model.dtype)).indices
+    if indices is None:
+        raise ValueError(f"{model.config.name!r} is continuous, refinement needs a discrete tokenizer")
+    return model.decode(indices)
 
 
 def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Generator) -> Tensor:
@@ -85,9 +88,7 @@ def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Gene
 
 
 def _mirror(values: Tensor, cell: int) -> Tensor:
-    """Cells (N, 3 * cell * cell) and their three mirror images, (4N, ...); with cell 0, four times the values."""
-    if not cell:
-        return values.repeat(4, 1)
+    """Cells (N, 3 * cell * cell) and their three mirror images, (4N, ...)."""
     x = values.view(-1, 3, cell, cell)
     return torch.cat([x, x.flip(3), x.flip(2), x.flip(2, 3)]).flatten(1)
 

@@ -75,7 +75,7 @@ class Refinement(nn.Module):
         return self.combine(measure_detail(size, added, kept), self.next[age.clamp(max=AGES - 1)])
 
     def combine(self, features: Tensor, weights: Tensor) -> Tensor:
-        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w), bounded."""
+        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
         weights = weights.to(features.dtype) * SIZE_STEP
         return ((features * weights[..., :-1]).sum(-1) + weights[..., -1]).clamp(-MOST_SIZE, MOST_SIZE)
 

@@ -67,6 +67,7 @@ class CameraSource(Source):
     """
 
     live = True
+    own_clock = True
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class CameraSource(Source):
             self.capture = Capture(self)  # the thread is left to itself, and not waited for again
 
     def _to_frame(self, grabbed: Grabbed) -> Frame:
+        self.check_stalled()  # what stood still may be this process
         self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,22 +133,30 @@ class ImageFolderSource(RecordedSource):
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
         self.images = list_images(folder, fps=fps, timestamps=timestamps)
         self._folder, self._keep_packets = folder, keep_packets
-        self._left = iter(self.images)
+        self._left = deque(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
         self.fps = fps or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
-        self._left, self._last_ns = iter(self.images), None
+        self._left, self._last_ns = deque(self.images), None
         for image in self.images:
             with contextlib.suppress(DamagedFrame):
                 self.size = decode_still(image.path.read_bytes()).shape[:2]
                 return
 
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time, without reading them."""
+        if self._pending is not None and self._pending.capture_ns < capture_ns:
+            self._pending = None
+        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
+        while self._pending is None and self._left and self._left[0].time_ns < first_ns:
+            self._left.popleft()
+
     def _next(self) -> Frame | None:
-        for image in self._left:
-            frame = self._load(image)
+        while self._left:
+            frame = self._load(self._left.popleft())
             if frame is not None:
                 return frame
         if self._last_ns is None:

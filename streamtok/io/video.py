@@ -95,6 +95,8 @@ class VideoReader:
         kept = self._keep_packets and not self._stream.codec_context.has_b_frames
         self._packets = KeptPackets(self._stream) if kept else None
         self._at_start = True
+        self._pass_until: Fraction | None = None  # until a picture from there on is given away
+        self._passing = False
 
     def __enter__(self) -> VideoReader:
         return self
@@ -113,6 +115,10 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         return self.read_range(0)
+
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`; what is passed over is not counted."""
+        self._pass_until, self._passing = seconds, True
 
     def read_frame(self, number: int) -> VideoFrame:
         """The picture of that number; IndexError if there is none, or damage hides it."""
@@ -155,7 +161,10 @@ class VideoReader:
         for number, frame in pictures:
             if number is None or number < first:
                 continue
-            self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            if self._pass_until is None:
+                self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            elif self._seconds(frame, number) >= self._pass_until:
+                self._pass_until = None
             if stop is not None and number >= stop:
                 return
             expected, seconds = number + 1, self._seconds(frame, number)
@@ -169,7 +178,7 @@ class VideoReader:
             if expected == stop:
                 return
         end = self._end if stop is None else min(stop, self._end)
-        self.counts["damaged"] += max(end - expected, 0)
+        self.counts["damaged"] += max(end - expected, 0) if self._pass_until is None else 0
 
     def _tell_once(self, event: str, reason: str) -> None:
         if event not in self._told:
@@ -220,6 +229,9 @@ class VideoReader:
         """
         self._sure, self._keys = cold_until is None, 0
         for packet in self._demux(numbers):
+            if self._is_passed_over(packet):
+                self._decoder.lose_packets()
+                continue
             for checked in self._decode(packet):
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
@@ -259,6 +271,12 @@ class VideoReader:
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
             yield packet
+
+    def _is_passed_over(self, packet: Any) -> bool:
+        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        if self._pass_until is not None and packet.is_keyframe and packet.pts is not None:
+            self._passing = self._passing and self._seconds(packet, packet.pts) < self._pass_until
+        return self._passing and packet.size > 0
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
         try:

@@ -133,3 +133,13 @@ def test_times_as_people_write_them():
     for text in ("", "abc", "nan"):
         with pytest.raises(ValueError, match="no time"):
             time_ns(text)
+
+
+def test_images_that_are_passed_over_are_not_read(tmp_path):
+    save(tmp_path, [f"{number:03d}.png" for number in range(6)])
+    (tmp_path / "002.png").write_bytes(b"no image")
+    with open_source(f"images:{tmp_path}?fps=10") as source:
+        assert source.read().frame_id == 0
+        source.skip_to(source.start_ns + 250_000_000)
+        assert [frame.frame_id for frame in source] == [3, 4, 5]
+        assert source.counts["damaged"] == 0

@@ -8,8 +8,9 @@
         print(drive.counts, drive.problems)
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times
-are not known. What a file is, is told from its contents.
+images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
+are not known, FILE?fps=20 a video without any. A file with several video streams has as many cameras. What a file is,
+is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import open_files, open_images, open_video
+from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.topics import Topics
 from streamtok.io.images import OPTIONS
-from streamtok.io.spec import split_options
+from streamtok.io.spec import split_file, split_options
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.reader import Recording, recording_parts
 
 IMAGES = "images:"
@@ -32,20 +34,19 @@ NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLi
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a drive, and what `list_images` is to be told about its folders; ValueError for unknown options."""
+    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
     text = str(name)
     if not text.startswith(IMAGES):
-        return Path(name), {}
+        return split_file(text)
     folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
     return Path(folder), options
 
 
 def resolve_drive(name: str) -> str:
     """The same drive named from the root of the file system."""
-    if not name.startswith(IMAGES):
-        return str(Path(name).resolve())
-    folder, mark, query = name.removeprefix(IMAGES).partition("?")
-    return f"{IMAGES}{Path(folder).resolve()}{mark}{query}"
+    path, options = parse_drive(name)
+    query = name.rpartition("?")[2] if options else ""
+    return f"{IMAGES if name.startswith(IMAGES) else ''}{path.resolve()}{'?' * bool(query)}{query}"
 
 
 def kind_of(path: Path) -> str:
@@ -62,18 +63,20 @@ def open_drive(path: str | Path, topics: Topics = None) -> Drive:
     Raises FileNotFoundError, and ValueError for a file that is nothing readable or lacks a topic that was asked for.
     A file that is not what its name says is read as what it is, with a note in `problems`.
     """
-    path, options = parse_drive(path)
+    name, (path, options) = path, parse_drive(path)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if options:
-        return open_images(path, topics, options)
     if path.is_dir():
-        return _open_folder(path, topics)
+        return open_images(path, topics, options) if options else _open_folder(path, topics)
+    if not path.is_file():
+        raise ValueError(f"drive {str(name)!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return open_picture(path, topics, options)
     kind, named = kind_of(path), SUFFIXES.get(path.suffix.lower(), "video")
     if kind == "video" and named != "video":
         head = _read_head(path)
         raise ValueError(f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {head!r}")
-    drive = _open_kind(kind, path, topics)
+    drive = open_video(path, topics, options) if kind == "video" else _open_kind(kind, path, topics)
     if kind != named:
         drive.note("", f"named {path.suffix or 'without suffix'}, but it is {NAMES[kind]}: read as that")
     return drive
@@ -84,7 +87,9 @@ def find_recording(name: str | Path) -> Recording | None:
     path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if options or not (any(path.glob("*.mcap")) if path.is_dir() else kind_of(path) == "mcap"):
+    if options or not (path.is_dir() or path.is_file()):
+        return None
+    if not (any(path.glob("*.mcap")) if path.is_dir() else kind_of(path) == "mcap"):
         return None
     with contextlib.suppress(ValueError):
         recording = Recording(recording_parts(path))
@@ -110,8 +115,6 @@ def _open_folder(path: Path, topics: Topics) -> Drive:
 def _open_kind(kind: str, path: Path, topics: Topics) -> Drive:
     if kind == "mcap":
         return McapDrive([path], topics)
-    if kind == "video":
-        return open_video(path, topics)
     from streamtok.drives.bag_drive import BagDrive  # needs rosbags, an extra
 
     return BagDrive(path, kind, topics)

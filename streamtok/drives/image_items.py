@@ -1,15 +1,18 @@
 """Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamtok.drives.clocks import Timed
 from streamtok.drives.drive import Item
+from streamtok.io.depth import DepthRange, depth_picture
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
 from streamtok.io.video_packets import Decoded, VideoDecoder
-from streamtok.preprocessing.pixels import RawImage
 
+CUT_JPEG = "a JPEG that is cut off"
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
@@ -25,20 +28,34 @@ class _Video:
 class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth_of: Callable[[ImageMessage], DepthRange | None]) -> None:
         self._videos: dict[str, _Video] = {}
+        self._depth_of = depth_of
 
-    def make(self, item: Item, image: ImageMessage, session: str = "") -> Iterator[Item]:
-        """What comes of one message: `item` with its picture, or the items of earlier packets that are decoded now.
+    def make(self, timed: Timed) -> Iterator[Item]:
+        """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
 
-        `item` says whose the image is and when it was taken. A camera's decoder starts anew with each `session`.
+        A camera's decoder starts anew with each `session`.
         """
-        if image.kind == "video":
-            yield from self._decode(item, image, session)
-            return
-        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
-        packet = bytes(image.data) if codec else None
-        yield item._replace(load=lambda: _load_picture(image), packet=packet, codec=codec)
+        image, error = timed.image, timed.error
+        item = Item(timed.stream, timed.time_ns, fail_with(error), timed.frame_id, damage=error, log_ns=timed.log_ns)
+        if image is None:
+            yield item
+        elif image.kind == "video":
+            yield from self._decode(item, image, timed.session)
+        else:
+            yield self._make_still(item, image)
+
+    def _make_still(self, item: Item, image: ImageMessage) -> Item:
+        depth = self._depth_of(image)
+        if depth is not None:
+            return item._replace(load=functools.partial(depth_picture, image, depth))
+        if image.kind == "raw":
+            return item._replace(load=image.picture)
+        if not is_whole_jpeg(image.data):
+            return item._replace(load=fail_with(CUT_JPEG), damage=CUT_JPEG)
+        codec = STILL_CODECS.get(image.encoding.lower())
+        return item._replace(load=image.picture, packet=bytes(image.data) if codec else None, codec=codec)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
@@ -53,7 +70,7 @@ class ItemMaker:
             try:
                 video = self._videos[item.stream] = _Video(VideoDecoder(image.encoding), session)
             except DamagedFrame as error:
-                yield item._replace(load=fail_with(str(error)))
+                yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
         if item.frame_id is not None:
             if video.last_id is not None and item.frame_id != video.last_id + 1:
@@ -61,12 +78,6 @@ class ItemMaker:
             video.last_id = item.frame_id
         data = bytes(image.data)
         yield from _finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
-
-
-def _load_picture(image: ImageMessage) -> np.ndarray | RawImage:
-    if image.kind == "image" and not is_whole_jpeg(image.data):
-        raise DamagedFrame("a JPEG that is cut off")
-    return image.picture()
 
 
 def fail_with(text: str) -> Callable[[], np.ndarray]:
@@ -81,7 +92,8 @@ def fail_with(text: str) -> Callable[[], np.ndarray]:
 def _finish_items(decoded: Iterable[Decoded]) -> Iterator[Item]:
     """The items that a VideoDecoder was given as keys, with their pictures."""
     for one in decoded:
-        yield one.key._replace(load=fail_with(one.damage) if one.image is None else hold(one.image))
+        load = fail_with(one.damage) if one.image is None else hold(one.image)
+        yield one.key._replace(load=load, damage=one.damage if one.image is None else "")
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

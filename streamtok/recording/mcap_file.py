@@ -69,13 +69,17 @@ class McapFile:
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
             self._contents = read_contents(stream)
         if reason:
-            self._contents.note(reason)
+            self.note(reason)
         self.profile, self.indexed = self._contents.profile, self._contents.indexed
         self.channels, self.schemas = self._contents.channels, self._contents.schemas
         self.metadata, self.counts = self._contents.metadata, self._contents.counts
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
         self.attachments = self._contents.attachments
         self._written_ns = self.path.stat().st_mtime_ns
+
+    def note(self, text: str) -> None:
+        """List damage; the same words once."""
+        self._contents.note(text)
 
     def channel_ids(self, prefix: str) -> set[int]:
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
@@ -157,7 +161,7 @@ class McapFile:
         try:
             records = spec.split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
         except spec.UNPACK_ERRORS as error:
-            self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
+            self.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
             return []
         found = [record for record in records if record.opcode == spec.OP_MESSAGE]
         return [(record.offset, read_message(record.contents)) for record in found]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import yaml
 
@@ -19,7 +19,7 @@ from streamtok.io.images import natural_key
 
 SUFFIXES = (".mcap", ".db3", ".bag")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-NUMBERED = re.compile(r"(.+?)[_-](\d+)")
+NUMBERED = re.compile(r"(.+?)_(\d+)")
 REPAIRED = "_repaired"
 COPY_BYTES = 1 << 20
 
@@ -47,8 +47,9 @@ def is_recording_name(path: Path) -> bool:
 def list_files(folder: Path) -> Parts:
     """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
     left out with a note."""
-    found = sorted(filter(is_recording_name, folder.iterdir()), key=lambda path: (*part_name(path), natural_key(path)))
-    listed, notes = _read_list(folder)
+    whole = leave_out_repaired(sorted(filter(is_recording_name, folder.iterdir()), key=natural_key))
+    found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
+    notes += whole.notes
     there = {path.name: path for path in found}
     if listed is not None and not there.keys() & set(listed):
         notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
@@ -57,10 +58,14 @@ def list_files(folder: Path) -> Parts:
         notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
         notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
         found = _insert_unlisted(found, listed)
-    else:
-        notes += _find_missing(found)
     notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
     return Parts([path for path in found if path.stat().st_size], notes)
+
+
+def read_listed(folder: Path) -> set[str]:
+    """The names that a folder's metadata.yaml lists, of files that are there."""
+    names, _ = _read_list(folder)
+    return {name for name in names or () if (folder / name).is_file()}
 
 
 def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
@@ -88,24 +93,41 @@ def _insert_unlisted(found: list[Path], listed: list[str]) -> list[Path]:
     return ordered
 
 
-def _find_missing(found: Iterable[Path]) -> list[str]:
-    """Parts that are gone, by the numbers of those that are there."""
-    numbers: dict[str, list[int]] = {}
-    for path in found:
-        name, number = part_name(path)
-        numbers.setdefault(name, []).append(number)
-    notes = []
-    for name, present in numbers.items():
-        gone = sorted(set(range(min(present), max(present))) - set(present)) if len(present) > 2 else []
-        gone = [number for number in gone if number > 0]
-        if gone and len(gone) < len(present):
-            notes.append(f"part {', '.join(map(str, gone[:10]))} of {name} is not there")
-    return notes
+def find_missing(paths: Iterable[Path]) -> list[str]:
+    """The parts of one recording that are gone, in words, by the numbers of those that are there."""
+    found = [part_name(path) for path in paths]
+    numbers = {number for _, number in found}
+    gone = sorted(set(range(1 if -1 in numbers else 0, max(numbers, default=0))) - numbers) if len(found) > 1 else []
+    return [f"part {', '.join(map(str, gone[:10]))} of {found[0][0]} is not there"] if gone else []
+
+
+def leave_out_repaired(paths: list[Path]) -> Parts:
+    """The files without those of which `streamtok repair` made another one (NAME_repaired) that is there too."""
+    kept, notes, given = [], [], set(paths)
+    for path in paths:
+        bare = path.name.removesuffix(".zstd")
+        repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
+        if repaired in given:
+            notes.append(f"{path.name} is left out: {repaired.name} was made of it")
+        else:
+            kept.append(path)
+    return Parts(kept, notes)
 
 
 def is_packed(head: bytes) -> bool:
     """Whether a file or message that begins so is compressed by zstd."""
     return head.startswith(ZSTD_MAGIC)
+
+
+def unpack_head(stream: BinaryIO, size: int) -> bytes:
+    """The first bytes of what is packed in a file; empty if it is damaged."""
+    import zstandard
+
+    stream.seek(0)
+    try:
+        return zstandard.ZstdDecompressor().stream_reader(stream, closefd=False).read(size)
+    except zstandard.ZstdError:
+        return b""
 
 
 def unpack_file(path: Path) -> tuple[IO[bytes], str]:

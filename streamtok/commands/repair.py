@@ -4,8 +4,8 @@
     streamtok repair drive.mcap -o recovered.mcap
 
 Everything that can still be read, attachments and metadata too, goes into a new MCAP file with an index (default:
-drive_repaired.mcap); the old file is not touched, and left out where both are given. Replay and info read a cut-off file
-as it is, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
+drive_repaired.mcap). The old file is not touched, and left out where both are given. Replay and info read a cut-off
+file as it is, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
 """
 
 import json

@@ -2,11 +2,12 @@
 
 import contextlib
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from streamtok.drives.bag1_salvage import salvage_bag1
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
+from streamtok.recording.parts import Parts
 
 try:
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
@@ -56,16 +57,10 @@ class Bag1File:
 class BagDrive(MessageDrive):
     """The cameras of one or several files of a bag, in order: ROS 1 (`kind` "bag") or ROS 2 by SQLite ("db3")."""
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        kind: str,
-        options: ReadOptions | None = None,
-        path: Path | None = None,
-        notes: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
+        paths = parts.paths
         self.kind = kind
-        super().__init__(path or paths[0], notes)
+        super().__init__(path or paths[0], parts.notes)
         self.files = []
         for each in paths:
             with self._or_note(len(paths) > 1):

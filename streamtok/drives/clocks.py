@@ -81,7 +81,7 @@ def choose_clocks(samples: Mapping[str, Sequence[Stamps]], asked: AskedClock = "
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
-    faults = []
+    faults: list[str] = []
     for clock in CLOCKS:
         fault = find_fault([getattr(each, clock) for each in stamps])
         if not fault:

@@ -6,7 +6,7 @@ from pathlib import Path
 import apsw
 
 from streamtok.drives.message_drive import Topic, TopicMessage
-from streamtok.recording.parts import is_packed, unpack_file
+from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
@@ -36,15 +36,13 @@ STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 class Db3File:
     """One SQLite file of a ROS 2 bag, packed by zstd or not; what a recorder left in its write-ahead log is read too.
 
-    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. ValueError if not one
-    topic can be read.
+    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. ValueError if not
+    one topic can be read.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None]) -> None:
         self.path, self._note = path, note
-        with path.open("rb") as stream:
-            packed = is_packed(stream.read(4))
-        self._unpacked, reason = unpack_file(path) if packed else (None, "")
+        self._unpacked, reason = unpack_if_packed(path)
         self._place = Path(self._unpacked.name) if self._unpacked else path
         if reason:
             note(f"{path.name}: {reason}")
@@ -107,7 +105,7 @@ class Db3File:
             database.close()
 
     def _connect(self, strict: bool) -> apsw.Connection:
-        """The database, read only. A write-ahead log beside it belongs to it; without one nothing else may change it."""
+        """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
         place = self._place.resolve().as_uri()
         logged = self._place.with_name(f"{self._place.name}-wal")
         alone = strict or not (logged.exists() and logged.stat().st_size)

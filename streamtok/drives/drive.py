@@ -6,10 +6,10 @@ import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -23,8 +23,13 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
-LEFT_OUT = ("damaged", "backwards", "duplicates", "untimed")
-"""Why images of a drive are not among its frames, in `Drive.counts`."""
+LEFT_OUT = {
+    "damaged": "cannot be read",
+    "backwards": "have a time that does not go on",
+    "duplicates": "are copies",
+    "untimed": "have no time",
+}
+"""Why images of a drive are not among its frames, in `Drive.counts`, and in words."""
 
 
 class Item(NamedTuple):
@@ -58,6 +63,19 @@ class Progress:
     next_id: int | None = None
     turn: int = 0
     last_ns: int = 0
+
+
+def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What `Drive.account` tells, in words; nothing of a camera without losses and guesses."""
+    lines = []
+    for name, told in account.items():
+        parts = [f"{told[reason]} {LEFT_OUT[reason]}" for reason in LEFT_OUT if told[reason]]
+        parts += [f"{told['lost']} are missing in the file"] if told["lost"] else []
+        parts += [f"{told['guessed']} times are guessed"] if told["guessed"] else []
+        parts += [f"timed by {told['clock']} time ({told['clock_reason']})"] if told["clock_reason"] else []
+        if parts:
+            lines.append(f"{name}: {told['frames']} of {told['images']} images are frames; {', '.join(parts)}")
+    return lines
 
 
 class Drive(ABC):
@@ -107,6 +125,24 @@ class Drive(ABC):
         ordered = self._order(stored, REORDER_FRAMES * len(names)) if self.checked else stored
         for item in ordered:
             yield self.number(item, progress[item.stream])
+
+    @property
+    def notes(self) -> list[str]:
+        """`problems` as text."""
+        return [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems]
+
+    def account(self) -> dict[str, dict[str, Any]]:
+        """Of each camera of the last iteration: `images` in the file, `frames` of them, how many were left out by
+        reason, `lost` (missing in the file by number or time), `guessed` times, the `clock` (None: the file has only
+        one), and why it is not the header's. Frames and what was left out are all images."""
+        told: dict[str, dict[str, Any]] = {}
+        for name, counts in self.counts.items():
+            given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
+            told[name] = {"images": sum(given.values()), **given, "lost": counts["lost"], "guessed": counts["guessed"]}
+            choice = self.clocks.get(name)
+            told[name]["clock"] = None if choice is None else choice.clock
+            told[name]["clock_reason"] = "" if choice is None else choice.reason
+        return told
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
         """List something that was left out or guessed; the same words are listed once."""

@@ -68,11 +68,9 @@ def list_recordings(folder: Path) -> list[Parts]:
 
 def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
     name, number = part_name(path)
-    belongs = (
-        ("listed", "") if path.name in listed or name in {part_name(Path(each))[0] for each in listed} else ("", name)
-    )
+    is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
     kind = kind_of(path)
-    found = Found(path, kind, belongs, number)
+    found = Found(path, kind, ("listed", "") if is_listed else ("", name), number)
     with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
         if kind == "mcap":
             _look_into_mcap(found)

@@ -1,6 +1,6 @@
 """Cameras recorded in MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,6 +8,7 @@ from streamtok.drives.drive import Item
 from streamtok.drives.message_drive import Assembler, MessageDrive, ReadOptions, Recorded, Topic, TopicMessage
 from streamtok.recording.format import PICTURES, TOKENS
 from streamtok.recording.mcap_file import McapFile, RawMessage
+from streamtok.recording.parts import Parts
 from streamtok.types import Frame
 
 if TYPE_CHECKING:
@@ -26,15 +27,9 @@ class McapDrive(MessageDrive):
 
     kind = "mcap"
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        options: ReadOptions | None = None,
-        path: Path | None = None,
-        notes: Iterable[str] = (),
-    ) -> None:
-        self.files = [McapFile(each) for each in paths]
-        super().__init__(path or (paths[0] if len(paths) == 1 else paths[0].parent), notes)
+    def __init__(self, parts: Parts, options: ReadOptions | None = None, path: Path | None = None) -> None:
+        self.files = [McapFile(each) for each in parts.paths]
+        super().__init__(path or parts.paths[0], parts.notes)
         self._note_damage()
         channels = [(self._topic_of(file, c), c) for file in self.files for c in file.channels.values()]
         encodings = {topic: channel.message_encoding for topic, channel in channels}

@@ -8,8 +8,9 @@
         print(drive.counts, drive.problems)
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times
-are not known, and parts:FILE is the recording that begins with FILE, in a folder with others. What a file is, is told from its contents.
+images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
+are not known, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
+its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -141,14 +142,15 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
     if len(recordings) == 1:
         return recordings[0]
     if all(_is_own(file) for recording in recordings for file in recording.paths):
-        notes = [f"{len(recordings)} recordings are read one after another"]
-        return Parts(
-            [file for each in recordings for file in each.paths], [n for r in recordings for n in r.notes] + notes
-        )
+        joined = Parts([], [f"{len(recordings)} recordings are read one after another"])
+        for each in recordings:
+            joined.paths += each.paths
+            joined.notes += each.notes
+        return joined
     names = ", ".join(recording.paths[0].name for recording in recordings[:5])
     raise ValueError(
-        f"{path} holds {len(recordings)} recordings that do not belong together ({names}{', ...' * (len(recordings) > 5)}): "
-        "name one of them, or let `streamtok tokenize` do each"
+        f"{path} holds {len(recordings)} recordings that do not belong together: {names}"
+        f"{', ...' if len(recordings) > 5 else ''}; name one of them, or let `streamtok tokenize` do each"
     )
 
 
@@ -158,11 +160,11 @@ def _is_own(path: Path) -> bool:
 
 def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:
     paths, notes = recording.paths, list(recording.notes)
-    if len(paths) > 1 and path.is_dir():
+    if len(paths) > 1:
         notes.append(f"{len(paths)} files are read as one recording: {paths[0].name} to {paths[-1].name}")
     kind = kind_of(paths[0])
     if kind == "mcap":
-        return McapDrive(paths, options, path, notes)
+        return McapDrive(Parts(paths, notes), options, path)
     from streamtok.drives.bag_drive import BagDrive  # needs rosbags, an extra
 
-    return BagDrive(paths, kind, options, path, notes)
+    return BagDrive(Parts(paths, notes), kind, options, path)

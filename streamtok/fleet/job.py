@@ -25,7 +25,7 @@ from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
-from streamtok.settings.shared import FrameSettings
+from streamtok.settings.shared import FrameSettings, ReadSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -132,6 +132,7 @@ def run_job(
             "options": options.model_dump(mode="json"),
             "files": files,
             "skipped": summary["skipped"],
+            "cameras": summary["cameras"],
             "notes": summary["notes"][:MOST_NOTES],
         }
         (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
@@ -184,7 +185,9 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
         if not report(frames, min(1.0, frames / expected) if expected else 0.0):
             raise Stopped
 
-    chosen = options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields})
+    chosen = options.model_dump(
+        include={"model", "context", "streams", *FrameSettings.model_fields, *ReadSettings.model_fields}
+    )
     node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
         # Recorded by another tokenizer, whose group boundaries mean nothing to this one.

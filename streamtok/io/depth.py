@@ -1,8 +1,8 @@
 """Depth images as pictures: distances between two limits as shades of grey, by rule.
 
 Depth is what an encoding says (ROS REP 118), never a topic's name: 16UC1 holds millimetres and 32FC1 metres, compressed
-by compressed_depth_image_transport or not. A distance becomes round(255 (far - d) / (far - near)), clipped to 0..255, so
-that what is near is bright; where there is none (0, not finite) the picture is black.
+by compressed_depth_image_transport or not. A distance d becomes round(255 (far - d) / (far - near)), clipped to 0..255,
+so that what is near is bright; where there is none (0, not finite) the picture is black.
 """
 
 import struct

@@ -16,7 +16,7 @@ NUMBERS = ("width", "height", "step")
 
 
 def read_table(name: str, data: memoryview) -> SimpleNamespace:
-    """The fields of the table `name` that is the root of `data`; ValueError or struct.error if they do not fit in it."""
+    """The fields of the table `name` that is the root of `data`; ValueError or struct.error if it is broken."""
     (table,) = struct.unpack_from("<I", data)
     vtable = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, vtable)

@@ -205,7 +205,7 @@ def _json_ns(stamp: Any) -> int:
 
 def _parse_flatbuffer(name: str, data: ImageData) -> ImageMessage:
     try:
-        message = read_table(name, memoryview(data))
+        message = read_table(name, memoryview(bytes(data)))
     except (ValueError, struct.error) as error:
         raise DamagedFrame(f"not a foxglove.{name} message: {error}") from error
     return _to_message(message, message.timestamp.sec * 10**9 + message.timestamp.nsec)
@@ -254,10 +254,9 @@ def is_whole_jpeg(data: ImageData) -> bool:
 
     Other bytes may follow it, as some cameras send them. An image within the head (a thumbnail) has a mark of its own.
     """
-    view = memoryview(data)
-    if bytes(view[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(view[-64:]):
+    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:]):
         return True
-    whole, at = bytes(view), 2
+    whole, at = bytes(data), 2
     while at + 4 <= len(whole) and whole[at] == 0xFF:
         begins_scan = whole[at + 1] == 0xDA
         at += 2 + int.from_bytes(whole[at + 2 : at + 4], "big")

@@ -14,7 +14,7 @@ from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, s
 
 if TYPE_CHECKING:
     from mcap.reader import Summary
-    from mcap.records import Channel, Schema
+    from mcap.records import Channel, Schema, Statistics
 
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_METADATA: "metadata"}
@@ -90,9 +90,9 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    if summary is None or not _lists_everything(summary):
+    statistics, chunks = summary.statistics if summary is not None else None, []
+    if summary is None or statistics is None or not _lists_everything(summary, statistics):
         return None
-    statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
@@ -109,11 +109,8 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     )
 
 
-def _lists_everything(summary: Summary) -> bool:
+def _lists_everything(summary: Summary, told: Statistics) -> bool:
     """Whether a summary leads to all messages, metadata and attachments, which files may leave out of it."""
-    told = summary.statistics
-    if told is None:
-        return False
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
     return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)

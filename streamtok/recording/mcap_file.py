@@ -24,7 +24,7 @@ import numpy as np
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
-from streamtok.recording.parts import is_packed, unpack_file
+from streamtok.recording.parts import unpack_if_packed
 
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
@@ -61,7 +61,7 @@ class McapFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._unpacked, reason = unpack_file(self.path) if is_packed(_read_head(self.path)) else (None, "")
+        self._unpacked, reason = unpack_if_packed(self.path)
         self.place = Path(self._unpacked.name) if self._unpacked else self.path
         with self.place.open("rb") as stream:
             found = stream.read(len(MAGIC))
@@ -179,11 +179,6 @@ class McapFile:
                 if message.channel_id in self.channels and wanted.takes(message):
                     yield message
             offset = stream.seek(offset + RECORD.size + length)
-
-
-def _read_head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(len(MAGIC))
 
 
 @lru_cache(CACHED_CHUNKS)

@@ -130,11 +130,12 @@ def unpack_head(stream: BinaryIO, size: int) -> bytes:
         return b""
 
 
-def unpack_file(path: Path) -> tuple[IO[bytes], str]:
-    """A zstd file unpacked into a temporary one, which is gone when it is closed; and what is missing of it, in words.
-
-    Of a file that is cut off, what is there is unpacked.
-    """
+def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
+    """A zstd file unpacked into a temporary one, which is gone when it is closed, and what is missing of it, in words;
+    None for any other file. Of a file that is cut off, what is there is unpacked."""
+    with path.open("rb") as stream:
+        if not is_packed(stream.read(len(ZSTD_MAGIC))):
+            return None, ""
     import zstandard
 
     unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115

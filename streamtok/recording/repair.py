@@ -34,8 +34,8 @@ class Repaired:
 def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     """Write what `path` still holds to `out` (default: NAME_repaired.mcap beside it), an MCAP file with an index.
 
-    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file, or gives not one message; FileExistsError rather than
-    overwrite; BlockingIOError while the file is still being written.
+    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file, or gives not
+    one message; FileExistsError rather than overwrite; BlockingIOError while the file is still being written.
     """
     path = Path(path)
     if not path.exists():

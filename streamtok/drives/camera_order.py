@@ -32,6 +32,9 @@ class CameraOrder:
     def push(self, item: Item) -> Iterator[Item]:
         newest = self._held[-1] if self._held else self._last
         if newest is not None and item.capture_ns <= newest.capture_ns:
+            if item.damage:  # decoders tell late that a packet gave no picture
+                self._leave_out(item, item.damage)
+                return
             self._past.append(item)
             if len(self._past) >= REORDER_FRAMES:
                 yield from self._settle_past()

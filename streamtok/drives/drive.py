@@ -1,6 +1,5 @@
 """What all recorded drives share: frames of several cameras in order of time, gaps counted, damage noted."""
 
-import functools
 import heapq
 import itertools
 import logging
@@ -138,7 +137,8 @@ class Drive(ABC):
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
             given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
-            told[name] = {"images": sum(given.values()), **given, "lost": counts["lost"], "guessed": counts["guessed"]}
+            told[name] = {"images": sum(given.values()), **given, "lost": max(0, counts["lost"] - counts["late"])}
+            told[name]["guessed"] = counts["guessed"]
             choice = self.clocks.get(name)
             told[name]["clock"] = None if choice is None else choice.clock
             told[name]["clock_reason"] = "" if choice is None else choice.reason
@@ -204,7 +204,7 @@ class Drive(ABC):
         """Items by capture time, as far as holding back `depth` of all cameras allows."""
         orders: dict[str, CameraOrder] = {}
         for name in self.streams:
-            orders[name] = CameraOrder(functools.partial(self.leave_out, "backwards"), self._note_item)
+            orders[name] = CameraOrder(self._leave_out_of_order, self._note_item)
         count = itertools.count()
         heap: list[tuple[int, int, int, Item]] = []
         for item in items:
@@ -217,6 +217,11 @@ class Drive(ABC):
                 heapq.heappush(heap, (ready.turn, ready.capture_ns, next(count), ready))
         while heap:
             yield heapq.heappop(heap)[-1]
+
+    def _leave_out_of_order(self, item: Item, text: str) -> None:
+        self.leave_out("damaged" if item.damage else "backwards", item, text)
+        if item.damage:
+            self.counts[item.stream]["late"] += 1  # no frame, and not missing where a gap was counted
 
     def _note_item(self, item: Item, text: str) -> None:
         self.note(item.stream, f"at {item.capture_ns / 1e9:.3f} s: {text}")

@@ -11,6 +11,7 @@ from streamtok.drives.drive import Item
 from streamtok.io.depth import DepthRange, depth_picture
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
 from streamtok.io.video_packets import Decoded, VideoDecoder
+from streamtok.measures import TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
@@ -20,17 +21,27 @@ STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 class _Video:
     """The decoder of one camera's video packets, and the last frame id it was given."""
 
-    decoder: VideoDecoder
+    decoder: VideoDecoder[Item]
     session: str
+    judge: TimeJudge
     last_id: int | None = None
+
+    def misses_some(self, item: Item) -> bool:
+        """Whether packets are missing before one, by its number, else by its time."""
+        if item.frame_id is None:
+            return self.judge.count_missing(item.capture_ns, item.log_ns) > 0
+        before, self.last_id = self.last_id, item.frame_id
+        return before is not None and item.frame_id != before + 1
 
 
 class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
-    def __init__(self, depth_of: Callable[[ImageMessage], DepthRange | None]) -> None:
+    def __init__(
+        self, depth_of: Callable[[ImageMessage], DepthRange | None], judge_of: Callable[[str], TimeJudge]
+    ) -> None:
         self._videos: dict[str, _Video] = {}
-        self._depth_of = depth_of
+        self._depth_of, self._judge_of = depth_of, judge_of
 
     def make(self, timed: Timed) -> Iterator[Item]:
         """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
@@ -68,14 +79,13 @@ class ItemMaker:
             if video is not None:
                 yield from _finish_items(video.decoder.flush())
             try:
-                video = self._videos[item.stream] = _Video(VideoDecoder(image.encoding), session)
+                decoder = VideoDecoder[Item](image.encoding)
+                video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream))
             except DamagedFrame as error:
                 yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
-        if item.frame_id is not None:
-            if video.last_id is not None and item.frame_id != video.last_id + 1:
-                video.decoder.missing("depends on a picture that was not recorded")
-            video.last_id = item.frame_id
+        if video.misses_some(item):
+            video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from _finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
 

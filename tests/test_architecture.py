@@ -19,7 +19,7 @@ import streamtok
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
     *("types", "names", "measures", "event_log", "config", "preprocessing", "settings"),
-    *("wire", "io"),
+    *("coding", "wire", "io"),
     *("model", "weights", "checkpoint", "engine", "ingest"),
     *("recording", "drives", "tokens", "data"),
     *("node", "fleet", "evaluation", "training", "bench"),

@@ -9,6 +9,7 @@ from streamtok.drives.bag1_salvage import BagMessage, salvage_bag1
 from streamtok.drives.drive import Drive, Item
 from streamtok.drives.image_items import ItemMaker, fail_with
 from streamtok.drives.topics import Topics, choose_topics
+from streamtok.extras import missing_extra
 from streamtok.io.image_messages import DamagedFrame, image_kind, parser_of
 
 try:
@@ -17,7 +18,7 @@ try:
 
     from streamtok.drives.db3_salvage import salvage_db3
 except ImportError as error:
-    raise ImportError("ROS bags need the rosbags package: pip install 'streamtok[ros]'") from error
+    raise missing_extra("reading ROS bags", "ros") from error
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 # What rosbags lets through when a bag is damaged, and its own errors.

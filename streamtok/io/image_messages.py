@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.extras import missing_extra
 from streamtok.preprocessing.pixels import RawImage
 
 FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
@@ -100,7 +101,7 @@ def ros_typestore(encoding: str) -> Any:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
-        raise ImportError("ROS messages need the rosbags package: pip install 'streamtok[ros]'") from error
+        raise missing_extra("reading ROS messages", "ros") from error
     if encoding == "ros1":
         return get_typestore(Stores.ROS1_NOETIC)
     store = get_typestore(Stores.ROS2_HUMBLE)
@@ -114,7 +115,7 @@ def protobuf_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
     except ImportError as error:
-        raise ImportError("Foxglove messages need an extra: pip install 'streamtok[record]'") from error
+        raise missing_extra("reading Foxglove messages", "record") from error
 
 
 def _to_message(message: Any, kind: str, stamp_ns: int, seq: int | None = None) -> ImageMessage:

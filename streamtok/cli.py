@@ -21,6 +21,7 @@ COMMANDS = {
     "view": "a page in the browser: streams as they come, or a recording",
     "tokenize": "many drives to token files: parallel, resumable",
     "export": "token recordings to WebDataset, Parquet or LeRobot v3",
+    "export-model": "one step of a model for ONNX Runtime, C++, browsers, TensorRT",
     "info": "what a recording holds",
     "repair": "recover a recording that was cut off",
     "models": "the presets: compression, codebook, rates, parameters, FLOPs, state",
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"streamtok.commands.{command}")
+    module = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}")
     status = module.main(rest)
     return status if argv is not None else end_process(status)
 

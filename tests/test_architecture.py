@@ -20,7 +20,7 @@ ROOT = Path(streamtok.__file__).parent
 ORDER = (
     *("types", "names", "measures", "event_log", "extras", "config", "preprocessing", "settings"),
     *("wire", "io"),
-    *("model", "weights", "checkpoint", "engine", "ingest"),
+    *("model", "weights", "checkpoint", "engine", "exporting", "ingest"),
     *("recording", "drives", "tokens", "data"),
     *("node", "fleet", "evaluation", "training", "bench", "view"),
     *("commands", "cli"),

@@ -117,6 +117,7 @@ class Reader:
         totals += Counter(gaps=int(header.dropped > 0), lost=message.lost, bytes=len(message.payload))
         self._totals[message.stream] = totals
         stages, picture = stages_of(message), None
+        plotted = bool(stages) and not message.catch_up and not (info and info.replay)
         if info is not None:
             monotonic, utc = info.clock
             late_s = (time.time_ns() - utc + monotonic - header.publish_ns) / 1e9
@@ -126,7 +127,7 @@ class Reader:
             picture = self._pictures.picture_of(message, info, wanted)
             stages["decode"] = 1e3 * (time.perf_counter() - began)
         head = {"id": f"{self.number}/{message.stream}", "totals": totals, "catch_up": message.catch_up}
-        head |= {"stages_ms": {} if message.catch_up or (info and info.replay) else stages}
+        head |= {"stages_ms": stages if plotted else {}}
         source = self._source_of(message)
         self._show.deliver(lambda decoded: pack_group(head, message, picture if decoded else None, source))
 

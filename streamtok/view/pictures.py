@@ -109,10 +109,11 @@ def colours_of(latent: np.ndarray) -> np.ndarray:
 
 
 def stages_of(message: TokenMessage) -> dict[str, float]:
-    """Milliseconds from the capture of a message's last frame to the encoder, and in it."""
-    header = message.header
-    encode_ms = header.encode_ns / 1e6
-    return {"wait": (header.publish_ns - message.capture_ns) / 1e6 - encode_ms, "encode": encode_ms}
+    """Milliseconds from the capture of a message's last frame to the encoder, and in it; empty for a file that was
+    read faster than it was taken."""
+    encode_ms = message.header.encode_ns / 1e6
+    wait_ms = (message.header.publish_ns - message.capture_ns) / 1e6 - encode_ms
+    return {"wait": wait_ms, "encode": encode_ms} if wait_ms >= 0 else {}
 
 
 def facts_of(info: Info) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from streamtok.view.pictures import Models, Pictures, facts_of, pack_group, stag
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
 
-BINS = 200  # of the strips that show when a stream was there
+BINS, GROUPS_PER_BIN = 200, 3  # at most and at least, in the strips that show when a stream was there
 SPEEDS = 0.1, 16.0
 LATE_S = 0.5  # a decoder that is so late plays slower, rather than leaving out groups
 
@@ -65,10 +65,11 @@ class TimeLine:
         return 0
 
     def coverage(self) -> dict[str, list[int]]:
-        """For each stream, in how many of BINS equal parts of the time it has how many messages."""
-        parts = np.minimum(BINS * self.seconds / max(self.seconds.max(), 1e-9), BINS - 1).astype(int)
+        """For each stream, how many messages it has in each of up to BINS equal parts of the time."""
+        bins = min(BINS, max(1, len(self) // (GROUPS_PER_BIN * len(self.names))))
+        parts = np.minimum(bins * self.seconds / max(self.seconds.max(), 1e-9), bins - 1).astype(int)
         return {
-            name: np.bincount(parts[self.streams == place], minlength=BINS).tolist()
+            name: np.bincount(parts[self.streams == place], minlength=bins).tolist()
             for place, name in enumerate(self.names)
         }
 

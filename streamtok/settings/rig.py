@@ -75,6 +75,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = option(None, "Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
     metrics_address: str = "127.0.0.1"
+    view: Port | None = option(None, "also show a page on 127.0.0.1:PORT, as `streamtok view` does")
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
 

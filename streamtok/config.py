@@ -12,7 +12,11 @@ from typing import Any
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
 MOST_CHANNELS = 64  # of a frame
-_ADDED: dict[str, object] = {"in_channels": 3, "latents_mean": [], "latents_std": []}  # since 0.1.0, with their defaults
+_ADDED: dict[str, object] = {
+    "in_channels": 3,
+    "latents_mean": [],
+    "latents_std": [],
+}  # since 0.1.0, with their defaults
 _LONG_NAMES = {"Continuous": "C", "Discrete": "D", "Video": "V", "Image": "I"}  # of the published classes
 
 
@@ -110,16 +114,13 @@ class TokenizerConfig:
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
 
     def _check_statistics(self) -> None:
-        if not self.latents_mean and not self.latents_std:
-            return
-        count = len(self.latents_mean)
-        if self.discrete or count != len(self.latents_std) or count % self.latent_channels:
+        mean, deviation = self.latents_mean, self.latents_std
+        fits = len(mean) == len(deviation) and not len(mean) % self.latent_channels and not (mean and self.discrete)
+        if not fits or not all(map(math.isfinite, mean + deviation)) or min(deviation, default=1) <= 0:
             raise ValueError(
-                f"latents_mean has {count} values and latents_std {len(self.latents_std)}, expected as many of both, so "
-                f"many for each of the {self.latent_channels} channels of a continuous latent"
+                f"latents_mean ({len(mean)} values) and latents_std ({len(deviation)}, above 0) are finite numbers, as "
+                f"many of both, for a continuous latent and each of its {self.latent_channels} channels"
             )
-        if not all(map(math.isfinite, self.latents_mean)) or not all(0 < value < math.inf for value in self.latents_std):
-            raise ValueError("latents_mean or latents_std holds a value that is not finite, or a deviation of 0 or less")
 
     @property
     def spatial_resamplings(self) -> int:

@@ -86,13 +86,14 @@ def from_cosmos(
         ValueError: lists missing, unexpected and differing names, or says how name and weights disagree.
     """
     if isinstance(source, Mapping):
-        weights, statistics, hint = clean_names(source), {}, ""
+        weights, hint = clean_names(source), ""
         config = infer_config(weights, config, hint)
     else:
         weights, hint = read_published(Path(source)), str(source)
         config = infer_config(weights, config, hint)
-        statistics = {} if config.discrete else read_statistics(Path(source), config.video, config.latent_channels)
-    model = build(replace(config, **statistics), deterministic)
+        mean, deviation = read_statistics(Path(source), config)
+        config = replace(config, latents_mean=mean, latents_std=deviation)
+    model = build(config, deterministic)
     load_published(model, weights, f"{hint or 'the checkpoint'} does not fit {config.name!r}")
     return model
 

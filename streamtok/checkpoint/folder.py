@@ -78,10 +78,13 @@ def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tenso
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; ValueError names a file that is cut off or none."""
+    """The tensors of a safetensors file; ValueError names a file that is cut off or none, FileNotFoundError one that is
+    not there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or no file; expected safetensors")
     try:
         return load_file(path)
-    except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
+    except (SafetensorError, ValueError, RuntimeError, KeyError, MemoryError) as error:
         raise ValueError(f"{path} is cut off, or no safetensors file: {' '.join(str(error).split())}") from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from streamtok.checkpoint.folder import read_tensors
 from streamtok.checkpoint.torchscript import is_archive, read_archive
+from streamtok.config import TokenizerConfig
 
 PUBLISHED_FILES = ("encoder.jit", "decoder.jit", "autoencoder.jit", "model.pt", "ema.jit")
 STATISTICS = {True: "mean_std.pt", False: "image_mean_std.pt"}  # of latents, beside a video or an image model
@@ -109,20 +110,20 @@ def _plain_name(name: str) -> str:
     return name.removeprefix("_orig_mod.").removeprefix(_NETWORK).removeprefix("_orig_mod.")
 
 
-def read_statistics(path: Path, video: bool, channels: int) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of latents, as fields of a `TokenizerConfig`, where they lie beside a checkpoint.
+def read_statistics(path: Path, config: TokenizerConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of continuous latents, (channels * steps) values of each, where they lie beside a
+    checkpoint; else none of both.
 
     ValueError, which names the file, unless it holds two tensors of (channels, steps) values.
     """
-    file = (path if path.is_dir() else path.parent) / STATISTICS[video]
-    if not file.is_file():
-        return {}
-    loaded = _load_plain(file)
+    file = (path if path.is_dir() else path.parent) / STATISTICS[config.video]
+    if config.discrete or not file.is_file():
+        return (), ()
+    loaded, channels = _load_plain(file), config.latent_channels
     pair = list(loaded) if isinstance(loaded, tuple | list) else []
     if len(pair) != 2 or not all(isinstance(part, Tensor) and part.numel() for part in pair):
         raise ValueError(f"{file} holds a {type(loaded).__name__}, expected two tensors: mean and standard deviation")
     if pair[0].shape != pair[1].shape or pair[0].numel() % channels:
         shapes = " and ".join(str(tuple(part.shape)) for part in pair)
         raise ValueError(f"{file} holds tensors of {shapes}, expected two of ({channels}, steps) values")
-    mean, deviation = (tuple(part.flatten().double().tolist()) for part in pair)
-    return {"latents_mean": mean, "latents_std": deviation}
+    return tuple(pair[0].flatten().double().tolist()), tuple(pair[1].flatten().double().tolist())

@@ -18,6 +18,7 @@ COMMANDS = {
     "replay": "recorded drives through the same core as live; --verify compares the tokens",
     "encode": "a video or image file to a token file",
     "decode": "a token file or a live stream back to pictures",
+    "reconstruct": "many videos or images through a tokenizer and back, with a report",
     "tokenize": "many drives to token files: parallel, resumable",
     "export": "token recordings to WebDataset, Parquet or LeRobot v3",
     "info": "what a recording holds",

@@ -20,7 +20,7 @@ ROOT = Path(streamtok.__file__).parent
 ORDER = (
     *("types", "names", "measures", "event_log", "config", "preprocessing", "settings"),
     *("wire", "io"),
-    *("model", "weights", "checkpoint", "engine", "ingest"),
+    *("model", "weights", "checkpoint", "engine", "compat", "ingest"),
     *("recording", "drives", "tokens", "data"),
     *("node", "fleet", "evaluation", "training", "bench"),
     *("commands", "cli"),

@@ -1,7 +1,7 @@
 """Checkpoints as NVIDIA publishes them: our parameters under their names and in their shapes, and back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from streamtok.checkpoint.folder import check_fit
-from streamtok.checkpoint.published_files import PUBLISHED_FILES, clean_names, read_published, read_statistics
+from streamtok.checkpoint.published_files import (
+    PUBLISHED_FILES,
+    clean_names,
+    read_files,
+    read_published,
+    read_statistics,
+)
 from streamtok.checkpoint.variants import find_variant, infer_config
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
@@ -68,7 +74,7 @@ def _our_shape(tensor: Tensor, ours: Tensor) -> Tensor:
 
 @torch.inference_mode(False)
 def from_cosmos(
-    source: Mapping[str, Tensor] | str | Path,
+    source: Mapping[str, Tensor] | str | Path | Sequence[str | Path],
     config: Mapping | TokenizerConfig | None = None,
     deterministic: bool = False,
 ) -> Tokenizer:
@@ -77,7 +83,8 @@ def from_cosmos(
     Args:
         source: a mapping of published names to tensors, a folder, or one of its files: `encoder.jit` and `decoder.jit`
             (one of them makes a tokenizer that only encodes, or only decodes), `autoencoder.jit`, `model.pt`,
-            `iter_N_enc.jit` and `iter_N_dec.jit`, `iter_N.pt`. The moving average of weights is preferred to them.
+            `iter_N_enc.jit` and `iter_N_dec.jit`, `iter_N.pt`; or a list of files, which are taken as they are. The
+            moving average of weights is preferred to them.
             A `mean_std.pt` beside them is for `encode(..., normalize=True)`.
         config: the published keyword dictionary, a `TokenizerConfig`, or None to find it: the variant by the folder's
             name, its sizes by the shapes.
@@ -89,9 +96,11 @@ def from_cosmos(
         weights, hint = clean_names(source), ""
         config = infer_config(weights, config, hint)
     else:
-        weights, hint = read_published(Path(source)), str(source)
+        files = [Path(source)] if isinstance(source, str | Path) else [Path(file) for file in source]
+        hint = ", ".join(map(str, files))
+        weights = read_published(files[0]) if isinstance(source, str | Path) else read_files(files)
         config = infer_config(weights, config, hint)
-        mean, deviation = read_statistics(Path(source), config)
+        mean, deviation = read_statistics(files[0], config)
         config = replace(config, latents_mean=mean, latents_std=deviation)
     model = build(config, deterministic)
     load_published(model, weights, f"{hint or 'the checkpoint'} does not fit {config.name!r}")

@@ -4,7 +4,7 @@ Nothing here runs code of a file: archives go through `read_archive`, the rest t
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -25,10 +25,12 @@ def read_published(path: Path) -> dict[str, Tensor]:
 
     A folder may hold one half alone; an encoder's file brings its decoder's, if that lies beside it.
     """
-    weights: dict[str, Tensor] = {}
-    for file in _choose_files(path):
-        weights |= read_weights(file)
-    return weights
+    return read_files(_choose_files(path))
+
+
+def read_files(files: Iterable[Path]) -> dict[str, Tensor]:
+    """The tensors of several files of one model; ValueError for one that is neither an archive nor plain tensors."""
+    return {name: tensor for file in files for name, tensor in read_weights(file).items()}
 
 
 def _choose_files(path: Path) -> list[Path]:

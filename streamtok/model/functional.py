@@ -69,7 +69,7 @@ _KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=_PLAIN)
 
 
 def kernels() -> Kernels:
-    """The kernels in use; code that is compiled or exported has PyTorch's, as no compiler follows a context variable."""
+    """The kernels in use; compiled and exported code has PyTorch's, for no compiler follows a context variable."""
     return _PLAIN if torch.compiler.is_compiling() else _KERNELS.get()
 
 

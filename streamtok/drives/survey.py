@@ -73,7 +73,7 @@ class TokenSurvey:
         self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
         self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
         self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
-        if len(self.usage):
+        if len(self.usage) and group.tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
         if self._picture:
             self._keep_column(group)

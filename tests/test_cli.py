@@ -52,6 +52,12 @@ def test_how_a_command_ends(error, status, told, capsys):
     assert capsys.readouterr().err == told
 
 
+def test_the_file_of_a_command_runs_as_a_module():
+    line = [sys.executable, "-m", "streamtok.commands.repair", "/absent.mcap"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "streamtok repair: recording '/absent.mcap': no such file\n")
+
+
 def test_settings_are_blamed_for_wrong_values_only():
     with pytest.raises(SettingsError, match="size 30x44"), blame_settings():
         raise ValueError("size 30x44")

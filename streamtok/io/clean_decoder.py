@@ -71,8 +71,8 @@ class CleanDecoder:
             context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
         self._intra = context.codec.intra_only
-        self._order = H264Order(context.extradata) if context.name == "h264" else None
-        self._order = self._order or (H265Order(context.extradata) if context.name == "hevc" else None)
+        kind = {"h264": H264Order, "hevc": H265Order}.get(context.name)
+        self._order: H264Order | H265Order | None = kind(context.extradata) if kind else None
         self.restart()
 
     def restart(self) -> None:

@@ -71,8 +71,9 @@ class CleanDecoder:
             context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
         self._intra = context.codec.intra_only
-        kind = {"h264": H264Order, "hevc": H265Order}.get(context.name)
-        self._order: H264Order | H265Order | None = kind(context.extradata) if kind else None
+        self._order: H264Order | H265Order | None = None
+        if context.name in ("h264", "hevc"):
+            self._order = (H264Order if context.name == "h264" else H265Order)(context.extradata)
         self.restart()
 
     def restart(self) -> None:

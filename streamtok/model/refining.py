@@ -26,8 +26,8 @@ BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers
 class Refinement(nn.Module):
     """The codebooks, and how the size of the next codeword follows from what is shown.
 
-    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), a codeword's values, colours
-    first, in units of the cell's size; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
+    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), codewords in units of the
+    cell's size, colours slowest; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
     """
 
     books: Tensor

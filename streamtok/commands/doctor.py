@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.commands.command import make_main
 from streamtok.commands.info import format_report, inspect, is_empty
 from streamtok.drives.open_drive import kind_of
+from streamtok.extras import install_command
 from streamtok.io.spec import split_file
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
@@ -269,7 +270,7 @@ def check_cameras() -> Iterator[Check]:
 def check_extras() -> Iterator[Check]:
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        advice = "" if there else f"pip install 'streamtok[{extra}]'"
+        advice = "" if there else install_command(extra)
         yield Check("extras", OK if there else NOTE, f"{module} {'installed' if there else 'is missing'}", advice)
 
 

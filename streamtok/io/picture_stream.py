@@ -84,6 +84,8 @@ class PictureStream:
         kept = self._keep_packets and not self.stream.codec_context.has_b_frames
         self.packets = KeptPackets(self.stream) if kept else None
         self._at_start = True
+        self.pass_until: Fraction | None = None  # until a picture from there on is given away
+        self._passing = False
 
     def close(self) -> None:
         """Close the file or connection."""
@@ -95,6 +97,18 @@ class PictureStream:
             self.container.close()
             self._open()
         self._at_start = False
+
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`."""
+        self.pass_until, self._passing = seconds, True
+
+    def passes(self, seconds: Fraction) -> bool:
+        """Whether a picture at `seconds` comes while, or is the one with which, `pass_over` ends."""
+        if self.pass_until is None:
+            return False
+        if seconds >= self.pass_until:
+            self.pass_until = None
+        return True
 
     def seek(self, tick: int) -> bool:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
@@ -147,6 +161,9 @@ class PictureStream:
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         for packet in self._demux(numbers):
+            if packet is not None and self._is_passed_over(packet):
+                self.decoder.lose_packets()
+                continue
             for checked in self._decode(packet):
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
@@ -202,6 +219,20 @@ class PictureStream:
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
             yield packet
+
+    def _is_passed_over(self, packet: Any) -> bool:
+        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        if self.pass_until is not None and packet.is_keyframe and packet.pts is not None:
+            seconds = self._seconds_of_packet(packet)
+            self._passing = self._passing and seconds is not None and seconds < self.pass_until
+        return self._passing and packet.size > 0
+
+    def _seconds_of_packet(self, packet: Any) -> Fraction | None:
+        """When a packet is shown, after the start of the stream; None where only counting pictures would tell."""
+        if self.timeless:
+            return packet.pts / self.rate if self.counted else None
+        tick = self._slots[packet.pts] if self.counted else packet.pts
+        return self._behind + (tick - (tick if self._base is None else self._base)) * packet.time_base
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
         if packet is None:

@@ -95,6 +95,10 @@ class VideoReader:
         self._ahead = None
         return itertools.chain([] if first is None else [first], frames)
 
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`; what is passed over is not counted."""
+        self.pictures.pass_over(seconds)
+
     def read_frame(self, number: int) -> VideoFrame:
         """The picture of that number; IndexError if there is none, or damage hides it."""
         frame = next(self.read_range(number, number + 1), None)
@@ -142,7 +146,8 @@ class VideoReader:
             if number is None or number < first:
                 continue
             expected, joins = expected + stretches - joins, stretches
-            self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            if not self.pictures.passes(seconds):
+                self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
             if stop is not None and number >= stop:
                 return
             expected = number + 1
@@ -156,4 +161,4 @@ class VideoReader:
             if expected == stop:
                 return
         end = self.pictures.end if stop is None else min(stop, self.pictures.end)
-        self.counts["damaged"] += max(end - expected, 0)
+        self.counts["damaged"] += 0 if self.pictures.pass_until else max(end - expected, 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from streamtok.bench.measure import measure_decode, measure_latency
 from streamtok.bench.options import BenchOptions
@@ -31,13 +32,17 @@ class Capacity:
         )
 
 
+def count_cameras(latency: dict[str, Any], decode: dict[str, Any]) -> tuple[float, float, float]:
+    """How many cameras can be encoded, decoded, and both, by what `measure_latency` and `measure_decode` found."""
+    encoding, both = latency["share_of_group_time"] / latency["cameras"], decode["share_with_encoding"]
+    return 1 / encoding, 1 / (both - encoding), 1 / both
+
+
 def measure_capacity(fast: OptimizedTokenizer, options: BenchOptions) -> Capacity:
     """Time the encoder and the decoder of one camera per step, as a node runs them, at the options' size and rate."""
     step = measure_latency(fast, options)
-    encode_ms, decode_ms = step["p50_ms"], measure_decode(fast, options, step)["p50_ms"]
-    budget_ms = 1000 * fast.group / options.fps
-    cameras = budget_ms / encode_ms, budget_ms / decode_ms, budget_ms / (encode_ms + decode_ms)
-    return Capacity(options.size, options.fps, encode_ms, decode_ms, *cameras)
+    decode = measure_decode(fast, options, step)
+    return Capacity(options.size, options.fps, step["p50_ms"], decode["p50_ms"], *count_cameras(step, decode))
 
 
 def measure_capacities(fast: OptimizedTokenizer, device: str) -> Iterator[Capacity]:

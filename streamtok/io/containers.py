@@ -23,8 +23,8 @@ log = logging.getLogger("streamtok.io")
 
 OPEN_S, READ_S = 5.0, 5.0
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
-LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "65536", "analyzeduration": "500000"}
-RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "16", "allowed_media_types": "video"}
+LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
+RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 ENCRYPTED = ("encv",)  # codec tags
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
@@ -102,10 +102,10 @@ def _explain(target: str, error: Exception) -> Exception:
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "")
-    if not advice and isinstance(error, av.error.InvalidDataError):
-        advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
+    if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
+        advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
     return OSError(getattr(error, "errno", None) or errno.EIO, f"{name} cannot be opened: {advice or reason}")
 
 

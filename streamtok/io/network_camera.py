@@ -33,10 +33,10 @@ log = logging.getLogger("streamtok.io")
 
 WITHOUT_CLOCK = ("mpjpeg", "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
 LOW_DELAY = av.codec.context.Flags.low_delay
-MOST_FPS = 1000
+MOST_FPS, DEFAULT_FPS = 1000, 25
 MOST_PLAYLIST = 1 << 24  # bytes
 BURST_NS = 1_500_000_000  # what is buffered at most
-WAIT_NS = 5_000_000  # a packet that took so long was not buffered
+WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
 MOST_LATE_NS = 2_000_000_000  # beyond it, the camera's clock was set
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
 MARKED_BEHIND = 2  # packets that a sign of loss may belong to: the one that comes out, and the one behind it
@@ -100,7 +100,7 @@ class NetworkCamera:
         self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
         self._waiting: deque[Waiting] = deque()
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None
-        self._marked, self._damaged, self._clean = 0, 0, False
+        self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
@@ -115,16 +115,20 @@ class NetworkCamera:
                 return None
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]
-        capture_ns = one.arrival_ns
-        if self._clock is not None and one.stream_ns is not None:
-            capture_ns = self._clock.to_local(one.stream_ns)
-        return Grabbed(one.image, capture_ns, damaged=one.damaged)
+        return Grabbed(one.image, self._time(one), damaged=one.damaged)
 
     def release(self) -> None:
         """Close the connection."""
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    def _time(self, one: Waiting) -> int:
+        """When a picture was taken, monotonic ns; the first one of RTSP has no time: the next one's, less a period."""
+        stream_ns = one.stream_ns
+        if stream_ns is None and self._waiting and self._waiting[0].stream_ns is not None:
+            stream_ns = self._waiting[0].stream_ns - round(1e9 / (self.fps or DEFAULT_FPS))
+        return one.arrival_ns if stream_ns is None or self._clock is None else self._clock.to_local(stream_ns)
 
     def _read(self) -> bool:
         """Take the next packet and what comes of it; False at the end. What comes at once was buffered: it waits."""
@@ -142,8 +146,9 @@ class NetworkCamera:
             stream_ns = _to_ns(frame) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
             self._damaged, self._clean = 0, True
-        waited = now_ns - started_ns > WAIT_NS and bool(self._waiting)
-        self._live = self._live or waited or now_ns - self._began_ns > BURST_NS
+        self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
+        live = self._waits >= LIVE_WAITS and bool(self._waiting)
+        self._live = self._live or live or now_ns - self._began_ns > BURST_NS
         return True
 
     def _next_packet(self) -> Any:

@@ -112,12 +112,18 @@ def format_probe(found: Probe) -> str:
         ("rate", f"{rate} ({found.rate_from})"),
         ("clock", found.clock),
         ("turned", found.orientation),
-        ("gaps", f"{found.time_gaps} in time, {found.missing_ids} frames missing"),
+        ("gaps", f"{found.time_gaps} in time, {write_missing(found.missing)}"),
         ("counts", ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none"),
         *(("note", note) for note in found.notes),
         *(("does", text) for text in found.does),
     ]
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
+
+
+def write_missing(missing: list[tuple[float, int]]) -> str:
+    """How many frames are missing in all, and where the first of them."""
+    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in missing[:5])
+    return f"{sum(count for _, count in missing)} frames missing" + (f": {places}" if places else "")
 
 
 def write_size(size: tuple[int, int]) -> str:

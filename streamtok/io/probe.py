@@ -59,6 +59,7 @@ class StreamFacts:
 class Probe:
     """What was found. `size` (height, width) is that of the frames as delivered, upright; `sizes` all that came.
 
+    `missing` are places where frame numbers jump: seconds from the first frame, and how many are not there.
     `claimed_rate` is what the source says, `rate` what the times of its frames give (both per second). `counts` are the
     source's. `notes` is what was logged meanwhile, `does` what an encoder would do with it.
     """
@@ -77,7 +78,7 @@ class Probe:
     clock: str = ""
     orientation: str = "upright"
     time_gaps: int = 0
-    missing_ids: int = 0
+    missing: list[tuple[float, int]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     does: list[str] = field(default_factory=list)
@@ -178,7 +179,8 @@ def _read(found: Probe, source: Source) -> None:
     found.frames, found.sizes = len(times), list(sizes)
     found.rate = 1e9 / step if step > 0 else None
     found.time_gaps = int(find_time_jumps(np.array(times, np.int64))[1:].sum()) if len(times) > 1 else 0
-    found.missing_ids = sum(after - before - 1 for before, after in itertools.pairwise(ids))
+    jumps = zip(times, itertools.pairwise(ids), strict=False)
+    found.missing = [((at - times[0]) / 1e9, b - a - 1) for at, (a, b) in jumps if b > a + 1]
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
 
 

@@ -49,6 +49,11 @@ def open_files(path: Path, topics: Topics) -> Drive:
     return open_images(path, topics, {})
 
 
+def has_files(path: Path) -> bool:
+    """Whether a folder is a drive of videos or folders of images."""
+    return any(file.suffix.lower() in VIDEO_SUFFIXES for file in path.iterdir()) or bool(_image_folders(path, DEEPEST))
+
+
 def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them."""
     folders = _image_folders(path, DEEPEST) if path.is_dir() else []

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from streamtok.drives.open_drive import kind_of, parse_drive, resolve_drive
+from streamtok.drives.folders import kind_of
+from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
@@ -24,7 +25,7 @@ from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
-from streamtok.settings.shared import FrameSettings
+from streamtok.settings.shared import FrameSettings, ReadSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -131,6 +132,7 @@ def run_job(
             "options": options.model_dump(mode="json"),
             "files": files,
             "skipped": summary["skipped"],
+            "cameras": summary["cameras"],
             "notes": summary["notes"][:MOST_NOTES],
         }
         (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
@@ -183,7 +185,9 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
         if not report(frames, min(1.0, frames / expected) if expected else 0.0):
             raise Stopped
 
-    chosen = options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields})
+    chosen = options.model_dump(
+        include={"model", "context", "streams", *FrameSettings.model_fields, *ReadSettings.model_fields}
+    )
     node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
         # Recorded by another tokenizer, whose group boundaries mean nothing to this one.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,19 +169,27 @@ class ImageFolderSource(RecordedSource):
         self.images, self.clock = find_images(folder, **options)
         self.expected_frames = len(self.images)
         self._folder, self._keep_packets = folder, keep_packets
-        self._left = iter(self.images)
+        self._left = deque(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
         self.fps = options.get("fps") or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
-        self._left, self._last_ns = iter(self.images), None
+        self._left, self._last_ns = deque(self.images), None
         for image in self.images:
             with contextlib.suppress(DamagedFrame):
                 self.size = image.load()[0].shape[:2]
                 self._look_at(image)
                 return
+
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time, without reading them."""
+        if self._pending is not None and self._pending.capture_ns < capture_ns:
+            self._pending = None
+        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
+        while self._pending is None and self._left and self._left[0].time_ns < first_ns:
+            self._left.popleft()
 
     def _look_at(self, image: TimedImage) -> None:
         """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
@@ -193,8 +202,8 @@ class ImageFolderSource(RecordedSource):
             log.warning("file=%s event=dark reason=%r", image.path, advice)
 
     def _next(self) -> Frame | None:
-        for image in self._left:
-            frame = self._load(image)
+        while self._left:
+            frame = self._load(self._left.popleft())
             if frame is not None:
                 return frame
         if self._last_ns is None:

@@ -43,7 +43,7 @@ class OpenCVDevice:
         self.size, self.fps = size, fps
         self._asked = size, fps, format
         self._capture: Any = None
-        self._driver_time = kind == "v4l2"
+        self._driver_time, self._driver_proven = kind == "v4l2", False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
@@ -82,8 +82,9 @@ class OpenCVDevice:
         if not self._driver_time:
             return arrival_ns
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        if 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
-            return driver_ns
+        if self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
+            self._driver_proven = True  # an older image waited in the driver while this process stood still
+            return min(driver_ns, arrival_ns)
         self._driver_time = False
         log.info("device=%s event=no_driver_time used=arrival", self.name)
         return arrival_ns

@@ -55,6 +55,7 @@ class PictureStream:
         self._wanted, self._keep_packets = stream, keep_packets
         self._told: set[str] = set()
         self._losses: Losses | None = None
+        self._pass_until: Fraction | None = None
         self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
@@ -95,6 +96,10 @@ class PictureStream:
             self.container.close()
             self._open()
         self._at_start = False
+
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`."""
+        self._pass_until = seconds
 
     def seek(self, tick: int) -> bool:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
@@ -147,6 +152,9 @@ class PictureStream:
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         for packet in self._demux(numbers):
+            if self._is_passed_over(packet):
+                self.decoder.lose_packets()
+                continue
             for checked in self._decode(packet):
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
@@ -202,6 +210,16 @@ class PictureStream:
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
             yield packet
+
+    def _is_passed_over(self, packet: Any) -> bool:
+        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        if self._pass_until is None or packet is None or not packet.size:
+            return False
+        if packet.is_keyframe and packet.pts is not None:
+            tick = self._slots.get(packet.pts, packet.pts)
+            if self._behind + (tick - (self._base or 0)) * packet.time_base >= self._pass_until:
+                self._pass_until = None
+        return self._pass_until is not None
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
         if packet is None:

@@ -11,10 +11,12 @@ What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+PATIENCE_NS = 150_000_000
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
     "a video or image file, - for standard input, a URL (rtsp://...), a camera in /dev (/dev/video0, "
@@ -146,6 +149,7 @@ class VideoSource(RecordedSource):
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True
+        self._reached_ns = 0  # the time of the last picture
 
     def _open(self) -> None:
         self._close()  # where it is opened anew
@@ -154,6 +158,18 @@ class VideoSource(RecordedSource):
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
         self._pictures, self._empty = iter(self._reader), True
 
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time. Where decoding them takes more than half as long as playing them would,
+        the rest up to the next key frame is not decoded."""
+        patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
+        until_ns = time.monotonic_ns() + patience_ns
+        while self._pending is None or self._pending.capture_ns < capture_ns:
+            if self._reader is not None and time.monotonic_ns() > until_ns:
+                self._reader.pass_over(Fraction(capture_ns - self.start_ns, 1_000_000_000))
+            self._pending = self._next()
+            if self._pending is None:
+                return
+
     def _next(self) -> Frame | None:
         picture = next(self._pictures, None)
         if picture is None:
@@ -161,8 +177,8 @@ class VideoSource(RecordedSource):
                 raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
             return None
         self._empty = False
-        capture_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
-        return Frame(self.stream, picture.number, capture_ns, picture.image, picture.packet, picture.codec)
+        self._reached_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
+        return Frame(self.stream, picture.number, self._reached_ns, picture.image, picture.packet, picture.codec)
 
     def _close(self) -> None:
         self._pictures, self._empty = iter(()), False

@@ -415,6 +415,15 @@ def test_waiting_doubles_up_to_the_cap(first, most):
     assert backoff.next() == first
 
 
+@settings(deadline=None, max_examples=50)
+@given(outage=st.floats(0.01, 600), trying=st.floats(0, 3))
+def test_waiting_never_makes_an_outage_twice_as_long(outage, trying):
+    backoff, now = Backoff(), 0.0
+    while now < outage:
+        now += backoff.next(now) + trying
+    assert now - trying <= max(1.5 * outage, backoff.first) + trying
+
+
 def test_freeze_watch_counts_by_time_and_not_by_images():
     watch = FreezeWatch(1.0)
     still, other = np.zeros((16, 16, 3), np.uint8), np.ones((16, 16, 3), np.uint8)

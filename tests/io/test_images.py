@@ -150,6 +150,16 @@ def test_text_that_is_no_time_is_refused():
             read_times([text])
 
 
+def test_images_that_are_passed_over_are_not_read(tmp_path):
+    save(tmp_path, [f"{number:03d}.png" for number in range(6)])
+    (tmp_path / "002.png").write_bytes(b"no image")
+    with open_source(f"images:{tmp_path}?fps=10") as source:
+        assert source.read().frame_id == 0
+        source.skip_to(source.start_ns + 250_000_000)
+        assert [frame.frame_id for frame in source] == [3, 4, 5]
+        assert source.counts["damaged"] == 0
+
+
 @given(
     unit=st.sampled_from(list(UNITS)),
     start_ns=st.one_of(st.integers(0, 40 * 86_400 * 10**9), st.integers(10**18, 2 * 10**18)),

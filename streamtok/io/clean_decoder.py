@@ -174,7 +174,9 @@ class CleanDecoder:
 
     def _without_sei(self, packet: Any) -> Any:
         bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
-        bare.pts, bare.dts, bare.time_base = packet.pts, packet.dts, packet.time_base
+        bare.pts, bare.dts = packet.pts, packet.dts
+        if packet.time_base is not None:
+            bare.time_base = packet.time_base
         return bare
 
     def _refused(self, reason: str, pts: int | None) -> Checked:

@@ -125,7 +125,7 @@ class CleanDecoder:
             return
         for frame in frames:
             yield from self._take(frame)
-        if packet is None:
+        if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
 
     def _take(self, frame: Any) -> Iterator[Checked]:
@@ -175,7 +175,7 @@ class CleanDecoder:
     def _without_sei(self, packet: Any) -> Any:
         bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
         bare.pts, bare.dts = packet.pts, packet.dts
-        if packet.time_base is not None:  # a recorded message has none
+        if packet.time_base is not None:
             bare.time_base = packet.time_base
         return bare
 

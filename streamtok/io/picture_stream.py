@@ -55,6 +55,7 @@ class PictureStream:
         self._wanted, self._keep_packets = stream, keep_packets
         self._told: set[str] = set()
         self._losses: Losses | None = None
+        self._pass_until: Fraction | None = None
         self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
@@ -84,8 +85,6 @@ class PictureStream:
         kept = self._keep_packets and not self.stream.codec_context.has_b_frames
         self.packets = KeptPackets(self.stream) if kept else None
         self._at_start = True
-        self.pass_until: Fraction | None = None  # until a picture from there on is given away
-        self._passing = False
 
     def close(self) -> None:
         """Close the file or connection."""
@@ -100,15 +99,7 @@ class PictureStream:
 
     def pass_over(self, seconds: Fraction) -> None:
         """Decode nothing before the first key frame at or after `seconds`."""
-        self.pass_until, self._passing = seconds, True
-
-    def passes(self, seconds: Fraction) -> bool:
-        """Whether a picture at `seconds` comes while, or is the one with which, `pass_over` ends."""
-        if self.pass_until is None:
-            return False
-        if seconds >= self.pass_until:
-            self.pass_until = None
-        return True
+        self._pass_until = seconds
 
     def seek(self, tick: int) -> bool:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
@@ -161,7 +152,7 @@ class PictureStream:
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         for packet in self._demux(numbers):
-            if packet is not None and self._is_passed_over(packet):
+            if self._is_passed_over(packet):
                 self.decoder.lose_packets()
                 continue
             for checked in self._decode(packet):
@@ -222,17 +213,13 @@ class PictureStream:
 
     def _is_passed_over(self, packet: Any) -> bool:
         """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
-        if self.pass_until is not None and packet.is_keyframe and packet.pts is not None:
-            seconds = self._seconds_of_packet(packet)
-            self._passing = self._passing and seconds is not None and seconds < self.pass_until
-        return self._passing and packet.size > 0
-
-    def _seconds_of_packet(self, packet: Any) -> Fraction | None:
-        """When a packet is shown, after the start of the stream; None where only counting pictures would tell."""
-        if self.timeless:
-            return packet.pts / self.rate if self.counted else None
-        tick = self._slots[packet.pts] if self.counted else packet.pts
-        return self._behind + (tick - (tick if self._base is None else self._base)) * packet.time_base
+        if self._pass_until is None or packet is None or not packet.size:
+            return False
+        if packet.is_keyframe and packet.pts is not None:
+            tick = self._slots.get(packet.pts, packet.pts)
+            if self._behind + (tick - (self._base or 0)) * packet.time_base >= self._pass_until:
+                self._pass_until = None
+        return self._pass_until is not None
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
         if packet is None:
@@ -247,7 +234,7 @@ class PictureStream:
         self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there
         if packet.pos in self._losses.missing:
             self.decoder.lose_packets()
-        return self.decoder.decode(packet, self._place in self._losses.touched)
+        return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
         """The clock starts anew: go on behind the last picture, and leave a number out."""

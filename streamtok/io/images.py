@@ -98,7 +98,7 @@ def _time_images(
     if times is None:
         raise ValueError(
             f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), or "
-            f"give a rate: images:{folder}?fps=10"
+            f"give a rate: images:{folder}?fps=10, or, if the numbers in their names are times, their unit: ?unit=ns"
         )
     return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 

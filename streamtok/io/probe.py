@@ -15,9 +15,15 @@ import av
 import numpy as np
 
 from streamtok.io.base import EndOfSource, Source
+from streamtok.io.camera import CameraSource
 from streamtok.io.clean_decoder import orientation_of
 from streamtok.io.containers import is_url, open_container, video_streams
+from streamtok.io.gstreamer_device import GStreamerDevice
 from streamtok.io.images import ImageFileSource, ImageFolderSource
+from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.opencv_device import OpenCVDevice
+from streamtok.io.played_device import PlayedDevice
+from streamtok.io.snapshot_device import SnapshotDevice
 from streamtok.io.source import VideoSource, open_source
 from streamtok.io.stills import find_orientation
 from streamtok.measures import find_time_jumps, usual_step
@@ -25,6 +31,15 @@ from streamtok.names import without_password
 from streamtok.preprocessing.orientation import UPRIGHT
 from streamtok.types import Frame
 
+CAMERAS = {
+    OpenCVDevice: ("V4L2 camera", "the driver's monotonic time where it gives one, else arrival"),
+    NetworkCamera: ("network camera", "the stream's own times, put on this machine's clock; arrival where it has none"),
+    GStreamerDevice: ("GStreamer pipeline", "the pipeline's times, put on this machine's clock"),
+    SnapshotDevice: ("camera that is asked for pictures", "when the answer begins"),
+    PlayedDevice: ("recording that plays a camera", "the recording's times"),
+}
+"""What a device is, and what times its pictures have, in words."""
+RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 OFF_RATE = 0.02
 TURNED = {
@@ -99,16 +114,18 @@ class _Notes(logging.Handler):
         self.texts.append(record.getMessage())
 
 
-def list_streams(target: str, wanted: int | None = None) -> tuple[str, list[StreamFacts], int]:
+def list_streams(target: str, wanted: int | None = None, live: bool = False) -> tuple[str, list[StreamFacts], int]:
     """The name of a file's container, its video streams, and the orientation (1 to 8) of the one that is read.
 
     Raises as `open_container` does.
     """
-    container, chosen = open_container(target, stream=wanted)
+    container, chosen = open_container(target, stream=wanted, live=live)
     with container:
         facts = []
         for number, stream in enumerate(video_streams(container)):
             context, rate = stream.codec_context, stream.average_rate
+            if context and container.format.name in RAW:
+                rate = context.framerate  # as its headers say
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
             facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
@@ -124,9 +141,11 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     logger.addHandler(notes)
     propagate, logger.propagate = logger.propagate, False
     try:
-        with open_source(spec, max_frames=frames, keep_packets=True) as source:
-            found = Probe(without_password(spec), _kind_of(source), live=source.live, claimed_rate=source.fps)
-            _describe(found, source)
+        source = open_source(spec, max_frames=frames, keep_packets=True)
+        found = Probe(without_password(spec), _kind_of(source), live=source.live)
+        _describe(found, source)  # before it is opened: some cameras have one reader at a time
+        with source:
+            found.claimed_rate, found.clock = source.fps, _clock_of(source)
             _read(found, source)
     finally:
         logger.removeHandler(notes)
@@ -137,27 +156,37 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
 
 
 def _kind_of(source: Source) -> str:
+    if isinstance(source, CameraSource):
+        return CAMERAS[type(source.device)][0]
     kinds = {VideoSource: "video file", ImageFolderSource: "folder of images", ImageFileSource: "image file"}
-    return kinds.get(type(source), "camera" if source.live else "synthetic drive")
+    return kinds.get(type(source), "frames of a publisher" if source.live else "synthetic drive")
+
+
+def _clock_of(source: Source) -> str:
+    if isinstance(source, CameraSource):
+        return CAMERAS[type(source.device)][1]
+    return getattr(source, "clock", "the publisher's" if source.live else "exact")
 
 
 def _describe(found: Probe, source: Source) -> None:
     """What can be told without reading frames."""
-    found.clock = getattr(source, "clock", "") or ("the camera's, or arrival" if source.live else "exact")
     found.rate_from = "the source says so"
+    if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
+        _list(found, source.device.url, None)
     if isinstance(source, VideoSource):
         if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
-            listed = list_streams(str(source.path), source.options.get("stream"))
-            found.container, found.streams, orientation = listed
-            found.orientation = TURNED.get(orientation, "upright")
+            _list(found, str(source.path), source.options.get("stream"))
         found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
-        counted = found.rate_from == "given" or found.container in ("h264", "hevc")
-        found.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
         found.orientation = TURNED.get(orientation, "upright")
         found.rate_from = "the times of the images"
+
+
+def _list(found: Probe, target: str, wanted: int | None) -> None:
+    found.container, found.streams, orientation = list_streams(target, wanted, found.live)
+    found.orientation = TURNED.get(orientation, "upright")
 
 
 def _read(found: Probe, source: Source) -> None:

@@ -70,6 +70,7 @@ def test_a_damaged_picture_is_left_out(address):
         numbers = [number_of(source.read(10).image) for _ in range(3)]
     assert numbers[0] == 1
     assert 2 not in numbers
+    assert source.counts["damaged"] == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ for image in list_images("2011_09_26_drive_0001/image_02"):
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 from collections import deque
@@ -196,8 +197,7 @@ class ImageFolderSource(RecordedSource):
         data = image.path.read_bytes()
         if is_animation(data):
             log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
-        elif image.bits is None and (count_bits(data) or 16) < 16:
-            bits = count_bits(data)
+        elif image.bits is None and (bits := count_bits(data) or 16) < 16:
             advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
             log.warning("file=%s event=dark reason=%r", image.path, advice)
 
@@ -243,9 +243,10 @@ class ImageFileSource(RecordedSource):
         self._number = 0
 
     def _open(self) -> None:
-        _, first = next(read_pictures(self.path, self._bits))
-        self.size, self._number = first.shape[:2], 0
-        self._pictures = read_pictures(self.path, self._bits)
+        pictures = read_pictures(self.path, self._bits)
+        first = next(pictures)
+        self.size, self._number = first[1].shape[:2], 0
+        self._pictures = itertools.chain([first], pictures)
 
     def _next(self) -> Frame | None:
         for time_ns, image in self._pictures:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import re
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from streamtok.io.stills import count_bits, decode_image_file, is_animation, rea
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.io.times import find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
+
+NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
 
 log = logging.getLogger("streamtok.io")
 
@@ -73,7 +76,7 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
 def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) -> tuple[list[TimedImage], str]:
     """What `list_images` gives, and where the times are from, in words."""
     images, words = _time_images(Path(folder), **clock)
-    return [replace(image, bits=bits) for image in images], words
+    return [replace(image, bits=bits) for image in _join_clocks(images, folder)], words
 
 
 def _time_images(
@@ -114,8 +117,30 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
-    timed.sort(key=lambda item: item[0])
+    return _number(sorted(timed, key=lambda item: item[0]))
+
+
+def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
     return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
+
+
+def _join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
+    """The images on one clock: where theirs was set back for good, or began anew, times go on behind the last image.
+
+    A number is left out there, so that readers see a gap. Single images whose time does not rise stay as they are.
+    """
+    times = [image.time_ns for image in images]
+    step_ns = round(statistics.median([b - a for a, b in itertools.pairwise(times) if b > a] or [1]))
+    joined, last, shift, restarts = [], None, 0, 0
+    for index, image in enumerate(images):
+        if last is not None and image.time_ns + shift <= last:
+            following = times[index : index + NEW_CLOCK_IMAGES]
+            if len(following) > 1 and following[-1] + shift <= last and following == sorted(set(following)):
+                shift, restarts = last + step_ns - image.time_ns, restarts + 1
+                log.warning("folder=%s event=clock_restarts file=%s count=%d", folder, image.path.name, restarts)
+        joined.append(replace(image, time_ns=image.time_ns + shift, frame_id=image.frame_id + restarts))
+        last = max(joined[-1].time_ns, last or joined[-1].time_ns)
+    return joined
 
 
 def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[TimedImage], str]:
@@ -146,7 +171,8 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     if len(timed) < len(files):
         log.warning("file=%s event=images_without_time count=%d", path, len(files) - len(timed))
-    return _sorted(timed)
+    places = [natural_key(file) for _, file in timed]
+    return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set
 
 
 class ImageFolderSource(RecordedSource):

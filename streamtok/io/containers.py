@@ -25,7 +25,6 @@ OPEN_S, READ_S = 5.0, 5.0
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
-ENCRYPTED = ("encv",)  # codec tags
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
         av.error.HTTPUnauthorizedError,
@@ -87,8 +86,6 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     stream = streams[number if wanted is None else wanted]
     if stream.codec_context is None:
         raise ValueError(f"{name}: its codec is not known to this FFmpeg: no frame that can be decoded")
-    if stream.codec_context.codec_tag in ENCRYPTED:
-        raise ValueError(f"{name} is encrypted: decrypt it first, streamtok takes no keys")
     return stream
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets
-from streamtok.io.containers import is_url, open_container, steps_back
+from streamtok.io.containers import is_url, open_container, steps_back, video_streams
 from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.transport_stream import Losses, find_losses
 from streamtok.names import without_password
@@ -77,6 +77,7 @@ class PictureStream:
 
     def _open(self) -> None:
         self.container, self.stream = open_container(self.target, stream=self._wanted)
+        self._wanted = video_streams(self.container).index(self.stream)
         if self.container.format.name == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
             if self._losses.open_end is not None and self.stream.codec_context.name == "hevc":  # which does not notice
@@ -198,6 +199,8 @@ class PictureStream:
                 return
             if packet is None:
                 return
+            if latest is None and packet.has_sidedata("encryption_info"):
+                raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts if packet.dts is not None else packet.pts
             if packet.size and time is not None:
                 if not self.counted and steps_back(latest, time, packet.time_base):

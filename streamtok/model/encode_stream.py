@@ -37,7 +37,7 @@ class EncodeStream(Stream[Encoded]):
         return model.init_state(spec, *size)
 
     def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
-        """frames (slots, 3, G, H, W) or (slots, 3, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
+        """frames (S, 3, G, H, W) or (S, 3, 1, H, W) -> indices (S, 1, h, w), latent (S, C, 1, h, w).
 
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
         one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output

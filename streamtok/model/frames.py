@@ -43,7 +43,7 @@ def check_scale(x: Tensor) -> None:
 
 
 def check_dtype(x: Tensor) -> None:
-    """TypeError unless x is uint8 or floating point."""
+    """TypeError unless x (B, 3, T, H, W) is uint8 or floating point."""
     if not isinstance(x, Tensor):
         raise TypeError(f"frames are a {type(x).__name__}, expected a torch.Tensor; use torch.from_numpy for arrays")
     if x.dtype != torch.uint8 and not x.dtype.is_floating_point:

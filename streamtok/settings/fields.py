@@ -48,6 +48,7 @@ def read_size(value: object) -> tuple[int, int]:
 
 
 def read_list(value: object) -> object:
+    """A single value as a list of it."""
     return value if isinstance(value, list | tuple) else [value]
 
 

@@ -21,7 +21,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"streamtok {command}" in capsys.readouterr().out
-    assert callable(importlib.import_module(f"streamtok.commands.{command}").main)
+    assert callable(importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}").main)
 
 
 def test_wrong_commands_name_the_nearest(capsys):

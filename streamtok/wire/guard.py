@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -42,13 +43,15 @@ class Peer:
 
 
 class PeerGuard:
-    """Watches bound sockets from a thread of its own, from the start until `close`; `metered` limits what they get.
+    """Watches bound sockets from a thread of its own, from the start until `close`; what `metered` gets is limited.
 
-    Call both from the thread of the sockets, `close` before they are closed.
+    When a key leaves the folder `allowed`, everyone has to connect anew: libzmq does not say whose a connection is, and
+    those who are still allowed miss nothing. Call both from the thread of the sockets, `close` before they are closed.
     """
 
-    def __init__(self, sockets: Sequence[zmq.Socket], metered: zmq.Socket) -> None:
-        self._sockets, self._metered = sockets, metered
+    def __init__(self, sockets: Sequence[zmq.Socket], metered: zmq.Socket, allowed: Path | None = None) -> None:
+        self._sockets, self._metered, self._allowed = sockets, metered, allowed
+        self._keys = self._list_keys()
         self._peers: dict[int, Peer] = {}  # by descriptor
         self._log = EventLog("publish", log, "socket")
         self._monitors = [self._watch(each) for each in sockets]
@@ -86,6 +89,7 @@ class PeerGuard:
             if time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
                 self._limit_input()
+                self._shut_out()
 
     def _take(self, event: int, descriptor: int, metered: bool) -> None:
         if event != zmq.EVENT_ACCEPTED:
@@ -111,6 +115,20 @@ class PeerGuard:
         for descriptor, peer in [each for each in self._peers.items() if each[1].metered]:
             if (self._received(descriptor) or 0) > BURST + PER_SECOND * (now - peer.since):
                 self._cut(descriptor, "flood")
+
+    def _shut_out(self) -> None:
+        before, self._keys = self._keys, self._list_keys()
+        if before - self._keys:
+            for descriptor in list(self._peers):
+                self._cut(descriptor, "key_removed")
+
+    def _list_keys(self) -> set[tuple[str, int]]:
+        """Names and times of the key files; as before where the folder cannot be read now."""
+        files = [] if self._allowed is None else self._allowed.glob("*.key")
+        try:
+            return {(path.name, path.stat().st_mtime_ns) for path in files}
+        except OSError:
+            return self._keys
 
     def _received(self, descriptor: int) -> int | None:
         """Bytes that have come from a peer; None where the descriptor is something else by now, and it is forgotten."""

@@ -108,7 +108,7 @@ class Publisher:
             self.control_endpoint = self._bind(router, control)
             self._control = ControlServer(router, self._handlers(), self.rejects)
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
-            self._guard = PeerGuard(self._sockets, metered=self._socket)
+            self._guard = PeerGuard(self._sockets, self._socket, self.curve.allowed if self.curve else None)
 
     def _handlers(self) -> dict[str, Handler]:
         return {

@@ -56,6 +56,7 @@ class Source(ABC):
         self.max_frames = max_frames
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
+        self.expected_frames = 0  # what the source says it has, 0 if it does not; a guess
         self.state = "lost"
         self._watch = FreezeWatch()  # live sources show it their pictures
         self.counts: Counter[str] = Counter()

@@ -55,7 +55,6 @@ class OpenCVDevice:
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
             self._ask()
         elif self.kind == "gst":
-            _check_gstreamer()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         else:
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
@@ -118,12 +117,6 @@ class OpenCVDevice:
         if self.kind == "gst":
             return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
         return "is the address right, the camera switched on, and the password in the URL?"
-
-
-def _check_gstreamer() -> None:
-    line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer:" in line), "")
-    if "YES" not in line:
-        raise OSError("gst: this OpenCV was built without GStreamer (as those of PyPI are); use the system's OpenCV")
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

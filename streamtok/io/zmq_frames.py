@@ -21,7 +21,7 @@ import numpy as np
 from streamtok.event_log import EventLog
 from streamtok.io.base import STREAM_NAME, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
-from streamtok.io.spec import split_options
+from streamtok.io.spec import parse_positive, split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
 from streamtok.preprocessing.pixels import RawImage
@@ -104,7 +104,9 @@ class ZmqSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         spec = f"zmq:{target}"
-        self.endpoint, options = split_options(spec, target, {"stream": str, "curve": str, "freeze_after": float})
+        self.endpoint, options = split_options(
+            spec, target, {"stream": str, "curve": str, "freeze_after": parse_positive}
+        )
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)

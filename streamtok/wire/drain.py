@@ -8,6 +8,8 @@ from typing import Literal
 
 import zmq
 
+from streamtok.coding.library import Coders
+from streamtok.wire.coded import GridReader
 from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import Rejects, WireError
@@ -53,6 +55,7 @@ class Drain:
     limits: Limits
     high_water: int
     max_streams: int
+    coders: Coders
     rejects: Rejects = field(default_factory=Rejects)
     infos: dict[str, Info] = field(default_factory=dict)
     received: dict[str, StreamTracker] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class Drain:
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
         self._believers: dict[str, Believer[Message]] = {}
         self._grids: dict[str, list[int]] = {}
+        self.grids = GridReader(self.coders)
         self._connections = 0
         self._heard = time.monotonic()
         self._back_until = 0.0
@@ -267,9 +271,13 @@ class Drain:
 
     def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
         tracker = self.received[stream]
-        fresh: list[TokenMessage | FrameMessage] = [
-            message for message in messages if tracker.message(message.header) is not None
-        ]
+        fresh: list[TokenMessage | FrameMessage] = []
+        for message in messages:
+            verdict = tracker.message(message.header)
+            try:
+                fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
+            except WireError as error:
+                self.rejects.add("subscribe", error)
         if fresh:
             self._grids[stream] = messages[-1].header.grid
             self.mailbox.put(stream, fresh)

@@ -276,7 +276,7 @@ def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(end
     ]
     assert ingest.main(arguments) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert "compression 'zstd' needs the zstandard package: pip install zstandard" in line
+    assert "compression 'zstd' (not 'none') needs the extra 'zstd': pip install 'zstandard" in line
 
 
 def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys):

@@ -131,7 +131,7 @@ def probe_endpoints(*endpoints: str) -> None:
 
     Nobody can connect meanwhile. What cannot be told so (a name of an interface, any port) is left to the real bind.
     """
-    for endpoint in endpoints:
+    for endpoint in filter(None, endpoints):
         if _has_path(endpoint):
             path = _ipc_path(endpoint)
             PathLock(path.with_name(path.name + ".lock"), endpoint).release()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from streamtok.commands import ingest
+from streamtok.commands import ingest, replay
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 STARTING = """
@@ -59,6 +59,17 @@ def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, en
         other_end = {"--bind": "--control", "--control": "--bind"}[option]
         free = "tcp://127.0.0.1:*"
         assert ingest.main(["--source", ENDLESS, option, other.endpoint, other_end, free]) == 1
+    assert other.endpoint in capsys.readouterr().err
+
+
+def test_a_replay_notices_a_taken_endpoint_too(tmp_path, capsys, monkeypatch):
+    from streamtok.node import replay_node
+    from streamtok.wire.publisher import Publisher
+
+    monkeypatch.setattr(replay_node, "ReplayNode", lambda *_: pytest.fail("a drive was opened"))
+    (tmp_path / "drive.mcap").touch()
+    with Publisher("tcp://127.0.0.1:*") as other:
+        assert replay.main([str(tmp_path / "drive.mcap"), "--bind", other.endpoint]) == 1
     assert other.endpoint in capsys.readouterr().err
 
 

@@ -1,6 +1,8 @@
 """However an ingest node is made to leave, it says what it has done."""
 
 import json
+import os
+import random
 import signal
 import socket
 import subprocess
@@ -134,3 +136,21 @@ def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(BindError, match="is another node running there"):
             probe_endpoints(f"tcp://127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_node_whose_camera_is_in_the_midst_of_an_image_ends_with_status_0(tmp_path):
+    """A thread that is inside a library when the process ends can abort it. `ENDINGS=1000` makes it as many stops."""
+    source = "camera:synthetic:256x448@30?seed=7#loop=1"
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", source, "--size", "32x48"]
+    for number in range(int(os.environ.get("ENDINGS", "10"))):
+        socket_path = tmp_path / "tokens"
+        with (tmp_path / "log").open("w") as log:
+            node = subprocess.Popen([*command, "--bind", f"ipc://{socket_path}"], stdout=log, stderr=log)
+        while not socket_path.exists():
+            assert node.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        time.sleep(random.Random(number).uniform(0, 0.5))
+        node.terminate()
+        assert node.wait(30) == 0, f"stop {number}: " + (tmp_path / "log").read_text()

@@ -169,7 +169,7 @@ class MessageDrive(Drive):
         return labels, others
 
     def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
-        """The first `count` messages of each topic; of one that begins late, those that come until the others have theirs."""
+        """The first `count` messages of each topic; of a late one, those that come until the others have theirs."""
         samples = {topic: Sample() for topic in topics}
         for message in itertools.islice(self.messages(topics), 4 * count * len(topics)) if topics else ():
             sample = samples[message.topic]

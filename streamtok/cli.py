@@ -18,8 +18,11 @@ COMMANDS = {
     "replay": "recorded drives through the same core as live; --verify compares the tokens",
     "encode": "a video or image file to a token file",
     "decode": "a token file or a live stream back to pictures",
+    "view": "a page in the browser: streams as they come, or a recording",
+    "reconstruct": "many videos or images through a tokenizer and back, with a report",
     "tokenize": "many drives to token files: parallel, resumable",
     "export": "token recordings to WebDataset, Parquet or LeRobot v3",
+    "export-model": "one step of a model for ONNX Runtime, C++, browsers, TensorRT",
     "info": "what a recording holds",
     "repair": "recover a recording that was cut off",
     "models": "the presets: compression, codebook, rates, parameters, FLOPs, state",
@@ -28,6 +31,7 @@ COMMANDS = {
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
+    "fit-refinement": "give a trained network tokens that sharpen what stands still",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }
 UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself
@@ -63,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"streamtok.commands.{command}")
+    module = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}")
     status = module.main(rest)
     return status if argv is not None else end_process(status)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streamtok.drives.bag1_salvage import salvage_bag1
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
+from streamtok.extras import missing_extra
 from streamtok.recording.parts import Parts
 
 try:
@@ -15,7 +16,7 @@ try:
 
     from streamtok.drives.db3_file import Db3File
 except ImportError as error:
-    raise ImportError("ROS bags need the rosbags package: pip install 'streamtok[ros]'") from error
+    raise missing_extra("reading ROS bags", "ros") from error
 
 # What rosbags lets through when a bag is damaged, and its own errors.
 UNREADABLE = (

@@ -9,8 +9,8 @@
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
 images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
-are not known, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
-its contents.
+are not known, FILE?fps=20 a video without any, and parts:FILE the recording that begins with FILE, in a folder with
+others. A file with several video streams has as many cameras. What a file is, is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -20,14 +20,15 @@ from typing import Any
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import has_files, open_files, open_images, open_video
+from streamtok.drives.folder_drive import has_files, open_files, open_images, open_picture, open_video
 from streamtok.drives.folders import kind_of, list_recordings, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.topics import Topics
 from streamtok.io.depth import DepthRange
 from streamtok.io.images import OPTIONS
-from streamtok.io.spec import split_options
+from streamtok.io.spec import split_file, split_options
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
@@ -39,22 +40,20 @@ NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLi
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a drive, and what `list_images` is to be told about its folders; ValueError for unknown options."""
+    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
     text = str(name)
     if not text.startswith(IMAGES):
-        return Path(text.removeprefix(PARTS)), {}
+        return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
     folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
     return Path(folder), options
 
 
 def resolve_drive(name: str) -> str:
     """The same drive named from the root of the file system."""
-    if name.startswith(PARTS):
-        return f"{PARTS}{Path(name.removeprefix(PARTS)).resolve()}"
-    if not name.startswith(IMAGES):
-        return str(Path(name).resolve())
-    folder, mark, query = name.removeprefix(IMAGES).partition("?")
-    return f"{IMAGES}{Path(folder).resolve()}{mark}{query}"
+    prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
+    path, options = parse_drive(name)
+    query = name.rpartition("?")[2] if options else ""
+    return f"{prefix}{path.resolve()}{'?' * bool(query)}{query}"
 
 
 def open_drive(
@@ -67,26 +66,30 @@ def open_drive(
     ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
     says is read as what it is, with a note in `problems`.
     """
-    name, (path, images) = str(path), parse_drive(path)
-    options = ReadOptions(topics, clock, depth_range)
+    name, (path, options) = str(path), parse_drive(path)
+    told = ReadOptions(topics, clock, depth_range)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if images:
-        return open_images(path, topics, images)
     if name.startswith(PARTS):
         recording = _recording_of(path)
-        return _open_parts(recording, recording.paths[0].parent, options)
+        return _open_parts(recording, recording.paths[0].parent, told)
+    if path.is_dir() and options:
+        return open_images(path, topics, options)
     if path.is_dir():
         recordings = list_recordings(path)
-        return _open_parts(_the_only(path, recordings), path, options) if recordings else open_files(path, topics)
+        return _open_parts(_the_only(path, recordings), path, told) if recordings else open_files(path, topics)
+    if not path.is_file():
+        raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return open_picture(path, topics, options)
     kind, named = kind_of(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
     if kind == "video" and named != "video":
         raise ValueError(
             f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {read_head(path)!r}"
         )
     if kind == "video":
-        return open_video(path, topics)
-    drive = _open_parts(Parts([path]), path, options)
+        return open_video(path, topics, options)
+    drive = _open_parts(Parts([path]), path, told)
     if kind != named:
         drive.note("", f"named {path.suffix or 'without suffix'}, but it is {NAMES[kind]}: read as that")
     return drive
@@ -94,10 +97,10 @@ def open_drive(
 
 def find_recording(name: str | Path) -> Recording | None:
     """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
-    path, images = parse_drive(name)
+    path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if images:
+    if options or not (path.is_dir() or path.is_file()):
         return None
     if str(name).startswith(PARTS):
         parts = _recording_of(path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.drives.drive import Drive
+from streamtok.extras import missing_extra
 from streamtok.measures import entropy_bits, find_time_jumps, usual_step
 from streamtok.types import TokenGroup
 
@@ -72,7 +73,7 @@ class TokenSurvey:
         self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
         self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
         self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
-        if len(self.usage):
+        if len(self.usage) and group.tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
         if self._picture:
             self._keep_column(group)
@@ -130,7 +131,7 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("the plot needs matplotlib: pip install 'streamtok[plot]'") from error
+        raise missing_extra("the plot", "plot") from error
     shown = {name: survey for name, survey in surveys.items() if survey.columns}
     if not shown:
         raise ValueError("there are no tokens to plot")

@@ -18,7 +18,7 @@ from streamtok.engine.loading import default_engine, describe_engine, load, pick
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
 from streamtok.io.image_messages import image_kind
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.suffixes import is_image
 from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
 from streamtok.node.replay_node import ReplayNode
@@ -163,9 +163,9 @@ def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 def count_expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    path, _ = parse_drive(path)
+    path, options = parse_drive(path)
     if path.is_dir():
-        return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
+        return sum(map(is_image, path.rglob("*")))
     kind = kind_of(path)
     if kind == "mcap":
         file = McapFile(path)
@@ -173,7 +173,7 @@ def count_expected_frames(path: Path) -> int:
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind != "video":
         return 0
-    with VideoReader(path) as video:
+    with VideoReader(path, **options) as video:
         return video.expected_frames
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.extras import missing_extra
 from streamtok.io.flatbuffer import read_table
 from streamtok.preprocessing.pixels import RawImage
 
@@ -127,7 +128,7 @@ def ros_typestore(encoding: str) -> Any:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
-        raise ImportError("ROS messages need the rosbags package: pip install 'streamtok[ros]'") from error
+        raise missing_extra("reading ROS messages", "ros") from error
     store = get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.ROS2_HUMBLE)
     types = {f"foxglove_msgs/msg/{name}": text for name, text in ROS_FOXGLOVE.items()}
     types[f"ffmpeg_image_transport_msgs/msg/{PACKET}"] = FFMPEG_PACKET
@@ -141,7 +142,7 @@ def protobuf_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
     except ImportError as error:
-        raise ImportError("Foxglove messages need an extra: pip install 'streamtok[record]'") from error
+        raise missing_extra("reading Foxglove messages", "record") from error
 
 
 def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:

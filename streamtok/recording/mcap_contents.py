@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from streamtok.extras import missing_extra
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records
 
@@ -79,7 +80,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
     except ImportError as error:
-        raise ImportError("reading MCAP files needs the mcap package: pip install 'streamtok[record]'") from error
+        raise missing_extra("reading MCAP files", "record") from error
     end = stream.seek(0, os.SEEK_END)
     if not _is_closed(stream, end - FOOTER_BYTES, end):
         return None

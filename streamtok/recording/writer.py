@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 import numpy as np
 
+from streamtok.extras import missing_extra
 from streamtok.io.image_messages import protobuf_class
 from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
@@ -216,7 +217,7 @@ def _open_writer(stream: BinaryIO) -> Writer:
     try:
         from mcap.writer import CompressionType, Writer
     except ImportError as error:
-        raise ImportError("recording needs the mcap package: pip install 'streamtok[record]'") from error
+        raise missing_extra("recording", "record") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 

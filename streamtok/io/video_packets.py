@@ -6,6 +6,7 @@ Each unit becomes a picture or a reason why there is none; `streamtok.io.clean_d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
 
 import av
@@ -15,6 +16,7 @@ from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
 
 IDR, IRAP = 5, range(16, 24)  # types of NAL units that a decoder of H.264 and of H.265 can begin with
+COUNTED = Fraction(1, 1)  # times are the numbers of units
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 
@@ -50,6 +52,7 @@ class VideoDecoder(Generic[Key]):
             return
         packet = av.Packet(bytes(data))
         packet.pts = packet.dts = number = self._next
+        packet.time_base = COUNTED
         self._waiting[number] = key
         self._next += 1
         for checked in self._decoder.decode(packet):

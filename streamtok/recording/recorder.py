@@ -219,6 +219,8 @@ class Recorder:
             job = self._queue.take(due)
             if job is not None:
                 self._write(job)
+                if job.kind == "tokens" and self.counts["tokens"] == 1:
+                    due = 0.0  # from its first keyframe on a recording can be replayed
             if time.monotonic() >= due:
                 self._make_safe()
                 due = time.monotonic() + FLUSH_S

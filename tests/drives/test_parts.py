@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -140,7 +141,9 @@ def test_bags_packed_by_zstd_are_read_with_and_without_their_folder(tmp_path, st
 
 
 def test_a_packed_file_that_is_cut_off_gives_what_is_there(tmp_path):
-    path = next(write_bag2(tmp_path / "d", frames_of("front", 120), "MCAP", compression="FILE").glob("*.zstd"))
+    noise = np.random.default_rng(0).integers(0, 256, (120, 32, 48, 3), np.uint8)  # which fills many blocks
+    frames = [replace(frame, picture=image) for frame, image in zip(frames_of("front", 120), noise, strict=True)]
+    path = next(write_bag2(tmp_path / "d", frames, "MCAP", compression="FILE").glob("*.zstd"))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
     found, notes = read(path)

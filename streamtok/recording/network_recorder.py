@@ -1,6 +1,7 @@
 """Records what a publisher sends: token streams, and camera frames if asked, in the order of their arrival."""
 
 import logging
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -100,12 +101,11 @@ class NetworkRecorder:
                 self._take_tokens(message)
             else:
                 self._announce_all()
+                self._begin_without_frames(time.monotonic())
             if deadline is not None and time.monotonic() >= deadline:
                 break
         self._announce_all()
-        for start in self._starts.values():
-            if start.first_id is None:
-                self._write_held(start)
+        self._begin_without_frames(math.inf)
         self.counts["held_back"] += sum(map(len, self._held.values()))
 
     def close(self) -> None:
@@ -148,8 +148,7 @@ class NetworkRecorder:
             start = self._start_of(message.stream, message.header.session)
             if start.first_id is None and not start.begun:
                 start.held.append(message)
-                if time.monotonic() > start.deadline:
-                    self._write_held(start)
+                self._begin_without_frames(time.monotonic())
                 return
             if not start.takes(message.header):
                 self.counts["before_keyframe"] += 1
@@ -162,6 +161,12 @@ class NetworkRecorder:
         if start is None or start.session != session:
             start = self._starts[stream] = _Start(session, time.monotonic() + FRAMES_S)
         return start
+
+    def _begin_without_frames(self, now: float) -> None:
+        """Write what was held of streams of which no image has come in time."""
+        for start in self._starts.values():
+            if start.first_id is None and now > start.deadline:
+                self._write_held(start)
 
     def _write_held(self, start: _Start) -> None:
         """Go on with what was held: the first image has come, or the node sends none."""

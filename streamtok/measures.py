@@ -67,7 +67,7 @@ class TimeJudge:
 
     def __init__(self, uneven: bool = False, steps: Iterable[int] = ()) -> None:
         self._uneven = uneven
-        self._steps: deque[int] = deque(steps if uneven else (), maxlen=BURST_STEPS if uneven else USUAL_STEPS)
+        self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
         self._long: list[int] = []  # the latest steps, if they were all gaps
         self._last: tuple[int, int] | None = None
 

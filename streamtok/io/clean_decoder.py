@@ -125,7 +125,7 @@ class CleanDecoder:
             return
         for frame in frames:
             yield from self._take(frame)
-        if packet is None:
+        if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
 
     def _take(self, frame: Any) -> Iterator[Checked]:

@@ -247,7 +247,7 @@ class PictureStream:
         self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there
         if packet.pos in self._losses.missing:
             self.decoder.lose_packets()
-        return self.decoder.decode(packet, self._place in self._losses.touched)
+        return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
         """The clock starts anew: go on behind the last picture, and leave a number out."""

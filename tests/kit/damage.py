@@ -3,7 +3,6 @@
 from fractions import Fraction
 
 import av
-import numpy as np
 
 from tests.kit.videos import noisy
 
@@ -47,15 +46,29 @@ def write_kind(folder, name):
     return path
 
 
-def rewrite(path, target, change):
-    """Copy a video by its packets: `change` takes their list, of (bytes, pts), and gives another one."""
+class Videos(dict):
+    """Videos by name, which errors need not print."""
+
+    def __repr__(self):
+        return f"<{len(self)} videos>"
+
+
+def rewrite(path, target, change, later=0):
+    """Copy a video by its packets: `change` takes their list, of (bytes, pts), and gives another one.
+
+    Pictures are shown `later` by so many periods, so that packets may come later than they should.
+    """
     with av.open(str(path)) as source, av.open(str(target), "w") as container:
         stream = source.streams.video[0]
         out = container.add_stream_from_template(stream)
         packets = [packet for packet in source.demux(stream) if packet.size]
-        for (data, pts), old in zip(change([(bytes(one), one.pts) for one in packets]), packets, strict=False):
+        changed = change([(bytes(one), one.pts) for one in packets])
+        for number, ((data, pts), old) in enumerate(zip(changed, packets, strict=False)):
             packet = av.Packet(data)
             packet.pts, packet.dts, packet.time_base = pts, old.dts, old.time_base
+            if later:
+                period = round(Fraction(1, 25) / old.time_base)
+                packet.pts, packet.dts = pts + later * period, number * period
             packet.is_keyframe, packet.stream = old.is_keyframe, out
             container.mux(packet)
     return target
@@ -88,8 +101,3 @@ def pictures_before(path, block):
         times = sorted(packet.pts for packet in packets)
         before = [packet for packet in packets if packet.pos < block * BLOCK]
     return [times.index(packet.pts) for packet in before[:-1]]
-
-
-def same_pictures(found, right):
-    """Numbers of pictures, {number: image}, that are not what they are in the whole video."""
-    return [number for number, image in found.items() if not np.array_equal(image, right.get(number))]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
+_CAME_LATER = ("refinement",)  # than 0.1.0, whose configurations and fingerprints lack these fields
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
 
 
@@ -46,6 +47,7 @@ class TokenizerConfig:
     num_quantizers: int = 1  # of residual FSQ
     context: int = 32  # latent steps that temporal attention sees
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
+    refinement: int = 0  # codewords by which a token may refine its cell instead of redrawing it (closed loop)
     dropout: float = 0.0  # in residual blocks, while training
 
     def __post_init__(self) -> None:
@@ -97,6 +99,11 @@ class TokenizerConfig:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
+        if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq" or self.predictive):
+            raise ValueError(
+                f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
+                "quantizer 'fsq' that is not predictive"
+            )
 
     @property
     def spatial_resamplings(self) -> int:
@@ -133,8 +140,18 @@ class TokenizerConfig:
         if not self.discrete:
             return None
         if self.quantizer in ("fsq", "residual_fsq"):
-            return math.prod(self.levels)
+            return self.content_codes + self.refinement
         return 2**self.codebook_bits
+
+    @property
+    def content_codes(self) -> int:
+        """How many values of an FSQ index say what a cell shows; those above refine what it shows already."""
+        return math.prod(self.levels)
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether tokens depend on what the decoder shows already, so that the encoder decodes too."""
+        return self.predictive or self.refinement > 0
 
     @property
     def bits_per_token(self) -> float | None:
@@ -158,8 +175,9 @@ class TokenizerConfig:
         return height // step, width // step
 
     def to_dict(self) -> dict:
-        """Plain values, as config.json stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain values, as config.json stores them, without fields that came later and are not used."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if value or key not in _CAME_LATER}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "TokenizerConfig":
@@ -252,7 +270,9 @@ _SMALL = replace(
     decoder_blocks=(3, 3),
 )
 
-_PRESETS = (_NANO, replace(_NANO, name="nano-p", predictive=True), _SMALL, *_PUBLISHED)
+_NANO_P = replace(_NANO, name="nano-p", predictive=True)
+_NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
+_PRESETS = (_NANO, _NANO_P, _NANO_R, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 
 

@@ -174,7 +174,7 @@ class Tokenizer(Network):
 
     def _run_at_once(self, run: Run[Out], init: MakeState, x: Tensor, steps: int, limit: int | None) -> Out:
         """Every row and step of x (B, C, steps * n, H, W) in one call, from a fresh start."""
-        keep = min(steps, limit or steps) if self.config.predictive else 0  # the others see their past in the call
+        keep = min(steps, limit or steps) if self.config.closed_loop else 0  # the others see their past in the call
         state = init(StateSpec(len(x), keep, self.dtype, self.device), *x.shape[-2:])
         return run(x, state, Clock(torch.zeros(len(x), dtype=torch.long, device=self.device), limit))[0]
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
+    "finetune": "fine-tune a tokenizer on your own videos, in one command",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }
 UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself

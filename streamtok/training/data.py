@@ -18,7 +18,7 @@ from torch import Tensor
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
-from streamtok.training.footage import Footage, survey
+from streamtok.training.footage import WHOLE, Footage, survey
 
 SUFFIXES = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 log = logging.getLogger("streamtok.training")
@@ -81,6 +81,11 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
     return found
 
 
+def is_image(path: str) -> bool:
+    """Whether a file is one picture, by its name."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
 def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -> list[tuple[int, int]]:
     """The (height, width) at which a clip is stored: no scale above its own short side, and none below `smallest`.
 
@@ -134,14 +139,16 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
     return _Decoded([array[:count] for array in arrays], tuple(runs.values()), left_out["damaged"])
 
 
-def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torch.device) -> Cache:
+def load_cache(
+    paths: list[str], config: DataConfig, smallest: int, device: torch.device, part: tuple[float, float] = WHOLE
+) -> Cache:
     """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
 
-    `smallest` is the largest crop. SettingsError when the frames would not fit into memory, ValueError when nothing
-    could be read.
+    `smallest` is the largest crop, `part` from and up to which fraction of each video is taken. SettingsError when the
+    frames would not fit into memory, ValueError when nothing could be read.
     """
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
-        files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch), paths))
+        files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
         _check_memory(files, config, smallest, device)
         clips = list(pool.map(lambda file: _decode(file, config, smallest), files))
     names: list[str] = []

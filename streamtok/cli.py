@@ -30,6 +30,7 @@ COMMANDS = {
     "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
     "finetune": "fine-tune a tokenizer on your own videos, in one command",
+    "fit-refinement": "give a trained network tokens that sharpen what stands still",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }
 UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"streamtok.commands.{command}")
+    module = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}")
     status = module.main(rest)
     return status if argv is not None else end_process(status)
 

@@ -12,11 +12,8 @@ from typing import Any
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
 MOST_CHANNELS = 64  # of a frame
-_ADDED: dict[str, object] = {
-    "in_channels": 3,
-    "latents_mean": [],
-    "latents_std": [],
-}  # since 0.1.0, with their defaults
+# What came later than 0.1.0, whose configurations and fingerprints lack these fields, with their defaults.
+_ADDED: dict[str, object] = {"refinement": 0, "in_channels": 3, "latents_mean": [], "latents_std": []}
 _LONG_NAMES = {"Continuous": "C", "Discrete": "D", "Video": "V", "Image": "I"}  # of the published classes
 
 
@@ -54,6 +51,7 @@ class TokenizerConfig:
     num_quantizers: int = 1  # of residual FSQ
     context: int = 32  # latent steps that temporal attention sees
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
+    refinement: int = 0  # codewords by which a token may refine its cell instead of redrawing it (closed loop)
     dropout: float = 0.0  # in residual blocks, while training
     # Of continuous latents, by channel and then by latent step of a clip (C * K values), where a checkpoint has them.
     latents_mean: tuple[float, ...] = field(default=(), repr=False)
@@ -112,6 +110,11 @@ class TokenizerConfig:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
+        if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq" or self.predictive):
+            raise ValueError(
+                f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
+                "quantizer 'fsq' that is not predictive"
+            )
 
     def _check_statistics(self) -> None:
         mean, deviation = self.latents_mean, self.latents_std
@@ -159,8 +162,23 @@ class TokenizerConfig:
         if not self.discrete:
             return None
         if self.quantizer in ("fsq", "residual_fsq"):
-            return math.prod(self.levels)
+            return self.content_codes + self.refinement
         return 2**self.codebook_bits
+
+    @property
+    def content_codes(self) -> int:
+        """How many values of an FSQ index say what a cell shows; those above refine what it shows already."""
+        return math.prod(self.levels)
+
+    @property
+    def code_channels(self) -> int:
+        """Channels of what the decoder reads: the latent's, and one that says which cells are refined."""
+        return self.latent_channels + (self.refinement > 0)
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether tokens depend on what the decoder shows already, so that the encoder decodes too."""
+        return self.predictive or self.refinement > 0
 
     @property
     def bits_per_token(self) -> float | None:
@@ -184,10 +202,7 @@ class TokenizerConfig:
         return height // step, width // step
 
     def to_dict(self) -> dict:
-        """Plain values, as config.json stores them.
-
-        What was added after 0.1.0 is left out at its default, so that fingerprints stay.
-        """
+        """Plain values, as config.json stores them, without fields that came later and are not used."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
@@ -291,7 +306,9 @@ _SMALL = replace(
     decoder_blocks=(3, 3),
 )
 
-_PRESETS = (_NANO, replace(_NANO, name="nano-p", predictive=True), _SMALL, *_PUBLISHED)
+_NANO_P = replace(_NANO, name="nano-p", predictive=True)
+_NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
+_PRESETS = (_NANO, _NANO_P, _NANO_R, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 
 

@@ -41,9 +41,10 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict().items()
-    stored = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in weights}
+    rounded = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in weights}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in rounded.items()}
     copy = build(model.config)
-    copy.load_state_dict({name: tensor.float() for name, tensor in stored.items()})
+    copy.load_state_dict(stored)  # as the float32 that `read_folder` makes of them
     save_file(stored, folder / "model.safetensors")
     values = {"format": FORMAT, "fingerprint": copy.fingerprint, "tokenizer": model.config.to_dict(), **extra}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
@@ -101,7 +102,7 @@ def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
         config = TokenizerConfig.from_dict(values["tokenizer"])
         _check_extent(config)
         with torch.device("meta"):
-            state = build(replace(config, quantizer="ae")).state_dict()
+            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
         return values, config, {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
     except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
         reason = " ".join(str(error).split())[:300] or type(error).__name__

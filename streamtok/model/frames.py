@@ -124,7 +124,7 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
     if not isinstance(latent, Tensor) or not latent.dtype.is_floating_point:
         found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
         raise TypeError(f"the {what} is {found}, expected a float tensor: {config.name!r} is continuous")
-    channels = config.latent_channels
+    channels = config.code_channels
     if latent.ndim not in (4, 5) or latent.shape[1] != channels or 0 in latent.shape:
         raise ValueError(
             f"{what} of shape {tuple(latent.shape)}, expected (B, {channels}, T', h, w) or (B, {channels}, h, w)"
@@ -133,9 +133,13 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
         return latent.ndim == 4
     if not torch.isfinite(latent).all():
         raise ValueError(f"the {what} holds NaN or infinity, expected finite numbers; it was damaged on its way here")
-    if config.quantizer == "fsq" and latent.detach().abs().max() > 1 + 1e-3:
+    if config.quantizer == "fsq" and _reach(latent, config) > 1 + 1e-3:
         raise ValueError(
-            f"codes reach to {float(latent.detach().abs().max()):g}, expected [-1, 1]: this is a latent before "
+            f"codes reach to {_reach(latent, config):g}, expected [-1, 1]: this is a latent before "
             "quantization; decode the indices, or the codes of `encode`"
         )
     return latent.ndim == 4
+
+
+def _reach(codes: Tensor, config: TokenizerConfig) -> float:
+    return float(codes.detach()[:, : config.latent_channels].abs().max())

@@ -114,6 +114,7 @@ class Info(Struct, kw_only=True, frozen=True):
     spatial_compression: Size = 8
     context: Size | None = None
     predictive: bool = False
+    refinement: Count = 0
     engine: dict[str, Any] = {}
     batch: Annotated[list[Name], Meta(max_length=256)] = []
     frame_rate: Annotated[float, Meta(gt=0)] | None = None

@@ -9,6 +9,7 @@ from streamtok.config import TokenizerConfig
 
 UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, *UNSIGNED)
+LUMA = (77, 150, 29)  # of red, green and blue, in 256ths
 VARIED = 0.25  # of [-1, 1]: how far apart the darkest and the brightest place of a picture are, at least
 FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
 
@@ -31,6 +32,28 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.dtype == torch.uint8:
         return x.to(wide) / 127.5 - 1.0
     return x.to(wide)
+
+
+def match_channels(x: Tensor, channels: int) -> Tensor:
+    """RGB frames (B, 3, ...) as a model of so many channels takes them: for one, luma by BT.601 in integers of uint8.
+
+    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers: no camera gives them.
+    """
+    if channels == 3:
+        return x
+    check_camera_channels(channels)
+    wide = x.int() if x.dtype == torch.uint8 else x
+    weighted = sum(weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA))
+    return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
+
+
+def check_camera_channels(channels: int) -> None:
+    """ValueError for a tokenizer of channels that neither cameras nor video files give."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the tokenizer takes frames of {channels} channels, cameras and files give RGB (or grey): step "
+            "`Tokenizer.stream` with tensors of your own"
+        )
 
 
 def check_scale(x: Tensor, begins: bool = True) -> None:

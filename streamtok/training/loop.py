@@ -10,6 +10,7 @@ from torch import Tensor
 
 from streamtok.engine.loading import pick_device
 from streamtok.model import PredictiveTokenizer, Tokenizer
+from streamtok.model.frames import match_channels
 from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course, Sampler
@@ -168,6 +169,7 @@ def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, T
         run.course.leave()
     phase = config.phases[index]
     video, continuing = run.course.next_batch(run.sampler, run.number, phase)
+    video = match_channels(video, run.step.model.config.in_channels)
     scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
     run.step.optimizer.set_lr(scale)
     terms, state = run.step(run.number, video, run.state if continuing else None, config.weights_at(index))

@@ -13,9 +13,9 @@ import streamtok
 from streamtok.checkpoint import from_cosmos, from_diffusers, save, save_diffusers, to_published
 from streamtok.checkpoint.cosmos import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
-from streamtok.model import build
-from tests.checkpoint.test_checkpoint import PUBLISHED, same_function, write_archive
+from tests.checkpoint.test_checkpoint import PUBLISHED
 from tests.kit.models import tiny, tokens, video
+from tests.kit.published import half, same_function, seeded, shrink, small, write_archive
 
 RELEASES = {
     "Cosmos-0.1-Tokenizer-": "CI8x8 CI16x16 DI8x8 DI16x16 CV4x8x8 CV8x8x8 CV8x16x16 DV4x8x8 DV8x8x8 DV8x16x16",
@@ -25,27 +25,6 @@ RELEASES = {
 }
 NAMES = [prefix + kind for prefix, kinds in RELEASES.items() for kind in kinds.split()]
 KEYS = json.loads((Path(__file__).parents[1] / "golden" / "diffusers_keys.json").read_text())
-
-
-def shrink(config: TokenizerConfig) -> TokenizerConfig:
-    """The same architecture with few channels."""
-    encoder = tuple(32 for _ in config.encoder_channels)
-    decoder = tuple(32 for _ in config.decoder_channels)
-    few = {"encoder_blocks": (1,) * len(encoder), "decoder_blocks": (1,) * len(decoder)}
-    return replace(config, stem_channels=32, encoder_channels=encoder, decoder_channels=decoder, z_channels=16, **few)
-
-
-def seeded(config: TokenizerConfig):
-    torch.manual_seed(5)
-    return build(config)
-
-
-def small(name: str):
-    return seeded(shrink(PRESETS[find_variant(name)]))
-
-
-def half(weights, *parts):
-    return {name: tensor for name, tensor in weights.items() if name.partition(".")[0] in parts}
 
 
 def clip_for(model):

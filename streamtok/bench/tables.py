@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from streamtok.extras import missing_extra
+
 
 def format_report(report: dict[str, Any]) -> str:
     """The report as a table for people."""
@@ -109,7 +111,7 @@ def plot_ratios(report: dict[str, Any], path: Path) -> Path:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("drawing needs matplotlib: pip install 'streamtok[plot]'") from error
+        raise missing_extra("drawing", "plot") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from streamtok.commands.command import make_main
+from streamtok.extras import install_command
 from streamtok.settings.fields import Folder, option
 from streamtok.settings.shared import CommandSettings
 
@@ -167,7 +168,7 @@ def check_cameras() -> Iterator[Check]:
 def check_extras() -> Iterator[Check]:
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        advice = "" if there else f"pip install 'streamtok[{extra}]'"
+        advice = "" if there else install_command(extra)
         yield Check("extras", OK if there else NOTE, f"{module} {'installed' if there else 'is missing'}", advice)
 
 

@@ -16,10 +16,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
+from streamtok.commands.view import view_beside
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import print_result, stop_on_signals
 from streamtok.node.summary import format_summary, summarize
@@ -29,6 +33,7 @@ from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, 
 from streamtok.settings.yaml_file import parse_set
 
 if TYPE_CHECKING:
+    from streamtok.coding.coder import TokenCoder
     from streamtok.ingest.core import IngestCore
     from streamtok.ingest.lane import StreamOptions
     from streamtok.io.base import Source
@@ -148,6 +153,16 @@ def check_publishing(settings: RigSettings) -> None:
     control = check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group)
     probe_endpoints(bind, *([control] if control else []))
     compression.check(settings.compression)
+    if settings.view is not None:
+        check_viewing(settings)
+
+
+def check_viewing(settings: RigSettings) -> None:
+    """Raise ValueError or ImportError if `view` could not show this node."""
+    import streamtok.view.server  # noqa: F401  (an extra)
+
+    if settings.curve is not None:
+        raise ValueError("view is for a node without keys: run `streamtok view ENDPOINT --curve DIR` as its reader")
 
 
 def make_sources(settings: RigSettings) -> dict[str, Source]:
@@ -180,7 +195,16 @@ def open_parts(settings: RigSettings, tokenizer: Tokenizer | None, node: IngestN
         recorder = make_recorder(settings, core)
     if recorder is not None:
         publisher.on_announce = recorder.add_stream
+    if settings.view is not None:
+        stack.callback(start_viewer(publisher.endpoint, settings.view).kill)
     return Parts(core, publisher, recorder)
+
+
+def start_viewer(endpoint: str, port: int) -> BaseProcess:
+    """A process of its own that shows the node, as one more reader: what becomes of it does not matter to the node."""
+    process = get_context("spawn").Process(target=view_beside, args=(endpoint, port), daemon=True)
+    process.start()
+    return process
 
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
@@ -234,9 +258,19 @@ def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) ->
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
         messages_per_second=max(64.0, sum(rates)),
         compression=settings.compression,
+        coder=find_coder(settings, core),
         stats=node.summary,
         stop=node.stopping,
     )
+
+
+def find_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
+    """The token coder of the core's tokenizer, where the settings ask for one."""
+    from streamtok.coding.library import coder_for
+
+    if settings.compression not in ("coded", "independent"):
+        return None
+    return coder_for(core.tokenizer.fingerprint, Path(settings.model))
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:

@@ -76,7 +76,7 @@ def run(settings: ReconstructSettings) -> int:
     """Reconstruct every source; 1 if one of them failed."""
     from streamtok.compat.reconstruct import ReconstructOptions, output_name, reconstruct_file
 
-    sources = find_sources(settings.sources + [settings.pattern] * (settings.pattern is not None))
+    sources = find_sources(settings.sources + ([settings.pattern] if settings.pattern else []))
     outs = {source: output_name(source, settings.out) for source in sources}
     clashing = [source for source in sources if list(outs.values()).count(outs[source]) > 1]
     if clashing:

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from streamtok.extras import missing_extra
 from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, run_job
 
 
@@ -70,6 +71,5 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        text = "--runner ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
-        raise ImportError(text) from error
+        raise missing_extra("--runner ray", "fleet") from error
     return ray

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.drives.open_drive import parse_drive
+from streamtok.extras import missing_extra
 
 PARTIAL = ".partial"
 
@@ -24,7 +25,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError as error:
-        raise ImportError(f"{url}: URLs need fsspec: pip install 'streamtok[dataset]'") from error
+        raise missing_extra(f"{url}: reading a URL", "dataset") from error
     return fsspec.core.url_to_fs(url)
 
 

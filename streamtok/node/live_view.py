@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
@@ -43,13 +44,14 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
+    beside = [options.model] if options.model and (Path(options.model) / CODER_FILE).is_file() else []
     with subscribe(
-        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file
+        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file, coders=beside
     ) as subscription:
         info = first_info(subscription, options.stream, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options), info.context)
+        decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
@@ -123,10 +125,10 @@ def first_info(
     return None
 
 
-def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
+def tokenizer_of(info: Info, model: str | None, device: str) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    name = choose_model(f"stream {info.stream!r}", info.model, options.model)
-    return load(name, engine="default", device=options.device, expect=info.tokenizer)
+    name = choose_model(f"stream {info.stream!r}", info.model, model)
+    return load(name, engine="default", device=device, expect=info.tokenizer)
 
 
 def open_sink(out: str, info: Info) -> "PictureSink":

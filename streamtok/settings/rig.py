@@ -63,7 +63,9 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     threads: Count | None = option(None, "of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     bind: Endpoint = option("tcp://127.0.0.1:5555", "where to publish")
-    compression: Literal["none", "zstd"] = option("none", "of the tokens that are sent")
+    compression: Literal["none", "zstd", "coded", "independent"] = option(
+        "none", "of the tokens that are sent; coded: by the tokenizer's token coder, independent: each grid by itself"
+    )
     record: FileOrFolder | None = option(None, "also write the token stream to an MCAP file, or a new one in a folder")
     record_frames: Literal["none", "lossless", "lossy"] = option(
         "lossless", "camera images in --record: lossless replays to the same tokens"
@@ -73,6 +75,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = option(None, "Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
     metrics_address: str = "127.0.0.1"
+    view: Port | None = option(None, "also show a page on 127.0.0.1:PORT, as `streamtok view` does")
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
 

@@ -82,11 +82,6 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
     return found
 
 
-def is_image(path: str) -> bool:
-    """Whether a file is one picture, by its name."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
-
-
 def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -> list[tuple[int, int]]:
     """The (height, width) at which a clip is stored: no scale above its own short side, and none below `smallest`.
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from streamtok.engine.loading import pick_device
+from streamtok.io.suffixes import is_image
 from streamtok.model import PredictiveTokenizer, Tokenizer
 from streamtok.model.frames import match_channels
 from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
-from streamtok.training.data import Cache, is_image, list_media, load_cache, split_holdout
+from streamtok.training.data import Cache, list_media, load_cache, split_holdout
 from streamtok.training.footage import WHOLE
 from streamtok.training.journal import Journal, find_first_validation, plot_curves
 from streamtok.training.losses import Losses

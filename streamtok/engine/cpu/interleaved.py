@@ -176,8 +176,8 @@ class InterleavedStreams(Streams):
         modules = {name: exchange_modules(child, _interleave) for name, child in plain.named_children()}
         self.model = plain.with_modules(**modules).eval()
         self.bytes_encoder = None
-        first, wide = plain.encoder.conv_in, source.encoder.conv_in
-        if not plain.config.closed_loop and plain.config.patch_size == 4:
+        if "encoder" in plain._modules and not plain.config.closed_loop and plain.config.patch_size == 4:
+            first, wide = plain.encoder.conv_in, source.encoder.conv_in
             assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
             assert isinstance(wide, FactorizedConv), type(wide)
             conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)

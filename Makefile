@@ -20,7 +20,7 @@ demo: $(STAMP)  ## the whole pipeline on this machine: a drive in, tokens over Z
 	$(BIN)/streamtok demo --source '$(SOURCE)' --model '$(MODEL)' --out '$(OUT)'
 
 test: $(STAMP)  ## every promise, in short form (minutes on two cores)
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## the long forms: soak, kill -9, long drives
 	$(BIN)/python -m pytest -m 'slow and not gpu'

@@ -19,6 +19,7 @@ COMMANDS = {
     "encode": "a video or image file to a token file",
     "decode": "a token file or a live stream back to pictures",
     "view": "a page in the browser: streams as they come, or a recording",
+    "reconstruct": "many videos or images through a tokenizer and back, with a report",
     "tokenize": "many drives to token files: parallel, resumable",
     "export": "token recordings to WebDataset, Parquet or LeRobot v3",
     "export-model": "one step of a model for ONNX Runtime, C++, browsers, TensorRT",
@@ -30,6 +31,7 @@ COMMANDS = {
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
+    "fit-refinement": "give a trained network tokens that sharpen what stands still",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }
 UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself

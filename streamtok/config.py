@@ -6,11 +6,19 @@ dictionaries with which NVIDIA's Cosmos tokenizers are built.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
+MOST_CHANNELS = 64  # of a frame
+_ADDED: dict[str, object] = {
+    "in_channels": 3,
+    "refinement": 0,
+    "latents_mean": [],
+    "latents_std": [],
+}  # since 0.1.0, with their defaults
+_LONG_NAMES = {"Continuous": "C", "Discrete": "D", "Video": "V", "Image": "I"}  # of the published classes
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class TokenizerConfig:
     spatial_compression: int = 8  # pixels per token along height and width, wavelet included
     temporal_compression: int = 4  # frames per token (the group), wavelet included; 1 for image models
     patch_size: int = 4  # of the wavelet, in pixels and frames: 2 or 4
+    in_channels: int = 3  # of a frame: 3 is RGB, 1 a depth or thermal image, more a lidar's
     stem_channels: int = 128  # of the first convolution
     encoder_channels: tuple[int, ...] = (256, 512, 512)
     decoder_channels: tuple[int, ...] = (256, 512, 512)
@@ -46,7 +55,11 @@ class TokenizerConfig:
     num_quantizers: int = 1  # of residual FSQ
     context: int = 32  # latent steps that temporal attention sees
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
+    refinement: int = 0  # codewords by which a token may refine its cell instead of redrawing it (closed loop)
     dropout: float = 0.0  # in residual blocks, while training
+    # Of continuous latents, by channel and then by latent step of a clip (C * K values), where a checkpoint has them.
+    latents_mean: tuple[float, ...] = field(default=(), repr=False)
+    latents_std: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -79,7 +92,8 @@ class TokenizerConfig:
         ):
             if len(channels) != len(blocks):
                 raise ValueError(f"{part}_channels {channels} and {part}_blocks {blocks} differ in length")
-            needed = max(self.spatial_resamplings, self.temporal_resamplings) + 1
+            # Published image models resample behind every level, video models and ours not behind the coarsest.
+            needed = max(self.spatial_resamplings, self.temporal_resamplings) + (self.video or self.slim)
             if len(channels) < needed:
                 raise ValueError(f"{part}_channels {channels} has {len(channels)} levels, resampling needs {needed}")
         ups = [self.upsampling(level) for level in range(len(self.decoder_channels))]
@@ -93,10 +107,27 @@ class TokenizerConfig:
             raise ValueError(
                 f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}"
             )
+        if not 1 <= self.in_channels <= MOST_CHANNELS:
+            raise ValueError(f"in_channels is {self.in_channels}, expected 1..{MOST_CHANNELS}")
+        self._check_statistics()
         if self.context < 1:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
+        if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq" or self.predictive):
+            raise ValueError(
+                f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
+                "quantizer 'fsq' that is not predictive"
+            )
+
+    def _check_statistics(self) -> None:
+        mean, deviation = self.latents_mean, self.latents_std
+        fits = len(mean) == len(deviation) and not len(mean) % self.latent_channels and not (mean and self.discrete)
+        if not fits or not all(map(math.isfinite, mean + deviation)) or min(deviation, default=1) <= 0:
+            raise ValueError(
+                f"latents_mean ({len(mean)} values) and latents_std ({len(deviation)}, above 0) are finite numbers, as "
+                f"many of both, for a continuous latent and each of its {self.latent_channels} channels"
+            )
 
     @property
     def spatial_resamplings(self) -> int:
@@ -112,6 +143,8 @@ class TokenizerConfig:
         """Whether a decoder level (0 is the finest) doubles (space, time): the published rule, from the coarsest on."""
         r = len(self.decoder_channels) - 1 - level
         n_space, n_time = self.spatial_resamplings, self.temporal_resamplings
+        if not self.video:
+            return r < n_space, False
         if level == 0:
             return False, False
         time = r < n_time if self.legacy_mode else 0 < r <= n_time
@@ -119,8 +152,8 @@ class TokenizerConfig:
 
     @property
     def patch_channels(self) -> int:
-        """Channels of the wavelet transform: RGB times the bands."""
-        return 3 * self.patch_size ** (3 if self.video else 2)
+        """Channels of the wavelet transform: a frame's times the bands."""
+        return self.in_channels * self.patch_size ** (3 if self.video else 2)
 
     @property
     def discrete(self) -> bool:
@@ -133,8 +166,18 @@ class TokenizerConfig:
         if not self.discrete:
             return None
         if self.quantizer in ("fsq", "residual_fsq"):
-            return math.prod(self.levels)
+            return self.content_codes + self.refinement
         return 2**self.codebook_bits
+
+    @property
+    def content_codes(self) -> int:
+        """How many values of an FSQ index say what a cell shows; those above refine what it shows already."""
+        return math.prod(self.levels)
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether tokens depend on what the decoder shows already, so that the encoder decodes too."""
+        return self.predictive or self.refinement > 0
 
     @property
     def bits_per_token(self) -> float | None:
@@ -143,9 +186,9 @@ class TokenizerConfig:
 
     @property
     def compression_ratio(self) -> float:
-        """Bits of raw 8-bit RGB video over bits of tokens (of float16 latents for continuous models), per group."""
+        """Bits of raw 8-bit video over bits of tokens (of float16 latents for continuous models), per group."""
         bits = self.bits_per_token or 16 * self.latent_channels
-        return 24 * self.temporal_compression * self.spatial_compression**2 / bits
+        return 8 * self.in_channels * self.temporal_compression * self.spatial_compression**2 / bits
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The token grid (h, w) of frames of this size; ValueError if the size is not on the grid."""
@@ -158,8 +201,12 @@ class TokenizerConfig:
         return height // step, width // step
 
     def to_dict(self) -> dict:
-        """Plain values, as config.json stores them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain values, as config.json stores them.
+
+        What was added after 0.1.0 is left out at its default, so that fingerprints stay.
+        """
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "TokenizerConfig":
@@ -172,15 +219,19 @@ class TokenizerConfig:
 
     @classmethod
     def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":
-        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV)."""
-        kind = str(values.get("name", "")).upper()
+        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV, or a class's)."""
+        called = str(values.get("name", ""))
+        kind = "".join(letter for word, letter in _LONG_NAMES.items() if word in called) or called.upper()
         if kind not in ("CI", "DI", "CV", "DV"):
-            raise ValueError(f"the published config's name is {values.get('name')!r}, expected CI, DI, CV or DV")
+            raise ValueError(f"the published config's name is {called!r}, expected CI, DI, CV or DV")
+        if values.get("patch_method", "haar") != "haar":
+            raise ValueError(f"the published config's patch_method is {values['patch_method']!r}, expected 'haar'")
         video, discrete = kind.endswith("V"), kind.startswith("D")
         mult = tuple(values["channels_mult"])
         temporal = values["temporal_compression"] if video else 1
-        # Only the continuous video class shortens its decoder at 4x.
-        decoder_mult = (2, 4) if kind == "CV" and temporal == 4 and mult == (2, 4, 4) else mult
+        # Of the first release (patch 4), the continuous video class shortens its decoder at 4x.
+        shortened = kind == "CV" and temporal == 4 and values["patch_size"] == 4 and mult == (2, 4, 4)
+        decoder_mult = (2, 4) if shortened else mult
         decoder_mult = tuple(values.get("decoder_channels_mult", decoder_mult))
         channels, blocks = values["channels"], values["num_res_blocks"]
         coarse = [values["resolution"] // values["patch_size"] // 2**level for level in range(len(mult))]
@@ -194,6 +245,7 @@ class TokenizerConfig:
             spatial_compression=spatial,
             temporal_compression=temporal,
             patch_size=values["patch_size"],
+            in_channels=values.get("in_channels", 3),
             stem_channels=channels,
             encoder_channels=tuple(channels * m for m in mult),
             decoder_channels=tuple(channels * m for m in decoder_mult),
@@ -211,23 +263,27 @@ class TokenizerConfig:
         )
 
 
-def _published(kind: str, spatial: int, temporal: int = 1) -> TokenizerConfig:
-    """One of the published variants."""
+def _published(kind: str, spatial: int, temporal: int = 1, patch_size: int = 4) -> TokenizerConfig:
+    """One of the published variants; those of Tokenize1 for 360 lines have wavelets of patch 2."""
+    wide = kind == "di" or (kind == "dv" and patch_size == 2)
     values: dict[str, Any] = {
         "name": kind,
         "channels": 128,
         "channels_mult": (2, 4, 4),
         "num_res_blocks": 2,
-        "patch_size": 4,
+        "patch_size": patch_size,
     }
-    values |= {"resolution": 1024, "attn_resolutions": (32,), "z_channels": 256 if kind == "di" else 16}
+    values |= {"resolution": 1024, "attn_resolutions": (32,), "z_channels": 256 if wide else 16}
     values |= {"spatial_compression": spatial, "temporal_compression": temporal}
     values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if kind[0] == "d" else {"latent_channels": 16}
-    return TokenizerConfig.from_published(values)
+    config = TokenizerConfig.from_published(values)
+    return config if patch_size == 4 else replace(config, name=f"{config.name}-360p")
 
 
 _PUBLISHED = [_published(kind, spatial) for kind in ("ci", "di") for spatial in (8, 16)]
 _PUBLISHED += [_published(kind, *sizes) for kind in ("cv", "dv") for sizes in ((8, 4), (8, 8), (16, 8))]
+_PUBLISHED += [_published(kind, spatial, patch_size=2) for kind in ("ci", "di") for spatial in (8, 16)]
+_PUBLISHED += [_published(kind, 8, 4, patch_size=2) for kind in ("cv", "dv")]
 
 # Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
 # cosmos-dv4x8x8.
@@ -252,7 +308,9 @@ _SMALL = replace(
     decoder_blocks=(3, 3),
 )
 
-_PRESETS = (_NANO, replace(_NANO, name="nano-p", predictive=True), _SMALL, *_PUBLISHED)
+_NANO_P = replace(_NANO, name="nano-p", predictive=True)
+_NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
+_PRESETS = (_NANO, _NANO_P, _NANO_R, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 
 

@@ -80,7 +80,8 @@ class StreamInfo:
 
     `tokenizer` is the fingerprint and `engine` its engine configuration; `grid` is the shape of one group's tokens in
     `dtype`. `batch` names the streams that share a step with this one, itself included. Sizes are (height, width);
-    `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded.
+    `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded. The upper
+    `refinement` values of an index keep what the cell shows and add to it.
     """
 
     stream: str
@@ -94,6 +95,7 @@ class StreamInfo:
     spatial_compression: int
     context: int | None
     predictive: bool
+    refinement: int
     engine: Mapping[str, Any]
     batch: tuple[str, ...]
     source_size: tuple[int, int]

@@ -19,8 +19,8 @@ import streamtok
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
     *("types", "names", "measures", "event_log", "extras", "config", "preprocessing", "settings"),
-    *("wire", "io"),
-    *("model", "weights", "checkpoint", "engine", "exporting", "ingest"),
+    *("coding", "wire", "io"),
+    *("model", "weights", "checkpoint", "engine", "exporting", "compat", "ingest"),
     *("recording", "drives", "tokens", "data"),
     *("node", "fleet", "evaluation", "training", "bench", "view"),
     *("commands", "cli"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from streamtok.checkpoint.cosmos import PUBLISHED_FILES, find_variant, from_cosmos
+from streamtok.checkpoint.diffusers import find_diffusers, from_diffusers
 from streamtok.checkpoint.folder import read_folder
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
@@ -17,7 +18,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 @torch.inference_mode(False)
 def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
-    """A tokenizer by preset name, checkpoint folder or published Cosmos checkpoint, in eval mode.
+    """A tokenizer by preset name, checkpoint folder, published Cosmos checkpoint or diffusers' folder, in eval mode.
 
     A preset whose weights ship comes with them; the others start from seeded random weights (with a warning), so that
     their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
@@ -25,6 +26,8 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
     path = Path(name)
     if str(name) in PRESETS:
         return _load_preset(str(name), deterministic)
+    if folder := find_diffusers(path):
+        return from_diffusers(folder, deterministic)
     if (path / "config.json").is_file() and _is_ours(path):
         return read_folder(path, deterministic)
     if path.exists():

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from streamtok.commands.command import command
@@ -32,6 +33,7 @@ from streamtok.settings.rig import RigSettings, StreamDefaults, StreamSettings, 
 from streamtok.settings.yaml_file import parse_set
 
 if TYPE_CHECKING:
+    from streamtok.coding.coder import TokenCoder
     from streamtok.ingest.core import IngestCore
     from streamtok.ingest.lane import StreamOptions
     from streamtok.io.base import Source
@@ -256,9 +258,19 @@ def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) ->
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
         messages_per_second=max(64.0, sum(rates)),
         compression=settings.compression,
+        coder=find_coder(settings, core),
         stats=node.summary,
         stop=node.stopping,
     )
+
+
+def find_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
+    """The token coder of the core's tokenizer, where the settings ask for one."""
+    from streamtok.coding.library import coder_for
+
+    if settings.compression not in ("coded", "independent"):
+        return None
+    return coder_for(core.tokenizer.fingerprint, Path(settings.model))
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:

@@ -57,6 +57,9 @@ class SubscribeSettings(NodeSettings):
     ipc_group: Group | None = option(
         None, "who may connect to --forward's ipc sockets besides this user (default: nobody)"
     )
+    coder: Annotated[list[str], Flag("FILE|DIR")] = option(
+        [], "coder.safetensors, or its folder, for coded streams of tokenizers that do not ship (repeat for more)"
+    )
     quiet: Switch = option(False, "no line per message")
 
     @model_validator(mode="after")
@@ -198,6 +201,7 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
         join=join,
         until_end=settings.until_end,
         curve=CurveClient.load(settings.curve) if settings.curve else None,
+        coders=settings.coder,
     )
 
 
@@ -219,6 +223,7 @@ def format_message(message: TokenMessage) -> str:
     header = message.header
     marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
     marks += f" lost {message.lost}" if message.lost else ""
+    marks += " unreadable" if message.unreadable else ""
     grid = "x".join(map(str, header.grid))
     wait_ms = (header.publish_ns - message.capture_ns) / 1e6
     line = f"{header.stream} seq {header.seq} epoch {header.epoch} grid {grid} {header.dtype} "

@@ -23,7 +23,8 @@ def levels_of(config: TokenizerConfig) -> list[int]:
     """Factors of the codebook, as headers carry them; empty for continuous models."""
     if config.codebook_size is None:
         return []
-    return list(config.levels) if config.quantizer in ("fsq", "residual_fsq") else [config.codebook_size]
+    factored = config.quantizer in ("fsq", "residual_fsq") and not config.refinement
+    return list(config.levels) if factored else [config.codebook_size]
 
 
 def grid_shape(config: TokenizerConfig, height: int, width: int) -> tuple[int, ...]:
@@ -62,7 +63,8 @@ def make_stream_info(
         temporal_compression=lane.group_frames,
         spatial_compression=config.spatial_compression,
         context=context or config.context,
-        predictive=config.predictive,
+        predictive=config.closed_loop,
+        refinement=config.refinement,
         engine=engine,
         batch=tuple(batch),
         source_size=lane.source_size,

@@ -7,8 +7,9 @@
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
 A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
-silent makes the source "lost"; it is tried again after 0.5 s, 1 s, ... at most 10 s. After an outage `frame_id` jumps
-by the frames that the camera must have taken meanwhile (at least one), so that readers see a gap.
+silent makes the source "lost"; it is tried again after a moment, then after half of what the outage has lasted so far,
+at most 10 s: no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the camera
+must have taken meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class CameraSource(Source):
     """
 
     live = True
+    own_clock = True
 
     def __init__(
         self,
@@ -144,6 +146,7 @@ class CameraSource(Source):
             self.capture = Capture(self)  # the thread is left to itself, and not waited for again
 
     def _to_frame(self, grabbed: Grabbed) -> Frame:
+        self.check_stalled()  # what stood still may be this process
         self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed
@@ -180,7 +183,10 @@ class CameraSource(Source):
     def _lose(self, reason: str) -> None:
         self._note_lost(reason)
         self.device.release()
-        self._connected, self._retry_at = False, time.monotonic() + self._backoff.next()
+        self._connected, self._retry_at = False, time.monotonic() + self._wait_s()
+
+    def _wait_s(self) -> float:
+        return self._backoff.next(time.monotonic() - self._heard_at)
 
     def _reconnect(self) -> bool:
         """Open the device again if it is time to; False, after a moment, if it is not there."""
@@ -190,7 +196,7 @@ class CameraSource(Source):
         try:
             self._open()
         except OSError as error:
-            self._retry_at = time.monotonic() + self._backoff.next()
+            self._retry_at = time.monotonic() + self._wait_s()
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False

@@ -67,14 +67,15 @@ class PictureNumbers:
         return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
-def read_ticks(path: Path) -> np.ndarray | None:
-    """When each picture of a video file is shown, int64 (N,) rising in units of its time base, from its packets alone.
+def read_ticks(path: Path, stream: int) -> np.ndarray | None:
+    """When each picture of one stream of a video file is shown, from its packets alone: int64 (N,), rising, in units of
+    its time base.
 
     None where packets have no times, or share them. A file that is cut off gives what is there.
     """
     ticks: list[int | None] = []
     with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError, EOFError):
-        for packet in container.demux(container.streams.video[0]):
+        for packet in container.demux(container.streams[stream]):
             if packet.size and not packet.is_discard:
                 ticks.append(packet.pts)
     known = np.unique(np.array([tick for tick in ticks if tick is not None], np.int64))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +29,15 @@ import numpy as np
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets, to_image
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
+from streamtok.io.spec import split_file
 
 log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
+
+COVER = av.stream.Disposition.attached_pic
+DEFAULT = av.stream.Disposition.default
 
 Numbered = Iterator[tuple[int | None, Any]]
 """Pictures as frames of PyAV, each with its number (None: before what is asked for)."""
@@ -49,6 +54,24 @@ class VideoFrame:
     codec: str | None = None
 
 
+def video_streams(container: Any) -> list[Any]:
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    return [stream for stream in container.streams.video if not stream.disposition & COVER]
+
+
+def choose_stream(container: Any, number: int | None = None) -> Any:
+    """The video stream of that number, else the one marked as default, else the first; ValueError if there is none."""
+    streams = video_streams(container)
+    if not streams:
+        raise ValueError("holds no video stream: no frame that can be decoded")
+    if number is not None and number >= len(streams):
+        raise ValueError(f"has no video stream {number}: it has {len(streams)}, counted from 0")
+    if number is None:
+        marked = [stream for stream in streams if stream.disposition & DEFAULT]
+        return marked[0] if len(marked) == 1 else streams[0]
+    return streams[number]
+
+
 class VideoReader:
     """Reads one video stream of a file. `size` is (height, width), `fps` the average rate if the file knows it,
     `rate` the same as a fraction (25 if it does not).
@@ -56,17 +79,24 @@ class VideoReader:
     Every read starts anew and ends the one before; a picture is the same whichever read gives it. `counts` has
     `damaged` (pictures left out of what was read) and `backwards` (those whose time does not rise, left out too).
 
+    `stream` chooses a video stream, counted from 0; None takes the one that is marked as default, else the first.
     `fps` given is the rate of a stream without times (raw H.264 or H.265); None takes what the file claims, else 25.
     With `keep_packets` each picture has the packet it came in (H.264 and H.265 as Annex B access units), unless there
     are B-frames. Raises FileNotFoundError or ValueError for what is no video.
     """
 
-    def __init__(self, path: str | Path, *, fps: float | None = None, keep_packets: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, *, fps: float | None = None, stream: int | None = None, keep_packets: bool = False
+    ) -> None:
+        self.path, self._chosen = Path(path), stream
         self.counts: Counter[str] = Counter()
         self._keep_packets = keep_packets
         self._told: set[str] = set()
         self._open()
+        streams = video_streams(self._container)
+        if stream is None and len(streams) > 1:
+            read = f"{streams.index(self._stream)} is read, FILE?stream=N reads another"
+            log.warning("file=%s event=several_streams count=%d reason=%r", self.path, len(streams), read)
         context = self._stream.codec_context
         self.codec: str = context.name
         self.size: tuple[int, int] = (context.height, context.width)
@@ -80,21 +110,24 @@ class VideoReader:
         self._even = not (self._timeless or interlaced or hides_pictures)
 
     def _open(self) -> None:
-        if not self.path.is_file():
+        if not self.path.exists() or self.path.is_dir():  # a pipe is read once, from its beginning
             raise FileNotFoundError(f"video {str(self.path)!r}: no such file")
         try:
             self._container = av.open(str(self.path))
         except av.FFmpegError as error:
             told = f"{self.path} cannot be read as a video, it holds no frame that can be decoded: {error.strerror}"
             raise ValueError(told) from error
-        if not self._container.streams.video:
+        try:
+            self._stream: Any = choose_stream(self._container, self._chosen)
+        except ValueError as error:
             self._container.close()
-            raise ValueError(f"{self.path} holds no video stream: no frame that can be decoded")
-        self._stream: Any = self._container.streams.video[0]
+            raise ValueError(f"{self.path} {error}") from None
         self._decoder = CleanDecoder(self._stream.codec_context)
         kept = self._keep_packets and not self._stream.codec_context.has_b_frames
         self._packets = KeptPackets(self._stream) if kept else None
         self._at_start = True
+        self._pass_until: Fraction | None = None  # until a picture from there on is given away
+        self._passing = False
 
     def __enter__(self) -> VideoReader:
         return self
@@ -113,6 +146,10 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         return self.read_range(0)
+
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`; what is passed over is not counted."""
+        self._pass_until, self._passing = seconds, True
 
     def read_frame(self, number: int) -> VideoFrame:
         """The picture of that number; IndexError if there is none, or damage hides it."""
@@ -147,7 +184,7 @@ class VideoReader:
     @cached_property
     def _ticks(self) -> np.ndarray | None:
         """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
-        return read_ticks(self.path) if self._even else None
+        return read_ticks(self.path, self._stream.index) if self._even else None
 
     def _deliver(self, pictures: Numbered, first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""
@@ -155,7 +192,10 @@ class VideoReader:
         for number, frame in pictures:
             if number is None or number < first:
                 continue
-            self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            if self._pass_until is None:
+                self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            elif self._seconds(frame, number) >= self._pass_until:
+                self._pass_until = None
             if stop is not None and number >= stop:
                 return
             expected, seconds = number + 1, self._seconds(frame, number)
@@ -169,7 +209,7 @@ class VideoReader:
             if expected == stop:
                 return
         end = self._end if stop is None else min(stop, self._end)
-        self.counts["damaged"] += max(end - expected, 0)
+        self.counts["damaged"] += max(end - expected, 0) if self._pass_until is None else 0
 
     def _tell_once(self, event: str, reason: str) -> None:
         if event not in self._told:
@@ -220,6 +260,9 @@ class VideoReader:
         """
         self._sure, self._keys = cold_until is None, 0
         for packet in self._demux(numbers):
+            if self._is_passed_over(packet):
+                self._decoder.lose_packets()
+                continue
             for checked in self._decode(packet):
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
@@ -260,6 +303,12 @@ class VideoReader:
                 numbers.add_packet(packet.pts)
             yield packet
 
+    def _is_passed_over(self, packet: Any) -> bool:
+        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        if self._pass_until is not None and packet.is_keyframe and packet.pts is not None:
+            self._passing = self._passing and self._seconds(packet, packet.pts) < self._pass_until
+        return self._passing and packet.size > 0
+
     def _decode(self, packet: Any) -> Iterator[Checked]:
         try:
             if self._packets is not None:
@@ -270,7 +319,7 @@ class VideoReader:
 
     def _count_cut_off(self) -> int:
         """How many pictures the file's index (MP4 has one) places behind the end of the file."""
-        size = self.path.stat().st_size
+        size = self.path.stat().st_size or math.inf  # a pipe has none
         index = getattr(self._stream, "index_entries", ())  # older PyAV does not give it
         cut_off = sum(entry.pos >= size and not entry.is_discard for entry in index)
         if cut_off:
@@ -281,3 +330,15 @@ class VideoReader:
         if frame.pts is None or self._timeless:
             return number / self.rate
         return (frame.pts - (self._stream.start_time or 0)) * frame.time_base
+
+
+def open_video(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)
+
+
+def count_streams(path: Path) -> int:
+    """How many video streams a file has; raises as VideoReader does."""
+    with VideoReader(path, stream=0) as video:
+        return len(video_streams(video._container))

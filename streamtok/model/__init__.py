@@ -5,6 +5,7 @@ from streamtok.model.decode_stream import DecodeStream
 from streamtok.model.encode_stream import Encoded, EncodeStream
 from streamtok.model.frames import NonFiniteError
 from streamtok.model.predictive import PredictiveTokenizer
+from streamtok.model.refining import RefiningTokenizer
 from streamtok.model.state import detach
 from streamtok.model.stream import Stream
 from streamtok.model.tokenizer import Context, Reconstruction, Tokenizer
@@ -12,6 +13,8 @@ from streamtok.model.tokenizer import Context, Reconstruction, Tokenizer
 
 def build(config: TokenizerConfig, deterministic: bool = False) -> Tokenizer:
     """The tokenizer that a configuration describes, with freshly initialised weights, in eval mode."""
+    if config.refinement:
+        return RefiningTokenizer(config, deterministic)
     return (PredictiveTokenizer if config.predictive else Tokenizer)(config, deterministic)
 
 
@@ -23,6 +26,7 @@ __all__ = [
     "NonFiniteError",
     "PredictiveTokenizer",
     "Reconstruction",
+    "RefiningTokenizer",
     "Stream",
     "Tokenizer",
     "build",

@@ -58,7 +58,7 @@ class PredictiveTokenizer(Tokenizer):
         """The decoder's and the reference."""
         step = self.config.spatial_compression
         wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
-        reference = wide.zeros(3, grid_height * step, grid_width * step)
+        reference = wide.zeros(self.config.in_channels, grid_height * step, grid_width * step)
         return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:

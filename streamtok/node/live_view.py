@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.stills import encode_jpeg
@@ -43,8 +44,9 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
+    beside = [options.model] if options.model and (Path(options.model) / CODER_FILE).is_file() else []
     with subscribe(
-        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file
+        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file, coders=beside
     ) as subscription:
         info = first_info(subscription, options.stream, stop)
         if info is None:

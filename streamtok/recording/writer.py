@@ -8,6 +8,7 @@ and no viewer for it. A recorder that falls behind loses frames, a larger file d
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections import Counter
@@ -62,6 +63,8 @@ class RecordingWriter:
         self._schemas: dict[str, int] = {}
         self._last_utc = 0
         self._stream = path.open("xb")
+        with contextlib.suppress(OSError):  # `repair` leaves a file alone that is still being written
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
         library = f"streamtok {version('streamtok')}"
         self._writer.start(profile=form.PROFILE, library=library)

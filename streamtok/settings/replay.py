@@ -17,10 +17,10 @@ from streamtok.settings.fields import (
     Switch,
     option,
 )
-from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings
+from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings, ReadSettings
 
 
-class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSettings):
+class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSettings, EncoderSettings):
     """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` are for drives without recorded tokens."""
 
     path: Annotated[FileOrFolder, Flag("DRIVE", positional=True)] = Field(description="the drive: a file or a folder")

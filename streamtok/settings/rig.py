@@ -63,7 +63,9 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     threads: Count | None = option(None, "of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
     batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     bind: Endpoint = option("tcp://127.0.0.1:5555", "where to publish")
-    compression: Literal["none", "zstd"] = option("none", "of the tokens that are sent")
+    compression: Literal["none", "zstd", "coded", "independent"] = option(
+        "none", "of the tokens that are sent; coded: by the tokenizer's token coder, independent: each grid by itself"
+    )
     record: FileOrFolder | None = option(None, "also write the token stream to an MCAP file, or a new one in a folder")
     record_frames: Literal["none", "lossless", "lossy"] = option(
         "lossless", "camera images in --record: lossless replays to the same tokens"

@@ -13,6 +13,7 @@ from streamtok.settings.fields import (
     Group,
     Model,
     Name,
+    Range,
     Size,
     Strict,
     Switch,
@@ -52,6 +53,17 @@ class FrameSettings(Strict):
     on_gap: Literal["reset", "bridge"] = option("reset", "missing frames: new keyframe, or go on without one")
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = option(
         10.0, "of capture time, 0 for never"
+    )
+
+
+class ReadSettings(Strict):
+    """How recorded drives are read."""
+
+    clock: Literal["auto", "header", "publish", "log"] = option(
+        "auto", "time of images in messages (auto: the first of these that is usable; info says which)"
+    )
+    depth_range: Range | None = option(
+        None, "make pictures of depth images, near is bright; without it they are left out"
     )
 
 

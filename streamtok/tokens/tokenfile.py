@@ -40,11 +40,15 @@ COLUMNS = ("tokens", "keyframe", "epoch", "dropped", "repeated", "frame_start", 
 LONGEST_HEADER = 100_000_000
 
 
+class SizeChange(ValueError):
+    """The pictures have another size from here on; what was written before is whole."""
+
+
 class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
     `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    `write` takes groups in order, all of one grid shape and dtype.
+    `write` takes groups in order, all of one grid shape and dtype (SizeChange).
     """
 
     def __init__(self, path: str | Path, meta: Mapping[str, Any]) -> None:
@@ -54,6 +58,7 @@ class TokenFileWriter:
         self.meta = dict(meta)
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
+        self._size = 0, 0
         self._crc32 = dict.fromkeys(COLUMNS, 0)
         # Unnamed files beside the output: the same disk, and a killed process leaves nothing behind.
         self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in COLUMNS}  # noqa: SIM115
@@ -64,12 +69,18 @@ class TokenFileWriter:
         grid = (tokens.shape, tokens.dtype)
         if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
             raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
+        if self._grid is not None and group.image_size != self._size:
+            (old, now) = ("x".join(map(str, size)) for size in (self._size, group.image_size))
+            raise SizeChange(
+                f"pictures change from {old} to {now} at frame {group.frame_ids[0]}, after {self.frames} frames: a "
+                f"token file holds one size. Give one for all of them, such as --size {old}"
+            )
         if self._grid is not None and grid != self._grid:
-            raise ValueError(f"token grid {grid} does not match {self._grid} before it: a token file holds one size")
+            raise ValueError(f"token grid {grid} does not match {self._grid} before it")
         ids, times = len(group.frame_ids), len(group.capture_ns)
         if not ids or ids != times:
             raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
-        self._grid = grid
+        self._grid, self._size = grid, group.image_size
         self._put("tokens", tokens.tobytes())
         self._put("keyframe", bytes([bool(group.keyframe)]))
         for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.spec import split_file
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
 from streamtok.training.footage import Footage, survey
@@ -71,8 +72,8 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
         if path.startswith("synthetic:"):
             found.append(path)
         elif Path(path).is_dir():
-            found += [str(file) for file in sorted(Path(path).rglob("*")) if file.suffix.lower() in SUFFIXES]
-        elif Path(path).is_file():
+            found += [str(file) for file in sorted(Path(path).rglob("*")) if is_image(file) or is_video(file)]
+        elif split_file(path)[0].is_file():
             found.append(path)
         else:
             raise SettingsError(f"data path {path!r} is neither a folder nor a file; give folders of videos or images")

@@ -69,13 +69,13 @@ def survey(path: str, max_frames: int, stretch: int) -> Footage:
 
 def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
     """How many frames of which (height, width) a file has; 0 and None where it does not say."""
-    from streamtok.io.video import VideoReader
+    from streamtok.io.video import open_video
 
     try:
         if path.startswith("synthetic:"):
             source = parse_synthetic(path)
             return source.frames or 0, source.size
-        with VideoReader(path) as video:
+        with open_video(path) as video:
             return video.expected_frames, video.size
     except ValueError:
         return 0, None
@@ -93,9 +93,9 @@ def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, i
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         yield lambda first, stop: iter([(0, read_image(path))])
         return
-    from streamtok.io.video import VideoReader
+    from streamtok.io.video import open_video
 
-    with VideoReader(path) as video:
+    with open_video(path) as video:
         video.counts = counts
         yield partial(_read_video, video)
 

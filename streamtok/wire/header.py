@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streamtok.names import NAME
 
@@ -52,6 +52,15 @@ class Limits:
 LIMITS: Final = Limits()
 
 
+class Coding(Struct, frozen=True):
+    """How a payload of compression `coded` was made: the coder's fingerprint, the CRC-32 of the grid as an uncompressed
+    payload holds it, and whether it was coded without the grids before it (a keyframe always is)."""
+
+    coder: Fingerprint
+    checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    independent: bool = False
+
+
 class TokenHeader(Struct, kw_only=True, frozen=True):
     """Header of `tokens/<stream>`, as fixed by the protocol; times in ns, sizes as [h, w]."""
 
@@ -72,10 +81,15 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
     image_size: Sizes
     encode_ns: Count
     publish_ns: Time
-    compression: Literal["none", "zstd"]
+    compression: Literal["none", "zstd", "coded"]
     checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    coding: Coding | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        if (self.compression == "coded") != isinstance(self.coding, Coding):
+            raise ValueError(f"compression {self.compression!r}: expected `coding` with coded, and with nothing else")
+        if self.compression == "coded" and (len(self.grid) != 2 or not self.levels):
+            raise ValueError(f"coded grid {self.grid} of levels {self.levels}, expected [h, w] of a discrete tokenizer")
         if len(self.frame_ids) != len(self.capture_ns):
             raise ValueError(f"{len(self.frame_ids)} frame_ids and {len(self.capture_ns)} capture_ns, expected as many")
         for name in ("frame_ids", "capture_ns"):
@@ -109,11 +123,13 @@ class Info(Struct, kw_only=True, frozen=True):
     dtype: Literal["uint16", "uint32", "float16"]
     levels: Levels
     image_size: Sizes
-    compression: Literal["none", "zstd"] = "none"
+    compression: Literal["none", "zstd", "coded"] = "none"
+    coder: Fingerprint | None = None
     temporal_compression: Size = 1
     spatial_compression: Size = 8
     context: Size | None = None
     predictive: bool = False
+    refinement: Count = 0
     engine: dict[str, Any] = {}
     batch: Annotated[list[Name], Meta(max_length=256)] = []
     frame_rate: Annotated[float, Meta(gt=0)] | None = None

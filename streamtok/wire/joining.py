@@ -122,7 +122,7 @@ class Joiner:
         messages, size = [], 0
         for parts in decode_epoch(result).messages:
             messages.append(unpack(parts, self.limits, [asked.grid]))
-            size += messages[-1].tokens.nbytes
+            size += messages[-1].header.nbytes
             if size > MAX_UNPACKED:
                 raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")
         if any(message.stream != asked.stream for message in messages):

@@ -44,18 +44,29 @@ class _Version(msgspec.Struct):
 class TokenMessage:
     """One token grid with its header.
 
-    `tokens` (h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16: a read-only view of the received bytes.
+    `grid` holds the tokens, or None where a coded payload cannot be read; `unreadable` then says why.
     `decodable` is False from a loss (or from joining) until the next keyframe; `lost` counts the messages of this
     stream that are missing just before this one; `catch_up` is True for what came with joining: the epoch so far, and
     what waited for it. `payload` is as sent, still compressed if the header says so.
     """
 
     header: TokenHeader
-    tokens: np.ndarray
+    grid: np.ndarray | None
     payload: Part = field(default=b"", repr=False)
     decodable: bool = True
     lost: int = 0
     catch_up: bool = False
+    unreadable: str = ""
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """(h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16: a read-only view of the received bytes.
+
+        WireError for a coded message that cannot be read.
+        """
+        if self.grid is None:
+            raise WireError("coding", f"{self.stream} seq {self.header.seq}: {self.unreadable or 'not decoded yet'}")
+        return self.grid
 
     @property
     def stream(self) -> str:
@@ -115,7 +126,8 @@ def pack(header: Header, payload: Part = b"") -> list[Part]:
 def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[int]] | None = None) -> TokenMessage:
     """Check a `tokens/<stream>` message and give its grid as a view; raises WireError.
 
-    With `grids`, a grid of any other shape is refused before it is unpacked.
+    With `grids`, a grid of any other shape is refused before it is unpacked. Coded grids stay so: `coded.GridReader`
+    reads them, for which the messages of a stream have to be in order.
     """
     header, payload = _open(parts, TokenHeader, limits)
     if grids is not None and header.grid not in grids:
@@ -124,11 +136,13 @@ def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[
         raise WireError("size", f"grid {header.grid} has more than the {limits.max_grid} elements accepted (max_grid)")
     _check_sum(header.checksum, payload)
     data: Part = payload
+    if header.compression == "coded":
+        return TokenMessage(header, None, payload)
     if header.compression == "zstd":
         data = compression.decompress(payload, header.nbytes)
     if len(data) != header.nbytes:
         raise WireError("size", f"payload of {len(data)} bytes, grid {header.grid} {header.dtype} has {header.nbytes}")
-    return TokenMessage(header, _view(data, header), payload)
+    return TokenMessage(header, view_tokens(data, header), payload)
 
 
 def unpack_info(parts: Sequence[Part], limits: Limits = LIMITS) -> Info:
@@ -193,7 +207,8 @@ def _check_sum(expected: int, payload: memoryview) -> None:
         raise WireError("checksum", f"payload has CRC-32 {found:#010x}, its header says {expected:#010x}")
 
 
-def _view(data: Part, header: TokenHeader) -> np.ndarray:
+def view_tokens(data: Part, header: TokenHeader) -> np.ndarray:
+    """The grid that uncompressed bytes hold, read-only; WireError for a token beyond the codes."""
     tokens = np.frombuffer(data, DTYPES[header.dtype]).reshape(header.grid)
     if not tokens.flags.aligned:
         tokens = tokens.copy()

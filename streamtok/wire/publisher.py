@@ -9,11 +9,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, SERVE_S, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
@@ -21,7 +22,7 @@ from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Status, TokenHeader
 from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
-from streamtok.wire.streams import StreamTable
+from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Subscriptions
 
 log = logging.getLogger("streamtok.wire")
@@ -56,10 +57,11 @@ class Publisher:
     names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
     owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
     publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
-    sets how much one slow reader may be behind (a second). `compression` is that of the tokens. `clock_ns` is the clock
-    of capture times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of
-    every own stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while
-    waiting. Raises InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
+    sets how much one slow reader may be behind (a second). `compression` is that of the tokens; `coded` (from the grids
+    before) and `independent` (each grid by itself) take the tokenizer's `coder`. `clock_ns` is the clock of capture
+    times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of every own
+    stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while waiting. Raises
+    InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
     """
 
     bind: str
@@ -73,7 +75,8 @@ class Publisher:
     lossless_timeout: float = 30.0
     messages_per_second: float = 64.0
     max_epoch_bytes: int = MAX_EPOCH
-    compression: Literal["none", "zstd"] = "none"
+    compression: Compression = "none"
+    coder: TokenCoder | None = None
     clock_ns: Callable[[], int] = time.monotonic_ns
     clock_pair: Callable[[], tuple[int, int]] = system_clock_pair
     on_announce: Callable[[Info], None] = lambda info: None
@@ -101,7 +104,7 @@ class Publisher:
             self._release()
             raise
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
-        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression)
+        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
 
     def _open(self, control: str) -> None:
         self._auth = self.curve.authenticator(self._context) if self.curve else None

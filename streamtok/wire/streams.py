@@ -3,17 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
+from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
+from streamtok.wire.coded import GridCoder
 from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
-from streamtok.wire.header import DTYPES, FrameHeader, Info, TokenHeader
+from streamtok.wire.header import DTYPES, Coding, FrameHeader, Info, TokenHeader
 from streamtok.wire.message import Part, checksum_of, pack
 
+Compression = Literal["none", "zstd", "coded", "independent"]
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
 _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
 
@@ -27,19 +31,21 @@ def to_info(described: StreamInfo, **more: Any) -> Info:
 class StreamState:
     """One stream; `info` always holds its newest epoch and last_seq. A foreign stream belongs to another node.
 
-    `described` is what `info` was made of; it is None where the info was given whole.
+    `described` is what `info` was made of; it is None where the info was given whole. `coder` codes the grids where
+    compression is `coded`.
     """
 
     info: Info
     cache: EpochCache
     foreign: bool = False
     described: StreamInfo | None = None
+    coder: GridCoder | None = None
     gate: KeyframeGate = field(default_factory=KeyframeGate)
     counts: Counter = field(default_factory=Counter)
 
     def pack_group(self, group: TokenGroup, publish_ns: int) -> tuple[TokenHeader, list[Part]]:
         """The header and the parts of the next message; raises ValueError if the group is not what info announces."""
-        payload = self._payload(group.tokens)
+        payload, coding = self._payload(group)
         header = TokenHeader(
             **{name: getattr(self.info, name) for name in _FROM_INFO},
             **{name: getattr(group, name) for name in _FROM_GROUP},
@@ -50,6 +56,7 @@ class StreamState:
             image_size=[int(size) for size in group.image_size],
             publish_ns=publish_ns,
             checksum=checksum_of(payload),
+            coding=coding,
         )
         return header, pack(header, payload)
 
@@ -87,26 +94,30 @@ class StreamState:
             self.counts["keyframes"] += 1
             self.gate.note_keyframe()
 
-    def _payload(self, tokens: np.ndarray) -> bytes:
-        info = self.info
+    def _payload(self, group: TokenGroup) -> tuple[bytes, Coding | UnsetType]:
+        info, tokens = self.info, group.tokens
         if list(tokens.shape) != info.grid:
             raise ValueError(f"{info.stream}: tokens {list(tokens.shape)}, announced {info.grid}; call add_stream anew")
         if tokens.dtype != DTYPES[info.dtype]:
             raise ValueError(f"{info.stream}: tokens of {tokens.dtype}, announced {info.dtype}")
+        if self.coder is not None:
+            return self.coder.encode(tokens, group.keyframe)
         payload = np.ascontiguousarray(tokens).tobytes()
-        return compression.compress(payload) if info.compression == "zstd" else payload
+        return compression.compress(payload) if info.compression == "zstd" else payload, UNSET
 
 
 @dataclass
 class StreamTable:
     """The streams of one publisher by name.
 
-    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes.
+    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes;
+    `coder` is for streams of compression `coded`, of which `independent` is the kind without a past.
     """
 
     fixed: dict[str, Any]
     max_epoch_bytes: int = MAX_EPOCH
-    compression: str = "none"
+    compression: Compression = "none"
+    coder: TokenCoder | None = None
     streams: dict[str, StreamState] = field(default_factory=dict)
 
     def is_news(self, described: StreamInfo) -> bool:
@@ -122,16 +133,29 @@ class StreamTable:
     def add(self, stream: Info | StreamInfo) -> Info:
         """Announce an own stream, or what has changed in one; its `seq` runs on.
 
-        ImportError if its compression needs a package that is not there.
+        ImportError if its compression needs a package that is not there, ValueError if it needs a coder.
         """
         described = stream if isinstance(stream, StreamInfo) else None
-        info = to_info(stream, compression=self.compression) if isinstance(stream, StreamInfo) else stream
+        sent = "coded" if self.compression == "independent" else self.compression
+        info = to_info(stream, compression=sent) if isinstance(stream, StreamInfo) else stream
         compression.check(info.compression)
         known = self.streams.get(info.stream)
+        coder = known.coder if known and known.coder else self._coder_of(info)
+        info = msgspec.structs.replace(info, coder=coder and coder.coder.fingerprint)
         last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
         info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)
-        self._keep(info, foreign=False).described = described
+        state = self._keep(info, foreign=False)
+        state.described, state.coder = described, coder
         return info
+
+    def _coder_of(self, info: Info) -> GridCoder | None:
+        """What codes the grids of a stream, if anything does."""
+        if info.compression != "coded":
+            return None
+        if self.coder is None or self.coder.tokenizer != info.tokenizer:
+            found = "none" if self.coder is None else f"that of tokenizer {self.coder.tokenizer}"
+            raise ValueError(f"{info.stream}: tokenizer {info.tokenizer} needs its own token coder, given is {found}")
+        return GridCoder(self.coder, self.compression == "independent")
 
     def add_foreign(self, info: Info) -> Info:
         """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""

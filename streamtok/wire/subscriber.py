@@ -8,8 +8,10 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
+from streamtok.coding.library import Coders
 from streamtok.wire.control import ControlClient
 from streamtok.wire.drain import KINDS, Drain, Kind
 from streamtok.wire.endpoint import reachable
@@ -33,7 +35,7 @@ QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
 
 def memory_of(message: TokenMessage | FrameMessage) -> int:
     """Bytes that a message holds while it waits."""
-    held = message.tokens.nbytes if isinstance(message, TokenMessage) else 0
+    held = message.header.nbytes if isinstance(message, TokenMessage) else 0
     return held + len(message.payload)
 
 
@@ -75,6 +77,7 @@ class Subscription(Generic[Message]):
         limits: The largest grids, headers and frames that are accepted.
         messages_per_second: Expected over all streams; about one second of them may wait in the socket.
         max_streams: More streams than this are refused.
+        coders: Files coder.safetensors, or folders of tokenizers, for coded streams; those that ship are known.
 
     Raises:
         ValueError: For an endpoint that cannot be one, or options that do not go together.
@@ -94,6 +97,7 @@ class Subscription(Generic[Message]):
     limits: Limits = field(default_factory=Limits)
     messages_per_second: float = 64.0
     max_streams: int = 64
+    coders: Iterable[str | Path] = ()
     rejects: Rejects = field(default_factory=Rejects, init=False)
     infos: dict[str, Info] = field(default_factory=dict, init=False)
 
@@ -120,6 +124,7 @@ class Subscription(Generic[Message]):
             limits=self.limits,
             high_water=max(16, round(self.messages_per_second)),
             max_streams=self.max_streams,
+            coders=Coders(self.coders),
             rejects=self.rejects,
             infos=self.infos,
         )
@@ -189,14 +194,14 @@ class Subscription(Generic[Message]):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Of the token messages per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not
-        read in time) and undecodable (read, but of no use to a decoder)."""
+        read in time), undecodable (read, but of no use to a decoder) and unreadable (coded, and not to be decoded)."""
         return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 
     def _counts_of(self, stream: str) -> dict[str, int]:
         received, delivered = self._drain.received[stream], self._delivered.get(stream, StreamTracker())
         counts = {name: received.counts[name] for name in ("messages", "keyframes", "lost", "stale", "sessions")}
         read = {"discarded": self._mailbox.discarded[stream], "undecodable": delivered.counts["undecodable"]}
-        return counts | read
+        return counts | read | {"unreadable": self._drain.grids.unreadable[stream]}
 
     @property
     def missing(self) -> int:

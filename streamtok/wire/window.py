@@ -173,4 +173,5 @@ class TokenWindow:
 
 def _form_of(message: TokenMessage) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the grids of a message, as the window holds them."""
-    return message.tokens.shape, np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)
+    shape = tuple(message.header.grid) if message.grid is None else message.grid.shape
+    return shape, np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)

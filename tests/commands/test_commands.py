@@ -394,7 +394,10 @@ def test_the_demo_shows_the_whole_pipeline(model, tmp_path, capsys):
     for word in ("frames per second", "latency", "Mbit/s", "PSNR", "side_by_side.mp4", "picture.png"):
         assert word in text
     with av.open(str(tmp_path / "demo" / "side_by_side.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 40
+        shown = sum(1 for _ in container.decode(video=0))
+    assert f" {shown} frames of 64x96" in text
+    assert 0 < shown <= 40
+    assert shown == 40 or "to stay in real time" in text
     assert cv2.imread(str(tmp_path / "demo" / "picture.png")) is not None
 
 

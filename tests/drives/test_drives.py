@@ -312,11 +312,11 @@ def test_frames_slightly_out_of_order_are_put_in_order(tmp_path):
 
 
 def test_times_that_run_backwards_are_left_out_until_they_go_on(tmp_path):
-    times = [*range(10, 30), *range(10), *range(31, 40)]
+    times = [*range(10, 30), 3, 5, 4, *range(31, 40)]
     frames = with_times(frames_of("front", len(times)), times)
     with open_drive(write_mcap(tmp_path / "d.mcap", frames, chunking=False)) as drive:
         found = [(frame.capture_ns - START_NS) // STEP_NS for frame in drive]
-        assert drive.counts["front"]["backwards"] == 10
+        assert drive.counts["front"] == {"frames": 29, "backwards": 3}
         assert "runs backwards by" in drive.problems[0].text
     assert found == [*range(10, 30), *range(31, 40)]
 
@@ -335,7 +335,7 @@ def test_after_the_clock_was_set_back_the_drive_goes_on_in_the_new_time(tmp_path
         found = [(frame.capture_ns - START_NS) // STEP_NS for frame in drive]
         assert any("set back" in problem.text for problem in drive.problems)
     assert found[:20] == list(range(1000, 1020))
-    assert found[20:] == list(range(30, 100))
+    assert found[20:] == list(range(100))
 
 
 @pytest.mark.parametrize(

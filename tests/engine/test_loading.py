@@ -29,9 +29,8 @@ def latents(tok, frames):
     return torch.cat([stream.step(part).latent for part in parts], 2)
 
 
-@pytest.mark.parametrize("predictive", [False, True])
-def test_a_cpu_gets_our_layers_which_compute_the_same(predictive):
-    config = PRESETS["nano-p"] if predictive else VIDEO
+@pytest.mark.parametrize("config", [VIDEO, PRESETS["nano-p"], PRESETS["nano-r"]], ids=lambda config: config.name)
+def test_a_cpu_gets_our_layers_which_compute_the_same(config):
     tok = build(config)
     placed = load(tok, engine="default", device="cpu")
     assert (placed.engine.kernels, placed.engine.precision, placed.engine.graph) == ("interleaved", "float32", False)

@@ -49,6 +49,7 @@ CONFIGS = {
     "dv4x8x8-attention": replace(_BASE, attention_levels=(1,)),
     "slim": SLIM,
     "slim-p": replace(SLIM, predictive=True),
+    "slim-r": replace(SLIM, refinement=64),
 }
 IMAGES = {
     "di8x8": replace(
@@ -89,6 +90,8 @@ def tiny(name: str, deterministic: bool = False, dtype: torch.dtype = torch.floa
     for parameter in model.parameters():
         if parameter.ndim == 1:
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    for table in model.buffers():  # of a refining model: codewords of every size, sizes that move little
+        table.random_(-40, 40) if table.dtype == torch.int8 else table.random_(-2000, 2000)
     model.encoder.conv_in.apply(lambda m: m.weight.data.mul_(4) if hasattr(m, "weight") else None)
     return model
 

@@ -178,7 +178,7 @@ class InterleavedStreams:
         self.model = plain.with_modules(**modules).eval()
         self.bytes_encoder = None
         first, wide = plain.encoder.conv_in, source.encoder.conv_in
-        if not plain.config.predictive and plain.config.patch_size == 4:
+        if not plain.config.closed_loop and plain.config.patch_size == 4:
             assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
             assert isinstance(wide, FactorizedConv), type(wide)
             conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)

@@ -59,8 +59,8 @@ def _fuse_layer(module: nn.Module, frames: int, over_space: str) -> nn.Module | 
 def find_obstacle(model: Tokenizer) -> str | None:
     """Why a model cannot run on the fused kernels, or None."""
     config = model.config
-    if not config.video or config.num_groups != 1 or config.predictive:
-        return f"{config.name!r} is an image model, a predictive one or has group norm of several groups"
+    if not config.video or config.num_groups != 1 or config.closed_loop:
+        return f"{config.name!r} is an image model, in a closed loop or has group norm of several groups"
     odd = [n for n in (config.stem_channels, *config.encoder_channels, config.z_channels) if n % 16]
     if odd:
         return f"channel counts {odd} are not multiples of 16"

@@ -1,0 +1,202 @@
+"""Token grids to bytes and back: the coder of one tokenizer's tokens."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from streamtok.coding.layout import Digits
+from streamtok.coding.network import Network, Tensors, activate
+from streamtok.coding.range_coder import RangeDecoder, RangeEncoder
+
+FILE = "coder.safetensors"
+FORMAT = "streamtok-token-coder-1"
+GRIDS_BEFORE = 3
+MOST_CELLS = 1 << 18  # of a grid: 8K video, and some seconds of one core
+MOST_BYTES = 9  # of a token
+
+
+class CodingError(ValueError):
+    """Bytes that are no coded grid, or of another grid, another coder or another past than they were made with."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """The state of a stream: digits (h * w, D) of up to three grids of its epoch, the newest first. Fresh: none.
+
+    It is a value: to keep it is a snapshot, and every stream has its own.
+    """
+
+    grids: tuple[np.ndarray, ...] = ()
+    size: tuple[int, int] | None = None
+
+    def of(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+        """The grids, if they are of this size (h, w)."""
+        return self.grids if size == self.size else ()
+
+    def then(self, digits: np.ndarray, size: tuple[int, int]) -> "Past":
+        """The past of the grid after `digits`."""
+        return Past((digits, *self.of(size))[:GRIDS_BEFORE], size)
+
+
+FRESH = Past()
+_LOCK = threading.Lock()
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """NumPy's products in the thread that calls: they are small, and threads that wait for each other cost many times
+    as much. It changes no byte."""
+    with _LOCK, _pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+class TokenCoder:
+    """Codes grids of tokens of one tokenizer, whose fingerprint is `tokenizer`; `fingerprint` is the coder's own.
+
+    `encode` and `decode` are functions of a grid, or of bytes, and of the past. Give `FRESH` at a keyframe and after a
+    gap, or always, for grids that can be decoded each by itself. ValueError for tensors that do not fit each other.
+    """
+
+    def __init__(self, levels: Sequence[int], tokenizer: str, tensors: Tensors):
+        self.digits = Digits(tuple(levels))
+        self.tokenizer = tokenizer
+        self.tensors = dict(sorted(tensors.items()))
+        try:
+            self.network = Network(self.digits, tensors)
+        except KeyError as error:
+            raise ValueError(f"tensor {error} is missing") from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits of SHA-256 over levels, tokenizer and tensors."""
+        digest = hashlib.sha256(json.dumps([FORMAT, self.digits.levels, self.tokenizer]).encode())
+        for name, tensor in self.tensors.items():
+            digest.update(f"{name} {tensor.dtype.name} {tensor.shape}".encode())
+            digest.update(np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()[:32]
+
+    def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
+        """Grid (h, w) of tokens -> its bytes, and the past of the next one. ValueError for what is no grid of these."""
+        self._check(grid)
+        with _one_thread():
+            return self._encode(grid, past)
+
+    def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
+        digits = self.digits.split(grid.ravel())
+        network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
+        phases = glance.phases
+        ordered = digits[phases.order]
+        said, to_heads = network.say(ordered, glance.before)
+        known = network.blank(phases)
+        known[phases.inside] = activate(said)
+        encoder, count, head = RangeEncoder(), len(self.digits.groups), network.head
+        symbols = [self.digits.symbols(ordered, group) for group in range(count)]
+        for phase in range(len(phases.neighbours)):
+            cells = slice(*phases.cuts[phase : phase + 2])
+            heads = network.heads(phase, glance, known)
+            heads += to_heads[cells]
+            for group in range(count):
+                up_to = network.frequencies(phase, group, heads[:, group * head : (group + 1) * head])
+                encoder.encode(*_intervals(up_to, symbols[group][cells]))
+        return encoder.finish(), past.then(digits, grid.shape)
+
+    def decode(self, data: bytes, size: tuple[int, int], past: Past = FRESH) -> tuple[np.ndarray, Past]:
+        """Bytes of a grid of `size` (h, w) -> the grid, uint16 or uint32, and the past of the next one.
+
+        CodingError for bytes that cannot be of such a grid. Other damage, another coder and another past give other
+        tokens, which only a checksum of the grid can tell.
+        """
+        if not 0 < size[0] * size[1] <= MOST_CELLS:
+            raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
+        if len(data) > MOST_BYTES * size[0] * size[1] + 8:
+            raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
+        with _one_thread():
+            return self._decode(data, size, past)
+
+    def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
+        network, glance = self.network, self.network.look_back(past.of(size), *size)
+        phases, head = glance.phases, network.head
+        decoder, known = RangeDecoder(data), network.blank(phases)
+        ordered = np.empty_like(glance.before)
+        for phase in range(len(phases.neighbours)):
+            cells = slice(*phases.cuts[phase : phase + 2])
+            heads = network.heads(phase, glance, known)
+            said = np.zeros((len(heads), network.known_width), np.float32)
+            for group, taken in enumerate(self.digits.groups):
+                up_to = network.frequencies(phase, group, heads[:, group * head : (group + 1) * head])
+                try:
+                    digits = self.digits.from_symbols(decoder.decode(up_to), group)
+                except ValueError as error:
+                    raise CodingError(str(error)) from None
+                ordered[cells, taken.start : taken.stop] = digits
+                to_around, to_heads = network.say(digits, glance.before[cells, taken.start : taken.stop], taken)
+                said += to_around
+                heads += to_heads
+            known[phases.inside[cells]] = activate(said)
+        if not decoder.exhausted:
+            raise CodingError(f"{len(data)} bytes are more than this grid takes")
+        digits = np.empty_like(ordered)
+        digits[phases.order] = ordered
+        return self.digits.join(digits).reshape(size).astype(self.dtype), past.then(digits, size)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of tokens: uint16, or uint32 above 65,536 codes."""
+        return np.dtype(np.uint16 if np.prod(self.digits.levels, dtype=np.int64) <= 1 << 16 else np.uint32)
+
+    def _check(self, grid: np.ndarray) -> None:
+        codes = int(np.prod(self.digits.levels, dtype=np.int64))
+        if grid.ndim != 2 or grid.dtype.kind != "u" or not 0 < grid.size <= MOST_CELLS or int(grid.max()) >= codes:
+            raise ValueError(
+                f"grid {list(grid.shape)} of {grid.dtype} up to {grid.max() if grid.size else None}, expected [h, w] "
+                f"of tokens below {codes}"
+            )
+
+
+def _intervals(up_to: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each symbol: the frequencies of those below it, its own, and of all, int32 (n,) each."""
+    each = np.arange(len(symbols))
+    upper = up_to[each, symbols]
+    below = up_to[each, symbols - 1]
+    below[symbols == 0] = 0
+    return below, upper - below, up_to[:, -1]
+
+
+def save_coder(coder: TokenCoder, folder: Path) -> None:
+    """Write coder.safetensors beside a tokenizer's weights."""
+    from safetensors.numpy import save_file
+
+    metadata = {"format": FORMAT, "levels": json.dumps(coder.digits.levels), "tokenizer": coder.tokenizer}
+    save_file(coder.tensors, folder / FILE, metadata | {"fingerprint": coder.fingerprint})
+
+
+def load_coder(path: Path) -> TokenCoder:
+    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names a file that is none, or was altered."""
+    from safetensors import SafetensorError, safe_open
+
+    path = path / FILE if path.is_dir() else path
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts.get("format") != FORMAT:
+            raise ValueError(f"its format is {facts.get('format')!r}, expected {FORMAT!r}")
+        coder = TokenCoder(json.loads(facts["levels"]), facts["tokenizer"], tensors)
+        if coder.fingerprint != facts["fingerprint"]:
+            raise ValueError(f"its fingerprint is {coder.fingerprint}, it says {facts['fingerprint']}")
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no token coder: {' '.join(str(error).split())}") from error
+    return coder

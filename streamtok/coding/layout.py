@@ -1,0 +1,118 @@
+"""How a token is taken apart, and in which order the cells of a grid are coded."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+MOST_SYMBOLS = 64  # of one step of the range coder
+PAD = 4  # cells around a grid, as far as a neighbour can lie outside
+_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1))
+_STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
+_WIDE = tuple((2 * y, 2 * x) for y, x in _STRAIGHT)
+NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = ((), _WIDE, _DIAGONAL, _STRAIGHT)
+"""Per phase, the (y, x) offsets of the cells around one that are known by then, as the network reads them."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Tokens of FSQ with `levels` as digits, the first varying fastest, and digits as symbols of several in a row.
+
+    Digit d has `levels[d]` values; `levels[d]` itself stands for none, where there is no past.
+    """
+
+    levels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.levels or not all(2 <= level <= MOST_SYMBOLS for level in self.levels):
+            raise ValueError(f"levels {list(self.levels)}: the token coder is for FSQ of 2 to {MOST_SYMBOLS} each")
+
+    @cached_property
+    def groups(self) -> tuple[range, ...]:
+        """Which digits make one symbol: as many in a row as have at most 64 values together."""
+        groups = [range(1)]
+        for digit in range(1, len(self.levels)):
+            joined = range(groups[-1].start, digit + 1)
+            if math.prod(self.levels[d] for d in joined) <= MOST_SYMBOLS:
+                groups[-1] = joined
+            else:
+                groups.append(range(digit, digit + 1))
+        return tuple(groups)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many symbols each group has."""
+        return tuple(math.prod(self.levels[d] for d in group) for group in self.groups)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Where each digit's rows begin in a table of pairs, int64 (D + 1,): a row per (a, b), each value or none."""
+        return np.cumsum([0, *((level + 1) ** 2 for level in self.levels)])
+
+    @property
+    def none(self) -> np.ndarray:
+        """The digits of a cell that is not there, int64 (D,)."""
+        return np.array(self.levels)
+
+    def split(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens of any shape -> digits int64 (..., D)."""
+        return tokens[..., None].astype(np.int64) // self._weights % self.none
+
+    def join(self, digits: np.ndarray) -> np.ndarray:
+        """Digits (..., D) -> tokens int64 (...)."""
+        return digits @ self._weights
+
+    def symbols(self, digits: np.ndarray, group: int) -> np.ndarray:
+        """Digits (n, D) -> the symbols of a group, int64 (n,), the first of its digits varying fastest."""
+        taken = self.groups[group]
+        return digits[:, taken.start : taken.stop] @ self._within[group]
+
+    def from_symbols(self, symbols: np.ndarray, group: int) -> np.ndarray:
+        """Symbols (n,) of a group -> its digits int64 (n, of the group)."""
+        taken = self.groups[group]
+        return symbols[:, None] // self._within[group] % self.none[taken.start : taken.stop]
+
+    def pairs(self, a: np.ndarray, b: np.ndarray, digits: range | None = None) -> np.ndarray:
+        """The rows of pairs of digits, (n, D) each, or (n, of `digits`) -> int64 of that shape."""
+        taken = digits or range(len(self.levels))
+        return a * (self.none[taken.start : taken.stop] + 1) + b + self.rows[taken.start : taken.stop]
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return np.cumprod([1, *self.levels[:-1]])
+
+    @cached_property
+    def _within(self) -> tuple[np.ndarray, ...]:
+        return tuple(np.cumprod([1, *self.levels[group.start : group.stop - 1]]) for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The order in which a grid's cells are coded: four phases, each between the cells of those before it.
+
+    `order` (n,): the cells, row-major numbers, phase by phase; phase p has those from `cuts[p]` to `cuts[p + 1]`.
+    `neighbours[p]` (cells, 12 or 0): its known neighbours, and `inside` (n,): the cells in `order`, as numbers in the
+    grid padded by PAD cells on each side, of `padded` cells.
+    """
+
+    order: np.ndarray
+    cuts: tuple[int, ...]
+    neighbours: tuple[np.ndarray, ...]
+    inside: np.ndarray
+    padded: int
+
+
+@lru_cache(maxsize=16)
+def phases_of(height: int, width: int) -> Phases:
+    """The phases of a grid: (y, x) both 0 or both 2 modulo 4; the others of even y and x; of odd y and x; the rest."""
+    y, x = np.mgrid[:height, :width]
+    phase = np.where((y % 2 == 0) & (x % 2 == 0), 1, np.where((y % 2 == 1) & (x % 2 == 1), 2, 3))
+    phase[((y % 4 == 0) & (x % 4 == 0)) | ((y % 4 == 2) & (x % 4 == 2))] = 0
+    order = np.argsort(phase.ravel(), kind="stable")
+    cuts = np.searchsorted(phase.ravel()[order], range(5))
+    row = width + 2 * PAD
+    inside = ((y + PAD) * row + x + PAD).ravel()[order]
+    steps = [np.array([dy * row + dx for dy, dx in known], np.int64) for known in NEIGHBOURS]
+    around = tuple(inside[cuts[p] : cuts[p + 1], None] + steps[p] for p in range(4))
+    return Phases(order, tuple(cuts.tolist()), around, inside, row * (height + 2 * PAD))

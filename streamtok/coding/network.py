@@ -1,0 +1,164 @@
+"""The network that says how likely each symbol is, in whole numbers.
+
+Activations are 0 to 127, weights int8 with one power of two per output. Float32 carries them exactly: all that is
+added up is a multiple of that power's inverse, less than 2^24 of them, which is checked on loading. So sums do not
+depend on their order, on threads, instructions or devices. There is no `conv2d`: some of its algorithms are not exact.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtok.coding.layout import NEIGHBOURS, Digits, Phases, phases_of
+
+ACTIVATION_MAX = 127
+EXACT = 1 << 24  # float32 holds every whole number up to it
+EXPONENTS = 512
+Tensors = Mapping[str, np.ndarray]
+
+
+class Linear:
+    """y = floor((W x + b) / 2^shift), of x (n, in) within 0..127 -> y (n, out), whole numbers in float32.
+
+    The tensors NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. ValueError if a
+    sum could be beyond what float32 holds exactly.
+    """
+
+    def __init__(self, tensors: Tensors, name: str):
+        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        largest = np.abs(weight.astype(np.int64)).sum(1) * ACTIVATION_MAX + np.abs(bias.astype(np.int64))
+        if largest.max() >= EXACT or not 1 <= shift.min() <= shift.max() <= 24:
+            raise ValueError(f"{name}: sums of up to {largest.max()}, expected less than 2^24 and shifts of 1 to 24")
+        scale = np.float32(0.5) ** shift.astype(np.float32)
+        self.weight = np.ascontiguousarray((weight * scale[:, None]).T)
+        self.bias = bias.astype(np.float32) * scale
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        y = x @ self.weight
+        y += self.bias
+        return np.floor(y, out=y)
+
+
+def activate(x: np.ndarray) -> np.ndarray:
+    """x within 0 to 127, in place."""
+    return np.clip(x, 0, ACTIVATION_MAX, out=x)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What the past of a grid says of it, cells in the order of `phases`.
+
+    `features` (n, C), `heads` (n, groups * H), to be added to the heads; `bias` (hidden,), the same for all cells;
+    `before` (n, D), the digits of the grid before.
+    """
+
+    phases: Phases
+    features: np.ndarray
+    heads: np.ndarray
+    bias: np.ndarray
+    before: np.ndarray
+
+
+class Network:
+    """Frequencies of symbols from the three grids before, the cells around that are known, and the digits before.
+
+    `tensors`: int16 tables `past` (rows, E + H) of digit pairs (1 before, 2 before), `older` (rows, F) of (2, 3 before)
+    and `known` (rows, K + groups * H) of (now, 1 before), which also holds what a digit says to the heads of later
+    groups; `Linear`s `conv.0`, `conv.1` (3x3, nine taps row by row), `mean`, and per phase p `mix.p`, `hidden.p`,
+    `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
+    """
+
+    def __init__(self, digits: Digits, tensors: Tensors):
+        self.digits = digits
+        self._past, self._older, self._known = (tensors[name].astype(np.float32) for name in ("past", "older", "known"))
+        self._exponential = tensors["exponential"]
+        self._conv = [Linear(tensors, f"conv.{layer}") for layer in range(2)]
+        self._mean = Linear(tensors, "mean")
+        phases, groups = range(len(NEIGHBOURS)), range(len(digits.groups))
+        self._mix, self._hidden, self._heads = (
+            [Linear(tensors, f"{name}.{phase}") for phase in phases] for name in ("mix", "hidden", "heads")
+        )
+        self._symbols = [[Linear(tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases]
+        self.head = self._symbols[0][0].weight.shape[0]
+        self.known_width = self._known.shape[1] - len(groups) * self.head
+        self._check(digits)
+
+    def _check(self, digits: Digits) -> None:
+        tables = (self._past, self._older, self._known)
+        rows = [len(table) for table in tables]
+        sizes = [layer.weight.shape[1] for layer in self._symbols[0]]
+        if rows != [digits.rows[-1]] * 3 or sizes != list(digits.sizes) or len(self._exponential) != EXPONENTS:
+            raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(digits.levels)}")
+
+    def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
+        """`past`: the digits (h * w, D) of up to three grids before, the newest first."""
+        phases, count = phases_of(height, width), height * width
+        none = np.broadcast_to(self.digits.none, (count, len(self.digits.levels)))
+        one, two, three = (*past, none, none, none)[:3]
+        heads, seen = self._look_up(one, two)
+        older = np.zeros((count, self._older.shape[1]), np.float32)
+        for rows in self.digits.pairs(two, three).T:
+            older += self._older[rows]
+        narrow = activate(np.concatenate([seen, older], 1))
+        wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
+        mean = wide.sum(0, dtype=np.float64) // count
+        features = np.concatenate([wide, narrow], 1)[phases.order]
+        return Glance(
+            phases, features, heads[phases.order], self._mean(mean.astype(np.float32)[None])[0], one[phases.order]
+        )
+
+    def _look_up(self, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For the heads of each group (n, groups * H), and for all (n, E)."""
+        rows, groups = self.digits.pairs(one, two), self.digits.groups
+        heads = np.zeros((len(one), len(groups), self.head), np.float32)
+        seen = np.zeros((len(one), self._past.shape[1] - self.head), np.float32)
+        for group, taken in enumerate(groups):
+            for digit in taken:
+                found = self._past[rows[:, digit]]
+                seen += found[:, : -self.head]
+                heads[:, group] += found[:, -self.head :]
+        return heads.reshape(len(one), -1), seen
+
+    def _convolve(self, x: np.ndarray, layer: int, height: int, width: int) -> np.ndarray:
+        """3x3 over (h * w, C) with zeros around, as one product of nine shifted copies."""
+        channels = x.shape[1]
+        padded = np.zeros((height + 2, width + 2, channels), np.float32)
+        padded[1:-1, 1:-1] = x.reshape(height, width, channels)
+        taps = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1)).transpose(0, 1, 3, 4, 2)
+        return activate(self._conv[layer](taps.reshape(height * width, 9 * channels)))
+
+    def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
+        """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
+        cells, near = phases.neighbours[phase].shape
+        return known[phases.neighbours[phase]].reshape(cells, near * self.known_width)
+
+    def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
+        """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
+        cells = slice(*glance.phases.cuts[phase : phase + 2])
+        x = np.concatenate([glance.features[cells], self.around(phase, glance.phases, known)], 1)
+        x = self._mix[phase](x)
+        x += glance.bias
+        x = self._heads[phase](activate(self._hidden[phase](activate(x))))
+        x += glance.heads[cells]
+        return x
+
+    def say(self, now: np.ndarray, before: np.ndarray, group: range | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """What digits that are known, (n, of `group`), say with those of the grid before.
+
+        To the cells around (n, K), not yet within 0..127, and to the heads of later groups (n, groups * H).
+        """
+        total = np.zeros((len(now), self._known.shape[1]), np.float32)
+        for rows in self.digits.pairs(now, before, group).T:
+            total += self._known[rows]
+        return total[:, : self.known_width], total[:, self.known_width :]
+
+    def frequencies(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
+        """Heads (n, H) of one group -> for each symbol the frequencies of all up to it, int32 (n, symbols)."""
+        logits = self._symbols[phase][group](activate(heads.copy()))
+        below = (logits.max(1, keepdims=True) - logits).astype(np.int32)
+        return self._exponential.take(below, mode="clip").cumsum(1, dtype=np.int32)
+
+    def blank(self, phases: Phases) -> np.ndarray:
+        """Of no cell anything is known yet: (padded cells, K)."""
+        return np.zeros((phases.padded, self.known_width), np.float32)

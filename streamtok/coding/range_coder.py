@@ -1,0 +1,86 @@
+"""A range coder (Martin 1979): symbols to bytes by their frequencies, in integers without a limit.
+
+The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed; zeros at its end are
+left out. docs/wire-protocol.md says the same in words.
+"""
+
+from bisect import bisect_right
+
+import numpy as np
+
+WORD = 32
+LOWEST = 1 << WORD
+MASK = LOWEST - 1
+
+
+class RangeEncoder:
+    """Narrows an interval symbol by symbol; `finish` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._low, self._range = 0, 1 << 2 * WORD
+        self._words: list[int] = []  # may lie above 32 bits by a carry until the end
+
+    def encode(self, below: np.ndarray, frequency: np.ndarray, total: np.ndarray) -> None:
+        """Symbols (n,) by the frequencies of the symbols below each, its own, and of all: whole numbers below 2^32."""
+        low, width, words = self._low, self._range, self._words
+        for under, own, whole in zip(below.tolist(), frequency.tolist(), total.tolist(), strict=True):
+            part = width // whole
+            low += part * under
+            width = part * own
+            if width < LOWEST:
+                words.append(low >> WORD)
+                low, width = (low & MASK) << WORD, width << WORD
+        self._low, self._range = low, width
+
+    def finish(self) -> bytes:
+        """The shortest bytes that name a number within the interval."""
+        low, width = self._low, self._range
+        drop = 2 * WORD
+        while (low + width - 1) >> drop << drop < low:
+            drop -= 8
+        last = (low + width - 1) >> drop << drop
+        words = [*self._words, last >> WORD, last & MASK]
+        for place in range(len(words) - 1, 0, -1):
+            words[place - 1] += words[place] >> WORD
+            words[place] &= MASK
+        return np.array(words, ">u4").tobytes().rstrip(b"\0")
+
+
+class RangeDecoder:
+    """Finds the symbols again; behind the end of the bytes there are zeros."""
+
+    def __init__(self, data: bytes) -> None:
+        words = np.frombuffer(data + bytes(8 + -len(data) % 4), ">u4").tolist()
+        self._words = iter(words)
+        self._code = (next(self._words) << WORD) | next(self._words)
+        self._range = 1 << 2 * WORD
+        self._read, self._size = 8, len(data)
+
+    def decode(self, up_to: np.ndarray) -> np.ndarray:
+        """The next symbols (n,) int64, by the frequencies of the symbols up to and with each, int32 (n, symbols).
+
+        ValueError for bytes that no encoder gives, though not for all of them.
+        """
+        count, size = up_to.shape
+        sums = up_to.ravel().data
+        code, width, found = self._code, self._range, []
+        for first in range(0, count * size, size):
+            last = first + size - 1
+            part = width // sums[last]
+            place = bisect_right(sums, code // part, first, last)
+            under = sums[place - 1] if place > first else 0
+            code -= part * under
+            width = part * (sums[place] - under)
+            if width < LOWEST:
+                if code >= width:
+                    raise ValueError("the bytes lie outside what any symbols give")
+                code, width = (code << WORD) | next(self._words, 0), width << WORD
+                self._read += 4
+            found.append(place - first)
+        self._code, self._range = code, width
+        return np.array(found, np.int64)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all bytes have been read: with some left over, they were not made for these symbols."""
+        return self._read >= self._size

@@ -1,0 +1,211 @@
+"""Refining tokenizers: a token redraws its cell, or keeps what is shown there and adds a little detail.
+
+Indices below the product of the FSQ levels say what a cell shows, as without refinement. Those above keep the cell as
+it was last shown and add a codeword to it. The codeword is scaled by a size that encoder and decoder derive from what
+both know, so a cell that stands still sharpens group after group. Nothing of it is learned by gradient: the codebooks
+are fitted to the residuals of stills (`streamtok.training.refinement`), one for each age: how often in a row a cell was
+kept.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamtok.config import TokenizerConfig
+from streamtok.model.network import Coded, join_coded
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.tokenizer import Tokenizer
+
+AGES = 8  # older cells use the last codebook
+MOVING_COUNTS = 2.5  # times: what moves within a group is further off in the next. Judged on clips kept from training
+MOST_SIZE = 6.0  # e**6 grey levels: beyond any picture, whatever tokens a decoder is sent
+GREY = 127.5  # grey levels of a unit of the [-1, 1] scale
+BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers stands for
+
+
+class Refinement(nn.Module):
+    """The codebooks, and how the size of the next codeword follows from what is shown.
+
+    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), codewords in units of the
+    cell's size, colours slowest; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
+    """
+
+    books: Tensor
+    first: Tensor
+    next: Tensor
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.cell = config.spatial_compression
+        shape = (AGES, config.refinement, config.in_channels * self.cell**2)
+        self.register_buffer("books", torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer("first", torch.zeros(3, dtype=torch.int32))
+        self.register_buffer("next", torch.zeros(AGES, 5, dtype=torch.int32))
+
+    def find(self, residual: Tensor, age: Tensor, size: Tensor, wanted: Tensor) -> Tensor:
+        """The nearest codeword where `wanted`, bool (B, h, w); elsewhere any.
+
+        residual (B, h, w, D) grey levels, age int64 and log size (B, h, w) -> int64 (B, h, w).
+        """
+        values = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
+        ages, asked = age.clamp(max=AGES - 1).flatten(), wanted.flatten()
+        found = torch.zeros_like(ages)
+        for each, stored in enumerate(self.books):
+            book = stored.to(values.dtype) * BOOK_STEP
+            # A CPU looks a cell up in its own book, and only if need be; a captured step on a GPU cannot choose rows.
+            rows = ((ages == each) & asked).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
+            nearest = (values[rows] @ book.T - book.square().sum(1) / 2).argmax(1)
+            found[rows] = torch.where(ages[rows] == each, nearest, found[rows])
+        return found.view(age.shape)
+
+    def read(self, word: Tensor, age: Tensor, size: Tensor) -> Tensor:
+        """What codeword `word` adds: int64 (B, h, w), age and log size (B, h, w) -> grey levels (B, h, w, D)."""
+        codeword = self.books[age.clamp(max=AGES - 1), word].to(size.dtype) * BOOK_STEP
+        return codeword * torch.exp(size)[..., None]
+
+    def start_size(self, shown: Tensor) -> Tensor:
+        """The log size after a cell was redrawn, from its contrast: shown (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
+        return self.combine(measure_contrast(shown, self.cell), self.first)
+
+    def next_size(self, size: Tensor, added: Tensor, kept: Tensor, age: Tensor) -> Tensor:
+        """The log size after a cell was kept.
+
+        size (B, h, w) before, added (B, h, w, D) grey levels, kept bool (B, h, w), age int64 before -> (B, h, w).
+        """
+        return self.combine(measure_detail(size, added, kept), self.next[age.clamp(max=AGES - 1)])
+
+    def combine(self, features: Tensor, weights: Tensor) -> Tensor:
+        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
+        weights = weights.to(features.dtype) * SIZE_STEP
+        return ((features * weights[..., :-1]).sum(-1) + weights[..., -1]).clamp(-MOST_SIZE, MOST_SIZE)
+
+
+class RefiningTokenizer(Tokenizer):
+    """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
+
+    The state holds what is shown, and for each cell its age, its log size and the code that it was last drawn with: the
+    network goes on seeing that code while the cell is kept.
+    """
+
+    def _build(self, config: TokenizerConfig) -> None:
+        super()._build(config)
+        self.refinement = Refinement(config)
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """The encoder's and the decoder's."""
+        return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
+
+    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """The decoder's; by slot shown (3, H, W) and size (h, w), float32 or better; age int64; held (C, h, w)."""
+        grid, cell = (grid_height, grid_width), self.config.spatial_compression
+        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
+        whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
+        return super().init_decode_state(spec, *grid) | {
+            "shown": wide.zeros(self.config.in_channels, grid_height * cell, grid_width * cell),
+            "size": wide.zeros(*grid),
+            "age": whole.zeros(*grid),
+            "held": spec.zeros(self.config.latent_channels, *grid),
+        }
+
+    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
+        """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
+        parts = []
+        for i, group in enumerate(x.split(self.group, 2)):
+            now = Clock(clock.count + i, clock.context, clock.active)
+            features, encoder = self.encoder(self.to_bands(group), state["encoder"], now)
+            coded, decoded = self.choose(group, self.quantize(features, len(x)), state, now)
+            state = {"encoder": encoder} | decoded
+            parts.append(coded)
+        return join_coded(parts, 2), state
+
+    def choose(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
+        """Keep the cells of which a refined picture is nearer to `group` (B, 3, G, H, W) than `drawn`, all redrawn."""
+        cell = self.config.spatial_compression
+        shown, age, size = (state[name] for name in ("shown", "age", "size"))
+        redrawn = super().decode_groups(drawn.codes, {"decoder": state["decoder"]}, clock)[0].clamp(-1, 1)
+        target = group.to(shown.dtype)
+        mean = target.mean(2)
+        redrawn_error = to_cells((target - redrawn).square().mean(2), cell).sum(-1) * GREY**2
+        moving = to_cells((target - mean[:, :, None]).square().mean(2), cell).sum(-1) * GREY**2 * MOVING_COUNTS
+        wanted = clock.started.view(-1, 1, 1) & (moving < redrawn_error)
+        residual = to_cells((mean - shown) * GREY, cell)
+        word = self.refinement.find(residual, age, size, wanted)
+        left = residual - self.refinement.read(word, age, size)
+        keep = wanted & (left.square().sum(-1) + moving < redrawn_error)
+        assert drawn.indices is not None  # a refining tokenizer is discrete
+        indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
+        codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])
+        frames, decoded = self.decode_groups(codes, state, clock)
+        return Coded(codes, drawn.latent, indices, drawn.losses, frames), decoded
+
+    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C + 1, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
+        frames = []
+        for i, step in enumerate(codes.split(1, 2)):
+            now = Clock(clock.count + i, clock.context, clock.active)
+            group, state = self._decode_group(step[:, :, 0], state, now)
+            frames.append(group)
+        return torch.cat(frames, 2), state
+
+    def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W), and the new decoder state."""
+        cell, age, size = self.config.spatial_compression, state["age"], state["size"]
+        kept = (codes[:, -1] > 0) & clock.started.view(-1, 1, 1)
+        held = torch.where(kept[:, None], state["held"], codes[:, :-1].to(state["held"].dtype))
+        frames, decoded = super().decode_groups(held[:, :, None], {"decoder": state["decoder"]}, clock)
+        added = self.refinement.read((codes[:, -1].long() - 1).clamp(min=0), age, size)
+        refined = state["shown"] + from_cells(added, cell) / GREY
+        mask = kept.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
+        frames = torch.where(mask[:, :, None], refined[:, :, None], frames)
+        shown = frames[:, :, -1].clamp(-1, 1)
+        sizes = self.refinement.next_size(size, added, kept, age), self.refinement.start_size(shown)
+        return frames, decoded | {
+            "shown": shown,
+            "size": torch.where(kept, *sizes),
+            "age": torch.where(kept, age + 1, 0),
+            "held": held,
+        }
+
+    def read_codes(self, tokens: Tensor) -> Tensor:
+        """Indices (B, n, h, w) -> codes (B, C + 1, n, h, w), float32: they count codewords."""
+        first = self.config.content_codes
+        return self._with_words(super().read_codes(tokens.clamp(max=first - 1)), (tokens - first + 1).clamp(min=0))
+
+    def _with_words(self, codes: Tensor, words: Tensor) -> Tensor:
+        """codes (B, C, n, h, w), words (B, n, h, w) -> (B, C + 1, n, h, w), float32."""
+        return torch.cat([codes.float(), words[:, None].float()], 1)
+
+
+def measure_contrast(shown: Tensor, cell: int) -> Tensor:
+    """Log contrast of each cell and of the 3x3 around it: shown (B, 3, H, W) in [-1, 1] -> (B, h, w, 2)."""
+    values = to_cells(shown * GREY, cell).unflatten(-1, (shown.shape[1], -1))
+    contrast = values.var(-1, correction=0).mean(-1)
+    return torch.stack([torch.log(contrast + 1) / 2, torch.log(average_around(contrast) + 1) / 2], -1)
+
+
+def measure_detail(size: Tensor, added: Tensor, kept: Tensor) -> Tensor:
+    """What the next size follows from: log size and log rms of what was added, of the cell and of the 3x3 around it.
+
+    size, kept (B, h, w), added (B, h, w, D) grey levels -> (B, h, w, 4). A cell that was redrawn counts with its size.
+    """
+    detail = torch.where(kept, torch.log(added.square().mean(-1) + 0.05) / 2, size)
+    return torch.stack([size, detail, average_around(detail), average_around(size)], -1)
+
+
+def average_around(x: Tensor) -> Tensor:
+    """The mean over the 3x3 cells around each cell, fewer at the edges: (B, h, w) -> (B, h, w)."""
+    return F.avg_pool2d(x[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+
+
+def to_cells(x: Tensor, cell: int) -> Tensor:
+    """(B, C, h * cell, w * cell) -> (B, h, w, C * cell * cell)."""
+    batch, channels, height, width = x.shape
+    parts = x.reshape(batch, channels, height // cell, cell, width // cell, cell)
+    return parts.permute(0, 2, 4, 1, 3, 5).flatten(3)
+
+
+def from_cells(x: Tensor, cell: int) -> Tensor:
+    """The inverse of `to_cells`: (B, h, w, C * cell * cell) -> (B, C, h * cell, w * cell)."""
+    batch, height, width, _ = x.shape
+    parts = x.view(batch, height, width, -1, cell, cell)
+    return parts.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, height * cell, width * cell)

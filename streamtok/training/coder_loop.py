@@ -1,0 +1,103 @@
+"""Training of a token coder: minutes on one core."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamtok.coding.coder import FRESH, TokenCoder
+from streamtok.training.coder_model import CoderModel
+from streamtok.training.coder_tokens import Epoch
+
+log = logging.getLogger("streamtok.training")
+GRIDS = 3  # of a step, of one file
+LEARNING_RATE, WARMUP = 4e-3, 100
+AVERAGE = 0.997
+ALONE = 0.1  # share of grids that are coded without their past: for keyframes, and for `independent`
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """All grids of one file that have one size, as digits (n, h * w, D) uint8, with their places in their epochs."""
+
+    digits: np.ndarray
+    place: np.ndarray
+    size: tuple[int, int]
+
+    def draw(self, rng: np.random.Generator, none: np.ndarray) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """GRIDS grids and the three before each, int64 (GRIDS, h * w, D)."""
+        chosen = rng.integers(len(self.place), size=GRIDS)
+        place = np.where(rng.random(GRIDS) < ALONE, 0, self.place[chosen])
+
+        def back(steps: int) -> Tensor:
+            there = (place >= steps)[:, None, None]
+            return torch.from_numpy(np.where(there, self.digits[chosen - steps], none).astype(np.int64))
+
+        return back(0), (back(1), back(2), back(3))
+
+
+def _shelve(model: CoderModel, epochs: Sequence[Epoch]) -> list[_Shelf]:
+    kinds: dict[tuple[str, tuple[int, ...]], list[np.ndarray]] = {}
+    for epoch in epochs:
+        kinds.setdefault((epoch.path, epoch.grids.shape[1:]), []).append(epoch.grids)
+    shelves = []
+    for (_, size), runs in kinds.items():
+        grids = np.concatenate(runs)
+        digits = model.digits.split(grids.reshape(len(grids), -1)).astype(np.uint8)
+        shelves.append(_Shelf(digits, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1])))
+    return shelves
+
+
+def train_coder(
+    levels: tuple[int, ...],
+    tokenizer: str,
+    epochs: Sequence[Epoch],
+    steps: int,
+    seed: int = 0,
+    on_step: Callable[[int, float], None] = lambda step, bits: None,
+) -> TokenCoder:
+    """The coder of a tokenizer's fingerprint from its tokens: Adam, averaged weights, rounded from the start."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = CoderModel(levels)
+    shelves = _shelve(model, epochs)
+    weights = np.array([shelf.digits.size for shelf in shelves]) ** 0.7  # long files less often than their length says
+    parameters = list(model.parameters())
+    averages = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
+    for step in range(steps):
+        rate = min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate + 1e-5
+        shelf = shelves[rng.choice(len(shelves), p=weights / weights.sum())]
+        loss = model(*shelf.draw(rng, model.digits.none), *shelf.size).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        decay = min(AVERAGE, (1 + step) / (10 + step))
+        torch._foreach_lerp_(averages, [parameter.detach() for parameter in parameters], 1 - decay)
+        on_step(step, loss.item())
+    with torch.no_grad():
+        for parameter, average in zip(parameters, averages, strict=True):
+            parameter.copy_(average)
+    return model.export(tokenizer)
+
+
+def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) -> list[float]:
+    """Bits a token of each grid (T, h, w) of an epoch: of the bytes that it becomes, and is decoded from again.
+
+    ValueError if the tokens that come back are others.
+    """
+    bits, past = [], FRESH
+    for grid in grids:
+        data, after = coder.encode(grid, past)
+        again, _ = coder.decode(data, grid.shape, past)
+        if not np.array_equal(grid, again):
+            raise ValueError("the coder does not give back what it was given")
+        bits.append(8 * len(data) / grid.size)
+        past = FRESH if independent else after
+    return bits

@@ -1,0 +1,64 @@
+"""What a token coder is trained on: videos as their tokenizer codes them, in several views."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import torch
+
+from streamtok.evaluation.dataset import fit
+from streamtok.evaluation.layouts import pictures_to_video
+from streamtok.model import Tokenizer
+from streamtok.training.footage import Footage, survey
+
+MAX_FRAMES = 300  # of each file
+
+
+@dataclass(frozen=True)
+class View:
+    """Footage at `lines` (its short side), every `stride`-th frame of it, a keyframe every `epoch` frames."""
+
+    lines: int
+    stride: int
+    epoch: int
+    mirrored: bool = False
+
+
+# Many keyframes, long epochs, and what moves faster and is nearer: each costs one run of the encoder over all footage.
+VIEWS = (View(256, 1, 33), View(256, 1, MAX_FRAMES, mirrored=True), View(320, 2, 41))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The token grids (T, h, w) uint16 or uint32 of one epoch of a file, its keyframe first."""
+
+    path: str
+    grids: np.ndarray
+
+
+def tokenize_views(
+    tok: Tokenizer, paths: Sequence[str], views: Sequence[View], frames: int = MAX_FRAMES
+) -> list[Epoch]:
+    """The epochs of every file in every view; `frames` at most of each file. ValueError names one without a frame."""
+    return [epoch for view in views for path in paths for epoch in _tokenize(tok, survey(path, frames, frames), view)]
+
+
+def _tokenize(tok: Tokenizer, footage: Footage, view: View) -> Iterator[Epoch]:
+    for _, run in groupby(footage.read(), itemgetter(0)):
+        frames = [fit(frame, view.lines, tok.config.spatial_compression) for _, frame in run][:: view.stride]
+        pictures = np.stack(frames)[:, :, :: -1 if view.mirrored else 1]
+        for first in range(0, len(pictures), view.epoch):
+            yield Epoch(footage.path, encode_epoch(tok, pictures[first : first + view.epoch]))
+
+
+@torch.inference_mode()
+def encode_epoch(tok: Tokenizer, pictures: np.ndarray) -> np.ndarray:
+    """Pictures uint8 (T, H, W, 3) as one epoch in a stream -> grids (T', h, w) of its whole groups."""
+    video = pictures_to_video(np.ascontiguousarray(pictures))
+    stream = tok.stream(1, *video.shape[-2:])
+    starts = range(1, video.shape[2] - tok.group + 1, tok.group)
+    groups = [video[:, :, :1], *(video[:, :, start : start + tok.group] for start in starts)]
+    grids = [stream.step(group.contiguous()).indices for group in groups]
+    return np.stack([grid[0, 0].numpy() for grid in grids if grid is not None]).astype(np.uint16)

@@ -1,0 +1,111 @@
+"""Fits the codebooks of a refining tokenizer to what its network leaves unsaid of pictures that are held still.
+
+The network is not changed. Age by age, codewords are fitted by k-means to the residual that the ages before have left,
+each cell in units of its size, and the size's weights by least squares.
+"""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from streamtok.config import TokenizerConfig
+from streamtok.model import RefiningTokenizer, Tokenizer
+from streamtok.model.refining import (
+    AGES,
+    BOOK_STEP,
+    GREY,
+    SIZE_STEP,
+    measure_contrast,
+    measure_detail,
+    to_cells,
+)
+
+ITERATIONS = 10
+SAMPLES = 150_000  # cells that a codebook is fitted to
+log = logging.getLogger("streamtok.training")
+
+
+@torch.no_grad()
+def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor, seed: int = 0) -> RefiningTokenizer:
+    """A refining tokenizer of `config` with the network of `source`, its codebooks fitted to held pictures.
+
+    pictures: float (N, 3, H, W) in [-1, 1], sizes on the token grid. ValueError if the network does not fit `config`.
+    """
+    model = RefiningTokenizer(config)
+    try:
+        model.load_state_dict(source.state_dict() | model.refinement.state_dict(prefix="refinement."))
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {source.config.name!r} do not fit {config.name!r}: {error}") from error
+    generator = torch.Generator().manual_seed(seed)
+    shown = torch.cat([_reconstruct(source, part) for part in pictures.split(4)])
+    books, cell = model.refinement, config.spatial_compression
+    residual = to_cells((pictures - shown.clamp(-1, 1)) * GREY, cell)
+    size = _fit_sizes(books.first, measure_contrast(shown, cell), residual)
+    everywhere = torch.ones(residual.shape[:3], dtype=torch.bool)
+    for age in range(AGES):
+        log.info("event=refinement age=%d psnr=%.2f", age, _psnr(residual))
+        scaled = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
+        book = fit_codebook(_mirror(scaled, cell), size.exp().flatten().repeat(4), config.refinement, generator)
+        books.books[age] = (book / BOOK_STEP).round().clamp(-128, 127)
+        ages = torch.full(size.shape, age)
+        added = books.read(books.find(residual, ages, size, everywhere), ages, size)
+        residual = residual - added
+        size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual)
+    log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))
+    model._fingerprint = None
+    return model
+
+
+def _reconstruct(model: Tokenizer, pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] by their keyframes alone -> the same."""
+    indices = model.encode(pictures.to(model.dtype)).indices
+    if indices is None:
+        raise ValueError(f"{model.config.name!r} is continuous, refinement needs a discrete tokenizer")
+    return model.decode(indices)
+
+
+def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Generator) -> Tensor:
+    """k-means: values (N, D) in units of size (N,) -> (words, D), the first of them zero.
+
+    A cell weighs with the square of its size, so that grey levels count; cells are drawn by their energy and weighted
+    back, so that busy ones are well covered.
+    """
+    energy = (size.square() * values.square().sum(1)).clamp(min=1e-6)
+    drawn = torch.multinomial(energy, min(SAMPLES, len(values)), replacement=True, generator=generator)
+    values = values[drawn]
+    weights = 1 / values.square().sum(1).clamp(min=1e-3)
+    book = values[torch.randperm(len(values), generator=generator)[:words]].clone()
+    for _ in range(ITERATIONS):
+        book[0] = 0
+        nearest = torch.cat([(part @ book.T - book.square().sum(1) / 2).argmax(1) for part in values.split(8192)])
+        total = torch.zeros(len(book)).index_add_(0, nearest, weights)
+        mean = torch.zeros_like(book).index_add_(0, nearest, values * weights[:, None]) / total[:, None]
+        spare = values[torch.randint(len(values), (len(book),), generator=generator)]  # for words that nobody uses
+        book = torch.where((total > 0)[:, None], mean, spare)
+    book[0] = 0
+    return book
+
+
+def _mirror(values: Tensor, cell: int) -> Tensor:
+    """Cells (N, colours * cell * cell) and their three mirror images, (4N, ...)."""
+    x = values.view(len(values), -1, cell, cell)
+    return torch.cat([x, x.flip(3), x.flip(2), x.flip(2, 3)]).flatten(1)
+
+
+def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor) -> Tensor:
+    """Fit the weights of log sizes, int32 (n + 1,), in place.
+
+    features (N, h, w, n), residual (N, h, w, D) grey levels -> the sizes that they give, (N, h, w).
+    """
+    ones = torch.ones_like(features[..., :1])
+    rows = torch.cat([features, ones], -1).flatten(0, 2).double()
+    wanted = torch.log(residual.square().mean(-1) + 0.05).flatten()[:, None].double() / 2
+    weights = torch.linalg.lstsq(rows, wanted).solution[:, 0]
+    stored.copy_((weights / SIZE_STEP).round())
+    return torch.cat([features, ones], -1) @ (stored.float() * SIZE_STEP)
+
+
+def _psnr(residual: Tensor) -> float:
+    """Mean over pictures, dB: residual (N, h, w, D) grey levels."""
+    return float((10 * torch.log10(255**2 / residual.square().mean((1, 2, 3)).clamp(min=1e-9))).mean())

@@ -1,0 +1,202 @@
+"""The token coder: exact for every grid, every stream, every order of summation, and never other tokens in silence."""
+
+import json
+import os
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.checkpoint import WEIGHTS
+from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
+from streamtok.coding.layout import phases_of
+from streamtok.coding.network import Linear
+from streamtok.training.coder_model import CoderModel
+from tests.kit.coders import LEVELS, draw_grids, make_coder
+
+SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13))
+LEVEL_SETS = [LEVELS, (2,) * 9, (5, 5, 5), (64, 3), (8, 8, 8, 6, 5, 5, 4)]
+
+
+def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -> list[bytes]:
+    out = []
+    for grid in grids:
+        data, past = coder.encode(grid, past)
+        out.append(data)
+    return out
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(LEVEL_SETS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=6))
+def test_grids_of_any_levels_and_size_come_back(levels, size, seed, keyframes):
+    """Resets anywhere, a change of size in between, and a stream that is kept and taken up again."""
+    coder = make_coder(levels)
+    sent = received = FRESH
+    for keyframe, grid in zip(keyframes, draw_grids(coder, len(keyframes), size, seed), strict=True):
+        if keyframe:
+            sent = received = FRESH
+        data, sent = coder.encode(grid, sent)
+        kept = received
+        again, received = coder.decode(data, size, received)
+        assert np.array_equal(again, grid)
+        assert again.dtype == grid.dtype
+        assert np.array_equal(coder.decode(data, size, kept)[0], grid)  # the past is a value: nothing has touched it
+    turned = np.ascontiguousarray(grid.T)
+    assert np.array_equal(coder.decode(coder.encode(turned, sent)[0], turned.shape, received)[0], turned)
+
+
+@given(SIZES)
+def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
+    phases = phases_of(*size)
+    assert sorted(phases.order) == list(range(size[0] * size[1]))
+    assert np.unique(phases.inside).size == phases.inside.size
+    known: set[int] = set()
+    for phase, around in enumerate(phases.neighbours):
+        own = set(phases.inside[phases.cuts[phase] : phases.cuts[phase + 1]].tolist())
+        inside = set(around.ravel().tolist()) & set(phases.inside.tolist())
+        assert inside <= known
+        assert around.size == 0 or 0 <= around.min() <= around.max() < phases.padded
+        known |= own
+
+
+def test_streams_do_not_touch_each_other():
+    coder = make_coder()
+    cameras = [draw_grids(coder, 4, (6, 7), seed) for seed in (1, 2)]
+    alone = [encode_all(coder, grids) for grids in cameras]
+    pasts, mixed = [FRESH, FRESH], [[], []]
+    for step in range(4):
+        for camera in (0, 1):
+            data, pasts[camera] = coder.encode(cameras[camera][step], pasts[camera])
+            mixed[camera].append(data)
+    assert mixed == alone
+
+
+class Shuffled:
+    """A layer that adds up its products in another order."""
+
+    def __init__(self, layer: Linear):
+        self.order = np.random.default_rng(0).permutation(len(layer.weight))
+        self.weight, self.bias = np.ascontiguousarray(layer.weight[self.order]), layer.bias
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.floor(x[:, self.order] @ self.weight + self.bias)
+
+
+def test_the_order_of_summation_and_the_precision_change_no_byte():
+    coder, grids = make_coder(), draw_grids(make_coder(), 4, (9, 12))
+    expected = encode_all(coder, grids)
+    shuffled = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
+    for layers in (shuffled.network._mix, shuffled.network._hidden, shuffled.network._heads):
+        layers[:] = [Shuffled(layer) for layer in layers]
+    assert encode_all(shuffled, grids) == expected
+    wide = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
+    for layer in wide.network._conv:
+        layer.weight, layer.bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
+    assert encode_all(wide, grids) == expected
+
+
+def test_training_computes_what_the_coder_codes():
+    """The bits that the loss counts are those of the bytes, up to the ends of the stream."""
+    torch.manual_seed(0)
+    model = CoderModel(LEVELS)
+    coder = model.export("0" * 32)
+    assert coder.fingerprint == make_coder().fingerprint
+    grids, size = draw_grids(coder, 4, (16, 20)), (16, 20)
+    digits = [torch.from_numpy(coder.digits.split(grid.ravel()))[None] for grid in grids]
+    none = torch.from_numpy(np.broadcast_to(coder.digits.none, (320, 6)).copy())[None]
+    for step, data in enumerate(encode_all(coder, grids)):
+        before = [digits[step - back] if step >= back else none for back in (1, 2, 3)]
+        bits = model(digits[step], tuple(before), *size).sum().item()
+        assert bits - 1 < 8 * len(data) < bits * 1.001 + 9
+
+
+SCRIPT = """
+import sys, zlib, numpy as np
+from pathlib import Path
+from streamtok.checkpoint import WEIGHTS
+from streamtok.coding.coder import FRESH, load_coder
+coder, past, total = load_coder(Path(sys.argv[1])), FRESH, 0
+for grid in np.load(sys.argv[2]):
+    data, past = coder.encode(grid, past)
+    total = zlib.crc32(data, total)
+print(total)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3"},  # SSE3 alone
+        {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
+    ],
+)
+def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment):
+    coder = make_coder()
+    save_coder(coder, tmp_path)
+    grids = draw_grids(coder, 3, (20, 24))
+    np.save(tmp_path / "grids.npy", np.stack(grids))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(tmp_path / "grids.npy")]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == zlib.crc32(b"".join(encode_all(coder, grids)))
+
+
+def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
+    """Never more than a grid; that it is another one than was sent, only a checksum can tell."""
+    coder, rng = make_coder(), np.random.default_rng(0)
+    grid = draw_grids(coder, 1, (4, 5))[0]
+    data = coder.encode(grid)[0]
+    damaged = [bytes(rng.integers(0, 256, rng.integers(0, 60)).astype(np.uint8)) for _ in range(100)]
+    damaged += [data[:cut] for cut in range(len(data))] + [data + b"\1", data + bytes(999)]
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(flipped))
+    for each in damaged:
+        try:
+            found, _ = coder.decode(each, (4, 5))
+        except CodingError:
+            continue
+        assert found.shape == (4, 5)
+        assert found.max() < 64_000
+
+
+def test_what_is_no_grid_of_these_tokens_is_refused():
+    coder = make_coder()
+    wrong = [np.zeros((2, 3, 4), np.uint16), np.full((2, 2), 64_000, np.uint16), np.zeros((2, 2), np.int64)]
+    for grid in [*wrong, np.zeros((0, 4), np.uint16)]:
+        with pytest.raises(ValueError, match="expected \\[h, w\\] of tokens below 64000"):
+            coder.encode(grid)
+    with pytest.raises(ValueError, match="FSQ of 2 to 64"):
+        make_coder((1024,))
+
+
+def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
+    coder = make_coder()
+    save_coder(coder, tmp_path)
+    assert load_coder(tmp_path).fingerprint == coder.fingerprint
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is no token coder: its fingerprint is"):
+        load_coder(path)
+    path.write_bytes(whole[:1000])
+    with pytest.raises(ValueError, match="is no token coder"):
+        load_coder(path)
+    loud = coder.tensors | {"mean.weight": np.full((64, 5000), 127, np.int8)}
+    with pytest.raises(ValueError, match="mean: sums of up to"):
+        TokenCoder(LEVELS, coder.tokenizer, loud)
+    with pytest.raises(ValueError, match="'older' is missing"):
+        TokenCoder(LEVELS, coder.tokenizer, {name: coder.tensors[name] for name in coder.tensors if name != "older"})
+
+
+def test_shipped_coders_belong_to_the_weights_beside_them():
+    for name in ("nano", "nano-p"):
+        config = json.loads((WEIGHTS / name / "config.json").read_text())
+        coder = load_coder(WEIGHTS / name)
+        assert coder.tokenizer == config["fingerprint"], f"the weights of {name} have changed: streamtok train-coder"
+        assert list(coder.digits.levels) == config["tokenizer"]["levels"]

@@ -1,0 +1,30 @@
+"""Token coders that nobody has trained: their bytes are as exact as those of trained ones."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from streamtok.coding.coder import TokenCoder
+from streamtok.training.coder_model import CoderModel
+
+LEVELS = (8, 8, 8, 5, 5, 5)
+
+
+@cache
+def make_coder(levels: tuple[int, ...] = LEVELS, tokenizer: str = "0" * 32, seed: int = 0) -> TokenCoder:
+    """A coder with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CoderModel(levels).export(tokenizer)
+
+
+def draw_grids(coder: TokenCoder, count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+    """Grids of tokens of which most stay as they were."""
+    rng = np.random.default_rng(seed)
+    codes = int(np.prod(coder.digits.levels, dtype=np.int64))
+    grids = [rng.integers(codes, size=size).astype(coder.dtype)]
+    for _ in range(count - 1):
+        fresh = rng.integers(codes, size=size).astype(coder.dtype)
+        grids.append(np.where(rng.random(size) < 0.3, fresh, grids[-1]))
+    return grids

@@ -43,7 +43,7 @@ def match_channels(x: Tensor, channels: int) -> Tensor:
         return x
     check_camera_channels(channels)
     wide = x.int() if x.dtype == torch.uint8 else x
-    weighted = sum(weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA))
+    weighted = torch.stack([weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA)]).sum(0)
     return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
 
 

@@ -62,10 +62,12 @@ class Times(NamedTuple):
 
 
 class TimesFile(NamedTuple):
-    """A file with times: the column, and the file name of each line or None."""
+    """A file with times: the column, the file name of each line or None, and the number of each line, counting blank
+    ones between them: KITTI leaves a line blank where a picture is missing."""
 
     times: Times
     names: list[str | None]
+    numbers: list[int]
 
 
 def parse_unit(text: str) -> str:
@@ -117,15 +119,19 @@ def find_times_file(folder: Path) -> Path | None:
 def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     """Read a file of times; ValueError names the file, and the line that cannot be read."""
     lines: list[tuple[str, str | None]] = []
+    numbers: list[int] = []
+    headings = 0
     columns: tuple[int, int | None] | None = None
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         line = line.strip()
         heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
             unit = named[1].lower().removesuffix("ec")
+        headings += heading
         if heading:
             columns = _find_columns(line) or columns
         elif line:
+            numbers.append(number - headings - 1)
             lines.append(_split_line(line, columns))
             _check_time(lines[-1][0], f"{path}, line {number}")
     if not lines:
@@ -134,7 +140,9 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
         times = read_times([text for text, _ in lines], unit, f"file={path}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return TimesFile(times, [name for _, name in lines])
+    if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
+        numbers = list(range(len(numbers)))
+    return TimesFile(times, [name for _, name in lines], numbers)
 
 
 def _find_columns(heading: str) -> tuple[int, int | None] | None:

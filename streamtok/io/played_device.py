@@ -139,7 +139,7 @@ class PlayedDevice:
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
-    known = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}
+    known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}
     _, faults = split_options(spec, f"?{fragment}", known)
 
     def recorded() -> RecordedSource:

@@ -6,7 +6,8 @@
     streamtok replay drive.mcap --recorded-tokens --bind tcp://127.0.0.1:5555 --speed 4
 
 A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
-folder with one video or one folder of images per camera; images:DIR?fps=10 is a folder of images without times. A
+folder with one video or one folder of images per camera. images:DIR?fps=10 is a folder of images without times,
+FILE?fps=20 a video without. A file with several video streams has as many cameras; FILE?stream=1 is one of them. A
 recording with tokens is cut exactly as it was live; --verify compares every token and prints the first difference; its
 exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical. --size, --fit,
 --on-gap, --keyframe-interval and --tail are for drives without recorded tokens.
@@ -18,6 +19,7 @@ import sys
 from streamtok.commands.command import make_main
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.replay import ReplaySettings
+from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 
 
 def run(settings: ReplaySettings) -> int:
@@ -28,6 +30,8 @@ def run(settings: ReplaySettings) -> int:
 
     log_to_stderr(log_format=settings.log_format)
     with blame_settings():  # what cannot be replayed so never can be
+        if settings.bind is not None:  # before a model is loaded for nothing
+            probe(settings, settings.bind)
         node = ReplayNode(settings)
         with stop_on_signals(node.stop):
             summary = node.run()
@@ -42,6 +46,13 @@ def run(settings: ReplaySettings) -> int:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)
         return 1
     return 1 if settings.verify and node.verification.faults() else 0
+
+
+def probe(settings: ReplaySettings, bind: str) -> None:
+    """Raise ValueError or BindError for endpoints that could not be bound now."""
+    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
+    control = check_endpoints(bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
+    probe_endpoints(bind, control)
 
 
 main = make_main("replay", ReplaySettings, run, __doc__)

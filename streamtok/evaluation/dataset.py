@@ -133,7 +133,7 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
     ValueError, which names the file, where there is none.
     """
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     with open_video(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]
@@ -144,7 +144,8 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
 
 def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
-    images = [read_image(path) for path in file.paths[:frames]]
+    named = (split_file(str(path)) for path in file.paths[:frames])
+    images = [read_image(path, **options) for path, options in named]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(f"the pictures of {file.name} differ in size: {sorted(shapes)}")

@@ -10,12 +10,13 @@ import logging
 import time
 from collections import deque
 from http.client import HTTPException
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import (
     HTTPBasicAuthHandler,
     HTTPDigestAuthHandler,
     HTTPPasswordMgrWithDefaultRealm,
+    OpenerDirector,
     build_opener,
 )
 
@@ -177,20 +178,29 @@ def _listen() -> None:
         av.logging.set_level(av.logging.WARNING)
 
 
-def is_web_file(url: str) -> bool:
-    """Whether a URL is a file with an end on a web server, not a camera. Asks the server; False where it is silent."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return False
-    passwords = HTTPPasswordMgrWithDefaultRealm()
+def make_opener(url: str) -> tuple[OpenerDirector, str]:
+    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
+    parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
-    opener = build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords))
+    return build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)), bare
+
+
+def ask_web(url: str) -> Literal["file", "picture", "camera"]:
+    """What a URL gives: a video file with an end, one picture per request, or else a camera's stream. Asks the server,
+    and takes one that is silent for a camera."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "camera"
+    opener, bare = make_opener(url)
     try:
         with opener.open(bare, timeout=OPEN_S) as answer:
             kind = answer.headers.get("Content-Type", "video").lower()
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
-                return b"#EXT-X-ENDLIST" in answer.read(MOST_PLAYLIST)
-            return answer.headers.get("Content-Length") is not None and kind.startswith(("video", "application"))
+                return "file" if b"#EXT-X-ENDLIST" in answer.read(MOST_PLAYLIST) else "camera"
+            if kind.startswith("image"):
+                return "picture"
+            ends = answer.headers.get("Content-Length") is not None and kind.startswith(("video", "application"))
+            return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
-        return False
+        return "camera"

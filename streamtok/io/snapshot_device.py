@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 import urllib.error
-import urllib.request
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from streamtok.io.camera import Grabbed
 from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.network_camera import make_opener
 from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.stills import decode_image_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES
@@ -27,7 +27,7 @@ ADVICE = {401: "wrong user or password", 403: "this user may not", 404: "there i
 
 
 def is_snapshot(spec: str) -> bool:
-    """Whether a source is a snapshot: it says so, or it is a web address whose path ends as pictures do."""
+    """Whether the name of a source is that of a snapshot: it says so, or its path ends as pictures do."""
     url = urlsplit(spec)
     suffix = "." + url.path.rpartition(".")[2].lower()
     return spec.startswith(PREFIX) or (url.scheme in ("http", "https") and suffix in IMAGE_SUFFIXES)
@@ -36,7 +36,7 @@ def is_snapshot(spec: str) -> bool:
 class SnapshotDevice:
     """Asks `url` for a picture `fps` times a second; user and password are those of the URL (basic or digest).
 
-    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out.
+    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out and counted.
     """
 
     def __init__(self, url: str, fps: float = DEFAULT_FPS) -> None:
@@ -48,13 +48,7 @@ class SnapshotDevice:
         self.name = without_password(url)
         self.fps: float | None = fps
         self.size: tuple[int, int] | None = None
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        if parts.username is not None:
-            user, password = (unquote(part or "") for part in (parts.username, parts.password))
-            passwords.add_password(None, self._url, user, password)
-        kinds = urllib.request.HTTPBasicAuthHandler, urllib.request.HTTPDigestAuthHandler
-        self._opener = urllib.request.build_opener(*(kind(passwords) for kind in kinds))
+        self._opener, self._url = make_opener(url)
         self._due = 0.0
         self._released = threading.Event()
 
@@ -70,12 +64,14 @@ class SnapshotDevice:
 
     def grab(self) -> Grabbed | None:
         """The next picture when its time has come; None when the camera does not answer."""
+        damaged = 0
         while not self._released.wait(max(0.0, self._due - time.monotonic())):
             self._due = max(self._due + 1 / (self.fps or DEFAULT_FPS), time.monotonic())
             try:
                 data, arrival_ns = self._fetch()
-                return Grabbed(decode_image_file(data)[0], arrival_ns)
+                return Grabbed(decode_image_file(data)[0], arrival_ns, damaged=damaged)
             except DamagedFrame as error:
+                damaged += 1
                 log.warning("device=%s event=damaged reason=%r", self.name, str(error))
             except OSError as error:
                 log.warning("device=%s event=no_answer reason=%r", self.name, str(error))

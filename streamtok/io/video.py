@@ -25,10 +25,8 @@ import av
 import numpy as np
 
 from streamtok.io.clean_decoder import to_image
-from streamtok.io.containers import video_streams
 from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.picture_stream import Numbered, PictureStream
-from streamtok.io.spec import split_file
 
 
 @dataclass(frozen=True)
@@ -168,15 +166,3 @@ class VideoReader:
                 return
         end = self.pictures.end if stop is None else min(stop, self.pictures.end)
         self.counts["damaged"] += max(end - expected, 0) if self._passing is None else 0
-
-
-def open_video(text: str | Path) -> VideoReader:
-    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
-    path, options = split_file(str(text))
-    return VideoReader(path, **options)
-
-
-def count_streams(path: Path) -> int:
-    """How many video streams a file has; raises as VideoReader does."""
-    with VideoReader(path, stream=0) as video:
-        return len(video_streams(video.pictures.container))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
 def video_streams(container: Any) -> list[Any]:
     """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def demux(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of one stream, from where the container is, with an empty one at the end.
+
+    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up.
+    """
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
 
 
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:

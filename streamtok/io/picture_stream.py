@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets
-from streamtok.io.containers import is_url, open_container, steps_back, video_streams
+from streamtok.io.containers import demux, is_url, open_container, steps_back, video_streams
 from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.transport_stream import Losses, find_losses
 from streamtok.names import without_password
@@ -189,7 +189,7 @@ class PictureStream:
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on; None where the clock starts anew. `numbers` is told of what becomes pictures."""
         self._cut_short = False
-        count, packets, latest = itertools.count(), self.container.demux(self.stream), None
+        count, packets, latest = itertools.count(), demux(self.container, self.stream), None
         while True:
             try:
                 packet = next(packets, None)

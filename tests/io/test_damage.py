@@ -67,7 +67,7 @@ def damage_packets(whole, name, kind, places, share, target):
         times = [packet.pts for packet in container.demux(video=0) if packet.size]
     order = [sorted(times).index(time) for time in times]
     early = {number for number in order[: hit[0]] if all(number < later for later in order[hit[0] :])}
-    found, total = check(rewrite(path, target, change, later=5 * (kind == "swap")), right, early)
+    found, total = check(rewrite(path, target, change, later=5), right, early)
     if kind in ("cut", "flip"):
         assert total == COUNT
     assert total >= COUNT - (len(hit) if kind == "drop" else 0) - (kind == "swap") * COUNT
@@ -107,7 +107,7 @@ OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
     "kind": st.sampled_from(["drop", "cut", "swap", "flip"]),
     "place": st.floats(0, 1),
-    "count": st.integers(1, 16),  # packets count to 16: those that are so far apart change places unnoticed
+    "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
 
 

@@ -80,8 +80,6 @@ class PictureStream:
         self._wanted = video_streams(self.container).index(self.stream)
         if self.container.format.name == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
-            if self._losses.open_end is not None and self.stream.codec_context.name == "hevc":  # which does not notice
-                self._losses.touched.add(self._losses.open_end)
         self.decoder = CleanDecoder(self.stream.codec_context)
         kept = self._keep_packets and not self.stream.codec_context.has_b_frames
         self.packets = KeptPackets(self.stream) if kept else None

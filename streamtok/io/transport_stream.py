@@ -26,8 +26,6 @@ class Losses:
 
     touched: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
-    open_end: int | None = None
-    """Where the last picture begins, if nothing shows that it is whole."""
 
 
 def find_losses(path: Path, pid: int) -> Losses:
@@ -51,7 +49,8 @@ def find_losses(path: Path, pid: int) -> Losses:
             if head[1] & 0x80:  # the receiver could not correct it
                 losses.touched.add(start)
             stuffed = bool(control & 2) and head[4] > (PCR_BYTES if head[5] & 0x10 else 1)
-    losses.open_end = None if stuffed else start
+    if not stuffed:  # the file may be cut off here: nothing shows that its last picture is whole
+        losses.touched.add(start)
     return losses
 
 

@@ -32,8 +32,8 @@ from streamtok.recording.format import FRAME_MODES, MAX_TIME, storable
 from streamtok.recording.write_queue import Job, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
+from streamtok.wire.header import system_clock_pair
 from streamtok.wire.message import Info, TokenHeader, TokenMessage
-from streamtok.wire.publisher import system_clock_pair
 
 log = logging.getLogger("streamtok.record")
 

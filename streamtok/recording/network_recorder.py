@@ -1,5 +1,6 @@
 """Records what a publisher sends: token streams, and camera frames if asked, in the order of their arrival."""
 
+import itertools
 import logging
 import math
 import time
@@ -41,6 +42,7 @@ class _Start:
     deadline: float
     first_id: int | None = None
     begun: bool = False
+    waits_for_key: bool = False  # images come, and none of them can be decoded by itself yet
     held: deque[TokenMessage] = field(default_factory=lambda: deque(maxlen=HELD_MESSAGES))
 
     def takes(self, header: TokenHeader) -> bool:
@@ -105,7 +107,9 @@ class NetworkRecorder:
             if deadline is not None and time.monotonic() >= deadline:
                 break
         self._announce_all()
-        self._begin_without_frames(math.inf)
+        for start in self._starts.values():
+            if start.first_id is None:
+                self._write_held(start)
         self.counts["held_back"] += sum(map(len, self._held.values()))
 
     def close(self) -> None:
@@ -165,13 +169,15 @@ class NetworkRecorder:
     def _begin_without_frames(self, now: float) -> None:
         """Write what was held of streams of which no image has come in time."""
         for start in self._starts.values():
-            if start.first_id is None and now > start.deadline:
+            if start.first_id is None and now > (math.inf if start.waits_for_key else start.deadline):
                 self._write_held(start)
 
     def _write_held(self, start: _Start) -> None:
         """Go on with what was held: the first image has come, or the node sends none."""
         held, start.held = list(start.held), deque()
-        start.begun = start.begun or start.first_id is None
+        if start.first_id is None:
+            start.begun = True
+            held = list(itertools.dropwhile(lambda message: not message.header.keyframe, held))
         for message in held:
             self._write(message)
 
@@ -181,6 +187,7 @@ class NetworkRecorder:
         start = self._start_of(message.stream, header.session)
         if start.first_id is None:
             if header.nbytes is None and not begins_video(header.encoding, message.payload):
+                start.waits_for_key = True
                 self.counts["before_keyframe"] += 1
                 return False
             start.first_id = header.frame_id

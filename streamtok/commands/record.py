@@ -3,7 +3,8 @@
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap --record-frames lossless --max-minutes 10 --pictures
 
-With frames it begins at the next keyframe, so that all of it can be replayed. Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
+Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
+With them a recording begins at the next keyframe, so that all of it can be replayed.
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 

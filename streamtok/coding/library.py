@@ -13,6 +13,12 @@ class MissingCoder(ValueError):
     """Tokens are coded by a coder that is not here."""
 
 
+def coders_beside(path: Path) -> list[Path]:
+    """The coder in the folder of a file of tokens, if there is one."""
+    beside = path.parent / FILE
+    return [beside] if beside.is_file() else []
+
+
 class Coders:
     """The coders that a reader has: the shipped ones, and those `given` as files or as folders of tokenizers.
 
@@ -28,7 +34,7 @@ class Coders:
         if coder is None:
             raise MissingCoder(
                 f"coded by token coder {fingerprint}, which is not here: give the {FILE} of its tokenizer (coders=, "
-                "--coder), or let the node send with compression none"
+                "--coder, or beside the file), or let the node send with compression none"
             )
         return coder
 

@@ -44,8 +44,16 @@ def _shipped() -> dict[str, TokenCoder]:
     return {coder.fingerprint: coder for coder in map(load_coder, sorted(SHIPPED.glob(f"*/{FILE}")))}
 
 
+def find_coder(tokenizer: str, folder: Path | None = None) -> TokenCoder | None:
+    """What `coder_for` gives, or None if there is none. ValueError for one of other weights in the folder."""
+    try:
+        return coder_for(tokenizer, folder)
+    except MissingCoder:
+        return None
+
+
 def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
-    """The coder of a tokenizer's fingerprint: that in its `folder`, or one that ships. ValueError if there is none."""
+    """The coder of a tokenizer's fingerprint: that in its `folder`, or one that ships; MissingCoder without either."""
     if folder is not None and (folder / FILE).is_file():
         coder = load_coder(folder)
         if coder.tokenizer != tokenizer:
@@ -57,4 +65,4 @@ def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
     for coder in _shipped().values():
         if coder.tokenizer == tokenizer:
             return coder
-    raise ValueError(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder")
+    raise MissingCoder(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder")

@@ -255,13 +255,7 @@ class TokenFile:
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickling a mapped array would copy its content; workers map the file themselves.
-        return {
-            "path": self.path,
-            "meta": self.meta,
-            "_layout": self._layout,
-            "_start": self._start,
-            "_columns": self._columns,
-        }
+        return {name: self.__dict__[name] for name in ("path", "meta", "_layout", "_start", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

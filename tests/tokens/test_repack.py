@@ -21,11 +21,9 @@ GROUPS = make_groups([5, 4, -6])
 @pytest.fixture
 def coder_folder(tmp_path):
     """A coder of the tokenizer that the kit's files name."""
-    with_tokenizer = write_token_file(tmp_path / "probe.safetensors", GROUPS)
-    tokenizer = TokenFile(with_tokenizer or tmp_path / "probe.safetensors").meta["tokenizer"]
     folder = tmp_path / "coder"
     folder.mkdir()
-    save_coder(make_coder(tokenizer=tokenizer), folder)
+    save_coder(make_coder(tokenizer="ab" * 8), folder)
     return folder
 
 
@@ -44,7 +42,7 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
     for index in (11, 2, 14, 0, 7):
         assert np.array_equal(file.group(index).tokens, GROUPS[index].tokens)
     assert np.array_equal(file.tokens[3:9], np.stack([group.tokens for group in GROUPS[3:9]]))
-    windows = [list(TokenDataset(path, length=3)) for path in (plain, coded)]
+    windows = [list(TokenDataset(path, window=3)) for path in (plain, coded)]
     assert len(windows[0]) == len(windows[1]) > 0
     assert all(np.array_equal(a["tokens"], b["tokens"]) for a, b in zip(*windows, strict=True))
     assert inspect(coded)[0]["streams"] == inspect(plain)[0]["streams"]
@@ -57,7 +55,7 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
 def test_a_recording_is_coded_read_anywhere_and_plain_again(tmp_path, coder_folder):
     pytest.importorskip("mcap")
     plain, coded, back = (tmp_path / name for name in ("plain.mcap", "coded.mcap", "back.mcap"))
-    write_recording(plain, GROUPS)
+    write_recording(plain, {"front": GROUPS})
     assert main([str(plain), "-o", str(coded), "--coder", str(coder_folder)]) == 0
     assert (tmp_path / FILE).exists()
     messages = list(open_recording(coded).messages())
@@ -74,7 +72,7 @@ def test_a_recording_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fold
 
 
 def test_what_cannot_be_repacked_says_why_and_leaves_nothing(tmp_path, coder_folder, capsys):
-    path, out = tmp_path / "probe.safetensors", tmp_path / "out.safetensors"
+    path, out = write_token_file(tmp_path / "drive.safetensors", GROUPS), tmp_path / "out.safetensors"
     assert main([str(path), "-o", str(out)]) == 1
     assert "has no token coder: make one with streamtok train-coder" in capsys.readouterr().err
     assert not out.exists()
@@ -82,5 +80,5 @@ def test_what_cannot_be_repacked_says_why_and_leaves_nothing(tmp_path, coder_fol
     assert "exists: give another name" in capsys.readouterr().err
     assert main([str(path), "-o", str(out), "--coder", str(coder_folder)]) == 0
     (tmp_path / FILE).unlink()
-    with pytest.raises(ValueError, match="coded by token coder [0-9a-f]{32}, which is not here"):
+    with pytest.raises(ValueError, match=r"coded by token coder [0-9a-f]{32}, which is not here"):
         TokenFile(out)

@@ -6,6 +6,7 @@ Medians over the groups of the clip's first 65 frames at 256 lines; bits are of 
 """
 
 import argparse
+import itertools
 import time
 from statistics import median
 
@@ -42,12 +43,10 @@ def main() -> None:
         marks.append(time.process_time())
         assert (again == grid).all()
         past, size, tokens = after, size + len(data), tokens + grid.size
-        for name, first, last in zip(spent, marks, marks[1:], strict=True):
+        for name, (first, last) in zip(spent, itertools.pairwise(marks), strict=True):
             spent[name].append(1e3 * (last - first))
     step = median(spent["step"][1:])
-    print(
-        f"{arguments.model} on {clip.name}, {len(groups)} grids of {list(grid.shape)}: {8 * size / tokens:.2f} bits a token"
-    )
+    print(f"{arguments.model} on {clip.name}, {len(groups)} grids: {8 * size / tokens:.2f} bits a token")
     for name, values in spent.items():
         print(f"{name:<7} {median(values[1:]):7.1f} ms of processor time, {median(values[1:]) / step:.3f} of a step")
 

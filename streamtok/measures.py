@@ -1,12 +1,22 @@
 """Figures that several reports give, each with one definition; they need numpy alone."""
 
 import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # usual steps: what comes later follows a gap, for one image or grid that is missing makes it two
+USUAL_STEPS, BURST_STEPS, LEAST_STEPS = (
+    15,
+    127,
+    5,
+)  # that say what is usual, of even and of uneven times; fewest of them
+NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
+FAR_NS = 3600 * 10**9
 # Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
 # camera that is throttled to two images of three steps by one and by two.
 LOST_STEPS = 2.5
@@ -34,6 +44,67 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
     """(n,) bool: the first of `times` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
     steps = np.diff(times)
     return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times)) | (steps <= 0)])
+
+
+def count_between(step: float, usual: float) -> int:
+    """How many images or grids are missing in a step between two of them, `usual` being the step without any."""
+    return max(0, round(step / usual) - 1)
+
+
+def is_uneven(steps: Sequence[int]) -> bool:
+    """Whether times come in bursts: without the two longest, the steps are on average far longer than their median."""
+    usual = sorted(steps)[:-2]
+    return len(usual) >= LEAST_STEPS and sum(usual) / len(usual) > LOST_STEPS * max(1, median(usual))
+
+
+class TimeJudge:
+    """Says how many images of one stream are missing before each of them, from their times (ns) alone.
+
+    A gap is a step of more than `LOST_STEPS` times the usual one, the median of the latest `USUAL_STEPS`. Times of
+    arrival come in bursts, and mean nothing one by one: with `uneven`, a gap is more than `LOST_STEPS` times the second
+    longest of the latest `BURST_STEPS`, and the mean says how many fit in. `steps` are known before the first time.
+    """
+
+    def __init__(self, uneven: bool = False, steps: Iterable[int] = ()) -> None:
+        self._uneven = uneven
+        self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
+        self._long: list[int] = []  # the latest steps, if they were all gaps
+        self._last: tuple[int, int] | None = None
+
+    def restart(self) -> None:
+        """The next time has nothing to do with those before: the clock was set."""
+        self._last = None
+
+    def count_missing(self, time_ns: int, arrival_ns: int = 0) -> int:
+        """How many images are missing before the one of `time_ns`; -1 if its clock was set forward instead.
+
+        That is so if `arrival_ns`, on a clock of its own (0: not known), does not confirm a jump of more than an hour.
+        """
+        before, self._last = self._last, (time_ns, arrival_ns)
+        if before is None or time_ns <= before[0]:
+            return 0
+        step = time_ns - before[0]
+        if step > FAR_NS and arrival_ns and before[1] and arrival_ns - before[1] < step // 2:
+            return -1
+        if len(self._steps) >= LEAST_STEPS:
+            longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)
+            if step > LOST_STEPS * longest and not self._has_new_rate(step):
+                usual = sum(self._steps) / len(self._steps) if self._uneven else longest
+                return count_between(step, max(1, usual))
+        self._long.clear()
+        self._steps.append(step)
+        return 0
+
+    def _has_new_rate(self, step: int) -> bool:
+        """Whether this and the steps before it are so much alike that they are the usual ones from now on."""
+        self._long.append(step)
+        if max(self._long) > GAP_STEPS * min(self._long):
+            self._long = [step]
+        if len(self._long) < NEW_RATE_STEPS:
+            return False
+        self._steps.clear()
+        self._steps.extend(self._long)
+        return True
 
 
 class LatestSamples:

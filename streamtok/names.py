@@ -59,8 +59,8 @@ def parse_endpoint(text: str) -> str:
 
 
 def is_camera_path(text: str) -> bool:
-    """Whether a path is that of a camera of this machine: any in /dev, but for shared memory, where files lie."""
-    return text.startswith("/dev/") and not text.startswith("/dev/shm/")
+    """Whether a path is that of a camera of this machine: any in /dev, but for shared memory and what pipes are."""
+    return text.startswith("/dev/") and not text.startswith(("/dev/shm/", "/dev/fd/", "/dev/stdin"))
 
 
 def without_password(text: str) -> str:

@@ -18,11 +18,11 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
-    *("types", "names", "measures", "event_log", "config", "preprocessing", "settings"),
+    *("types", "names", "measures", "event_log", "extras", "config", "preprocessing", "settings"),
     *("coding", "wire", "io"),
-    *("model", "weights", "checkpoint", "engine", "ingest"),
+    *("model", "weights", "checkpoint", "engine", "exporting", "compat", "ingest"),
     *("recording", "drives", "tokens", "data"),
-    *("node", "fleet", "evaluation", "training", "bench"),
+    *("node", "fleet", "evaluation", "training", "bench", "view"),
     *("commands", "cli"),
 )
 PLACE = {name: place for place, name in enumerate(ORDER)}

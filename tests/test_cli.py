@@ -21,7 +21,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"streamtok {command}" in capsys.readouterr().out
-    assert callable(importlib.import_module(f"streamtok.commands.{command}").main)
+    assert callable(importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}").main)
 
 
 def test_wrong_commands_name_the_nearest(capsys):
@@ -50,6 +50,12 @@ def test_how_a_command_ends(error, status, told, capsys):
 
     assert sing([]) == status
     assert capsys.readouterr().err == told
+
+
+def test_the_file_of_a_command_runs_as_a_module():
+    line = [sys.executable, "-m", "streamtok.commands.repair", "/absent.mcap"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "streamtok repair: recording '/absent.mcap': no such file\n")
 
 
 def test_settings_are_blamed_for_wrong_values_only():

@@ -29,7 +29,7 @@ from streamtok.bench.preparation import check_preparation
 from streamtok.bench.start import measure_start
 from streamtok.bench.tables import format_report
 from streamtok.config import PRESETS
-from streamtok.engine.configuration import cache_folder
+from streamtok.engine.configuration import OVER_SPACE, cache_folder
 from streamtok.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,11 +50,14 @@ TESTED = (  # below tests/; the others need no GPU
 
 
 def compile_kernels() -> Entries:
-    """What the kernels need on this machine's GPU; runs without one, for Hopper."""
-    from streamtok.engine.gpu.kernel_builds import compile_all
+    """What a full-size step's kernels need on this machine's GPU; runs without one, for Hopper."""
+    from streamtok.engine.gpu.kernel_builds import compile_step_kernels
 
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
-    yield from compile_all(10 * capability[0] + capability[1]).items()
+    major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
+    for over_space in OVER_SPACE:
+        step = (gpu_parts.FULL_SIZE, HD.size, HD.precision, over_space, 1, 10 * major + minor)
+        for name, resources in compile_step_kernels(*step):
+            yield f"{over_space} {name}", resources
 
 
 def run_tests() -> Entries:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from torch import Tensor
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
 
+FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json
 MOST_BLOCKS = 64  # of a level
 MOST_LEVELS = 16
@@ -44,7 +46,7 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     copy = build(model.config)
     copy.load_state_dict(stored)  # as the float32 that `read_folder` makes of them
     save_file(stored, folder / "model.safetensors")
-    values = {"format": 1, "fingerprint": copy.fingerprint, "tokenizer": model.config.to_dict(), **extra}
+    values = {"format": FORMAT, "fingerprint": copy.fingerprint, "tokenizer": model.config.to_dict(), **extra}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -77,10 +79,13 @@ def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tenso
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; ValueError names a file that is cut off or none."""
+    """The tensors of a safetensors file; ValueError names a file that is cut off or none, FileNotFoundError one that is
+    not there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or no file; expected safetensors")
     try:
         return load_file(path)
-    except (SafetensorError, ValueError, RuntimeError, MemoryError) as error:
+    except (SafetensorError, ValueError, RuntimeError, KeyError, MemoryError) as error:
         raise ValueError(f"{path} is cut off, or no safetensors file: {' '.join(str(error).split())}") from error
 
 
@@ -90,20 +95,32 @@ def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
 
     ValueError names the file.
     """
+    values = read_json(path)
+    try:
+        if values.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"its format is {values['format']!r}, expected {FORMAT}; a later streamtok may read it")
+        config = TokenizerConfig.from_dict(values["tokenizer"])
+        _check_extent(config)
+        with torch.device("meta"):
+            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
+        return values, config, {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
+    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path} is not a tokenizer configuration: {reason}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a small JSON file holds; ValueError names a file that does not."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
         values = json.loads(text)
-        config = TokenizerConfig.from_dict(values["tokenizer"])
-        _check_extent(config)
-        with torch.device("meta"):
-            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
-        return values, config, {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
-    except OSError:
-        raise
-    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, expected an object")
+        return values
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"{path} is not a tokenizer configuration: {reason}") from error
 

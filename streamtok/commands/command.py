@@ -1,6 +1,7 @@
 """What all commands share: settings from the command line, and how a command ends."""
 
 import functools
+import importlib
 import io
 import os
 import select
@@ -31,7 +32,11 @@ def command(name: str) -> Callable[[Main], Main]:
 
     The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
     left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.
+    `python -m streamtok.commands.NAME` is the same command.
     """
+    started = getattr(sys.modules["__main__"].__spec__, "name", "")
+    if started.startswith("streamtok.commands.") and started not in sys.modules:
+        sys.exit(importlib.import_module(started).main())
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)

@@ -6,8 +6,8 @@
     streamtok decode tokens.safetensors -o back.mp4
 
 Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
-padded, and cropped again when decoding; a group that is cut short (by a gap, a change of size, the end) repeats its
-last frame.
+padded, and cropped again when decoding; a group that is cut short (by a gap, the end) repeats its last frame. Pictures
+that change their size need --size: without it encoding ends there, with an error, and keeps what comes before.
 """
 
 import json

@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from streamtok.commands.command import make_main
+from streamtok.drives.clocks import AskedClock
+from streamtok.drives.drive import Drive, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
+from streamtok.io.depth import DepthRange
+from streamtok.recording.parts import Parts
 from streamtok.settings.fields import Flag, option
-from streamtok.settings.shared import CommandSettings
+from streamtok.settings.shared import CommandSettings, ReadSettings
 
 if TYPE_CHECKING:
     from streamtok.recording.reader import Recording
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # of a stream, as its node tells them
 
 
-class InfoSettings(CommandSettings):
+class InfoSettings(CommandSettings, ReadSettings):
     path: Annotated[str, Flag("FILE", positional=True)] = Field(
         description="a recording, token file, bag, video, or folder with these"
     )
@@ -44,7 +48,8 @@ class InfoSettings(CommandSettings):
 
 def run(settings: InfoSettings) -> int:
     """Inspect one file or folder; 1 if nothing of it can be read."""
-    report, surveys = inspect(settings.path, picture=settings.plot is not None)
+    reading = settings.clock, settings.depth_range
+    report, surveys = inspect(settings.path, settings.plot is not None, *reading)
     if settings.plot:
         plot_tokens(surveys, settings.plot)
     print(json.dumps(report) if settings.as_json else format_report(report))
@@ -54,10 +59,13 @@ def run(settings: InfoSettings) -> int:
     return 0
 
 
-def inspect(path: str | Path, picture: bool = False) -> Inspected:
+def inspect(
+    path: str | Path, picture: bool = False, clock: AskedClock = "auto", depth_range: DepthRange | None = None
+) -> Inspected:
     """(report of plain values, surveys per token stream) of a recording, a token file or any drive that can be opened.
 
-    With `picture` the surveys keep what `plot_tokens` draws. Raises ValueError or OSError for what cannot be opened.
+    `clock` and `depth_range` are as for `open_drive`. With `picture` the
+    surveys keep what `plot_tokens` draws. Raises ValueError or OSError for what cannot be opened.
     """
     from streamtok.tokens.tokenfile import is_token_file
 
@@ -65,7 +73,9 @@ def inspect(path: str | Path, picture: bool = False) -> Inspected:
     if path.is_file() and is_token_file(path):
         return inspect_token_file(path, picture)
     recording = find_recording(path)
-    return inspect_drive(path) if recording is None else inspect_recording(recording, picture)
+    if recording is not None:
+        return inspect_recording(recording, picture)
+    return inspect_drive(path, open_drive(path, None, clock, depth_range))
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -115,8 +125,10 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
     if recording.cameras:
         from streamtok.drives.mcap_drive import McapDrive
 
-        report["cameras"] = survey_frames(McapDrive(recording.paths))
-    report["damage"] = recording.damage
+        drive = McapDrive(Parts(recording.paths))
+        report["cameras"] = survey_frames(drive)
+        recording.damage += [text for text in drive.notes if text not in recording.damage]
+    report["damage"] = recording.notes + recording.damage
     return report, surveys
 
 
@@ -135,11 +147,9 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
     return report, surveys
 
 
-def inspect_drive(path: Path) -> Inspected:
+def inspect_drive(path: Path, drive: Drive) -> Inspected:
     """What a drive of other makers holds."""
-    with open_drive(path) as drive:
-        cameras = survey_frames(drive)
-        problems = [f"{problem.stream or path.name}: {problem.text}" for problem in drive.problems]
+    cameras, problems = survey_frames(drive), drive.notes
     where, _ = parse_drive(path)
     size = where.stat().st_size if where.is_file() else sum(file.stat().st_size for file in where.rglob("*"))
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": size, "streams": {}}
@@ -162,13 +172,13 @@ def format_report(report: dict[str, Any]) -> str:
         lines.append(
             f"frames {name}: {camera['frames']} in {camera['seconds']:.1f} s, {camera['frames_per_second']:.2f} per "
             f"second, {camera['time_gap_count']} gaps"
-            + (f", {camera['damaged']} more could not be read" if camera["damaged"] else "")
         )
+    lines += describe_losses(report.get("cameras", {}))
     if report.get("frames_mode") == "lossy":
         lines.append("the frames are lossy: replay --verify refuses them")
     for stream, kind, count, reason in report.get("missed", []):
         lines.append(f"missed: {count} {kind} of {stream} ({reason})")
-    lines += [f"damage: {text}" for text in report.get("damage", [])[:20]]
+    lines += [f"note: {text}" for text in report.get("damage", [])[:20]]
     return "\n".join(lines)
 
 

@@ -16,11 +16,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
+from streamtok.commands.view import view_beside
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import print_result, stop_on_signals
 from streamtok.node.summary import format_summary, summarize
@@ -145,11 +148,20 @@ def check_publishing(settings: RigSettings) -> None:
     from streamtok.wire import compression
     from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 
-    secure, insecure = settings.curve is not None, settings.insecure
-    bind, control, group = settings.bind, settings.control, settings.ipc_group
-    control = check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group)
-    probe_endpoints(bind, *([control] if control else []))
+    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
+    bind, control = settings.bind, settings.control
+    probe_endpoints(bind, check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group))
     compression.check(settings.compression)
+    if settings.view is not None:
+        check_viewing(settings)
+
+
+def check_viewing(settings: RigSettings) -> None:
+    """Raise ValueError or ImportError if `view` could not show this node."""
+    import streamtok.view.server  # noqa: F401  (an extra)
+
+    if settings.curve is not None:
+        raise ValueError("view is for a node without keys: run `streamtok view ENDPOINT --curve DIR` as its reader")
 
 
 def make_sources(settings: RigSettings) -> dict[str, Source]:
@@ -182,7 +194,16 @@ def open_parts(settings: RigSettings, tokenizer: Tokenizer | None, node: IngestN
         recorder = make_recorder(settings, core)
     if recorder is not None:
         publisher.on_announce = recorder.add_stream
+    if settings.view is not None:
+        stack.callback(start_viewer(publisher.endpoint, settings.view).kill)
     return Parts(core, publisher, recorder)
+
+
+def start_viewer(endpoint: str, port: int) -> BaseProcess:
+    """A process of its own that shows the node, as one more reader: what becomes of it does not matter to the node."""
+    process = get_context("spawn").Process(target=view_beside, args=(endpoint, port), daemon=True)
+    process.start()
+    return process
 
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:

@@ -3,8 +3,9 @@
     streamtok repair drive.mcap
     streamtok repair drive.mcap -o recovered.mcap
 
-Everything that can still be read goes into a new MCAP file with an index (default: drive_repaired.mcap); the old file
-is not touched. Replay and info read a cut-off file as it is, too: repair is for other programs, and for speed.
+Everything that can still be read, attachments and metadata too, goes into a new MCAP file with an index (default:
+drive_repaired.mcap). The old file is not touched, and left out where both are given. Replay and info read a cut-off
+file as it is, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
 """
 
 import json
@@ -23,7 +24,7 @@ class RepairSettings(CommandSettings):
 
 
 def run(settings: RepairSettings) -> int:
-    """Repair one file; 0 when done or nothing was wrong."""
+    """Repair one file; 0 when done or nothing was wrong, an error if nothing could be recovered."""
     from streamtok.recording.repair import repair
 
     done = repair(settings.path, settings.out)

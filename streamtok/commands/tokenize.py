@@ -5,7 +5,8 @@
     streamtok tokenize drives/*.mcap --out tokens --runner ray --workers 16 --gpus 0.5
     streamtok tokenize --plan 100000 --size 256x448
 
-A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. What is done is skipped when the
+A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. Recordings in a folder that do not
+belong together are a drive each. What is done is skipped when the
 command runs again, what broke is listed and tried again. `--plan` measures this machine and computes what so many hours
 of video need.
 """
@@ -72,6 +73,9 @@ def run(settings: TokenizeSettings) -> int:
         return 0
     result = run_fleet(settings)
     print(json.dumps(result) if settings.as_json else format_result(result))
+    for drive, lines in result["losses"].items():
+        for line in lines:
+            print(f"streamtok tokenize: {drive}: {line}", file=sys.stderr)
     for drive, reason in result["broken"].items():
         print(f"streamtok tokenize: {drive}: {reason}", file=sys.stderr)
     return 1 if result["broken"] or result["left"] else 0
@@ -83,7 +87,9 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
     assert settings.out is not None  # as the settings have checked
     drives = list(settings.drives)
     if settings.listed:
-        drives += [line.strip() for line in settings.listed.read_text().splitlines() if line.strip()]
+        drives += [
+            line.strip() for line in settings.listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        ]
     make_runner = None
     if settings.runner == "ray":
         from streamtok.fleet.ray_runner import RayRunner, import_ray

@@ -4,25 +4,18 @@ import bz2
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+from streamtok.drives.message_drive import Topic, TopicMessage
 
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = b"\x02", b"\x05", b"\x07"
 DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
-Connections = dict[bytes, tuple[str, str]]  # {id: (topic, type)}
+Connections = dict[bytes, Topic]  # by id
 
 
-class BagMessage(NamedTuple):
-    """One message of a bag: its topic, ROS type name, the bag's time in ns, and its bytes."""
-
-    topic: str
-    kind: str
-    time_ns: int
-    data: bytes | memoryview
-
-
-def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[BagMessage]:
+def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
     """Every message of a ROS 1 bag that is still whole, in the file's order; `note` is told what is left out."""
     connections: Connections = {}
     size = path.stat().st_size
@@ -87,7 +80,7 @@ def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable
         return b""
 
 
-def _read_messages(chunk: bytes, connections: Connections) -> Iterator[BagMessage]:
+def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMessage]:
     at = 0
     while at + LENGTH.size <= len(chunk):
         start = at + LENGTH.size
@@ -105,7 +98,7 @@ def _read_messages(chunk: bytes, connections: Connections) -> Iterator[BagMessag
             found = connections.get(header.get("conn", b""))
             if found is not None and len(header.get("time", b"")) == TIME.size:
                 seconds, nanos = TIME.unpack(header["time"])
-                yield BagMessage(*found, seconds * 10**9 + nanos, chunk[begin:at])
+                yield TopicMessage(found, seconds * 10**9 + nanos, chunk[begin:at])
 
 
 def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
@@ -114,4 +107,4 @@ def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> N
         return
     package, _, name = fields["type"].decode("latin-1").partition("/")
     topic = header.get("topic", b"").decode("utf-8", "replace")
-    connections[header["conn"]] = topic, f"{package}/msg/{name}"
+    connections[header["conn"]] = Topic(topic, f"{package}/msg/{name}")

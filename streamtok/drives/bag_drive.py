@@ -1,110 +1,94 @@
-"""ROS 1 and ROS 2 bags, without ROS: through rosbags, and where a bag is damaged by walking over what is left of it."""
+"""ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
 
-import itertools
+import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from streamtok.drives.bag1_salvage import BagMessage, salvage_bag1
-from streamtok.drives.drive import Drive, Item
-from streamtok.drives.image_items import ItemMaker, fail_with
-from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.image_messages import DamagedFrame, image_kind, parser_of
+from streamtok.drives.bag1_salvage import salvage_bag1
+from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
+from streamtok.extras import missing_extra
+from streamtok.recording.parts import Parts
 
 try:
-    import apsw  # of rosbags, which reads SQLite by it
-    from rosbags import rosbag1, rosbag2
+    import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
+    from rosbags import rosbag1
 
-    from streamtok.drives.db3_salvage import salvage_db3
+    from streamtok.drives.db3_file import Db3File
 except ImportError as error:
-    raise ImportError("ROS bags need the rosbags package: pip install 'streamtok[ros]'") from error
+    raise missing_extra("reading ROS bags", "ros") from error
 
-SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 # What rosbags lets through when a bag is damaged, and its own errors.
 UNREADABLE = (
     *(AssertionError, ValueError, LookupError, RuntimeError, OSError, EOFError, struct.error),
-    *(rosbag1.ReaderError, rosbag2.ReaderError, apsw.Error),
+    rosbag1.ReaderError,
 )
 
 
-class BagDrive(Drive):
-    """The cameras of a ROS 1 bag (`kind` "bag"), a ROS 2 SQLite file ("db3") or a ROS 2 bag folder ("db3")."""
+class Bag1File:
+    """One ROS 1 bag; `topics` and `messages` as of a `Db3File`. ValueError if not one topic can be read."""
 
-    def __init__(self, path: Path, kind: str, topics: Topics = None) -> None:
-        self.kind = kind
-        self._encoding = "ros1" if kind == "bag" else "cdr"
-        self._salvage = salvage_bag1 if kind == "bag" else salvage_db3
-        self._broken = ""
-        found = self._list_topics(path)
-        cameras = [topic for topic, name in found.items() if image_kind(name)]
-        others = {topic: name for topic, name in found.items() if topic not in cameras}
-        self.topics = choose_topics(path, cameras, others, topics)
-        super().__init__(path, list(dict.fromkeys(self.topics.values())))
-        if self._broken:
-            self.note("", self._broken)
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self.path, self._note, self.damage = path, note, ""
+        try:
+            with rosbag1.Reader(path) as reader:
+                self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
+        except UNREADABLE as error:
+            self.damage = str(error)
+            self.topics = {message.topic for message in salvage_bag1(path, lambda text: None)}
+            if not self.topics:
+                raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
-    def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
-        """Messages of the topics in the bag's order of time; what cannot be read is left out and noted."""
+    def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         last = -1
-        if not self._broken:
+        if not self.damage:
             try:
-                with self._open(self.path) as reader:
-                    wanted = [connection for connection in reader.connections if connection.topic in topics]
-                    for connection, last, data in reader.messages(connections=wanted):
-                        yield BagMessage(connection.topic, connection.msgtype, last, data)
+                with rosbag1.Reader(self.path) as reader:
+                    wanted = [c for c in reader.connections if Topic(c.topic, c.msgtype) in topics]
+                    for c, last, data in reader.messages(connections=wanted) if wanted else ():
+                        yield TopicMessage(Topic(c.topic, c.msgtype), last, data)
                 return
             except UNREADABLE as error:
-                self.note("", f"the bag is damaged ({error}); going on with what can be read after it")
-        for message in self._salvage(self.path, lambda text: self.note("", text)):
-            if message.topic in topics and message.time_ns > last:
+                self._note(f"the bag is damaged ({error}); going on with what can be read after it")
+        for message in salvage_bag1(self.path, self._note):
+            if message.topic in topics and message.log_ns > last:
                 yield message
 
-    def _list_topics(self, path: Path) -> dict[str, str]:
-        """{topic: ROS type}; of a bag that rosbags cannot open, those met while walking over it."""
+
+class BagDrive(MessageDrive):
+    """The cameras of one or several files of a bag, in order: ROS 1 (`kind` "bag") or ROS 2 by SQLite ("db3")."""
+
+    def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
+        paths = parts.paths
+        self.kind = kind
+        super().__init__(path or paths[0], parts.notes)
+        self.files = []
+        for each in paths:
+            with self._or_note(len(paths) > 1):
+                opened = Bag1File(each, self._note_file) if kind == "bag" else Db3File(each, self._note_file)
+                self.files.append(opened)
+                if opened.damage:
+                    text = f"the bag has no usable index ({opened.damage}); reading what is there"
+                    self.note("", f"{each.name}: {text}" if len(paths) > 1 else text)
+        if not self.files:
+            raise ValueError("; ".join(problem.text for problem in self.problems))
+        topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))
+        encoding = "ros1" if kind == "bag" else "cdr"
+        self.choose_cameras(dict.fromkeys(topics, encoding), options or ReadOptions())
+
+    def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
+        for file in self.files:
+            yield from file.messages(topics)
+
+    def _note_file(self, text: str) -> None:
+        self.note("", text)
+
+    @contextlib.contextmanager
+    def _or_note(self, several: bool) -> Iterator[None]:
+        """Of several files, one that cannot be read is noted, and the others are."""
         try:
-            with self._open(path) as reader:
-                return {connection.topic: connection.msgtype for connection in reader.connections}
-        except UNREADABLE as error:
-            if path.is_dir():
-                raise ValueError(f"{path}: not a readable ROS 2 bag: {error}") from error
-            self._broken = f"the bag has no usable index ({error}); reading what is there"
-        found = {message.topic: message.kind for message in self._salvage(path, lambda text: None)}
-        if not found:
-            raise ValueError(f"{path}: no message can be read from this bag: {self._broken}")
-        return found
-
-    def _open(self, path: Path) -> rosbag1.Reader | rosbag2.Reader:
-        return rosbag1.Reader(path) if self.kind == "bag" else rosbag2.Reader(path)
-
-    def _items(self, streams: list[str]) -> Iterator[Item]:
-        topics = [topic for topic, name in self.topics.items() if name in streams]
-        counted = self._find_counted(topics) if self.kind == "bag" else set()
-        maker = ItemMaker()
-        for message in self.messages(topics):
-            stream = self.topics[message.topic]
-            try:
-                image = parser_of(message.kind, self._encoding)(message.data)
-            except DamagedFrame as error:
-                yield Item(stream, message.time_ns, fail_with(str(error)))
-                continue
-            frame_id = image.seq if stream in counted else None
-            item = Item(stream, image.stamp_ns or message.time_ns, fail_with("not decoded"), frame_id)
-            yield from maker.make(item, image)
-        yield from maker.flush()
-
-    def _find_counted(self, topics: list[str]) -> set[str]:
-        """Streams whose header.seq counts frames: throttled or rewritten topics have other numbers there."""
-        streams = set()
-        for topic in topics:
-            first = [self._read_seq(message) for message in itertools.islice(self.messages([topic]), SEQ_SAMPLE)]
-            if len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first)):
-                streams.add(self.topics[topic])
-        return streams
-
-    def _read_seq(self, message: BagMessage) -> int:
-        """The header's counter; -1 if there is none."""
-        try:
-            seq = parser_of(message.kind, self._encoding)(message.data).seq
-        except DamagedFrame:
-            return -1
-        return -1 if seq is None else seq
+            yield
+        except ValueError as error:
+            if not several:
+                raise
+            self.note("", str(error))

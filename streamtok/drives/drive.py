@@ -3,28 +3,32 @@
 import heapq
 import itertools
 import logging
-import statistics
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
+from streamtok.drives.clocks import Choice
 from streamtok.io.image_messages import DamagedFrame
-from streamtok.measures import LOST_STEPS
+from streamtok.measures import TimeJudge
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
-REORDER_FRAMES = 4  # per camera: recorders write frames of several threads slightly out of order
-USUAL_STEPS, LEAST_STEPS = 15, 5
-STEP_BACK_NS = 1_000_000_000
-NEW_CLOCK_FRAMES = 30  # after so many frames that rise together in the past, the clock was set back for good
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
+LEFT_OUT = {
+    "damaged": "cannot be read",
+    "backwards": "have a time that does not go on",
+    "duplicates": "are copies",
+    "untimed": "have no time",
+}
+"""Why images of a drive are not among its frames, in `Drive.counts`, and in words."""
 
 
 class Item(NamedTuple):
@@ -36,6 +40,10 @@ class Item(NamedTuple):
     frame_id: int | None = None
     packet: bytes | None = None
     codec: str | None = None
+    damage: str = ""  # why there is no picture, where that is known without `load`
+    log_ns: int = 0  # when it was recorded, where that is known
+    turn: int = 0  # times that the camera's clock was set back before it
+    missing: int = 0  # images that are missing before it
 
 
 class Problem(NamedTuple):
@@ -50,32 +58,32 @@ class Problem(NamedTuple):
 class Progress:
     """How far one camera has been read."""
 
-    next_id: int = 0
-    last_ns: int | None = None  # of the last frame given
-    seen_ns: int | None = None  # of the last image met, which may have been damaged
-    past: int = 0  # frames skipped in a row because their time lies in the past
-    past_ns: int = 0
-    steps: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_STEPS))
+    judge: TimeJudge
+    next_id: int | None = None
+    turn: int = 0
+    last_ns: int = 0
 
-    def count_missing(self, capture_ns: int) -> int:
-        """Images that the time since the last one leaves room for, if it is much longer than usual."""
-        before, self.seen_ns = self.seen_ns, capture_ns
-        if before is None or capture_ns <= before:
-            return 0
-        step = capture_ns - before
-        usual = statistics.median(self.steps) if len(self.steps) >= LEAST_STEPS else 0
-        if usual and step > LOST_STEPS * usual:
-            return round(step / usual) - 1
-        self.steps.append(step)
-        return 0
+
+def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What `Drive.account` tells, in words; nothing of a camera without losses and guesses."""
+    lines = []
+    for name, told in account.items():
+        parts = [f"{told[reason]} {LEFT_OUT[reason]}" for reason in LEFT_OUT if told[reason]]
+        parts += [f"{told['lost']} are missing in the file"] if told["lost"] else []
+        parts += [f"{told['guessed']} times are guessed"] if told["guessed"] else []
+        parts += [f"timed by {told['clock']} time ({told['clock_reason']})"] if told["clock_reason"] else []
+        if parts:
+            lines.append(f"{name}: {told['frames']} of {told['images']} images are frames; {', '.join(parts)}")
+    return lines
 
 
 class Drive(ABC):
     """Frames of several cameras in order of capture time. A context manager; each iteration starts from the beginning.
 
     Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
-    names, `counts[stream]` holds `frames`, `damaged` and `backwards` of the last iteration, `problems` what was left
-    out so far.
+    names; `counts[stream]` holds, of the last iteration, `frames`, those that are `lost` before them by number or time,
+    and the images that were left out by reason (`LEFT_OUT`): together as many as are in the file. `clocks` says what
+    the times of a camera are, where they may be several. `problems` is what was left out or guessed so far.
     """
 
     kind = ""
@@ -86,6 +94,7 @@ class Drive(ABC):
         self.streams = list(streams)
         self.problems: list[Problem] = []
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.streams}
+        self.clocks: dict[str, Choice] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -98,23 +107,45 @@ class Drive(ABC):
 
     def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
         """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
+        for item in self.items(streams):
+            frame = self.load(item)
+            if frame is not None:
+                yield frame
+
+    def items(self, streams: Iterable[str] | None = None) -> Iterator[Item]:
+        """The images of the given cameras (None: all) that are frames if they can be decoded, numbered, in order."""
         names = self.streams if streams is None else list(streams)
         for name in names:
             if name not in self.streams:
                 raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
             self.counts[name].clear()
-        progress = {name: Progress() for name in names}
-        for item in reorder_items(self._items(names), REORDER_FRAMES * len(names) if self.checked else 0):
-            frame = self.accept(item, progress[item.stream])
-            if frame is not None:
-                yield frame
+        progress = {name: self.start_progress(name) for name in names}
+        stored = self._items(names)
+        ordered = self._order(stored, REORDER_FRAMES * len(names)) if self.checked else stored
+        for item in ordered:
+            yield self.number(item, progress[item.stream])
 
-    def items(self) -> Iterator[Item]:
-        """Every image of the drive as it is stored, not decoded, nothing left out."""
-        return self._items(self.streams)
+    @property
+    def notes(self) -> list[str]:
+        """`problems` as text."""
+        return [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems]
+
+    def account(self) -> dict[str, dict[str, Any]]:
+        """Of each camera of the last iteration: `images` in the file, `frames` of them, how many were left out by
+        reason, `lost` (missing in the file by number or time), `guessed` times, the `clock` (None: the file has only
+        one), and why it is not the header's. Frames and what was left out are all images."""
+        told: dict[str, dict[str, Any]] = {}
+        for name, counts in self.counts.items():
+            given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
+            told[name] = {"images": sum(given.values()), **given, "lost": max(0, counts["lost"] - counts["late"])}
+            told[name]["guessed"] = counts["guessed"]
+            choice = self.clocks.get(name)
+            told[name]["clock"] = None if choice is None else choice.clock
+            told[name]["clock_reason"] = "" if choice is None else choice.reason
+        return told
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
-        """List something that was left out; the same words are listed once."""
+        """List something that was left out or guessed; the same words are listed once."""
         problem = Problem(stream, text, frame_id)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
@@ -123,60 +154,74 @@ class Drive(ABC):
         self.problems.append(problem)
 
     @abstractmethod
-    def _items(self, streams: list[str]) -> Iterator[Item]: ...
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        """The images of these cameras as they are stored."""
 
-    def accept(self, item: Item, progress: Progress) -> Frame | None:
-        """The frame of an item, or None if it is damaged or its time does not go on."""
-        counts = self.counts[item.stream]
-        frame_id = item.frame_id
-        if frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
-            frame_id = progress.next_id + progress.count_missing(item.capture_ns)
-        progress.next_id = frame_id + 1
-        if self.checked and not self._goes_on(item, progress, frame_id):
-            counts["backwards"] += 1
-            return None
+    def start_progress(self, stream: str) -> Progress:
+        """A camera before its first image."""
+        choice = self.clocks.get(stream, Choice())
+        return Progress(TimeJudge(choice.uneven, choice.steps))
+
+    def number(self, item: Item, progress: Progress) -> Item:
+        """The item with its number, and what is missing before it counted."""
+        missing = 0
+        if item.turn != progress.turn:
+            progress.turn = item.turn
+            progress.judge.restart()
+        if item.frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
+            missing = progress.judge.count_missing(item.capture_ns, item.log_ns)
+            if missing < 0:
+                ahead = (item.capture_ns - progress.last_ns) / 1e9
+                self.note(item.stream, f"the clock was set forward by {ahead:.3f} s; nothing is missing there")
+            missing = max(0, missing)
+            item = item._replace(frame_id=(progress.next_id or 0) + missing)
+        elif progress.next_id is not None:
+            missing = max(0, item.frame_id - progress.next_id)
+        assert item.frame_id is not None
+        progress.next_id, progress.last_ns = item.frame_id + 1, item.capture_ns
+        if missing:
+            self.counts[item.stream]["lost"] += missing
+        return item._replace(missing=missing)
+
+    def load(self, item: Item) -> Frame | None:
+        """The frame of an item, or None if it is damaged, which is counted."""
+        assert item.frame_id is not None
         try:
             picture = item.load()
         except DamagedFrame as error:
-            counts["damaged"] += 1
-            self.note(item.stream, f"frame {frame_id}: {error}", frame_id)
+            self.leave_out("damaged", item, str(error))
             return None
-        counts["frames"] += 1
-        progress.last_ns = item.capture_ns
-        return Frame(item.stream, frame_id, item.capture_ns, picture, item.packet, item.codec)
+        self.counts[item.stream]["frames"] += 1
+        return Frame(item.stream, item.frame_id, item.capture_ns, picture, item.packet, item.codec)
 
-    def _goes_on(self, item: Item, progress: Progress, frame_id: int) -> bool:
-        if progress.last_ns is None or item.capture_ns > progress.last_ns:
-            progress.past = 0
-            return True
-        back = (progress.last_ns - item.capture_ns) / 1e9
-        if progress.past == 0:
-            text = f"frame {frame_id}: time runs backwards by {back:.3f} s; frames are left out until it goes on"
-            self.note(item.stream, text, frame_id)
-        rises = progress.past == 0 or item.capture_ns > progress.past_ns
-        progress.past, progress.past_ns = (progress.past + 1 if rises else 1), item.capture_ns
-        if progress.past <= NEW_CLOCK_FRAMES:
-            return False
-        self.note(item.stream, f"frame {frame_id}: the clock was set back by {back:.3f} s; going on in the new time")
-        progress.past = 0
-        return True
+    def leave_out(self, reason: str, item: Item, text: str) -> None:
+        """Count and list an image that is no frame."""
+        self.counts[item.stream][reason] += 1
+        place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
+        self.note(item.stream, f"{place}: {text}", item.frame_id)
 
+    def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
+        """Items by capture time, as far as holding back `depth` of all cameras allows."""
+        orders: dict[str, CameraOrder] = {}
+        for name in self.streams:
+            orders[name] = CameraOrder(self._leave_out_of_order, self._note_item)
+        count = itertools.count()
+        heap: list[tuple[int, int, int, Item]] = []
+        for item in items:
+            for ready in orders[item.stream].push(item):
+                heapq.heappush(heap, (ready.turn, ready.capture_ns, next(count), ready))
+                if len(heap) > depth:
+                    yield heapq.heappop(heap)[-1]
+        for order in orders.values():
+            for ready in order.flush():
+                heapq.heappush(heap, (ready.turn, ready.capture_ns, next(count), ready))
+        while heap:
+            yield heapq.heappop(heap)[-1]
 
-def reorder_items(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Items by capture time, as far as holding back `depth` of them allows. Where the clock was set back (several
-    frames of a camera lie far ahead of its next one) what is held back comes first."""
-    if not depth:
-        yield from items
-        return
-    count = itertools.count()
-    heap: list[tuple[int, int, Item]] = []
-    for item in items:
-        newest_ns = item.capture_ns + STEP_BACK_NS
-        if sum(held.stream == item.stream and held.capture_ns > newest_ns for _, _, held in heap) > 1:
-            yield from (held for _, _, held in sorted(heap))
-            heap.clear()
-        heapq.heappush(heap, (item.capture_ns, next(count), item))
-        if len(heap) > depth:
-            yield heapq.heappop(heap)[2]
-    while heap:
-        yield heapq.heappop(heap)[2]
+    def _leave_out_of_order(self, item: Item, text: str) -> None:
+        self.leave_out("damaged" if item.damage else "backwards", item, text)
+        if item.damage:
+            self.counts[item.stream]["late"] += 1  # no frame, and not missing where a gap was counted
+
+    def _note_item(self, item: Item, text: str) -> None:
+        self.note(item.stream, f"at {item.capture_ns / 1e9:.3f} s: {text}")

@@ -1,8 +1,8 @@
 """Drives that are videos or folders of images, one per camera."""
 
-import functools
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,37 @@ import numpy as np
 from streamtok.drives.drive import Drive, Item
 from streamtok.drives.image_items import hold
 from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
+from streamtok.io.containers import open_container, video_streams
 from streamtok.io.images import TimedImage, list_images
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.stills import read_pictures
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
 
 DEEPEST = 3
-ReadItems = Callable[[Drive, Path, str], Iterator[Item]]
+ReadItems = Callable[[Drive, str], Iterator[Item]]
+"""Makes the items of one camera, for a drive and by the camera's name in it."""
 
 
 class FilesDrive(Drive):
-    """A drive with a video file or a folder of images per camera; `read` makes the items of one of them."""
+    """A drive whose cameras are videos or folders of images."""
 
     kind = "files"
 
-    def __init__(self, path: Path, files: dict[str, Path], read: ReadItems, topics: Topics) -> None:
-        chosen = choose_topics(path, list(files), {}, topics)
-        self._files = {stream: files[name] for name, stream in chosen.items()}
-        self._read = read
-        super().__init__(path, list(self._files))
+    def __init__(self, path: Path, cameras: Mapping[str, ReadItems], topics: Topics) -> None:
+        chosen = choose_topics(path, list(cameras), {}, topics)
+        self._cameras = {stream: cameras[name] for name, stream in chosen.items()}
+        super().__init__(path, list(self._cameras))
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
-        items = [self._read(self, self._files[name], name) for name in streams]
+        items = [self._cameras[name](self, name) for name in streams]
         return heapq.merge(*items, key=lambda item: item.capture_ns)
 
 
 def open_files(path: Path, topics: Topics) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
-    videos = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(filter(is_video, path.iterdir()))
     if videos:
-        return FilesDrive(path, {file.stem: file for file in videos}, _video_items, topics)
+        return FilesDrive(path, {file.stem: partial(_video_items, file, {}) for file in videos}, topics)
     if not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
@@ -49,19 +50,33 @@ def open_files(path: Path, topics: Topics) -> Drive:
     return open_images(path, topics, {})
 
 
+def has_files(path: Path) -> bool:
+    """Whether a folder is a drive of videos or folders of images."""
+    return any(file.suffix.lower() in VIDEO_SUFFIXES for file in path.iterdir()) or bool(_image_folders(path, DEEPEST))
+
+
 def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
-    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about their times."""
+    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them."""
     folders = _image_folders(path, DEEPEST) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
-    return FilesDrive(path, names, functools.partial(_image_items, options), topics)
+    return FilesDrive(path, {name: partial(_image_items, at, options) for name, at in names.items()}, topics)
 
 
-def open_video(path: Path, topics: Topics) -> Drive:
-    """A drive of one video file, its camera called cam0."""
-    VideoReader(path).close()  # says at once if it is none
-    return FilesDrive(path, {"cam0": path}, _video_items, topics)
+def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
+    """A drive of one image file, its camera called cam0: one picture, or those of an animation."""
+    return FilesDrive(path, {"cam0": partial(_picture_items, path, options)}, topics)
+
+
+def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
+    """A drive of one video file, a camera for each of its video streams (cam0, cam1, ...) or for that of `options`."""
+    container, _ = open_container(str(path), stream=options.get("stream", 0))  # says at once if it is none
+    with container:
+        count = len(video_streams(container))
+    chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)
+    cameras = {f"cam{n}": partial(_video_items, path, options | {"stream": number}) for n, number in enumerate(chosen)}
+    return FilesDrive(path, cameras, topics)
 
 
 def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
@@ -76,7 +91,7 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
 def _image_folders(path: Path, deepest: int) -> list[Path]:
     """Folders with images in them or in their data/, not deeper than that below `path`."""
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for folder in inside for file in folder.iterdir()):
+    if any(is_image(file) for folder in inside for file in folder.iterdir()):
         return [path]
     if deepest == 0:
         return []
@@ -84,23 +99,22 @@ def _image_folders(path: Path, deepest: int) -> list[Path]:
     return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
 
 
-def _image_items(options: dict[str, Any], drive: Drive, folder: Path, stream: str) -> Iterator[Item]:
+def _image_items(folder: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
     for image in list_images(folder, **options):
-        yield Item(stream, image.time_ns, functools.partial(_load_image, image), image.frame_id)
+        yield Item(stream, image.time_ns, partial(_load_image, image), image.frame_id)
 
 
 def _load_image(image: TimedImage) -> np.ndarray:
-    try:
-        data = image.path.read_bytes()
-    except OSError as error:
-        raise DamagedFrame(f"{image.path.name} cannot be read: {error.strerror}") from error
-    if not is_whole_jpeg(data):
-        raise DamagedFrame(f"{image.path.name} is a JPEG that is cut off")
-    return decode_still(data)
+    return image.load()[0]
 
 
-def _video_items(drive: Drive, path: Path, stream: str) -> Iterator[Item]:
-    with VideoReader(path, keep_packets=True) as video:
+def _picture_items(path: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
+    for number, (time_ns, image) in enumerate(read_pictures(path, **options)):
+        yield Item(stream, time_ns, hold(image), number)
+
+
+def _video_items(path: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
+    with VideoReader(path, **options, keep_packets=True) as video:
         for picture in video:
             capture_ns = round(picture.seconds * 1_000_000_000)
             yield Item(stream, capture_ns, hold(picture.image), picture.number, picture.packet, picture.codec)

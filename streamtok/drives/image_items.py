@@ -1,15 +1,19 @@
 """Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamtok.drives.clocks import Timed
 from streamtok.drives.drive import Item
+from streamtok.io.depth import DepthRange, depth_picture
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
 from streamtok.io.video_packets import Decoded, VideoDecoder
-from streamtok.preprocessing.pixels import RawImage
+from streamtok.measures import TimeJudge
 
+CUT_JPEG = "a JPEG that is cut off"
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
@@ -17,28 +21,52 @@ STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 class _Video:
     """The decoder of one camera's video packets, and the last frame id it was given."""
 
-    decoder: VideoDecoder
+    decoder: VideoDecoder[Item]
     session: str
+    judge: TimeJudge
     last_id: int | None = None
+
+    def misses_some(self, item: Item) -> bool:
+        """Whether packets are missing before one, by its number, else by its time."""
+        if item.frame_id is None:
+            return self.judge.count_missing(item.capture_ns, item.log_ns) > 0
+        before, self.last_id = self.last_id, item.frame_id
+        return before is not None and item.frame_id != before + 1
 
 
 class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, depth_of: Callable[[ImageMessage], DepthRange | None], judge_of: Callable[[str], TimeJudge]
+    ) -> None:
         self._videos: dict[str, _Video] = {}
+        self._depth_of, self._judge_of = depth_of, judge_of
 
-    def make(self, item: Item, image: ImageMessage, session: str = "") -> Iterator[Item]:
-        """What comes of one message: `item` with its picture, or the items of earlier packets that are decoded now.
+    def make(self, timed: Timed) -> Iterator[Item]:
+        """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
 
-        `item` says whose the image is and when it was taken. A camera's decoder starts anew with each `session`.
+        A camera's decoder starts anew with each `session`.
         """
-        if image.kind == "video":
-            yield from self._decode(item, image, session)
-            return
-        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
-        packet = bytes(image.data) if codec else None
-        yield item._replace(load=lambda: _load_picture(image), packet=packet, codec=codec)
+        image, error = timed.image, timed.error
+        item = Item(timed.stream, timed.time_ns, fail_with(error), timed.frame_id, damage=error, log_ns=timed.log_ns)
+        if image is None:
+            yield item
+        elif image.kind == "video":
+            yield from self._decode(item, image, timed.session)
+        else:
+            yield self._make_still(item, image)
+
+    def _make_still(self, item: Item, image: ImageMessage) -> Item:
+        depth = self._depth_of(image)
+        if depth is not None:
+            return item._replace(load=functools.partial(depth_picture, image, depth))
+        if image.kind == "raw":
+            return item._replace(load=image.picture)
+        if not is_whole_jpeg(image.data):
+            return item._replace(load=fail_with(CUT_JPEG), damage=CUT_JPEG)
+        codec = STILL_CODECS.get(image.encoding.lower())
+        return item._replace(load=image.picture, packet=bytes(image.data) if codec else None, codec=codec)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
@@ -51,22 +79,15 @@ class ItemMaker:
             if video is not None:
                 yield from _finish_items(video.decoder.flush())
             try:
-                video = self._videos[item.stream] = _Video(VideoDecoder(image.encoding), session)
+                decoder = VideoDecoder[Item](image.encoding)
+                video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream))
             except DamagedFrame as error:
-                yield item._replace(load=fail_with(str(error)))
+                yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
-        if item.frame_id is not None:
-            if video.last_id is not None and item.frame_id != video.last_id + 1:
-                video.decoder.missing("depends on a picture that was not recorded")
-            video.last_id = item.frame_id
+        if video.misses_some(item):
+            video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from _finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
-
-
-def _load_picture(image: ImageMessage) -> np.ndarray | RawImage:
-    if image.kind == "image" and not is_whole_jpeg(image.data):
-        raise DamagedFrame("a JPEG that is cut off")
-    return image.picture()
 
 
 def fail_with(text: str) -> Callable[[], np.ndarray]:
@@ -81,7 +102,8 @@ def fail_with(text: str) -> Callable[[], np.ndarray]:
 def _finish_items(decoded: Iterable[Decoded]) -> Iterator[Item]:
     """The items that a VideoDecoder was given as keys, with their pictures."""
     for one in decoded:
-        yield one.key._replace(load=fail_with(one.damage) if one.image is None else hold(one.image))
+        load = fail_with(one.damage) if one.image is None else hold(one.image)
+        yield one.key._replace(load=load, damage=one.damage if one.image is None else "")
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

@@ -8,8 +8,9 @@
         print(drive.counts, drive.problems)
 
 A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera; images:DIR?fps=10 is one of images whose times
-are not known. What a file is, is told from its contents.
+images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
+are not known, FILE?fps=20 a video without any, and parts:FILE the recording that begins with FILE, in a folder with
+others. A file with several video streams has as many cameras. What a file is, is told from its contents.
 Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -17,63 +18,78 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import open_files, open_images, open_video
+from streamtok.drives.folder_drive import has_files, open_files, open_images, open_picture, open_video
+from streamtok.drives.folders import kind_of, list_recordings, read_head
 from streamtok.drives.mcap_drive import McapDrive
+from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.topics import Topics
+from streamtok.io.depth import DepthRange
 from streamtok.io.images import OPTIONS
-from streamtok.io.spec import split_options
-from streamtok.recording.reader import Recording, recording_parts
+from streamtok.io.spec import split_file, split_options
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.recording.format import MAIN_METADATA
+from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.parts import Parts
+from streamtok.recording.reader import Recording
 
-IMAGES = "images:"
-KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
+IMAGES, PARTS = "images:", "parts:"
 SUFFIXES = {".mcap": "mcap", ".bag": "bag", ".db3": "db3"}
 NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)", "video": "a video"}
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a drive, and what `list_images` is to be told about its folders; ValueError for unknown options."""
+    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
     text = str(name)
     if not text.startswith(IMAGES):
-        return Path(name), {}
+        return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
     folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
     return Path(folder), options
 
 
 def resolve_drive(name: str) -> str:
     """The same drive named from the root of the file system."""
-    if not name.startswith(IMAGES):
-        return str(Path(name).resolve())
-    folder, mark, query = name.removeprefix(IMAGES).partition("?")
-    return f"{IMAGES}{Path(folder).resolve()}{mark}{query}"
+    prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
+    path, options = parse_drive(name)
+    query = name.rpartition("?")[2] if options else ""
+    return f"{prefix}{path.resolve()}{'?' * bool(query)}{query}"
 
 
-def kind_of(path: Path) -> str:
-    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file; anything unknown counts as a video."""
-    head = _read_head(path)
-    if not head:
-        raise ValueError(f"{path} is empty")
-    return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "video")
-
-
-def open_drive(path: str | Path, topics: Topics = None) -> Drive:
+def open_drive(
+    path: str | Path, topics: Topics = None, clock: AskedClock = "auto", depth_range: DepthRange | None = None
+) -> Drive:
     """Open a recorded drive. `topics` chooses cameras by topic or stream name, or names them: {topic: stream name}.
 
-    Raises FileNotFoundError, and ValueError for a file that is nothing readable or lacks a topic that was asked for.
-    A file that is not what its name says is read as what it is, with a note in `problems`.
+    `clock` times images of messages ("header", "publish" or "log"), by default the first of them that is usable.
+    `depth_range` makes pictures of depth images, between these distances in metres. Raises FileNotFoundError, and
+    ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
+    says is read as what it is, with a note in `problems`.
     """
-    path, options = parse_drive(path)
+    name, (path, options) = str(path), parse_drive(path)
+    told = ReadOptions(topics, clock, depth_range)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if options:
+    if name.startswith(PARTS):
+        recording = _recording_of(path)
+        return _open_parts(recording, recording.paths[0].parent, told)
+    if path.is_dir() and options:
         return open_images(path, topics, options)
     if path.is_dir():
-        return _open_folder(path, topics)
-    kind, named = kind_of(path), SUFFIXES.get(path.suffix.lower(), "video")
+        recordings = list_recordings(path)
+        return _open_parts(_the_only(path, recordings), path, told) if recordings else open_files(path, topics)
+    if not path.is_file():
+        raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return open_picture(path, topics, options)
+    kind, named = kind_of(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
     if kind == "video" and named != "video":
-        head = _read_head(path)
-        raise ValueError(f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {head!r}")
-    drive = _open_kind(kind, path, topics)
+        raise ValueError(
+            f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {read_head(path)!r}"
+        )
+    if kind == "video":
+        return open_video(path, topics, options)
+    drive = _open_parts(Parts([path]), path, told)
     if kind != named:
         drive.note("", f"named {path.suffix or 'without suffix'}, but it is {NAMES[kind]}: read as that")
     return drive
@@ -84,39 +100,74 @@ def find_recording(name: str | Path) -> Recording | None:
     path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
-    if options or not (any(path.glob("*.mcap")) if path.is_dir() else kind_of(path) == "mcap"):
+    if options or not (path.is_dir() or path.is_file()):
+        return None
+    if str(name).startswith(PARTS):
+        parts = _recording_of(path)
+    elif path.is_dir():
+        parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
+    else:
+        parts = Parts([path])
+    if not parts.paths or kind_of(parts.paths[0]) != "mcap":
         return None
     with contextlib.suppress(ValueError):
-        recording = Recording(recording_parts(path))
+        recording = Recording(parts.paths, parts.notes)
         return recording if recording.streams or recording.metadata else None
     return None
 
 
-def _open_folder(path: Path, topics: Topics) -> Drive:
-    """A bag's folder, the parts of one recording, a single bag, or files of one camera each."""
-    if (path / "metadata.yaml").is_file() and any(path.glob("*.db3*")):
-        return _open_kind("db3", path, topics)
-    recordings = sorted(path.glob("*.mcap"))
-    if recordings:
-        return McapDrive(recordings, topics)
-    bags = sorted([*path.glob("*.bag"), *path.glob("*.db3")])
-    if len(bags) == 1:
-        return open_drive(bags[0], topics)
-    if bags:
-        raise ValueError(f"{path} holds {len(bags)} bags: open one of {', '.join(bag.name for bag in bags[:5])}")
-    return open_files(path, topics)
+def list_drives(name: str) -> list[str]:
+    """The names of the drives that a name means: a folder of recordings that do not belong together is one each."""
+    path, images = parse_drive(name)
+    if images or name.startswith(PARTS) or not path.is_dir():
+        return [name]
+    recordings = list_recordings(path)
+    if len(recordings) > 1:
+        return [_name_parts(recording) for recording in recordings]
+    if recordings or has_files(path):
+        return [name]
+    inside = [each for folder in sorted(path.iterdir()) if folder.is_dir() for each in list_drives(str(folder))]
+    return inside or [name]
 
 
-def _open_kind(kind: str, path: Path, topics: Topics) -> Drive:
+def _name_parts(recording: Parts) -> str:
+    first = recording.paths[0]
+    return f"{PARTS}{first}" if len(recording.paths) > 1 else str(first)
+
+
+def _recording_of(first: Path) -> Parts:
+    """The recording that begins with a file, with all of its parts."""
+    return next(recording for recording in list_recordings(first.parent) if first in recording.paths)
+
+
+def _the_only(path: Path, recordings: list[Parts]) -> Parts:
+    """The recording of a folder; those of streamtok are read one after another, others must be named."""
+    if len(recordings) == 1:
+        return recordings[0]
+    if all(_is_own(file) for recording in recordings for file in recording.paths):
+        joined = Parts([], [f"{len(recordings)} recordings are read one after another"])
+        for each in recordings:
+            joined.paths += each.paths
+            joined.notes += each.notes
+        return joined
+    names = ", ".join(recording.paths[0].name for recording in recordings[:5])
+    raise ValueError(
+        f"{path} holds {len(recordings)} recordings that do not belong together: {names}"
+        f"{', ...' if len(recordings) > 5 else ''}; name one of them, or let `streamtok tokenize` do each"
+    )
+
+
+def _is_own(path: Path) -> bool:
+    return kind_of(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+
+
+def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:
+    paths, notes = recording.paths, list(recording.notes)
+    if len(paths) > 1:
+        notes.append(f"{len(paths)} files are read as one recording: {paths[0].name} to {paths[-1].name}")
+    kind = kind_of(paths[0])
     if kind == "mcap":
-        return McapDrive([path], topics)
-    if kind == "video":
-        return open_video(path, topics)
+        return McapDrive(Parts(paths, notes), options, path)
     from streamtok.drives.bag_drive import BagDrive  # needs rosbags, an extra
 
-    return BagDrive(path, kind, topics)
-
-
-def _read_head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(16)
+    return BagDrive(Parts(paths, notes), kind, options, path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.drives.drive import Drive
+from streamtok.extras import missing_extra
 from streamtok.measures import entropy_bits, find_time_jumps, usual_step
 from streamtok.types import TokenGroup
 
@@ -19,10 +20,14 @@ PLOT_COLUMNS, PLOT_ROWS = 1500, 512
 
 
 class Times:
-    """Capture times of one stream, ns, in the order they came."""
+    """Capture times of one stream, ns, in the order they came.
 
-    def __init__(self) -> None:
+    `jumps` are the indices of those after a gap, where whoever read them has judged that; else the times alone say it.
+    """
+
+    def __init__(self, jumps: list[int] | None = None) -> None:
         self.values = array("q")
+        self.jumps = jumps
 
     @property
     def seconds(self) -> float:
@@ -32,8 +37,8 @@ class Times:
     def gaps(self) -> list[tuple[float, float]]:
         """(seconds from the start, seconds long) of steps much longer than the usual one, and of steps back."""
         times = np.array(self.values, np.int64)
-        after = np.flatnonzero(find_time_jumps(times))[1:]
-        return [((times[i - 1] - times[0]).item() / 1e9, (times[i] - times[i - 1]).item() / 1e9) for i in after]
+        after = np.flatnonzero(find_time_jumps(times)).tolist() if self.jumps is None else self.jumps
+        return [((times[i - 1] - times[0]).item() / 1e9, (times[i] - times[i - 1]).item() / 1e9) for i in after if i]
 
     def report(self) -> dict[str, Any]:
         gaps, step_s = self.gaps(), usual_step(np.array(self.values, np.int64)) / 1e9
@@ -68,7 +73,7 @@ class TokenSurvey:
         self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
         self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
         self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
-        if len(self.usage):
+        if len(self.usage) and group.tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
         if self._picture:
             self._keep_column(group)
@@ -101,12 +106,22 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera, from times alone: frames, seconds, rate, gaps, and `damaged` (of video, which alone is decoded)."""
-    times = {name: Times() for name in drive.streams}
+    """Per camera: seconds, rate, gaps, and what `Drive.account` tells. Still images are not decoded, only looked at."""
+    jumps: dict[str, list[int]] = {name: [] for name in drive.streams}
+    times = {name: Times(jumps[name]) for name in drive.streams}
+    turns = dict.fromkeys(drive.streams, 0)
     for item in drive.items():
-        times[item.stream].values.append(item.capture_ns)
-    damaged = {name: drive.counts[name]["damaged"] for name in times}
-    return {name: {"frames": len(t.values), **t.report(), "damaged": damaged[name]} for name, t in times.items()}
+        seen = times[item.stream]
+        if item.missing or item.turn != turns[item.stream]:
+            jumps[item.stream].append(len(seen.values))
+        turns[item.stream] = item.turn
+        seen.values.append(item.capture_ns)
+        if item.codec is None or item.damage:
+            drive.load(item)
+        else:
+            drive.counts[item.stream]["frames"] += 1
+    account = drive.account()
+    return {name: {**seen.report(), **account[name]} for name, seen in times.items()}
 
 
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
@@ -116,7 +131,7 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("the plot needs matplotlib: pip install 'streamtok[plot]'") from error
+        raise missing_extra("the plot", "plot") from error
     shown = {name: survey for name, survey in surveys.items() if survey.columns}
     if not shown:
         raise ValueError("there are no tokens to plot")

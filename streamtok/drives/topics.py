@@ -27,15 +27,17 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def choose_topics(path: Path, cameras: Sequence[str], others: dict[str, str], topics: Topics) -> dict[str, str]:
-    """{topic: stream name} of the cameras to read; `others` are {topic: type} of the rest. ValueError lists them."""
+def choose_topics(
+    path: Path, cameras: Sequence[str], others: dict[str, str], topics: Topics, reason: str = ""
+) -> dict[str, str]:
+    """{topic: stream name} of the cameras to read; `others` are {topic: type} of the rest. ValueError lists them, and
+    says the `reason` why there may be fewer than there were."""
     names = stream_names(cameras)
     if topics is None:
-        wanted = [topic for topic in cameras if "depth" not in topic.lower()] or list(cameras)
-        if not wanted:
+        if not names:
             found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(others.items())) or "no topics at all"
-            raise ValueError(f"{path} has no camera images; it has {found}")
-        return {topic: names[topic] for topic in wanted}
+            raise ValueError(f"{path} has no camera images; it has {found}{reason and f' ({reason})'}")
+        return names
     chosen = {}
     by_name = {name: topic for topic, name in names.items()}
     for asked in topics:

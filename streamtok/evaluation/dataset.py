@@ -17,8 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from streamtok.io.spec import split_file
 from streamtok.io.stills import read_image
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
 KNOWN = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 log = logging.getLogger("streamtok.evaluation")
@@ -70,7 +71,7 @@ class ClipSet:
 
     def read(self, file: ClipFile) -> Clip:
         """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
-        if file.paths[0].suffix.lower() in VIDEO_SUFFIXES:
+        if split_file(str(file.paths[0]))[0].suffix.lower() in VIDEO_SUFFIXES:
             frames, fps, damaged = read_video(file.paths[0], self.frames)
             if damaged:
                 self.damaged[file.name] = damaged
@@ -90,12 +91,13 @@ def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps:
     is 24). Raises FileNotFoundError for a missing place and ValueError where nothing is found.
     """
     found: list[ClipFile] = []
-    for place in map(Path, places):
+    for given in map(str, places):
+        place, _ = split_file(given)
         if not place.exists():
             raise FileNotFoundError(f"{place} does not exist; give a video, a picture or a folder of them")
         if place.suffix.lower() not in KNOWN and not place.is_dir():
             raise ValueError(f"{place}: unknown kind of file; expected one of {', '.join(KNOWN)}")
-        found += _find_in_folder(place, images, fps) if place.is_dir() else [ClipFile(place.stem, (place,))]
+        found += _find_in_folder(place, images, fps) if place.is_dir() else [ClipFile(place.stem, (Path(given),))]
     if not found:
         raise ValueError(f"no videos or pictures in {', '.join(map(str, places))}")
     return _with_distinct_names(found)
@@ -131,9 +133,9 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
     ValueError, which names the file, where there is none.
     """
-    from streamtok.io.video import VideoReader
+    from streamtok.io.source import open_video
 
-    with VideoReader(path) as video:
+    with open_video(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]
         damaged = video.counts["damaged"]
     if not images:
@@ -155,10 +157,9 @@ def _find_in_folder(root: Path, images: bool | None, fps: float) -> list[ClipFil
     for path in sorted(root.rglob("*")):
         if path.relative_to(root).parts[0].lower().startswith("annotations"):
             continue  # DAVIS keeps its masks there, as pictures
-        suffix = path.suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
+        if is_video(path):
             found.append(ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)))
-        elif suffix in IMAGE_SUFFIXES:
+        elif is_image(path):
             pictures.setdefault(path.parent, []).append(path)
     for folder, paths in pictures.items():
         if images is False or (images is None and _is_sequence(folder)):

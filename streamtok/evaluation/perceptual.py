@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.checkpoint.folder import read_tensors
 from streamtok.settings.errors import SettingsError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on 0..1
@@ -105,9 +106,7 @@ class Features(nn.Module):
         if path is None:
             raise SettingsError("the perceptual and gram losses need `backbone`, a VGG-19 or MobileNetV2 weights file")
         if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
+            weights = read_tensors(Path(path))
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         inner = {name.removeprefix("features."): w for name, w in weights.items() if not name.startswith("classifier")}

@@ -14,18 +14,21 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from streamtok.drives.drive import describe_losses
+from streamtok.drives.open_drive import list_drives
 from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
 from streamtok.fleet.store import is_url, open_store
+from streamtok.recording.parts import leave_out_repaired
 
 log = logging.getLogger("streamtok.fleet")
 
@@ -61,6 +64,7 @@ class Fleet:
         self._running: dict[str, Job] = {}
         self._alone = self._stopping = False
         self._frames = 0
+        self._done: dict[str, dict[str, Any]] = {}  # the cameras of each drive of this run
 
     def stop(self) -> None:
         """End soon; what is done stays done."""
@@ -84,7 +88,7 @@ class Fleet:
         """Find the drives that are left to do; returns how many are done."""
         fingerprint = load_for_fleet(self.options).fingerprint
         skipped = 0
-        for drive in dict.fromkeys(self.drives):
+        for drive in dict.fromkeys(self._list_drives()):
             try:
                 job = make_job(drive)
             except (OSError, ValueError, ImportError) as error:
@@ -101,6 +105,20 @@ class Fleet:
         # Long drives first, so that none of them is left alone at the end.
         self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
         return skipped
+
+    def _list_drives(self) -> Iterator[str]:
+        """The drives that were given; of a folder with several that do not belong together, each of them."""
+        kept = set(leave_out_repaired([Path(drive) for drive in self.drives]).paths)
+        for drive in self.drives:
+            if is_url(drive):
+                yield drive
+            elif Path(drive) not in kept:
+                log.info("drive=%s event=left_out reason='the one that was repaired of it is given too'", drive)
+            else:
+                try:
+                    yield from list_drives(drive)
+                except (OSError, ValueError, ImportError) as error:
+                    self._note_broken(drive, str(error))
 
     def _work(self) -> None:
         total = sum(job.size for job in self._waiting)
@@ -139,6 +157,7 @@ class Fleet:
         self._alone = False
         if outcome.record is not None:
             self.manifest[job.drive] = {"status": "done"} | outcome.record
+            self._done[job.drive] = outcome.record["cameras"]
             self._frames += sum(file.get("frames", 0) for file in outcome.record["files"])
             return job.size
         if outcome.died and not outcome.sure:
@@ -178,6 +197,7 @@ class Fleet:
             "done": done,
             "skipped": skipped,
             "broken": broken,
+            "losses": {drive: lines for drive in self._done if (lines := describe_losses(self._done[drive]))},
             "left": len(self._waiting) + len(self._suspects) + len(self._running),
             "frames": self._frames,
             "seconds": round(seconds, 2),

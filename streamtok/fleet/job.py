@@ -11,20 +11,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-from streamtok.drives.open_drive import kind_of, parse_drive, resolve_drive
+from streamtok.drives.folders import kind_of
+from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
 from streamtok.io.image_messages import image_kind
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.suffixes import is_image
 from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
-from streamtok.settings.shared import FrameSettings
+from streamtok.settings.shared import FrameSettings, ReadSettings
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -131,6 +132,7 @@ def run_job(
             "options": options.model_dump(mode="json"),
             "files": files,
             "skipped": summary["skipped"],
+            "cameras": summary["cameras"],
             "notes": summary["notes"][:MOST_NOTES],
         }
         (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
@@ -161,9 +163,9 @@ def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 def count_expected_frames(path: Path) -> int:
     """How many frames a drive says it has, for progress only; 0 if it does not say."""
-    path, _ = parse_drive(path)
+    path, options = parse_drive(path)
     if path.is_dir():
-        return sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
+        return sum(map(is_image, path.rglob("*")))
     kind = kind_of(path)
     if kind == "mcap":
         file = McapFile(path)
@@ -171,7 +173,7 @@ def count_expected_frames(path: Path) -> int:
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind != "video":
         return 0
-    with VideoReader(path) as video:
+    with VideoReader(path, **options) as video:
         return video.expected_frames
 
 
@@ -183,7 +185,9 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
         if not report(frames, min(1.0, frames / expected) if expected else 0.0):
             raise Stopped
 
-    chosen = options.model_dump(include={"model", "context", "streams", *FrameSettings.model_fields})
+    chosen = options.model_dump(
+        include={"model", "context", "streams", *FrameSettings.model_fields, *ReadSettings.model_fields}
+    )
     node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
         # Recorded by another tokenizer, whose group boundaries mean nothing to this one.

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from streamtok.settings.fields import Count, Flag, Model, Names, Strict, Switch, Whole
-from streamtok.settings.shared import ComputeSettings, FrameSettings
+from streamtok.settings.shared import ComputeSettings, FrameSettings, ReadSettings
 
 
 def read_shard(value: object) -> tuple[int, int]:
@@ -18,7 +18,7 @@ def read_shard(value: object) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-class DriveOptions(FrameSettings, ComputeSettings):
+class DriveOptions(FrameSettings, ReadSettings, ComputeSettings):
     """How every drive is tokenized; `threads` is fixed, since on a CPU the last bits of a latent may depend on it."""
 
     model: Model = Field(default="nano", description="preset name or checkpoint folder")

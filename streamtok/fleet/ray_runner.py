@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from streamtok.extras import missing_extra
 from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, run_job
 
 
@@ -23,10 +24,12 @@ class RayRunner:
         self._running: dict[Any, tuple[Job, Any]] = {}
 
     def submit(self, job: Job) -> None:
+        """As `LocalRunner.submit`."""
         actor = self._idle.popleft()
         self._running[actor.run.remote(job)] = job, actor
 
     def collect(self, timeout: float) -> list[Outcome]:
+        """As `LocalRunner.collect`."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -37,6 +40,7 @@ class RayRunner:
         return {}
 
     def close(self) -> None:
+        """End the actors."""
         for actor in [*self._idle, *(actor for _, actor in self._running.values())]:
             self._ray.kill(actor)
 
@@ -70,6 +74,5 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        text = "--runner ray needs Ray: pip install 'streamtok[fleet]'; without it leave the flag out"
-        raise ImportError(text) from error
+        raise missing_extra("--runner ray", "fleet") from error
     return ray

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.drives.open_drive import parse_drive
+from streamtok.extras import missing_extra
 
 PARTIAL = ".partial"
 
@@ -24,7 +25,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError as error:
-        raise ImportError(f"{url}: URLs need fsspec: pip install 'streamtok[dataset]'") from error
+        raise missing_extra(f"{url}: reading a URL", "dataset") from error
     return fsspec.core.url_to_fs(url)
 
 
@@ -97,6 +98,7 @@ class LocalStore:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, name: str, data: bytes) -> None:
+        """Replace a file in one move."""
         partial = self.root / _partial_name(name)
         partial.write_bytes(data)
         os.replace(partial, self.root / name)

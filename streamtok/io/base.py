@@ -41,6 +41,9 @@ class Source(ABC):
 
     live = False
     """A camera, which does not wait for its reader; a recording does."""
+    own_clock = False
+    """`capture_ns` is when the picture was taken, by this machine's clock: it says how old a frame is, as its arrival
+    does where a clock may drift, or a recording is read as fast as it can be."""
     required = True
     """False: a camera that is not there when it is opened is waited for, like one that is lost later."""
 
@@ -53,6 +56,7 @@ class Source(ABC):
         self.max_frames = max_frames
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
+        self.expected_frames = 0  # what the source says it has, 0 if it does not; a guess
         self.state = "lost"
         self._watch = FreezeWatch()  # live sources show it their pictures
         self.counts: Counter[str] = Counter()
@@ -148,7 +152,7 @@ class RecordedSource(Source):
         self, stream: str, *, realtime: bool = False, max_frames: int | None = None, start_ns: int | None = None
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
-        self.realtime = realtime
+        self.realtime = self.own_clock = realtime
         self._given_start = start_ns
         self.start_ns = 0
         self._pending: Frame | None = None

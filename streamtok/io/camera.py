@@ -7,8 +7,9 @@
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
 A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
-silent makes the source "lost"; it is tried again after 0.5 s, 1 s, ... at most 10 s. After an outage `frame_id` jumps
-by the frames that the camera must have taken meanwhile (at least one), so that readers see a gap.
+silent makes the source "lost"; it is tried again after a moment, then after half of what the outage has lasted so far,
+at most 10 s: no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the camera
+must have taken meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ JOIN_S = 1.0
 
 @dataclass(frozen=True)
 class Grabbed:
-    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts."""
+    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
+
+    `damaged` images were left out just before it.
+    """
 
     image: np.ndarray
     capture_ns: int
     number: int | None = None
+    damaged: int = 0
 
 
 class Device(Protocol):
@@ -62,11 +67,13 @@ class CameraSource(Source):
     later losses heal.
 
     `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
-    that the device must have taken meanwhile), `dropped` (frames that nobody read in time) and `frames`. `frozen` says
-    whether the image stands still now; such frames are delivered all the same.
+    that the device must have taken meanwhile), `damaged` (frames that came and cannot be used), `dropped` (frames that
+    nobody read in time) and `frames`. `frozen` says whether the image stands still now; such frames are delivered all
+    the same.
     """
 
     live = True
+    own_clock = True
 
     def __init__(
         self,
@@ -144,10 +151,12 @@ class CameraSource(Source):
             self.capture = Capture(self)  # the thread is left to itself, and not waited for again
 
     def _to_frame(self, grabbed: Grabbed) -> Frame:
+        self.check_stalled()  # what stood still may be this process
         self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed
-        self._next_id += missed
+        self.counts["damaged"] += grabbed.damaged
+        self._next_id += max(missed, grabbed.damaged)
         if self.state == "lost":
             self.state = "up"
             log.info("stream=%s event=up device=%s missed=%d", self.stream, self.device.name, missed)
@@ -180,7 +189,10 @@ class CameraSource(Source):
     def _lose(self, reason: str) -> None:
         self._note_lost(reason)
         self.device.release()
-        self._connected, self._retry_at = False, time.monotonic() + self._backoff.next()
+        self._connected, self._retry_at = False, time.monotonic() + self._wait_s()
+
+    def _wait_s(self) -> float:
+        return self._backoff.next(time.monotonic() - self._heard_at)
 
     def _reconnect(self) -> bool:
         """Open the device again if it is time to; False, after a moment, if it is not there."""
@@ -190,7 +202,7 @@ class CameraSource(Source):
         try:
             self._open()
         except OSError as error:
-            self._retry_at = time.monotonic() + self._backoff.next()
+            self._retry_at = time.monotonic() + self._wait_s()
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False

@@ -1,8 +1,9 @@
 """The one thread and the one queue between a source and whoever takes its frames.
 
 A camera has its capture from the moment it is opened, and `read` takes from its queue; a node takes the capture over
-with `begin`. Other sources get one from the node. A frame that a camera took is left out here, in `_leave_out`, or
-nowhere: the frame behind it says how many are missing (`behind`), and the source counts them as `dropped`.
+with `begin`. Other sources get one from the node. A frame that a camera took is left out here or nowhere: where the
+queue is full, where `limit` says so, where it is too old, or where a recording in real time is read too late and goes
+on with what is due. The frame behind it says how many are missing (`behind`), and the source counts them as `dropped`.
 """
 
 import logging
@@ -12,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from streamtok.io.base import EndOfSource, Source
+from streamtok.io.base import EndOfSource, RecordedSource, Source
 from streamtok.types import Frame, Prepared
 
 log = logging.getLogger("streamtok.ingest")
 
 QUEUE = 8  # frames that wait for a `read`
+OLD_NS = 1_000_000_000  # younger frames are never too old
+UNKNOWN_FPS = 30.0  # of a source that does not say
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Capture(threading.Thread):
     """Feeds a bounded queue from one source until the source ends or `stop` is called.
 
     A full queue makes a lossless stream wait and any other leave out its oldest frame, which the encoder then sees as
-    a gap in `frame_id`. `end_reason` says why nothing more will come; `error` holds what the source failed with, if it
-    did.
+    a gap in `frame_id`. `age_ns` is how old the frame was that `pop` came to last. `end_reason` says why nothing more
+    will come; `error` holds what the source failed with, if it did.
     """
 
     def __init__(self, source: Source) -> None:
@@ -49,6 +52,7 @@ class Capture(threading.Thread):
         self.error: Exception | None = None
         self.end_reason = ""
         self.ended = False
+        self.age_ns = 0
         self._new: deque[Captured] = deque()  # the newer part of the queue: what `arrivals` has not returned yet
         self._held: deque[Captured] = deque()  # the older part
         self._changed = threading.Condition()
@@ -57,6 +61,10 @@ class Capture(threading.Thread):
         self._wake = threading.Event()
         self._halted_at: float | None = None
         self._reconnects = 0
+        self._late_ns: int | None = 0  # of the frame that came last, when it did; None once frames were passed over
+        self._last_id = -1
+        self._untold = 0  # frames that were too old, and that no frame has told of yet
+        self._gap_untold = False
 
     def begin(
         self, prepare: Callable[[Frame], Prepared], *, capacity: int, lossless: bool, wake: threading.Event
@@ -80,7 +88,7 @@ class Capture(threading.Thread):
             while self._halted_at is None:
                 if self._prepare is not None:
                     self.source.check_limit()
-                frame = self.source.grab()
+                frame = self._grab()
                 if frame is not None:
                     self._put(frame)
         except EndOfSource as end:
@@ -113,9 +121,22 @@ class Capture(threading.Thread):
         with self._changed:
             self._leave_out(self._held, len(self._held) - room_for(len(self._held)))
 
-    def pop(self) -> Captured | None:
-        """Take the oldest frame that `arrivals` has returned; None if there is none."""
-        return self._held.popleft() if self._held else None
+    def pop(self, steps_ns: int = 0) -> Captured | None:
+        """Take the oldest frame that `arrivals` has returned; None if there is none.
+
+        Unless the stream is lossless, a frame is left out that is older than waiting for the encoder explains, where
+        the steps that it may wait for take `steps_ns`: this process stood still, or the frame came late.
+        """
+        while self._held:
+            item = self._held.popleft()
+            self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
+            behind, after_gap = item.behind + self._untold, item.after_gap or self._gap_untold
+            if self._lossless or self.age_ns <= max(OLD_NS, 2 * self._most_late_ns) + steps_ns:
+                self._untold, self._gap_untold = 0, False
+                return replace(item, behind=behind, after_gap=after_gap)
+            self._untold, self._gap_untold = behind + 1, after_gap
+            self.source.counts["dropped"] += 1
+        return None
 
     def wait(self, timeout: float | None) -> Frame | None:
         """Take the oldest frame, waiting for it at most `timeout` seconds; None if none came."""
@@ -156,6 +177,20 @@ class Capture(threading.Thread):
             self.join(max(0.0, (self._halted_at or 0.0) + timeout - time.monotonic()))
         return not self.is_alive()
 
+    @property
+    def _most_late_ns(self) -> int:
+        """How long it takes until the queue is full."""
+        return round(self._capacity * 1e9 / (self.source.fps or UNKNOWN_FPS))
+
+    def _grab(self) -> Frame | None:
+        """The next frame; of a recording in real time that is read too late, the one that is due now."""
+        source, may_skip = self.source, self._prepare is not None and not self._lossless
+        late = self._late_ns is not None and self._late_ns > self._most_late_ns
+        if may_skip and late and isinstance(source, RecordedSource) and source.realtime:
+            source.skip_to(time.monotonic_ns())
+            self._late_ns = None
+        return source.grab()
+
     def _put(self, frame: Frame) -> None:
         item = self._to_captured(frame)
         with self._changed:
@@ -163,7 +198,8 @@ class Capture(threading.Thread):
                 self._changed.wait()
             self._new.append(item)
             self._leave_out(self._new, len(self._new) - self._capacity)
-            self.source.counts["frames"] += self._prepare is not None
+            self.source.counts["frames"] += (1 + item.behind) * (self._prepare is not None)
+            self.source.counts["dropped"] += item.behind
             self._changed.notify_all()
         self._wake.set()
 
@@ -171,8 +207,10 @@ class Capture(threading.Thread):
         arrived_ns = time.monotonic_ns()
         reconnects = self.source.counts["reconnects"]
         after_gap, self._reconnects = reconnects > self._reconnects, reconnects
+        behind = frame.frame_id - self._last_id - 1 if self._late_ns is None else 0  # frames that were passed over
+        self._late_ns, self._last_id = arrived_ns - frame.capture_ns, frame.frame_id
         prepared = None if self._prepare is None else self._prepare(frame)
-        return Captured(frame, prepared, arrived_ns, time.monotonic_ns(), after_gap)
+        return Captured(frame, prepared, arrived_ns, time.monotonic_ns(), after_gap, behind)
 
     def _leave_out(self, frames: deque[Captured], count: int) -> None:
         """Leave out the `count` oldest of some frames, but never all; the one behind them tells of it."""

@@ -16,11 +16,20 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
+from streamtok.io.nal_units import Order, add_orientation, follow_order, length_size_of, without_sei
+from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
+
 DEPENDS = "depends on a damaged picture"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_LOSSES = 64
 MOST_PACKETS = 64  # kept
+MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video"}
+"""Decoders that mark all they conceal, so they need not refuse what is only unusual beside the pictures."""
+HAVE_SUMS = {"hevc", "ffv1"}
+"""Decoders that compare pictures with the checksums in their stream, where it has them."""
+MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
+"""Decoders of streams that may begin anywhere, and that mark key frames."""
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
 
@@ -44,20 +53,39 @@ class Loss(NamedTuple):
 
 
 class CleanDecoder:
-    """Decodes with a codec context of PyAV that is not open yet, and judges what comes out."""
+    """Decodes with a codec context of PyAV that is not open yet, and judges what comes out.
+
+    | sign of damage | what it costs |
+    | --- | --- |
+    | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
+    | the decoder refuses a packet, or marks a picture | it, and what needs it |
+    | H.264 counts on (`frame_num`) over a picture that is not there | the picture, and what needs it |
+    | a stream of pictures that need others begins without a key frame | all up to one |
+
+    What needs a lost picture ends at a key frame, or where H.264 and H.265 that are refreshed bit by bit say that all
+    is right again. In codecs of `intra` pictures only, nothing needs another one.
+    """
 
     def __init__(self, context: Any) -> None:
         context.thread_count = 1
-        context.options = {"err_detect": "explode"}
+        if context.name not in MARK_ERRORS:
+            context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
+        self._intra = context.codec.intra_only
+        self._order = follow_order(context.name, context.extradata)
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
         self._fed = 0
-        self._orders: dict[int, int] = {}  # by presentation time
-        self._losses = [Loss(0, None, "before the first key frame")]
+        self._orders: dict[int, int] = {}  # by presentation time, of packets whose pictures have not come out
+        self._shown = 0  # presentation time of the last frame that came out
+        self._held: list[tuple[Checked, int]] = []  # frames that came out, with their orders
+        self._losses = [Loss(0, None, "before the first key frame")] if self._context.name in MARK_KEYS else []
         self._key: tuple[int | None, int] = None, 0  # presentation time and order of the last one that came out
+        self._clean_since: dict[int | None, int] = {}  # orders by presentation time: see `Order`
+        if self._order:
+            self._order.restart()
 
     @property
     def damage(self) -> str:
@@ -74,19 +102,54 @@ class CleanDecoder:
         self._feed(pts)
         return self._refused(reason, pts)
 
-    def decode(self, packet: Any) -> Iterator[Checked]:
-        """What comes out for a packet (None at the end of the stream), in presentation order."""
+    def decode(self, packet: Any, marked: bool = False) -> Iterator[Checked]:
+        """What comes out for a packet (None at the end of the stream), in presentation order.
+
+        `marked`: the container says that damage touched the packet.
+        """
         pts = None if packet is None else packet.pts
         self._feed(pts)
+        if packet is not None and marked and pts is None:  # the rest of a picture that lost its beginning
+            yield self._refused("the container marks it as damaged", None)
+            return
+        if packet is not None and marked:
+            self._lose(Loss(self._fed, packet.pts, "the container marks it as damaged"))
+        if packet is not None and packet.size and self._order is not None:
+            order = self._order.see(bytes(packet))
+            yield from self._follow(order, packet)
+            packet = self._without_sei(packet) if order.has_sei else packet
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
             yield self._refused(f"the decoder refuses it: {error.strerror}", pts)
             return
         for frame in frames:
-            disturbed = bool(self._losses)
-            damage = self._judge(frame)
-            yield Checked(frame, damage, disturbed)
+            yield from self._take(frame)
+        if packet is None or not packet.size:  # as PyAV ends a file
+            yield from self._release(everything=True)
+
+    def _take(self, frame: Any) -> Iterator[Checked]:
+        """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.
+
+        A decoder marks a picture when it comes out, which may be after pictures that need it.
+        """
+        disturbed, order = bool(self._losses), self._fed
+        if frame.pts is not None:
+            order, self._shown = self._orders.pop(frame.pts, order), frame.pts
+        damage = self._judge(frame, order)
+        if frame.is_corrupt:
+            self._held = [
+                (one._replace(damage=one.damage or DEPENDS) if after > order else one, after)
+                for one, after in self._held
+            ]
+        self._held.append((Checked(frame, damage, disturbed), order))
+        yield from self._release()
+
+    def _release(self, everything: bool = False) -> Iterator[Checked]:
+        """The frames held before which nothing was decoded that is still to be shown."""
+        first = min((order for pts, order in self._orders.items() if pts > self._shown), default=self._fed + 1)
+        while self._held and (everything or self._held[0][1] < first):
+            yield self._held.pop(0)[0]
 
     def _feed(self, pts: int | None) -> None:
         self._fed += 1
@@ -95,6 +158,26 @@ class CleanDecoder:
         self._orders[pts] = self._fed
         if len(self._orders) > MOST_WAITING:
             del self._orders[next(iter(self._orders))]
+
+    def _follow(self, order: Order, packet: Any) -> Iterator[Checked]:
+        """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
+        if order.missing:
+            self._lose(Loss(self._fed, None, DEPENDS))
+        if order.recovers and self._losses:  # H.265 refuses all that needs a lost picture, unless it starts anew here
+            for frame in self._context.decode(None):
+                yield from self._take(frame)
+            self._context.flush_buffers()
+        if order.clean_since is not None:
+            self._clean_since[packet.pts] = self._fed - order.clean_since
+            if packet.is_discard:  # decoded and not shown: it does not come out
+                self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
+
+    def _without_sei(self, packet: Any) -> Any:
+        bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
+        bare.pts, bare.dts = packet.pts, packet.dts
+        if packet.time_base is not None:  # a recorded message has none
+            bare.time_base = packet.time_base
+        return bare
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
         refused = Checked(None, self.damage or reason, True)
@@ -108,16 +191,22 @@ class CleanDecoder:
         if len(self._losses) > MOST_LOSSES:  # the first says what is damaged, the last when that ends
             del self._losses[1]
 
-    def _judge(self, frame: Any) -> str:
+    def _judge(self, frame: Any, order: int) -> str:
         """Why a frame that came out must not be used; empty if it may be."""
-        order = self._fed if frame.pts is None else self._orders.pop(frame.pts, self._fed)
+        clean_since = self._clean_since.pop(frame.pts, None)
         if frame.is_corrupt:
             self._lose(Loss(order, frame.pts, DEPENDS))
             return "the decoder marks it as damaged"
-        if frame.key_frame:
-            self._key = frame.pts, order
-            self._losses = [loss for loss in self._losses if _reaches_behind(loss, *self._key)]
+        if clean_since is not None and clean_since < order:
+            self._pass_key(None, clean_since)
+        elif frame.key_frame or self._intra or clean_since == order:
+            self._pass_key(frame.pts, order)
         return next((loss.reason for loss in self._losses if loss.order <= order), "")
+
+    def _pass_key(self, pts: int | None, order: int) -> None:
+        """Pictures from here on need none that came before `order`."""
+        self._key = pts, order
+        self._losses = [loss for loss in self._losses if _reaches_behind(loss, *self._key)]
 
 
 def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
@@ -126,9 +215,17 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
     return loss.order >= order and not shown_before
 
 
+def orientation_of(frame: Any) -> int:
+    """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
+
+
 def to_image(frame: Any) -> np.ndarray:
-    """A decoded video frame as uint8 RGB (H, W, 3)."""
-    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+    """A decoded video frame as uint8 RGB (H, W, 3), upright."""
+    return orient(frame.to_ndarray(format="rgb24"), orientation_of(frame))
 
 
 class KeptPackets:
@@ -136,6 +233,7 @@ class KeptPackets:
 
     def __init__(self, stream: Any) -> None:
         context = stream.codec_context
+        self._codec = context.name
         name = ANNEX_B.get(context.name) if context.extradata else None
         self._filter = BitStreamFilterContext(name, in_stream=stream) if name else None
         self._packets: dict[int, bytes] = {}
@@ -151,6 +249,9 @@ class KeptPackets:
         while len(self._packets) > MOST_PACKETS:
             del self._packets[next(iter(self._packets))]
 
-    def take(self, pts: int | None) -> bytes | None:
-        """The packet that is shown at `pts`, given once."""
-        return None if pts is None else self._packets.pop(pts, None)
+    def take(self, frame: Any) -> bytes | None:
+        """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
+        packet, orientation = self._packets.pop(frame.pts, None), orientation_of(frame)
+        if packet is None or orientation == UPRIGHT:
+            return packet
+        return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None

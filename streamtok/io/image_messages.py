@@ -10,15 +10,25 @@ import base64
 import functools
 import importlib
 import json
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from streamtok.extras import missing_extra
+from streamtok.io.flatbuffer import read_table
 from streamtok.preprocessing.pixels import RawImage
 
+PACKET = "FFMPEGPacket"
+FFMPEG_PACKET = (  # of ffmpeg_image_transport
+    "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\nbool is_bigendian\n"
+    "uint8[] data\n"
+)
 FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
 ROS_FOXGLOVE = {
     "CompressedImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
@@ -27,6 +37,9 @@ ROS_FOXGLOVE = {
     "uint32 step\nuint8[] data\n",
 }
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "yuv420": "i420"}
+RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?")
+WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
+PACKED_VIDEO = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
@@ -54,6 +67,11 @@ class ImageMessage:
     width: int = 0
     step: int = 0
     seq: int | None = None
+    big_endian: bool = False  # of values of more than a byte
+
+    def has_bytes_of(self, other: ImageMessage) -> bool:
+        """Whether both carry the same image, byte for byte."""
+        return np.array_equal(np.frombuffer(self.data, np.uint8), np.frombuffer(other.data, np.uint8))
 
     def picture(self) -> np.ndarray | RawImage:
         """The picture, uint8 RGB (H, W, 3) or not converted yet; raises DamagedFrame. Not for kind "video"."""
@@ -62,12 +80,20 @@ class ImageMessage:
 
 def image_kind(schema: str) -> str | None:
     """ "raw", "image" or "video" for the schema name of an image message, None for any other message."""
-    package, _, name = schema.replace("/msg/", "/").replace(".", "/").rpartition("/")
+    package, name = split_schema(schema)
     if package == "sensor_msgs":
         return {"Image": "raw", "CompressedImage": "image"}.get(name)
+    if name == PACKET:
+        return "video"
     if package in ("foxglove", "foxglove_msgs"):
         return {"RawImage": "raw", "CompressedImage": "image", "CompressedVideo": "video"}.get(name)
     return None
+
+
+def split_schema(schema: str) -> tuple[str, str]:
+    """(package, name) of a message type as ROS, protobuf, FlatBuffers or OMG IDL write it."""
+    parts = [part for part in re.split(r"::|[/.]", schema) if part != "msg"]
+    return "/".join(parts[:-1]), parts[-1] if parts else ""
 
 
 def parser_of(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
@@ -75,23 +101,25 @@ def parser_of(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
     """
-    name = schema.replace("/msg/", "/").replace(".", "/").rpartition("/")[2]
+    _, name = split_schema(schema)
     if encoding in ("cdr", "ros1"):
         return functools.partial(_parse_ros, ros_typestore(encoding), ros_name(schema), encoding)
     if encoding == "protobuf" and name in FOXGLOVE:
         return functools.partial(_parse_protobuf, protobuf_class(name))
     if encoding == "json" and name in FOXGLOVE:
         return _parse_json
+    if encoding == "flatbuffer" and name in FOXGLOVE:
+        return functools.partial(_parse_flatbuffer, name)
     raise ValueError(
         f"{schema} encoded as {encoding!r} cannot be read; known are cdr and ros1 (sensor_msgs, foxglove_msgs), "
-        f"protobuf and json (foxglove)"
+        f"protobuf, flatbuffer and json (foxglove)"
     )
 
 
 def ros_name(schema: str) -> str:
     """A ROS type name with its /msg/ part."""
-    package, _, name = schema.replace("/msg/", "/").partition("/")
-    return f"{package}/msg/{name}"
+    package, name = split_schema(schema)
+    return f"{'foxglove_msgs' if package == 'foxglove' else package}/msg/{name}"
 
 
 @functools.cache
@@ -100,12 +128,12 @@ def ros_typestore(encoding: str) -> Any:
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
-        raise ImportError("ROS messages need the rosbags package: pip install 'streamtok[ros]'") from error
-    if encoding == "ros1":
-        return get_typestore(Stores.ROS1_NOETIC)
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, text in ROS_FOXGLOVE.items():
-        store.register(get_types_from_msg(text, f"foxglove_msgs/msg/{name}"))
+        raise missing_extra("reading ROS messages", "ros") from error
+    store = get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.ROS2_HUMBLE)
+    types = {f"foxglove_msgs/msg/{name}": text for name, text in ROS_FOXGLOVE.items()}
+    types[f"ffmpeg_image_transport_msgs/msg/{PACKET}"] = FFMPEG_PACKET
+    for name, text in types.items():
+        store.register(get_types_from_msg(text, name))
     return store
 
 
@@ -114,15 +142,24 @@ def protobuf_class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
     except ImportError as error:
-        raise ImportError("Foxglove messages need an extra: pip install 'streamtok[record]'") from error
+        raise missing_extra("reading Foxglove messages", "record") from error
 
 
-def _to_message(message: Any, kind: str, stamp_ns: int, seq: int | None = None) -> ImageMessage:
-    """An ImageMessage from a decoded message: a raw image if it has rows of `step` bytes, else of `kind`."""
+def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:
+    """An ImageMessage from a decoded message: a raw image if it has rows of `step` bytes, a packet of video if its
+    format is one of a codec, else a still image."""
     if hasattr(message, "step"):
         size = message.height, message.width, message.step
-        return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq)
-    return ImageMessage(kind, message.format, message.data, stamp_ns, seq=seq)
+        big = bool(getattr(message, "is_bigendian", False))
+        return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq, big)
+    form = getattr(message, "format", None)
+    if form is None:  # ffmpeg_image_transport names encoders, such as libx264 or hevc_nvenc
+        form = next((codec for word, codec in PACKED_VIDEO.items() if word in message.encoding), message.encoding)
+        return ImageMessage("video", form, message.data, stamp_ns, seq=seq)
+    codec = form.split(";")[0].strip().lower()
+    if codec in VIDEO_CODECS and codec != "mjpeg":
+        return ImageMessage("video", codec, message.data, stamp_ns, seq=seq)
+    return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
 
 
 def _parse_ros(store: Any, name: str, encoding: str, data: ImageData) -> ImageMessage:
@@ -131,8 +168,7 @@ def _parse_ros(store: Any, name: str, encoding: str, data: ImageData) -> ImageMe
         message = deserialize(data, name)
         header = getattr(message, "header", None)
         stamp = header.stamp if header is not None else message.timestamp
-        kind = "video" if name.endswith("CompressedVideo") else "image"
-        return _to_message(message, kind, stamp.sec * 10**9 + stamp.nanosec, getattr(header, "seq", None))
+        return _to_message(message, stamp.sec * 10**9 + stamp.nanosec, getattr(header, "seq", None))
     except Exception as error:  # rosbags lets numpy, struct, unicode and its own errors through
         raise DamagedFrame(f"not a {name} message: {error}") from error
 
@@ -145,27 +181,44 @@ def _parse_protobuf(message_class: Any, data: ImageData) -> ImageMessage:
         message.ParseFromString(bytes(data))
     except DecodeError as error:
         raise DamagedFrame(f"not a {message_class.DESCRIPTOR.full_name} message: {error}") from error
-    kind = "video" if message_class.DESCRIPTOR.name == "CompressedVideo" else "image"
-    return _to_message(message, kind, message.timestamp.seconds * 10**9 + message.timestamp.nanos)
+    return _to_message(message, message.timestamp.seconds * 10**9 + message.timestamp.nanos)
 
 
 def _parse_json(data: ImageData) -> ImageMessage:
     try:
         message = json.loads(bytes(data), object_hook=lambda fields: SimpleNamespace(**fields))
         message.data = base64.b64decode(message.data, validate=True)
-        stamp = getattr(message, "timestamp", None)
-        kind = "video" if getattr(message, "format", None) in VIDEO_CODECS else "image"
-        return _to_message(message, kind, stamp.sec * 10**9 + stamp.nsec if stamp else 0)
+        return _to_message(message, _json_ns(getattr(message, "timestamp", None)))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
+
+
+def _json_ns(stamp: Any) -> int:
+    """A time of Foxglove's JSON in ns: seconds and nanoseconds, or text as RFC 3339 has it."""
+    if not isinstance(stamp, str):
+        return stamp.sec * 10**9 + getattr(stamp, "nsec", getattr(stamp, "nanos", 0)) if stamp else 0
+    match = RFC_3339.fullmatch(stamp.strip())
+    if match is None:
+        raise ValueError(f"{stamp!r} is no time such as 2024-05-01T12:00:00.25Z")
+    whole = datetime.fromisoformat(f"{match[1]}{(match[3] or '+00:00').upper().replace('Z', '+00:00')}")
+    return int(whole.timestamp()) * 10**9 + int((match[2] or "0")[:9].ljust(9, "0"))
+
+
+def _parse_flatbuffer(name: str, data: ImageData) -> ImageMessage:
+    try:
+        message = read_table(name, memoryview(bytes(data)))
+    except (ValueError, struct.error) as error:
+        raise DamagedFrame(f"not a foxglove.{name} message: {error}") from error
+    return _to_message(message, message.timestamp.sec * 10**9 + message.timestamp.nsec)
 
 
 def raw_image(message: ImageMessage) -> RawImage:
     """Rows of pixels as they are; raises DamagedFrame when they do not fill the picture they declare."""
     data = np.frombuffer(message.data, np.uint8)
     encoding, step = ALIASES.get(message.encoding, message.encoding), message.step or None
-    if encoding == "mono16":  # the high bytes
-        data, encoding, step = data[1::2], "mono8", step and step // 2
+    wide = WIDE.fullmatch(encoding)
+    if wide:  # the high bytes
+        data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
     try:
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
@@ -198,5 +251,16 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
 
 
 def is_whole_jpeg(data: ImageData) -> bool:
-    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey."""
-    return bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:])
+    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey.
+
+    Other bytes may follow it, as some cameras send them. An image within the head (a thumbnail) has a mark of its own.
+    """
+    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:]):
+        return True
+    whole, at = bytes(data), 2
+    while at + 4 <= len(whole) and whole[at] == 0xFF:
+        begins_scan = whole[at + 1] == 0xDA
+        at += 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        if begins_scan:
+            return whole.find(b"\xff\xd9", at) >= 0
+    return False

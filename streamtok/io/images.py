@@ -9,20 +9,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.image_messages import DamagedFrame, decode_still
-from streamtok.io.image_times import find_times_file, read_times, times_in_names
-from streamtok.io.spec import split_options
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.spec import parse_bits, parse_rate, split_options
+from streamtok.io.stills import count_bits, decode_image_file, is_animation, read_pictures
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
+from streamtok.io.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], float | str]] = {"fps": float, "timestamps": str}
+OPTIONS: dict[str, Callable[[str], float | str]] = {
+    "fps": parse_rate,
+    "timestamps": str,
+    "unit": parse_unit,
+    "bits": parse_bits,
+}
 """What may follow images:DIR? in the name of a source or a drive."""
 
 
@@ -33,18 +43,41 @@ class TimedImage:
     path: Path
     time_ns: int
     frame_id: int
+    bits: int | None = None
+
+    def load(self) -> tuple[np.ndarray, bytes | None]:
+        """The picture, uint8 RGB (H, W, 3), and the file's bytes where decoding them as they are gives the same.
+
+        Raises DamagedFrame.
+        """
+        try:
+            data = self.path.read_bytes()
+            image, as_stored = decode_image_file(data, self.bits)
+        except (DamagedFrame, OSError) as error:
+            raise DamagedFrame(f"{self.path.name}: {error}") from error
+        return image, data if as_stored else None
 
 
-def list_images(
-    folder: str | Path, *, fps: float | None = None, timestamps: str | Path | None = None
-) -> list[TimedImage]:
+def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
-    Times come from the file `timestamps` if given, else from `fps` if given, else from a timestamps file that is found,
-    else from the names; ValueError says what is missing. Where a timestamps file has a line for every number but some
-    numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows; else it counts the files.
+    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
+    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else),
+    `bits` how many bits of 16 the values of the images fill (None: all). Where a times file has a line for every number
+    but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows; else it counts files.
     """
-    folder = Path(folder)
+    return find_images(folder, **options)[0]
+
+
+def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) -> tuple[list[TimedImage], str]:
+    """What `list_images` gives, and where the times are from, in words."""
+    images, words = _time_images(Path(folder), **clock)
+    return [replace(image, bits=bits) for image in images], words
+
+
+def _time_images(
+    folder: Path, *, fps: float | None = None, timestamps: str | None = None, unit: str | None = None
+) -> tuple[list[TimedImage], str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files = _files(folder)
@@ -56,17 +89,18 @@ def list_images(
         hint = f"; its folders {', '.join(inside)} do: name one of them" if inside else ""
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     if timestamps is None and fps is not None:
-        return _at_rate(files, fps)
+        parse_rate(fps)
+        return [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)], f"{fps:g} per second, given"
     times_file = Path(timestamps) if timestamps is not None else find_times_file(folder)
     if times_file is not None:
-        return _by_file(files, times_file)
-    times = times_in_names([path.stem for path in files])
+        return _by_file(files, times_file, unit)
+    times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
     if times is None:
         raise ValueError(
             f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), or "
             f"give a rate: images:{folder}?fps=10"
         )
-    return _sorted(list(zip(times, files, strict=True)))
+    return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 
 
 def natural_key(path: Path) -> list[tuple[int, str]]:
@@ -75,7 +109,7 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    return sorted(filter(is_image, folder.iterdir()), key=natural_key)
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
@@ -83,39 +117,44 @@ def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
     return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
 
 
-def _at_rate(files: list[Path], fps: float) -> list[TimedImage]:
-    if not 0 < fps <= 10_000:
-        raise ValueError(f"fps is {fps}: expected more than 0 frames per second")
-    return [TimedImage(path, round(number * 1e9 / fps), number) for number, path in enumerate(files)]
+def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[TimedImage], str]:
+    """The images with the times of a file, and what these are, in words."""
+    if not path.is_file():
+        raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
+    found = read_times_file(path, unit)
+    return _match(files, found, path), f"{found.times}, from {path.name}"
 
 
-def _by_file(files: list[Path], times_file: Path) -> list[TimedImage]:
-    if not times_file.is_file():
-        raise FileNotFoundError(f"timestamps file {str(times_file)!r}: no such file")
-    lines = read_times(times_file)
-    if all(name is not None for _, name in lines):
-        return _by_name(files, lines, times_file)
-    if len(lines) == len(files):
-        return [TimedImage(path, line[0], number) for number, (line, path) in enumerate(zip(lines, files, strict=True))]
-    numbers = [int(path.stem) if path.stem.isdigit() else len(lines) for path in files]
-    if len(lines) < len(files) or max(numbers) >= len(lines):
-        raise ValueError(f"{times_file} has {len(lines)} times for {len(files)} images; expected one line per image")
-    return [TimedImage(path, lines[number][0], number) for number, path in zip(numbers, files, strict=True)]
+def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
+    """Each image with its line of the times file `path`: by name, by number, or in order."""
+    times = found.times.ns
+    if all(name is not None for name in found.names):
+        return _by_name(files, times, [str(name) for name in found.names], path)
+    if len(times) == len(files):
+        return [TimedImage(*each) for each in zip(files, times, found.numbers, strict=True)]
+    lines = dict(zip(found.numbers, times, strict=True))
+    numbers = [int(file.stem) if file.stem.isdigit() else -1 for file in files]
+    if not lines.keys() >= set(numbers):
+        raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
+    return [TimedImage(file, lines[number], number) for number, file in zip(numbers, files, strict=True)]
 
 
-def _by_name(files: list[Path], lines: list[tuple[int, str | None]], times_file: Path) -> list[TimedImage]:
-    by_name = {path.name: path for path in files} | {path.stem: path for path in files}
-    timed = [(time_ns, by_name[Path(name).name]) for time_ns, name in lines if name and Path(name).name in by_name]
+def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
+    by_name = {file.name: file for file in files} | {file.stem: file for file in files}
+    lines = zip(times, (Path(name).name for name in names), strict=True)
+    timed = [(time, by_name[name]) for time, name in lines if name in by_name]
     if not timed:
-        raise ValueError(f"{times_file} names none of the {len(files)} images beside it; its first is {lines[0][1]!r}")
+        raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     if len(timed) < len(files):
-        log.warning("file=%s event=images_without_time count=%d", times_file, len(files) - len(timed))
+        log.warning("file=%s event=images_without_time count=%d", path, len(files) - len(timed))
     return _sorted(timed)
 
 
 class ImageFolderSource(RecordedSource):
     """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
     and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
+
+    `options` are those of `list_images`; `clock` says in words where the times are from.
     """
 
     def __init__(
@@ -123,31 +162,50 @@ class ImageFolderSource(RecordedSource):
         folder: str | Path,
         stream: str = "cam0",
         *,
-        fps: float | None = None,
-        timestamps: str | None = None,
         realtime: bool = False,
         max_frames: int | None = None,
         keep_packets: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.images = list_images(folder, fps=fps, timestamps=timestamps)
+        self.images, self.clock = find_images(folder, **options)
+        self.expected_frames = len(self.images)
         self._folder, self._keep_packets = folder, keep_packets
-        self._left = iter(self.images)
+        self._left = deque(self.images)
         self._last_ns: int | None = None
         span = self.images[-1].time_ns - self.images[0].time_ns
         steps = self.images[-1].frame_id - self.images[0].frame_id
-        self.fps = fps or (steps * 1e9 / span if span > 0 else None)
+        self.fps = options.get("fps") or (steps * 1e9 / span if span > 0 else None)
 
     def _open(self) -> None:
-        self._left, self._last_ns = iter(self.images), None
+        self._left, self._last_ns = deque(self.images), None
         for image in self.images:
             with contextlib.suppress(DamagedFrame):
-                self.size = decode_still(image.path.read_bytes()).shape[:2]
+                self.size = image.load()[0].shape[:2]
+                self._look_at(image)
                 return
 
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time, without reading them."""
+        if self._pending is not None and self._pending.capture_ns < capture_ns:
+            self._pending = None
+        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
+        while self._pending is None and self._left and self._left[0].time_ns < first_ns:
+            self._left.popleft()
+
+    def _look_at(self, image: TimedImage) -> None:
+        """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
+        data = image.path.read_bytes()
+        if is_animation(data):
+            log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
+        elif image.bits is None and (count_bits(data) or 16) < 16:
+            bits = count_bits(data)
+            advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
+            log.warning("file=%s event=dark reason=%r", image.path, advice)
+
     def _next(self) -> Frame | None:
-        for image in self._left:
-            frame = self._load(image)
+        while self._left:
+            frame = self._load(self._left.popleft())
             if frame is not None:
                 return frame
         if self._last_ns is None:
@@ -159,15 +217,15 @@ class ImageFolderSource(RecordedSource):
             self._skip("backwards", image, "its time does not rise")
             return None
         try:
-            data = image.path.read_bytes()
-            pixels = decode_still(data)
-        except (DamagedFrame, OSError) as error:
+            pixels, packet = image.load()
+        except DamagedFrame as error:
             self._skip("damaged", image, str(error))
             return None
         self._last_ns = image.time_ns
         capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
-        packet, codec = (data, IMAGE_SUFFIXES[image.path.suffix.lower()]) if self._keep_packets else (None, None)
-        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, codec)
+        if packet is None or not self._keep_packets:
+            return Frame(self.stream, image.frame_id, capture_ns, pixels)
+        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, IMAGE_SUFFIXES[image.path.suffix.lower()])
 
     def _skip(self, counter: str, image: TimedImage, reason: str) -> None:
         self.counts[counter] += 1
@@ -175,10 +233,33 @@ class ImageFolderSource(RecordedSource):
             log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
 
 
+class ImageFileSource(RecordedSource):
+    """A picture file as a source: one frame, or those of an animated WebP or AVIF at their times."""
+
+    clock = "as the file shows its pictures"
+
+    def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
+        super().__init__(stream, **options)
+        self.path, self._bits = path, bits
+        self._pictures: Iterator[tuple[int, np.ndarray]] = iter(())
+        self._number = 0
+
+    def _open(self) -> None:
+        _, first = next(read_pictures(self.path, self._bits))
+        self.size, self._number = first.shape[:2], 0
+        self._pictures = read_pictures(self.path, self._bits)
+
+    def _next(self) -> Frame | None:
+        for time_ns, image in self._pictures:
+            self._number += 1
+            return Frame(self.stream, self._number - 1, self.start_ns + time_ns, image)
+        return None
+
+
 def parse_images(
     spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
 ) -> ImageFolderSource:
-    """The source of "images:DIR?fps=N&timestamps=FILE"; the options may be left out."""
+    """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
     folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
     options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
     return ImageFolderSource(folder, stream, **options)

@@ -1,4 +1,4 @@
-"""A camera that OpenCV opens: V4L2 and USB devices, URLs (FFmpeg) and GStreamer pipelines."""
+"""A camera that OpenCV opens: V4L2 and USB devices, and GStreamer pipelines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
-OPEN_TIMEOUT_MS = 5000
-READ_TIMEOUT_MS = 5000
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is believed if it is not in the future and not older than this."""
 
@@ -45,7 +43,7 @@ class OpenCVDevice:
         self.size, self.fps = size, fps
         self._asked = size, fps, format
         self._capture: Any = None
-        self._driver_time = kind == "v4l2"
+        self._driver_time, self._driver_proven = kind == "v4l2", False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
@@ -55,11 +53,7 @@ class OpenCVDevice:
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
             self._ask()
         elif self.kind == "gst":
-            _check_gstreamer()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
-        else:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
-            self._capture = cv2.VideoCapture(self.target, cv2.CAP_FFMPEG, limits)
         if not self._capture.isOpened():
             self.release()
             raise OSError(f"camera {self.name} cannot be opened: {self._advice()}")
@@ -88,8 +82,9 @@ class OpenCVDevice:
         if not self._driver_time:
             return arrival_ns
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        if 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
-            return driver_ns
+        if self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
+            self._driver_proven = True  # an older image waited in the driver while this process stood still
+            return min(driver_ns, arrival_ns)
         self._driver_time = False
         log.info("device=%s event=no_driver_time used=arrival", self.name)
         return arrival_ns
@@ -114,15 +109,7 @@ class OpenCVDevice:
     def _advice(self) -> str:
         if self.kind == "v4l2":
             return "is another program using it, and is it a capture device?"
-        if self.kind == "gst":
-            return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
-        return "is the address right, the camera switched on, and the password in the URL?"
-
-
-def _check_gstreamer() -> None:
-    line = next((line for line in cv2.getBuildInformation().splitlines() if "GStreamer:" in line), "")
-    if "YES" not in line:
-        raise OSError("gst: this OpenCV was built without GStreamer (as those of PyPI are); use the system's OpenCV")
+        return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ camera was switched on; `lost` makes it unreachable, `frozen` makes it repeat it
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def _parse_spans(text: str) -> tuple[Span, ...]:
     spans = []
     for part in text.split(","):
         start, dash, stop = part.partition("-")
-        if not dash or not float(start) < float(stop):
+        if not dash or not 0 <= float(start) < float(stop) < math.inf:
             raise ValueError("expected seconds as START-STOP, for example 2-3.5,10-12")
         spans.append((float(start), float(stop)))
     return tuple(spans)

@@ -11,17 +11,22 @@ What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
-from streamtok.io.spec import split_options
-from streamtok.io.stills import read_image
+from streamtok.io.network_camera import ask_web
+from streamtok.io.snapshot_device import PREFIX as SNAPSHOT
+from streamtok.io.snapshot_device import is_snapshot
+from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video import VideoFrame, VideoReader
 from streamtok.names import is_camera_path, parse_size
@@ -29,12 +34,19 @@ from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+PATIENCE_NS = 150_000_000
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
-    "a video file, a URL (rtsp://...), a camera in /dev (/dev/video0, /dev/v4l/by-id/...), gst:PIPELINE, "
-    "synthetic:HxW@FPS?seed=S&frames=N, images:DIR, zmq:ENDPOINT or camera:FILE (a recording that plays the part of a "
-    "camera)"
+    "a video or image file, - for standard input, a URL (rtsp://...), a camera in /dev (/dev/video0, "
+    "/dev/v4l/by-id/...), snapshot:URL#fps=1, gst:PIPELINE, synthetic:HxW@FPS?seed=S&frames=N, images:DIR, "
+    "zmq:ENDPOINT or camera:FILE (a recording that plays the part of a camera)"
 )
+CAMERA_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "size": parse_size,
+    "fps": parse_rate,
+    "format": str,
+    "freeze_after": parse_positive,
+}
 
 
 def open_source(
@@ -65,35 +77,46 @@ def open_source(
         from streamtok.io.zmq_frames import ZmqSource
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
-    if scheme in (*URL_SCHEMES, "gst", "camera") or is_camera_path(spec):
-        return _open_camera(spec, stream, max_frames)
-    path, fps = _find_file(spec.removeprefix("file://"))
-    return VideoSource(path, stream, fps=fps, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+    if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
+        kind = "camera" if is_snapshot(spec) else ask_web(spec)
+        if kind == "file":
+            return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+        return _open_camera(f"{SNAPSHOT}{spec}" if kind == "picture" else spec, stream, max_frames)
+    path, options = _find_file(spec)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        from streamtok.io.images import ImageFileSource
+
+        return ImageFileSource(path, stream, **options, realtime=paced, max_frames=max_frames)
+    return VideoSource(path, stream, options=options, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
 
 
 def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
     from streamtok.io.camera import CameraSource
+    from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
+    from streamtok.io.network_camera import NetworkCamera
     from streamtok.io.opencv_device import OpenCVDevice
     from streamtok.io.played_device import parse_played
+    from streamtok.io.snapshot_device import parse_snapshot
 
     if spec.startswith("camera:"):
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
+    if is_snapshot(spec):
+        return CameraSource(parse_snapshot(spec), stream, max_frames=max_frames)
     if spec.startswith("gst:"):
-        return CameraSource(OpenCVDevice(spec.removeprefix("gst:"), "gst"), stream, max_frames=max_frames)
+        pipeline = spec.removeprefix("gst:")
+        device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
+        return CameraSource(device, stream, max_frames=max_frames)
     if not is_camera_path(spec):
-        return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
-    path, options = split_options(spec, spec, {"size": parse_size, "fps": float, "format": str, "freeze_after": float})
+        return CameraSource(NetworkCamera(spec), stream, max_frames=max_frames)
+    path, options = split_options(spec, spec, CAMERA_OPTIONS)
     freeze_after = options.pop("freeze_after", 5.0)
     return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)
 
 
-def _find_file(text: str) -> tuple[Path, float | None]:
-    """Path and rate of "FILE" or "FILE?fps=20" (for streams without times); says what else it may be."""
-    path, fps = Path(text), None
-    if not path.exists() and "?" in text:
-        name, options = split_options(text, text, {"fps": float})
-        path, fps = Path(name), options.get("fps")
+def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
+    """Path and options of a file, as `split_file` says; says what else it may be."""
+    path, options = split_file(text)
     if path.is_dir():
         raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
     if not path.exists():
@@ -102,34 +125,53 @@ def _find_file(text: str) -> tuple[Path, float | None]:
         raise FileNotFoundError(f"source {text!r}: no such file{hint}. A source is {SPEC_HELP}")
     if path.suffix.lower() in DRIVE_SUFFIXES:
         raise ValueError(f"source {text!r} is a recorded drive: use `streamtok replay {text}`")
-    return path, fps
+    return path, options
+
+
+def open_video(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)
 
 
 class VideoSource(RecordedSource):
-    """A video file as a source; see VideoReader for damage. Reading raises ValueError if no picture can be read."""
+    """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
 
     def __init__(
         self,
         path: str | Path,
         stream: str = "cam0",
         *,
-        fps: float | None = None,
+        options: dict[str, Any] | None = None,
         keep_packets: bool = False,
         realtime: bool = False,
         max_frames: int | None = None,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.path, self._fps, self._keep_packets = Path(path), fps, keep_packets
+        self.path, self.options, self._keep_packets = path, options or {}, keep_packets
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True
+        self._reached_ns = 0  # the time of the last picture
 
     def _open(self) -> None:
         self._close()  # where it is opened anew
-        self._reader = VideoReader(self.path, fps=self._fps, keep_packets=self._keep_packets)
+        self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
         self._reader.counts = self.counts
-        self.size, self.fps = self._reader.size, self._reader.fps
+        self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
         self._pictures, self._empty = iter(self._reader), True
+
+    def skip_to(self, capture_ns: int) -> None:
+        """Pass over the frames before a time. Where decoding them takes more than half as long as playing them would,
+        the rest up to the next key frame is not decoded."""
+        patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
+        until_ns = time.monotonic_ns() + patience_ns
+        while self._pending is None or self._pending.capture_ns < capture_ns:
+            if self._reader is not None and time.monotonic_ns() > until_ns:
+                self._reader.pass_over(Fraction(capture_ns - self.start_ns, 1_000_000_000))
+            self._pending = self._next()
+            if self._pending is None:
+                return
 
     def _next(self) -> Frame | None:
         picture = next(self._pictures, None)
@@ -138,8 +180,8 @@ class VideoSource(RecordedSource):
                 raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
             return None
         self._empty = False
-        capture_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
-        return Frame(self.stream, picture.number, capture_ns, picture.image, picture.packet, picture.codec)
+        self._reached_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
+        return Frame(self.stream, picture.number, self._reached_ns, picture.image, picture.packet, picture.codec)
 
     def _close(self) -> None:
         self._pictures, self._empty = iter(()), False
@@ -163,19 +205,10 @@ class FrameStream:
 @contextmanager
 def open_frames(spec: str, max_frames: int | None = None) -> Iterator[FrameStream]:
     """The frames of an image file, or of any source, with presentation times; read within the `with`."""
-    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
-        yield FrameStream(iter([Frame("cam0", 0, 0, read_image(spec))]), total=1)
-        return
     with open_source(spec, max_frames=max_frames) as source:
         start = source.start_ns if isinstance(source, RecordedSource) else None
-        yield FrameStream(_count_from(source, start), source.fps, max_frames or _expect_frames(spec), source.counts)
-
-
-def _expect_frames(spec: str) -> int | None:
-    if not Path(spec).is_file():
-        return None
-    with VideoReader(spec) as video:
-        return video.expected_frames or None
+        total = max_frames or source.expected_frames or None
+        yield FrameStream(_count_from(source, start), source.fps, total, source.counts)
 
 
 def _count_from(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame]:

@@ -1,17 +1,61 @@
-"""How the name of a source is written: NAME?key=value&...."""
+"""How the name of a source is written: NAME?key=value&..., and what a file is called."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+
+MOST_FPS = 10_000
+STANDARD_INPUT = Path("/dev/stdin")
+
+
+def parse_positive(value: str | float) -> float:
+    """A number above 0; ValueError for any other, infinity and nan too."""
+    number = float(value)
+    if not (number > 0 and math.isfinite(number)):
+        raise ValueError(f"{value} given, expected a number above 0")
+    return number
+
+
+def parse_rate(value: str | float) -> float:
+    """Frames per second; ValueError for what no camera has."""
+    rate = float(value)
+    if not 0 < rate <= MOST_FPS:
+        raise ValueError(f"fps is {value}: expected more than 0 and at most {MOST_FPS} frames per second")
+    return rate
+
+
+def parse_count(text: str) -> int:
+    """How many, 1 or more."""
+    if (count := int(text)) < 1:
+        raise ValueError(f"{text} given, expected 1 or more")
+    return count
+
+
+def parse_index(text: str) -> int:
+    """Which one, counted from 0."""
+    if (index := int(text)) < 0:
+        raise ValueError(f"{text} given, expected 0 or more")
+    return index
+
+
+def parse_bits(text: str) -> int:
+    """How many bits of 16 the values of pictures fill."""
+    if not 8 <= (bits := int(text)) <= 16:
+        raise ValueError(f"{text} given, expected 8 to 16 bits")
+    return bits
 
 
 def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:
     """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
-    for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)):
         if key not in allowed:
             raise ValueError(f"source {spec!r}: unknown option {key!r}; known: {', '.join(allowed) or 'none'}")
         try:
@@ -19,3 +63,26 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
         except ValueError as error:
             raise ValueError(f"source {spec!r}: option {key}={value!r}: {error}") from error
     return name, options
+
+
+def split_file(text: str) -> tuple[Path, dict[str, Any]]:
+    """Path and options of "FILE", "FILE?fps=20&stream=1", "file:///FILE" (its %20 a space) or "-", standard input.
+
+    A file that is called exactly so comes first. Videos have the options `fps` (where they have no times) and `stream`
+    (which video stream, from 0), pictures `bits`. ValueError for others, and for files of another machine.
+    """
+    if Path(text).exists():
+        return Path(text), {}
+    name, mark, query = text.partition("?")
+    if name.startswith("file:"):
+        url = urlsplit(name)
+        if url.netloc not in ("", "localhost"):
+            raise ValueError(f"source {text!r}: {url.netloc!r} is another machine; expected file:///PATH")
+        name = url.path if Path(url.path).exists() else unquote(url.path)
+        if not Path(name).exists():  # pathlib makes file:/localhost/PATH of file://localhost/PATH
+            name = name.removeprefix("/localhost")
+    allowed: dict[str, Callable[[str], Any]] = {"fps": parse_rate, "stream": parse_index}
+    if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        allowed = {"bits": parse_bits}
+    _, options = split_options(text, mark + query, allowed)
+    return STANDARD_INPUT if name == "-" else Path(name), options

@@ -2,25 +2,127 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
+from streamtok.preprocessing.orientation import UPRIGHT, orient
+
 JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
+EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
+EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
+"""How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
+ORIENTATION = 0x0112
+STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture file as uint8 RGB (H, W, 3); FileNotFoundError, or ValueError if it is no picture or damaged."""
-    import cv2
+def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
+    """Read a picture file upright, of an animation the first picture; see `decode_image_file` for `bits`.
 
+    Raises FileNotFoundError, or ValueError if it is no picture or damaged.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path} is no image that can be read: damaged, or not what its name says")
+    try:
+        return decode_image_file(Path(path).read_bytes(), bits)[0]
+    except DamagedFrame as error:
+        raise ValueError(f"{path} is no image that can be read: {error}") from error
+
+
+def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray, bool]:
+    """A picture file in memory, upright as its EXIF says, and whether that is also what `decode_still` gives.
+
+    `bits` is how many bits of 16 its values have: 12 where cameras of 12 bits store theirs as they are. None takes the
+    high bytes. Raises DamagedFrame.
+    """
+    if not is_whole_jpeg(data):
+        raise DamagedFrame("a JPEG that is cut off")
+    orientation, data = find_orientation(data)
+    image = decode_still(data) if bits is None else _decode_deep(data, bits)
+    return orient(image, orientation), orientation == UPRIGHT and bits is None
+
+
+def _decode_deep(data: bytes, bits: int) -> np.ndarray:
+    """As `decode_still`, values of 16 bits by their `bits` lower ones; others as they are."""
+    image = _decode_any_depth(data)
+    if image.dtype == np.uint16:
+        image = (image >> (bits - 8)).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def _decode_any_depth(data: bytes) -> np.ndarray:
+    """uint8 or uint16 BGR (H, W, 3); raises DamagedFrame."""
+    import cv2
+
+    mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        raise DamagedFrame(f"no picture of 8 or 16 bits in its {len(data)} bytes")
+    return image
+
+
+def count_bits(data: bytes) -> int | None:
+    """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None for one of 8 bits."""
+    image = _decode_any_depth(data)
+    return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
+
+
+def find_orientation(data: bytes) -> tuple[int, bytes]:
+    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
+
+    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8).
+    """
+    mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
+    at = data.find(mark) + length
+    at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
+    order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
+    if at < length or order is None:
+        return UPRIGHT, data
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, at + 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at + start)
+        for entry in range(at + start + 2, at + start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
+            if tag == ORIENTATION and 1 <= value <= 8:
+                return value, data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
+    except struct.error:  # cut off
+        pass
+    return UPRIGHT, data
+
+
+def is_animation(data: bytes) -> bool:
+    """Whether a picture file (WebP, AVIF or PNG) holds several pictures."""
+    if data[:4] == b"\x89PNG":
+        return data[37:41] == b"acTL"
+    if data[8:12] == b"WEBP":
+        return data[12:16] == b"VP8X" and bool(data[20] & 2)
+    return data[4:12] == b"ftypavis"
+
+
+def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """The pictures of a file, one or those of an animation, and when each is shown, ns from the first one on.
+
+    Raises ValueError where it cannot be read.
+    """
+    import cv2
+
+    if not is_animation(path.read_bytes()):
+        yield 0, read_image(path, bits)
+        return
+    if not hasattr(cv2, "imreadanimation"):
+        raise ValueError(f"{path} is an animation, which needs OpenCV 4.11; this is {cv2.__version__}")
+    done, animation = cv2.imreadanimation(str(path))
+    if not done:
+        raise ValueError(f"{path} is no animation that can be read: damaged, or not what its name says")
+    time_ns = 0
+    for image, duration_ms in zip(animation.frames, animation.durations, strict=True):
+        yield time_ns, np.ascontiguousarray(image[..., 2::-1])
+        time_ns += int(duration_ms) * 1_000_000 or STILL_NS
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -1,9 +1,21 @@
 """Which files are videos and which are pictures, by their names."""
 
+from pathlib import Path
+
 VIDEO_SUFFIXES = (
-    *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"),
+    *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif"),
     *(".hevc", ".h265", ".265", ".h264", ".264"),
 )
-IMAGE_SUFFIXES = {f".{codec}": codec for codec in ("png", "jpeg", "webp", "bmp", "tiff", "pgm", "ppm")}
+IMAGE_SUFFIXES = {f".{codec}": codec for codec in ("png", "jpeg", "webp", "bmp", "tiff", "pgm", "ppm", "avif")}
 IMAGE_SUFFIXES |= {".jpg": "jpeg", ".tif": "tiff"}
 """Of files that are one picture, each with the name of its codec."""
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file of a folder is a video; hidden ones, which macOS leaves beside them (._NAME), are none."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file of a folder is a picture; see `is_video`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -42,16 +43,19 @@ class FreezeWatch:
 
 @dataclass
 class Backoff:
-    """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`."""
+    """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`.
 
-    first: float = 0.5
+    Where it is known how long the outage has lasted, half of that is the limit: no wait makes it twice as long.
+    """
+
+    first: float = 0.1
     most: float = 10.0
     tries: int = 0
 
-    def next(self) -> float:
-        """How long to wait after one more failure."""
+    def next(self, outage: float = math.inf) -> float:
+        """How long to wait after one more failure, `outage` seconds after the first."""
         self.tries += 1
-        return min(self.first * 2 ** min(self.tries - 1, 30), self.most)
+        return min(self.first * 2 ** min(self.tries - 1, 30), self.most, max(outage / 2, self.first))
 
     def reset(self) -> None:
         """A try succeeded."""

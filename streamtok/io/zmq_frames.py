@@ -5,7 +5,8 @@
     zmq:tcp://10.0.0.2:5555?stream=front&curve=keys      with the keys of a folder (`streamtok keys generate`)
 
 Capture times are the publisher's where its clock is this machine's (its publish time is then at most 5 s before the
-arrival). Else they are moved by one constant per session, so that the first frame is published when it arrives here.
+arrival). Else they are moved by the smallest difference seen between publishing there and arriving here, in the last
+minute or two: of all messages that one waited least, and clocks drift.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from streamtok.event_log import EventLog
 from streamtok.io.base import STREAM_NAME, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
-from streamtok.io.spec import split_options
+from streamtok.io.spec import parse_positive, split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
 from streamtok.preprocessing.pixels import RawImage
@@ -34,10 +37,43 @@ SILENT_S = 5.0
 CLOCK_NS = 5_000_000_000
 FAR_NS = 365 * 86_400 * 10**9  # a time so far from the arrival is none
 LAST_ID = 1 << 53
+BURST_NS = 10**9  # what comes with the connection comes at once
+WINDOW_NS = 60 * 10**9  # in which the smallest difference between two clocks is sought
 BACKWARDS = 8  # pictures in a row: the publisher counts anew, or its clock was set
 QUEUE_SIZE = 8
 POLL_S = 0.5
-Key = tuple[int, int]  # a picture's number and time here
+Key = tuple[int, int]  # a picture's number here, and its time by the publisher's clock
+
+
+@dataclass
+class ClockShift:
+    """What to add to another clock's times, ns: the smallest difference of the last one to two `WINDOW_NS`.
+
+    It begins as that of the first message, and is set right a little with each picture, so that their times still rise.
+    """
+
+    shift_ns: int
+    began_ns: int
+    since_ns: int  # when the window began
+    before_ns: int  # the smallest of the window before
+    smallest_ns: int
+    last_ns: int = 0
+
+    @classmethod
+    def of(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
+        """Of one message alone."""
+        difference = arrived_ns - sent_ns
+        return cls(difference, arrived_ns, arrived_ns, difference, difference)
+
+    def see(self, sent_ns: int, arrived_ns: int, capture_ns: int) -> None:
+        """Take a message with a picture of `capture_ns`, a time of that clock as is `sent_ns`."""
+        if arrived_ns - self.since_ns > WINDOW_NS:
+            self.since_ns, self.before_ns, self.smallest_ns = arrived_ns, self.smallest_ns, arrived_ns - sent_ns
+        if self.smallest_ns - (arrived_ns - sent_ns) < CLOCK_NS:  # else one message of nonsense would count for long
+            self.smallest_ns = min(self.smallest_ns, arrived_ns - sent_ns)
+        most = (capture_ns - self.last_ns) // 4 if arrived_ns - self.began_ns > BURST_NS else 0
+        self.shift_ns += max(-most, min(min(self.before_ns, self.smallest_ns) - self.shift_ns, most))
+        self.last_ns = capture_ns
 
 
 def picture_of(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
@@ -58,12 +94,19 @@ class ZmqSource(Source):
 
     live = True
 
+    @property
+    def own_clock(self) -> bool:  # type: ignore[override]
+        """Whether the publisher's clock is this machine's; False before it was heard."""
+        return self._session is not None and self._shift is None
+
     def __init__(
         self, target: str, stream: str = "cam0", *, max_frames: int | None = None, keep_packets: bool = False
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         spec = f"zmq:{target}"
-        self.endpoint, options = split_options(spec, target, {"stream": str, "curve": str, "freeze_after": float})
+        self.endpoint, options = split_options(
+            spec, target, {"stream": str, "curve": str, "freeze_after": parse_positive}
+        )
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)
@@ -71,12 +114,13 @@ class ZmqSource(Source):
             raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets
+        self._log = EventLog(stream, log)
         self._watch = FreezeWatch(options.get("freeze_after", 5.0))
         self._subscription: Subscription[FrameMessage] | None = None
         self._session: str | None = None
         self._video: VideoDecoder | None = None
         self._first_id = 0
-        self._shift_ns = 0
+        self._shift: ClockShift | None = None  # None: the publisher's clock is this machine's
         self._last: Key | None = None
         self._behind = 0
         self._pictures: list[Frame] = []
@@ -125,11 +169,14 @@ class ZmqSource(Source):
         key = self._place(header, arrival_ns)
         if key is None:
             return []
+        if self._shift is not None:
+            self._shift.see(header.publish_ns, arrival_ns, header.capture_ns)
         frames = []
-        for (frame_id, capture_ns), picture in self._pictures_of(message, key):
+        for (frame_id, sent_ns), picture in self._pictures_of(message, key):
+            capture_ns = sent_ns + self._shift_ns
             if self._watch.see(picture, capture_ns):
                 self.counts["frozen"] += 1
-                log.warning("stream=%s event=frozen endpoint=%s", self.stream, self.endpoint)
+                self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
             frames.append(self._frame(frame_id, capture_ns, picture, message))
         return frames
@@ -148,10 +195,14 @@ class ZmqSource(Source):
         return key
 
     def _key(self, header: FrameHeader) -> Key:
-        return self._first_id + header.frame_id, header.capture_ns + self._shift_ns
+        return self._first_id + header.frame_id, header.capture_ns
+
+    @property
+    def _shift_ns(self) -> int:
+        return 0 if self._shift is None else self._shift.shift_ns
 
     def _follows(self, key: Key, arrival_ns: int) -> bool:
-        if key[0] > LAST_ID or abs(key[1] - arrival_ns) > FAR_NS:
+        if key[0] > LAST_ID or abs(key[1] + self._shift_ns - arrival_ns) > FAR_NS:
             return False
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
@@ -165,12 +216,14 @@ class ZmqSource(Source):
         """Numbers go on after those of the session before, with one left out; times start where they should."""
         if self._session is not None:
             self.counts["reconnects"] += 1
-            log.info("stream=%s event=publisher_restarted endpoint=%s", self.stream, self.endpoint)
+            self._note("publisher_restarted")
         self._session, self._video = header.session, None
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
-        self._shift_ns = 0 if same_clock else arrival_ns - header.publish_ns
+        self._shift = None if same_clock else ClockShift.of(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
-        self._last = None  # times may well be before those of the last session: the node then begins an epoch
+        self._last = self._delivered_ns = (
+            None  # times may well be before those of the last session: the node then begins an epoch
+        )
 
     def _pictures_of(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
         header = message.header
@@ -197,8 +250,11 @@ class ZmqSource(Source):
 
     def _note_damage(self, reason: str) -> None:
         self.counts["damaged"] += 1
-        if self.counts["damaged"] == 1:
-            log.warning("stream=%s event=damaged endpoint=%s reason=%r", self.stream, self.endpoint, reason)
+        self._note("damaged", reason=repr(reason))
+
+    def _note(self, event: str, **facts: str) -> None:
+        """Log what a publisher may do as often as it likes: a line in 10 s."""
+        self._log.add(time.monotonic_ns(), event, {"times": 1}, logging.WARNING, endpoint=self.endpoint, **facts)
 
     def _close(self) -> None:
         if self._subscription is not None:

@@ -26,7 +26,9 @@ def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool) -> int:
     clock = Clock(torch.zeros(1, dtype=torch.long, device=model.device), 1)
     with torch.no_grad(), flop_counter() as counter:
         if encode:
-            frames = torch.zeros(1, 3, model.group, *size, device=model.device, dtype=torch.float32)
+            frames = torch.zeros(
+                1, model.config.in_channels, model.group, *size, device=model.device, dtype=torch.float32
+            )
             model.encode_groups(frames, model.init_state(spec, *size), clock)
         else:
             codes = torch.zeros(1, model.config.latent_channels, 1, *size, device=model.device, dtype=model.dtype)

@@ -6,7 +6,7 @@ from torch import Tensor
 from streamtok.model.frames import check_indices, check_latent
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import Mask, Stream
+from streamtok.model.stream import Mask, Stream, exclusive
 
 
 class DecodeStream(Stream[Tensor]):
@@ -22,8 +22,9 @@ class DecodeStream(Stream[Tensor]):
         """The decoder's, for grids of `size` (h, w)."""
         return model.init_decode_state(spec, *size)
 
+    @exclusive
     def step(self, tokens: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Tensor:
-        """Indices (slots, 1, h, w), (slots, Q, 1, h, w) or a latent (slots, C, 1, h, w) -> frames (slots, 3, G, H, W).
+        """Indices (S, 1, h, w), (S, Q, 1, h, w) or a latent (S, C, 1, h, w) -> frames (S, C, G, H, W).
 
         Float in [-1, 1] scale, unclipped. Slots marked `keyframe` start afresh, others continue. Of a keyframe only the
         last frame is meaningful. Tokens of inactive slots are ignored.
@@ -45,7 +46,7 @@ class DecodeStream(Stream[Tensor]):
         return self._run(tokens.to(self.model.device), running, marks)
 
     def _with_time(self, tokens: Tensor) -> Tensor:
-        """Accept grids without the T' axis, (slots, h, w)."""
+        """Accept grids without the T' axis, (S, h, w)."""
         config = self.model.config
         still = 3 + (not config.discrete or config.quantizer == "residual_fsq")
         return tokens.unsqueeze(-3) if isinstance(tokens, Tensor) and tokens.ndim == still else tokens
@@ -60,5 +61,5 @@ class DecodeStream(Stream[Tensor]):
         some = next((out for out in outs if out is not None), None)
         if some is None:
             sides = (self.model.config.spatial_compression * n for n in self.size)
-            return torch.zeros(self.slots, 3, self.model.group, *sides)
+            return torch.zeros(self.slots, self.model.config.in_channels, self.model.group, *sides)
         return torch.cat([some if out is None else out for out in outs])

@@ -1,5 +1,6 @@
 """Streams of frames to tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,16 +9,21 @@ from torch import Tensor
 from streamtok.model.frames import check_dtype, check_scale, to_float
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import CompileStep, Mask, Stream
+from streamtok.model.stream import CompileStep, Mask, Stream, check_size, exclusive
 
 
 @dataclass(frozen=True)
 class Encoded:
     """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
-    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization."""
+    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization; codes like it, after
+    quantization, of whole clips (None in streams: `Tokenizer.codes`). It unpacks to indices and latent."""
 
     indices: Tensor | None
     latent: Tensor
+    codes: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter((self.indices, self.latent))
 
 
 class EncodeStream(Stream[Encoded]):
@@ -28,7 +34,7 @@ class EncodeStream(Stream[Encoded]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        model.config.grid(*size)
+        model.config.grid(*check_size(size, "height", "width"))
         super().__init__(model, slots, size, context, compile_step)
 
     @staticmethod
@@ -36,8 +42,9 @@ class EncodeStream(Stream[Encoded]):
         """The encoder's, for frames of `size` (H, W)."""
         return model.init_state(spec, *size)
 
+    @exclusive
     def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
-        """frames (slots, 3, G, H, W) or (slots, 3, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
+        """frames (S, C, G, H, W) or (S, C, 1, H, W) -> indices (S, 1, h, w), latent (S, C, 1, h, w).
 
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
         one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
@@ -47,10 +54,11 @@ class EncodeStream(Stream[Encoded]):
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)
-        if frames.dtype.is_floating_point:
-            check_scale(frames if all(running) else frames[torch.tensor(running, device=frames.device)])
         single = frames.shape[2] == 1
         marks = [True] * self.slots if single else self._mask(keyframe, "keyframe", False)
+        if frames.dtype.is_floating_point:
+            seen = frames if all(running) else frames[torch.tensor(running, device=frames.device)]
+            check_scale(seen, begins=any(marks))
         cold = [i for i in range(self.slots) if running[i] and not marks[i] and not self._started[i]]
         if cold:
             raise ValueError(
@@ -68,11 +76,12 @@ class EncodeStream(Stream[Encoded]):
     def _check(self, frames: Tensor, group: int) -> None:
         check_dtype(frames)
         height, width = self.size
-        shapes = [(self.slots, 3, count, height, width) for count in sorted({group, 1})]
+        channels = self.model.config.in_channels
+        shapes = [(self.slots, channels, count, height, width) for count in sorted({group, 1})]
         if tuple(frames.shape) not in shapes:
             raise ValueError(
                 f"frames have shape {tuple(frames.shape)}, expected {' or '.join(map(str, shapes))}: "
-                f"(slots, RGB, frames, height, width) of this stream"
+                f"(slots, {'RGB' if channels == 3 else 'channels'}, frames, height, width) of this stream"
             )
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:

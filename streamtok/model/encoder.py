@@ -68,6 +68,7 @@ class Mid(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name, _ in self.named_children()}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T, C, H, W) -> same."""
         new = {}
         for name, layer in self.named_children():
             x, new[name] = layer(x, state[name], clock)
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
             blocks = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
             attentions = [build_attention(dim, groups, video) for _ in blocks] if i in config.attention_levels else []
             spatial, temporal = i < config.spatial_resamplings, i < config.temporal_resamplings
-            wanted = (spatial or temporal) and i < len(channels) - 1
+            wanted = (spatial or temporal) and (i < len(channels) - 1 or not video)
             downsample = Downsample(dim, spatial, temporal, video) if wanted else None
             levels.append(Level(blocks, attentions, downsample))
             last = dim

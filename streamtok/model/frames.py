@@ -9,6 +9,8 @@ from streamtok.config import TokenizerConfig
 
 UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, *UNSIGNED)
+LUMA = (77, 150, 29)  # of red, green and blue, in 256ths
+VARIED = 0.25  # of [-1, 1]: how far apart the darkest and the brightest place of a picture are, at least
 FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
 
 
@@ -32,18 +34,50 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(wide)
 
 
-def check_scale(x: Tensor) -> None:
-    """ValueError for float frames that can only be 0..255: as [-1, 1] they would become tokens of nothing."""
-    if x.dtype.is_floating_point and x.dtype.itemsize > 1 and x.numel():
-        low, high = (float(value) for value in torch.aminmax(x))
-        if FAR_OUTSIDE < max(-low, high) < math.inf:
-            raise ValueError(
-                f"float frames reach from {low:g} to {high:g}, expected [-1, 1]: give uint8, or x / 127.5 - 1 of 0..255"
-            )
+def match_channels(x: Tensor, channels: int) -> Tensor:
+    """RGB frames (B, 3, ...) as a model of so many channels takes them: for one, luma by BT.601 in integers of uint8.
+
+    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers: no camera gives them.
+    """
+    if channels == 3:
+        return x
+    check_camera_channels(channels)
+    wide = x.int() if x.dtype == torch.uint8 else x
+    weighted = torch.stack([weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA)]).sum(0)
+    return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
+
+
+def check_camera_channels(channels: int) -> None:
+    """ValueError for a tokenizer of channels that neither cameras nor video files give."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the tokenizer takes frames of {channels} channels, cameras and files give RGB (or grey): step "
+            "`Tokenizer.stream` with tensors of your own"
+        )
+
+
+def check_scale(x: Tensor, begins: bool = True) -> None:
+    """ValueError for float frames that are not in [-1, 1] but 0..255, or, where a stream `begins`, 0..1.
+
+    Either would become tokens of other pictures. No clip but a bright one keeps above the middle of [-1, 1], and every
+    picture varies; what does not vary may be white.
+    """
+    if not x.dtype.is_floating_point or x.dtype.itemsize == 1 or not x.numel() or torch.compiler.is_compiling():
+        return
+    low, high = (float(value) for value in torch.aminmax(x.detach()))
+    if FAR_OUTSIDE < max(-low, high) < math.inf:
+        raise ValueError(
+            f"float frames reach from {low:g} to {high:g}, expected [-1, 1]: give uint8, or x / 127.5 - 1 of 0..255"
+        )
+    if begins and low >= 0 and high <= 1 and high - low > VARIED:
+        raise ValueError(
+            f"float frames reach from {low:g} to {high:g} and look like [0, 1], expected [-1, 1]: give 2 * x - 1, or "
+            "uint8; frames that are so bright give (x * 127.5 + 127.5).round().to(torch.uint8)"
+        )
 
 
 def check_dtype(x: Tensor) -> None:
-    """TypeError unless x is uint8 or floating point."""
+    """TypeError unless x (B, 3, T, H, W) is uint8 or floating point."""
     if not isinstance(x, Tensor):
         raise TypeError(f"frames are a {type(x).__name__}, expected a torch.Tensor; use torch.from_numpy for arrays")
     if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
@@ -51,11 +85,16 @@ def check_dtype(x: Tensor) -> None:
 
 
 def check_video(x: Tensor, config: TokenizerConfig) -> None:
-    """Raise unless x is (B, 3, T, H, W) or (B, 3, H, W) with T = 1 + kG and a size on the grid."""
+    """Raise unless x is (B, C, T, H, W) or (B, C, H, W) with the config's C, T = 1 + kG and a size on the grid."""
     check_dtype(x)
+    channels = config.in_channels
+    if x.ndim not in (4, 5) or x.shape[1] != channels or x.shape[0] < 1:
+        kind = "RGB" if channels == 3 else f"the {channels} channels"
+        raise ValueError(
+            f"frames have shape {tuple(x.shape)}, expected (B, {channels}, T, H, W) or (B, {channels}, H, W): "
+            f"{config.name!r} takes {kind}"
+        )
     check_scale(x)
-    if x.ndim not in (4, 5) or x.shape[1] != 3 or x.shape[0] < 1:
-        raise ValueError(f"frames have shape {tuple(x.shape)}, expected (B, 3, T, H, W) or (B, 3, H, W) in RGB")
     config.grid(*x.shape[-2:])
     frames, group = x.shape[2] if x.ndim == 5 else 1, config.temporal_compression
     if not config.video and x.ndim == 5 and frames != 1:
@@ -66,6 +105,13 @@ def check_video(x: Tensor, config: TokenizerConfig) -> None:
             f"a clip has {frames} frames, expected 1 + k * {group} (a keyframe and whole groups); "
             f"cut it to {below} or repeat its last frame up to {below + group}"
         )
+
+
+def check_finite(latent: Tensor) -> None:
+    """NonFiniteError that names the rows of a latent (B, ...) that are not finite."""
+    if not torch.compiler.is_compiling() and not torch.isfinite(latent).all():
+        bad = (~torch.isfinite(latent).flatten(1).all(1)).nonzero().flatten().tolist()
+        raise NonFiniteError(bad, None, "the latent of batch rows")
 
 
 def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
@@ -83,6 +129,8 @@ def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
 
 def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
     """ValueError naming the first index outside [0, codebook_size)."""
+    if torch.compiler.is_compiling():
+        return
     wide, size = tokens.long(), config.codebook_size or 0
     outside = (wide < 0) | (wide >= size)
     if outside.any():
@@ -94,15 +142,27 @@ def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
 
 
 def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
-    """Raise unless latent is finite float (B, C, T', h, w) or (B, C, h, w); True for an image."""
+    """Raise unless latent is finite float (B, C, T', h, w) or (B, C, h, w), with FSQ in [-1, 1]; True for an image."""
+    what = "codes" if config.discrete else "latent"
     if not isinstance(latent, Tensor) or not latent.dtype.is_floating_point:
         found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
-        raise TypeError(f"the latent is {found}, expected a float tensor: {config.name!r} is continuous")
-    if latent.ndim not in (4, 5) or latent.shape[1] != config.latent_channels or 0 in latent.shape:
+        raise TypeError(f"the {what} is {found}, expected a float tensor: {config.name!r} is continuous")
+    channels = config.code_channels
+    if latent.ndim not in (4, 5) or latent.shape[1] != channels or 0 in latent.shape:
         raise ValueError(
-            f"the latent has shape {tuple(latent.shape)}, expected (B, {config.latent_channels}, T', h, w) "
-            f"or (B, {config.latent_channels}, h, w)"
+            f"{what} of shape {tuple(latent.shape)}, expected (B, {channels}, T', h, w) or (B, {channels}, h, w)"
         )
+    if torch.compiler.is_compiling():
+        return latent.ndim == 4
     if not torch.isfinite(latent).all():
-        raise ValueError("the latent holds NaN or infinity, expected finite numbers; it was damaged on its way here")
+        raise ValueError(f"the {what} holds NaN or infinity, expected finite numbers; it was damaged on its way here")
+    if config.quantizer == "fsq" and _reach(latent, config) > 1 + 1e-3:
+        raise ValueError(
+            f"codes reach to {_reach(latent, config):g}, expected [-1, 1]: this is a latent before "
+            "quantization; decode the indices, or the codes of `encode`"
+        )
     return latent.ndim == 4
+
+
+def _reach(codes: Tensor, config: TokenizerConfig) -> float:
+    return float(codes.detach()[:, : config.latent_channels].abs().max())

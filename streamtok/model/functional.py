@@ -69,8 +69,8 @@ _KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=_PLAIN)
 
 
 def kernels() -> Kernels:
-    """The kernels in use."""
-    return _KERNELS.get()
+    """The kernels in use; compiled and exported code has PyTorch's, for no compiler follows a context variable."""
+    return _PLAIN if torch.compiler.is_compiling() else _KERNELS.get()
 
 
 @contextmanager

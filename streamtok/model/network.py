@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,13 @@ class Coded:
     indices: Tensor | None
     losses: dict[str, Tensor] = field(default_factory=dict)
     frames: Tensor | None = None
+
+
+Half = Literal["encoder", "decoder"]
+HALVES: dict[Half, tuple[str, str]] = {
+    "encoder": ("encoder", "quant_conv"),
+    "decoder": ("decoder", "post_quant_conv"),
+}
 
 
 class Network(nn.Module):
@@ -87,12 +95,29 @@ class Network(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """That of the weights."""
-        return self.post_quant_conv.weight.dtype
+        return self._bottleneck.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """That of the weights."""
-        return self.post_quant_conv.weight.device
+        return self._bottleneck.weight.device
+
+    @property
+    def _bottleneck(self) -> nn.Conv2d:
+        return self.quant_conv if "quant_conv" in self._modules else self.post_quant_conv
+
+    def drop(self, half: Half) -> None:
+        """Let go of the encoder or the decoder, which a checkpoint lacks; what needs it raises ValueError from then."""
+        for name in HALVES[half]:
+            delattr(self, name)
+
+    def _need(self, half: Half) -> None:
+        if half not in self._modules:
+            other = "decoder" if half == "encoder" else "encoder"
+            raise ValueError(
+                f"{self.config.name!r} was loaded from a checkpoint of the {other} alone, which cannot {half[:-1]}; "
+                f"load one that holds the {half} too"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -100,19 +125,32 @@ class Network(nn.Module):
         version = sum(parameter._version for parameter in self.parameters())
         cached = self._fingerprint
         if cached is None or (cached[0] is not None and cached[0] != version):
-            digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-            for name, tensor in sorted(self.state_dict().items()):
+            missing = [half for half in HALVES if half not in self._modules]
+            cached = self._fingerprint = (version, self._digest(missing[0] if missing else None))
+        return cached[1]
+
+    def _digest(self, without: Half | None) -> str:
+        """The fingerprint of what is there but one half, so that a whole checkpoint knows what its encoder made.
+
+        Statistics of latents say nothing of what a latent means, so they are not in it.
+        """
+        left_out = (f"{without}_", "legacy", "latents_") if without else ("latents_",)
+        config = {name: value for name, value in self.config.to_dict().items() if not name.startswith(left_out)}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        names = tuple(f"{name}." for name in HALVES[without]) if without else ()
+        for name, tensor in sorted(self.state_dict().items()):
+            if not name.startswith(names):
                 digest.update(name.encode())
                 digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-            cached = self._fingerprint = (version, digest.hexdigest()[:32])
-        return cached[1]
+        return digest.hexdigest()[:32]
 
     def _use_channels_last(self) -> None:
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's hints leave it out
 
     def check_fingerprint(self, expected: str, what: str = "expected is tokenizer") -> None:
-        """ValueError unless these weights have the fingerprint `expected`; `what` comes before it in the message."""
-        if expected != self.fingerprint:
+        """ValueError unless these weights have the fingerprint `expected`, or their encoder alone has; `what` comes
+        before it in the message."""
+        if expected != self.fingerprint and ("encoder" not in self._modules or expected != self._digest("decoder")):
             raise ValueError(
                 f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose "
                 "codes mean other pictures; give the checkpoint that the node runs with --model, or the one that "
@@ -122,12 +160,14 @@ class Network(nn.Module):
     # Groups: what clips, streams and training share.
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The state of an encoder of height x width frames, all zeros."""
+        """The state of an encoder of height x width frames, all zeros; ValueError where there is none."""
+        self._need("encoder")
         patch = self.config.patch_size
         return {"encoder": self.encoder.init_state(spec, height // patch, width // patch)}
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The state of a decoder of (grid_height, grid_width) grids, all zeros."""
+        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError where there is none."""
+        self._need("decoder")
         return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:

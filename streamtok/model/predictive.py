@@ -51,14 +51,14 @@ class PredictiveTokenizer(Tokenizer):
         self.still_bands, self.reference_noise = still, 0.0
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The encoder's, the decoder's, and the reference (slots, 3, H, W), which is never less than float32."""
+        """The encoder's, the decoder's, and the reference (S, 3, H, W), which is never less than float32."""
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
         """The decoder's and the reference."""
         step = self.config.spatial_compression
         wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
-        reference = wide.zeros(3, grid_height * step, grid_width * step)
+        reference = wide.zeros(self.config.in_channels, grid_height * step, grid_width * step)
         return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
+from streamtok.extras import missing_extra
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Lookup(DiscreteBottleneck):
         try:
             import vector_quantize_pytorch as vq
         except ImportError as error:
-            raise ImportError(f"quantizer {config.quantizer!r} needs: pip install 'streamtok[quantizers]'") from error
+            raise missing_extra(f"quantizer {config.quantizer!r}", "quantizers") from error
         self.inputs, self.kind = config.latent_channels, config.quantizer
         if self.kind == "residual_fsq":
             self.layer = vq.ResidualFSQ(

@@ -26,8 +26,8 @@ BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers
 class Refinement(nn.Module):
     """The codebooks, and how the size of the next codeword follows from what is shown.
 
-    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), a codeword's D = 3 * s * s
-    values in units of the cell's size; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
+    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), codewords in units of the
+    cell's size, colours slowest; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
     """
 
     books: Tensor
@@ -37,7 +37,7 @@ class Refinement(nn.Module):
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.cell = config.spatial_compression
-        shape = (AGES, config.refinement, 3 * self.cell**2)
+        shape = (AGES, config.refinement, config.in_channels * self.cell**2)
         self.register_buffer("books", torch.zeros(shape, dtype=torch.int8))
         self.register_buffer("first", torch.zeros(3, dtype=torch.int32))
         self.register_buffer("next", torch.zeros(AGES, 5, dtype=torch.int32))
@@ -101,7 +101,7 @@ class RefiningTokenizer(Tokenizer):
         wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
         return super().init_decode_state(spec, *grid) | {
-            "shown": wide.zeros(3, grid_height * cell, grid_width * cell),
+            "shown": wide.zeros(self.config.in_channels, grid_height * cell, grid_width * cell),
             "size": wide.zeros(*grid),
             "age": whole.zeros(*grid),
             "held": spec.zeros(self.config.latent_channels, *grid),
@@ -178,7 +178,7 @@ class RefiningTokenizer(Tokenizer):
 
 def measure_contrast(shown: Tensor, cell: int) -> Tensor:
     """Log contrast of each cell and of the 3x3 around it: shown (B, 3, H, W) in [-1, 1] -> (B, h, w, 2)."""
-    values = to_cells(shown * GREY, cell).unflatten(-1, (3, -1))
+    values = to_cells(shown * GREY, cell).unflatten(-1, (shown.shape[1], -1))
     contrast = values.var(-1, correction=0).mean(-1)
     return torch.stack([torch.log(contrast + 1) / 2, torch.log(average_around(contrast) + 1) / 2], -1)
 

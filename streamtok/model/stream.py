@@ -4,9 +4,11 @@ A stream owns its buffers (fixed size, fixed address), knows slots, reset and sn
 step. Its step function may be replaced by a captured or compiled one.
 """
 
+import functools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +19,42 @@ from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec, flatten, map_state, nbytes
 
 Out = TypeVar("Out")
-Mask = Tensor | np.ndarray | Sequence[bool]
+Mask = Tensor | np.ndarray | Sequence[bool] | bool
 Step = Callable[[Tensor, Tensor, Tensor], tuple]
 CompileStep = Callable[[Step], Step]
+
+
+S = TypeVar("S", bound="Stream")
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def exclusive(method: Callable[Concatenate[S, P], Result]) -> Callable[Concatenate[S, P], Result]:
+    """Make a method raise RuntimeError while another thread is in one of the stream's: both would move its state."""
+
+    @functools.wraps(method)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> Result:
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                f"another thread is using this stream ({method.__name__} was called meanwhile): a stream has one "
+                "order of steps; give each thread a stream of its own, or a lock"
+            )
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._in_use.release()
+
+    return run
+
+
+def check_size(size: tuple[int, int], *names: str) -> tuple[int, int]:
+    """The same two numbers as ints; TypeError that names one that is none, ValueError one that is not positive."""
+    for name, side in zip(names, size, strict=True):
+        if isinstance(side, bool) or not hasattr(side, "__index__"):
+            raise TypeError(f"{name} is {side!r}, expected a whole number such as {name}=int({side!r})")
+        if side < 1:
+            raise ValueError(f"{name} is {side}, expected at least 1")
+    return int(size[0]), int(size[1])
 
 
 class Stream(ABC, Generic[Out]):
@@ -30,9 +65,10 @@ class Stream(ABC, Generic[Out]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        if slots < 1 or context < 1:
-            raise ValueError(f"slots is {slots} and context {context}, expected at least 1 of each")
+        slots, context = check_size((slots, context), "slots", "context")
+        size = check_size(size, "height", "width")
         self.model, self.slots, self.size, self.context = model, slots, size, context
+        self._in_use = threading.RLock()
         spec = StateSpec(slots, context, model.dtype, model.device)
         with torch.inference_mode(False):  # a stream outlives the block that it is made in
             self.state = self.make_state(model, spec, size)
@@ -72,8 +108,8 @@ class Stream(ABC, Generic[Out]):
     def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Out, Tensor]:
         """Run the model on every slot and move the state of the active, finite ones.
 
-        Tensor operations only: what an engine captures. x (slots, ...), active and keyframe (slots,) bool -> output,
-        moved (slots,) bool.
+        Tensor operations only: what an engine captures. x (S, ...), active and keyframe (S,) bool -> output,
+        moved (S,) bool.
         """
         return self._advance_slots(x, active, keyframe, self.state)
 
@@ -90,11 +126,11 @@ class Stream(ABC, Generic[Out]):
 
     @abstractmethod
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Out, State]:
-        """The model's step: x (slots, ...), keyframe (slots,) bool -> output, the new state."""
+        """The model's step: x (S, ...), keyframe (S,) bool -> output, the new state."""
 
     @abstractmethod
     def _finite(self, out: Out) -> Tensor:
-        """Which slots' output is finite, (slots,) bool."""
+        """Which slots' output is finite, (S,) bool."""
 
     @abstractmethod
     def _merge(self, outs: list[Out | None]) -> Out:
@@ -148,13 +184,16 @@ class Stream(ABC, Generic[Out]):
     def _mask(self, mask: Mask | None, name: str, default: bool) -> list[bool]:
         if mask is None:
             return [default] * self.slots
+        if isinstance(mask, bool):
+            return [mask] * self.slots
         values = mask.tolist() if hasattr(mask, "tolist") else list(mask)
         if len(values) != self.slots or not all(isinstance(value, bool) for value in values):
-            raise ValueError(f"{name} is {values}, expected {self.slots} booleans, one per slot")
+            raise ValueError(f"{name} is {values}, expected {self.slots} booleans, one per slot, or one for all")
         return values
 
     # Slots.
 
+    @exclusive
     def reset(self, slots: Sequence[int] | None = None) -> None:
         """Make slots (default: all) fresh; the others are untouched."""
         for slot in self._slots(slots):
@@ -162,8 +201,9 @@ class Stream(ABC, Generic[Out]):
                 buffer[slot].zero_()
             self._started[slot] = False
 
+    @exclusive
     def snapshot(self, slots: Sequence[int] | None = None) -> dict[str, Any]:
-        """A copy of the state of slots (default: all): {"meta": plain values, "tensors": {name: (slots, ...)}}.
+        """A copy of the state of slots (default: all): {"meta": plain values, "tensors": {name: (S, ...)}}.
 
         On the CPU, made of plain values and tensors only, so that any safe format stores it.
         """
@@ -172,6 +212,7 @@ class Stream(ABC, Generic[Out]):
         plain = {name: self._to_plain(name, tensor, tensors["count"]) for name, tensor in tensors.items()}
         return {"meta": self._meta() | {"slots": len(chosen)}, "tensors": plain}
 
+    @exclusive
     def restore(self, snapshot: dict[str, Any], slots: Sequence[int] | None = None) -> None:
         """Put a snapshot back into slots (default: all, in order). ValueError says what differs if it does not fit."""
         chosen = self._slots(slots)
@@ -190,7 +231,7 @@ class Stream(ABC, Generic[Out]):
             self._started[slot] = count > 0
 
     def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """What a snapshot holds of the buffer `name`, (slots, ...); engines keep some in a form of their own."""
+        """What a snapshot holds of the buffer `name`, (S, ...); engines keep some in a form of their own."""
         return past
 
     def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:

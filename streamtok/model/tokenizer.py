@@ -1,27 +1,20 @@
 """The tokenizer: whole clips, training and streams over one network."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
+from streamtok.model.clip_coder import ClipCoder, Context
 from streamtok.model.decode_stream import DecodeStream
-from streamtok.model.encode_stream import Encoded, EncodeStream
-from streamtok.model.frames import NonFiniteError, check_dtype, check_indices, check_latent, check_video, to_float
-from streamtok.model.network import Network, join_coded
-from streamtok.model.quantizer import Variational
+from streamtok.model.encode_stream import EncodeStream
+from streamtok.model.frames import check_dtype, to_float
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.stream import CompileStep
 
-Context = int | Literal["model", "all"]  # latent steps that attention sees: so many, the model's own, or all
-
-Out = TypeVar("Out")
-Run = Callable[[Tensor, State, Clock], tuple[Out, State]]
-MakeState = Callable[[StateSpec, int, int], State]
+__all__ = ["Context", "Reconstruction", "Tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +29,12 @@ class Reconstruction:
     state: State
 
 
-class Tokenizer(Network):
+class Tokenizer(ClipCoder):
     """A causal video or image tokenizer of the Cosmos family.
 
-    Frames are (B, 3, T, H, W), uint8 or float in [-1, 1], T = 1 + k * temporal_compression. With `deterministic`, every
-    path runs as steps of one slot and one group: tokens are bit-identical for any split and any number of slots.
+    Frames are (B, C, T, H, W), uint8 or float in [-1, 1], T = 1 + k * temporal_compression, C = 3 for RGB. With
+    `deterministic`, every path runs as steps of one slot and one group: tokens are bit-identical for any split and any
+    number of slots.
     """
 
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
@@ -79,63 +73,7 @@ class Tokenizer(Network):
         made._casts, made._fingerprint = {}, (None, fingerprint)
         return made
 
-    # Whole clips.
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, context: Context | None = "model", sample: bool = False) -> Encoded:
-        """Frames (B, 3, T, H, W) or (B, 3, H, W) to tokens, as a stream that starts at the first frame would.
-
-        Memory grows with the clip; long videos go through `stream`, which gives the same tokens in constant memory.
-
-        Args:
-            x: uint8, or float in [-1, 1].
-            context: latent steps that temporal attention sees: a number, "model" (the config's) or "all"; None is all.
-            sample: draw from a variational model instead of taking its mean.
-
-        Raises:
-            ValueError, TypeError: for sizes, counts and types that do not fit.
-            NonFiniteError: (a ValueError) for latents that are not finite.
-        """
-        check_video(x, self.config)
-        still = x.ndim == 4
-        groups = self._with_keyframe(to_float(x.unsqueeze(2) if still else x, self.dtype).to(self.device))
-        steps, limit = groups.shape[2] // self.group, self._limit(context)
-        self._set_sampling(sample)
-        try:
-            if self.deterministic:
-                rows = self._run_by_steps(self.encode_groups, self.init_state, groups, steps, limit)
-                coded = join_coded([join_coded(parts, 2) for parts in rows], 0)
-            else:
-                coded = self._run_at_once(self.encode_groups, self.init_state, groups, steps, limit)
-        finally:
-            self._set_sampling(False)
-        if not torch.isfinite(coded.latent).all():
-            bad = (~torch.isfinite(coded.latent).flatten(1).all(1)).nonzero().flatten().tolist()
-            raise NonFiniteError(bad, None, "the latent of batch rows")
-        indices = None if coded.indices is None else coded.indices.int()
-        if still:
-            return Encoded(None if indices is None else indices.squeeze(-3), coded.latent.squeeze(2))
-        return Encoded(indices, coded.latent)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor, context: Context | None = "model") -> Tensor:
-        """Indices (B, T', h, w) or a continuous latent (B, C, T', h, w) to frames (B, 3, T, H, W), T = 1 + (T' - 1) G.
-
-        Without the T' axis, one image (B, 3, H, W). Any integer dtype. Float in [-1, 1] scale, unclipped. `context` as
-        in `encode`. Raises ValueError for tokens out of range or latents that are not finite, TypeError for a wrong
-        dtype.
-        """
-        check = check_indices if self.config.discrete else check_latent
-        still = check(tokens, self.config)
-        codes = self.read_codes((tokens.unsqueeze(-3) if still else tokens).to(self.device))
-        steps, limit = codes.shape[2], self._limit(context)
-        if self.deterministic:
-            rows = self._run_by_steps(self.decode_groups, self.init_decode_state, codes, steps, limit)
-            frames = torch.cat([torch.cat(parts, 2) for parts in rows])
-        else:
-            frames = self._run_at_once(self.decode_groups, self.init_decode_state, codes, steps, limit)
-        frames = frames[:, :, self.group - 1 :]
-        return frames.squeeze(2) if still else frames
+    # Training.
 
     def forward(self, x: Tensor, state: State | None = None) -> Reconstruction:
         """Encode and decode with gradients, for training.
@@ -144,9 +82,11 @@ class Tokenizer(Network):
         """
         check_dtype(x)
         x, fresh = to_float(x, self.dtype), state is None
-        if x.ndim != 5 or x.shape[1] != 3 or x.shape[2] < 1 or (x.shape[2] - fresh) % self.group:
+        channels = self.config.in_channels
+        if x.ndim != 5 or x.shape[1] != channels or x.shape[2] < 1 or (x.shape[2] - fresh) % self.group:
             raise ValueError(
-                f"frames have shape {tuple(x.shape)}, expected (B, 3, T, H, W), T = {'1 + ' * fresh}k * {self.group}"
+                f"frames have shape {tuple(x.shape)}, expected (B, {channels}, T, H, W), "
+                f"T = {'1 + ' * fresh}k * {self.group}"
             )
         if state is None:
             x, state = self._with_keyframe(x), self._fresh_state(x)
@@ -160,10 +100,6 @@ class Tokenizer(Network):
         frames = frames[:, :, self.group - 1 :] if fresh else frames
         return Reconstruction(frames, coded.indices, coded.latent, coded.losses, new)
 
-    def _with_keyframe(self, x: Tensor) -> Tensor:
-        """Frames (B, 3, 1 + kG, H, W) as groups (B, 3, (1 + k) G, H, W): the first is its frame repeated."""
-        return torch.cat([x[:, :, :1].expand(-1, -1, self.group, -1, -1), x[:, :, 1:]], 2)
-
     def _fresh_state(self, x: Tensor) -> State:
         """The state of encoder and decoder before frames like x (B, 3, T, H, W)."""
         batch, (height, width) = x.shape[0], x.shape[-2:]
@@ -172,34 +108,7 @@ class Tokenizer(Network):
         count = torch.zeros(batch, dtype=torch.long, device=x.device)
         return self.init_state(spec, height, width) | decoder | {"count": count}
 
-    def _run_at_once(self, run: Run[Out], init: MakeState, x: Tensor, steps: int, limit: int | None) -> Out:
-        """Every row and step of x (B, C, steps * n, H, W) in one call, from a fresh start."""
-        keep = min(steps, limit or steps) if self.config.closed_loop else 0  # the others see their past in the call
-        state = init(StateSpec(len(x), keep, self.dtype, self.device), *x.shape[-2:])
-        return run(x, state, Clock(torch.zeros(len(x), dtype=torch.long, device=self.device), limit))[0]
-
-    def _run_by_steps(
-        self, run: Run[Out], init: MakeState, x: Tensor, steps: int, limit: int | None
-    ) -> list[list[Out]]:
-        """Each row of x (B, C, steps * n, H, W) from a fresh start, step by step: the outputs by row and step."""
-        spec, rows = StateSpec(1, limit or steps, self.dtype, self.device), []
-        for row in x.split(1):
-            state, parts = init(spec, *x.shape[-2:]), []
-            for i, part in enumerate(row.split(x.shape[2] // steps, 2)):
-                out, state = run(part.contiguous(), state, Clock(torch.full((1,), i, device=self.device), limit))
-                parts.append(out)
-            rows.append(parts)
-        return rows
-
-    def _limit(self, context: Context | None) -> int | None:
-        """How many latent steps attention sees; None is unbounded."""
-        if context == "model":
-            return self.config.context
-        if context is None or context == "all":
-            return None
-        if not isinstance(context, int) or context < 1:
-            raise ValueError(f'context is {context!r}, expected at least 1 latent step, "model" or "all"')
-        return context
+    # Streams.
 
     def stream_context(self, context: Context) -> int:
         """The latent steps that a stream keeps for `context`; ValueError for "all": a stream's memory is fixed."""
@@ -209,16 +118,6 @@ class Tokenizer(Network):
                 f'context is {context!r}: a stream keeps a fixed number of latent steps; say how many, or "model"'
             )
         return limit
-
-    def _set_sampling(self, sample: bool) -> None:
-        if isinstance(self.quantizer, Variational):
-            self.quantizer.sample = sample
-        elif sample:
-            raise ValueError(
-                f"sample=True needs a variational model, {self.config.name!r} has {self.config.quantizer!r}"
-            )
-
-    # Streams.
 
     def stream(
         self,

@@ -1,5 +1,6 @@
 """The demo: a real ingest node in its own process, a real reader that decodes in this one, and pictures of both."""
 
+import contextlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
+from streamtok.wire.control import ControlError
 from streamtok.wire.header import Info
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.subscriber import Subscription
@@ -38,6 +40,7 @@ from streamtok.wire.subscriber import Subscription
 PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
 STREAM = "demo"
 FRAMES_WAITING = 512  # camera images kept for comparison: the node runs ahead of their decoding
+LATE_S = 1.0  # since a message was published: pictures older than that are passed over, up to the next keyframe
 LAST_S = 20.0  # what is still on its way when the time is up may take so long
 Reader = Subscription[TokenMessage | FrameMessage]
 
@@ -51,6 +54,10 @@ class DemoResult:
     node: dict[str, Any] = field(default_factory=dict)
     pictures: int = 0
     groups: int = 0
+    encoded: int = 0  # frames whose tokens came
+    reached: int = 0  # frames of the source that were encoded, shown or left out
+    passed_over: int = 0  # messages that were not decoded, to stay in real time
+    decode_s: list[float] = field(default_factory=list)
     payload_bytes: int = 0
     lost: int = 0
     seconds: float = 0.0
@@ -69,9 +76,22 @@ class DemoResult:
         return self.info.frame_rate or 30.0 if self.info is not None else 30.0
 
     @property
+    def left_out(self) -> int:
+        """Frames that the node left out because it was behind, or the machine could not read in time."""
+        return sum(stream["dropped"] for stream in self.node.get("streams", {}).values())
+
+    @property
+    def cameras(self) -> dict[str, float]:
+        """How many cameras of this size and rate the machine encodes, and decodes, one beside the other; 0: unknown."""
+        group_ms = 1e3 * (self.info.temporal_compression if self.info is not None else 1) / self.fps
+        encode_ms = self.node.get("latency_ms", {}).get("encode", {}).get("p50", math.inf)
+        decode_ms = 1e3 * median(self.decode_s) if self.decode_s else math.inf
+        return {"encode": round(group_ms / encode_ms, 2), "decode": round(group_ms / decode_ms, 2)}
+
+    @property
     def token_bits_per_second(self) -> float:
         """Bits of token payload per second of video."""
-        return 8 * self.payload_bytes / max(self.pictures, 1) * self.fps
+        return 8 * self.payload_bytes / max(self.encoded, 1) * self.fps
 
     @property
     def raw_bits_per_second(self) -> float:
@@ -84,20 +104,18 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     for a source that cannot be opened."""
     result = DemoResult()
     size = options.size or suitable_size(options.source)
-    live = open_source(options.source).live
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
     tokenizer = load(options.model, engine="default", device="cpu")
     watcher = Watcher(options, tokenizer, result, on_progress)
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         socket = Path(folder) / "tokens"
-        with ingest_process(options, size, f"ipc://{socket}", live) as node:
+        with ingest_process(options, size, f"ipc://{socket}") as node:
             wait_for_socket(socket, node)
             with Reader(
                 f"ipc://{socket}",
                 [STREAM],
                 kinds=("frames", "tokens", "info"),
-                lossless=not live,
                 until_end=True,
                 queue_size=FRAMES_WAITING,
             ) as reader:
@@ -118,6 +136,7 @@ class Watcher:
         self.keeper = SampleKeeper()
         self.video: PictureWriter | None = None
         self._first_ns = 0
+        self._late = False
 
     def watch(self, reader: Reader, node: subprocess.Popen[str]) -> None:
         """Read to the end of the stream, or until the time is up."""
@@ -127,7 +146,7 @@ class Watcher:
             if isinstance(message, FrameMessage):
                 self.originals.add(message)
             elif message is not None:
-                self._show(message, reader.info(STREAM))
+                self._take(message, reader)
             elif node.poll() is not None:
                 break
             self.result.seconds = time.monotonic() - started
@@ -138,12 +157,29 @@ class Watcher:
         self.result.lost = reader.missing
         self._close()
 
-    def _show(self, message: TokenMessage, info: Info) -> None:
-        result = self.result
-        result.info = info
+    def _take(self, message: TokenMessage, reader: Reader) -> None:
+        """Count a message, and show its pictures unless that comes too late."""
+        result, header = self.result, message.header
+        result.info = reader.info(STREAM)
         result.groups += 1
         result.payload_bytes += len(message.payload)
-        for picture in self.decoder.feed(message):
+        result.encoded += len(header.frame_ids)
+        result.reached = header.frame_ids[-1] + 1
+        late = time.monotonic_ns() - header.publish_ns > LATE_S * 1e9
+        if late and not self._late and not reader.ended:
+            with contextlib.suppress(TimeoutError, ControlError):  # it has ended, or is too busy
+                reader.request_keyframe(STREAM, timeout=0.5)
+        self._late = late or (self._late and not header.keyframe)
+        if self._late:
+            result.passed_over += 1
+        else:
+            self._show(message, result.info)
+
+    def _show(self, message: TokenMessage, info: Info) -> None:
+        result, began = self.result, time.monotonic()
+        pictures = self.decoder.feed(message)
+        result.decode_s.append(time.monotonic() - began)
+        for picture in pictures:
             result.pictures += 1
             original = self.originals.find(picture.frame_id, info)
             if original is not None:
@@ -204,13 +240,12 @@ class Originals:
 
 @contextmanager
 def ingest_process(
-    options: DemoSettings, size: tuple[int, int] | None, endpoint: str, live: bool
+    options: DemoSettings, size: tuple[int, int] | None, endpoint: str
 ) -> Iterator[subprocess.Popen[str]]:
     """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", options.source, "--stream", STREAM]
     command += ["--model", options.model, "--bind", endpoint, "--device", options.device, "--wait-subscribers", "1"]
     command += ["--realtime", "--publish-frames", "--max-frames", str(options.max_frames), "--json"]
-    command += [] if live else ["--policy", "lossless"]
     command += ["--size", f"{size[0]}x{size[1]}"] if size else []
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     with (options.out / "ingest.log").open("w") as errors:

@@ -69,7 +69,7 @@ class LiveDisplay:
 
         table = Table(title=self.title, caption=latency_line(self.metrics), title_justify="left")
         table.caption_justify = "left"
-        for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "readers"):
+        for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "behind", "readers"):
             table.add_column(column, justify="left" if column in ("stream", "state") else "right")
         for stream in self.streams:
             counter, gauge = self.metrics.counter, self.metrics.gauge_value
@@ -82,6 +82,7 @@ class LiveDisplay:
                 str(counter("dropped", stream)),
                 str(counter("gaps", stream)),
                 f"{gauge('queue_depth', stream):.0f}",
+                f"{gauge('behind_seconds', stream):.2f} s",
                 f"{gauge('subscribers', stream):.0f}",
             )
         return table

@@ -51,7 +51,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options.stream, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options), info.context)
+        decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
@@ -125,10 +125,10 @@ def first_info(
     return None
 
 
-def tokenizer_of(info: Info, options: DecodeSettings) -> Tokenizer:
+def tokenizer_of(info: Info, model: str | None, device: str) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
-    name = choose_model(f"stream {info.stream!r}", info.model, options.model)
-    return load(name, engine="default", device=options.device, expect=info.tokenizer)
+    name = choose_model(f"stream {info.stream!r}", info.model, model)
+    return load(name, engine="default", device=device, expect=info.tokenizer)
 
 
 def open_sink(out: str, info: Info) -> "PictureSink":

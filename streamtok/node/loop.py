@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from streamtok.node.process import notify_systemd
 from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency
 from streamtok.node.summary import summarize
 from streamtok.types import TokenGroup
-from streamtok.wire.publisher import Publisher, ReaderTooSlow
+from streamtok.wire.errors import ReaderTooSlow
+from streamtok.wire.publisher import Publisher
 
 if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder
@@ -30,6 +32,8 @@ STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial grou
 CLOSE_S = 0.2  # likewise, for captures to end by themselves
 UPDATE_S = 0.1
 STATUS_S = 1.0
+MOST_STEPS = 4  # that a frame waits for: a turn of another camera's, and those of its own turn (docs/operations.md)
+STEPS_KEPT = 9  # of which the median tells how long a step takes: one of them may have been held up
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class IngestLoop:
         self._wake = threading.Event()
         self._flushed: set[str] = set()
         self._latest: dict[str, Captured] = {}  # the frame that was last fed, by stream
+        self._steps_ns: deque[int] = deque([0], maxlen=STEPS_KEPT)
         self._update_due = self._status_due = 0.0
 
     @property
@@ -147,7 +152,8 @@ class IngestLoop:
         capture.limit(lane.room_for)
         if capture.finished:
             self._flush(name)
-        while not self.core.waits(name) and not self.stopping and (captured := capture.pop()) is not None:
+        steps_ns = MOST_STEPS * sorted(self._steps_ns)[len(self._steps_ns) // 2]
+        while not self.core.waits(name) and not self.stopping and (captured := capture.pop(steps_ns)) is not None:
             self._feed(name, captured)
 
     def _feed(self, name: str, item: Captured) -> None:
@@ -182,6 +188,7 @@ class IngestLoop:
             return
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
+        self._steps_ns.append(group.encode_ns)
         count_published(self.metrics, group, time.monotonic_ns() - encoded_ns)
         if item is not None and item.frame.frame_id == group.frame_ids[-1]:
             source = self.sources[group.stream]
@@ -202,13 +209,16 @@ class IngestLoop:
             source.check_stalled()
             copy_totals(self.metrics, source, self.core.lane(name))
             self.metrics.gauge("subscribers", name, self.publisher.subscribers(name))
-            self.metrics.gauge("queue_depth", name, self.captures[name].depth if name in self.captures else 0)
+            capture = self.captures.get(name)
+            self.metrics.gauge("queue_depth", name, capture.depth if capture else 0)
+            self.metrics.gauge("behind_seconds", name, capture.age_ns / 1e9 if capture else 0)
         if self.recorder is not None:
             copy_recording(self.metrics, self.recorder, self.sources)
         self.on_update()
         if time.monotonic() >= self._status_due:
             self._status_due = time.monotonic() + STATUS_S
-            self.publisher.publish_status(self.summary())
+            behind_ms = {name: round(capture.age_ns / 1e6, 3) for name, capture in self.captures.items()}
+            self.publisher.publish_status(self.summary() | {"behind_ms": behind_ms})
             notify_systemd("WATCHDOG=1")
 
     def _finish(self) -> None:

@@ -56,6 +56,7 @@ HELP = {
     "recording": "1 while the stream is recorded, 0 once recording has stopped",
     "unrecorded": "frames and token messages that the recording lacks",
     "queue_depth": "frames waiting for the encoder",
+    "behind_seconds": "age of the frame that was last taken for encoding, or left out for its age",
     "up": "1 while the source delivers",
     "is_frozen": "1 while the image stands still for too long",
     "subscribers": "readers of the stream",

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from streamtok.coding.library import coders_beside
 from streamtok.drives.drive import Drive
 from streamtok.drives.mcap_drive import McapDrive, TokenData
+from streamtok.drives.message_drive import ReadOptions
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.recording.format import FRAMES
+from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording, TokenReader
 from streamtok.types import Frame, TokenGroup
 from streamtok.wire.message import Info, TokenMessage
@@ -99,7 +101,7 @@ class RecordedReplay(Replay):
         self.infos = recording.first_infos()
         for name in self.streams:
             tokenizer.check_fingerprint(self.infos[name].tokenizer, f"stream {name!r} was recorded with tokenizer")
-        drive = McapDrive(recording.paths, {FRAMES + name: name for name in self.streams})
+        drive = McapDrive(Parts(recording.paths), ReadOptions({FRAMES + name: name for name in self.streams}))
         multiple = tokenizer.config.spatial_compression
         options = {name: options_of(self.infos[name], multiple) for name in self.streams}
         contexts = {self.infos[name].context for name in self.streams}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any, TypeVar
 
+from streamtok.drives.drive import LEFT_OUT, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.loading import engine_configuration, load, pick_device
@@ -48,7 +49,8 @@ class ReplayNode:
         self.counts: dict[str, Counter[str]] = {}
         self.skipped: Counter[str] = Counter()
         self.damaged = 0  # frames that could not be read
-        self.notes: list[str] = []
+        self.notes: list[str] = list(self.recording.notes) if self.recording else []
+        self.account: dict[str, dict[str, Any]] = {}  # of the drive's cameras, as `Drive.account` tells
         self._stopping = threading.Event()
         self._seconds = 0.0
         self._span: tuple[int, int] | None = None
@@ -95,6 +97,7 @@ class ReplayNode:
             "times_real_time": round(drive_s / self._seconds, 2) if self._seconds else 0.0,
             "damaged": self.damaged,
             "skipped": dict(self.skipped),
+            "cameras": self.account,
             "notes": self.notes,
         }
         if self.settings.verify:
@@ -129,7 +132,7 @@ class ReplayNode:
         settings = self.settings
         tokenizer = self.tokenizer = self._load() if self.tokenizer is None else self.tokenizer
         if self.mode == "drive" or self.recording is None:
-            drive = open_drive(settings.path, settings.streams)
+            drive = open_drive(settings.path, settings.streams, settings.clock, settings.depth_range)
             cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
             options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
             return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
@@ -147,7 +150,7 @@ class ReplayNode:
     def _count(self, group: TokenGroup | TokenHeader, **more: int) -> None:
         """Count a `TokenGroup`, or the header of a recorded one."""
         counts = self.counts.setdefault(group.stream, Counter())
-        counts.update(groups=1, frames=len(group.frame_ids), keyframes=group.keyframe, **more)
+        counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe), **more)
         first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
         self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
         self.on_update(self)
@@ -155,10 +158,11 @@ class ReplayNode:
     def _collect(self, replay: Replay) -> None:
         self.skipped.update(replay.skipped)
         self.notes += replay.problems
-        self.notes += [f"{problem.stream or 'file'}: {problem.text}" for problem in replay.drive.problems]
+        self.notes += replay.drive.notes
+        self.account = replay.drive.account()
         for name, counts in replay.drive.counts.items():
             self.damaged += counts["damaged"]
-            for reason in ("damaged", "backwards"):
+            for reason in LEFT_OUT:
                 if counts[reason]:
                     self.skipped[f"{name}: frames {reason}"] += counts[reason]
 
@@ -243,7 +247,10 @@ def format_summary(summary: dict[str, Any], verification: Verification | None) -
         f"{summary['times_real_time']:.2f} times real time"
     )
     compared = verification.skipped if verification else ()
-    lines += [f"{count} left out: {reason}" for reason, count in summary["skipped"].items() if reason not in compared]
+    frames = {f"{name}: frames {reason}" for name in summary["cameras"] for reason in LEFT_OUT}  # told below
+    left_out = {reason: count for reason, count in summary["skipped"].items() if reason not in {*compared, *frames}}
+    lines += [f"{count} left out: {reason}" for reason, count in left_out.items()]
+    lines += describe_losses(summary["cameras"])
     if verification is not None:
         lines.append(verification.report())
     return "\n".join(lines)

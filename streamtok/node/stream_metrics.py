@@ -56,11 +56,15 @@ def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> Non
 def observe_latency(
     metrics: Metrics, source: Source, item: Captured, group: TokenGroup, encoded_ns: int, published_ns: int
 ) -> None:
-    """From the capture of the group's last frame, `item`, to its message; a recording's frames count from their
-    arrival."""
+    """How long the group's last frame, `item`, waited, and `total`: from its capture to its message, as readers see it.
+
+    A recording that is read as fast as it can be has no `total`: its times are not those of now.
+    """
     metrics.observe("queue", group.stream, max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
-    total = (published_ns - (item.frame.capture_ns if source.live else item.arrived_ns)) / 1e9
+    if not is_paced(source):
+        return
+    total = (published_ns - item.frame.capture_ns) / 1e9
     metrics.observe("total", group.stream, total)
     frames = group.info.temporal_compression if group.info is not None else 1
-    if source.fps and is_paced(source) and total > frames / source.fps:
+    if source.fps and total > frames / source.fps:
         metrics.count("deadline_misses", group.stream)

@@ -9,11 +9,13 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from streamtok.extras import missing_extra
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records
 
 if TYPE_CHECKING:
-    from mcap.records import Channel, Schema
+    from mcap.reader import Summary
+    from mcap.records import Channel, Schema, Statistics
 
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_METADATA: "metadata"}
@@ -23,7 +25,8 @@ DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_MET
 class Contents:
     """Channels, schemas and message counts by id, metadata as (name, {key: text}), and where the chunks lie.
 
-    `loose`: messages lie outside chunks. `indexed`: the file was closed properly. `damage` says what cannot be read.
+    `attachments` are (offset, length) of their records. `loose`: messages lie outside chunks. `indexed`: the file was
+    closed properly. `channel_count`: how many channels it says it has. `damage` says what cannot be read.
     """
 
     profile: str = ""
@@ -32,6 +35,8 @@ class Contents:
     metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
+    attachments: list[tuple[int, int]] = field(default_factory=list)
+    channel_count: int | None = None
     loose: bool = False
     indexed: bool = False
     damage: list[str] = field(default_factory=list)
@@ -70,13 +75,14 @@ def read_contents(stream: BinaryIO) -> Contents:
 
 
 def _read_index(stream: BinaryIO) -> Contents | None:
-    """Channels, schemas, metadata and chunks as the summary has them; None if there is no summary to be trusted."""
+    """Channels, schemas, metadata and chunks as the summary has them; None if it does not have all of them."""
     try:
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
     except ImportError as error:
-        raise ImportError("reading MCAP files needs the mcap package: pip install 'streamtok[record]'") from error
-    if not _is_closed(stream):
+        raise missing_extra("reading MCAP files", "record") from error
+    end = stream.seek(0, os.SEEK_END)
+    if not _is_closed(stream, end - FOOTER_BYTES, end):
         return None
     try:
         stream.seek(0)
@@ -85,58 +91,70 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    if summary is None or summary.statistics is None:
+    statistics, chunks = summary.statistics if summary is not None else None, []
+    if summary is None or statistics is None or not _lists_everything(summary, statistics):
         return None
-    chunks = [
-        Chunk(c.chunk_start_offset, c.chunk_length, c.message_start_time, c.message_end_time, True, found)
-        for c in summary.chunk_indexes
-        for found in [dict(c.message_index_offsets)]
-    ]
+    for c in summary.chunk_indexes:
+        times = c.message_start_time, c.message_end_time
+        chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
     return Contents(
         channels=dict(summary.channels),
         schemas=dict(summary.schemas),
         metadata=metadata,
-        counts=dict(summary.statistics.channel_message_counts),
+        attachments=[(a.offset, a.length) for a in summary.attachment_indexes],
+        counts=dict(statistics.channel_message_counts),
         chunks=chunks,
-        loose=summary.statistics.message_count > 0 and not chunks,
+        loose=statistics.message_count > 0 and not chunks,
+        channel_count=statistics.channel_count,
         indexed=True,
     )
 
 
-def _is_closed(stream: BinaryIO) -> bool:
-    """Whether the file ends as a whole one does, and its summary has the checksum that the footer says (if any)."""
-    end = stream.seek(0, os.SEEK_END)
-    if end < len(MAGIC) + FOOTER_BYTES:
+def _lists_everything(summary: Summary, told: Statistics) -> bool:
+    """Whether a summary leads to all messages, metadata and attachments, which files may leave out of it."""
+    known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
+    found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
+    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+
+
+def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
+    """Whether the record at `offset` is the footer that ends a whole file, with the checksum it says (if any)."""
+    if offset < len(MAGIC):
         return False
-    stream.seek(end - FOOTER_BYTES)
-    footer = stream.read(FOOTER_BYTES)
+    stream.seek(offset)
+    footer = stream.read(end - offset)
+    if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or len(footer) < FOOTER_BYTES:
+        return False
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
-    if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or start > end:
+    if start > offset:
         return False
     stream.seek(start)
-    return not crc or not start or zlib.crc32(stream.read(end - start - len(MAGIC) - 4)) == crc
+    return not crc or not start or zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
 
 
 def _walk(stream: BinaryIO) -> Contents:
-    """The contents of a file without an index; of its chunks no more than their heads is read."""
+    """The contents of a file whose index does not say all of them; of its chunks no more than their heads is read."""
     contents, footer = Contents(), False
     end = os.fstat(stream.fileno()).st_size
     offset = len(MAGIC)
     while offset + RECORD.size <= end and not footer:
         stream.seek(offset)
         opcode, length = RECORD.unpack(stream.read(RECORD.size))
-        if length > spec.LARGEST_RECORD and opcode != spec.OP_CHUNK:
+        if opcode == 0 or (opcode > spec.LAST_OPCODE and offset + length > end):
             contents.note(f"from byte {offset} on the records make no sense")
             break
-        _walk_record(stream, contents, opcode, (offset, length, end))
         footer = opcode == spec.OP_FOOTER
+        if footer:
+            contents.indexed = _is_closed(stream, offset, end)
+        else:
+            _walk_record(stream, contents, opcode, (offset, length, end))
         offset += RECORD.size + length
-    if footer:
-        contents.note("its index cannot be read; the chunks were found without it")
-    else:
+    if not footer:
         if contents.chunks:
             contents.chunks[-1].index.clear()  # the file may have been cut off within it
         contents.note(f"it has no end: cut off, or not closed ({end} bytes, {len(contents.chunks)} chunks found)")
+    elif not contents.indexed:
+        contents.note("its index cannot be read; the chunks were found without it")
     return contents
 
 
@@ -154,6 +172,8 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
         contents.chunks[-1].index[struct.unpack("<H", stream.read(2))[0]] = offset
     elif opcode in DEFINITIONS and inside:
         contents.take_definition(opcode, stream.read(length))
+    elif opcode == spec.OP_ATTACHMENT and inside:
+        contents.attachments.append((offset, RECORD.size + length))
     elif opcode == spec.OP_MESSAGE:
         contents.loose = True
 
@@ -161,8 +181,8 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
 def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
     """Read the chunks whose channels are not known yet: definitions come before the first message that needs them."""
     for chunk in contents.chunks:
-        known = chunk.index.keys() <= contents.channels.keys() if chunk.index else contents.indexed
-        if known and contents.channels:
+        complete = len(contents.channels) >= (contents.channel_count or 1 << 16)
+        if complete or (chunk.index and chunk.index.keys() <= contents.channels.keys()):
             continue
         try:
             records = split_records(read_chunk(stream, chunk), lenient=not chunk.whole)

@@ -12,6 +12,7 @@ is there is read too. A chunk whose checksum is wrong is left out and named in `
 
 import heapq
 import itertools
+import os
 import struct
 from collections.abc import Collection, Iterator
 from functools import lru_cache
@@ -23,6 +24,7 @@ import numpy as np
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
+from streamtok.recording.parts import unpack_if_packed
 
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
@@ -51,6 +53,7 @@ class Wanted(NamedTuple):
 class McapFile:
     """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
 
+    `place` is where its bytes lie: `path`, or what a .zstd file was unpacked to, as long as this object lives.
     `profile` is what the file says it follows; `indexed` tells whether it was closed properly; `damage` lists what
     could not be read, in words; `counts` are messages by channel, empty without an index. Raises ValueError if the
     file is no MCAP file at all.
@@ -58,16 +61,25 @@ class McapFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with self.path.open("rb") as stream:
+        self._unpacked, reason = unpack_if_packed(self.path)
+        self.place = Path(self._unpacked.name) if self._unpacked else self.path
+        with self.place.open("rb") as stream:
             found = stream.read(len(MAGIC))
             if found != MAGIC:
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
             self._contents = read_contents(stream)
+        if reason:
+            self.note(reason)
         self.profile, self.indexed = self._contents.profile, self._contents.indexed
         self.channels, self.schemas = self._contents.channels, self._contents.schemas
         self.metadata, self.counts = self._contents.metadata, self._contents.counts
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
+        self.attachments = self._contents.attachments
         self._written_ns = self.path.stat().st_mtime_ns
+
+    def note(self, text: str) -> None:
+        """List damage; the same words once."""
+        self._contents.note(text)
 
     def channel_ids(self, prefix: str) -> set[int]:
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
@@ -82,7 +94,7 @@ class McapFile:
     ) -> Iterator[RawMessage]:
         """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always)."""
         wanted = Wanted(channel_ids, first_ns, last_ns)
-        with self.path.open("rb") as stream:
+        with self.place.open("rb") as stream:
             if self._contents.loose:
                 yield from self._loose_messages(stream, wanted)
             elif as_written:
@@ -98,7 +110,7 @@ class McapFile:
         """
         if self._contents.loose:
             raise ValueError(f"{self.path} has no index of its messages: run `streamtok repair {self.path}`")
-        with self.path.open("rb") as stream:
+        with self.place.open("rb") as stream:
             parts = [part for number in range(len(self.chunks)) for part in self._places(stream, number, channel_ids)]
         places = np.concatenate([np.zeros(0, PLACE), *parts])
         return places[np.lexsort((places["offset"], places["chunk"], places["time"]))]
@@ -107,7 +119,7 @@ class McapFile:
         """The message at a place that `locate` gave; ValueError if its chunk is damaged."""
         chunk = self.chunks[int(place["chunk"])]
         try:
-            records = _cached_records(self.path, self._written_ns, chunk)
+            records = _cached_records(self.place, self._written_ns, chunk)
             return read_message(spec.record_at(records, int(place["offset"])).contents)
         except spec.UNPACK_ERRORS as error:
             raise ValueError(f"{self.path}: the chunk at byte {chunk.offset} is damaged: {error}") from error
@@ -149,24 +161,21 @@ class McapFile:
         try:
             records = spec.split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
         except spec.UNPACK_ERRORS as error:
-            self._contents.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
+            self.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
             return []
         found = [record for record in records if record.opcode == spec.OP_MESSAGE]
         return [(record.offset, read_message(record.contents)) for record in found]
 
     def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
-        offset = stream.seek(len(MAGIC))
+        end, offset = os.fstat(stream.fileno()).st_size, stream.seek(len(MAGIC))
         while len(head := stream.read(RECORD.size)) == RECORD.size:
             opcode, length = RECORD.unpack(head)
-            if opcode == spec.OP_FOOTER or length > spec.LARGEST_RECORD:
+            if opcode in (0, spec.OP_FOOTER) or (opcode == spec.OP_MESSAGE and offset + RECORD.size + length > end):
                 return
             if opcode == spec.OP_CHUNK:
                 yield from self._chunk_messages(stream, Chunk(offset, RECORD.size + length, 0, 0), wanted)
             elif opcode == spec.OP_MESSAGE:
-                record = memoryview(stream.read(length))
-                if len(record) < length:
-                    return
-                message = read_message(record)
+                message = read_message(memoryview(stream.read(length)))
                 if message.channel_id in self.channels and wanted.takes(message):
                     yield message
             offset = stream.seek(offset + RECORD.size + length)

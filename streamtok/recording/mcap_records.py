@@ -11,7 +11,7 @@ RECORD = struct.Struct("<BQ")
 CHUNK_HEAD = struct.Struct("<QQQI")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
 OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
-OP_METADATA = 12
+OP_ATTACHMENT, OP_METADATA, LAST_OPCODE = 9, 12, 15
 LARGEST_RECORD = 4 << 30
 UNPACK_ERRORS = (ValueError, RuntimeError, struct.error, OverflowError, MemoryError)  # of a damaged chunk
 
@@ -87,7 +87,8 @@ def read_chunk(stream: BinaryIO, chunk: Chunk) -> memoryview:
     if name_end + 8 > len(data):
         raise ValueError("its header is damaged")
     codec = bytes(data[CHUNK_HEAD.size + 4 : name_end]).decode("ascii", "replace")
-    contents = decompress(codec, data[name_end + 8 :], size, not chunk.whole)
+    packed = data[name_end + 8 :][: struct.unpack_from("<Q", data, name_end)[0]]
+    contents = decompress(codec, packed, size, not chunk.whole)
     if chunk.whole and crc and zlib.crc32(contents) != crc:
         raise ValueError("its checksum is wrong")
     return memoryview(contents)

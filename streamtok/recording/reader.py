@@ -11,7 +11,7 @@ Camera images of the same file come from `streamtok.drives.open_drive.open_drive
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from streamtok.coding.library import Coders, coders_beside
 from streamtok.recording import format as form
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.parts import list_files
 from streamtok.wire.coded import GridReader
 from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
 from streamtok.wire.tracking import StreamTracker
@@ -59,11 +60,13 @@ class Recording:
     """The token streams of one recording, in one or several files (its parts, in order).
 
     `streams` are the names of token streams, `cameras` those with images; `metadata` is what the first file says of
-    itself; `damage` lists what could not be read. Reading it through takes constant memory.
+    itself; `damage` lists what could not be read, `notes` what was found of its files. Reading
+    it through takes constant memory.
     """
 
-    def __init__(self, paths: Iterable[str | Path]) -> None:
+    def __init__(self, paths: Iterable[str | Path], notes: Sequence[str] = ()) -> None:
         self.paths = [Path(path) for path in paths]
+        self.notes = list(notes)
         self.files = [McapFile(path) for path in self.paths]
         self.damage = [f"{file.path.name}: {text}" for file in self.files for text in file.damage]
         topics = {channel.topic for file in self.files for channel in file.channels.values()}
@@ -145,10 +148,10 @@ class Recording:
 
 
 def recording_parts(path: str | Path) -> list[Path]:
-    """The files of a recording: the file itself, or every .mcap file of a folder in order of name."""
+    """The files of a recording: the file itself, or every MCAP file of a folder in order of their numbers."""
     path = Path(path)
     if path.is_dir():
-        parts = sorted(path.glob("*.mcap"))
+        parts = [part for part in list_files(path).paths if ".mcap" in part.suffixes]
         if not parts:
             raise ValueError(f"{path}: no .mcap file in this folder")
         return parts

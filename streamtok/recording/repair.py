@@ -1,16 +1,22 @@
-"""Recovering MCAP files that were cut off: everything that can be read goes into a new file with an index."""
+"""Recovering MCAP files that were cut off: everything that can be read goes into a new file with an index.
+
+The old file stays as it is. Whoever is given both reads the repaired one alone (`parts.leave_out_repaired`).
+"""
 
 from __future__ import annotations
 
-import collections
+import fcntl
+import io
 import os
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.mcap_records import MAGIC
+from streamtok.recording.mcap_records import MAGIC, RECORD
+from streamtok.recording.parts import REPAIRED, is_packed
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -28,30 +34,45 @@ class Repaired:
 def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     """Write what `path` still holds to `out` (default: NAME_repaired.mcap beside it), an MCAP file with an index.
 
-    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file,
-    FileExistsError rather than overwrite.
+    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file, or gives not
+    one message; FileExistsError rather than overwrite; BlockingIOError while the file is still being written.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"recording {str(path)!r}: no such file")
     with path.open("rb") as stream:
-        if stream.read(len(MAGIC)) != MAGIC:
-            raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
+        _check_not_written(stream, path)
+        head = stream.read(len(MAGIC))
+    if head != MAGIC and not is_packed(head):
+        raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
     file = McapFile(path)
     if file.indexed and out is None:
-        collections.deque(file.messages(as_written=True), maxlen=0)  # reading it all finds all damage
+        messages = sum(1 for _ in file.messages(as_written=True))  # reading it all finds all damage
         if not file.damage:
-            return Repaired(None, sum(file.counts.values()))
-    target = Path(out) if out is not None else path.with_name(f"{path.stem}_repaired{path.suffix}")
+            return Repaired(None, messages)
+    name = path.name.removesuffix(".zstd")
+    target = Path(out) if out is not None else path.with_name(f"{Path(name).stem}{REPAIRED}{Path(name).suffix}")
     if target.exists():
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
     part = target.with_name(target.name + ".part")
     try:
         messages = copy_file(file, part, Copying("streamtok repair"))
+        if not messages:
+            raise ValueError(f"{path}: not one message can be read: {'; '.join(file.damage) or 'it holds none'}")
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     return Repaired(target, messages, file.damage)
+
+
+def _check_not_written(stream: BinaryIO, path: Path) -> None:
+    """BlockingIOError if a recorder holds the file, as it does while it writes."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(f"{path} is still being written: end its recorder first") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 class Copying:
@@ -81,6 +102,7 @@ def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
         writer.start(profile=file.profile, library=copying.library)
         for name, values in file.metadata:
             writer.add_metadata(name, values)
+        _copy_attachments(file, writer)
         messages = _copy_messages(file, writer, copying)
         name, facts = copying.facts(file, messages)
         if facts:
@@ -89,6 +111,23 @@ def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
         stream.flush()
         os.fsync(stream.fileno())
     return messages
+
+
+def _copy_attachments(file: McapFile, writer: Writer) -> None:
+    from mcap.data_stream import ReadDataStream
+    from mcap.exceptions import McapError
+    from mcap.records import Attachment
+
+    with file.place.open("rb") as stream:
+        for offset, length in file.attachments:
+            stream.seek(offset + RECORD.size)
+            record = ReadDataStream(io.BytesIO(stream.read(length - RECORD.size)))
+            try:
+                found = Attachment.read(record)
+            except (McapError, ValueError, struct.error, OverflowError) as error:
+                file.note(f"the attachment at byte {offset} cannot be read ({error}) and is left out")
+                continue
+            writer.add_attachment(found.create_time, found.log_time, found.name, found.media_type, found.data)
 
 
 def _copy_messages(file: McapFile, writer: Writer, copying: Copying) -> int:

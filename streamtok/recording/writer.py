@@ -8,6 +8,7 @@ and no viewer for it. A recorder that falls behind loses frames, a larger file d
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 import numpy as np
 
+from streamtok.extras import missing_extra
 from streamtok.io.image_messages import protobuf_class
 from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
@@ -60,6 +62,8 @@ class RecordingWriter:
         self._schemas: dict[str, int] = {}
         self._last_utc = 0
         self._stream = path.open("xb")
+        with contextlib.suppress(OSError):  # `repair` leaves a file alone that is still being written
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
         library = f"streamtok {version('streamtok')}"
         self._writer.start(profile=form.PROFILE, library=library)
@@ -115,9 +119,14 @@ class RecordingWriter:
         self.counts[f"missed/{missed.reason}"] += missed.count
 
     def flush(self) -> None:
-        """Make everything so far survive the end of this process, and of the machine."""
+        """Make everything so far survive the end of this process."""
         self._writer.flush()
-        os.fdatasync(self._stream.fileno())
+        self._stream.flush()
+
+    def sync(self) -> None:
+        """Make what was flushed survive the end of the machine; any thread may call it. Raises OSError."""
+        if not self._stream.closed:
+            os.fdatasync(self._stream.fileno())
 
     def close(self, summary: dict[str, Any] | None = None) -> None:
         """Write the last infos, the summary and the index."""
@@ -206,7 +215,7 @@ def _open_writer(stream: BinaryIO) -> Writer:
     try:
         from mcap.writer import CompressionType, Writer
     except ImportError as error:
-        raise ImportError("recording needs the mcap package: pip install 'streamtok[record]'") from error
+        raise missing_extra("recording", "record") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 

@@ -47,7 +47,20 @@ def read_size(value: object) -> tuple[int, int]:
     return parse_size("x".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
+def read_range(value: object) -> tuple[float, float]:
+    """ "0.3:10" or [0.3, 10] as a pair that rises from 0 or more."""
+    text = ":".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    try:
+        near, far = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise ValueError(f"expected NEAR:FAR in metres, such as 0.3:10, found {text!r}") from None
+    if not 0 <= near < far < math.inf:
+        raise ValueError(f"expected 0 <= NEAR < FAR, found {text!r}")
+    return near, far
+
+
 def read_list(value: object) -> object:
+    """A single value as a list of it."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -107,6 +120,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Flag("X")]
 Seconds = Annotated[Positive, Flag("SECONDS")]
 Megabytes = Annotated[Positive, Flag("MB")]  # 10^6 bytes
 Size = Annotated[tuple[int, int], BeforeValidator(read_size), Flag("HxW")]  # (height, width) in pixels
+Range = Annotated[tuple[float, float], BeforeValidator(read_range), Flag("NEAR:FAR")]  # in metres
 Port = Annotated[int, Field(ge=0, le=65535), Flag("PORT")]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint), Flag("ENDPOINT")]
 Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]

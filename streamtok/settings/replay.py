@@ -17,10 +17,10 @@ from streamtok.settings.fields import (
     Switch,
     option,
 )
-from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings
+from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSettings, PublishSettings, ReadSettings
 
 
-class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSettings):
+class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSettings, EncoderSettings):
     """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` are for drives without recorded tokens."""
 
     path: Annotated[FileOrFolder, Flag("DRIVE", positional=True)] = Field(description="the drive: a file or a folder")
@@ -40,6 +40,7 @@ class ReplaySettings(FrameSettings, PublishSettings, DeviceSettings, EncoderSett
 
     @model_validator(mode="after")
     def check_together(self) -> "ReplaySettings":
+        """ValueError for settings that exclude each other."""
         if self.verify and self.recorded_tokens:
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:

@@ -75,12 +75,14 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     record_min_free: Annotated[float, Field(ge=0)] = 512
     metrics: Port | None = option(None, "Prometheus on 127.0.0.1:PORT, with /healthz and /readyz")
     metrics_address: str = "127.0.0.1"
+    view: Port | None = option(None, "also show a page on 127.0.0.1:PORT, as `streamtok view` does")
     defaults: StreamDefaults = StreamDefaults()
     streams: Annotated[list[StreamSettings], Field(min_length=1)]
 
     @field_validator("streams")
     @classmethod
     def check_names(cls, streams: list[StreamSettings]) -> list[StreamSettings]:
+        """ValueError if two streams have one name."""
         names = [stream.name for stream in streams]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -89,6 +91,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 
     @model_validator(mode="after")
     def check_sources(self) -> "RigSettings":
+        """ValueError if two streams open one camera."""
         devices = [stream.source.partition("?")[0] for stream in self.streams if is_camera_path(stream.source)]
         twice = sorted({device for device in devices if devices.count(device) > 1})
         if twice:

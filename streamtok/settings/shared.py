@@ -13,6 +13,7 @@ from streamtok.settings.fields import (
     Group,
     Model,
     Name,
+    Range,
     Size,
     Strict,
     Switch,
@@ -55,6 +56,17 @@ class FrameSettings(Strict):
     )
 
 
+class ReadSettings(Strict):
+    """How recorded drives are read."""
+
+    clock: Literal["auto", "header", "publish", "log"] = option(
+        "auto", "time of images in messages (auto: the first of these that is usable; info says which)"
+    )
+    depth_range: Range | None = option(
+        None, "make pictures of depth images, near is bright; without it they are left out"
+    )
+
+
 class DeviceSettings(Strict):
     """Where the network runs, and how far it looks back."""
 
@@ -63,6 +75,8 @@ class DeviceSettings(Strict):
 
 
 class ComputeSettings(DeviceSettings):
+    """How tokens are computed."""
+
     deterministic: Switch = option(False, "bit-identical tokens however the frames are cut")
 
 

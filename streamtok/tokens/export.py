@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from streamtok.extras import missing_extra
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import TokenSource
 from streamtok.tokens.webdataset import export_webdataset
@@ -26,5 +27,5 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
         from streamtok.tokens.lerobot import export_lerobot
         from streamtok.tokens.parquet import export_parquet
     except ImportError as error:
-        raise ImportError("this export needs pyarrow: pip install 'streamtok[dataset]'") from error
+        raise missing_extra("this export", "dataset") from error
     return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)

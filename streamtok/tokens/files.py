@@ -21,7 +21,7 @@ from streamtok.io.source import open_frames, resize_frames
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
-from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
+from streamtok.tokens.tokenfile import SizeChange, TokenFile, TokenFileWriter
 from streamtok.types import Frame, TokenGroup
 
 
@@ -52,7 +52,8 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
 
     The first frame is a keyframe, the rest follows in groups, through the same core as live streams; a frame that the
     source lost starts a new epoch. Times are kept as presentation times. Raises ValueError for what cannot be encoded,
-    OSError for what cannot be read or written; after an error there is no file.
+    OSError for what cannot be read or written; after an error there is no file, but for a change of size, which a token
+    file cannot hold: what comes before is kept.
     """
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
@@ -70,11 +71,22 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         meta = token_meta(core, "cam0", first.image.shape[:2])
         meta |= {"model": model, "source": Path(source).name, "fps": opened.fps}
         with TokenFileWriter(out, meta) as writer:
-            for group in encode_frames(core, itertools.chain([first], frames)):
-                writer.write(group)
+            changed = _write_groups(writer, encode_frames(core, itertools.chain([first], frames)))
+    if changed is not None:
+        raise ValueError(f"{source}: {changed}. What comes before is in {out}")
     lost, shape = core.lane("cam0").counts["nonfinite"], grid_shape(tok.config, *meta["image_size"])
     damaged = opened.counts["damaged"]
     return FileSummary(Path(out), writer.frames, writer.groups, shape, writer.repeated, lost, damaged)
+
+
+def _write_groups(writer: TokenFileWriter, groups: Iterator[TokenGroup]) -> SizeChange | None:
+    """Write the groups, up to a change of size; returns what changed."""
+    try:
+        for group in groups:
+            writer.write(group)
+    except SizeChange as change:
+        return change
+    return None
 
 
 def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:

@@ -37,26 +37,28 @@ import numpy as np
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.names import as_utf8
 from streamtok.tokens.coded import CodedTokens, GroupCoder
+from streamtok.tokens.file_header import pack_meta, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
-TEXT_KEYS = ("format", "tokenizer", "coder", "model", "stream", "source", "clock")
 DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 OTHERS = ("keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
 COLUMNS = ("tokens", *OTHERS)
 CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
-LONGEST_HEADER = 100_000_000
+
+
+class SizeChange(ValueError):
+    """The pictures have another size from here on; what was written before is whole."""
 
 
 class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
     `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    `write` takes groups in order, all of one grid shape and dtype. With `coder` the grids are coded, each by itself if
-    `independent`.
+    `write` takes groups in order, all of one grid shape and dtype (SizeChange). With `coder` the grids are coded, each
+    by itself if `independent`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TokenFileWriter:
         self.meta = dict(meta)
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
+        self._size = 0, 0
         self._coder = GroupCoder(coder, independent) if coder else None
         self._columns = CODED_COLUMNS if coder else COLUMNS
         if coder:
@@ -82,12 +85,18 @@ class TokenFileWriter:
         grid = (tokens.shape, tokens.dtype)
         if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
             raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
+        if self._grid is not None and group.image_size != self._size:
+            (old, now) = ("x".join(map(str, size)) for size in (self._size, group.image_size))
+            raise SizeChange(
+                f"pictures change from {old} to {now} at frame {group.frame_ids[0]}, after {self.frames} frames: a "
+                f"token file holds one size. Give one for all of them, such as --size {old}"
+            )
         if self._grid is not None and grid != self._grid:
-            raise ValueError(f"token grid {grid} does not match {self._grid} before it: a token file holds one size")
+            raise ValueError(f"token grid {grid} does not match {self._grid} before it")
         ids, times = len(group.frame_ids), len(group.capture_ns)
         if not ids or ids != times:
             raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
-        self._grid = grid
+        self._grid, self._size = grid, group.image_size
         if self._coder is None:
             self._put("tokens", tokens.tobytes())
         else:
@@ -183,7 +192,7 @@ class TokenFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header, start = _read_header(self.path)
+        header, start = read_header(self.path)
         self.meta = unpack_meta(header.get("__metadata__", {}))
         if self.meta.get("format") != FORMAT:
             lacking = f"no format={FORMAT!r} in its header"
@@ -265,33 +274,7 @@ class TokenFile:
 def is_token_file(path: str | Path) -> bool:
     """Whether `path` is a safetensors file that says it holds tokens (a broken one answers no)."""
     try:
-        header, _ = _read_header(Path(path))
+        header, _ = read_header(Path(path))
     except (OSError, ValueError):
         return False
     return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT
-
-
-def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as safetensors wants it: strings only, in a fixed order."""
-    return {
-        key: as_utf8(str(meta[key])) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True)
-        for key in sorted(meta)
-    }
-
-
-def unpack_meta(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The values `pack_meta` was given (tuples come back as lists)."""
-    return {key: value if key in TEXT_KEYS else json.loads(value) for key, value in meta.items()}
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    with open(path, "rb") as file:
-        first = file.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
-        text = file.read(length) if 2 <= length <= LONGEST_HEADER else b""
-    if len(text) != length or not text.startswith(b"{"):
-        raise ValueError(f"{path} is no safetensors file (or cut off within its header)")
-    try:
-        return json.loads(text), 8 + length
-    except ValueError as error:
-        raise ValueError(f"{path}: its safetensors header does not parse: {error}") from error

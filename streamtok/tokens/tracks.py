@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtok.recording.parts import leave_out_repaired
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
@@ -102,7 +103,8 @@ def order_by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
 def find_drives(source: TokenSource) -> list[list[Path]]:
     """The files that may belong together: each recording by itself, and the token files of each folder.
 
-    Hidden files and folders are left out: drives that are being tokenized lie there. FileNotFoundError if there are no
+    Hidden files and folders are left out: drives that are being tokenized lie there. So are recordings that were
+    repaired, where the repaired ones are there too. FileNotFoundError if there are no
     tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
@@ -117,12 +119,16 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
                 drives.setdefault(path, []).append(path)
             elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
+    given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
+    for path in set(given) - set(leave_out_repaired(given).paths):
+        del drives[path]
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
     return list(drives.values())
 
 
 def read_facts(track: Track) -> Facts:
+    """What its file says of the tokenizer and the grid."""
     return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 

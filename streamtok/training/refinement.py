@@ -88,8 +88,8 @@ def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Gene
 
 
 def _mirror(values: Tensor, cell: int) -> Tensor:
-    """Cells (N, 3 * cell * cell) and their three mirror images, (4N, ...)."""
-    x = values.view(-1, 3, cell, cell)
+    """Cells (N, colours * cell * cell) and their three mirror images, (4N, ...)."""
+    x = values.view(len(values), -1, cell, cell)
     return torch.cat([x, x.flip(3), x.flip(2), x.flip(2, 3)]).flatten(1)
 
 

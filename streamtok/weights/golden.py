@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from streamtok.model import Tokenizer
@@ -37,9 +37,3 @@ def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
 def write_golden(tokenizer: Tokenizer, folder: Path) -> None:
     """Put the tokens beside the weights."""
     save_file({name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}, folder / FILE)
-
-
-def count_differing(tokenizer: Tokenizer, folder: Path) -> tuple[int, int]:
-    """How many tokens differ from those stored beside the weights, and how many there are."""
-    stored, found = load_file(folder / FILE), golden_tokens(tokenizer)
-    return int((stored["indices"] != found["indices"]).sum()), stored["indices"].numel()

@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
+from streamtok.extras import missing_extra
 from streamtok.wire.errors import WireError
 
 LEVEL = 1
@@ -34,7 +35,5 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise ImportError(
-            "compression 'zstd' needs the zstandard package: pip install zstandard, or let the node use 'none'"
-        ) from error
+        raise missing_extra("compression 'zstd' (not 'none')", "zstd") from error
     return zstandard

@@ -14,6 +14,7 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
+CONNECT_MS = 800  # for one try: a link that comes back is not waited for until the kernel sends its next SYN
 SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
@@ -26,6 +27,7 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
     if curve is not None:
         curve.apply(socket)
     socket.set(zmq.IPV6, int("[" in endpoint))
+    socket.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
@@ -75,9 +77,13 @@ class Connection:
             self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
-            self._broken_since = time.monotonic()
-            self.socket.disconnect(self.endpoint)
-            self.socket.connect(self.endpoint)
+            self.connect_anew()
+
+    def connect_anew(self) -> None:
+        """Give up the connection, which may hang, and open another."""
+        self.up, self.waited, self._broken_since = False, True, time.monotonic()
+        self.socket.disconnect(self.endpoint)
+        self.socket.connect(self.endpoint)
 
     def close(self) -> None:
         """Stop watching and close the socket. Closing twice is fine."""

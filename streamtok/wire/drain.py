@@ -1,6 +1,7 @@
 """The thread that reads one publisher's socket: checks what comes, follows sessions, and fills a mailbox."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
@@ -22,6 +23,11 @@ from streamtok.wire.tracking import Believer, Claim, StreamTracker
 POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
+SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, and TCP is slow to notice
+LONGEST_GAP_S = 10.0
+PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
+FORGOTTEN = 0.95  # of that gap remains after another one
+BACK_S = 5.0  # how long after an outage a jump is held to be its doing
 Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info
 # The order of subscribing. Frames first: a node that waits for readers of tokens then sends every frame. Info last:
@@ -61,6 +67,9 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self.grids = GridReader(self.coders)
         self._connections = 0
+        self._heard = time.monotonic()
+        self._back_until = 0.0
+        self._gap = 0.0
         self._stop = threading.Event()
         self._info_changed = threading.Condition()
         self._context = zmq.Context()
@@ -126,12 +135,17 @@ class Drain:
     def _turn(self) -> None:
         if self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
+            self._heard = time.monotonic()  # as far as is known
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
+            self._note_heard()
             self._receive()
+        elif self._is_silent():
+            self._heard = time.monotonic()
+            self._connection.connect_anew()
         self._check_connection()
         for stream, messages in self._joiner.take_ready():
-            self._accept(stream, messages)
+            self._accept(stream, [message for message in messages if not self.received[stream].has(message.header)])
         if self.until_end and self._has_ended():
             self._settle()
             self.mailbox.end()
@@ -142,8 +156,29 @@ class Drain:
         if self._connections != self._connection.counts["connected"]:
             self._connections = self._connection.counts["connected"]
             self._settle()
-            for believer in self._believers.values():
-                believer.connected_anew = True
+            self._note_back()
+
+    def _note_back(self) -> None:
+        """After an outage: what was missed is asked for."""
+        self._back_until = time.monotonic() + BACK_S
+        for believer in self._believers.values():
+            believer.connected_anew = True
+
+    def _note_heard(self) -> None:
+        now = time.monotonic()
+        gap, self._heard = now - self._heard, now
+        if gap > self._patience:
+            self._note_back()
+        self._gap = max(min(gap, LONGEST_GAP_S), FORGOTTEN * self._gap)
+
+    @property
+    def _patience(self) -> float:
+        return max(SILENT_S, PATIENCE * self._gap)
+
+    def _is_silent(self) -> bool:
+        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
+        told = self.connected and bool(self.infos) and self.endpoint.startswith("tcp://")
+        return told and time.monotonic() - self._heard > self._patience
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
@@ -188,11 +223,18 @@ class Drain:
         stream = claim.item.stream
         self._tracker_of(stream)
         believer = self._believers.setdefault(stream, Believer())
-        dropped = believer.dropped
+        dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
+            if believed.session == session and believed.before > last and self._may_have_missed:
+                self._joiner.begin(stream)
             self._believe(believed)
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session or seq that nothing bore out"))
+
+    @property
+    def _may_have_missed(self) -> bool:
+        """Whether an outage has just ended: the epoch then has what a jump has left out, or begins behind it."""
+        return self.join != "never" and time.monotonic() < self._back_until
 
     def _settle(self) -> None:
         for believer in self._believers.values():

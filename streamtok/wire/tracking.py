@@ -54,6 +54,10 @@ class StreamTracker:
         self.counts["lost"] += lost
         return Verdict(lost, self.decodable)
 
+    def has(self, header: TokenHeader) -> bool:
+        """Whether a message, or one behind it, has come already."""
+        return header.session == self.session and self.last is not None and header.seq <= self.last
+
     def info(self, info: Info) -> int:
         """Take an info message; returns how many messages were lost although nothing has followed them."""
         self.enter(info.session)

@@ -1,4 +1,4 @@
-"""Every GPU kernel builds for Hopper, fits and does not spill; the heavy ones use its matrix and copy engines."""
+"""Every kernel that a fused step launches builds for Hopper and fits; the heavy ones use its matrix engine."""
 
 import json
 import os
@@ -9,21 +9,38 @@ import pytest
 
 pytest.importorskip("triton", reason="compiling the GPU kernels needs triton (pip install triton); no GPU is needed")
 
-HEAVY = ("conv3x3 512", "conv3x3 256", "causal_conv 512", "causal_conv 256", "strip_scores", "strip_values")
+STEPS = [
+    ("cosmos-dv4x8x8", (720, 1280), "bfloat16", "strips", 1),
+    ("cosmos-dv4x8x8", (1088, 1920), "bfloat16", "flash", 1),
+    ("cosmos-dv8x8x8", (256, 448), "float16", "strips", 2),
+    ("cosmos-dv8x16x16", (720, 1280), "bfloat16", "flash", 1),
+    ("small", (720, 1280), "bfloat16", "flash", 1),
+    ("nano", (256, 448), "float16", "flash", 3),
+]
+HEAVY = {"_conv3x3", "_causal_conv", "_flash", "_strip_scores", "_strip_values"}
+CODE = """
+import json, sys
+from streamtok.engine.gpu.kernel_builds import compile_step_kernels
+print(json.dumps(list(compile_step_kernels(*json.loads(sys.argv[1])))))
+"""
 
 
 @pytest.mark.slow
-def test_kernels_build_for_hopper_without_a_gpu(tmp_path):
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]} {step[1][0]}x{step[1][1]}")
+def test_everything_that_a_step_launches_builds_and_fits(step, tmp_path):
     """In a process of its own: here the kernels may have been made for the interpreter."""
-    code = "import json; from streamtok.engine.gpu.kernel_builds import compile_all; print(json.dumps(compile_all()))"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    found = json.loads(run.stdout.splitlines()[-1])
-    assert {name: entry for name, entry in found.items() if not entry["ok"]} == {}
-    for name in HEAVY:
-        assert found[name]["matrix_engine"], name
-        assert found[name]["tensor_copies"], name
+    command = [sys.executable, "-c", CODE, json.dumps(step)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    names = [name.split()[0] for name, _ in found]
+    assert {"_haar", "_conv3x3", "_causal_conv", "_apply", "_fsq"} <= set(names)
+    for name, (_, entry) in zip(names, found, strict=True):
+        assert entry["ok"], (name, entry)
+        assert entry["matrix_engine"] or name not in HEAVY, name
+        assert entry["tensor_copies"] or name not in HEAVY - {"_flash"} or step[0] == "nano", name
 
 
 def test_gpu_check_says_what_is_missing(capsys):

@@ -210,7 +210,7 @@ def test_ray_missing_is_said_clearly(tmp_path, model, monkeypatch, capsys):
     drives = make_drives(tmp_path / "in", [2])
     status = tokenize_drives.main([*drives, "--out", str(tmp_path / "out"), "--model", model, "--runner", "ray"])
     assert status == 1
-    assert "streamtok[fleet]" in capsys.readouterr().err
+    assert "pip install 'ray[data]" in capsys.readouterr().err
 
 
 def test_wrong_use(tmp_path, model, capsys):

@@ -1,13 +1,16 @@
 """The queue between a source and a node: what is left out, and that the frame behind it tells of it."""
 
 import threading
+import time
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.io.base import Source
+from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Capture
 from streamtok.types import Frame, Prepared
 from tests.kit.wire import eventually
@@ -136,3 +139,80 @@ def test_every_frame_is_taken_or_told_of(turns):
     for frame_id, behind in found:
         assert frame_id == expected + behind
         expected = frame_id + 1
+
+
+class OldClock(Given):
+    """Frames that were taken half a minute ago, as in the buffers of a camera while this machine was suspended."""
+
+    own_clock = True
+    age_ns = 30 * 10**9
+
+    def _read(self, timeout):
+        frame = super()._read(timeout)
+        return frame and replace(frame, capture_ns=time.monotonic_ns() - self.age_ns)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_frames_that_are_too_old_are_left_out_and_the_next_one_tells(lossless):
+    with OldClock() as source:
+        capture = Capture(source)
+        begin(capture, lossless=lossless)
+        source.give(0, 1, 2)
+        assert eventually(lambda: capture.depth == 3)
+        capture.arrivals()
+        assert taken(capture) == ([(0, 0), (1, 0), (2, 0)] if lossless else [])
+        assert capture.age_ns >= OldClock.age_ns  # said, whether or not they are left out
+        source.age_ns = 0
+        source.give(3, None)
+        capture.join(20)
+        capture.arrivals()
+        assert taken(capture) == [(3, 0 if lossless else 3)]
+        assert source.counts["dropped"] == (0 if lossless else 3)
+
+
+def test_a_frame_may_be_as_old_as_the_steps_that_it_waits_for():
+    with OldClock() as source:
+        capture = Capture(source)
+        begin(capture)
+        source.give(0, None)
+        capture.join(20)
+        capture.arrivals()
+        assert capture.pop(steps_ns=OldClock.age_ns).frame.frame_id == 0
+
+
+class SlowPainter(RecordedSource):
+    """A drive at 200 frames per second on a machine that paints 50."""
+
+    fps, total = 200.0, 300
+
+    def __init__(self):
+        super().__init__("a", realtime=True)
+        self.fps, self.number = 200.0, 0
+
+    def _open(self):
+        pass
+
+    def skip_to(self, capture_ns):
+        self.number = max(self.number, int((capture_ns - self.start_ns) * self.fps / 1e9))
+
+    def _next(self):
+        if self.number >= self.total:
+            return None
+        self._stop.wait(0.02)
+        self.number += 1
+        return Frame("a", self.number - 1, self.start_ns + round((self.number - 1) * 1e9 / self.fps), PICTURE)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_recording_in_real_time_that_is_painted_too_slowly_goes_on_with_what_is_due(lossless):
+    with SlowPainter() as source:
+        source.total = 30 if lossless else 300
+        capture, found = Capture(source), []
+        begin(capture, lossless=lossless)
+        while not capture.finished:
+            capture.arrivals()
+            found += taken(capture)
+        passed_over = sum(behind for _, behind in found)
+        assert source.counts["frames"] - len(found) == source.counts["dropped"] == passed_over
+        assert (passed_over == 0) == lossless
+        assert all(number == before + 1 + behind for (before, _), (number, behind) in pairwise(found))

@@ -1,12 +1,17 @@
 """Image folders: layouts that people have, times by rule, damage counted."""
 
+import contextlib
+from decimal import Decimal
+
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streamtok.io.image_times import time_ns, times_in_names
 from streamtok.io.images import list_images
 from streamtok.io.source import open_source
+from streamtok.io.times import UNITS, read_times, read_times_in_names
 
 NUSCENES = "n015-2018-07-24-11-22-45+0800__CAM_FRONT__"
 
@@ -122,14 +127,86 @@ def test_original_files_are_kept_when_asked(tmp_path):
     assert frames[1].packet == (folder / "1.jpg").read_bytes()
 
 
-def test_times_as_people_write_them():
-    assert time_ns("1532402927612460") == 1532402927612460000
-    assert time_ns("1403636579763555584") == 1403636579763555584
-    assert time_ns("1532402927612") == 1532402927612000000
-    assert time_ns("1305031102.175304") == 1305031102175304000
-    assert time_ns("12") == 12_000_000_000
-    assert time_ns("1970-01-02 00:00:01.5") == 86_401_500_000_000
-    assert times_in_names(["frame_000001", "frame_000002"]) is None
+@pytest.mark.parametrize(
+    ("texts", "ns"),
+    [
+        (["1532402927612460", "1532402927662460"], 1532402927612460000),
+        (["1403636579763555584", "1403636579813555584"], 1403636579763555584),
+        (["1532402927612", "1532402927662"], 1532402927612000000),
+        (["1305031102.175304", "1305031102.211214"], 1305031102175304000),
+        (["1970-01-02 00:00:01.5"], 86_401_500_000_000),
+        (["10", "12"], 10_000_000_000),
+        (["0", "33.3", "66.7"], 0),
+    ],
+)
+def test_times_as_people_write_them(texts, ns):
+    assert read_times(texts).ns[0] == ns
+
+
+def test_text_that_is_no_time_is_refused():
+    assert read_times_in_names(["frame_000001", "frame_000002"]) is None
     for text in ("", "abc", "nan"):
         with pytest.raises(ValueError, match="no time"):
-            time_ns(text)
+            read_times([text])
+
+
+def test_images_that_are_passed_over_are_not_read(tmp_path):
+    save(tmp_path, [f"{number:03d}.png" for number in range(6)])
+    (tmp_path / "002.png").write_bytes(b"no image")
+    with open_source(f"images:{tmp_path}?fps=10") as source:
+        assert source.read().frame_id == 0
+        source.skip_to(source.start_ns + 250_000_000)
+        assert [frame.frame_id for frame in source] == [3, 4, 5]
+        assert source.counts["damaged"] == 0
+
+
+@given(
+    unit=st.sampled_from(list(UNITS)),
+    start_ns=st.one_of(st.integers(0, 40 * 86_400 * 10**9), st.integers(10**18, 2 * 10**18)),
+    fps=st.floats(1.01, 199),
+    notation=st.sampled_from(["{:f}", "{:e}", "{:.0f}"]),
+    count=st.integers(2, 12),
+)
+def test_any_unit_of_any_clock_is_found_from_the_steps_or_refused(unit, start_ns, fps, notation, count):
+    """Since boot, since the start or since 1970, as integers or in any notation: never another unit than the true."""
+    step = max(1, round(10**9 / fps / UNITS[unit])) * UNITS[unit]
+    true_ns = [start_ns // UNITS[unit] * UNITS[unit] + n * step for n in range(count)]
+    texts = [notation.format(Decimal(ns) / UNITS[unit]) for ns in true_ns]
+    assert read_times(texts, unit).ns == true_ns
+    found = None
+    with contextlib.suppress(ValueError):
+        found = read_times(texts)
+    contested = unit in ("ms", "ns") and 7 < start_ns / 86_400e9 < 48  # also a Unix time, in a unit 1000 times as long
+    assert contested if found is None else found.ns == true_ns
+
+
+@pytest.mark.parametrize("step", ["1e-30", "2500", "2500000", "9e12"])
+def test_a_unit_that_is_not_clear_is_refused_with_what_to_do(step):
+    with pytest.raises(ValueError, match=r"not clear.*unit=s, ms, us or ns"):
+        read_times([str(Decimal(step) * n) for n in range(5)])
+
+
+def test_a_table_with_more_columns_says_which_are_time_and_name(tmp_path):
+    folder = save(tmp_path / "a", ["x.png", "y.png"])
+    (folder / "data.csv").write_text("index,t_us,width,filename\n0,5000000,640,y.png\n1,5100000,640,x.png\n")
+    assert [image.path.name for image in list_images(folder)] == ["y.png", "x.png"]
+    assert play(f"images:{folder}")[0] == [(0, 0), (1, 100_000_000)]
+
+
+def test_times_since_boot_and_lost_digits(tmp_path, caplog):
+    folder = save(tmp_path / "a", [f"{n}.png" for n in range(6)])
+    file = folder / "timestamps.txt"
+    file.write_text("\n".join(str(99_999_800_000_000 + n * 100_000_000) for n in range(6)))
+    assert play(f"images:{folder}")[0] == [(n, n * 100_000_000) for n in range(6)]
+    assert "10 pictures per second" in caplog.text
+    file.write_text("# t_us\n" + "\n".join(str(n * 2500) for n in range(6)))
+    with pytest.raises(ValueError, match=r"timestamps.txt: .* us \(one picture every 0.0025 s\)"):
+        play(f"images:{folder}")
+    assert play(f"images:{folder}?unit=us")[0][-1] == (5, 12_500_000)
+    file.write_text("timestamp [us]\n" + "\n".join(str(n * 2500) for n in range(6)))
+    assert play(f"images:{folder}")[0][-1] == (5, 12_500_000)
+    file.write_text("\n".join(f"{1.7e9 + n / 10:.7e}" for n in range(6)))
+    with pytest.raises(ValueError, match=r"only 1 differ.*fps="):
+        play(f"images:{folder}")
+    with pytest.raises(ValueError, match=r"'minutes'.*allowed: s, ms, us, ns"):
+        play(f"images:{folder}?unit=minutes")

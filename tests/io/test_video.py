@@ -1,11 +1,14 @@
 """Video files: exact times and pictures, damage left out and counted, packets kept."""
 
+import time
+from fractions import Fraction
+
 import av
 import cv2
 import numpy as np
 import pytest
 
-from streamtok.io.source import open_source
+from streamtok.io.source import VideoSource, open_source
 from streamtok.io.video import VideoReader
 from tests.kit.videos import ORDERED, PLAIN, TICKS, number_of, numbered, write_video
 
@@ -180,3 +183,36 @@ def test_a_picture_alone_is_a_video_of_one_frame(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), numbered(1)[0])
     with open_source(str(tmp_path / "a.png")) as source:
         assert [number_of(frame.image) for frame in source] == [0]
+
+
+@pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["ordered", "plain"])
+def test_what_is_passed_over_up_to_a_key_frame_keeps_its_numbers_and_is_no_damage(tmp_path, options):
+    path = write_video(tmp_path / "a.mp4", numbered(40), range(0, 40 * 512, 512), **options)
+    with VideoReader(path) as video:
+        pictures = iter(video)
+        seen = [next(pictures) for _ in range(3)]
+        video.pass_over(Fraction(15, 25))
+        seen += list(pictures)
+        numbers = [frame.number for frame in seen]
+        assert [number_of(frame.image) for frame in seen] == numbers
+        assert (numbers[:3], numbers[-20:]) == ([0, 1, 2], list(range(20, 40)))
+        assert 10 not in numbers
+        assert video.counts["damaged"] == 0
+
+
+class SlowVideo(VideoSource):
+    """A video of 25 pictures per second on a machine that decodes 20."""
+
+    def _next(self):
+        time.sleep(0.05)
+        return super()._next()
+
+
+def test_a_video_in_real_time_that_decodes_too_slowly_goes_on_at_a_key_frame(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(40), range(0, 40 * 512, 512), **PLAIN)
+    with SlowVideo(path, realtime=True) as source:
+        assert source.read().frame_id == 0
+        source.start_ns -= 10**9  # the 25th is due now
+        source.skip_to(time.monotonic_ns())
+        assert source.read().frame_id == 30
+        assert source.counts["damaged"] == 0

@@ -1,5 +1,6 @@
 """Frames of another node over real sockets: every encoding, restarts, damage, and what is no frame."""
 
+import itertools
 import os
 import time
 
@@ -12,6 +13,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.io import zmq_frames
 from streamtok.io.base import EndOfSource
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import ZmqSource
@@ -162,6 +164,21 @@ def test_another_machine_s_clock_is_moved_to_ours_by_one_constant(link):
     times = [source.read(5).capture_ns for _ in range(3)]
     assert np.diff(times).tolist() == [33_000_000, 33_000_000]
     assert abs(times[0] - arrived) < 60_000_000_000
+
+
+def test_another_clock_is_read_from_the_message_that_waited_least(link, monkeypatch):
+    monkeypatch.setattr(zmq_frames, "BURST_NS", 0)
+    sender, source = link
+    away, lateness = 10**15 - time.monotonic_ns(), 2 * SECOND
+    taken, shown = [], []
+    for n in range(60):
+        taken.append(time.monotonic_ns())
+        sender.send(n, capture_ns=taken[-1] + away, publish_ns=taken[-1] + away - (lateness if n == 0 else 0))
+        shown.append(source.read(5).capture_ns)
+    assert shown[0] - taken[0] >= lateness  # it seemed to come from a clock that is so much behind
+    assert all(earlier < later for earlier, later in itertools.pairwise(shown))
+    late = [show - take for show, take in zip(shown, taken, strict=True)]
+    assert late[-1] < late[0] - (taken[-1] - taken[0]) // 8
 
 
 def test_what_does_not_fit_is_counted_and_left_out(link):

@@ -35,6 +35,22 @@ def write_video(path, images, ticks, codec="libx264", container_options=None, **
     return path
 
 
+def write_two_streams(path, clips, default):
+    """A file with a video stream per clip, the one numbered `default` marked as that."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, images in enumerate(clips):
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], "yuv420p"
+            stream.disposition = av.stream.Disposition(int(number == default))
+            streams.append(stream)
+        for stream, images in zip(streams, clips, strict=True):
+            for image in images:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
 ORDERED = {"bf": "2", "g": "10"}
 PLAIN = {"bf": "0", "g": "10", "tune": "zerolatency"}
 
@@ -50,3 +66,9 @@ def damage(path, *packets, keep=5, target=None):
     target = target or path
     target.write_bytes(data)
     return target
+
+
+def noisy(count, height=64, width=96):
+    """Numbered pictures with noise that changes, so that packets are large and every pixel tells."""
+    noise = np.random.default_rng(5).integers(-20, 20, (count, height, width, 3))
+    return np.clip(numbered(count, height, width) + noise, 0, 255).astype(np.uint8)

@@ -9,7 +9,6 @@ import pytest
 
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, shown_pictures, tokenizer_of
-from streamtok.settings.decode import DecodeSettings
 from streamtok.tokens.files import load_matching
 from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
@@ -20,9 +19,8 @@ from tests.kit.wire import make_header, make_info
 @pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", "../nano", "", "nano/", "."])
 def test_a_name_from_the_network_is_never_a_path(name, monkeypatch):
     monkeypatch.setattr("streamtok.engine.loading.load_checkpoint", lambda *args: pytest.fail(f"loaded {args}"))
-    options = DecodeSettings(input="tcp://127.0.0.1:1")
     with pytest.raises(ValueError, match="--model"):
-        tokenizer_of(make_info(model=name), options)
+        tokenizer_of(make_info(model=name), None, "auto")
 
 
 @pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", None, 5, ["nano"]])

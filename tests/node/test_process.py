@@ -6,10 +6,11 @@ import sys
 import pytest
 
 LET_GO = """
-import sys, threading
+import resource, threading
 from streamtok.wire.subscriber import subscribe
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 kept = []
-for number in range(150):
+for number in range(60):
     reader = subscribe("tcp://127.0.0.1:9")
     {what}
 print(threading.active_count(), flush=True)

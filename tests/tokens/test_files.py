@@ -277,3 +277,22 @@ def test_lerobot_video_of_short_episodes(tmp_path, model):
     assert counts == {"rows": 4, "episodes": 2, "undecodable": 0}
     with av.open(str(tmp_path / "out/videos/observation.images.cam0/chunk-000/file-000.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_a_change_of_size_ends_the_file_and_keeps_what_comes_before(model, tmp_path, capsys):
+    small, large = ([frame.image for frame in synthetic(size)] for size in ("48x64", "64x80"))
+    for number, image in enumerate(small + large):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    command = [f"images:{tmp_path}?fps=10", "-o", str(tmp_path / "t.safetensors"), "--model", model, "--quiet"]
+    assert encode.main(command) == 1
+    told = capsys.readouterr().err
+    assert "change from 48x64 to 64x80 at frame 5, after 5 frames" in told
+    assert "--size 48x64" in told
+    assert len(TokenFile(tmp_path / "t.safetensors").frame_ids) == 5
+    assert encode.main([*command, "--size", "48x64"]) == 0
+    assert len(TokenFile(tmp_path / "t.safetensors").frame_ids) == 10
+
+
+def synthetic(size):
+    with open_frames(f"synthetic:{size}@10?frames=5") as opened:
+        yield from opened.frames

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import zmq
 
+from streamtok.bench.soak.link import Link
 from streamtok.types import Frame
-from streamtok.wire import connection
+from streamtok.wire import connection, drain
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, unpack, unpack_frame, unpack_info, unpack_status
@@ -64,7 +65,7 @@ def test_every_kind_of_grid_arrives_bit_for_bit(dtype, grid, levels, compression
 def test_a_stream_is_not_announced_with_a_compression_that_cannot_be_done(monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with Publisher("tcp://127.0.0.1:*") as publisher:
-        with pytest.raises(ImportError, match="pip install zstandard"):
+        with pytest.raises(ImportError, match="pip install 'zstandard"):
             publisher.add_stream(make_info(compression="zstd"))
         publisher.add_stream(make_info())
 
@@ -211,6 +212,30 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
                 node.publish(make_group(2))
                 message = next(message for message in reader if message.header.seq == 2)
                 assert not message.catch_up
+
+
+@pytest.mark.parametrize("join", ["keyframe", "epoch"])
+@pytest.mark.parametrize("outage", ["cut", "freeze"])
+def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
+    monkeypatch.setattr(drain, "SILENT_S", 1.5)
+    with (
+        Served("front") as node,
+        Link(node.endpoint) as link,
+        subscribe(link.endpoint, join=join, timeout=30) as reader,
+    ):
+        node.wait_subscribers(1)
+        node.publish(make_group(0, interval=100), make_group(1, interval=100))
+        messages = list(islice(reader, 2))
+        getattr(link, outage)()
+        assert eventually(lambda: not reader.connected)
+        node.publish(*[make_group(number, interval=100) for number in range(2, 90)])  # more than waits for a reader
+        link.restore()
+        node.wait_subscribers(1)
+        node.publish(make_group(90, interval=100))
+        messages += list(islice(reader, 89))
+        assert sequence(messages) == list(range(91))
+        assert all(message.decodable and message.lost == 0 for message in messages)
+        assert reader.counts()["front"]["stale"] == 0
 
 
 def test_a_tail_that_is_lost_shows_in_info():

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.spec import split_options
+from streamtok.io.spec import parse_count, split_options
 from streamtok.io.synthetic import art
 from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
@@ -182,7 +182,7 @@ class SyntheticSource(RecordedSource):
         if frames is not None and frames < 1:
             raise ValueError(f"synthetic frames={frames}: expected 1 or more")
         self.drive, self.frames = drive, frames
-        self.fps, self.size = drive.fps, (drive.height, drive.width)
+        self.fps, self.size, self.expected_frames = drive.fps, (drive.height, drive.width), frames or 0
         self._number = 0
 
     def _open(self) -> None:
@@ -211,7 +211,7 @@ def parse_synthetic(
     spec: str, stream: str = "cam0", *, realtime: bool = False, max_frames: int | None = None
 ) -> SyntheticSource:
     """SyntheticSource of "synthetic:HxW@FPS?seed=S&frames=N"; size (256x448), @FPS (30) and options may be left out."""
-    what, options = split_options(spec, spec.partition(":")[2], {"seed": int, "frames": int})
+    what, options = split_options(spec, spec.partition(":")[2], {"seed": int, "frames": parse_count})
     match = re.fullmatch(r"(?:(\d+)x(\d+))?(?:@(\d+(?:\.\d+)?))?", what)
     if not match:
         raise ValueError(f"source {spec!r}: expected synthetic:HxW@FPS?seed=S&frames=N")

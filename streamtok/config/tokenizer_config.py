@@ -1,4 +1,4 @@
-"""What a tokenizer is made of, and the presets.
+"""What a tokenizer is made of.
 
 Every size that the network needs is here; everything else is derived. `from_published` reads the keyword
 dictionaries with which NVIDIA's Cosmos tokenizers are built.
@@ -6,12 +6,14 @@ dictionaries with which NVIDIA's Cosmos tokenizers are built.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
 
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
-_CAME_LATER = ("refinement",)  # than 0.1.0, whose configurations and fingerprints lack these fields
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
+MOST_CHANNELS = 64  # of a frame
+# What came later than 0.1.0, whose configurations and fingerprints lack these fields, with their defaults.
+_ADDED: dict[str, object] = {"refinement": 0, "in_channels": 3, "latents_mean": [], "latents_std": []}
+_LONG_NAMES = {"Continuous": "C", "Discrete": "D", "Video": "V", "Image": "I"}  # of the published classes
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TokenizerConfig:
     spatial_compression: int = 8  # pixels per token along height and width, wavelet included
     temporal_compression: int = 4  # frames per token (the group), wavelet included; 1 for image models
     patch_size: int = 4  # of the wavelet, in pixels and frames: 2 or 4
+    in_channels: int = 3  # of a frame: 3 is RGB, 1 a depth or thermal image, more a lidar's
     stem_channels: int = 128  # of the first convolution
     encoder_channels: tuple[int, ...] = (256, 512, 512)
     decoder_channels: tuple[int, ...] = (256, 512, 512)
@@ -49,6 +52,9 @@ class TokenizerConfig:
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
     refinement: int = 0  # codewords by which a token may refine its cell instead of redrawing it (closed loop)
     dropout: float = 0.0  # in residual blocks, while training
+    # Of continuous latents, by channel and then by latent step of a clip (C * K values), where a checkpoint has them.
+    latents_mean: tuple[float, ...] = field(default=(), repr=False)
+    latents_std: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -81,7 +87,8 @@ class TokenizerConfig:
         ):
             if len(channels) != len(blocks):
                 raise ValueError(f"{part}_channels {channels} and {part}_blocks {blocks} differ in length")
-            needed = max(self.spatial_resamplings, self.temporal_resamplings) + 1
+            # Published image models resample behind every level, video models and ours not behind the coarsest.
+            needed = max(self.spatial_resamplings, self.temporal_resamplings) + (self.video or self.slim)
             if len(channels) < needed:
                 raise ValueError(f"{part}_channels {channels} has {len(channels)} levels, resampling needs {needed}")
         ups = [self.upsampling(level) for level in range(len(self.decoder_channels))]
@@ -95,6 +102,9 @@ class TokenizerConfig:
             raise ValueError(
                 f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}"
             )
+        if not 1 <= self.in_channels <= MOST_CHANNELS:
+            raise ValueError(f"in_channels is {self.in_channels}, expected 1..{MOST_CHANNELS}")
+        self._check_statistics()
         if self.context < 1:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
@@ -103,6 +113,15 @@ class TokenizerConfig:
             raise ValueError(
                 f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
                 "quantizer 'fsq' that is not predictive"
+            )
+
+    def _check_statistics(self) -> None:
+        mean, deviation = self.latents_mean, self.latents_std
+        fits = len(mean) == len(deviation) and not len(mean) % self.latent_channels and not (mean and self.discrete)
+        if not fits or not all(map(math.isfinite, mean + deviation)) or min(deviation, default=1) <= 0:
+            raise ValueError(
+                f"latents_mean ({len(mean)} values) and latents_std ({len(deviation)}, above 0) are finite numbers, as "
+                f"many of both, for a continuous latent and each of its {self.latent_channels} channels"
             )
 
     @property
@@ -119,6 +138,8 @@ class TokenizerConfig:
         """Whether a decoder level (0 is the finest) doubles (space, time): the published rule, from the coarsest on."""
         r = len(self.decoder_channels) - 1 - level
         n_space, n_time = self.spatial_resamplings, self.temporal_resamplings
+        if not self.video:
+            return r < n_space, False
         if level == 0:
             return False, False
         time = r < n_time if self.legacy_mode else 0 < r <= n_time
@@ -126,8 +147,8 @@ class TokenizerConfig:
 
     @property
     def patch_channels(self) -> int:
-        """Channels of the wavelet transform: RGB times the bands."""
-        return 3 * self.patch_size ** (3 if self.video else 2)
+        """Channels of the wavelet transform: a frame's times the bands."""
+        return self.in_channels * self.patch_size ** (3 if self.video else 2)
 
     @property
     def discrete(self) -> bool:
@@ -149,6 +170,11 @@ class TokenizerConfig:
         return math.prod(self.levels)
 
     @property
+    def code_channels(self) -> int:
+        """Channels of what the decoder reads: the latent's, and one that says which cells are refined."""
+        return self.latent_channels + (self.refinement > 0)
+
+    @property
     def closed_loop(self) -> bool:
         """Whether tokens depend on what the decoder shows already, so that the encoder decodes too."""
         return self.predictive or self.refinement > 0
@@ -160,9 +186,9 @@ class TokenizerConfig:
 
     @property
     def compression_ratio(self) -> float:
-        """Bits of raw 8-bit RGB video over bits of tokens (of float16 latents for continuous models), per group."""
+        """Bits of raw 8-bit video over bits of tokens (of float16 latents for continuous models), per group."""
         bits = self.bits_per_token or 16 * self.latent_channels
-        return 24 * self.temporal_compression * self.spatial_compression**2 / bits
+        return 8 * self.in_channels * self.temporal_compression * self.spatial_compression**2 / bits
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The token grid (h, w) of frames of this size; ValueError if the size is not on the grid."""
@@ -177,7 +203,7 @@ class TokenizerConfig:
     def to_dict(self) -> dict:
         """Plain values, as config.json stores them, without fields that came later and are not used."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {key: value for key, value in values.items() if value or key not in _CAME_LATER}
+        return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "TokenizerConfig":
@@ -190,15 +216,19 @@ class TokenizerConfig:
 
     @classmethod
     def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":
-        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV)."""
-        kind = str(values.get("name", "")).upper()
+        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV, or a class's)."""
+        called = str(values.get("name", ""))
+        kind = "".join(letter for word, letter in _LONG_NAMES.items() if word in called) or called.upper()
         if kind not in ("CI", "DI", "CV", "DV"):
-            raise ValueError(f"the published config's name is {values.get('name')!r}, expected CI, DI, CV or DV")
+            raise ValueError(f"the published config's name is {called!r}, expected CI, DI, CV or DV")
+        if values.get("patch_method", "haar") != "haar":
+            raise ValueError(f"the published config's patch_method is {values['patch_method']!r}, expected 'haar'")
         video, discrete = kind.endswith("V"), kind.startswith("D")
         mult = tuple(values["channels_mult"])
         temporal = values["temporal_compression"] if video else 1
-        # Only the continuous video class shortens its decoder at 4x.
-        decoder_mult = (2, 4) if kind == "CV" and temporal == 4 and mult == (2, 4, 4) else mult
+        # Of the first release (patch 4), the continuous video class shortens its decoder at 4x.
+        shortened = kind == "CV" and temporal == 4 and values["patch_size"] == 4 and mult == (2, 4, 4)
+        decoder_mult = (2, 4) if shortened else mult
         decoder_mult = tuple(values.get("decoder_channels_mult", decoder_mult))
         channels, blocks = values["channels"], values["num_res_blocks"]
         coarse = [values["resolution"] // values["patch_size"] // 2**level for level in range(len(mult))]
@@ -212,6 +242,7 @@ class TokenizerConfig:
             spatial_compression=spatial,
             temporal_compression=temporal,
             patch_size=values["patch_size"],
+            in_channels=values.get("in_channels", 3),
             stem_channels=channels,
             encoder_channels=tuple(channels * m for m in mult),
             decoder_channels=tuple(channels * m for m in decoder_mult),
@@ -227,55 +258,3 @@ class TokenizerConfig:
             levels=tuple(values["levels"]) if discrete else FSQ_LEVELS,
             dropout=values.get("dropout", 0.0),
         )
-
-
-def _published(kind: str, spatial: int, temporal: int = 1) -> TokenizerConfig:
-    """One of the published variants."""
-    values: dict[str, Any] = {
-        "name": kind,
-        "channels": 128,
-        "channels_mult": (2, 4, 4),
-        "num_res_blocks": 2,
-        "patch_size": 4,
-    }
-    values |= {"resolution": 1024, "attn_resolutions": (32,), "z_channels": 256 if kind == "di" else 16}
-    values |= {"spatial_compression": spatial, "temporal_compression": temporal}
-    values |= {"embedding_dim": 6, "levels": FSQ_LEVELS} if kind[0] == "d" else {"latent_channels": 16}
-    return TokenizerConfig.from_published(values)
-
-
-_PUBLISHED = [_published(kind, spatial) for kind in ("ci", "di") for spatial in (8, 16)]
-_PUBLISHED += [_published(kind, *sizes) for kind in ("cv", "dv") for sizes in ((8, 4), (8, 8), (16, 8))]
-
-# Ours: 4x8x8, no attention, a light decoder at 1/4 resolution (`slim`), tokens of the same shape and range as
-# cosmos-dv4x8x8.
-_NANO = TokenizerConfig(
-    name="nano",
-    slim=True,
-    mid=False,
-    mid_attention=False,
-    stem_channels=48,
-    encoder_channels=(48, 160),
-    decoder_channels=(64, 160),
-    encoder_blocks=(1, 2),
-    decoder_blocks=(2, 2),
-)
-_SMALL = replace(
-    _NANO,
-    name="small",
-    stem_channels=96,
-    encoder_channels=(96, 320),
-    decoder_channels=(160, 320),
-    encoder_blocks=(2, 2),
-    decoder_blocks=(3, 3),
-)
-
-_NANO_P = replace(_NANO, name="nano-p", predictive=True)
-_NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
-_PRESETS = (_NANO, _NANO_P, _NANO_R, _SMALL, *_PUBLISHED)
-PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
-
-
-def list_presets() -> list[str]:
-    """The names that `streamtok.load` takes, ours first."""
-    return list(PRESETS)

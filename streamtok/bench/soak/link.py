@@ -1,0 +1,78 @@
+"""A network link between a reader and a node that goes down and comes back: a TCP relay on this machine."""
+
+import select
+import socket
+import threading
+from contextlib import suppress
+
+
+class Link:
+    """Relays connections to the port of an endpoint while it is up; `endpoint` is its own.
+
+    `cut` ends all connections and refuses new ones, as a machine that restarts does. `freeze` lets everything hang, as
+    a radio out of reach does: nobody is told. `restore` brings it back.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._port = int(endpoint.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.endpoint = f"tcp://127.0.0.1:{self.port}"
+        self._up, self._closed = threading.Event(), threading.Event()
+        self._generation = 0
+        self._up.set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """End every connection, and take no more."""
+        self._generation += 1
+        self._listener.close()
+        self._threads[0].join()
+
+    def freeze(self) -> None:
+        """Pass nothing on."""
+        self._up.clear()
+
+    def restore(self) -> None:
+        """Be there again."""
+        self._up.set()
+        if not self._threads[0].is_alive():
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._threads[0] = threading.Thread(target=self._accept)
+            self._threads[0].start()
+
+    def __enter__(self) -> "Link":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closed.set()
+        self._up.set()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        self._listener.settimeout(0.01)
+        while True:
+            try:
+                client = self._listener.accept()[0]
+                node = socket.create_connection(("127.0.0.1", self._port))
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._relay, args=(client, node, self._generation)))
+            self._threads[-1].start()
+
+    def _relay(self, client: socket.socket, node: socket.socket, generation: int) -> None:
+        with client, node, suppress(OSError):
+            while generation == self._generation:
+                self._up.wait()
+                for end, other in ((client, node), (node, client)):
+                    if select.select([end], [], [], 0.005)[0]:
+                        data = end.recv(1 << 16)
+                        if not data:
+                            return
+                        self._up.wait()
+                        other.sendall(data)

@@ -1,0 +1,115 @@
+"""Which variant published weights are: by the name of their folder, and by the shapes of their tensors."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from streamtok.config import PRESETS, TokenizerConfig
+
+_NAMED = re.compile(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)(-360p)?")
+
+
+def find_variant(path: str) -> str | None:
+    """The preset of the published variant that a path names; what is named last counts, for it is the folder itself."""
+    named = [f"cosmos-{kind}{sizes}" + (lines or "") for kind, sizes, lines in _NAMED.findall(path.lower())]
+    known = [name for name in named if name in PRESETS]
+    return known[-1] if known else None
+
+
+def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfig | None, hint: str) -> TokenizerConfig:
+    """The configuration of published weights: what is given, or what `hint`, a path, names, corrected by the shapes.
+
+    ValueError where neither tells the variant, and where name and weights are of different kinds.
+    """
+    if config is None:
+        config = _guess_config(weights, hint)
+    elif not isinstance(config, TokenizerConfig):
+        config = TokenizerConfig.from_published(config)
+    _check_kind(weights, config, hint)
+    return replace(config, **_read_sizes(weights, config))
+
+
+def _guess_config(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
+    """The preset that a path names; ValueError otherwise, since 4x8x8 and 8x8x8 differ in no shape."""
+    if variant := find_variant(hint):
+        return PRESETS[variant]
+    raise ValueError(
+        f"cannot tell which variant {hint or 'these weights'} is: compressions with the same layers have the same "
+        f"shapes. Pass config=, or keep the published folder name, such as Cosmos-Tokenizer-DV4x8x8; "
+        f"known: {', '.join(name for name in PRESETS if name.startswith('cosmos-'))}; found {len(weights)} tensors"
+    )
+
+
+def _check_kind(weights: Mapping[str, Tensor], config: TokenizerConfig, hint: str) -> None:
+    """ValueError for weights of an image model where a video model is expected, of a discrete one where ..."""
+    if not any(name.startswith(("encoder.", "decoder.")) for name in weights):
+        return  # nothing of a tokenizer: what is missing is told by name
+    video = any(".conv3d." in name for name in weights)
+    channels = _latent_channels(weights, config)
+    fitting = channels in (None, config.latent_channels)
+    if video == config.video and fitting:
+        return
+    expected = f"{'discrete' if config.discrete else 'continuous'} {'video' if config.video else 'image'}"
+    found = f"{'a video' if video else 'an image'} model" + ("" if fitting else f" of {channels} latent channels")
+    raise ValueError(
+        f"{hint or 'these weights'}: {config.name!r} is a {expected} tokenizer of {config.latent_channels} latent "
+        f"channels, the weights are those of {found}; rename the folder as it was published, or pass the right config="
+    )
+
+
+def _latent_channels(weights: Mapping[str, Tensor], config: TokenizerConfig) -> int | None:
+    """Channels of the latent by the weights of either half; None where they hold neither convolution."""
+    infix = ".conv3d" if any(".conv3d." in name for name in weights) else ""
+    into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
+    if into is not None:
+        return into.shape[1]
+    return None if out is None else out.shape[0] // (2 if config.quantizer == "vae" else 1)
+
+
+def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
+    """The sizes of a configuration that follow directly from shapes of tensors."""
+    infix = ".conv3d" if config.video else ""
+    facts = _read_first_layer(weights, config)
+    into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
+    if into is not None:
+        facts["z_channels"] = into.shape[0]
+        if out is not None and out.shape[1] % into.shape[0] == 0:
+            facts["z_factor"] = out.shape[1] // into.shape[0]
+    elif out is not None:
+        facts["z_channels"] = out.shape[1] // config.z_factor
+    pattern = r"{}\.(\d+)\.block\.(\d+)\.conv2" + (r"\.1\.conv3d" if config.video else "") + r"\.weight"
+    for part, prefix in (("encoder", r"encoder\.down"), ("decoder", r"decoder\.up")):
+        found = [(re.fullmatch(pattern.format(prefix), name), tensor) for name, tensor in weights.items()]
+        dims = {(int(m[1]), int(m[2])): tensor.shape[0] for m, tensor in found if m}
+        levels = sorted({level for level, _ in dims})
+        if levels and levels == list(range(len(levels))):
+            facts[f"{part}_channels"] = tuple(dims[level, 0] for level in levels)
+            facts[f"{part}_blocks"] = tuple(sum(1 for at, _ in dims if at == level) for level in levels)
+    return facts | _mirror_sizes(facts, config)
+
+
+def _read_first_layer(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
+    """Stem and patch by the first convolution, or by the last one of a decoder alone."""
+    facts: dict[str, Any] = {}
+    first = weights.get("encoder.conv_in.0.conv3d.weight" if config.video else "encoder.conv_in.weight")
+    last = weights.get("decoder.conv_out.1.conv3d.weight" if config.video else "decoder.conv_out.weight")
+    if first is not None:
+        facts["stem_channels"] = first.shape[0]
+    bands = first.shape[1] if first is not None else last.shape[0] if last is not None else 0
+    patches = {config.in_channels * patch ** (3 if config.video else 2): patch for patch in (2, 4)}
+    return facts | ({"patch_size": patches[bands]} if bands in patches else {})
+
+
+def _mirror_sizes(facts: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
+    """Sizes of a half that is not there, where the name's would not fit the wavelet's patch: as the other half's."""
+    mirrored: dict[str, Any] = {}
+    if facts.get("patch_size", config.patch_size) == config.patch_size:
+        return mirrored
+    for there, absent, more in (("encoder", "decoder", 1), ("decoder", "encoder", -1)):
+        if f"{absent}_channels" not in facts and f"{there}_channels" in facts:
+            mirrored[f"{absent}_channels"] = facts[f"{there}_channels"]
+            mirrored[f"{absent}_blocks"] = tuple(max(1, n + more) for n in facts[f"{there}_blocks"])
+    return mirrored

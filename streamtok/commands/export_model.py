@@ -1,0 +1,87 @@
+"""One step of a model as a file for C++, browsers, TensorRT: every state tensor goes in and comes out.
+
+    streamtok export-model nano --size 256x448 --direction encode -o nano_encode.onnx
+    streamtok export-model nano --size 256x448 --direction decode -o nano_decode.onnx
+    streamtok export-model FOLDER --size 256x448 --direction encode --format aoti -o step.pt2
+
+FILE.json beside it names inputs, outputs, state, levels, preprocessing and the fingerprint; an ONNX file holds it too.
+A file is for one size and float32. An ONNX file is run over a clip afterwards and compared with PyTorch. It is for
+other languages, not for speed: ONNX Runtime takes about as long as the engine here. docs/export.md says how to use it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Count, File, Flag, Model, Size, option
+from streamtok.settings.shared import CommandSettings
+
+
+class ExportModelSettings(CommandSettings):
+    """Which step to write, and how."""
+
+    model: Annotated[Model, Flag("MODEL", positional=True)] = Field(description="preset name or checkpoint folder")
+    size: Size = Field(description="of the frames, height first")
+    direction: Literal["encode", "decode"] = option("encode", "frames to tokens, or tokens to frames")
+    format: Literal["onnx", "aoti", "tensorrt"] = option("onnx", "tensorrt is untried: we have no machine with it")
+    out: Annotated[File, Flag(short="-o")] | None = option(None, "the file to write (default: MODEL_DIRECTION.onnx)")
+    groups: Count = option(8, "of the synthetic clip by which an ONNX file is compared with PyTorch")
+
+
+def run(settings: ExportModelSettings) -> int:
+    """Export, compare, tell."""
+    from streamtok.engine.loading import load
+    from streamtok.exporting.formats import SUFFIXES, export_step
+    from streamtok.exporting.step import ExportedStep
+
+    step = ExportedStep(load(settings.model), settings.direction, settings.size)
+    name = f"{Path(settings.model).name}_{settings.direction}{SUFFIXES[settings.format]}"
+    path = settings.out or Path(name)
+    facts = export_step(step, path, settings.format)
+    summary: dict[str, Any] = {"out": str(path), "json": f"{path}.json", "model": facts["model"]}
+    summary |= {"tokenizer": facts["tokenizer"], "states": len(step.names)}
+    if settings.format == "onnx":
+        summary |= compare(step, path, settings.groups)
+    print(json.dumps(summary) if settings.as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+    return 0
+
+
+def compare(step: Any, path: Path, groups: int) -> dict[str, float]:
+    """Run a synthetic clip through PyTorch's step and the ONNX file's; how many values differ, and by how much."""
+    import torch
+
+    from streamtok.exporting.formats import OnnxStep
+
+    exported, state, differing, values, most = OnnxStep(path), step.example[2:], 0, 0, 0.0
+    for number, x in enumerate(clip_of(step, groups)):
+        with torch.no_grad():
+            own, *state = step(torch.from_numpy(x), torch.tensor([number == 0]), *state)
+        gap = np.abs(own.numpy().astype(np.float64) - exported.step(x, number == 0))
+        differing, values, most = differing + int((gap > 0).sum()), values + gap.size, max(most, float(gap.max()))
+    return {"compared": values, "differing": differing, "largest_difference": most}
+
+
+def clip_of(step: Any, groups: int) -> list[np.ndarray]:
+    """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens."""
+    import torch
+
+    from streamtok.io.source import open_source
+
+    group, (height, width) = step.tokenizer.group, step.size
+    with open_source(f"synthetic:{height}x{width}@10?seed=5&frames={group * groups}", "clip") as source:
+        frames = np.stack([frame.image for frame in source])
+    clips = list(frames.reshape(groups, 1, group, height, width, 3))
+    if step.direction == "encode":
+        return clips
+    stream, grids = step.tokenizer.stream(1, height, width), []
+    for number, clip in enumerate(clips):
+        out = stream.step(torch.from_numpy(clip.transpose(0, 4, 1, 2, 3)[:, :, : 1 if number == 0 else group].copy()))
+        grids.append((out.latent.squeeze(2) if out.indices is None else out.indices.squeeze(-3)).numpy())
+    return grids
+
+
+main = make_main("export-model", ExportModelSettings, run, __doc__)

@@ -1,0 +1,135 @@
+"""Files through a tokenizer and back, picture by picture: memory does not grow with their length."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from streamtok.io.picture_writer import PictureWriter, open_pictures
+from streamtok.io.source import open_frames, resize_frames
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.measures import psnr_from_mse
+from streamtok.model import Tokenizer
+from streamtok.model.decoding import GridDecoder
+from streamtok.model.frames import match_channels
+from streamtok.types import Frame
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What one file became: frames, their (height, width), PSNR in dB over all of them, and bits of tokens a pixel."""
+
+    source: str
+    out: str
+    frames: int
+    size: tuple[int, int]
+    psnr: float
+    bits_per_pixel: float
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """`short_size`: resize the shorter side to so many pixels first. `window`: start afresh every so many frames.
+    `fps`: of the videos written (None: the source's). `save_input`: write beside each video what went in."""
+
+    short_size: int | None = None
+    window: int | None = None
+    fps: float | None = None
+    save_input: bool = False
+
+
+def reconstruct_file(tok: Tokenizer, source: str, out: Path, options: ReconstructOptions) -> Reconstructed:
+    """Encode and decode a video or an image into `out`; ValueError or OSError says what of it cannot be.
+
+    After an error there is no file.
+    """
+    with open_frames(source) as opened:
+        first = next(opened.frames, None)
+        if first is None:
+            raise ValueError(f"{source}: there is no frame in it")
+        frames: Iterable[Frame] = itertools.chain([first], opened.frames)
+        size = shorten(first.image.shape[:2], options.short_size)
+        if size != first.image.shape[:2]:
+            frames = resize_frames(frames, size)
+        fps = options.fps or opened.fps
+        writers = [open_pictures(out, size, fps)]
+        if options.save_input:
+            writers.append(open_pictures(out.with_stem(f"{out.stem}_input"), size, fps))
+        try:
+            mse, count = _write_pairs(tok, frames, writers, options)
+        except BaseException:
+            for writer in writers:
+                writer.abort()
+            raise
+    for writer in writers:
+        writer.close()
+    pixels = 24 / tok.compression_ratio
+    return Reconstructed(source, str(out), count, size, psnr_from_mse(mse), round(pixels, 4))
+
+
+def _write_pairs(
+    tok: Tokenizer, frames: Iterable[Frame], writers: list[PictureWriter], options: ReconstructOptions
+) -> tuple[float, int]:
+    """The mean squared error on the 0..1 scale, and how many frames there were."""
+    total, count, start_ns = 0.0, 0, None
+    for frame, shown in pair_pictures(tok, frames, options.window):
+        start_ns = frame.capture_ns if start_ns is None else start_ns
+        now = round(count * 1e9 / options.fps) if options.fps else frame.capture_ns - start_ns
+        for writer, picture in zip(writers, (shown, frame.image), strict=False):
+            writer.write(picture, now)
+        total += float(np.square(frame.image.astype(np.float32) - shown).mean()) / 255**2
+        count += 1
+    return total / count, count
+
+
+def pair_pictures(tok: Tokenizer, frames: Iterable[Frame], window: int | None) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Each frame and what the tokenizer makes of it, uint8 RGB (H, W, 3).
+
+    State goes on from frame to frame, and starts afresh every `window` frames. A group that is cut short repeats its
+    last frame; sides off the grid repeat their last row and column.
+    """
+    source = iter(frames)
+    for first in source:
+        rest = source if window is None else itertools.islice(source, window - 1)
+        yield from _pair_epoch(tok, first, rest)
+
+
+def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator[tuple[Frame, np.ndarray]]:
+    height, width = first.image.shape[:2]
+    step = tok.config.spatial_compression
+    sides = ((0, -height % step), (0, -width % step), (0, 0))
+    stream, decoder = tok.stream(1, height + sides[0][1], width + sides[1][1]), GridDecoder(tok)
+    frames = iter(rest)
+    group = [first]
+    while group:
+        if any(frame.image.shape != first.image.shape for frame in group):
+            raise ValueError(f"frames change their size from {height}x{width}; resize them with short_size")
+        keyframe = group[0] is first
+        images = [np.pad(frame.image, sides, mode="edge") for frame in group]
+        images += images[-1:] * (0 if keyframe else tok.group - len(group))
+        clip = torch.from_numpy(np.stack(images)).permute(3, 0, 1, 2)[None]
+        out = stream.step(match_channels(clip, tok.config.in_channels))
+        tokens = out.latent if out.indices is None else out.indices
+        shown = decoder.step(tokens[0], keyframe)
+        yield from ((frame, picture[:height, :width]) for frame, picture in zip(group, shown, strict=False))
+        group = list(itertools.islice(frames, tok.group))
+
+
+def shorten(size: tuple[int, int], short: int | None) -> tuple[int, int]:
+    """(H, W) with its shorter side as told, and the other one even: as Cosmos' commands do it."""
+    height, width = size
+    if short is None:
+        return height, width
+    long = math.floor(max(size) * short / min(size) + 0.5)
+    long += long % 2
+    return (short, long) if height <= width else (long, short)
+
+
+def output_name(source: str, folder: Path) -> Path:
+    """Where in `folder` a source's pictures go: images as PNG, the rest as MP4."""
+    image = Path(source).suffix.lower() in IMAGE_SUFFIXES
+    return folder / f"{Path(source).stem}{'.png' if image else '.mp4'}"

@@ -1,0 +1,88 @@
+"""The images of one camera in order of time, where recorders wrote them slightly out of order or the clock was set."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamtok.drives.drive import Item
+
+REORDER_FRAMES = 4  # recorders write images of several threads slightly out of order
+MOST_STRAY = 2  # images whose time lies ahead of all that follow: it is theirs that is wrong
+
+
+class CameraOrder:
+    """Holds back up to `REORDER_FRAMES` images, and gives them by time.
+
+    So many images in a row that rise together before the newest show that the clock was set back: they go on in the new
+    time, with `turn` one higher. Where the newest was far ahead for an image or two, its own time was wrong. Such
+    images, and single ones that come too late, are left out: `leave_out` is told, with the reason.
+    """
+
+    def __init__(self, leave_out: Callable[[Item, str], None], note: Callable[[Item, str], None]) -> None:
+        self._leave_out, self._note = leave_out, note
+        self._held: list[Item] = []  # by time
+        self._past: list[Item] = []  # those before the newest, in order of arrival
+        self._last: Item | None = None  # that was given
+        self._turn = 0
+
+    def push(self, item: Item) -> Iterator[Item]:
+        newest = self._held[-1] if self._held else self._last
+        if newest is not None and item.capture_ns <= newest.capture_ns:
+            if item.damage:  # decoders tell late that a packet gave no picture
+                self._leave_out(item, item.damage)
+                return
+            self._past.append(item)
+            if len(self._past) >= REORDER_FRAMES:
+                yield from self._settle_past()
+            return
+        self._merge_past()
+        self._held.append(item)
+        while len(self._held) > REORDER_FRAMES:
+            yield from self._give(self._held.pop(0))
+
+    def flush(self) -> Iterator[Item]:
+        """What is held back, at the end of the drive."""
+        self._merge_past()
+        held, self._held = self._held, []
+        for item in held:
+            yield from self._give(item)
+
+    def _settle_past(self) -> Iterator[Item]:
+        """Go on in the time of the images before the newest if they rise together, else sort them in."""
+        first = self._past[0].capture_ns
+        if any(b.capture_ns <= a.capture_ns for a, b in itertools.pairwise(self._past)):
+            self._merge_past()
+            return
+        ahead = [item for item in self._held if item.capture_ns > first]
+        before = [item for item in self._held if item.capture_ns <= first]
+        goes_on = bool(before) or (self._last is not None and self._last.capture_ns < first)
+        if goes_on and len(ahead) <= MOST_STRAY:
+            for item in ahead:
+                self._leave_out(item, "its time lies ahead of those that follow")
+            self._held = before
+            self._merge_past()
+            return
+        for item in self._held:
+            yield from self._give(item)
+        if self._last is not None:
+            back = (self._last.capture_ns - first) / 1e9
+            self._note(self._past[0], f"the clock was set back by {back:.3f} s; going on in the new time")
+        self._held, self._past, self._last = self._past, [], None
+        self._turn += 1
+
+    def _merge_past(self) -> None:
+        for item in self._past:
+            bisect.insort(self._held, item, key=lambda held: held.capture_ns)
+        self._past = []
+
+    def _give(self, item: Item) -> Iterator[Item]:
+        if self._last is not None and item.capture_ns <= self._last.capture_ns:
+            back = (self._last.capture_ns - item.capture_ns) / 1e9
+            self._leave_out(item, f"its time runs backwards by {back:.3f} s")
+            return
+        self._last = item
+        yield item._replace(turn=self._turn)

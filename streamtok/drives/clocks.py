@@ -1,0 +1,191 @@
+"""Which clock the images of a camera are timed by, and what time an image has that its clock does not give one.
+
+A message has up to three times: its header's stamp, when it was published, and when it was logged. The first of them
+that is usable is taken: over the first `SAMPLE` messages of the camera it is there in at least half of them, is less
+than 2**63 ns, and rises from one image to the next in at least `RISING` of the steps. So stamps that are zero, stand
+still or are whole seconds lead to another clock. All cameras of a drive have to be on one time base: where some have
+no usable stamp and those of the others are far from the time of logging (simulated time), all take that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal, NamedTuple, TypeVar
+
+from streamtok.io.image_messages import ImageMessage
+from streamtok.measures import is_uneven
+
+Clock = Literal["header", "publish", "log"]
+AskedClock = Literal["auto", "header", "publish", "log"]
+Camera = TypeVar("Camera")
+CLOCKS: tuple[Clock, ...] = ("header", "publish", "log")
+SAMPLE, RISING = 32, 0.75
+ARRIVAL_SAMPLE = 128  # where the header's clock is not usable: bursts of arrival take longer to show
+SAME_BASE_NS = 60 * 10**9
+MOST_WAITING = 64  # images whose time is not known, held until a known one comes
+RECENT = 4  # images that a copy may come after
+MOST_NS = (1 << 63) - 1
+
+
+class Stamps(NamedTuple):
+    """The times of one message in ns, 0 where there is none."""
+
+    header: int
+    publish: int
+    log: int
+
+
+@dataclass
+class Choice:
+    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages."""
+
+    clock: Clock = "header"
+    reason: str = ""
+    steps: list[int] = field(default_factory=list)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether single steps say nothing: times of arrival, and stamps that come in bursts."""
+        return self.clock != "header" or is_uneven(self.steps)
+
+
+class Timed(NamedTuple):
+    """An image message on its way: its camera's stream, its time by the chosen clock (0: not known), when it was
+    logged, and what is in it, or why it cannot be read. `guessed`: the time was put between those of its neighbours.
+    `session` is that of the node that recorded it, if it was one of ours.
+    """
+
+    stream: str
+    time_ns: int
+    log_ns: int
+    image: ImageMessage | None
+    error: str = ""
+    frame_id: int | None = None
+    guessed: bool = False
+    session: str = ""
+
+
+def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
+    """The clock of each camera by its first messages, by the rule above, or the one that was asked for."""
+    if asked != "auto":
+        return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
+    choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
+    other = next((choice for choice in choices.values() if choice.clock != "header"), None)
+    far = [name for name, choice in choices.items() if choice.clock == "header" and not _on_log_base(samples[name])]
+    if other is not None and far and len(far) < len(choices):
+        reason = "the stamps of other cameras are not usable, and these are of another clock"
+        choices |= {name: _choice(samples[name], "log", reason) for name in far}
+    return choices
+
+
+def choose_clock(stamps: Sequence[Stamps]) -> Choice:
+    faults: list[str] = []
+    for clock in CLOCKS:
+        fault = find_fault([getattr(each, clock) for each in stamps])
+        if not fault:
+            return _choice(stamps, clock, "; ".join(faults))
+        faults.append(f"{clock} times {fault}")
+    return _choice(stamps, "log", "; ".join(faults))
+
+
+def find_fault(times: Sequence[int]) -> str:
+    """Why times of images that follow one another are no clock, in words; empty if they are."""
+    known = [time_ns for time_ns in times if time_ns]
+    if 2 * len(known) < len(times) or not known:
+        return "are zero"
+    if max(known) > MOST_NS:
+        return "are beyond the year 2262"
+    steps = [after - before for before, after in itertools.pairwise(known)]
+    if len(steps) < 2 or sum(step > 0 for step in steps) >= RISING * len(steps):
+        return ""
+    if len(set(known)) == 1:
+        return "stand still"
+    return "are whole seconds" if all(time_ns % 10**9 == 0 for time_ns in known) else "do not rise"
+
+
+def _choice(stamps: Sequence[Stamps], clock: Clock, reason: str) -> Choice:
+    times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(times) if b > a])
+
+
+def _on_log_base(stamps: Sequence[Stamps]) -> bool:
+    return abs(median(each.log - each.header for each in stamps if each.header)) < SAME_BASE_NS
+
+
+class RecentImages:
+    """The latest images of a camera, to tell copies by: those with the time and the bytes of one of them."""
+
+    def __init__(self) -> None:
+        self._images: deque[tuple[int, ImageMessage]] = deque(maxlen=RECENT)
+
+    def have(self, time_ns: int, image: ImageMessage) -> bool:
+        """Whether an image is a copy; remembers it otherwise."""
+        if any(time_ns == known_ns and image.has_bytes_of(known) for known_ns, known in self._images):
+            return True
+        self._images.append((time_ns, image))
+        return False
+
+
+class TimeFiller:
+    """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
+
+    An image is a copy if time and bytes are those of one of the latest `RECENT`. One that has no time, or the time of
+    the one before it, gets one between those of its neighbours, as the times of logging divide it. One before the
+    first known time gets what the times of logging say, and stays at 0 if that would be before the clock began.
+    """
+
+    def __init__(self) -> None:
+        self.copies = 0
+        self._known: Timed | None = None
+        self._waiting: list[Timed] = []
+        self._recent = RecentImages()
+
+    def push(self, timed: Timed) -> Iterator[Timed]:
+        if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.image):
+            self.copies += 1
+            return
+        if not timed.time_ns or (self._known is not None and timed.time_ns == self._known.time_ns):
+            self._waiting.append(timed._replace(time_ns=0))
+            if len(self._waiting) > MOST_WAITING:
+                yield from self.flush()
+            return
+        yield from self._fill(timed)
+        self._known = timed
+        yield timed
+
+    def flush(self) -> Iterator[Timed]:
+        """What waits for a time that is known, at the end of the drive."""
+        yield from self._fill(None)
+
+    def _fill(self, following: Timed | None) -> Iterator[Timed]:
+        waiting, self._waiting = self._waiting, []
+        before = self._known
+        least = before.time_ns if before is not None else 0
+        for number, timed in enumerate(waiting):
+            left = len(waiting) - number
+            time_ns = _time_between(before, timed, following, left)
+            if time_ns <= least and before is not None:
+                time_ns = least + 1
+            if following is not None and (before is None or following.time_ns > before.time_ns):
+                time_ns = min(time_ns, following.time_ns - left)
+            filled = timed._replace(time_ns=max(0, time_ns), guessed=True)
+            least = max(least, time_ns)
+            if following is None and time_ns > 0:
+                self._known = filled
+            yield filled
+
+
+def _time_between(before: Timed | None, timed: Timed, following: Timed | None, left: int) -> int:
+    """A time for an image from its neighbours', `left` steps before the following one; 0 if it has no neighbour."""
+    if before is not None and following is not None and following.time_ns > before.time_ns:
+        span, logged = following.time_ns - before.time_ns, following.log_ns - before.log_ns
+        if logged > 0 and before.log_ns < timed.log_ns < following.log_ns:
+            return before.time_ns + span * (timed.log_ns - before.log_ns) // logged
+        return following.time_ns - span * left // (left + 1)
+    if before is not None:
+        return before.time_ns + timed.log_ns - before.log_ns
+    return 0 if following is None else following.time_ns - (following.log_ns - timed.log_ns)

@@ -1,0 +1,159 @@
+"""ROS 2 SQLite files: their messages by SQLite, row by row where the file is damaged."""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import apsw
+
+from streamtok.drives.message_drive import Topic, TopicMessage
+from streamtok.recording.parts import unpack_if_packed
+
+MOST_ROWS = 1 << 30
+MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
+VFS_NAME = "streamtok-strict"
+Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
+
+
+class StrictFile(apsw.VFSFile):
+    """A file that fails past its end; SQLite's own fills in zeros there, which would be black pictures."""
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if offset > 0 and offset + amount > self.xFileSize():
+            raise apsw.IOError("past the end of the file")
+        return super().xRead(amount, offset)
+
+
+class StrictVFS(apsw.VFS):
+    """File access for SQLite by `StrictFile`."""
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> StrictFile:
+        return StrictFile("", name, flags)
+
+
+STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
+
+
+class Db3File:
+    """One SQLite file of a ROS 2 bag, packed by zstd or not; what a recorder left in its write-ahead log is read too.
+
+    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. ValueError if not
+    one topic can be read.
+    """
+
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self.path, self._note = path, note
+        self._unpacked, reason = unpack_if_packed(path)
+        self._place = Path(self._unpacked.name) if self._unpacked else path
+        if reason:
+            note(f"{path.name}: {reason}")
+        self.damage = ""
+        try:
+            self._topics = self._read_topics(strict=False)
+        except apsw.Error as error:
+            self.damage = str(error)
+            try:
+                self._topics = self._read_topics(strict=True)
+            except apsw.Error:
+                raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
+        self.topics = set(self._topics.values())
+
+    def span(self) -> tuple[int, int] | None:
+        """The first and the last time of its messages, ns; None if it has none that can be read."""
+        database = self._connect(strict=False)
+        try:
+            ((first, last),) = database.execute("SELECT min(timestamp), max(timestamp) FROM messages")
+            return None if first is None else (first, last)
+        except apsw.Error:
+            return None
+        finally:
+            database.close()
+
+    def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
+        """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
+        ids = [number for number, topic in self._topics.items() if topic in topics]
+        last = (-1, -1)
+        if not self.damage:
+            try:
+                for row in self._query(ids):
+                    last = row[2], row[0]
+                    yield self._to_message(row)
+                return
+            except apsw.Error as error:
+                self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
+        for row in self._salvage():
+            if row[1] in ids and (row[2], row[0]) > last:
+                yield self._to_message(row)
+
+    def _to_message(self, row: Row) -> TopicMessage:
+        _, topic, time_ns, data = row
+        return TopicMessage(self._topics[topic], time_ns, data)
+
+    def _query(self, ids: list[int]) -> Iterator[Row]:
+        database = self._connect(strict=False)
+        marks = ",".join("?" for _ in ids)
+        wanted = f"FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp, id"
+        try:
+            yield from database.execute(f"SELECT id, topic_id, timestamp, data {wanted}", ids)
+        finally:
+            database.close()
+
+    def _read_topics(self, strict: bool) -> dict[int, Topic]:
+        database = self._connect(strict)
+        try:
+            return {row[0]: Topic(row[1], row[2]) for row in database.execute("SELECT id, name, type FROM topics")}
+        finally:
+            database.close()
+
+    def _connect(self, strict: bool) -> apsw.Connection:
+        """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
+        place = self._place.resolve().as_uri()
+        logged = self._place.with_name(f"{self._place.name}-wal")
+        alone = strict or not (logged.exists() and logged.stat().st_size)
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)
+        if strict:
+            database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
+        return database
+
+    def _salvage(self) -> Iterator[Row]:
+        """Every row that can be read, as inserted."""
+        try:
+            database = self._connect(strict=True)
+        except apsw.Error as error:
+            self._note(f"{self.path.name}: the database cannot be read: {error}")
+            return
+        try:
+            yield from _read_rows(database, self._note)
+        finally:
+            database.close()
+
+
+def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:
+    last = _find_last_row(database)
+    misses = nothing = 0  # rows that cannot be read, and how many in a row gave nothing
+    for number in range(1, (last or MOST_ROWS) + 1):
+        rows: list[Row] = []
+        try:
+            rows = list(database.execute("SELECT id, topic_id, timestamp, data FROM messages WHERE id = ?", (number,)))
+        except apsw.Error:
+            misses += 1
+        nothing = 0 if rows else nothing + 1
+        if nothing > MOST_MISSES:
+            break
+        yield from rows
+    if misses and last:
+        note(f"{misses} of {last} rows of the bag cannot be read and are left out")
+    elif misses:
+        note("rows of the bag cannot be read and are left out; how many there were is not known")
+
+
+def _find_last_row(database: apsw.Connection) -> int:
+    """The highest message id; 0 where the end of the table is gone and nothing else says it."""
+    for question in ("SELECT max(id) FROM messages", "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"):
+        try:
+            found = list(database.execute(question))
+        except apsw.Error:
+            continue
+        if found and found[0][0] is not None:
+            return int(found[0][0])
+    return 0

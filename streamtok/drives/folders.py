@@ -1,0 +1,150 @@
+"""The recordings in a folder: which files are parts of one, and which have nothing to do with each other.
+
+Files are parts of one recording if a metadata.yaml lists them, if streamtok wrote them one after another (they name
+their first file), or if their names differ in a number alone (`NAME_0`, `NAME_1`) and each begins where the one before
+ends. Files with different cameras that were recorded at the same time share a clock, and are one recording as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamtok.recording.format import MAIN_METADATA
+from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.parts import Parts, find_missing, is_packed, list_files, part_name, read_listed, unpack_head
+
+KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
+HEAD_BYTES = 16
+BETWEEN_NS = 60 * 10**9  # at most between two parts of a recording
+OVERLAP = 0.5  # of the shorter one: recorded at the same time
+
+
+@dataclass
+class Found:
+    """One file: what it is, where it says it belongs, its first and last log time (None: not known), its topics."""
+
+    path: Path
+    kind: str
+    recording: tuple[str, str]
+    part: int
+    span: tuple[int, int] | None = None
+    topics: frozenset[str] = frozenset()
+
+
+def kind_of(path: Path) -> str:
+    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd; anything
+    unknown counts as a video. ValueError for an empty file."""
+    head = read_head(path)
+    if not head:
+        raise ValueError(f"{path}: nothing of it can be unpacked" if path.stat().st_size else f"{path} is empty")
+    return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "video")
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a file, or of what is packed in it."""
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+        return unpack_head(stream, HEAD_BYTES) if is_packed(head) else head
+
+
+def list_recordings(folder: Path) -> list[Parts]:
+    """The recordings that lie in a folder itself, each with its files in order and what was found wrong with them."""
+    files = list_files(folder)
+    if len(files.paths) < 2:
+        return [files] if files.paths else []
+    listed = read_listed(folder)
+    found = [each for path in files.paths for each in _look_into(path, listed)]
+    groups = list(_split(found))
+    groups = _join_cameras(groups)
+    recordings = [Parts([each.path for each in group], find_missing([each.path for each in group])) for group in groups]
+    if recordings:
+        recordings[0].notes[:0] = files.notes
+    return recordings
+
+
+def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
+    name, number = part_name(path)
+    is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
+    kind = kind_of(path)
+    found = Found(path, kind, ("listed", "") if is_listed else ("", name), number)
+    with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
+        if kind == "mcap":
+            _look_into_mcap(found)
+        elif kind == "db3":
+            from streamtok.drives.bag_drive import Db3File
+
+            file = Db3File(path, lambda text: None)
+            found.span, found.topics = file.span(), frozenset(topic.name for topic in file.topics)
+        elif kind == "bag":
+            from rosbags import rosbag1
+
+            with contextlib.suppress(rosbag1.ReaderError), rosbag1.Reader(path) as reader:
+                found.span = reader.start_time, reader.end_time
+                found.topics = frozenset(reader.topics)
+    yield found
+
+
+def _look_into_mcap(found: Found) -> None:
+    file = McapFile(found.path)
+    found.topics = frozenset(channel.topic for channel in file.channels.values())
+    if file.chunks and not file.damage:
+        found.span = min(c.start_ns for c in file.chunks), max(c.end_ns for c in file.chunks)
+    facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
+    if facts.get("first_file"):
+        found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))
+
+
+def _split(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """Files by the recording that they belong to; those that only their names join are split where time does."""
+    groups: dict[tuple[str, str, str], list[Found]] = {}
+    for each in found:
+        groups.setdefault((*each.recording, each.kind), []).append(each)
+    for (how, _, _), group in groups.items():
+        if how == "own":
+            group.sort(key=lambda each: each.part)
+        if how:
+            yield group
+            continue
+        begin = 0
+        for at, (before, after) in enumerate(itertools.pairwise(group), 1):
+            if not _follows(before, after, group):
+                yield group[begin:at]
+                begin = at
+        yield group[begin:]
+
+
+def _follows(before: Found, after: Found, group: list[Found]) -> bool:
+    """Whether a part begins where the one before ends, as far as that is known; parts between them may be gone."""
+    if before.span is None or after.span is None or before.part < 0:
+        return before.part >= 0
+    longest = max(each.span[1] - each.span[0] for each in group if each.span)
+    gone = max(0, after.part - before.part - 1)
+    gap = after.span[0] - before.span[1]
+    return -BETWEEN_NS <= gap <= BETWEEN_NS + 2 * gone * longest and after.span[0] > before.span[0]
+
+
+def _join_cameras(groups: list[list[Found]]) -> list[list[Found]]:
+    """Single files that were recorded at the same time and have no topic in common, as one recording."""
+    joined: list[list[Found]] = []
+    for group in groups:
+        other = next((each for each in joined if len(group) == 1 and _share_clock(each, group[0])), None)
+        if other is None:
+            joined.append(group)
+        else:
+            other.extend(group)
+    return joined
+
+
+def _share_clock(group: list[Found], found: Found) -> bool:
+    for each in group:
+        if each.span is None or found.span is None or each.topics & found.topics or each.kind != found.kind:
+            return False
+        both = min(each.span[1], found.span[1]) - max(each.span[0], found.span[0])
+        shorter = min(each.span[1] - each.span[0], found.span[1] - found.span[0])
+        if both < OVERLAP * max(1, shorter):
+            return False
+    return True

@@ -1,0 +1,262 @@
+"""What drives of recorded messages share, whatever file they lie in: which topics are cameras, by which clock they are
+timed, and how their messages become items."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from streamtok.drives.clocks import (
+    ARRIVAL_SAMPLE,
+    MOST_NS,
+    SAMPLE,
+    AskedClock,
+    RecentImages,
+    Stamps,
+    Timed,
+    TimeFiller,
+    choose_clocks,
+)
+from streamtok.drives.drive import Drive, Item
+from streamtok.drives.image_items import ItemMaker
+from streamtok.drives.topics import Topics, choose_topics
+from streamtok.io.depth import DepthRange, is_depth
+from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, parser_of
+from streamtok.recording.parts import unpack_message
+
+SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
+DEFAULT_DEPTH: DepthRange = (0.0, 10.0)
+Parse = Callable[[memoryview], ImageMessage]
+
+
+class Topic(NamedTuple):
+    """A topic with messages of one type: two types on one topic are two of these."""
+
+    name: str
+    kind: str
+
+
+class Recorded(NamedTuple):
+    """What streamtok itself has recorded with an image: its time and number, the node's session, and the codec."""
+
+    capture_ns: int
+    frame_id: int
+    session: str
+    codec: str
+
+
+class TopicMessage(NamedTuple):
+    """One message as it is stored, with its times in ns (0: there is none)."""
+
+    topic: Topic
+    log_ns: int
+    data: bytes | memoryview
+    publish_ns: int = 0
+    recorded: Recorded | None = None
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a drive is read: which `topics` (as `choose_topics` takes them), by which `clock`, and the distances in
+    metres between which depth images become pictures (None: they are left out, unless asked for by name)."""
+
+    topics: Topics = None
+    clock: AskedClock = "auto"
+    depth_range: DepthRange | None = None
+
+
+@dataclass
+class Sample:
+    """The first messages of a topic: their times, ROS 1's counter, the first one's encoding, and why one is damaged."""
+
+    stamps: list[Stamps] = field(default_factory=list)
+    counters: list[int | None] = field(default_factory=list)
+    encoding: str = ""
+    recent: RecentImages = field(default_factory=RecentImages)
+
+    def add(self, message: TopicMessage, image: ImageMessage) -> None:
+        """Take one message, unless it is a copy."""
+        if image.stamp_ns and self.recent.have(image.stamp_ns, image):
+            return
+        self.encoding = self.encoding or image.encoding
+        self.counters.append(image.seq)
+        self.stamps.append(Stamps(image.stamp_ns, message.publish_ns, message.log_ns))
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether header.seq counts images: throttled or rewritten topics have other numbers there."""
+        first = [-1 if number is None else number for number in self.counters[:SEQ_SAMPLE]]
+        return len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first))
+
+
+def _stamps_of(samples: Mapping[Topic, Sample]) -> dict[Topic, list[Stamps]]:
+    return {topic: sample.stamps for topic, sample in samples.items() if sample.stamps}
+
+
+class MessageDrive(Drive):
+    """The cameras of files with messages. Subclasses call `choose_cameras` when they know what topics there are."""
+
+    def __init__(self, path: Path, notes: Iterable[str]) -> None:
+        super().__init__(path, [])
+        self.topics: dict[Topic, str] = {}
+        self._parsers: dict[Topic, Parse] = {}
+        self._numbered: set[Topic] = set()
+        self._depth: DepthRange | None = None
+        for text in notes:
+            self.note("", text)
+
+    @abstractmethod
+    def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
+        """Messages of the topics in order of time; what cannot be read is left out and noted."""
+
+    def choose_cameras(
+        self, encodings: Mapping[Topic, str], options: ReadOptions, recorded: Collection[Topic] = ()
+    ) -> None:
+        """Choose the cameras among topics with {topic: message encoding}, and their clocks by their first messages.
+
+        What streamtok has `recorded` itself has its own times. ValueError says what there is instead of cameras.
+        """
+        labels, others = self._sort_topics(encodings)
+        reason = "; ".join(problem.text for problem in self.problems[:3])
+        chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
+        foreign = [labels[label] for label in chosen if labels[label] not in recorded]
+        samples = self._sample(foreign, SAMPLE)
+        if any(choice.clock != "header" for choice in choose_clocks(_stamps_of(samples), options.clock).values()):
+            samples = self._sample(foreign, ARRIVAL_SAMPLE)
+        depth = [label for label in chosen if labels[label] in samples and is_depth(samples[labels[label]].encoding)]
+        self._depth = options.depth_range
+        if depth and self._depth is None and options.topics is None and len(depth) < len(chosen):
+            self.note("", f"{', '.join(depth)}: depth images, left out; --depth-range 0:10 (m) makes pictures of them")
+            chosen = {label: stream for label, stream in chosen.items() if label not in depth}
+        elif depth and self._depth is None:
+            self._depth = DEFAULT_DEPTH
+            near, far = DEFAULT_DEPTH
+            self.note("", f"{', '.join(depth)}: depth images, shown from {near:g} to {far:g} m (--depth-range)")
+        self.topics = {labels[label]: stream for label, stream in chosen.items()}
+        self.streams = list(dict.fromkeys(self.topics.values()))
+        self.counts = {name: Counter() for name in self.streams}
+        self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
+        read = {topic: sample for topic, sample in samples.items() if topic in self.topics}
+        clocks = choose_clocks(_stamps_of(read), options.clock)
+        self.clocks = {self.topics[topic]: choice for topic, choice in clocks.items()}
+        for name, choice in self.clocks.items():
+            if choice.reason:
+                self.note(name, f"timed by {choice.clock} time: {choice.reason}")
+
+    def _sort_topics(self, encodings: Mapping[Topic, str]) -> tuple[dict[str, Topic], dict[str, str]]:
+        """Cameras that can be read as {label: topic}, and everything else as {label: what it is}."""
+        labels: dict[str, Topic] = {}
+        others: dict[str, str] = {}
+        for topic, encoding in encodings.items():
+            if not image_kind(topic.kind):
+                others.setdefault(topic.name, topic.kind or encoding or "of no type")
+                continue
+            label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
+            try:
+                self._parsers[topic] = parser_of(topic.kind, encoding)
+            except ValueError as error:
+                others[label] = str(error)
+                self.note("", f"{label} is left out: {error}")
+                continue
+            labels[label] = topic
+        return labels, others
+
+    def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
+        """The first `count` messages of each topic; of a late one, those that come until the others have theirs."""
+        samples = {topic: Sample() for topic in topics}
+        for message in itertools.islice(self.messages(topics), 4 * count * len(topics)) if topics else ():
+            sample = samples[message.topic]
+            if len(sample.stamps) < count:
+                with contextlib.suppress(DamagedFrame, ValueError):
+                    sample.add(message, self.parse(message))
+            if all(len(each.stamps) >= count for each in samples.values()):
+                break
+        return samples
+
+    def parse(self, message: TopicMessage) -> ImageMessage:
+        """What an image message says; DamagedFrame if it cannot be read."""
+        try:
+            image = self._parsers[message.topic](memoryview(unpack_message(message.data)))
+        except DamagedFrame:
+            raise
+        except ValueError as error:
+            raise DamagedFrame(str(error)) from error
+        return image
+
+    def time_message(self, message: TopicMessage) -> Timed:
+        """A message on its way to be an item, timed by its camera's clock; `Timed.error` says what is wrong with it."""
+        stream, known = self.topics[message.topic], message.recorded
+        image, error = None, ""
+        try:
+            image = self.parse(message)
+        except DamagedFrame as damage:
+            error = str(damage)
+        if known is not None:
+            if image is not None and known.codec == "mjpeg":  # of a video decoder, which differs in the last bit
+                image = dataclasses.replace(image, kind="video", encoding="mjpeg")
+            return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
+        clock = self.clocks[stream].clock if stream in self.clocks else "header"
+        times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
+        time_ns = getattr(times, clock) & MOST_NS
+        return Timed(stream, time_ns, message.log_ns, image, error, self._number_of(message.topic, image))
+
+    def _number_of(self, topic: Topic, image: ImageMessage | None) -> int | None:
+        return image.seq if image is not None and topic in self._numbered else None
+
+    def _items(self, streams: list[str]) -> Iterator[Item]:
+        assembler = Assembler(self)
+        for message in self.messages([topic for topic, name in self.topics.items() if name in streams]):
+            yield from assembler.push(message)
+        yield from assembler.flush()
+
+    def depth_of(self, image: ImageMessage) -> DepthRange | None:
+        """The distances that an image shows, if it is one of depth."""
+        return self._depth if is_depth(image.encoding) else None
+
+
+class Assembler:
+    """Makes items of the messages of a drive: copies are left out, times filled in, video is decoded."""
+
+    def __init__(self, drive: MessageDrive) -> None:
+        self._drive = drive
+        self._maker = ItemMaker(drive.depth_of, lambda name: drive.start_progress(name).judge)
+        self._fillers = {name: TimeFiller() for name in drive.streams}
+
+    def push(self, message: TopicMessage) -> Iterator[Item]:
+        timed = self._drive.time_message(message)
+        if message.recorded is not None:
+            yield from self._maker.make(timed)
+            return
+        for each in self._fillers[timed.stream].push(timed):
+            yield from self._make(each)
+
+    def flush(self) -> Iterator[Item]:
+        """What waits for a time or for its decoder, at the end of the drive."""
+        for name, filler in self._fillers.items():
+            for each in filler.flush():
+                yield from self._make(each)
+            self._note_copies(name, filler)
+        yield from self._maker.flush()
+
+    def _make(self, timed: Timed) -> Iterator[Item]:
+        counts = self._drive.counts[timed.stream]
+        if not timed.time_ns:
+            counts["untimed"] += 1
+            self._drive.note(timed.stream, "images without a time, before the first that has one, are left out")
+            return
+        if timed.guessed and timed.image is not None:
+            counts["guessed"] += 1
+            self._drive.note(timed.stream, "images without a time of their own got one between their neighbours'")
+        yield from self._maker.make(timed)
+
+    def _note_copies(self, name: str, filler: TimeFiller) -> None:
+        if filler.copies:
+            self._drive.counts[name]["duplicates"] += filler.copies
+            self._drive.note(name, f"{filler.copies} copies of images are left out")

@@ -1,0 +1,124 @@
+"""One step as a pure function of tensors: what other runtimes get. All state goes in and comes out; zeros are fresh."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from streamtok.model import Tokenizer
+from streamtok.model.decode_stream import DecodeStream
+from streamtok.model.encode_stream import EncodeStream
+from streamtok.model.frames import to_float
+from streamtok.model.state import Clock, State, StateSpec, flatten, leaves
+
+Direction = Literal["encode", "decode"]
+READING = {
+    "encode": "frames uint8 RGB (1, G, H, W, 3); of a keyframe only the first frame counts",
+    "decode": "grids with a leading 1, widened to int32 (float32 for continuous models); of a keyframe's G frames only "
+    "the last one is the picture",
+}
+
+
+class ExportedStep(nn.Module):
+    """A step of one slot. `example` are inputs that fit: frames or tokens, keyframe (1,) bool, count (1,) int64, state.
+
+    encode: frames uint8 (1, G, H, W, 3) -> tokens int32 (1, [Q,] h, w), or a latent float32 (1, C, h, w).
+    decode: the same tokens or latent -> frames uint8 (1, G, H, W, 3).
+    The new count and state follow in the order of the inputs. `size` is that of the frames, (H, W); ValueError for one
+    that is not on the grid.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, direction: Direction, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.tokenizer, self.direction, self.size = tokenizer, direction, size
+        self.grid = tokenizer.config.grid(*size)
+        spec = StateSpec(1, tokenizer.config.context, tokenizer.dtype, tokenizer.device)
+        stream, extent = (EncodeStream, size) if direction == "encode" else (DecodeStream, self.grid)
+        self.template = stream.make_state(tokenizer, spec, extent)
+        self.names = list(flatten(self.template))
+        first = torch.zeros(1, tokenizer.group, *size, 3, dtype=torch.uint8)
+        if direction == "decode":
+            discrete = tokenizer.config.discrete
+            first = torch.zeros(1, *self.channels, *self.grid, dtype=torch.int32 if discrete else torch.float32)
+        start = [torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.long)]
+        self.example = (first, *start, *leaves(self.template))
+
+    @property
+    def channels(self) -> list[int]:
+        """The axes of a grid before (h, w): none, residual quantizers, or latent channels."""
+        config = self.tokenizer.config
+        if not config.discrete:
+            return [config.latent_channels]
+        return [config.num_quantizers] if config.quantizer == "residual_fsq" else []
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in order."""
+        first = "frames" if self.direction == "encode" else "tokens"
+        return [first, "keyframe", "count", *(f"in.{name}" for name in self.names)]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in order."""
+        first = "tokens" if self.direction == "encode" else "frames"
+        return [first, "count_out", *(f"out.{name}" for name in self.names)]
+
+    def forward(self, x: Tensor, keyframe: Tensor, count: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """One step; see the class."""
+        count = torch.where(keyframe, 0, count)
+        run = self._encode if self.direction == "encode" else self._decode
+        clock = Clock(count, self.tokenizer.config.context)
+        out, new = run(x, keyframe, refill(self.template, iter(state)), clock)
+        tensors = flatten(new)
+        return out, count + 1, *(tensors[name].contiguous() for name in self.names)
+
+    def _encode(self, x: Tensor, keyframe: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        frames = torch.where(keyframe.view(-1, 1, 1, 1, 1), x[:, :1], x).permute(0, 4, 1, 2, 3)
+        coded, new = self.tokenizer.encode_groups(to_float(frames, self.tokenizer.dtype), state, clock)
+        out = coded.latent.float() if coded.indices is None else coded.indices.int()
+        return out.squeeze(-3), new
+
+    def _decode(self, x: Tensor, keyframe: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        codes = self.tokenizer.read_codes(x.unsqueeze(-3).long() if self.tokenizer.config.discrete else x.unsqueeze(-3))
+        frames, new = self.tokenizer.decode_groups(codes, state, clock)
+        pixels = frames.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 4, 1).contiguous(), new
+
+    def facts(self) -> dict[str, Any]:
+        """What a program needs beside the file, as plain values; `stream` is what the wire's headers must say."""
+        config, (h, w) = self.tokenizer.config, self.grid
+        tensors = dict(zip(self.inputs, self.example, strict=True))
+        return {
+            "format": "streamtok-step",
+            "version": 1,
+            "direction": self.direction,
+            "model": config.name,
+            "tokenizer": self.tokenizer.fingerprint,
+            "image_size": list(self.size),
+            "grid": [*self.channels, h, w],
+            "levels": list(config.levels) if config.discrete else [],
+            "codebook_size": self.tokenizer.codebook_size,
+            "temporal_compression": self.tokenizer.group,
+            "spatial_compression": config.spatial_compression,
+            "context": config.context,
+            "predictive": config.predictive,
+            "precision": str(self.tokenizer.dtype).removeprefix("torch."),
+            "preprocessing": "RGB, 8 bit, resized by whole numbers as streamtok's preprocessing does; the step scales",
+            "reading": READING[self.direction],
+            "state": "zeros before the first step and at a keyframe; afterwards out.NAME goes to in.NAME, count_out to "
+            "count",
+            "inputs": [_describe(name, tensor) for name, tensor in tensors.items()],
+            "outputs": self.outputs,
+        }
+
+
+def refill(template: State, tensors: Iterator[Tensor]) -> State:
+    """A state like `template` with other tensors, in the order of `flatten`; parts that hold none stay empty."""
+    if isinstance(template, Tensor):
+        return next(tensors)
+    return {key: refill(value, tensors) for key, value in template.items()}
+
+
+def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
+    return {"name": name, "dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}

@@ -1,0 +1,29 @@
+"""What to install for a part of streamtok that does not come with it: an extra of pyproject.toml."""
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"  # of a checkout
+
+
+def missing_extra(purpose: str, extra: str) -> ImportError:
+    """The error for `purpose` ("the live page") without its extra; it names the command that installs that."""
+    return ImportError(f"{purpose} needs the extra {extra!r}: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra; it lists the packages, so that it works beside a checkout and a wheel."""
+    return "pip install " + (" ".join(f"'{name}'" for name in packages_of(extra)) or f"'streamtok[{extra}]'")
+
+
+def packages_of(extra: str) -> list[str]:
+    """The requirements of an extra, as the checkout says, else as the installed package does."""
+    if PROJECT.is_file():
+        return list(tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"].get(extra, []))
+    try:
+        lines = requires("streamtok") or []
+    except PackageNotFoundError:  # a plain copy of the sources
+        return []
+    split = [line.replace("'", '"').partition(";") for line in lines]
+    return [name.strip() for name, _, mark in split if f'extra == "{extra}"' in mark]

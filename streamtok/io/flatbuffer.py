@@ -1,0 +1,45 @@
+"""Foxglove's image messages in FlatBuffers, read without generated code (https://flatbuffers.dev/internals).
+
+A table begins with the distance back to its vtable, which says where each field lies: fields count from 0 in the order
+of Foxglove's schemas.
+"""
+
+import struct
+from types import SimpleNamespace
+
+FIELDS = {
+    "RawImage": ("timestamp", "frame_id", "width", "height", "encoding", "step", "data"),
+    "CompressedImage": ("timestamp", "frame_id", "data", "format"),
+    "CompressedVideo": ("timestamp", "frame_id", "data", "format"),
+}
+NUMBERS = ("width", "height", "step")
+
+
+def read_table(name: str, data: memoryview) -> SimpleNamespace:
+    """The fields of the table `name` that is the root of `data`; ValueError or struct.error if it is broken."""
+    (table,) = struct.unpack_from("<I", data)
+    vtable = table - struct.unpack_from("<i", data, table)[0]
+    (size,) = struct.unpack_from("<H", data, vtable)
+    found = SimpleNamespace()
+    for number, field in enumerate(FIELDS[name]):
+        slot = 4 + 2 * number
+        offset = struct.unpack_from("<H", data, vtable + slot)[0] if slot + 2 <= size else 0
+        setattr(found, field, _read_field(field, data, table + offset if offset else 0))
+    return found
+
+
+def _read_field(field: str, data: memoryview, place: int) -> SimpleNamespace | int | str | memoryview:
+    """One field at its place, its default if that is 0."""
+    if field == "timestamp":
+        seconds, nanos = struct.unpack_from("<II", data, place) if place else (0, 0)
+        return SimpleNamespace(sec=seconds, nsec=nanos)
+    if field in NUMBERS:
+        return int(struct.unpack_from("<I", data, place)[0]) if place else 0
+    vector = data[:0]
+    if place:
+        start = place + struct.unpack_from("<I", data, place)[0]
+        (count,) = struct.unpack_from("<I", data, start)
+        vector = data[start + 4 : start + 4 + count]
+        if len(vector) < count:
+            raise ValueError(f"{field} runs over the end")
+    return vector if field == "data" else bytes(vector).decode("utf-8", "replace")

@@ -1,0 +1,107 @@
+"""A camera that gives one picture per request (http://CAMERA/snapshot.jpg): asked again and again at a rate."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import threading
+import time
+import urllib.error
+from urllib.parse import urlsplit
+
+from streamtok.io.camera import Grabbed
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.network_camera import make_opener
+from streamtok.io.spec import parse_rate, split_options
+from streamtok.io.stills import decode_image_file
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.names import without_password
+
+log = logging.getLogger("streamtok.io")
+
+PREFIX = "snapshot:"
+DEFAULT_FPS = 1.0
+TIMEOUT_S = 5.0
+MOST_BYTES = 64 << 20
+ADVICE = {401: "wrong user or password", 403: "this user may not", 404: "there is nothing at that address"}
+
+
+def is_snapshot(spec: str) -> bool:
+    """Whether the name of a source is that of a snapshot: it says so, or its path ends as pictures do."""
+    url = urlsplit(spec)
+    suffix = "." + url.path.rpartition(".")[2].lower()
+    return spec.startswith(PREFIX) or (url.scheme in ("http", "https") and suffix in IMAGE_SUFFIXES)
+
+
+class SnapshotDevice:
+    """Asks `url` for a picture `fps` times a second; user and password are those of the URL (basic or digest).
+
+    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out.
+    """
+
+    def __init__(self, url: str, fps: float = DEFAULT_FPS) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(
+                f"source {PREFIX}{without_password(url)}: expected http://CAMERA/... or https://CAMERA/..."
+            )
+        self.name = without_password(url)
+        self.fps: float | None = fps
+        self.size: tuple[int, int] | None = None
+        self._opener, self._url = make_opener(url)
+        self._due = 0.0
+        self._released = threading.Event()
+
+    def connect(self) -> None:
+        """Ask for a first picture; OSError says what is wrong."""
+        self._released.clear()
+        data, _ = self._fetch()
+        try:
+            self.size = decode_image_file(data)[0].shape[:2]
+        except DamagedFrame as error:
+            raise OSError(f"camera {self.name}: {error}") from error
+        self._due = time.monotonic()
+
+    def grab(self) -> Grabbed | None:
+        """The next picture when its time has come; None when the camera does not answer."""
+        while not self._released.wait(max(0.0, self._due - time.monotonic())):
+            self._due = max(self._due + 1 / (self.fps or DEFAULT_FPS), time.monotonic())
+            try:
+                data, arrival_ns = self._fetch()
+                return Grabbed(decode_image_file(data)[0], arrival_ns)
+            except DamagedFrame as error:
+                log.warning("device=%s event=damaged reason=%r", self.name, str(error))
+            except OSError as error:
+                log.warning("device=%s event=no_answer reason=%r", self.name, str(error))
+                return None
+        return None
+
+    def release(self) -> None:
+        """Stop asking."""
+        self._released.set()
+
+    def _fetch(self) -> tuple[bytes, int]:
+        """The bytes of a picture, and the monotonic time when they began to come; OSError."""
+        try:
+            with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
+                arrival_ns, kind = time.monotonic_ns(), answer.headers.get_content_type()
+                if kind.startswith("multipart/"):
+                    raise OSError(f"camera {self.name} sends a stream ({kind}), not one picture: leave out {PREFIX}")
+                if kind.startswith("text/"):
+                    raise OSError(f"camera {self.name} answers with a page ({kind}), not a picture: is the path right?")
+                data = answer.read(MOST_BYTES)
+        except urllib.error.HTTPError as error:
+            advice = ADVICE.get(error.code, "the camera refuses")
+            raise OSError(f"camera {self.name} answers {error.code} {error.reason}: {advice}") from error
+        except urllib.error.URLError as error:
+            raise OSError(f"camera {self.name} cannot be reached: {error.reason}") from error
+        except (http.client.HTTPException, ValueError) as error:
+            raise OSError(f"camera {self.name} does not speak HTTP: {error!r}") from error
+        return data, arrival_ns
+
+
+def parse_snapshot(spec: str) -> SnapshotDevice:
+    """The device of "http://CAMERA/snapshot.jpg#fps=2" or "snapshot:http://CAMERA/path?query#fps=2"."""
+    url, _, fragment = spec.removeprefix(PREFIX).partition("#")
+    _, options = split_options(without_password(spec), f"?{fragment}", {"fps": parse_rate})
+    return SnapshotDevice(url, **options)

@@ -1,0 +1,246 @@
+"""Times as people write them into files and names, in ns: the unit is found from the whole column, or given.
+
+    column = read_times(["108000033333333", "108000066666666", "108000100000000"])
+    column.ns, column.unit, column.clock  # [108000033333333, ...], "ns", "since boot or start"
+
+Dates with a clock time are read as KITTI writes them. Numbers, in any notation, are seconds, ms, us or ns. A number
+alone does not say which: 1e12 is a Unix time in ms and 17 minutes since boot in ns. The steps between them do, because
+cameras take 1 to 200 pictures per second. Where two units fit, or none, the column is refused with what to do.
+
+Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
+`timestamps.txt`, `times.txt`, `data.csv`, `<folder>.txt`. A line holds a time, or a time and a file name (either order,
+spaces or comma between). Lines that start with # are comments. A heading may name the unit ("timestamp [ns]"), and the
+columns where there are more ("index,timestamp,filename").
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import statistics
+from calendar import timegm
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from time import strptime
+from typing import NamedTuple
+
+from streamtok.names import nearest
+
+log = logging.getLogger("streamtok.io")
+
+UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+DATE = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?")
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
+HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
+TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
+NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
+TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
+NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
+FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv")
+
+UNIX, OTHER = "Unix time", "since boot or start"
+UNIX_SECONDS = 631_152_000, 4_102_444_800  # 1990 to 2100
+USUAL_STEP_S = Decimal("0.005"), Decimal(1)  # 200 to 1 pictures per second; units are 1000 apart
+SURE_STEP_S = Decimal("0.00001"), Decimal(5)  # where something else speaks for a unit too
+LAPSE_S = 3600  # the longest step with which a Unix time contests a usual rate since boot
+COARSE = 5  # ticks per picture: what counts fewer was not made to time pictures
+
+
+class Times(NamedTuple):
+    """A column of times: ns of its clock, the unit it was written in ("date" for dates), the clock, and why so."""
+
+    ns: list[int]
+    unit: str
+    clock: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.clock} in {self.unit} ({self.reason})"
+
+
+class TimesFile(NamedTuple):
+    """A file with times: the column, the file name of each line or None, and the number of each line, counting blank
+    ones between them: KITTI leaves a line blank where a picture is missing."""
+
+    times: Times
+    names: list[str | None]
+    numbers: list[int]
+
+
+def parse_unit(text: str) -> str:
+    """A unit of time, as it is; ValueError for any other."""
+    if text not in UNITS:
+        raise ValueError(f"expected a unit of time: {nearest(text, UNITS)}")
+    return text
+
+
+def read_times(texts: Sequence[str], unit: str | None = None, place: str = "times") -> Times:
+    """The times of one column in the order in which they were taken; `unit` (of UNITS) says what is found else.
+
+    A unit that had to be found from the steps is told in a log line that begins with `place`. Raises ValueError for
+    text that is no time, and where no unit, or more than one, is likely.
+    """
+    dates = [_read_date(text) for text in texts]
+    if any(date is not None for date in dates):
+        return Times([_take_date(date, text) for date, text in zip(dates, texts, strict=True)], "date", UNIX, "dates")
+    values = [_read_number(text) for text in texts]
+    if unit is not None:
+        reason = "as told"
+    else:
+        unit, reason = _find_unit(values, any("." in text and "e" not in text.lower() for text in texts))
+    clock = UNIX if _is_unix(values[0], unit) else OTHER
+    if clock != UNIX and "per second" in reason:
+        log.warning("%s event=unit_of_times unit=%s clock=%r reason=%r", place, unit, clock, reason)
+    return Times([int((value * UNITS[unit]).to_integral_value()) for value in values], unit, clock, reason)
+
+
+def read_times_in_names(names: list[str], unit: str | None = None, place: str = "names") -> Times | None:
+    """Times at the end of file names without suffix (nuScenes, EuRoC, TUM); None unless all have one.
+
+    With `unit` any number at the end of a name is a time.
+    """
+    found = [(NUMBER_IN_NAME if unit else TIME_IN_NAME).search(name) for name in names]
+    texts = [match[1] for match in found if match]
+    return read_times(texts, unit, place) if texts and len(texts) == len(names) else None
+
+
+def find_times_file(folder: Path) -> Path | None:
+    """The times file that belongs to a folder of images, if there is one."""
+    places = [folder / name for name in FILE_NAMES]
+    if folder.name == "data":
+        places += [folder.parent / name for name in FILE_NAMES]
+    places += [folder.parent / f"{folder.name}.txt", folder.parent / "times.txt"]
+    return next((path for path in places if path.is_file()), None)
+
+
+def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
+    """Read a file of times; ValueError names the file, and the line that cannot be read."""
+    lines: list[tuple[str, str | None]] = []
+    numbers: list[int] = []
+    headings = 0
+    columns: tuple[int, int | None] | None = None
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        line = line.strip()
+        heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line))
+        if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
+            unit = named[1].lower().removesuffix("ec")
+        headings += heading
+        if heading:
+            columns = _find_columns(line) or columns
+        elif line:
+            numbers.append(number - headings - 1)
+            lines.append(_split_line(line, columns))
+            _check_time(lines[-1][0], f"{path}, line {number}")
+    if not lines:
+        raise ValueError(f"{path} holds no times")
+    try:
+        times = read_times([text for text, _ in lines], unit, f"file={path}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
+        numbers = list(range(len(numbers)))
+    return TimesFile(times, [name for _, name in lines], numbers)
+
+
+def _find_columns(heading: str) -> tuple[int, int | None] | None:
+    """Where a heading of several columns with commas has the time and the file name; None where it does not say."""
+    names = [name.strip() for name in heading.lstrip("# ").split(",")]
+    times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
+    files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
+    return (times[0], files[0] if files else None) if len(names) > 1 and times else None
+
+
+def _split_line(line: str, columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
+    """(time, file name or None) of a line."""
+    if columns is not None and line.count(",") >= max(columns[0], columns[1] or 0):
+        parts = [part.strip() for part in line.split(",")]
+        return parts[columns[0]], None if columns[1] is None else parts[columns[1]]
+    if DATE.fullmatch(line):
+        return line, None
+    parts = [part for part in re.split(r"[,;\s]+", line) if part]
+    if len(parts) == 1:
+        return parts[0], None
+    first, second = parts[:2]
+    return (first, second) if NUMBER.fullmatch(first) else (second, first)
+
+
+def _check_time(text: str, place: str) -> None:
+    try:
+        if _read_date(text) is None:
+            _read_number(text)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _read_date(text: str) -> int | None:
+    """ns since 1970 of a date with a clock time; None for what is none."""
+    date = DATE.fullmatch(text.strip())
+    if date is None:
+        return None
+    seconds = timegm(strptime(f"{date[1]} {date[2]}", "%Y-%m-%d %H:%M:%S"))
+    return seconds * 10**9 + int((date[3] or "0")[:9].ljust(9, "0"))
+
+
+def _take_date(date: int | None, text: str) -> int:
+    if date is None:
+        raise ValueError(f"{text!r} stands among dates: expected 2011-09-26 13:02:25.964389445")
+    return date
+
+
+def _read_number(text: str) -> Decimal:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is no time: expected a number or 2011-09-26 13:02:25.964389445") from None
+    if not value.is_finite():
+        raise ValueError(f"{text!r} is no time: expected a finite number")
+    return value
+
+
+def _is_unix(value: Decimal, unit: str) -> bool:
+    low, high = UNIX_SECONDS
+    return low <= value * UNITS[unit] / 10**9 < high
+
+
+def _find_unit(values: list[Decimal], with_point: bool) -> tuple[str, str]:
+    """(unit, why) of a column of numbers; ValueError with what to do where it is not clear."""
+    unix = next((unit for unit in UNITS if _is_unix(values[0], unit)), None)
+    step = _usual_step(values)
+    if step is None:  # one time alone: whatever its unit, nothing lies before or behind it
+        return unix or "s", "a single time"
+    steps_s = {unit: step * factor / 10**9 for unit, factor in UNITS.items()}
+    sure = [unit for unit in dict.fromkeys([unix, "s" if with_point else None]) if unit and _is_sure(steps_s[unit])]
+    if sure:
+        return sure[0], "the size of the numbers" if sure[0] == unix else "decimals"
+    usual = next((unit for unit, seconds in steps_s.items() if USUAL_STEP_S[0] <= seconds <= USUAL_STEP_S[1]), None)
+    if usual and (unix is None or steps_s[unix] > LAPSE_S):
+        return usual, f"steps of {step.normalize():f} are {float(1 / steps_s[usual]):.4g} pictures per second"
+    if 1 <= step < COARSE:
+        return "s", f"steps of {step.normalize():f}"
+    likely = [unit for unit in (unix, usual) if unit] or [unit for unit, s in steps_s.items() if _is_sure(s)]
+    readings = [f"{unit} (one picture every {float(steps_s[unit]):g} s)" for unit in likely]
+    found = " or ".join(readings) or "no unit that gives 1 to 200 pictures per second"
+    raise ValueError(
+        f"the unit of its times is not clear: {values[0]:f}, then steps of {step.normalize():f}, may be {found}. Say "
+        "which: images:DIR?unit=s, ms, us or ns"
+    )
+
+
+def _usual_step(values: list[Decimal]) -> Decimal | None:
+    """The median step forwards, None for a single time; ValueError where most times repeat the one before."""
+    steps = [after - before for before, after in itertools.pairwise(values)]
+    if not steps:
+        return None
+    if 2 * sum(step == 0 for step in steps) > len(steps):
+        raise ValueError(
+            f"{len(values)} times, of which only {len(set(values))} differ: digits were lost when they were written, "
+            f"as {values[0]}. Write them with more (numpy.savetxt: fmt='%.9f'), or give a rate: images:DIR?fps=10"
+        )
+    return statistics.median([step for step in steps if step > 0] or [abs(step) for step in steps])
+
+
+def _is_sure(step_s: Decimal) -> bool:
+    return SURE_STEP_S[0] <= step_s <= SURE_STEP_S[1]

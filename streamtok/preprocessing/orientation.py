@@ -1,0 +1,55 @@
+"""Upright pictures: cameras that are mounted turned or mirrored say so beside their pixels.
+
+What they say is one of the eight orientations of EXIF (tag 0x0112), 1 where the picture is stored upright. The display
+matrix of a video (ISO/IEC 14496-12, 8.3.2) names the same eight.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+UPRIGHT = 1
+DIRECTIONS = {
+    (1, 0, 0, 1): 1,
+    (-1, 0, 0, 1): 2,  # mirrored, left to right
+    (-1, 0, 0, -1): 3,  # half a turn
+    (1, 0, 0, -1): 4,  # mirrored, top to bottom
+    (0, 1, 1, 0): 5,
+    (0, 1, -1, 0): 6,  # to be turned clockwise by 90 degrees
+    (0, -1, -1, 0): 7,
+    (0, -1, 1, 0): 8,  # to be turned anticlockwise by 90 degrees
+}
+"""Orientations by where a step to the right and a step down in the stored picture lead: (right, down, right, down)."""
+MOST_SKEW = math.sin(math.radians(1))  # what ffmpeg takes for a right angle
+
+
+def orient(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a picture upright: (H, W, ...) of any dtype to (H, W, ...), or (W, H, ...) for 5 to 8, contiguous.
+
+    `orientation` is one of EXIF's, 1 to 8; others, which files have too, count as upright.
+    """
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def orientation_of_matrix(matrix: np.ndarray) -> int | None:
+    """The orientation, 1 to 8, that a display matrix asks for; None where it is no right angle. Scale is ignored.
+
+    `matrix` (3, 3) is as files store it: its first two rows say where a step right, and one down, lead.
+    """
+    directions = np.array(matrix, float)[:2, :2]
+    lengths = np.hypot(directions[:, 0], directions[:, 1])
+    if not lengths.all():
+        return UPRIGHT if not directions.any() else None
+    directions /= lengths[:, None]
+    steps = np.rint(directions)
+    if np.abs(directions - steps).max() > MOST_SKEW:
+        return None
+    return DIRECTIONS.get((int(steps[0, 0]), int(steps[0, 1]), int(steps[1, 0]), int(steps[1, 1])))

@@ -1,0 +1,163 @@
+"""Which files are one recording: in what order its parts come, what is missing of it, what is packed.
+
+Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml that lists them (ROS 2), `NAME_0.bag`
+(ROS 1), `NAME`, `NAME_001`, ... (ours). Any of these files may be gone, empty, renamed or newer than the list.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import yaml
+
+from streamtok.io.images import natural_key
+
+SUFFIXES = (".mcap", ".db3", ".bag")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+NUMBERED = re.compile(r"(.+?)_(\d+)")
+REPAIRED = "_repaired"
+COPY_BYTES = 1 << 20
+
+
+@dataclass
+class Parts:
+    """The files of one recording in order, and in words what was found wrong or had to be guessed."""
+
+    paths: list[Path]
+    notes: list[str] = field(default_factory=list)
+
+
+def part_name(path: Path) -> tuple[str, int]:
+    """(name of the recording, number of the part) as a file's name says; -1 if it has no number."""
+    stem = path.name.removesuffix(".zstd")
+    stem = stem.removesuffix(Path(stem).suffix).removesuffix(REPAIRED)
+    match = NUMBERED.fullmatch(stem)
+    return (match[1], int(match[2])) if match else (stem, -1)
+
+
+def is_recording_name(path: Path) -> bool:
+    return path.name.lower().removesuffix(".zstd").endswith(SUFFIXES)
+
+
+def list_files(folder: Path) -> Parts:
+    """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
+    left out with a note."""
+    whole = leave_out_repaired(sorted(filter(is_recording_name, folder.iterdir()), key=natural_key))
+    found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
+    notes += whole.notes
+    there = {path.name: path for path in found}
+    if listed is not None and not there.keys() & set(listed):
+        notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
+        listed = None
+    if listed is not None:
+        notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
+        notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
+        found = _insert_unlisted(found, listed)
+    notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
+    return Parts([path for path in found if path.stat().st_size], notes)
+
+
+def read_listed(folder: Path) -> set[str]:
+    """The names that a folder's metadata.yaml lists, of files that are there."""
+    names, _ = _read_list(folder)
+    return {name for name in names or () if (folder / name).is_file()}
+
+
+def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
+    """The names that metadata.yaml lists (None: it does not say), and what is wrong with that file."""
+    path = folder / "metadata.yaml"
+    if not path.is_file():
+        return None, []
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+        names = described["rosbag2_bagfile_information"]["relative_file_paths"]
+        return [Path(str(name)).name for name in names], []
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
+        reason = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
+        return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
+
+
+def _insert_unlisted(found: list[Path], listed: list[str]) -> list[Path]:
+    """Files in the order of a list; one that is not listed comes after the one whose number is before its own."""
+    place = {name: number for number, name in enumerate(listed)}
+    ordered = sorted((path for path in found if path.name in place), key=lambda path: place[path.name])
+    for path in found:
+        if path.name not in place:
+            before = [at for at, other in enumerate(ordered) if part_name(other) < part_name(path)]
+            ordered.insert(before[-1] + 1 if before else 0, path)
+    return ordered
+
+
+def find_missing(paths: Iterable[Path]) -> list[str]:
+    """The parts of one recording that are gone, in words, by the numbers of those that are there."""
+    found = [part_name(path) for path in paths]
+    numbers = {number for _, number in found}
+    gone = sorted(set(range(1 if -1 in numbers else 0, max(numbers, default=0))) - numbers) if len(found) > 1 else []
+    return [f"part {', '.join(map(str, gone[:10]))} of {found[0][0]} is not there"] if gone else []
+
+
+def leave_out_repaired(paths: list[Path]) -> Parts:
+    """The files without those of which `streamtok repair` made another one (NAME_repaired) that is there too."""
+    kept, notes, given = [], [], set(paths)
+    for path in paths:
+        bare = path.name.removesuffix(".zstd")
+        repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
+        if repaired in given:
+            notes.append(f"{path.name} is left out: {repaired.name} was made of it")
+        else:
+            kept.append(path)
+    return Parts(kept, notes)
+
+
+def is_packed(head: bytes) -> bool:
+    """Whether a file or message that begins so is compressed by zstd."""
+    return head.startswith(ZSTD_MAGIC)
+
+
+def unpack_head(stream: BinaryIO, size: int) -> bytes:
+    """The first bytes of what is packed in a file; empty if it is damaged."""
+    import zstandard
+
+    stream.seek(0)
+    try:
+        return zstandard.ZstdDecompressor().stream_reader(stream, closefd=False).read(size)
+    except zstandard.ZstdError:
+        return b""
+
+
+def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
+    """A zstd file unpacked into a temporary one, which is gone when it is closed, and what is missing of it, in words;
+    None for any other file. Of a file that is cut off, what is there is unpacked."""
+    with path.open("rb") as stream:
+        if not is_packed(stream.read(len(ZSTD_MAGIC))):
+            return None, ""
+    import zstandard
+
+    unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
+    reason = ""
+    with path.open("rb") as packed:
+        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        try:
+            while data := reader.read(COPY_BYTES):
+                unpacked.write(data)
+        except zstandard.ZstdError as error:
+            reason = f"its compression is damaged ({error}); what comes before is read"
+    unpacked.flush()
+    return unpacked, reason
+
+
+def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
+    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
+    if not is_packed(bytes(data[:4])):
+        return data
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"its compression is damaged: {error}") from error

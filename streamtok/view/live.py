@@ -1,0 +1,147 @@
+"""Token streams of running nodes for pages: read only while a page is open, so that a page costs nothing before."""
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.stills import encode_jpeg
+from streamtok.io.zmq_frames import picture_of
+from streamtok.preprocessing.pixels import RawImage
+from streamtok.view.pictures import Models, Pictures, facts_of, pack_group, stages_of
+from streamtok.view.server import OpenPage
+from streamtok.wire.message import FrameMessage, TokenMessage
+from streamtok.wire.security import CurveClient
+from streamtok.wire.subscriber import Subscription
+
+WAIT_S = 0.2
+BEHIND_S = 1.0  # a decoder that is so late waits for a keyframe, and so catches up
+KEPT_FRAMES = 16  # camera images of a stream that wait for their group
+
+
+class LiveShow:
+    """Any number of nodes, by endpoint. They are read from when the first page opens until the last one closes."""
+
+    def __init__(self, endpoints: Sequence[str], models: Models, curve: CurveClient | None = None) -> None:
+        self.endpoints, self.models, self.curve = endpoints, models, curve
+        self.groups = 0
+        self._pages: set[OpenPage] = set()
+        self._readers: list[Reader] = []
+        self._lock = threading.Lock()
+
+    def join(self, page: OpenPage) -> None:
+        with self._lock:
+            self._pages.add(page)
+            if not self._readers:
+                self._readers = [Reader(number, self) for number in range(len(self.endpoints))]
+
+    def leave(self, page: OpenPage) -> None:
+        with self._lock:
+            self._pages.discard(page)
+            if self._pages:
+                return
+            for reader in self._readers:
+                reader.close()
+            self._readers = []
+
+    def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
+        if order["op"] != "pictures":
+            raise ValueError(f"op {order['op']!r}, expected 'pictures'")
+        page.wants_pictures = bool(order["on"])
+
+    def state(self, page: OpenPage) -> dict[str, Any]:
+        readers = list(self._readers)
+        nodes = [{"endpoint": reader.endpoint, "connected": reader.subscription.connected} for reader in readers]
+        streams = [stream for reader in readers for stream in reader.streams()]
+        return {"kind": "state", "live": True, "nodes": nodes, "streams": streams}
+
+    def wants_pictures(self) -> bool:
+        """Whether any page wants its pictures decoded here."""
+        return any(page.wants_pictures for page in list(self._pages))
+
+    def deliver(self, pack: Callable[[bool], bytes]) -> None:
+        """Send a group to every page; `pack` makes its message, with the decoded picture or without."""
+        self.groups += 1
+        made: dict[bool, bytes] = {}
+        for page in list(self._pages):
+            if page.wants_pictures not in made:
+                made[page.wants_pictures] = pack(page.wants_pictures)
+            page.send(made[page.wants_pictures])
+
+
+class Reader:
+    """Reads one node on a thread of its own, until `close`."""
+
+    def __init__(self, number: int, show: LiveShow) -> None:
+        self.number, self.endpoint = number, show.endpoints[number]
+        self.subscription: Subscription[TokenMessage | FrameMessage] = Subscription(
+            self.endpoint, kinds=("frames", "tokens", "info"), join="epoch", curve=show.curve
+        )
+        self._show = show
+        self._pictures = Pictures(show.models)
+        self._totals: dict[str, Counter[str]] = {}
+        self._frames: dict[str, deque[FrameMessage]] = {}
+        self._thread = threading.Thread(target=self._run, name=f"view {self.endpoint}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.subscription.close()
+        self._thread.join()
+
+    def streams(self) -> list[dict[str, Any]]:
+        """What is known of each stream, and what was lost of it."""
+        counts = self.subscription.counts()
+        malformed = sum(self.subscription.rejects.counts.values())
+        return [
+            facts_of(info)
+            | {"id": f"{self.number}/{name}", "connected": self.subscription.connected, "malformed": malformed}
+            | {"problem": self._pictures.problems.get(name, ""), "counts": counts.get(name, {})}
+            for name, info in sorted(dict(self.subscription.infos).items())
+        ]
+
+    def _run(self) -> None:
+        while not self.subscription.ended:
+            message = self.subscription.get(WAIT_S)
+            if isinstance(message, FrameMessage):
+                self._frames.setdefault(message.stream, deque(maxlen=KEPT_FRAMES)).append(message)
+            elif message is not None:
+                self._show_group(message)
+
+    def _show_group(self, message: TokenMessage) -> None:
+        header, info = message.header, self.subscription.info_of(message)
+        totals = self._totals.setdefault(message.stream, Counter())
+        totals += Counter(groups=1, keyframes=int(header.keyframe), dropped=header.dropped)
+        totals += Counter(gaps=int(header.dropped > 0), lost=message.lost, bytes=len(message.payload))
+        self._totals[message.stream] = totals
+        stages, picture = stages_of(message), None
+        plotted = bool(stages) and not message.catch_up and not (info and info.replay)
+        if info is not None:
+            monotonic, utc = info.clock
+            late_s = (time.time_ns() - utc + monotonic - header.publish_ns) / 1e9
+            stages["travel"] = 1e3 * late_s
+            began = time.perf_counter()
+            wanted = self._show.wants_pictures() and (message.catch_up or late_s < BEHIND_S)
+            picture = self._pictures.picture_of(message, info, wanted)
+            stages["decode"] = 1e3 * (time.perf_counter() - began)
+        head = {"id": f"{self.number}/{message.stream}", "totals": totals, "catch_up": message.catch_up}
+        head |= {"stages_ms": stages if plotted else {}}
+        source = self._source_of(message)
+        self._show.deliver(lambda decoded: pack_group(head, message, picture if decoded else None, source))
+
+    def _source_of(self, message: TokenMessage) -> bytes | None:
+        """The camera's image of a group's last frame as a JPEG or PNG file, if the node publishes it."""
+        wanted = message.header.frame_ids[-1]
+        frames = self._frames.get(message.stream, deque())
+        found = [each for each in frames if each.header.frame_id == wanted]
+        if not found:
+            return None
+        if found[0].header.encoding in ("jpeg", "mjpeg", "png"):
+            return bytes(found[0].payload)
+        try:
+            picture = picture_of(found[0].header, found[0].payload)
+        except (DamagedFrame, ValueError):
+            return None
+        return encode_jpeg(picture.rgb() if isinstance(picture, RawImage) else picture)

@@ -1,0 +1,123 @@
+"""Pictures of token messages, and how a message goes to a page."""
+
+import json
+import struct
+import threading
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.stills import encode_jpeg
+from streamtok.model import Tokenizer
+from streamtok.node.live_decoder import LiveDecoder
+from streamtok.node.live_view import shown_pictures, tokenizer_of
+from streamtok.wire.header import Info
+from streamtok.wire.message import TokenMessage
+
+COLOURS = 3  # channels of a continuous grid that are shown
+
+
+class Models:
+    """The models that streams name, each loaded once, or the words why it cannot be; threads may share it."""
+
+    def __init__(self, model: str | None, device: str) -> None:
+        self._model, self._device = model, device
+        self._lock = threading.Lock()
+        self._known: dict[str, Tokenizer | str] = {}
+
+    def find(self, info: Info) -> Tokenizer | str:
+        """The tokenizer of a stream, or why there are no pictures of it."""
+        with self._lock:
+            if info.tokenizer not in self._known:
+                try:
+                    self._known[info.tokenizer] = tokenizer_of(info, self._model, self._device)
+                except (OSError, ValueError, RuntimeError, ImportError) as error:
+                    self._known[info.tokenizer] = str(error)
+            return self._known[info.tokenizer]
+
+
+class Pictures:
+    """Decodes the streams of one node or recording. `problems` says why a stream has no pictures."""
+
+    def __init__(self, models: Models) -> None:
+        self.problems: dict[str, str] = {}
+        self._models = models
+        self._decoders: dict[str, LiveDecoder] = {}
+        self._skipping: set[str] = set()
+
+    def picture_of(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
+        """The last picture of a message, uint8 RGB (h, w, 3). A message that is not `wanted` costs its stream's
+        pictures up to the next keyframe."""
+        stream = message.stream
+        if message.header.keyframe:
+            self._skipping.discard(stream)
+        if not wanted:
+            self._skipping.add(stream)
+        if stream in self._skipping:
+            return None
+        decoder = self._decoder_of(info)
+        pictures = shown_pictures(message, decoder, info) if decoder else []
+        return pictures[-1][1] if pictures else None
+
+    def _decoder_of(self, info: Info) -> LiveDecoder | None:
+        found = self._models.find(info)
+        if isinstance(found, str):
+            self.problems[info.stream] = found
+            return None
+        self.problems.pop(info.stream, None)
+        return self._decoders.setdefault(info.tokenizer, LiveDecoder(found, info.context))
+
+
+def pack_group(
+    head: dict[str, Any], message: TokenMessage, picture: np.ndarray | None = None, source: bytes | None = None
+) -> bytes:
+    """A message for a page: u32 length, JSON, then the parts whose lengths it names.
+
+    `tokens` are little-endian as on the wire, without compression; a continuous grid becomes `colours`, uint8 RGB
+    (h, w, 3). `picture` (uint8 RGB) and `source` (a JPEG or PNG file) follow.
+    """
+    header, parts = message.header, {}
+    if header.levels:
+        parts["tokens"] = message.tokens.tobytes()
+    else:
+        parts["colours"] = colours_of(message.tokens).tobytes()
+    if picture is not None:
+        parts["picture"] = encode_jpeg(picture)
+    if source is not None:
+        parts["source"] = source
+    facts = {
+        "kind": "group",
+        "seq": header.seq,
+        "epoch": header.epoch,
+        "keyframe": header.keyframe,
+        "decodable": message.decodable,
+        "frame_ids": header.frame_ids,
+        "grid": header.grid,
+        "levels": header.levels,
+        "dtype": header.dtype,
+        "parts": {name: len(data) for name, data in parts.items()},
+    }
+    text = json.dumps(facts | head).encode()
+    return b"".join([struct.pack("<I", len(text)), text, *parts.values()])
+
+
+def colours_of(latent: np.ndarray) -> np.ndarray:
+    """The first channels of a continuous grid, float16 (C, h, w), as uint8 (h, w, 3): -1 black, +1 full."""
+    shown = np.zeros((COLOURS, *latent.shape[1:]), np.float32)
+    shown[: len(latent)] = latent[:COLOURS]
+    return ((np.clip(np.nan_to_num(shown), -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def stages_of(message: TokenMessage) -> dict[str, float]:
+    """Milliseconds from the capture of a message's last frame to the encoder, and in it; empty for a file that was
+    read faster than it was taken."""
+    encode_ms = message.header.encode_ns / 1e6
+    wait_ms = (message.header.publish_ns - message.capture_ns) / 1e6 - encode_ms
+    return {"wait": wait_ms, "encode": encode_ms} if wait_ms >= 0 else {}
+
+
+def facts_of(info: Info) -> dict[str, Any]:
+    """What a page has to know of a stream."""
+    names = ["stream", "node", "model", "tokenizer", "grid", "image_size", "frame_rate", "predictive", "replay"]
+    names += ["temporal_compression", "spatial_compression", "source_rect", "ended"]
+    return {name: getattr(info, name) for name in names}

@@ -1,0 +1,206 @@
+"""A recording for pages: each page has its own place on the time line, and plays from there."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.recording.format import TOKENS
+from streamtok.recording.mcap_file import PLACE
+from streamtok.recording.reader import TokenReader, open_recording
+from streamtok.view.pictures import Models, Pictures, facts_of, pack_group, stages_of
+from streamtok.view.server import OpenPage
+from streamtok.wire.message import TokenMessage
+
+BINS, GROUPS_PER_BIN = 200, 3  # at most and at least, in the strips that show when a stream was there
+SPEEDS = 0.1, 16.0
+LATE_S = 0.5  # a decoder that is so late plays slower, rather than leaving out groups
+
+
+class TimeLine:
+    """The token messages of a recording by log time, each read when it is asked for.
+
+    `seconds` (n,) are their times from the first; `streams` (n,) says whose they are, by place in `names`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.recording = open_recording(path)
+        self.infos = self.recording.first_infos()
+        self.names = self.recording.streams
+        files = self.recording.files
+        parts = [file.locate(file.channel_ids(TOKENS)) for file in files]
+        self._places = np.concatenate([np.zeros(0, PLACE), *parts])
+        self._files = np.repeat(np.arange(len(files)), [len(part) for part in parts])
+        if not len(self._places):
+            raise ValueError(f"{path} holds no token messages to show")
+        times = self._places["time"]
+        self.seconds = (times - times.min()) / 1e9
+        topics = [self._topic(number) for number in range(len(times))]
+        self.streams = np.array([self.names.index(topic.removeprefix(TOKENS)) for topic in topics])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, number: int, reader: TokenReader) -> TokenMessage | None:
+        """Message `number`; None if it is damaged or does not follow what `reader` has read."""
+        try:
+            raw = self.recording.files[self._files[number]].message_at(self._places[number])
+        except ValueError as error:
+            self.recording.damaged(str(error))
+            return None
+        return reader.read(self._topic(number), raw.data)
+
+    def keyframe_before(self, number: int) -> int:
+        """Where to start reading, so that every stream can be decoded at message `number`."""
+        wanted = set(self.streams[: number + 1])
+        for start in range(number, -1, -1):
+            if self.streams[start] in wanted:
+                message = self.read(start, TokenReader(self.recording.damaged))
+                if message is not None and message.header.keyframe:
+                    wanted.discard(self.streams[start])
+            if not wanted:
+                return start
+        return 0
+
+    def coverage(self) -> dict[str, list[int]]:
+        """For each stream, how many messages it has in each of up to BINS equal parts of the time."""
+        bins = min(BINS, max(1, len(self) // (GROUPS_PER_BIN * len(self.names))))
+        parts = np.minimum(bins * self.seconds / max(self.seconds.max(), 1e-9), bins - 1).astype(int)
+        return {
+            name: np.bincount(parts[self.streams == place], minlength=bins).tolist()
+            for place, name in enumerate(self.names)
+        }
+
+    def _topic(self, number: int) -> str:
+        return self.recording.files[self._files[number]].channels[int(self._places["channel"][number])].topic
+
+
+class RecordedShow:
+    """A recording, played to each page by a thread of its own."""
+
+    def __init__(self, path: str | Path, models: Models) -> None:
+        self.path, self.models = path, models
+        self.line = TimeLine(path)
+        self.groups = 0
+        self._coverage = self.line.coverage()
+        self._players: dict[OpenPage, Player] = {}
+
+    def join(self, page: OpenPage) -> None:
+        self._players[page] = Player(self, page)
+
+    def leave(self, page: OpenPage) -> None:
+        player = self._players.pop(page, None)
+        if player is not None:
+            player.close()
+
+    def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
+        self._players[page].take_order(order)
+
+    def state(self, page: OpenPage) -> dict[str, Any]:
+        player = self._players.get(page)
+        streams = [
+            facts_of(info)
+            | {"id": name, "coverage": self._coverage[name], "malformed": 0, "counts": {}}
+            | {"problem": player.pictures.problems.get(name, "") if player else ""}
+            for name, info in self.line.infos.items()
+        ]
+        state = {"kind": "state", "live": False, "name": Path(self.path).name, "streams": streams}
+        state |= {"damage": self.line.recording.damage[:5], "seconds": float(self.line.seconds.max())}
+        return state | ({"playing": player.playing, "speed": player.speed} if player else {})
+
+
+class Player:
+    """Plays a recording to one page until `close`; it starts at the beginning."""
+
+    def __init__(self, show: RecordedShow, page: OpenPage) -> None:
+        self.playing, self.speed = True, 1.0
+        self.pictures = Pictures(show.models)
+        self._show, self._line, self._page = show, show.line, page
+        self._next = 0
+        self._seek: float | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._reader = TokenReader(self._line.recording.damaged)
+        self._thread = threading.Thread(target=self._run, name="view player", daemon=True)
+        self._thread.start()
+
+    def take_order(self, order: dict[str, Any]) -> None:
+        """`play`, `pause`, `speed` (times real time) and `seek` (to seconds)."""
+        with self._changed:
+            if order["op"] == "seek":
+                self._seek = float(order["at"])
+            elif order["op"] == "speed":
+                self.speed = min(max(float(order["times"]), SPEEDS[0]), SPEEDS[1])
+            elif order["op"] in ("play", "pause"):
+                self.playing = order["op"] == "play"
+                if self.playing and self._next >= len(self._line):
+                    self._seek = 0.0
+            elif order["op"] == "pictures":
+                self._page.wants_pictures = bool(order["on"])
+            else:
+                raise ValueError(f"op {order['op']!r}, expected play, pause, seek, speed or pictures")
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._closed:
+            with self._changed:
+                seek, self._seek = self._seek, None
+                if seek is None and not self._may_go_on():
+                    self._changed.wait()
+                    due = time.monotonic()
+                    continue
+                if seek is None and (wait_s := due - time.monotonic()) > 0:
+                    self._changed.wait(wait_s)
+                    continue
+            if seek is not None:
+                self._go_to(seek)
+                due = time.monotonic()
+                continue
+            self._show_message(self._next)
+            self._next += 1
+            due = max(due, time.monotonic() - LATE_S) + self._step_s()
+
+    def _may_go_on(self) -> bool:
+        if self._next >= len(self._line):
+            self.playing = False
+        return self.playing
+
+    def _step_s(self) -> float:
+        """From the message before the next one to the next one, as it is played."""
+        if self._next >= len(self._line):
+            return 0.0
+        return float(self._line.seconds[self._next] - self._line.seconds[self._next - 1]) / self.speed
+
+    def _go_to(self, seconds: float) -> None:
+        """Decode up to the last messages before `seconds`, and show one of each stream."""
+        last = max(0, int(np.searchsorted(self._line.seconds, seconds, "right")) - 1)
+        self._reader = TokenReader(self._line.recording.damaged)
+        newest = {stream: number for number, stream in enumerate(self._line.streams[: last + 1])}
+        for number in range(self._line.keyframe_before(last), last + 1):
+            if self._closed or self._seek is not None:
+                return
+            self._show_message(number, quietly=number not in newest.values())
+        self._next = last + 1
+
+    def _show_message(self, number: int, quietly: bool = False) -> None:
+        message = self._line.read(number, self._reader)
+        if message is None:
+            return
+        info = self._line.infos[message.stream]
+        picture = self.pictures.picture_of(message, info, self._page.wants_pictures)
+        if quietly:
+            return
+        self._show.groups += 1
+        head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
+        head |= {"dropped": message.header.dropped, "lost": message.lost}
+        self._page.send(pack_group(head, message, picture))

@@ -1,0 +1,222 @@
+"""The page's server: its files, and a WebSocket for each page that is open. On loopback, or behind a token."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import mimetypes
+import threading
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from streamtok.extras import missing_extra
+from streamtok.wire.endpoint import is_private
+
+try:
+    from websockets.asyncio.server import Server, ServerConnection, serve
+    from websockets.datastructures import Headers
+    from websockets.exceptions import ConnectionClosed
+    from websockets.http11 import Request, Response
+except ImportError as error:
+    raise missing_extra("the live page", "view") from error
+
+WAITING = 16  # messages for one page; a slow browser misses the oldest
+MOST_PAGES = 16
+MAX_ORDER = 4096  # bytes of what a page may send
+TURN_S, STATE_S = 0.1, 0.5
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+    "connect-src 'self' ws: wss:; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",  # both: WebAssembly may then use threads
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+mimetypes.add_type("text/javascript", ".mjs")
+
+
+class OpenPage:
+    """A browser that looks. `send` may be called from any thread; `skipped` counts what the browser was too slow for.
+
+    `wants_pictures` is False for a page that decodes by itself.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.wants_pictures = True
+        self.skipped = 0
+        self._loop = loop
+        self._waiting: deque[bytes | str] = deque()
+        self._filled = asyncio.Event()
+
+    def send(self, message: bytes | str) -> None:
+        """Send a message, unless the page or the server has gone."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._put, message)
+
+    async def next_message(self) -> bytes | str:
+        """The oldest message that waits for the page."""
+        while not self._waiting:
+            self._filled.clear()
+            await self._filled.wait()
+        return self._waiting.popleft()
+
+    def _put(self, message: bytes | str) -> None:
+        if len(self._waiting) >= WAITING:
+            self._waiting.popleft()
+            self.skipped += 1
+        self._waiting.append(message)
+        self._filled.set()
+
+
+class Show(Protocol):
+    """What pages look at. `join` and `leave` may wait, `take_order` and `state` answer at once; all are thread-safe."""
+
+    def join(self, page: OpenPage) -> None:
+        """Begin to send to a page."""
+
+    def leave(self, page: OpenPage) -> None:
+        """Send nothing more to it."""
+
+    def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
+        """Do what the user of a page asks for; ValueError or KeyError for what makes no sense."""
+
+    def state(self, page: OpenPage) -> dict[str, Any]:
+        """What the page is told twice a second."""
+
+
+class PageServer:
+    """Serves one show on `address`:`port` (0: a free one). Beyond loopback a browser has to know `token`.
+
+    `extra_files` are served beside the page's own. `url` is where the page is, once it is served.
+    """
+
+    def __init__(
+        self,
+        show: Show,
+        port: int,
+        address: str = "127.0.0.1",
+        token: str | None = None,
+        extra_files: dict[str, bytes] | None = None,
+    ) -> None:
+        self.show, self.port, self.address, self.token = show, port, address, token
+        self.local = is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
+        if token is None and not self.local:
+            raise ValueError(f"a page on {address} can be reached by others: it needs a token")
+        self.visits = 0
+        self._pages: set[OpenPage] = set()
+        self._files = {item.name: item.read_bytes() for item in (files("streamtok.view") / "page").iterdir()}
+        self._files |= extra_files or {}
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.address, self.address)
+        return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+
+    def run(self, stop: threading.Event, on_ready: Callable[[str], None] = lambda url: None) -> None:
+        """Serve until `stop` is set; `on_ready` gets the URL. OSError if the address or port cannot be had."""
+        asyncio.run(self._serve(stop, on_ready))
+
+    async def _serve(self, stop: threading.Event, on_ready: Callable[[str], None]) -> None:
+        async with await self._listen() as server:
+            self.port = next(iter(server.sockets)).getsockname()[1]
+            on_ready(self.url)
+            told = asyncio.create_task(self._tell_states())
+            while not stop.is_set():
+                await asyncio.sleep(TURN_S)
+            told.cancel()
+
+    async def _listen(self) -> Server:
+        try:
+            return await serve(
+                self._on_socket,
+                self.address,
+                self.port,
+                process_request=self._answer,
+                compression=None,  # tokens and JPEG do not shrink
+                max_size=MAX_ORDER,
+                close_timeout=0.5,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                f"cannot serve the page on {self.address}:{self.port}: {reason}; choose another --port"
+            ) from None
+
+    async def _tell_states(self) -> None:
+        while True:
+            for page in list(self._pages):
+                self._tell_state(page)
+            await asyncio.sleep(STATE_S)
+
+    def _tell_state(self, page: OpenPage) -> None:
+        page.send(json.dumps(self.show.state(page) | {"skipped": page.skipped}))
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """A file, or None to go on to the WebSocket."""
+        path, _, query = request.path.partition("?")
+        refusal = self._refusal(path, query, request.headers)
+        if refusal:
+            return connection.respond(HTTPStatus.FORBIDDEN, f"{refusal}\n")
+        if path == "/socket":
+            if len(self._pages) < MOST_PAGES:
+                return None
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_PAGES} pages are open already\n")
+        name = path.removeprefix("/") or "index.html"
+        if name not in self._files:
+            return connection.respond(HTTPStatus.NOT_FOUND, f"no file {name[:80]!r}\n")
+        body = self._files[name]
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        headers = Headers({"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS})
+        return Response(HTTPStatus.OK, "OK", headers, body)
+
+    def _refusal(self, path: str, query: str, headers: Headers) -> str:
+        """Why a request is refused, else nothing. Other sites that the browser has open are kept out by Host and
+        Origin, other people by the token."""
+        host = headers.get("Host", "")
+        if self.local and urlsplit(f"//{host}").hostname not in LOCAL_HOSTS:
+            return f"this page is for localhost, not for {host[:80]!r}"
+        origin = headers.get("Origin")
+        if path == "/socket" and origin is not None and urlsplit(origin).netloc != host:
+            return "another site may not read this page's streams"
+        given = parse_qs(query).get("token", [""])[0]
+        if path in ("/", "/socket") and self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
+            return "the token is missing or wrong: open the URL that streamtok view has printed"
+        return ""
+
+    async def _on_socket(self, connection: ServerConnection) -> None:
+        page = OpenPage(asyncio.get_running_loop())
+        self._pages.add(page)
+        self.visits += 1
+        sending = asyncio.create_task(_send_all(connection, page))
+        try:
+            await asyncio.to_thread(self.show.join, page)
+            async for order in connection:
+                self._take_order(page, order)
+        except ConnectionClosed:
+            pass
+        finally:
+            sending.cancel()
+            self._pages.discard(page)
+            await asyncio.to_thread(self.show.leave, page)
+
+    def _take_order(self, page: OpenPage, order: str | bytes) -> None:
+        """Do what a page asks for; what makes no sense is told to the page."""
+        try:
+            self.show.take_order(page, json.loads(order))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            page.send(json.dumps({"kind": "error", "error": f"{type(error).__name__}: {error}"}))
+        self._tell_state(page)
+
+
+async def _send_all(connection: ServerConnection, page: OpenPage) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await connection.send(await page.next_message())

@@ -1,0 +1,44 @@
+"""The eight orientations are those of OpenCV for EXIF and those of ffmpeg for display matrices."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.preprocessing.orientation import DIRECTIONS, orient, orientation_of_matrix
+
+PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_opencv_turns_one_with_that_tag(orientation):
+    image = np.random.default_rng(0).integers(0, 2, (8, 16, 1), np.uint8).repeat(3, 2) * 255
+    image = np.kron(image, np.ones((8, 8, 1), np.uint8))
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+    tag = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0" + bytes([orientation]) + bytes(6)
+    tagged = jpeg[:2] + b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag + jpeg[2:]
+    stored = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    upright = cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR)
+    turned = orient(stored, orientation)
+    assert turned.flags.c_contiguous
+    assert np.array_equal(turned, upright)
+
+
+@pytest.mark.parametrize(("directions", "orientation"), DIRECTIONS.items())
+def test_a_display_matrix_moves_each_pixel_where_its_orientation_does(directions, orientation):
+    matrix = np.zeros((3, 3), np.int32)
+    matrix[:2, :2] = np.reshape(directions, (2, 2)) * 65536
+    assert orientation_of_matrix(matrix) == orientation_of_matrix(matrix * 0.5) == orientation
+    turned = orient(PICTURE, orientation)
+    places = np.array([[x, y] for y in range(4) for x in range(6)]) @ np.reshape(directions, (2, 2))
+    columns, rows = (places - places.min(0)).T
+    assert np.array_equal(turned[rows, columns], PICTURE.reshape(-1, 3))
+
+
+def test_what_is_no_right_angle_has_no_orientation():
+    sine, cosine = math.sin(0.5), math.cos(0.5)
+    assert orientation_of_matrix(np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])) is None
+    assert orientation_of_matrix(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]])) is None
+    assert orientation_of_matrix(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]])) is None
+    assert orientation_of_matrix(np.zeros((3, 3))) == 1

@@ -1,0 +1,177 @@
+"""The page of `streamtok view` in a real browser: live streams, a lost camera, a recording; and who is let in."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip("websockets", reason="the page needs: pip install 'websockets>=14'")
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import streamtok.commands.ingest
+from streamtok.commands.ingest import make_node
+from streamtok.commands.view import ViewSettings
+from streamtok.io.stills import encode_jpeg
+from streamtok.model.decoding import GridDecoder
+from streamtok.recording.reader import open_recording
+from streamtok.view.live import LiveShow
+from streamtok.view.pictures import Models, colours_of
+from streamtok.view.recorded import RecordedShow
+from streamtok.view.server import PageServer, Show
+from tests.kit.browser import open_browser
+from tests.kit.models import VIDEO, build
+from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
+from tests.kit.pictures import image
+from tests.kit.wire import Served, eventually
+
+CARD = '[data-stream="{}"]'
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(VIDEO)
+
+
+@pytest.fixture
+def models(model, monkeypatch):
+    """Every stream's model is the tiny one."""
+    monkeypatch.setattr("streamtok.view.pictures.tokenizer_of", lambda info, name, device: model)
+    return Models(None, "cpu")
+
+
+@contextmanager
+def served(show: Show, **options) -> Iterator[PageServer]:
+    """A page server on a thread of its own, once it listens."""
+    server, stop, ready = PageServer(show, 0, **options), threading.Event(), threading.Event()
+    thread = threading.Thread(target=server.run, args=(stop, lambda url: ready.set()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield server
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_browser_shows_streams_and_which_camera_is_lost(model, models, endpoint, monkeypatch):
+    """Pictures, tokens and numbers move; a camera that falls silent is named while the other goes on."""
+    lost = threading.Event()
+    script = {"a": lambda n: image(n, stream="a"), "b": lambda n: None if lost.is_set() else image(n, stream="b")}
+    cameras = {name: ScriptedCamera(name, 20, 1 << 20, script[name]) for name in "ab"}
+    monkeypatch.setattr(streamtok.commands.ingest, "make_sources", lambda settings: cameras)
+    node = make_node(rig(endpoint, ["x", "y"], publish_frames=True), model)
+    with open_browser() as browser, RunningNode(node), served(LiveShow([endpoint], models)) as server:
+        browser.open(server.url)
+        groups = f"{CARD.format('0/a')} [data-number='groups']"
+        first = int(browser.wait_for(groups, lambda text: text.isdigit() and int(text) > 3))
+        browser.wait_for(groups, lambda text: int(text) > first + 3)
+        for figure in ("source", "picture", "tokens"):
+            shown = browser.shown(f"{CARD.format('0/b')} [data-figure='{figure}'] canvas")
+            assert shown.std() > 10, f"{figure} of b is empty"
+        assert browser.run("return document.querySelector('.plot canvas') !== null")
+        status = f"{CARD.format('0/b')} [data-text='status']"
+        assert browser.text(status) == "live"
+        lost.set()
+        browser.wait_for(status, lambda text: text.startswith("no groups for"))
+        assert browser.text(f"{CARD.format('0/a')} [data-text='status']") == "live"
+        assert not browser.errors()
+
+
+def test_a_recording_plays_and_is_sought(model, models, tmp_path):
+    """After a jump into the middle the picture is the one that decoding from the start gives."""
+    path = tmp_path / "drive.mcap"
+    ingest(path, model, [{"name": "a", "source": "synthetic:48x64@30?seed=1&frames=150", "keyframe_interval": 1.0}])
+    messages = list(open_recording(path).messages())
+    show = RecordedShow(path, models)
+    number = len(messages) - 3
+    with served(show) as server, connect(server.url.replace("http", "ws") + "socket") as page:
+        page.send(json.dumps({"op": "pause"}))
+        page.send(json.dumps({"op": "nonsense"}))
+        page.send(json.dumps({"op": "seek", "at": show.line.seconds[number] + 1e-6}))
+        received = [page.recv(30)]
+        while isinstance(received[-1], str) or head_of(received[-1])["seq"] != messages[number].header.seq:
+            received.append(page.recv(30))
+        assert any(isinstance(each, str) and "nonsense" in each for each in received)
+    decoder = GridDecoder(model)
+    expected = [decoder.step(each.tokens, each.header.keyframe)[-1] for each in messages[: number + 1]][-1]
+    head = head_of(received[-1])
+    assert head["at"] == show.line.seconds[number]
+    assert part_of(received[-1], "tokens") == messages[number].tokens.tobytes()
+    assert part_of(received[-1], "picture") == encode_jpeg(expected)
+
+
+def test_a_browser_shows_a_recording_with_a_time_line(model, models, tmp_path):
+    path = tmp_path / "drive.mcap"
+    ingest(path, model, [{"name": "a", "source": "synthetic:48x64@30?seed=1&frames=61"}])
+    with open_browser() as browser, served(RecordedShow(path, models)) as server:
+        browser.open(server.url)
+        browser.wait_for("#clock", lambda text: text.endswith("/ 2.0 s") and not text.startswith("0.0"))
+        browser.wait_for(f"{CARD.format('a')} [data-text='status']", lambda text: text == "paused")
+        assert browser.shown(f"{CARD.format('a')} [data-figure='picture'] canvas").std() > 10
+        assert browser.shown(".strip canvas").std() > 10
+        assert not browser.errors()
+
+
+def test_nodes_are_read_only_while_a_page_is_open(models):
+    with Served("front") as node, served(LiveShow([node.endpoint], models)) as server:
+        assert node.do(lambda publisher: publisher.subscribers()) == 0
+        with connect(server.url.replace("http", "ws") + "socket"):
+            node.wait_subscribers(1)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers()) == 0)
+
+
+def test_strangers_are_kept_out(models):
+    """By Host and Origin on loopback, by the token on any other address; files are a flat list of names."""
+    show = LiveShow(["ipc:///tmp/nobody"], models)
+    with served(show) as server:
+        assert fetch(server.url)[0] == 200
+        assert fetch(server.url, Host="evil.example")[0] == 403
+        assert fetch(f"{server.url}../server.py")[0] == 404
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(server.url.replace("http", "ws") + "socket", origin="http://evil.example")
+    with pytest.raises(ValueError, match="token"):
+        PageServer(show, 0, "0.0.0.0")
+    with served(show, address="0.0.0.0", token="correct-horse") as server:
+        base = f"http://127.0.0.1:{server.port}/"
+        assert fetch(base)[0] == fetch(f"{base}?token=correct-hors")[0] == 403
+        assert fetch(server.url) == fetch(f"{base}?token=correct-horse")
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://127.0.0.1:{server.port}/socket")
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for inputs in (["a.mcap", "b.mcap"], ["tcp://127.0.0.1:5555", "b.mcap"], []):
+        with pytest.raises(ValueError):
+            ViewSettings(inputs=inputs)
+
+
+def test_a_continuous_grid_has_colours():
+    latent = np.stack([np.full((2, 3), value, np.float16) for value in (-1, 1, np.nan, 5)])
+    assert colours_of(latent)[0, 0].tolist() == [0, 255, 127]
+
+
+def fetch(url: str, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def head_of(message: bytes) -> dict:
+    return json.loads(message[4 : 4 + int.from_bytes(message[:4], "little")])
+
+
+def part_of(message: bytes, wanted: str) -> bytes:
+    at = 4 + int.from_bytes(message[:4], "little")
+    for name, size in head_of(message)["parts"].items():
+        if name == wanted:
+            return message[at : at + size]
+        at += size
+    raise AssertionError(f"no part {wanted}")

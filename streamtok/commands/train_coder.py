@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Flag, Folder, Model, Whole, option
@@ -33,6 +33,12 @@ class TrainCoderSettings(CommandSettings):
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
     steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
     seed: Whole = option(0, "of the first weights and of the order of the data")
+
+    @model_validator(mode="after")
+    def check_data(self) -> "TrainCoderSettings":
+        if not self.data:
+            raise ValueError("nothing to train on: give --data PATH")
+        return self
 
 
 def run(settings: TrainCoderSettings) -> int:

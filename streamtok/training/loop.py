@@ -46,7 +46,7 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     kept = 1 - config.data.holdout_tail
     if kept < 1 and held:
         raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
-    held = held or ([path for path in paths if not is_image(path)] if kept < 1 else [])
+    held = held or ([path for path in paths if not is_image(Path(path))] if kept < 1 else [])
     smallest = max(phase.crop for phase in config.phases)
     if not paths:
         raise SettingsError("data.holdout keeps every clip from training; leave some out of it")

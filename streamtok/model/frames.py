@@ -43,7 +43,8 @@ def match_channels(x: Tensor, channels: int) -> Tensor:
         return x
     check_camera_channels(channels)
     wide = x.int() if x.dtype == torch.uint8 else x
-    weighted = sum(weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA))
+    red, green, blue = (weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA))
+    weighted = red + green + blue
     return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
 
 

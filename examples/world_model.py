@@ -198,7 +198,7 @@ def coder_bits(data: TokenDataset, held_out: Subset) -> float | None:
     None where there is none. Of at most `CODED` windows, spread over what is held out.
     """
     try:
-        coder = coder_for(str(data.identity["tokenizer"]))
+        coder = coder_for(data.identity["tokenizer"] or "")
     except ValueError:
         return None
     size = tokens = 0
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     model.count(training)
     course = train(model, training, args.max_seconds, held_out)
     coded, baseline = coder_bits(data, held_out), frequency_entropy(held_out)
-    tokens = sum(int(item["tokens"][item["mask"]].numel()) for item in windows_of(training))
+    learned_from = sum(int(item["tokens"][item["mask"]].numel()) for item in windows_of(training))
     result = {
         "bits_per_token": round(course.bits, 3),
         "frequency_entropy": round(baseline, 3),
@@ -274,16 +274,16 @@ def main(argv: list[str] | None = None) -> int:
         "steps": course.steps,
         "best_step": course.best_step,
         "windows": len(data),
-        "training_tokens": tokens,
+        "training_tokens": learned_from,
     }
     if args.json:
         print(json.dumps(result))
         return 0 if course.bits < baseline else 1
-    print(f"data: {len(training)} windows of {args.window} grids to train on, {tokens:,} tokens")
+    print(f"data: {len(training)} windows of {args.window} grids to train on, {learned_from:,} tokens")
     print(f"held out: {course.bits:.3f} bits per token, the best model, of step {course.best_step} of {course.steps}")
     print(f"baseline: {baseline:.3f} bits per token, the entropy of the token frequencies")
     print(f"token coder: {f'{coded:.3f} bits per token' if coded else 'none ships for this tokenizer'}")
-    if tokens < FEW:
+    if learned_from < FEW:
         print(f"that is little data: below {FEW:,} tokens little more than counting can be learned")
     return 0 if course.bits < baseline else 1
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamtok.checkpoint import from_cosmos, save
+    from streamtok.checkpoint.hub import push
     from streamtok.config import TokenizerConfig, list_presets
     from streamtok.engine.loading import load
     from streamtok.model import NonFiniteError, Tokenizer
@@ -28,6 +29,7 @@ __all__ = [
     "from_cosmos",
     "list_presets",
     "load",
+    "push",
     "save",
     "subscribe",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "from_cosmos": "checkpoint.cosmos",
     "list_presets": "config",
     "load": "engine.loading",
+    "push": "checkpoint.hub",
     "save": "checkpoint.folder",
     "subscribe": "wire.subscriber",
 }

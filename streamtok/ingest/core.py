@@ -109,7 +109,7 @@ class IngestCore:
         prepare, was = self.preprocessor(stream, now), lane.source_size
         self._batch_of[stream].open(stream, prepare.size)
         if lane.open(now, prepare.size, prepare.rect):
-            log.warning("stream=%s event=resize was=%s now=%s", stream, was, now)
+            self._logs[stream].add(self._timer(), "resize", {"resizes": 1}, was=was, now=now)
         return prepare.size
 
     def warm_up(self, stream: str) -> None:

@@ -43,8 +43,7 @@ def match_channels(x: Tensor, channels: int) -> Tensor:
         return x
     check_camera_channels(channels)
     wide = x.int() if x.dtype == torch.uint8 else x
-    red, green, blue = (weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA))
-    weighted = red + green + blue
+    weighted = torch.stack([weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA)]).sum(0)
     return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
 
 
@@ -78,7 +77,7 @@ def check_scale(x: Tensor, begins: bool = True) -> None:
 
 
 def check_dtype(x: Tensor) -> None:
-    """TypeError unless x is uint8 or floating point."""
+    """TypeError unless x (B, 3, T, H, W) is uint8 or floating point."""
     if not isinstance(x, Tensor):
         raise TypeError(f"frames are a {type(x).__name__}, expected a torch.Tensor; use torch.from_numpy for arrays")
     if x.dtype != torch.uint8 and not x.dtype.is_floating_point:

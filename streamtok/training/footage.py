@@ -78,7 +78,7 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
 
 def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
     """How many frames of which (height, width) a file has; 0 and None where it does not say."""
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     try:
         if path.startswith("synthetic:"):
@@ -102,7 +102,7 @@ def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, i
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         yield lambda first, stop: iter([(0, read_image(path))])
         return
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     with open_video(path) as video:
         video.counts = counts

@@ -47,6 +47,9 @@ class ViewSettings(NodeSettings):
     open: Switch = option(False, "open the page in this machine's browser")
     model: Model | None = option(None, "preset or checkpoint (default: the one that a stream names)")
     device: Device = option("auto", "where pictures are decoded: auto, cpu, cuda or cuda:N")
+    browser: Folder | None = option(
+        None, "let pages decode: a folder with onnxruntime-web's files and exported steps (docs/export.md)"
+    )
     curve: Folder | None = option(None, "this reader's keys, from `streamtok keys generate`")
 
     @property
@@ -82,7 +85,7 @@ def serve_view(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
     from streamtok.view.live import LiveShow
     from streamtok.view.pictures import Models
     from streamtok.view.recorded import RecordedShow
-    from streamtok.view.server import PageServer
+    from streamtok.view.server import BrowserFiles, PageServer
     from streamtok.wire.endpoint import is_private
     from streamtok.wire.security import CurveClient
 
@@ -94,7 +97,8 @@ def serve_view(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
         show = RecordedShow(settings.inputs[0], models)
     host = f"[{settings.address}]" if ":" in settings.address else settings.address
     token = settings.token or (None if is_private(f"tcp://{host}:1") else secrets.token_urlsafe(16))
-    server = PageServer(show, settings.port, settings.address, token)
+    browser = BrowserFiles.read(settings.browser) if settings.browser else None
+    server = PageServer(show, settings.port, settings.address, token, browser)
 
     def on_ready(url: str) -> None:
         log.info("event=page url=%s", url)

@@ -7,6 +7,7 @@ MODEL ?= nano
 OUT ?= out/demo
 SECONDS ?= 60
 SEED ?= 0
+SOAK_SECONDS ?= 3600
 
 .PHONY: demo test test-slow lint format bench soak train-smoke gpu-check docs clean
 
@@ -22,8 +23,8 @@ demo: $(STAMP)  ## the whole pipeline on this machine: a drive in, tokens over Z
 test: $(STAMP)  ## every promise, in short form (minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist worksteal
 
-test-slow: $(STAMP)  ## the long forms: soak, kill -9, long drives
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+test-slow: $(STAMP)  ## the long forms: an hour of soak (SOAK_SECONDS), kill -9, long drives
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m 'slow and not gpu'
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

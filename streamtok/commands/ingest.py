@@ -148,10 +148,9 @@ def check_publishing(settings: RigSettings) -> None:
     from streamtok.wire import compression
     from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 
-    secure, insecure = settings.curve is not None, settings.insecure
-    bind, control, group = settings.bind, settings.control, settings.ipc_group
-    control = check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group)
-    probe_endpoints(bind, *([control] if control else []))
+    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
+    bind, control = settings.bind, settings.control
+    probe_endpoints(bind, check_endpoints(bind, control, secure=secure, insecure=insecure, ipc_group=group))
     compression.check(settings.compression)
     if settings.view is not None:
         check_viewing(settings)

@@ -31,6 +31,9 @@ FaultName = Literal[
     "flood_subscriptions",
     "idle_connections",
     "hostile_publisher",
+    "link_down",
+    "disk_full",
+    "clock_jump",
 ]
 
 

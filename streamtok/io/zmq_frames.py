@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamtok.event_log import EventLog
 from streamtok.io.base import STREAM_NAME, Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import parse_positive, split_options
@@ -113,6 +114,7 @@ class ZmqSource(Source):
             raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets
+        self._log = EventLog(stream, log)
         self._watch = FreezeWatch(options.get("freeze_after", 5.0))
         self._subscription: Subscription[FrameMessage] | None = None
         self._session: str | None = None
@@ -174,7 +176,7 @@ class ZmqSource(Source):
             capture_ns = sent_ns + self._shift_ns
             if self._watch.see(picture, capture_ns):
                 self.counts["frozen"] += 1
-                log.warning("stream=%s event=frozen endpoint=%s", self.stream, self.endpoint)
+                self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
             frames.append(self._frame(frame_id, capture_ns, picture, message))
         return frames
@@ -214,7 +216,7 @@ class ZmqSource(Source):
         """Numbers go on after those of the session before, with one left out; times start where they should."""
         if self._session is not None:
             self.counts["reconnects"] += 1
-            log.info("stream=%s event=publisher_restarted endpoint=%s", self.stream, self.endpoint)
+            self._note("publisher_restarted")
         self._session, self._video = header.session, None
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
         self._shift = None if same_clock else ClockShift.of(header.publish_ns, arrival_ns)
@@ -248,8 +250,11 @@ class ZmqSource(Source):
 
     def _note_damage(self, reason: str) -> None:
         self.counts["damaged"] += 1
-        if self.counts["damaged"] == 1:
-            log.warning("stream=%s event=damaged endpoint=%s reason=%r", self.stream, self.endpoint, reason)
+        self._note("damaged", reason=repr(reason))
+
+    def _note(self, event: str, **facts: str) -> None:
+        """Log what a publisher may do as often as it likes: a line in 10 s."""
+        self._log.add(time.monotonic_ns(), event, {"times": 1}, logging.WARNING, endpoint=self.endpoint, **facts)
 
     def _close(self) -> None:
         if self._subscription is not None:

@@ -19,7 +19,8 @@ from streamtok.node.process import notify_systemd
 from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency
 from streamtok.node.summary import summarize
 from streamtok.types import TokenGroup
-from streamtok.wire.publisher import Publisher, ReaderTooSlow
+from streamtok.wire.errors import ReaderTooSlow
+from streamtok.wire.publisher import Publisher
 
 if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder

@@ -22,7 +22,8 @@ KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how m
     zmq.TCP_KEEPALIVE_INTVL: 2,
     zmq.TCP_KEEPALIVE_CNT: 3,
 }
-SUBSCRIPTIONS = 100_000  # a publisher reads nothing but subscriptions, and must always read them
+SUBSCRIPTIONS = 64  # that wait for a publisher: libzmq takes all that are there in one call, and more come meanwhile
+HANDSHAKE_MS = 5000  # after which a connection is closed that has not said who it is
 _UMASK = threading.Lock()
 
 
@@ -105,6 +106,7 @@ def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> No
     socket.set(zmq.SNDHWM, high_water)
     socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS[0])
     socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
 
@@ -129,7 +131,7 @@ def probe_endpoints(*endpoints: str) -> None:
 
     Nobody can connect meanwhile. What cannot be told so (a name of an interface, any port) is left to the real bind.
     """
-    for endpoint in endpoints:
+    for endpoint in filter(None, endpoints):
         if _has_path(endpoint):
             path = _ipc_path(endpoint)
             PathLock(path.with_name(path.name + ".lock"), endpoint).release()

@@ -18,6 +18,10 @@ class WireError(ValueError):
         self.kind = kind
 
 
+class ReaderTooSlow(TimeoutError):
+    """Lossless publishing waited its full time for room, or was stopped while waiting."""
+
+
 @dataclass
 class Rejects:
     """Malformed messages by `socket.kind`; the kinds are few, so a flood fills neither memory nor the log."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -30,6 +31,12 @@ Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
 Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
 Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+def system_clock_pair() -> tuple[int, int]:
+    """(monotonic ns, UTC ns) of one instant, within the microsecond it takes to read both."""
+    before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    return (before + after) // 2, wall
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import zmq
 
+from streamtok.event_log import EventLog
 from streamtok.wire.control import Request, control_socket, decode_epoch, read_reply
 from streamtok.wire.endpoint import reachable, receive
 from streamtok.wire.errors import Rejects, WireError
@@ -44,6 +45,7 @@ class Joiner:
     capacity: int
     curve: CurveClient | None = None
     _joins: dict[str, _Join] = field(default_factory=dict)
+    _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
 
     def begin(self, stream: str) -> None:
         """Start holding a stream back."""
@@ -79,7 +81,7 @@ class Joiner:
             join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
-            log.warning("event=join_failed stream=%s control=%s error=%s", info.stream, info.control, error)
+            self._note(info.stream, "join_failed", control=info.control, error=error)
             join.deadline = 0.0
 
     def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
@@ -97,6 +99,9 @@ class Joiner:
         for stream in list(self._joins):
             self._drop(stream)
 
+    def _note(self, stream: str, event: str, **facts: object) -> None:
+        self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)
+
     def _drop(self, stream: str) -> None:
         join = self._joins.pop(stream, None)
         if join is not None and join.socket is not None:
@@ -109,7 +114,7 @@ class Joiner:
         if reply is None:
             return None
         if not reply.ok:
-            log.warning("event=join_refused stream=%s error=%s", stream, reply.error)
+            self._note(stream, "join_refused", error=repr(reply.error))
             return []
         try:
             return self._unpack_epoch(join.asked, reply.result)

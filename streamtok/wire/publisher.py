@@ -18,8 +18,9 @@ from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, SERVE_S, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
-from streamtok.wire.errors import Rejects, WireError
-from streamtok.wire.header import Info, Status, TokenHeader
+from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
+from streamtok.wire.guard import PeerGuard
+from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair
 from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
 from streamtok.wire.streams import Compression, StreamTable
@@ -28,11 +29,8 @@ from streamtok.wire.subscriptions import Subscriptions
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
+MOST_SERVING = 0.1  # of the time, for requests and subscriptions of a flood: the thread that serves also encodes
 MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
-
-
-class ReaderTooSlow(TimeoutError):
-    """Lossless publishing waited its full time for room, or was stopped while waiting."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,6 @@ class Event:
 
     kind: str
     stream: str
-
-
-def system_clock_pair() -> tuple[int, int]:
-    """(monotonic ns, UTC ns) of one instant, within the microsecond it takes to read both."""
-    before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-    return (before + after) // 2, wall
 
 
 @dataclass(eq=False)
@@ -92,12 +84,14 @@ class Publisher:
         self._subscriptions = Subscriptions()
         self._events: list[Event] = []
         self._info_due = 0
+        self._serve_due = 0.0
         self._closed = False
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
         self._bindings: list[Binding] = []
         self._auth: ThreadAuthenticator | None = None
         self._control: ControlServer | None = None
+        self._guard: PeerGuard | None = None
         try:
             self._open(control)
         except BaseException:
@@ -116,9 +110,16 @@ class Publisher:
             router = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST)
             self.control_endpoint = self._bind(router, control)
             self._control = ControlServer(router, self._handlers(), self.rejects)
+        if any(bound.startswith("tcp://") for bound in (self.bind, control)):
+            self._guard = PeerGuard(self._sockets, self._socket, self.curve.allowed if self.curve else None)
 
     def _handlers(self) -> dict[str, Handler]:
-        return {"info": self._on_info, "stats": self._on_stats, "keyframe": self._on_keyframe, "epoch": self._on_epoch}
+        return {
+            "info": self._on_info,
+            "stats": self._on_stats,
+            "keyframe": lambda name: {"coalesced": self._table.get(name).gate.ask()},
+            "epoch": lambda name: self._table.get(name).cache.result(),
+        }
 
     def _make_socket(self, kind: int, high_water: int, max_part: int) -> zmq.Socket:
         self._sockets.append(open_socket(self._context, kind, high_water, max_part))
@@ -182,9 +183,13 @@ class Publisher:
 
     def poll(self) -> list[Event]:
         """Serve control and subscriptions without waiting; returns what the node has to act on."""
-        self._read_subscriptions()
-        if self._control:
-            self._control.serve()
+        began = time.monotonic()
+        if began >= self._serve_due:
+            self._read_subscriptions()
+            if self._control:
+                self._control.serve()
+            if (spent := time.monotonic() - began) > SERVE_S:
+                self._serve_due = began + spent / MOST_SERVING
         now = time.monotonic_ns()
         if now >= self._info_due:
             self._info_due = now + INFO_EVERY_NS
@@ -195,8 +200,7 @@ class Publisher:
 
     def subscribers(self, stream: str | None = None) -> int:
         """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
-        names = list(self._table.streams) if stream is None else [stream]
-        if not names:
+        if not (names := list(self._table.streams) if stream is None else [stream]):
             return self._subscriptions.count_within(b"tokens/")
         return self._subscriptions.count([f"tokens/{name}".encode() for name in names])
 
@@ -215,9 +219,9 @@ class Publisher:
         """Counts per stream, readers and malformed input: what op `stats` gives."""
         table = self._table.streams.items()
         streams = {name: state.summary() | {"subscribers": self.subscribers(name)} for name, state in table}
-        control, malformed = dict(self._control.counts) if self._control else {}, dict(self.rejects.counts)
-        facts = {"node": self.node, "session": self.session}
-        return facts | {"streams": streams, "control": control, "malformed": malformed}
+        control = dict(self._control.counts) if self._control else {}
+        counts = {"streams": streams, "control": control, "malformed": dict(self.rejects.counts)}
+        return {"node": self.node, "session": self.session, **counts}
 
     def close(self) -> None:
         """Say that the streams have ended, give readers a second to take what was sent, and leave nothing behind."""
@@ -235,6 +239,8 @@ class Publisher:
 
     def _release(self) -> None:
         self._closed = True
+        if self._guard is not None:
+            self._guard.close()
         for socket in self._sockets:
             socket.close()
         if self._auth is not None:
@@ -295,9 +301,3 @@ class Publisher:
         if self.stats is not None:
             result["node_stats"] = self.stats()
         return result
-
-    def _on_keyframe(self, name: str | None) -> dict[str, bool]:
-        return {"coalesced": self._table.get(name).gate.ask()}
-
-    def _on_epoch(self, name: str | None) -> dict[str, list[list[Part]]]:
-        return self._table.get(name).cache.result()

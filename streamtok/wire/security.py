@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import stat
-from collections import Counter
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +17,11 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from streamtok.event_log import EventLog
 from streamtok.names import NAME
 
 log = logging.getLogger("streamtok.wire")
 DOMAIN = "streamtok"
-MAX_DENIED = 1000  # refused keys whose tries are counted
 
 
 @dataclass(frozen=True)
@@ -84,29 +84,21 @@ class AllowList:
         self.folder = folder
         self._seen: tuple[tuple[str, int], ...] | None = None
         self._keys: set[bytes] = set()
-        self._denied: Counter[bytes] = Counter()
+        self._log = EventLog("publish", log, "socket")
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
         try:
             allowed = key in self._current()
         except OSError as error:  # an error that got out would end the authenticator, and with it every handshake
-            log.error("event=allow_list_unreadable folder=%s error=%s", self.folder, error)
+            self._note("allow_list_unreadable", logging.ERROR, error=error)
             allowed = False
         if not allowed:
-            self._note_denied(key)
+            self._note("denied", logging.WARNING, key=key.decode("ascii", "replace"))
         return allowed
 
-    def _note_denied(self, key: bytes) -> None:
-        """Log the 1st, 10th, 100th, ... try of a key: a refused reader asks again every second."""
-        if len(self._denied) >= MAX_DENIED:
-            self._denied.clear()
-        self._denied[key] += 1
-        tries = self._denied[key]
-        if tries in (1, 10, 100, 1000, 10_000):
-            log.warning(
-                "event=denied key=%s tries=%d allow_list=%s", key.decode("ascii", "replace"), tries, self.folder
-            )
+    def _note(self, event: str, level: int, **facts: object) -> None:
+        self._log.add(time.monotonic_ns(), event, {"tries": 1}, level, allow_list=self.folder, **facts)
 
     def _current(self) -> set[bytes]:
         files = sorted(self.folder.glob("*.key"))

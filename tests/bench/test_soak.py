@@ -75,6 +75,7 @@ def test_a_node_that_ends_by_itself_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_minutes_under_every_fault_keep_every_promise(capsys):
     """`SOAK_SECONDS=3600` makes it an hour."""
     seconds = os.environ.get("SOAK_SECONDS", "240")

@@ -1,6 +1,8 @@
 """However an ingest node is made to leave, it says what it has done."""
 
 import json
+import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,7 +11,7 @@ import time
 
 import pytest
 
-from streamtok.commands import ingest
+from streamtok.commands import ingest, replay
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 STARTING = """
@@ -59,6 +61,17 @@ def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, en
         other_end = {"--bind": "--control", "--control": "--bind"}[option]
         free = "tcp://127.0.0.1:*"
         assert ingest.main(["--source", ENDLESS, option, other.endpoint, other_end, free]) == 1
+    assert other.endpoint in capsys.readouterr().err
+
+
+def test_a_replay_notices_a_taken_endpoint_too(tmp_path, capsys, monkeypatch):
+    from streamtok.node import replay_node
+    from streamtok.wire.publisher import Publisher
+
+    monkeypatch.setattr(replay_node, "ReplayNode", lambda *_: pytest.fail("a drive was opened"))
+    (tmp_path / "drive.mcap").touch()
+    with Publisher("tcp://127.0.0.1:*") as other:
+        assert replay.main([str(tmp_path / "drive.mcap"), "--bind", other.endpoint]) == 1
     assert other.endpoint in capsys.readouterr().err
 
 
@@ -123,3 +136,21 @@ def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(BindError, match="is another node running there"):
             probe_endpoints(f"tcp://127.0.0.1:{taken.getsockname()[1]}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_node_whose_camera_is_in_the_midst_of_an_image_ends_with_status_0(tmp_path):
+    """A thread that is inside a library when the process ends can abort it. `ENDINGS=1000` makes it as many stops."""
+    source = "camera:synthetic:256x448@30?seed=7#loop=1"
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", source, "--size", "32x48"]
+    for number in range(int(os.environ.get("ENDINGS", "10"))):
+        socket_path = tmp_path / "tokens"
+        with (tmp_path / "log").open("w") as log:
+            node = subprocess.Popen([*command, "--bind", f"ipc://{socket_path}"], stdout=log, stderr=log)
+        while not socket_path.exists():
+            assert node.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        time.sleep(random.Random(number).uniform(0, 0.5))
+        node.terminate()
+        assert node.wait(30) == 0, f"stop {number}: " + (tmp_path / "log").read_text()

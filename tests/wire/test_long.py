@@ -1,10 +1,12 @@
 """The long forms: a reader that stalls for a minute, and memory over many messages."""
 
+import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from streamtok.wire.publisher import Publisher
 from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_info
 
+RUNS = int(os.environ.get("ENDINGS", "24"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -77,15 +80,21 @@ def test_memory_is_flat_over_many_messages():
 
 
 def test_clients_that_ask_more_than_is_read_and_hang_up_end_no_node(tmp_path):
-    """Each fills the node's queue of requests and closes 2 s after its handshake, when a heartbeat would be due."""
+    """Each fills the node's queue of requests and closes 2 s after its handshake, when a heartbeat would be due.
+
+    `ENDINGS=1000` makes it as many.
+    """
     source = ["--source", "synthetic:64x96@30?seed=1", "--realtime", "--threads", "1"]
     command = [sys.executable, "-m", "streamtok.cli", "ingest", *source, "--bind", f"ipc://{tmp_path}/tokens"]
     node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert eventually((tmp_path / "tokens.control").exists)
-        for number in range(24):
-            flood_and_leave(f"ipc://{tmp_path}/tokens.control", leave_after_s=1.925 + 0.005 * (number % 12))
-            assert node.poll() is None, f"the node ended with {node.returncode} after {number + 1} clients"
+        with ThreadPoolExecutor(12) as clients:
+            control = f"ipc://{tmp_path}/tokens.control"
+            left = [clients.submit(flood_and_leave, control, 1.925 + 0.005 * (number % 12)) for number in range(RUNS)]
+            for number, client in enumerate(left):
+                client.result()
+                assert node.poll() is None, f"the node ended with {node.returncode} after {number + 1} clients"
         node.send_signal(signal.SIGTERM)
         assert node.wait(10) == 0
     finally:

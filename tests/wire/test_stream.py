@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
+from streamtok.bench.soak.link import Link
 from streamtok.types import Frame
 from streamtok.wire import connection, drain
 from streamtok.wire.control import ControlClient, ControlError
@@ -20,7 +21,6 @@ from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
-from tests.kit.link import Link
 from tests.kit.wire import Served, eventually, make_group, make_info
 
 

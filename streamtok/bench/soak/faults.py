@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import zmq
 
+from streamtok.bench.soak.link import Link
 from streamtok.bench.soak.programs import Program
+from streamtok.types import TokenGroup
+from streamtok.wire.header import Info
+from streamtok.wire.publisher import Publisher
+from streamtok.wire.subscriber import Subscription, subscribe
 
 if TYPE_CHECKING:
     from streamtok.bench.soak.run import Soak
@@ -25,6 +32,17 @@ TOPIC_BYTES = 64
 CONNECTIONS = 100
 JUNK_MESSAGES = 300
 LINGER_MS = 1000
+DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound, goes on, or can be reached
+CLOCK_MESSAGES, CLOCK_EVERY = 60, 20
+HOUR_NS = 3_600_000_000_000
+CLOCK_STREAM: dict[str, Any] = {
+    "tokenizer": "none",
+    "grid": [4, 6],
+    "dtype": "uint16",
+    "levels": [8, 8, 8, 5, 5, 5],
+    "image_size": [32, 48],
+    "temporal_compression": 4,
+}
 START_S = 120.0  # for a process to start on a busy machine
 
 Fault = Callable[["Soak", random.Random], None]
@@ -47,9 +65,9 @@ def stop_reader(soak: Soak, chance: random.Random) -> None:
 
 
 def stop_node(soak: Soak, chance: random.Random) -> None:
-    """The node itself stands still for a moment, as on a suspended machine."""
+    """The node itself stands still, for a moment or longer than any frame may wait, as on a suspended machine."""
     soak.node.send(signal.SIGSTOP)
-    soak.wait(chance.uniform(0.2, 1))
+    soak.wait(chance.choice([chance.uniform(0.2, 1), chance.uniform(6, 8)]))
     soak.node.send(signal.SIGCONT)
     soak.check_decodable("decodable after a stop", "")
 
@@ -115,6 +133,79 @@ def hostile_publisher(soak: Soak, chance: random.Random) -> None:
         context.destroy(linger=LINGER_MS)
 
 
+def link_down(soak: Soak, chance: random.Random) -> None:
+    """The network between the node and a reader goes down, with or without a word, and comes back."""
+    with Link(soak.endpoint) as link, subscribe(link.endpoint) as reader:
+        soak.wait_until(lambda: takes_one(reader), START_S)
+        chance.choice([link.cut, link.freeze])()
+        soak.wait(chance.uniform(0.5, 4))
+        while reader.get(0) is not None:  # what came before
+            pass
+        link.restore()
+        began = time.monotonic()
+        back = soak.wait_until(lambda: takes_one(reader), DECODABLE_S)
+        soak.link_s.append(time.monotonic() - began)
+        soak.promises.check("decodable after an outage of the link", back, f"not within {DECODABLE_S} s")
+
+
+def takes_one(reader: Subscription) -> bool:
+    """Whether a message has come that a decoder can take."""
+    message = reader.get(0)
+    return message is not None and message.decodable
+
+
+def disk_full(soak: Soak, _chance: random.Random) -> None:
+    """A recorder whose disk is full: it says so and ends, and nobody else does."""
+    file = soak.folder / f"full{len(list(soak.folder.glob('full*.mcap')))}.mcap"
+    recorder = Program("full", lambda _: ["record", soak.endpoint, "--json", "-o", str(file)], soak.folder)
+    recorder.start()
+    try:
+        soak.wait_until(lambda: file.exists() and file.stat().st_size > 0, START_S)
+        resource.prlimit(recorder.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
+        ended = soak.wait_until(recorder.has_ended, START_S)
+        words = recorder.last_words()
+        kept = ended and recorder.process.returncode == 1 and str(file) in words and "Traceback" not in words
+        soak.promises.check("a full disk ends its recorder with a word", kept, words)
+    finally:
+        if not recorder.has_ended():
+            recorder.kill()
+
+
+def clock_jump(soak: Soak, chance: random.Random) -> None:
+    """A publisher whose clocks are set, ahead or back by an hour, while it is recorded."""
+    folder, shift_ns, count = soak.folder / f"jump{time.monotonic_ns()}", 0, 0
+    folder.mkdir()
+
+    def tell_time() -> tuple[int, int]:
+        return time.monotonic_ns() + shift_ns, time.time_ns() + shift_ns
+
+    with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: tell_time()[0], clock_pair=tell_time) as publisher:
+        publisher.add_stream(Info(stream="front", **CLOCK_STREAM))
+        arguments = ["record", publisher.endpoint, "--json", "--no-until-end", "-o", str(folder)]
+        recorder = Program("recorder of a jumping clock", lambda _: arguments, soak.folder)
+        recorder.start()
+        try:
+            soak.wait_until(lambda: publisher.wait_subscribers(1, 0.05), START_S)
+            for count in range(1, CLOCK_MESSAGES + 1):
+                if count % CLOCK_EVERY == 0:
+                    shift_ns += chance.choice([-1, 1]) * HOUR_NS
+                publisher.publish(make_keyframe(count, tell_time()[0]))
+                soak.wait_until(lambda: bool(publisher.poll()), 0.02)
+            soak.wait(0.5)
+        finally:
+            status = recorder.end()
+    told = json.loads(recorder.output.read_bytes() or b"{}")
+    kept = status == 0 and told.get("tokens") == count
+    soak.promises.check("a recording outlives clocks that are set", kept, f"{told} of {count}; {recorder.last_words()}")
+
+
+def make_keyframe(number: int, capture_ns: int) -> TokenGroup:
+    """A group of one frame of the stream whose clock jumps."""
+    grid = np.zeros(CLOCK_STREAM["grid"], np.uint16)
+    height, width = CLOCK_STREAM["image_size"]
+    return TokenGroup("front", grid, True, number, [number], [capture_ns], 0, 0, 0, (height, width))
+
+
 def make_junk(chance: random.Random, topics: list[bytes]) -> list[bytes]:
     """The parts of one message that means nothing: noise, maps without their fields, lists in lists."""
     kinds: list[Callable[[], bytes]] = [
@@ -149,4 +240,7 @@ FAULTS: dict[str, Fault] = {
     "flood_subscriptions": flood_subscriptions,
     "idle_connections": idle_connections,
     "hostile_publisher": hostile_publisher,
+    "link_down": link_down,
+    "disk_full": disk_full,
+    "clock_jump": clock_jump,
 }

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.soak.faults import FAULTS, START_S
+from streamtok.bench.soak.faults import DECODABLE_S, FAULTS, START_S
 from streamtok.bench.soak.programs import Program
 from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
 from streamtok.bench.soak.watching import Scraper, Watcher
 
 TICK_S = 0.05
 SAMPLE_S = 1.0
-DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound or goes on
 FPS = 30.0
 READERS = ("subscribe", "record", "decode")
 ROTATE_MINUTES = 0.1
@@ -69,6 +68,7 @@ class Soak:
         }
         self.readers = [Program(name, commands[name], folder) for name in options.readers]
         self.restart_s: list[float] = []
+        self.link_s: list[float] = []
         self._bound_at = 0.0
         self._began = time.monotonic()
         self._samples: list[Sample] = []
@@ -209,6 +209,7 @@ class Soak:
         watcher = self.watcher
         figures: dict[str, Any] = {"messages": watcher.messages, "lost": watcher.lost, "node_starts": self.node.starts}
         figures["restart_s"] = [round(seconds, 3) for seconds in self.restart_s]
+        figures["link_s"] = [round(seconds, 3) for seconds in self.link_s]
         figures["encode_ms"] = compare_tenths(watcher.times, watcher.encode_ms)
         figures["node"] = judge_growth(self.promises, self._samples)
         self.promises.check("messages came", watcher.messages > 0)

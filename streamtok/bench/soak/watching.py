@@ -12,6 +12,7 @@ from streamtok.wire.message import TokenMessage
 from streamtok.wire.subscriber import Subscription, subscribe
 
 GET_S = 0.2
+OLD_NS = 5_000_000_000  # from capture to publishing: with this model no wait for the encoder explains it
 SCRAPE_S = 1.0  # between scrapes
 ANSWER_S = 10.0
 NOT_ATOMIC = 2  # messages by which counters of one scrape may differ: they are read one by one
@@ -30,6 +31,7 @@ class Watcher:
         self.endpoint, self.promises = endpoint, promises
         self.session, self.seq, self.heard_at = "", -1, 0.0
         self.messages, self.lost = 0, 0
+        self._old = False
         self.times: list[float] = []
         self.encode_ms: list[float] = []
         self._subscription: Subscription = subscribe(endpoint)
@@ -60,6 +62,9 @@ class Watcher:
             words = f"seq {header.seq} came after {self.seq}"
             self.promises.check("seq rises by one", header.seq == self.seq + 1, words)
             self.lost += max(0, header.seq - self.seq - 1)
+        old = header.publish_ns - header.capture_ns[-1] > OLD_NS
+        self.promises.check("what is old is left out", not (old and self._old), f"two messages in a row, {header.seq}")
+        self._old = old  # one may have been in its step when the node was stopped
         self.seq, self.messages = header.seq, self.messages + 1
         self.times.append(time.monotonic())
         self.encode_ms.append(header.encode_ns / 1e6)

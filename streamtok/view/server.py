@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from streamtok.extras import missing_extra
@@ -25,6 +25,9 @@ try:
     from websockets.http11 import Request, Response
 except ImportError as error:
     raise missing_extra("the live page", "view") from error
+
+if TYPE_CHECKING:
+    from streamtok.view.pictures import Group
 
 WAITING = 16  # messages for one page; a slow browser misses the oldest
 MOST_PAGES = 16
@@ -57,6 +60,10 @@ class OpenPage:
         self._loop = loop
         self._waiting: deque[bytes | str] = deque()
         self._filled = asyncio.Event()
+
+    def take(self, group: "Group") -> None:
+        """Send a group, with its picture if that is wanted."""
+        self.send(group.packed if self.wants_pictures else group.packed_without)
 
     def send(self, message: bytes | str) -> None:
         """Send a message, unless the page or the server has gone."""

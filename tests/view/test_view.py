@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -27,6 +28,7 @@ from streamtok.io.stills import encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
 from streamtok.view.live import LiveShow
+from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, colours_of
 from streamtok.view.recorded import RecordedShow
 from streamtok.view.server import RUNTIME, BrowserFiles, PageServer, Show
@@ -145,6 +147,54 @@ def test_a_browser_decodes_what_python_decodes(model, models, tmp_path):
         assert not browser.errors()
     found = np.array(pixels).reshape(48, 64, 4)[..., :3]
     assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.slow
+def test_rerun_gets_pictures_tokens_and_numbers(model, models, endpoint, tmp_path):
+    pytest.importorskip("rerun", reason="needs: pip install rerun-sdk")
+    viewer = RerunViewer(str(tmp_path / "a.rrd"))
+    show_some_groups(model, models, endpoint, viewer)
+    viewer.close()
+    command = [sys.executable, "-m", "rerun", "rrd", "print", str(tmp_path / "a.rrd")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for entity in ("picture", "tokens", "ms/encode", "lost"):
+        assert f"/0/a/{entity}" in told
+
+
+@pytest.mark.slow
+def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
+    """As a client of Foxglove's WebSocket protocol sees it."""
+    pytest.importorskip("foxglove", reason="needs: pip install foxglove-sdk")
+    viewer, got = FoxgloveViewer(0), {}
+    with connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client:
+        running = threading.Thread(target=show_some_groups, args=(model, models, endpoint, viewer))
+        running.start()
+        topics: dict[int, str] = {}
+        while set(got) < {"/0/a/picture", "/0/a/stages"}:
+            message = client.recv(60)
+            if isinstance(message, bytes):
+                if message[0] == 1:
+                    got[topics[int.from_bytes(message[1:5], "little")]] = message[13:]
+                continue
+            for channel in json.loads(message).get("channels", []):
+                topics[channel["id"]] = channel["topic"]
+                order = {"op": "subscribe", "subscriptions": [{"id": channel["id"], "channelId": channel["id"]}]}
+                client.send(json.dumps(order))
+    running.join()
+    viewer.close()
+    assert b"\xff\xd8\xff" in got["/0/a/picture"]
+    assert json.loads(got["/0/a/stages"])["lost"] == 0
+
+
+def show_some_groups(model, models, endpoint, viewer) -> None:
+    show = LiveShow([endpoint], models)
+    settings = rig(
+        endpoint, {"a": {"source": "synthetic:48x64@20?seed=1&frames=81", "realtime": True}}, wait_subscribers=1
+    )
+    with RunningNode(make_node(settings, model)):
+        show.join(viewer)
+        assert eventually(lambda: show.groups >= 20)
+        show.leave(viewer)
 
 
 def browser_folder(tmp_path: Path) -> Path:

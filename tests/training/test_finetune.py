@@ -106,9 +106,7 @@ def test_published_sizes_train_without_minutes_of_newton_schulz():
 
 def test_two_sources_of_an_architecture_are_refused(tmp_path):
     save(tiny("slim", dtype=torch.float32), tmp_path)
-    with pytest.raises(
-        SettingsError, match=r"are two architectures \(they differ in .*encoder_channels"
-    ):
+    with pytest.raises(SettingsError, match=r"are two architectures \(they differ in .*encoder_channels"):
         build_model(TrainConfig(init=str(tmp_path), model="nano"))
     assert build_model(TrainConfig(init=str(tmp_path))).config.stem_channels == 8
     assert build_model(TrainConfig(init=str(tmp_path), model="nano", model_overrides=small_sizes())).config == SLIM

@@ -356,7 +356,6 @@ def test_a_drive_whose_record_leaves_defaults_out_is_done(tmp_path, model):
     assert Fleet(drives, str(out), options, make_runner=Here).run()["done"] == 1
 
 
-<<<<<<< HEAD
 def test_a_folder_of_recordings_is_a_drive_each_and_what_was_lost_is_told_in_the_words_of_info(model, tmp_path, capsys):
     folder = tmp_path / "day"
     folder.mkdir()
@@ -387,7 +386,8 @@ def test_a_list_of_drives_may_begin_with_a_byte_order_mark(model, tmp_path, monk
     settings = tokenize_drives.TokenizeSettings(list=tmp_path / "drives.txt", out=str(tmp_path / "out"), model=model)
     tokenize_drives.run_fleet(settings)
     assert given == [drive]
-=======
+
+
 @pytest.mark.slow
 def test_ray_s_workers_give_the_bytes_of_local_ones_though_one_is_killed(tmp_path, model):
     """A real Ray on this machine with two actors, one of which is ended with SIGKILL while it works."""
@@ -417,4 +417,3 @@ def ray_actors() -> set[int]:
             if b"ray::_Worker" in entry.read_bytes():
                 found.add(int(entry.parent.name))
     return found
->>>>>>> plug

@@ -26,7 +26,7 @@ COMMANDS = {
     "info": "what a recording holds",
     "repair": "recover a recording that was cut off",
     "models": "the presets: compression, codebook, rates, parameters, FLOPs, state",
-    "doctor": "what this machine can do and what is missing",
+    "doctor": "what this machine can do and what is missing; what a source is",
     "keys": "CURVE keys for secure streams",
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",

@@ -29,6 +29,7 @@ from streamtok.commands.info import format_report, inspect, is_empty
 from streamtok.drives.open_drive import kind_of
 from streamtok.extras import install_command
 from streamtok.io.spec import split_file
+from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
 
@@ -61,7 +62,14 @@ class DoctorSettings(CommandSettings):
 def run(settings: DoctorSettings) -> int:
     """Print the report; 1 if something that streamtok needs, or the source, does not work."""
     if settings.source is not None:
-        return look_at_source(settings, settings.source)
+        try:
+            return look_at_source(settings, settings.source)
+        except (OSError, ValueError) as error:
+            if not settings.as_json:
+                raise
+            found = {"ok": False, "source": without_password(settings.source), "error": without_password(str(error))}
+            print(json.dumps(found))
+            return 1
     checks = run_checks(settings.folder, settings.measure)
     bad = any(check.state == BAD for check in checks)
     if settings.as_json:

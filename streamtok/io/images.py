@@ -101,8 +101,8 @@ def _time_images(
     times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
     if times is None:
         raise ValueError(
-            f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), or "
-            f"give a rate: images:{folder}?fps=10, or, if the numbers in their names are times, their unit: ?unit=ns"
+            f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), say "
+            f"?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
         )
     return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 

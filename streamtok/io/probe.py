@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
+from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
 from streamtok.io.camera import CameraSource
 from streamtok.io.clean_decoder import orientation_of
@@ -213,6 +214,16 @@ def _read(found: Probe, source: Source) -> None:
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
 
 
+def _say_tokens(size: tuple[int, int], rate: float) -> str:
+    """What `nano` makes of pictures of `size` (height, width), `rate` per second."""
+    config = PRESETS["nano"]
+    step = config.spatial_compression
+    height, width = (-(-side // step) * step for side in size)
+    rows, columns = config.grid(height, width)
+    kbits = 16 * rows * columns * rate / config.temporal_compression / 1000
+    return f"nano makes a grid of {rows}x{columns} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s"
+
+
 def _say_what_it_does(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
@@ -227,5 +238,8 @@ def _say_what_it_does(found: Probe) -> list[str]:
         does.append("pictures whose time does not rise are left out and counted")
     if len(found.sizes) > 1:
         does.append("the size changes: a live node starts a new epoch, `streamtok encode` needs --size")
+    rate = found.rate or found.claimed_rate
+    if found.sizes and rate:
+        does.append(_say_tokens(found.sizes[0], rate))
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

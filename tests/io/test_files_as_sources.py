@@ -55,7 +55,12 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
     [
         *(f"FILE?fps={value}" for value in ("-5", "0", "nan", "inf", "1e9", "x")),
         *("FILE?stream=-1", "FILE?stream=x", "/dev/video0?fps=nan", "/dev/video0?freeze_after=inf"),
-        *("zmq:tcp://127.0.0.1:1?freeze_after=-1", "synthetic:32x32@30?frames=0", "camera:FILE#lost=1-inf"),
+        *(
+            "zmq:tcp://127.0.0.1:1?freeze_after=-1",
+            "synthetic:32x32@30?frames=0",
+            "camera:FILE#lost=1-inf",
+            "camera:FILE#loop=maybe",
+        ),
         *("images:DIR?fps=-3", "images:DIR?fps=10&bits=40", "images:DIR?fps=10&unit=h"),
     ],
 )

@@ -175,7 +175,7 @@ class CleanDecoder:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
         if order.missing:
             self._lose(Loss(self._fed, None, DEPENDS))
-        if order.recovers and self._losses:  # H.265 refuses all that needs a lost picture, unless it starts anew here
+        if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
             for frame in self._context.decode(None):
                 yield from self._take(frame)
             self._context.flush_buffers()

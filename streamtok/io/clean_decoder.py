@@ -175,7 +175,7 @@ class CleanDecoder:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
         if order.missing:
             self._lose(Loss(self._fed, None, DEPENDS))
-        if order.recovers and self._losses:  # H.265 refuses all that needs a lost picture, unless it starts anew here
+        if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
             for frame in self._context.decode(None):
                 yield from self._take(frame)
             self._context.flush_buffers()
@@ -213,6 +213,9 @@ class CleanDecoder:
             self._pass_key(None, clean_since)
         elif frame.key_frame or self._intra or clean_since == order:
             self._pass_key(frame.pts, order)
+        key_pts, key_order = self._key
+        if frame.pts is not None and key_pts is not None and order < key_order and frame.pts > key_pts:
+            return DEPENDS  # it came before the key frame that it follows
         return next((loss.reason for loss in self._losses if loss.order <= order), "")
 
     def _pass_key(self, pts: int | None, order: int) -> None:

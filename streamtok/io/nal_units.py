@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units of type 40
-HEVC_SLICES = range(32)
+HEVC_SLICES, HEVC_KEYS = range(32), range(16, 22)
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
 DISPLAY_ORIENTATION = 47
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
@@ -116,7 +116,8 @@ class Order:
     """What an access unit says: `missing` if one that it needs did not come.
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True where H.265 begins to be refreshed bit by bit, `has_sei` where it has messages beside pictures.
+    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
+    messages beside the picture.
     """
 
     missing: bool = False
@@ -223,6 +224,7 @@ class H265Order:
         for unit in split_units(data, self._length_size):
             kind = unit[0] >> 1 & 63 if unit else -1
             if kind in HEVC_SLICES:
+                recovers = recovers or kind in HEVC_KEYS
                 break
             has_sei = has_sei or kind == HEVC_SEI
             if kind == HEVC_SEI and (count := _recovery_count(unit[2:], signed=True)) is not None:

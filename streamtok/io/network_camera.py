@@ -106,12 +106,13 @@ class NetworkCamera:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
         while not self._waiting or not self._live:
             try:
-                if not self._read():
-                    if self._container.duration:
-                        raise EndOfSource(f"{self.name} is a file that ended")
-                    return None
+                going_on = self._read()
             except (av.FFmpegError, OSError) as error:
                 log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
+                return None
+            if not going_on and self._container.duration:
+                raise EndOfSource(f"{self.name} is a file that ended")
+            if not going_on:
                 return None
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamtok.checkpoint import from_cosmos, save
+    from streamtok.checkpoint.hub import push
     from streamtok.config import TokenizerConfig, list_presets
     from streamtok.engine.loading import load
     from streamtok.model import NonFiniteError, Tokenizer
@@ -22,6 +23,7 @@ __all__ = [
     "from_cosmos",
     "list_presets",
     "load",
+    "push",
     "save",
     "subscribe",
 ]
@@ -34,6 +36,7 @@ _HOMES = {
     "from_cosmos": "checkpoint.cosmos",
     "list_presets": "config",
     "load": "engine.loading",
+    "push": "checkpoint.hub",
     "save": "checkpoint.folder",
     "subscribe": "wire.subscriber",
 }

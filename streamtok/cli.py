@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",
     "train": "train a tokenizer",
+    "finetune": "fine-tune a tokenizer on your own videos, in one command",
     "fit-refinement": "give a trained network tokens that sharpen what stands still",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }

@@ -10,7 +10,11 @@ import numpy as np
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # usual steps: what comes later follows a gap, for one image or grid that is missing makes it two
-USUAL_STEPS, BURST_STEPS, LEAST_STEPS = 15, 63, 5  # that say what is usual, of even and of uneven times; fewest of them
+USUAL_STEPS, BURST_STEPS, LEAST_STEPS = (
+    15,
+    127,
+    5,
+)  # that say what is usual, of even and of uneven times; fewest of them
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 3600 * 10**9
 # Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
@@ -63,7 +67,7 @@ class TimeJudge:
 
     def __init__(self, uneven: bool = False, steps: Iterable[int] = ()) -> None:
         self._uneven = uneven
-        self._steps: deque[int] = deque(steps if uneven else (), maxlen=BURST_STEPS if uneven else USUAL_STEPS)
+        self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
         self._long: list[int] = []  # the latest steps, if they were all gaps
         self._last: tuple[int, int] | None = None
 

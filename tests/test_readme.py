@@ -35,7 +35,8 @@ def test_the_first_command_shows_the_whole_pipeline(tmp_path):
     first = commands(re.search(r"```sh\n(.*?)```", TEXT, re.DOTALL)[1])[0]
     short = ["SOURCE=synthetic:96x160@30?seed=7&frames=17", f"OUT={tmp_path}", f"BIN={Path(sys.executable).parent}"]
     told = run([*first, "--old-file=.venv/.installed", *short], ROOT)
-    assert "17 frames of 96x160" in told
+    assert re.search(r"\d frames of 96x160", told)  # a busy machine leaves some out, and says so
+    assert "17 frames of 96x160" in told or "to stay in real time" in told
     assert "0 messages lost" in told
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("side_by_side.mp4", "picture.png"))
 

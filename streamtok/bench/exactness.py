@@ -55,7 +55,7 @@ def measure_exactness(
 
 
 def _encode_by_steps(tok: Tokenizer, clip: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """As `encode_by_steps`, in a stream of its own in this precision."""
+    """As `encode_by_steps` of a clip (B, 3, T, H, W), in a stream of its own in this precision."""
     slots, _, _, height, width = clip.shape
     return encode_by_steps(tok.stream(slots, height, width, dtype=dtype), clip)
 

@@ -148,7 +148,7 @@ def measure_decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[s
 
 
 def _copy_to_host(out: Encoded) -> Tensor:
-    """Tokens as published: uint16 on the host (float16 latents of continuous models)."""
+    """Tokens as published: uint16 on the host, (S, T, h, w); of continuous models float16 (S, C, T, h, w)."""
     return tokens_of(out).to(torch.float16 if out.indices is None else torch.uint16).cpu()
 
 

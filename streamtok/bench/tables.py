@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from streamtok.bench.capacity import count_cameras
 from streamtok.extras import missing_extra
 
 
 def format_report(report: dict[str, Any]) -> str:
     """The report as a table for people."""
-    lines = [_title(report), *_latency_rows(report), _decode_row(report["decode"])]
+    lines = [_title(report), *_latency_rows(report), _decode_row(report["decode"]), _carried_row(report)]
     for name, found in report["precisions"].items():
         remark = f"equal to float32's; {found['ms']:.1f} ms per group, pictures {found['psnr']:.2f} dB"
         lines.append(_row(f"tokens, {name}", f"{100 * found['agreement']:.2f} %", remark))
@@ -55,6 +56,12 @@ def _latency_rows(report: dict[str, Any]) -> list[str]:
 def _decode_row(part: dict[str, Any]) -> str:
     share = f"with encoding {100 * part['share_with_encoding']:.0f} % of a group's time"
     return _row("decode, p50 / p99", _range(part), share)
+
+
+def _carried_row(report: dict[str, Any]) -> str:
+    encoded, decoded, both = count_cameras(report["latency"], report["decode"])
+    remark = f"{decoded:.1f} decoded, {both:.1f} both, in real time at {report['options']['fps']:g} frames per second"
+    return _row("cameras carried", f"{encoded:.1f} encoded", remark)
 
 
 def _steady_rows(part: dict[str, Any]) -> list[str]:

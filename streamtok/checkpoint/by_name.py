@@ -10,6 +10,7 @@ import torch
 from streamtok.checkpoint.cosmos import PUBLISHED_FILES, find_variant, from_cosmos
 from streamtok.checkpoint.diffusers import find_diffusers, from_diffusers
 from streamtok.checkpoint.folder import read_folder
+from streamtok.checkpoint.hub import fetch_checkpoint, is_repository
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 
@@ -18,7 +19,8 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 @torch.inference_mode(False)
 def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
-    """A tokenizer by preset name, checkpoint folder, published Cosmos checkpoint or diffusers' folder, in eval mode.
+    """A tokenizer by preset name, checkpoint folder, published Cosmos checkpoint, diffusers' folder or the
+    hub's org/name, in eval mode.
 
     A preset whose weights ship comes with them; the others start from seeded random weights (with a warning), so that
     their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
@@ -32,6 +34,8 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
         return read_folder(path, deterministic)
     if path.exists():
         return from_cosmos(path, deterministic=deterministic)
+    if is_repository(str(name)):
+        return load_checkpoint(fetch_checkpoint(str(name)), deterministic)
     near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
     if variant := find_variant(str(name)):
         near = [variant]

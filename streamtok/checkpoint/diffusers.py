@@ -138,6 +138,8 @@ def _from_values(values: Mapping[str, Any]) -> TokenizerConfig:
 def _to_values(model: Tokenizer) -> dict[str, Any]:
     """The config.json of a model; ValueError names the sizes that its class does not have."""
     config = model.config
+    if not config.video:
+        raise ValueError(f"{CLASS} of diffusers has no {config.name!r}: it is of videos")
     values = {
         "_class_name": CLASS,
         "in_channels": config.in_channels,

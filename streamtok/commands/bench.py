@@ -23,6 +23,8 @@ from streamtok.settings.shared import CommandSettings
 
 
 class BenchSettings(CommandSettings):
+    """Flags of `streamtok bench`."""
+
     model: Model = option("nano", "preset or checkpoint folder")
     size: Size = option((256, 448), "frame size, height first")
     cameras: Count = option(1, "cameras at a time")
@@ -47,6 +49,7 @@ class BenchSettings(CommandSettings):
 
 
 def run(settings: BenchSettings) -> int:
+    """Measure, print and write the report; returns 0."""
     import torch
 
     import streamtok

@@ -1,23 +1,39 @@
-"""What this machine can do and what is missing.
+"""What this machine can do and what is missing; what a source is and what would be done with it.
 
-streamtok doctor
-streamtok doctor --json
+    streamtok doctor
+    streamtok doctor drive.ts
+    streamtok doctor 'images:DIR?unit=ns' --json
+    streamtok doctor rtsp://192.168.1.10/stream1
+
+Without a source it also measures how many cameras this machine carries. A source is anything that `streamtok ingest`,
+`encode` or `replay` takes; it is opened and read for a while. The exit status is 1 if something does not work.
 """
 
+from __future__ import annotations
+
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from streamtok.commands.command import make_main
+from streamtok.commands.info import format_report, inspect, is_empty
+from streamtok.drives.open_drive import kind_of
 from streamtok.extras import install_command
-from streamtok.settings.fields import Folder, option
+from streamtok.io.spec import split_file
+from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
+
+if TYPE_CHECKING:
+    from streamtok.io.probe import Probe
 
 OK, NOTE, BAD = "ok", "note", "bad"
 MARKS = {OK: "ok  ", NOTE: "note", BAD: "BAD "}
@@ -36,12 +52,17 @@ class Check:
 
 
 class DoctorSettings(CommandSettings):
+    source: Annotated[str, Flag("SRC", positional=True)] | None = option(None, "look at this, not at the machine")
+    frames: Count = option(300, "read so many frames of the source; of a camera for 10 s at most")
+    measure: bool = option(True, "also time how many cameras this machine carries")
     folder: Folder = option(Path("."), "where recordings would go")
 
 
 def run(settings: DoctorSettings) -> int:
-    """Print the report; 1 if something that streamtok needs does not work."""
-    checks = run_checks(settings.folder)
+    """Print the report; 1 if something that streamtok needs, or the source, does not work."""
+    if settings.source is not None:
+        return look_at_source(settings, settings.source)
+    checks = run_checks(settings.folder, settings.measure)
     bad = any(check.state == BAD for check in checks)
     if settings.as_json:
         print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in checks]}))
@@ -54,10 +75,61 @@ def run(settings: DoctorSettings) -> int:
     return int(bad)
 
 
-def run_checks(folder: Path) -> list[Check]:
+def look_at_source(settings: DoctorSettings, source: str) -> int:
+    """Print what a source is, or a drive that is no source; 1 if no frame comes. Raises as opening it does."""
+    if is_drive(source):
+        report, _ = inspect(source)
+        empty = is_empty(report)
+        if settings.as_json:
+            print(json.dumps({"ok": not empty, "source": source, **report}))
+        else:
+            print(f"{format_report(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}")
+        return int(empty)
+    from streamtok.io.probe import probe_source
+
+    found = probe_source(source, settings.frames)
+    print(json.dumps({"ok": found.frames > 0, **found.to_dict()}) if settings.as_json else format_probe(found))
+    return int(found.frames == 0)
+
+
+def is_drive(source: str) -> bool:
+    """Whether a source is a folder, or a recording of several cameras, which `replay` reads."""
+    with contextlib.suppress(ValueError):
+        path, _ = split_file(source)
+        return path.is_dir() or (path.is_file() and kind_of(path) != "video")
+    return False
+
+
+def format_probe(found: Probe) -> str:
+    """What was found, in words."""
+    rates = {"claimed": found.claimed_rate, "by its times": found.rate}
+    rate = ", ".join(f"{rate:.4g} {what}" for what, rate in rates.items() if rate) or "not known"
+    lines = [
+        ("kind", f"{found.kind}{f', {found.container}' if found.container else ''}{', live' if found.live else ''}"),
+        *(("stream", str(stream)) for stream in found.streams),
+        ("frames", f"{found.frames}{', all of it' if found.complete else ''}"),
+        ("size", ", then ".join(map(write_size, found.sizes)) or "not known"),
+        ("rate", f"{rate} ({found.rate_from})"),
+        ("clock", found.clock),
+        ("turned", found.orientation),
+        ("gaps", f"{found.time_gaps} in time, {found.missing_ids} frames missing"),
+        ("counts", ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none"),
+        *(("note", note) for note in found.notes),
+        *(("does", text) for text in found.does),
+    ]
+    return "\n".join(f"{name:<8} {text}" for name, text in lines)
+
+
+def write_size(size: tuple[int, int]) -> str:
+    """A size (height, width) as flags take it."""
+    return f"{size[0]}x{size[1]}"
+
+
+def run_checks(folder: Path, measure: bool) -> list[Check]:
     """Every check, in the order of the report; `folder` is where recordings would go. A failure is a finding too."""
-    probes = check_machine, check_torch, check_cuda, check_model, check_zmq, check_video, check_display, check_cameras
-    checks = [check for probe in (*probes, check_extras) for check in collect(probe)]
+    machine = [check_machine, check_torch, check_cuda, check_model, *([check_capacity] if measure else [])]
+    outside = check_zmq, check_video, check_gstreamer, check_display, check_cameras, check_extras
+    checks = [check for probe in (*machine, *outside) for check in collect(probe)]
     return checks + collect(lambda: check_disk(folder))
 
 
@@ -117,6 +189,24 @@ def check_model() -> Iterator[Check]:
     yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(out.latent.shape[-2:])} tokens")
 
 
+def check_capacity() -> Iterator[Check]:
+    """How many cameras the shipped model encodes and decodes here in real time, measured."""
+    import torch
+
+    from streamtok.bench.capacity import measure_capacities
+    from streamtok.engine.loading import load
+    from streamtok.engine.optimized import OptimizedTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = load("nano", engine="default", device=device)
+    if isinstance(fast, OptimizedTokenizer):
+        for capacity in measure_capacities(fast, device):
+            advice = (
+                "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
+            )
+            yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
+
+
 def check_zmq() -> Iterator[Check]:
     import zmq
 
@@ -138,9 +228,21 @@ def check_video() -> Iterator[Check]:
     advice = f"no {', '.join(missing)}: pip install --force-reinstall av" if missing else ""
     yield Check("video", NOTE if missing else OK, f"PyAV {av.__version__} with {', '.join(there)}", advice)
     backends = [cv2.videoio_registry.getBackendName(backend) for backend in cv2.videoio_registry.getCameraBackends()]
-    advice = "" if "GSTREAMER" in backends else "gst: sources need an OpenCV that is built with GStreamer"
-    found = f"{cv2.__version__}, cameras by {', '.join(backends) or 'none'}"
-    yield Check("opencv", NOTE if advice else OK, found, advice)
+    yield Check("opencv", OK, f"{cv2.__version__}, cameras by {', '.join(backends) or 'none'}")
+
+
+def check_gstreamer() -> Iterator[Check]:
+    """Which of the two ways gst: sources take here."""
+    from streamtok.io.gstreamer_device import find_launcher, has_gstreamer
+
+    if has_gstreamer():
+        yield Check("gstreamer", OK, "gst: sources run inside OpenCV, which was built with it")
+        return
+    try:
+        yield Check("gstreamer", OK, f"gst: sources run in {find_launcher()}, as this OpenCV was built without it")
+    except OSError as error:
+        found, _, advice = str(error).removeprefix("gst: ").rpartition(": ")
+        yield Check("gstreamer", NOTE, found, advice)
 
 
 def check_display() -> Iterator[Check]:

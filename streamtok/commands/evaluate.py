@@ -38,6 +38,8 @@ def read_lines(value: object) -> int | None:
 
 
 class EvaluateSettings(CommandSettings):
+    """Flags of `streamtok evaluate`."""
+
     places: Annotated[Paths, Flag("PLACE", positional=True)] = Field(description="folders, videos or pictures")
     model: Model = option("nano", "preset name, checkpoint folder or Cosmos checkpoint")
     lines: Annotated[int | None, BeforeValidator(read_lines), Flag("LINES")] = option(

@@ -11,11 +11,14 @@ from streamtok.settings.fields import Count, Flag, Strict, Texts, option
 
 
 class ExactnessSettings(Strict):
+    """Flags of `streamtok exactness`."""
+
     models: Annotated[Texts, Flag("MODEL", nargs="+")] = option(["nano", "nano-p"], "discrete video presets")
     frames: Count = option(17, "1 + a multiple of 4")
 
 
 def run(settings: ExactnessSettings) -> int:
+    """Print a Markdown table; returns 0."""
     from streamtok.bench.exactness import measure_exactness
 
     print("| comparison | model | found |\n| --- | --- | --- |")

@@ -19,6 +19,8 @@ from streamtok.tokens.options import ExportOptions
 
 
 class ExportSettings(CommandSettings, ExportOptions):
+    """Flags of `streamtok export`."""
+
     source: Annotated[Texts, Field(min_length=1), Flag(positional=True)] = Field(
         description="token files, recordings, or folders of them"
     )
@@ -28,6 +30,7 @@ class ExportSettings(CommandSettings, ExportOptions):
 
 
 def run(settings: ExportSettings) -> int:
+    """Write the export and say what it holds; returns 0."""
     from streamtok.tokens.export import export
 
     counts = export(settings.source, settings.out, settings.to, settings)

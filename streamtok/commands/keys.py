@@ -22,18 +22,25 @@ from streamtok.settings.reading import read_settings
 
 
 class KeySettings(Strict):
+    """What both sub-commands take."""
+
     out: Annotated[Folder, Flag(short="-o")] = option(Path("keys"), "the node's key folder")
 
 
 class GenerateSettings(KeySettings):
+    """Flags of `streamtok keys generate`."""
+
     name: Annotated[str, Flag("NAME")] = option("client", "name of the reader's keys")
 
 
 class AllowSettings(KeySettings):
+    """Flags of `streamtok keys allow`."""
+
     key: Annotated[Paths, Flag("FILE.key", positional=True)] = Field(description="public key file of a reader")
 
 
 def new_parser() -> argparse.ArgumentParser:
+    """A parser with the two sub-commands."""
     parser = new_plain_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_flags(commands.add_parser("generate", help="make keys for the node (once) and for a reader"), GenerateSettings)
@@ -51,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GenerateSettings | AllowSettings) -> int:
+    """Do one of the two; returns 0."""
     from streamtok.wire.security import allow, generate
 
     if isinstance(settings, GenerateSettings):

@@ -22,6 +22,8 @@ from streamtok.settings.shared import CommandSettings
 
 
 class ModelsSettings(CommandSettings):
+    """Flags of `streamtok models`."""
+
     names: Annotated[Texts, Flag("NAME", positional=True)] = option(
         [], "presets (default: all); with --prepare also checkpoint folders"
     )
@@ -113,6 +115,7 @@ def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) 
 
 
 def or_dash(value: float | None, form: str) -> str:
+    """The value in a format, a dash for None."""
     return "-" if value is None else format(value, form)
 
 

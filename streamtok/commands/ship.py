@@ -13,12 +13,15 @@ from streamtok.settings.fields import Flag, Folder, Strict, option
 
 
 class ShipSettings(Strict):
+    """Flags of `streamtok ship`."""
+
     model: Annotated[str, Flag(positional=True)] = Field(description="checkpoint folder, as training writes it")
     name: Annotated[str, Flag("NAME")] = Field(description="the preset whose weights these are")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "where to (default: streamtok/weights/NAME)")
 
 
 def run(settings: ShipSettings) -> int:
+    """Write weights and golden tokens; returns 0."""
     import torch
 
     from streamtok.checkpoint import WEIGHTS, read_folder, save

@@ -15,6 +15,7 @@ from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder
+from streamtok.model.frames import match_channels
 from streamtok.types import Frame
 
 
@@ -111,7 +112,7 @@ def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator
         images = [np.pad(frame.image, sides, mode="edge") for frame in group]
         images += images[-1:] * (0 if keyframe else tok.group - len(group))
         clip = torch.from_numpy(np.stack(images)).permute(3, 0, 1, 2)[None]
-        out = stream.step(clip)
+        out = stream.step(match_channels(clip, tok.config.in_channels))
         tokens = out.latent if out.indices is None else out.indices
         shown = decoder.step(tokens[0], keyframe)
         yield from ((frame, picture[:height, :width]) for frame, picture in zip(group, shown, strict=False))

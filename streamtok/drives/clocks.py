@@ -14,15 +14,17 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from streamtok.io.image_messages import ImageMessage
 from streamtok.measures import is_uneven
 
 Clock = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
+Camera = TypeVar("Camera")
 CLOCKS: tuple[Clock, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
+ARRIVAL_SAMPLE = 128  # where the header's clock is not usable: bursts of arrival take longer to show
 SAME_BASE_NS = 60 * 10**9
 MOST_WAITING = 64  # images whose time is not known, held until a known one comes
 RECENT = 4  # images that a copy may come after
@@ -67,7 +69,7 @@ class Timed(NamedTuple):
     session: str = ""
 
 
-def choose_clocks(samples: Mapping[str, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[str, Choice]:
+def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
     """The clock of each camera by its first messages, by the rule above, or the one that was asked for."""
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
@@ -114,6 +116,20 @@ def _on_log_base(stamps: Sequence[Stamps]) -> bool:
     return abs(median(each.log - each.header for each in stamps if each.header)) < SAME_BASE_NS
 
 
+class RecentImages:
+    """The latest images of a camera, to tell copies by: those with the time and the bytes of one of them."""
+
+    def __init__(self) -> None:
+        self._images: deque[tuple[int, ImageMessage]] = deque(maxlen=RECENT)
+
+    def have(self, time_ns: int, image: ImageMessage) -> bool:
+        """Whether an image is a copy; remembers it otherwise."""
+        if any(time_ns == known_ns and image.has_bytes_of(known) for known_ns, known in self._images):
+            return True
+        self._images.append((time_ns, image))
+        return False
+
+
 class TimeFiller:
     """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
 
@@ -126,10 +142,10 @@ class TimeFiller:
         self.copies = 0
         self._known: Timed | None = None
         self._waiting: list[Timed] = []
-        self._recent: deque[tuple[int, ImageMessage | None]] = deque(maxlen=RECENT)
+        self._recent = RecentImages()
 
     def push(self, timed: Timed) -> Iterator[Timed]:
-        if timed.time_ns and self._is_copy(timed):
+        if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.image):
             self.copies += 1
             return
         if not timed.time_ns or (self._known is not None and timed.time_ns == self._known.time_ns):
@@ -144,15 +160,6 @@ class TimeFiller:
     def flush(self) -> Iterator[Timed]:
         """What waits for a time that is known, at the end of the drive."""
         yield from self._fill(None)
-
-    def _is_copy(self, timed: Timed) -> bool:
-        image = timed.image
-        found = any(
-            time_ns == timed.time_ns and one is not None and image is not None and image.has_bytes_of(one)
-            for time_ns, one in self._recent
-        )
-        self._recent.append((timed.time_ns, timed.image))
-        return found
 
     def _fill(self, following: Timed | None) -> Iterator[Timed]:
         waiting, self._waiting = self._waiting, []

@@ -11,10 +11,11 @@ import numpy as np
 from streamtok.drives.drive import Drive, Item
 from streamtok.drives.image_items import hold
 from streamtok.drives.topics import Topics, choose_topics
+from streamtok.io.containers import open_container, video_streams
 from streamtok.io.images import TimedImage, list_images
 from streamtok.io.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
-from streamtok.io.video import VideoReader, count_streams
+from streamtok.io.video import VideoReader
 
 DEEPEST = 3
 ReadItems = Callable[[Drive, str], Iterator[Item]]
@@ -70,7 +71,9 @@ def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     """A drive of one video file, a camera for each of its video streams (cam0, cam1, ...) or for that of `options`."""
-    count = count_streams(path)  # says at once if it is none
+    container, _ = open_container(str(path), stream=options.get("stream", 0))  # says at once if it is none
+    with container:
+        count = len(video_streams(container))
     chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)
     cameras = {f"cam{n}": partial(_video_items, path, options | {"stream": number}) for n, number in enumerate(chosen)}
     return FilesDrive(path, cameras, topics)

@@ -40,7 +40,7 @@ def kind_of(path: Path) -> str:
     unknown counts as a video. ValueError for an empty file."""
     head = read_head(path)
     if not head:
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{path}: nothing of it can be unpacked" if path.stat().st_size else f"{path} is empty")
     return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "video")
 
 

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from streamtok.drives.clocks import MOST_NS, SAMPLE, AskedClock, Stamps, Timed, TimeFiller, choose_clocks
+from streamtok.drives.clocks import (
+    ARRIVAL_SAMPLE,
+    MOST_NS,
+    SAMPLE,
+    AskedClock,
+    RecentImages,
+    Stamps,
+    Timed,
+    TimeFiller,
+    choose_clocks,
+)
 from streamtok.drives.drive import Drive, Item
 from streamtok.drives.image_items import ItemMaker
 from streamtok.drives.topics import Topics, choose_topics
@@ -69,12 +79,11 @@ class Sample:
     stamps: list[Stamps] = field(default_factory=list)
     counters: list[int | None] = field(default_factory=list)
     encoding: str = ""
-    last: ImageMessage | None = None
+    recent: RecentImages = field(default_factory=RecentImages)
 
     def add(self, message: TopicMessage, image: ImageMessage) -> None:
-        """Take one message, unless it is a copy of the one before it."""
-        last, self.last = self.last, image
-        if last is not None and image.stamp_ns == last.stamp_ns != 0 and image.has_bytes_of(last):
+        """Take one message, unless it is a copy."""
+        if image.stamp_ns and self.recent.have(image.stamp_ns, image):
             return
         self.encoding = self.encoding or image.encoding
         self.counters.append(image.seq)
@@ -85,6 +94,10 @@ class Sample:
         """Whether header.seq counts images: throttled or rewritten topics have other numbers there."""
         first = [-1 if number is None else number for number in self.counters[:SEQ_SAMPLE]]
         return len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first))
+
+
+def _stamps_of(samples: Mapping[Topic, Sample]) -> dict[Topic, list[Stamps]]:
+    return {topic: sample.stamps for topic, sample in samples.items() if sample.stamps}
 
 
 class MessageDrive(Drive):
@@ -113,7 +126,10 @@ class MessageDrive(Drive):
         labels, others = self._sort_topics(encodings)
         reason = "; ".join(problem.text for problem in self.problems[:3])
         chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
-        samples = self._sample([labels[label] for label in chosen if labels[label] not in recorded])
+        foreign = [labels[label] for label in chosen if labels[label] not in recorded]
+        samples = self._sample(foreign, SAMPLE)
+        if any(choice.clock != "header" for choice in choose_clocks(_stamps_of(samples), options.clock).values()):
+            samples = self._sample(foreign, ARRIVAL_SAMPLE)
         depth = [label for label in chosen if labels[label] in samples and is_depth(samples[labels[label]].encoding)]
         self._depth = options.depth_range
         if depth and self._depth is None and options.topics is None and len(depth) < len(chosen):
@@ -127,8 +143,9 @@ class MessageDrive(Drive):
         self.streams = list(dict.fromkeys(self.topics.values()))
         self.counts = {name: Counter() for name in self.streams}
         self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
-        timed = {stream: samples[topic].stamps for topic, stream in self.topics.items() if topic in samples}
-        self.clocks = choose_clocks({name: stamps for name, stamps in timed.items() if stamps}, options.clock)
+        read = {topic: sample for topic, sample in samples.items() if topic in self.topics}
+        clocks = choose_clocks(_stamps_of(read), options.clock)
+        self.clocks = {self.topics[topic]: choice for topic, choice in clocks.items()}
         for name, choice in self.clocks.items():
             if choice.reason:
                 self.note(name, f"timed by {choice.clock} time: {choice.reason}")
@@ -151,15 +168,15 @@ class MessageDrive(Drive):
             labels[label] = topic
         return labels, others
 
-    def _sample(self, topics: list[Topic]) -> dict[Topic, Sample]:
-        """The first messages of the topics; of one that begins late, those that come while the others' are read."""
+    def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
+        """The first `count` messages of each topic; of a late one, those that come until the others have theirs."""
         samples = {topic: Sample() for topic in topics}
-        for message in itertools.islice(self.messages(topics), 4 * SAMPLE * len(topics)) if topics else ():
+        for message in itertools.islice(self.messages(topics), 4 * count * len(topics)) if topics else ():
             sample = samples[message.topic]
-            if len(sample.stamps) < SAMPLE:
+            if len(sample.stamps) < count:
                 with contextlib.suppress(DamagedFrame, ValueError):
                     sample.add(message, self.parse(message))
-            if all(len(each.stamps) >= SAMPLE for each in samples.values()):
+            if all(len(each.stamps) >= count for each in samples.values()):
                 break
         return samples
 

@@ -61,6 +61,7 @@ def compile_step(step: Step) -> Step:
     ready = False
 
     def run(x: torch.Tensor, *masks: torch.Tensor) -> tuple:
+        """x (S, 3, G, H, W), masks (S,) bool -> what `step` gives."""
         nonlocal ready
         if ready:
             return fast(x, *masks)

@@ -51,9 +51,11 @@ class OptimizedTokenizer(Tokenizer):
         return self.streams.plain.with_modules(**modules)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """As `Network.init_state`."""
         return self.streams.plain.init_state(spec, height, width)
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """As `Network.init_decode_state`."""
         return self.streams.plain.init_decode_state(spec, grid_height, grid_width)
 
     def encode_groups(self, x: torch.Tensor, state: State, clock: Clock) -> tuple[Coded, State]:

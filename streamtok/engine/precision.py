@@ -100,7 +100,7 @@ def choose(
 def try_precisions(
     tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
 ) -> dict[str, Trial]:
-    """float32 first, then each named precision, on the same frames; without a graph where one cannot be captured."""
+    """float32 first, then each named precision, on frames uint8 (B, 3, T, H, W); without a graph where none can be."""
     trials: dict[str, Trial] = {}
     for name in dict.fromkeys(["float32", *names]):
         configuration, found = plan_precision(tok, machine, name), None
@@ -175,7 +175,7 @@ def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: 
 
 
 def compare_tokens(found: Tensor, wanted: Tensor) -> float:
-    """Share of equal tokens; of continuous latents, 1 minus the relative error."""
+    """Share of equal tokens (B, T, h, w); of continuous latents (B, C, T, h, w), 1 minus the relative error."""
     if found.dtype.is_floating_point:
         return 1 - float((found - wanted).norm() / wanted.norm())
     return float((found == wanted).float().mean())
@@ -188,7 +188,7 @@ def _measure(
     groups: int,
     clock: Callable[[], float] | None = None,
 ) -> tuple[Tensor, float]:
-    """Tokens (or latents) of the clip on the CPU, and the median milliseconds of a group."""
+    """Tokens (or latents) of a clip (B, 3, T, H, W) on the CPU, and the median milliseconds of a group."""
     stream = apply_configuration(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)
     # on a CPU others may be running too, so its own time is counted there, over all threads

@@ -4,6 +4,7 @@ They behave as `streamtok.model.EncodeStream` and share its snapshots: a snapsho
 under any other of the same precision.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,24 +15,23 @@ from streamtok.model.network import Network
 from streamtok.model.stream import CompileStep
 
 
-class Streams(Protocol):
+class Streams(ABC):
     """Opens the streams of one tokenizer on one engine.
 
     `plain` has PyTorch's layers, in the engine's precision and on its device; `decode_step` makes the step of a
     decoding stream fast, whatever its precision.
     """
 
-    @property
-    def plain(self) -> Tokenizer: ...
+    plain: Tokenizer
+    decode_step: CompileStep | None = None
 
-    @property
-    def decode_step(self) -> CompileStep | None: ...
-
+    @abstractmethod
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """A stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
         """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
+        return DecodeStream(self.plain, slots, size, context, self.decode_step)
 
 
 class EngineStream(EncodeStream):
@@ -48,7 +48,7 @@ class EngineStream(EncodeStream):
 
 
 @dataclass(frozen=True)
-class PlainStreams:
+class PlainStreams(Streams):
     """Streams of PyTorch's layers: eager, or with every step through `decode_step`, a compiler."""
 
     plain: Tokenizer
@@ -56,23 +56,21 @@ class PlainStreams:
     decode_step: CompileStep | None = None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """As `Streams` says."""
         if self.decode_step is not None:
             return EncodeStream(self.plain, slots, size, context, self.decode_step)
         return EngineStream(self.plain, slots, size, context, self.slots_per_step)
 
-    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        return DecodeStream(self.plain, slots, size, context, self.decode_step)
-
 
 @runtime_checkable
 class KeepsPast(Protocol):
-    """A layer that keeps its past in a form of its own, (slots, ...), and the plain form (slots, P, H, W, C)."""
+    """A layer that keeps its past in a form of its own, (S, ...), and the plain form (S, P, H, W, C)."""
 
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The past as PyTorch's layers keep it; count (slots,) int64: latent steps taken."""
+        """The past as PyTorch's layers keep it, (S, P, H, W, C); count (S,) int64: latent steps taken."""
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `to_plain`."""
+        """The inverse of `to_plain`, from (S, P, H, W, C)."""
 
 
 class PlainSnapshots:

@@ -87,6 +87,6 @@ def prepare(
         fast = apply_configuration(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
     stream = fast.stream(1, *size)
     for frames in (1, tok.group):
-        stream.step(torch.zeros(1, 3, frames, *size, dtype=torch.uint8, device=fast.device))
+        stream.step(torch.zeros(1, fast.config.in_channels, frames, *size, dtype=torch.uint8, device=fast.device))
     store(fast.engine)
     return fast.engine

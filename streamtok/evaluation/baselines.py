@@ -49,6 +49,7 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
 
 
 def _encode(frames: np.ndarray, codec: str, crf: float) -> Coded:
+    """frames uint8 RGB (T, H, W, 3)."""
     try:
         import av
     except ImportError as error:
@@ -120,6 +121,7 @@ def make_unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
 
     @torch.inference_mode()
     def show(clip: Clip) -> Tensor:
+        """-> (T, 3, H, W) in 0..1."""
         video = pictures_to_video(clip.frames).to(tok.device)
         tok.quantizer = Unrounded(fsq)
         try:

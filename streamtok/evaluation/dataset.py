@@ -133,7 +133,7 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
     ValueError, which names the file, where there is none.
     """
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     with open_video(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]

@@ -45,6 +45,7 @@ class ClipResult:
 
     @property
     def psnr_by_frame(self) -> list[float]:
+        """In dB, of each frame."""
         return [psnr_from_mse(value) for value in self.mse]
 
     def psnr_by_place(self, group: int) -> list[float]:
@@ -68,10 +69,12 @@ class Evaluation:
 
     @property
     def psnr(self) -> float:
+        """In dB, the mean over clips."""
         return fmean(clip.psnr for clip in self.clips)
 
     @property
     def ssim(self) -> float:
+        """The mean over clips, at most 1."""
         return fmean(clip.ssim for clip in self.clips)
 
     @property
@@ -169,6 +172,7 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Ten
 
 
 def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """pixels (B, 3, T, H, W) or (B, 3, H, W) -> the same in -1..1, and the tokens."""
     out = tok.encode(pixels.contiguous())
     return tok.decode(tokens_of(out)), out.indices
 
@@ -189,6 +193,7 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tens
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
+    """rebuilt (T, 3, H, W) in 0..1."""
     original = pictures_to_unit(clip.frames).to(rebuilt.device)
     mse = frame_mse(original, rebuilt)
     height, width = clip.frames.shape[1:3]

@@ -67,6 +67,7 @@ class FeaturePairs:
 
     @torch.inference_mode()
     def _features(self, frames: Tensor) -> np.ndarray:
+        """frames (T, 3, H, W) in 0..1 -> (N, D) float64."""
         pixels = self._video_pixels(frames) if self.video else (frames * 255).round().to(torch.uint8)
         wanted = {"return_features": True} | ({"rescale": False, "resize": False} if self.video else {})
         options = {name: value for name, value in wanted.items() if name in self._arguments}

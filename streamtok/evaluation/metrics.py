@@ -88,7 +88,7 @@ def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """The Gaussian window over every place where it fits, each channel on its own."""
+    """The Gaussian window over every place where it fits: (N, C, H, W) -> (N, C, H - 10, W - 10)."""
     at = torch.arange(_WINDOW, device=x.device, dtype=torch.float32) - _WINDOW // 2
     window = torch.exp(-(at**2) / (2 * _SIGMA**2))
     window = (window / window.sum()).expand(x.shape[1], 1, 1, -1)

@@ -60,6 +60,7 @@ def _to_rows(frames: Tensor) -> np.ndarray:
 
 
 def _pair_errors(source: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """A column of `warping_error`, from two frames (T, H, W, 3) of each, T = 2."""
     back, visible = flow_to_previous(source[0], source[1])
     if not visible.any():
         return 0.0, 0.0, 0.0

@@ -76,6 +76,7 @@ class SuiteResult:
     samples: list["Sample"] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict:
+        """Plain values for JSON."""
         still = self.still and asdict(self.still) | {
             "rise_to_fourth": self.still.rise_to_fourth,
             "worst_fall_after": self.still.worst_fall_after,
@@ -166,6 +167,7 @@ class _Suite:
         self.progress(clip.name)
 
     def _over_time(self, clip: Clip, rebuilt: Tensor) -> None:
+        """rebuilt (T, 3, H, W) in 0..1."""
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
         if len(self.pictures) < self.options.still_pictures:
@@ -194,6 +196,7 @@ class _Suite:
         self.scores.setdefault(name, []).append(row)
 
     def finish(self, evaluation: Evaluation) -> SuiteResult:
+        """What was gathered, and what is measured once all clips are seen."""
         options = self.options
         result = SuiteResult(evaluation, samples=self.samples)
         result.baselines = [_baseline(name, rows) for name, rows in self.scores.items()]
@@ -230,6 +233,7 @@ def _perceptual(path: Path, device: torch.device) -> Metric:
 
     @torch.inference_mode()
     def distance(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
+        """Two (T, 3, H, W) in 0..1."""
         pairs = zip(original.split(4), rebuilt.split(4), strict=True)
         parts = [(features.distance(unit_to_video(b), unit_to_video(a)).item(), len(a)) for a, b in pairs]
         return {"lpips_style": sum(value * n for value, n in parts) / len(original)}

@@ -51,6 +51,7 @@ class LocalRunner:
             return self._restart()
 
     def running(self) -> dict[str, tuple[int, float]]:
+        """By name of each running job: its frames so far, and the share of it that is done."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 
@@ -132,6 +133,7 @@ class _Worker:
         _Worker.current = self
 
     def run(self, job: Job) -> dict[str, Any]:
+        """The record of a drive; `Stopped` once the parent has said so."""
         if self._stop.value:
             raise Stopped
         return run_job(job, self._out, self._options, self._tok, partial(self._report, job.name))

@@ -24,10 +24,12 @@ class RayRunner:
         self._running: dict[Any, tuple[Job, Any]] = {}
 
     def submit(self, job: Job) -> None:
+        """As `LocalRunner.submit`."""
         actor = self._idle.popleft()
         self._running[actor.run.remote(job)] = job, actor
 
     def collect(self, timeout: float) -> list[Outcome]:
+        """As `LocalRunner.collect`."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
@@ -38,6 +40,7 @@ class RayRunner:
         return {}
 
     def close(self) -> None:
+        """End the actors."""
         for actor in [*self._idle, *(actor for _, actor in self._running.values())]:
             self._ray.kill(actor)
 

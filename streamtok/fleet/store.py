@@ -98,6 +98,7 @@ class LocalStore:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, name: str, data: bytes) -> None:
+        """Replace a file in one move."""
         partial = self.root / _partial_name(name)
         partial.write_bytes(data)
         os.replace(partial, self.root / name)

@@ -17,6 +17,7 @@ from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
 from streamtok.ingest.token_grid import grids_of
 from streamtok.model import Encoded, EncodeStream, NonFiniteError, Tokenizer
+from streamtok.model.frames import match_channels
 from streamtok.types import Planes
 
 log = logging.getLogger("streamtok.ingest")
@@ -113,9 +114,10 @@ class Batch:
 
     def _step(self, active: list[bool], keyframe: list[bool]) -> Encoded:
         """The first step may capture a graph, which cameras must not disturb."""
+        frames = match_channels(self._frames, self._tokenizer.config.in_channels)
         if not self._cold:
-            return self._encoder.step(self._frames, active, keyframe)
+            return self._encoder.step(frames, active, keyframe)
         with self._preparing.paused():
-            out = self._encoder.step(self._frames, active, keyframe)
+            out = self._encoder.step(frames, active, keyframe)
         self._cold = False
         return out

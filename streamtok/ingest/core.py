@@ -19,6 +19,7 @@ from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.token_grid import make_stream_info
 from streamtok.model import NonFiniteError, Tokenizer
+from streamtok.model.frames import check_camera_channels
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
 
@@ -50,6 +51,7 @@ class IngestCore:
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
+        check_camera_channels(tokenizer.config.in_channels)
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1

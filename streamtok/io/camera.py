@@ -34,11 +34,15 @@ JOIN_S = 1.0
 
 @dataclass(frozen=True)
 class Grabbed:
-    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts."""
+    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
+
+    `damaged` images were left out just before it.
+    """
 
     image: np.ndarray
     capture_ns: int
     number: int | None = None
+    damaged: int = 0
 
 
 class Device(Protocol):
@@ -63,8 +67,9 @@ class CameraSource(Source):
     later losses heal.
 
     `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
-    that the device must have taken meanwhile), `dropped` (frames that nobody read in time) and `frames`. `frozen` says
-    whether the image stands still now; such frames are delivered all the same.
+    that the device must have taken meanwhile), `damaged` (frames that came and cannot be used), `dropped` (frames that
+    nobody read in time) and `frames`. `frozen` says whether the image stands still now; such frames are delivered all
+    the same.
     """
 
     live = True
@@ -150,7 +155,8 @@ class CameraSource(Source):
         self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed
-        self._next_id += missed
+        self.counts["damaged"] += grabbed.damaged
+        self._next_id += max(missed, grabbed.damaged)
         if self.state == "lost":
             self.state = "up"
             log.info("stream=%s event=up device=%s missed=%d", self.stream, self.device.name, missed)

@@ -16,7 +16,8 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from streamtok.io.nal_units import H264Order, H265Order, length_size_of, without_sei
+from streamtok.io.nal_units import Order, add_orientation, follow_order, length_size_of, without_sei
+from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
 MOST_WAITING = 64
@@ -56,7 +57,7 @@ class CleanDecoder:
 
     | sign of damage | what it costs |
     | --- | --- |
-    | the container marks a packet (`is_corrupt`; `lose_packets` for those that never came) | it, and what needs it |
+    | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
     | H.264 counts on (`frame_num`) over a picture that is not there | the picture, and what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
@@ -71,9 +72,7 @@ class CleanDecoder:
             context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
         self._intra = context.codec.intra_only
-        self._order: H264Order | H265Order | None = None
-        if context.name in ("h264", "hevc"):
-            self._order = (H264Order if context.name == "h264" else H265Order)(context.extradata)
+        self._order = follow_order(context.name, context.extradata)
         self.restart()
 
     def restart(self) -> None:
@@ -103,23 +102,30 @@ class CleanDecoder:
         self._feed(pts)
         return self._refused(reason, pts)
 
-    def decode(self, packet: Any, suspect: bool = False) -> Iterator[Checked]:
+    def decode(self, packet: Any, marked: bool = False) -> Iterator[Checked]:
         """What comes out for a packet (None at the end of the stream), in presentation order.
 
-        `suspect`: damage may have touched the packet, although the container does not mark it.
+        `marked`: the container says that damage touched the packet.
         """
         pts = None if packet is None else packet.pts
         self._feed(pts)
-        if packet is not None:
-            yield from self._look_at(packet, suspect or packet.is_corrupt)
+        if packet is not None and marked and pts is None:  # the rest of a picture that lost its beginning
+            yield self._refused("the container marks it as damaged", None)
+            return
+        if packet is not None and marked:
+            self._lose(Loss(self._fed, packet.pts, "the container marks it as damaged"))
+        if packet is not None and packet.size and self._order is not None:
+            order = self._order.see(bytes(packet))
+            yield from self._follow(order, packet)
+            packet = self._without_sei(packet) if order.has_sei else packet
         try:
-            frames = self._decode(packet)
+            frames = self._context.decode(packet)
         except av.FFmpegError as error:
             yield self._refused(f"the decoder refuses it: {error.strerror}", pts)
             return
         for frame in frames:
             yield from self._take(frame)
-        if packet is None:
+        if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
 
     def _take(self, frame: Any) -> Iterator[Checked]:
@@ -153,13 +159,8 @@ class CleanDecoder:
         if len(self._orders) > MOST_WAITING:
             del self._orders[next(iter(self._orders))]
 
-    def _look_at(self, packet: Any, suspect: bool) -> Iterator[Checked]:
+    def _follow(self, order: Order, packet: Any) -> Iterator[Checked]:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
-        if suspect:
-            self._lose(Loss(self._fed, packet.pts, "the container marks it as damaged"))
-        if self._order is None or not packet.size:
-            return
-        order = self._order.see(bytes(packet))
         if order.missing:
             self._lose(Loss(self._fed, None, DEPENDS))
         if order.recovers and self._losses:  # H.265 refuses all that needs a lost picture, unless it starts anew here
@@ -171,17 +172,12 @@ class CleanDecoder:
             if packet.is_discard:  # decoded and not shown: it does not come out
                 self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
 
-    def _decode(self, packet: Any) -> list[Any]:
-        """The frames that come out; H.265 is tried without its SEI messages if it is refused with them."""
-        try:
-            return self._context.decode(packet)
-        except av.FFmpegError:
-            if packet is None or self._context.name != "hevc":
-                raise
-        data = without_sei(bytes(packet), length_size_of("hevc", self._context.extradata))
-        bare = av.Packet(data)
-        bare.pts, bare.dts, bare.time_base = packet.pts, packet.dts, packet.time_base
-        return self._context.decode(bare) if 0 < len(data) < packet.size else self._context.decode(packet)
+    def _without_sei(self, packet: Any) -> Any:
+        bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
+        bare.pts, bare.dts = packet.pts, packet.dts
+        if packet.time_base is not None:  # a recorded message has none
+            bare.time_base = packet.time_base
+        return bare
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
         refused = Checked(None, self.damage or reason, True)
@@ -219,9 +215,17 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
     return loss.order >= order and not shown_before
 
 
+def orientation_of(frame: Any) -> int:
+    """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
+
+
 def to_image(frame: Any) -> np.ndarray:
-    """A decoded video frame as uint8 RGB (H, W, 3)."""
-    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+    """A decoded video frame as uint8 RGB (H, W, 3), upright."""
+    return orient(frame.to_ndarray(format="rgb24"), orientation_of(frame))
 
 
 class KeptPackets:
@@ -229,6 +233,7 @@ class KeptPackets:
 
     def __init__(self, stream: Any) -> None:
         context = stream.codec_context
+        self._codec = context.name
         name = ANNEX_B.get(context.name) if context.extradata else None
         self._filter = BitStreamFilterContext(name, in_stream=stream) if name else None
         self._packets: dict[int, bytes] = {}
@@ -244,6 +249,9 @@ class KeptPackets:
         while len(self._packets) > MOST_PACKETS:
             del self._packets[next(iter(self._packets))]
 
-    def take(self, pts: int | None) -> bytes | None:
-        """The packet that is shown at `pts`, given once."""
-        return None if pts is None else self._packets.pop(pts, None)
+    def take(self, frame: Any) -> bytes | None:
+        """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
+        packet, orientation = self._packets.pop(frame.pts, None), orientation_of(frame)
+        if packet is None or orientation == UPRIGHT:
+            return packet
+        return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None

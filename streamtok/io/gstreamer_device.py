@@ -23,6 +23,7 @@ import numpy as np
 
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
+from streamtok.io.network_camera import StreamClock
 from streamtok.names import without_password
 
 LAUNCH = "gst-launch-1.0"
@@ -82,7 +83,7 @@ class GStreamerDevice:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
         self._errors: IO[bytes] | None = None
-        self._offset_ns: int | None = None
+        self._clock = StreamClock()
 
     def connect(self) -> None:
         """Start the pipeline and wait for the size of its pictures; OSError with its own words if it fails."""
@@ -97,7 +98,7 @@ class GStreamerDevice:
             )
         finally:
             os.close(writing)
-        self._offset_ns = self.size = None
+        self._clock, self.size = StreamClock(), None
         while self.size is None:
             packet = self._next_packet()
             if packet is None:
@@ -177,9 +178,8 @@ class GStreamerDevice:
         arrival_ns = time.monotonic_ns()
         if time_ns == NO_TIME:
             return arrival_ns
-        offset_ns = arrival_ns - time_ns
-        self._offset_ns = offset_ns if self._offset_ns is None else min(self._offset_ns, offset_ns)
-        return time_ns + self._offset_ns
+        self._clock.see(time_ns, arrival_ns)
+        return self._clock.to_local(time_ns)
 
     def _read_errors(self) -> str:
         """What the pipeline said last, in one line."""

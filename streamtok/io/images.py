@@ -22,7 +22,7 @@ from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.spec import parse_bits, parse_rate, split_options
 from streamtok.io.stills import count_bits, decode_image_file, is_animation, read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
-from streamtok.io.times import find_times_file, parse_unit, read_times_file, read_times_in_names
+from streamtok.io.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
@@ -121,20 +121,22 @@ def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[Time
     """The images with the times of a file, and what these are, in words."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
-    times, names = read_times_file(path, unit)
-    return _match(files, times.ns, names, path), f"{times}, from {path.name}"
+    found = read_times_file(path, unit)
+    return _match(files, found, path), f"{found.times}, from {path.name}"
 
 
-def _match(files: list[Path], times: list[int], names: list[str | None], path: Path) -> list[TimedImage]:
+def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     """Each image with its line of the times file `path`: by name, by number, or in order."""
-    if all(name is not None for name in names):
-        return _by_name(files, times, [str(name) for name in names], path)
+    times = found.times.ns
+    if all(name is not None for name in found.names):
+        return _by_name(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
-        return [TimedImage(file, time, number) for number, (time, file) in enumerate(zip(times, files, strict=True))]
-    numbers = [int(file.stem) if file.stem.isdigit() else len(times) for file in files]
-    if len(times) < len(files) or max(numbers) >= len(times):
+        return [TimedImage(*each) for each in zip(files, times, found.numbers, strict=True)]
+    lines = dict(zip(found.numbers, times, strict=True))
+    numbers = [int(file.stem) if file.stem.isdigit() else -1 for file in files]
+    if not lines.keys() >= set(numbers):
         raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
-    return [TimedImage(file, times[number], number) for number, file in zip(numbers, files, strict=True)]
+    return [TimedImage(file, lines[number], number) for number, file in zip(numbers, files, strict=True)]
 
 
 def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
-HEVC_SEI = (39, 40)
+HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units of type 40
 HEVC_SLICES = range(32)
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
+DISPLAY_ORIENTATION = 47
+ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
+"""Of the orientations 1 to 8: whether they mirror, and the quarters of a turn, anticlockwise, that follow."""
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
@@ -73,9 +76,38 @@ def length_size_of(codec: str, extradata: bytes | None) -> int:
 
 
 def without_sei(data: bytes, length_size: int) -> bytes:
-    """An access unit of H.265 without its SEI messages, none of which change its pixels."""
-    kept = [unit for unit in split_units(data, length_size) if unit and unit[0] >> 1 & 63 not in HEVC_SEI]
+    """An access unit of H.265 without the SEI messages before its slices, but for those that decoders need.
+
+    None of them changes pixels, and decoders that shall refuse damage refuse what they find odd in them, too.
+    """
+    kept = [
+        unit
+        for unit in split_units(data, length_size)
+        if unit and (unit[0] >> 1 & 63 != HEVC_SEI or _first_message(unit) in (RECOVERY_POINT, DISPLAY_ORIENTATION))
+    ]
     return b"".join((len(unit).to_bytes(length_size, "big") if length_size else START) + unit for unit in kept)
+
+
+def _first_message(unit: bytes) -> int:
+    return unit[2] if len(unit) > 2 else 0
+
+
+def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
+    """An access unit (Annex B) of "h264" or "hevc" with a display orientation SEI message (D.2.27; D.2.20)."""
+    mirrored, turns = ORIENTATION_SEI[orientation]
+    bits = f"0{mirrored:b}0{turns << 14:016b}1" + ("0" if codec == "h264" else "00") + "1"
+    payload = int(bits.ljust(24, "0"), 2).to_bytes(3, "big").replace(b"\0\0", b"\0\0\3")
+    head = b"\x06" if codec == "h264" else b"\x4e\x01"
+    message = START + head + bytes([DISPLAY_ORIENTATION, 3]) + payload + b"\x80"
+    first_slice = range(1, 6) if codec == "h264" else HEVC_SLICES
+    at = data.find(START)
+    while at >= 0:
+        kind = data[at + 3] & 31 if codec == "h264" else data[at + 3] >> 1 & 63
+        if kind in first_slice:
+            at -= at > 0 and not data[at - 1]
+            return data[:at] + b"\0" + message + data[at:]
+        at = data.find(START, at + 3)
+    return data
 
 
 @dataclass(frozen=True)
@@ -83,12 +115,13 @@ class Order:
     """What an access unit says: `missing` if one that it needs did not come.
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True where H.265 begins to be refreshed bit by bit.
+    `recovers` is True where H.265 begins to be refreshed bit by bit, `has_sei` where it has messages beside pictures.
     """
 
     missing: bool = False
     clean_since: int | None = None
     recovers: bool = False
+    has_sei: bool = False
 
 
 class H264Order:
@@ -170,16 +203,25 @@ class H265Order:
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
-        self._ages, recovers = {target: age + 1 for target, age in self._ages.items()}, False
+        self._ages = {target: age + 1 for target, age in self._ages.items()}
+        recovers = has_sei = False
         for unit in split_units(data, self._length_size):
             kind = unit[0] >> 1 & 63 if unit else -1
             if kind in HEVC_SLICES:
                 break
-            if kind in HEVC_SEI and (count := _recovery_count(unit[2:], signed=True)) is not None:
+            has_sei = has_sei or kind == HEVC_SEI
+            if kind == HEVC_SEI and (count := _recovery_count(unit[2:], signed=True)) is not None:
                 recovers = count > 0
                 self._ages.setdefault(count + MOST_REORDERED if count else 0, 0)
         done = [target for target, age in self._ages.items() if age == target]
-        return Order(clean_since=self._ages.pop(done[0]) if done else None, recovers=recovers)
+        return Order(False, self._ages.pop(done[0]) if done else None, recovers, has_sei)
+
+
+def follow_order(codec: str, extradata: bytes | None) -> H264Order | H265Order | None:
+    """What follows the order of a codec's access units; None for codecs that do not say."""
+    if codec == "h264":
+        return H264Order(extradata)
+    return H265Order(extradata) if codec == "hevc" else None
 
 
 def _units_of_avcc(data: bytes | None) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A camera that OpenCV opens: V4L2 and USB devices, URLs (FFmpeg) and GStreamer pipelines."""
+"""A camera that OpenCV opens: V4L2 and USB devices, and GStreamer pipelines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
-OPEN_TIMEOUT_MS = 5000
-READ_TIMEOUT_MS = 5000
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is believed if it is not in the future and not older than this."""
 
@@ -56,9 +54,6 @@ class OpenCVDevice:
             self._ask()
         elif self.kind == "gst":
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
-        else:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
-            self._capture = cv2.VideoCapture(self.target, cv2.CAP_FFMPEG, limits)
         if not self._capture.isOpened():
             self.release()
             raise OSError(f"camera {self.name} cannot be opened: {self._advice()}")
@@ -114,9 +109,7 @@ class OpenCVDevice:
     def _advice(self) -> str:
         if self.kind == "v4l2":
             return "is another program using it, and is it a capture device?"
-        if self.kind == "gst":
-            return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
-        return "is the address right, the camera switched on, and the password in the URL?"
+        return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from pathlib import Path
 
 import av
 import numpy as np
@@ -62,21 +61,35 @@ class PictureNumbers:
         self._next += step
         return self._next - 1
 
+    @property
+    def latest(self) -> int:
+        """The number of the last picture that came out."""
+        return self._next - 1
+
+    def restart(self, first: int) -> None:
+        """Go on with the number `first`, for packets whose times begin anew."""
+        self.__init__(self._even, first)  # type: ignore[misc]
+
     def end(self, disturbed: bool) -> int:
         """The number behind the last picture, at the end of the stream."""
         return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
-def read_ticks(path: Path, stream: int) -> np.ndarray | None:
-    """When each picture of one stream of a video file is shown, from its packets alone: int64 (N,), rising, in units of
-    its time base.
+def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
+    """When each picture of a video is shown, int64 (N,) rising in units of its time base, from its packets alone.
 
-    None where packets have no times, or share them. A file that is cut off gives what is there.
+    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there.
     """
     ticks: list[int | None] = []
-    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError, EOFError):
-        for packet in container.demux(container.streams[stream]):
+    orders: list[int] = []
+    with (
+        av.open(target, metadata_errors="replace") as container,
+        contextlib.suppress(av.FFmpegError, EOFError),
+    ):
+        for packet in container.demux(container.streams[stream_index]):
+            if packet.size and packet.dts is not None:
+                orders.append(packet.dts)
             if packet.size and not packet.is_discard:
                 ticks.append(packet.pts)
     known = np.unique(np.array([tick for tick in ticks if tick is not None], np.int64))
-    return known if len(known) == len(ticks) else None
+    return known if len(known) == len(ticks) and orders == sorted(orders) else None

@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 import urllib.error
-import urllib.request
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from streamtok.io.camera import Grabbed
 from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.network_camera import make_opener
 from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.stills import decode_image_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES
@@ -27,7 +27,7 @@ ADVICE = {401: "wrong user or password", 403: "this user may not", 404: "there i
 
 
 def is_snapshot(spec: str) -> bool:
-    """Whether a source is a snapshot: it says so, or it is a web address whose path ends as pictures do."""
+    """Whether the name of a source is that of a snapshot: it says so, or its path ends as pictures do."""
     url = urlsplit(spec)
     suffix = "." + url.path.rpartition(".")[2].lower()
     return spec.startswith(PREFIX) or (url.scheme in ("http", "https") and suffix in IMAGE_SUFFIXES)
@@ -48,13 +48,7 @@ class SnapshotDevice:
         self.name = without_password(url)
         self.fps: float | None = fps
         self.size: tuple[int, int] | None = None
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        if parts.username is not None:
-            user, password = (unquote(part or "") for part in (parts.username, parts.password))
-            passwords.add_password(None, self._url, user, password)
-        kinds = urllib.request.HTTPBasicAuthHandler, urllib.request.HTTPDigestAuthHandler
-        self._opener = urllib.request.build_opener(*(kind(passwords) for kind in kinds))
+        self._opener, self._url = make_opener(url)
         self._due = 0.0
         self._released = threading.Event()
 

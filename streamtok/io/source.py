@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
+from streamtok.io.network_camera import ask_web
+from streamtok.io.snapshot_device import PREFIX as SNAPSHOT
+from streamtok.io.snapshot_device import is_snapshot
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video import VideoFrame, VideoReader
@@ -75,7 +78,10 @@ def open_source(
 
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
-        return _open_camera(spec, stream, max_frames)
+        kind = "camera" if is_snapshot(spec) else ask_web(spec)
+        if kind == "file":
+            return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+        return _open_camera(f"{SNAPSHOT}{spec}" if kind == "picture" else spec, stream, max_frames)
     path, options = _find_file(spec)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         from streamtok.io.images import ImageFileSource
@@ -88,9 +94,10 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
     from streamtok.io.camera import CameraSource
     from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
+    from streamtok.io.network_camera import NetworkCamera
     from streamtok.io.opencv_device import OpenCVDevice
     from streamtok.io.played_device import parse_played
-    from streamtok.io.snapshot_device import is_snapshot, parse_snapshot
+    from streamtok.io.snapshot_device import parse_snapshot
 
     if spec.startswith("camera:"):
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
@@ -101,7 +108,7 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
         device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
         return CameraSource(device, stream, max_frames=max_frames)
     if not is_camera_path(spec):
-        return CameraSource(OpenCVDevice(spec, "url"), stream, max_frames=max_frames)
+        return CameraSource(NetworkCamera(spec), stream, max_frames=max_frames)
     path, options = split_options(spec, spec, CAMERA_OPTIONS)
     freeze_after = options.pop("freeze_after", 5.0)
     return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)
@@ -121,6 +128,12 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     return path, options
 
 
+def open_video(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)
+
+
 class VideoSource(RecordedSource):
     """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
 
@@ -135,7 +148,7 @@ class VideoSource(RecordedSource):
         max_frames: int | None = None,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.path, self._options = Path(path), (options or {}) | {"keep_packets": keep_packets}
+        self.path, self.options, self._keep_packets = path, options or {}, keep_packets
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True
@@ -143,7 +156,7 @@ class VideoSource(RecordedSource):
 
     def _open(self) -> None:
         self._close()  # where it is opened anew
-        self._reader = VideoReader(self.path, **self._options)
+        self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
         self._reader.counts = self.counts
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
         self._pictures, self._empty = iter(self._reader), True

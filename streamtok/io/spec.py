@@ -55,7 +55,7 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
     """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
-    for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)):
         if key not in allowed:
             raise ValueError(f"source {spec!r}: unknown option {key!r}; known: {', '.join(allowed) or 'none'}")
         try:

@@ -9,7 +9,8 @@ cameras take 1 to 200 pictures per second. Where two units fit, or none, the col
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
 `timestamps.txt`, `times.txt`, `data.csv`, `<folder>.txt`. A line holds a time, or a time and a file name (either order,
-spaces or comma between). Lines that start with # are comments; a heading may name the unit ("timestamp [ns]").
+spaces or comma between). Lines that start with # are comments. A heading may name the unit ("timestamp [ns]"), and the
+columns where there are more ("index,timestamp,filename").
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
+HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
+TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
+NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
 FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv")
@@ -58,10 +62,12 @@ class Times(NamedTuple):
 
 
 class TimesFile(NamedTuple):
-    """A file with times: the column, and the file name of each line or None."""
+    """A file with times: the column, the file name of each line or None, and the number of each line, counting blank
+    ones between them: KITTI leaves a line blank where a picture is missing."""
 
     times: Times
     names: list[str | None]
+    numbers: list[int]
 
 
 def parse_unit(text: str) -> str:
@@ -113,13 +119,20 @@ def find_times_file(folder: Path) -> Path | None:
 def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     """Read a file of times; ValueError names the file, and the line that cannot be read."""
     lines: list[tuple[str, str | None]] = []
+    numbers: list[int] = []
+    headings = 0
+    columns: tuple[int, int | None] | None = None
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         line = line.strip()
-        heading = line.startswith("#") or (number == 1 and not any(character.isdigit() for character in line))
+        heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
             unit = named[1].lower().removesuffix("ec")
-        if line and not heading:
-            lines.append(_split_line(line))
+        headings += heading
+        if heading:
+            columns = _find_columns(line) or columns
+        elif line:
+            numbers.append(number - headings - 1)
+            lines.append(_split_line(line, columns))
             _check_time(lines[-1][0], f"{path}, line {number}")
     if not lines:
         raise ValueError(f"{path} holds no times")
@@ -127,11 +140,24 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
         times = read_times([text for text, _ in lines], unit, f"file={path}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return TimesFile(times, [name for _, name in lines])
+    if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
+        numbers = list(range(len(numbers)))
+    return TimesFile(times, [name for _, name in lines], numbers)
 
 
-def _split_line(line: str) -> tuple[str, str | None]:
+def _find_columns(heading: str) -> tuple[int, int | None] | None:
+    """Where a heading of several columns with commas has the time and the file name; None where it does not say."""
+    names = [name.strip() for name in heading.lstrip("# ").split(",")]
+    times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
+    files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
+    return (times[0], files[0] if files else None) if len(names) > 1 and times else None
+
+
+def _split_line(line: str, columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
     """(time, file name or None) of a line."""
+    if columns is not None and line.count(",") >= max(columns[0], columns[1] or 0):
+        parts = [part.strip() for part in line.split(",")]
+        return parts[columns[0]], None if columns[1] is None else parts[columns[1]]
     if DATE.fullmatch(line):
         return line, None
     parts = [part for part in re.split(r"[,;\s]+", line) if part]

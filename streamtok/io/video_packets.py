@@ -6,6 +6,7 @@ Each unit becomes a picture or a reason why there is none; `streamtok.io.clean_d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar
 
 import av
@@ -14,6 +15,8 @@ import numpy as np
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
 
+IDR, IRAP = 5, range(16, 24)  # types of NAL units that a decoder of H.264 and of H.265 can begin with
+COUNTED = Fraction(1, 1)  # times are the numbers of units
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 
@@ -49,6 +52,7 @@ class VideoDecoder(Generic[Key]):
             return
         packet = av.Packet(bytes(data))
         packet.pts = packet.dts = number = self._next
+        packet.time_base = COUNTED
         self._waiting[number] = key
         self._next += 1
         for checked in self._decoder.decode(packet):
@@ -74,3 +78,16 @@ class VideoDecoder(Generic[Key]):
     def _lost(self, before: int) -> Iterator[Decoded[Key]]:
         for number in [number for number in self._waiting if number < before]:
             yield Decoded(self._waiting.pop(number), None, self._decoder.damage or "the decoder gave no picture for it")
+
+
+def begins_video(codec: str, data: ImageData) -> bool:
+    """Whether a decoder can begin with a packet: a key frame (H.264 and H.265 as Annex B), or no video at all."""
+    packet = bytes(data)
+    units = [unit[0] for unit in packet.split(b"\0\0\1")[1:] if unit]  # the first bytes of its NAL units
+    if codec == "h264":
+        return any(first & 31 == IDR for first in units)
+    if codec in ("h265", "hevc"):
+        return any(first >> 1 & 63 in IRAP for first in units)
+    if codec == "vp9":  # frame_marker, profile, show_existing_frame and frame_type of the uncompressed header
+        return bool(packet) and not packet[0] & 0b100
+    return True

@@ -54,6 +54,7 @@ class ResBlock(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T, C, H, W) -> (B*T, D, H, W)."""
         if not self.video:
             y = self.conv2(self.dropout(self.norm2(self.conv1(self.norm1(x)))))
             return self.nin_shortcut(x) + y, {}
@@ -103,11 +104,12 @@ class Downsample(nn.Module):
         self.conv3 = SpatialConv(channels, channels, 1)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The temporal convolution's last frame at half size, (slots, 1, H', W', C)."""
+        """The temporal convolution's last frame at half size, (S, 1, H', W', C)."""
         scale = 2 if self.spatial else 1
         return {"conv2": self.conv2.init_state(spec, height // scale, width // scale)} if self.temporal else {}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T, C, H, W) -> (B*T', C, H', W')."""
         if not self.video:
             return self.conv(pad_far(x)), {}
         if self.spatial:
@@ -139,12 +141,13 @@ class Upsample(nn.Module):
         self.conv3 = SpatialConv(dim_in, dim_out, 1)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The last frame before it is repeated, (slots, 1, H, W, C): both copies have the same past."""
+        """The last frame before it is repeated, (S, 1, H, W, C): both copies have the same past."""
         if not self.temporal:
             return {}
         return {"conv1": spec.zeros(1, height, width, self.conv1.weight.shape[2])}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T, C, H, W) -> (B*T', D, H', W')."""
         if not self.video:
             return self.conv(repeat_space(x)), {}
         if self.slim:

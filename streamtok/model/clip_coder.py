@@ -118,7 +118,7 @@ class ClipCoder(Network):
         """
         if not self.config.discrete or self._are_codes(tokens):
             check_latent(tokens, self.config)
-            return tokens.to(self.device, self.dtype)
+            return tokens.to(self.device)
         still = check_indices(tokens, self.config)
         codes = self.read_codes((tokens.unsqueeze(-3) if still else tokens).to(self.device))
         return codes.squeeze(2) if still else codes
@@ -127,7 +127,7 @@ class ClipCoder(Network):
         """Whether tokens of a discrete model are codes and not indices."""
         if not isinstance(tokens, Tensor) or not tokens.dtype.is_floating_point:
             return False
-        return tokens.ndim in (4, 5) and tokens.shape[1] == self.config.latent_channels
+        return tokens.ndim in (4, 5) and tokens.shape[1] == self.config.code_channels
 
     # Statistics of latents.
 

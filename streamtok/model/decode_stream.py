@@ -24,7 +24,7 @@ class DecodeStream(Stream[Tensor]):
 
     @exclusive
     def step(self, tokens: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Tensor:
-        """Indices (slots, 1, h, w), (slots, Q, 1, h, w) or a latent (slots, C, 1, h, w) -> frames (slots, C, G, H, W).
+        """Indices (S, 1, h, w), (S, Q, 1, h, w) or a latent (S, C, 1, h, w) -> frames (S, C, G, H, W).
 
         Float in [-1, 1] scale, unclipped. Slots marked `keyframe` start afresh, others continue. Of a keyframe only the
         last frame is meaningful. Tokens of inactive slots are ignored.
@@ -46,7 +46,7 @@ class DecodeStream(Stream[Tensor]):
         return self._run(tokens.to(self.model.device), running, marks)
 
     def _with_time(self, tokens: Tensor) -> Tensor:
-        """Accept grids without the T' axis, (slots, h, w)."""
+        """Accept grids without the T' axis, (S, h, w)."""
         config = self.model.config
         still = 3 + (not config.discrete or config.quantizer == "residual_fsq")
         return tokens.unsqueeze(-3) if isinstance(tokens, Tensor) and tokens.ndim == still else tokens

@@ -51,7 +51,8 @@ class GridDecoder:
 
 
 def to_uint8(frames: Tensor) -> np.ndarray:
-    """Decoded frames, float (3, T, H, W) in [-1, 1], clipped here -> uint8 RGB (T, H, W, 3)."""
+    """Decoded frames, float (3 or 1, T, H, W) in [-1, 1], clipped here -> uint8 RGB (T, H, W, 3)."""
+    frames = frames.expand(3, -1, -1, -1) if len(frames) == 1 else frames
     pixels = frames.float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     return pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
 

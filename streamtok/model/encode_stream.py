@@ -44,7 +44,7 @@ class EncodeStream(Stream[Encoded]):
 
     @exclusive
     def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
-        """frames (slots, C, G, H, W) or (slots, C, 1, H, W) -> indices (slots, 1, h, w), latent (slots, C, 1, h, w).
+        """frames (S, C, G, H, W) or (S, C, 1, H, W) -> indices (S, 1, h, w), latent (S, C, 1, h, w).
 
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
         one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output

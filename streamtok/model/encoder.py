@@ -68,6 +68,7 @@ class Mid(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name, _ in self.named_children()}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (B*T, C, H, W) -> same."""
         new = {}
         for name, layer in self.named_children():
             x, new[name] = layer(x, state[name], clock)

@@ -9,6 +9,7 @@ from streamtok.config import TokenizerConfig
 
 UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, *UNSIGNED)
+LUMA = (77, 150, 29)  # of red, green and blue, in 256ths
 VARIED = 0.25  # of [-1, 1]: how far apart the darkest and the brightest place of a picture are, at least
 FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
 
@@ -33,6 +34,28 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(wide)
 
 
+def match_channels(x: Tensor, channels: int) -> Tensor:
+    """RGB frames (B, 3, ...) as a model of so many channels takes them: for one, luma by BT.601 in integers of uint8.
+
+    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers: no camera gives them.
+    """
+    if channels == 3:
+        return x
+    check_camera_channels(channels)
+    wide = x.int() if x.dtype == torch.uint8 else x
+    weighted = torch.stack([weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA)]).sum(0)
+    return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
+
+
+def check_camera_channels(channels: int) -> None:
+    """ValueError for a tokenizer of channels that neither cameras nor video files give."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the tokenizer takes frames of {channels} channels, cameras and files give RGB (or grey): step "
+            "`Tokenizer.stream` with tensors of your own"
+        )
+
+
 def check_scale(x: Tensor, begins: bool = True) -> None:
     """ValueError for float frames that are not in [-1, 1] but 0..255, or, where a stream `begins`, 0..1.
 
@@ -54,7 +77,7 @@ def check_scale(x: Tensor, begins: bool = True) -> None:
 
 
 def check_dtype(x: Tensor) -> None:
-    """TypeError unless x is uint8 or floating point."""
+    """TypeError unless x (B, 3, T, H, W) is uint8 or floating point."""
     if not isinstance(x, Tensor):
         raise TypeError(f"frames are a {type(x).__name__}, expected a torch.Tensor; use torch.from_numpy for arrays")
     if x.dtype != torch.uint8 and not x.dtype.is_floating_point:
@@ -124,7 +147,7 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
     if not isinstance(latent, Tensor) or not latent.dtype.is_floating_point:
         found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
         raise TypeError(f"the {what} is {found}, expected a float tensor: {config.name!r} is continuous")
-    channels = config.latent_channels
+    channels = config.code_channels
     if latent.ndim not in (4, 5) or latent.shape[1] != channels or 0 in latent.shape:
         raise ValueError(
             f"{what} of shape {tuple(latent.shape)}, expected (B, {channels}, T', h, w) or (B, {channels}, h, w)"
@@ -133,9 +156,13 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
         return latent.ndim == 4
     if not torch.isfinite(latent).all():
         raise ValueError(f"the {what} holds NaN or infinity, expected finite numbers; it was damaged on its way here")
-    if config.quantizer == "fsq" and latent.detach().abs().max() > 1 + 1e-3:
+    if config.quantizer == "fsq" and _reach(latent, config) > 1 + 1e-3:
         raise ValueError(
-            f"codes reach to {float(latent.detach().abs().max()):g}, expected [-1, 1]: this is a latent before "
+            f"codes reach to {_reach(latent, config):g}, expected [-1, 1]: this is a latent before "
             "quantization; decode the indices, or the codes of `encode`"
         )
     return latent.ndim == 4
+
+
+def _reach(codes: Tensor, config: TokenizerConfig) -> float:
+    return float(codes.detach()[:, : config.latent_channels].abs().max())

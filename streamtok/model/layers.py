@@ -56,7 +56,7 @@ class TemporalConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(dim_out).uniform_(-bound, bound))
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
-        """The last input frames, (slots, 3 - stride, H, W, C)."""
+        """The last input frames, (S, 3 - stride, H, W, C)."""
         return spec.zeros(self.past, height, width, self.weight.shape[2])
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ class TemporalAttention(_Attention):
     """Over the last `context` latent steps of each place, causal. x (B*T, C, H, W) -> same."""
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> dict[str, Tensor]:
-        """Rings of keys and values, each (slots, H*W, context, C)."""
+        """Rings of keys and values, each (S, H*W, context, C)."""
         shape = (height * width, spec.context, self.q.in_channels)
         return {"key": spec.zeros(*shape), "value": spec.zeros(*shape)}
 

@@ -51,7 +51,7 @@ class PredictiveTokenizer(Tokenizer):
         self.still_bands, self.reference_noise = still, 0.0
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The encoder's, the decoder's, and the reference (slots, 3, H, W), which is never less than float32."""
+        """The encoder's, the decoder's, and the reference (S, 3, H, W), which is never less than float32."""
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:

@@ -1,8 +1,8 @@
 """State as data: a tensor or a dict of states, keyed like the sub-modules that use it.
 
-All zeros is a fresh stream. A convolution's state is its last input frames, (slots, P, H, W, C). Attention keeps a
-ring of keys and values, (slots, H*W, context, C), in which latent step s of a slot lies at s % context. One counter
-per slot, `count` (slots,), says how many latent steps it has taken; a slot has started when it is not zero.
+All zeros is a fresh stream. A convolution's state is its last input frames, (S, P, H, W, C). Attention keeps a
+ring of keys and values, (S, H*W, context, C), in which latent step s of a slot lies at s % context. One counter
+per slot, `count` (S,), says how many latent steps it has taken; a slot has started when it is not zero.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ class StateSpec:
     device: torch.device
 
     def zeros(self, *shape: int) -> Tensor:
-        """(slots, *shape), all zero."""
+        """(S, *shape), all zero."""
         return torch.zeros(self.slots, *shape, dtype=self.dtype, device=self.device)
 
 

@@ -108,8 +108,8 @@ class Stream(ABC, Generic[Out]):
     def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Out, Tensor]:
         """Run the model on every slot and move the state of the active, finite ones.
 
-        Tensor operations only: what an engine captures. x (slots, ...), active and keyframe (slots,) bool -> output,
-        moved (slots,) bool.
+        Tensor operations only: what an engine captures. x (S, ...), active and keyframe (S,) bool -> output,
+        moved (S,) bool.
         """
         return self._advance_slots(x, active, keyframe, self.state)
 
@@ -126,11 +126,11 @@ class Stream(ABC, Generic[Out]):
 
     @abstractmethod
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Out, State]:
-        """The model's step: x (slots, ...), keyframe (slots,) bool -> output, the new state."""
+        """The model's step: x (S, ...), keyframe (S,) bool -> output, the new state."""
 
     @abstractmethod
     def _finite(self, out: Out) -> Tensor:
-        """Which slots' output is finite, (slots,) bool."""
+        """Which slots' output is finite, (S,) bool."""
 
     @abstractmethod
     def _merge(self, outs: list[Out | None]) -> Out:
@@ -203,7 +203,7 @@ class Stream(ABC, Generic[Out]):
 
     @exclusive
     def snapshot(self, slots: Sequence[int] | None = None) -> dict[str, Any]:
-        """A copy of the state of slots (default: all): {"meta": plain values, "tensors": {name: (slots, ...)}}.
+        """A copy of the state of slots (default: all): {"meta": plain values, "tensors": {name: (S, ...)}}.
 
         On the CPU, made of plain values and tensors only, so that any safe format stores it.
         """
@@ -231,7 +231,7 @@ class Stream(ABC, Generic[Out]):
             self._started[slot] = count > 0
 
     def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """What a snapshot holds of the buffer `name`, (slots, ...); engines keep some in a form of their own."""
+        """What a snapshot holds of the buffer `name`, (S, ...); engines keep some in a form of their own."""
         return past
 
     def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class RawImage:
         return _rows(self.data, height, width * PIXEL_BYTES[self.encoding], self.step)
 
     def rgb(self) -> np.ndarray:
-        """The picture, a new uint8 RGB (height, width, 3)."""
+        """The picture, a new uint8 RGB (H, W, 3)."""
         return to_rgb(self.data, self.encoding, *self.shape[:2], self.step)
 
 
@@ -87,7 +87,7 @@ def to_rgb(
     matrix: str = "bt601",
     full_range: bool = False,
 ) -> np.ndarray:
-    """One image as a camera sends it, as uint8 RGB (height, width, 3).
+    """One image as a camera sends it, as uint8 RGB (H, W, 3).
 
     data: uint8, any shape, read in memory order. `step` is the bytes from one row to the next (None: no padding); for
     nv12 and i420 that of the Y plane, the chroma planes following at once with `step` and `step / 2`. `matrix`

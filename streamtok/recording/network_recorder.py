@@ -1,32 +1,64 @@
 """Records what a publisher sends: token streams, and camera frames if asked, in the order of their arrival."""
 
+import logging
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from streamtok.io.video_packets import begins_video
 from streamtok.io.zmq_frames import picture_of
 from streamtok.recording.recorder import Recorder
+from streamtok.recording.writer import STILLS, VIDEOS
 from streamtok.types import Frame
-from streamtok.wire.header import Info
+from streamtok.wire.control import ControlError
+from streamtok.wire.errors import WireError
+from streamtok.wire.header import Info, TokenHeader
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
 from streamtok.wire.subscriber import Subscription
 
+log = logging.getLogger("streamtok.record")
+
+FRAMES_S = 2.0  # after which a stream without camera images is one of which the node sends none
 HELD_MESSAGES = 256  # per stream, until its info says what they are
 QUEUE_SIZE = 512
 MAX_STREAMS = 256
 POLL_S = 0.1
+PACKETS = (*STILLS, *VIDEOS)
+
+
+@dataclass
+class _Start:
+    """How the recording of one session of a stream begins: with the first camera image that can be decoded by itself,
+    and the first keyframe from it on. What comes before could neither be replayed nor verified.
+    """
+
+    session: str
+    deadline: float
+    first_id: int | None = None
+    begun: bool = False
+    held: deque[TokenMessage] = field(default_factory=lambda: deque(maxlen=HELD_MESSAGES))
+
+    def takes(self, header: TokenHeader) -> bool:
+        """Whether to write a message, once the first image is known."""
+        ready = self.first_id is not None and header.keyframe and header.frame_ids[0] >= self.first_id
+        self.begun = self.begun or ready
+        return self.begun
 
 
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    It joins every session by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded;
-    and the first keyframe of a node that starts again is over before anyone has connected. `streams` None records
-    every stream. With `until_end` it ends when the publisher says that its streams have ended. `counts` holds
-    `tokens`, `frames` and `held_back` (messages whose stream was never explained).
+    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded;
+    and the first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
+    node keeps, it begins at the next keyframe; of a stream that has none (`keyframe_interval` 0) it asks for one.
+    `streams` None records every stream. With `until_end` it ends when the publisher says that its streams have ended.
+    `counts` holds `tokens`, `frames`, `before_keyframe` (messages before a recording could begin) and `held_back`
+    (messages whose stream was never explained).
     """
 
     def __init__(
@@ -42,6 +74,7 @@ class NetworkRecorder:
         self.counts: Counter[str] = Counter()
         self._announced: dict[str, Info] = {}
         self._held: dict[str, deque[TokenMessage]] = defaultdict(deque)
+        self._starts: dict[str, _Start] = {}
         # Lossless makes a lossless node wait: only the recorder itself decides what is left out.
         self.subscription = Subscription[TokenMessage | FrameMessage](
             endpoint,
@@ -68,9 +101,11 @@ class NetworkRecorder:
                 self._take_tokens(message)
             else:
                 self._announce_all()
+                self._begin_without_frames(time.monotonic())
             if deadline is not None and time.monotonic() >= deadline:
                 break
         self._announce_all()
+        self._begin_without_frames(math.inf)
         self.counts["held_back"] += sum(map(len, self._held.values()))
 
     def close(self) -> None:
@@ -108,8 +143,60 @@ class NetworkRecorder:
             self._leave_out(held.popleft())
 
     def _write(self, message: TokenMessage) -> None:
+        """Write a message if its recording has begun, or begins with it."""
+        if self.recorder.options.frames != "none":
+            start = self._start_of(message.stream, message.header.session)
+            if start.first_id is None and not start.begun:
+                start.held.append(message)
+                self._begin_without_frames(time.monotonic())
+                return
+            if not start.takes(message.header):
+                self.counts["before_keyframe"] += 1
+                return
         self.recorder.write_message(message)
         self.counts["tokens"] += 1
+
+    def _start_of(self, stream: str, session: str) -> _Start:
+        start = self._starts.get(stream)
+        if start is None or start.session != session:
+            start = self._starts[stream] = _Start(session, time.monotonic() + FRAMES_S)
+        return start
+
+    def _begin_without_frames(self, now: float) -> None:
+        """Write what was held of streams of which no image has come in time."""
+        for start in self._starts.values():
+            if start.first_id is None and now > start.deadline:
+                self._write_held(start)
+
+    def _write_held(self, start: _Start) -> None:
+        """Go on with what was held: the first image has come, or the node sends none."""
+        held, start.held = list(start.held), deque()
+        start.begun = start.begun or start.first_id is None
+        for message in held:
+            self._write(message)
+
+    def _begin_frames(self, message: FrameMessage) -> bool:
+        """Whether to write a camera image: of video, from the first packet on that can be decoded by itself."""
+        header = message.header
+        start = self._start_of(message.stream, header.session)
+        if start.first_id is None:
+            if header.nbytes is None and not begins_video(header.encoding, message.payload):
+                self.counts["before_keyframe"] += 1
+                return False
+            start.first_id = header.frame_id
+            if not start.begun:
+                self._write_held(start)
+                self._ask_for_keyframe(message.stream)
+        return True
+
+    def _ask_for_keyframe(self, stream: str) -> None:
+        info = self.subscription.infos.get(stream)
+        if info is None or info.keyframe_interval or info.control is None or info.last_seq < 0:
+            return
+        try:
+            self.subscription.request_keyframe(stream)
+        except (WireError, ControlError, OSError) as error:
+            log.warning("stream=%s event=no_keyframe error=%s", stream, error)
 
     def _leave_out(self, message: TokenMessage) -> None:
         self.counts["held_back"] += 1
@@ -117,6 +204,8 @@ class NetworkRecorder:
 
     def _take_frame(self, message: FrameMessage) -> None:
         self.recorder.missed(message.stream, "frames", message.lost)
+        if not self._begin_frames(message):
+            return
         try:
             frame = frame_of(message)
         except (ValueError, MemoryError) as error:  # a size that its encoding cannot have
@@ -131,6 +220,8 @@ def frame_of(message: FrameMessage) -> Frame:
     header = message.header
     if header.nbytes is not None:
         return Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload))
+    if header.encoding not in PACKETS:
+        raise ValueError(f"packets of {header.encoding!r} cannot be recorded; known are {', '.join(PACKETS)}")
     unseen = np.broadcast_to(np.uint8(0), (*header.image_size, 3))
     packet = bytes(message.payload)
     return Frame(header.stream, header.frame_id, header.capture_ns, unseen, packet, header.encoding)

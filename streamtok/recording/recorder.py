@@ -6,8 +6,8 @@
     recorder.write_group(header, group.tokens)
     recorder.close()
 
-A thread of its own writes. What it cannot take in time is left out, counted, and the count is in the file. Once a
-second everything is made safe: a process or machine that dies at any moment loses at most the last second.
+A thread of its own writes. What it cannot take in time is left out, counted, and the count is in the file. A process or
+machine that dies at any moment loses at most the last second.
 """
 
 import errno
@@ -37,7 +37,8 @@ from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
 
-FLUSH_S = 1.0
+FLUSH_S = 0.5  # between two flushes to the system, which a process outlives; half of what may be lost
+SYNC_S = 1.0  # between two flushes to the disk, which may take long: another thread does them
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ class Recorder:
         self.unrecorded = self._queue.missed_by_stream
         self._writer = self._next_file()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._ended = threading.Event()
+        self._sync_error: OSError | None = None
         self._thread.start()
+        threading.Thread(target=self._sync, name="recorder-sync", daemon=True).start()
 
     def add_stream(self, info: Info) -> None:
         """Announce a stream, or a change in it (a new size or session). Its `clock` ties capture times to UTC; without
@@ -195,6 +199,19 @@ class Recorder:
         except BaseException as error:
             self._fail(f"{self._writer.path}: {error!r}")
             raise
+        finally:
+            self._ended.set()
+
+    def _sync(self) -> None:
+        """A thread of its own, since a busy disk would hold up the writing, and what waits dies with the process."""
+        while not self._ended.wait(SYNC_S):
+            try:
+                self._writer.sync()
+            except ValueError:  # it was closed meanwhile, and is on the disk
+                continue
+            except OSError as error:
+                self._sync_error = error
+                return
 
     def _write_all(self) -> None:
         due = time.monotonic() + FLUSH_S
@@ -202,6 +219,8 @@ class Recorder:
             job = self._queue.take(due)
             if job is not None:
                 self._write(job)
+                if job.kind == "tokens" and self.counts["tokens"] == 1:
+                    due = 0.0  # from its first keyframe on a recording can be replayed
             if time.monotonic() >= due:
                 self._make_safe()
                 due = time.monotonic() + FLUSH_S
@@ -222,6 +241,8 @@ class Recorder:
     def _make_safe(self) -> None:
         self._queue.write_missed(self._writer)
         self._writer.flush()
+        if self._sync_error is not None:
+            raise self._sync_error
         free = shutil.disk_usage(self._writer.path.parent).free
         if free < self.options.min_free_bytes:
             self._end_file()

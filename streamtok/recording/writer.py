@@ -120,9 +120,14 @@ class RecordingWriter:
         self.counts[f"missed/{missed.reason}"] += missed.count
 
     def flush(self) -> None:
-        """Make everything so far survive the end of this process, and of the machine."""
+        """Make everything so far survive the end of this process."""
         self._writer.flush()
-        os.fdatasync(self._stream.fileno())
+        self._stream.flush()
+
+    def sync(self) -> None:
+        """Make what was flushed survive the end of the machine; any thread may call it. Raises OSError."""
+        if not self._stream.closed:
+            os.fdatasync(self._stream.fileno())
 
     def close(self, summary: dict[str, Any] | None = None) -> None:
         """Write the last infos, the summary and the index."""

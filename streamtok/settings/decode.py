@@ -35,6 +35,7 @@ class DecodeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "DecodeSettings":
+        """ValueError for flags that only live streams have, and a file is given."""
         if self.live:
             return self
         given = [name for name in LIVE_ONLY if name in self.model_fields_set]

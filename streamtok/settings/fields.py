@@ -60,6 +60,7 @@ def read_range(value: object) -> tuple[float, float]:
 
 
 def read_list(value: object) -> object:
+    """A single value as a list of it."""
     return value if isinstance(value, list | tuple) else [value]
 
 

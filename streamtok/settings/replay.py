@@ -40,6 +40,7 @@ class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSetting
 
     @model_validator(mode="after")
     def check_together(self) -> "ReplaySettings":
+        """ValueError for settings that exclude each other."""
         if self.verify and self.recorded_tokens:
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:

@@ -82,6 +82,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     @field_validator("streams")
     @classmethod
     def check_names(cls, streams: list[StreamSettings]) -> list[StreamSettings]:
+        """ValueError if two streams have one name."""
         names = [stream.name for stream in streams]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -90,6 +91,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 
     @model_validator(mode="after")
     def check_sources(self) -> "RigSettings":
+        """ValueError if two streams open one camera."""
         devices = [stream.source.partition("?")[0] for stream in self.streams if is_camera_path(stream.source)]
         twice = sorted({device for device in devices if devices.count(device) > 1})
         if twice:

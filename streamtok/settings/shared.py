@@ -75,6 +75,8 @@ class DeviceSettings(Strict):
 
 
 class ComputeSettings(DeviceSettings):
+    """How tokens are computed."""
+
     deterministic: Switch = option(False, "bit-identical tokens however the frames are cut")
 
 

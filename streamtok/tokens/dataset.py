@@ -87,6 +87,7 @@ class TokenDataset(Dataset):
 
     @property
     def grid(self) -> tuple[int, ...]:
+        """(h, w), or (C, h, w) of continuous models."""
         return tuple(self.identity["grid"])
 
     @property

@@ -36,6 +36,7 @@ class Statistics:
         self.squares += (values**2).sum(0)
 
     def to_dict(self) -> dict[str, list]:
+        """As LeRobot's stats.json has them."""
         mean = self.total / self.count
         deviation = np.sqrt(np.maximum(0, self.squares / self.count - mean**2))
         values = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
@@ -67,6 +68,7 @@ class DatasetWriter:
         self._writer: parquet.ParquetWriter | None = None
 
     def start_episode(self) -> Episode:
+        """Begin an episode, in a new file of rows once the last one is large."""
         path = self._path()
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
@@ -193,6 +195,7 @@ class VideoColumn:
         episode.videos[self.key]["to_timestamp"] = self._count / self._fps
 
     def close(self) -> None:
+        """Finish the video."""
         if self._pictures is not None:
             self._pictures.close()
 
@@ -214,4 +217,5 @@ def _to_arrow(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write as LeRobot does."""
     path.write_text(json.dumps(value, indent=4) + "\n")

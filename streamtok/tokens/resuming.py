@@ -35,6 +35,7 @@ class Resumable(ABC):
 
     @property
     def taken(self) -> int:
+        """How many windows of this epoch were given."""
         epoch, taken = self._place
         return taken if epoch == self.epoch else 0
 

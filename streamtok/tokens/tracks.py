@@ -128,6 +128,7 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
 
 
 def read_facts(track: Track) -> Facts:
+    """What its file says of the tokenizer and the grid."""
     return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 

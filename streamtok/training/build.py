@@ -25,10 +25,13 @@ BANDED = {  # the axis along which a weight meets wavelet bands; a predictive mo
 
 
 def build_model(config: TrainConfig) -> Tokenizer:
-    """A tokenizer with weights seeded by the config, or those of `config.init`; SettingsError for an unknown preset.
+    """A tokenizer with weights seeded by the config, or those of `config.init`.
 
-    A predictive model can start from the weights of one that is not.
+    A predictive model can start from the weights of one that is not. SettingsError for an unknown preset, and where
+    init and model say different sizes.
     """
+    if config.init and "model" not in config.model_fields_set and not config.model_overrides:
+        return load_checkpoint(config.init)
     if config.model not in PRESETS:
         raise SettingsError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
     torch.manual_seed(config.seed)
@@ -39,8 +42,16 @@ def build_model(config: TrainConfig) -> Tokenizer:
         raise SettingsError(f"model_overrides: {error}") from error
     if config.init:
         source = load_checkpoint(config.init)
-        closes = sizes.predictive and not source.config.predictive
-        return close_loop(source, sizes) if closes else source
+        if sizes.predictive and not source.config.predictive:
+            return close_loop(source, sizes)
+        theirs, ours = source.config.to_dict(), sizes.to_dict()
+        differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+        if differing:
+            raise SettingsError(
+                f"init {config.init!r} and model {config.model!r} are two architectures (they differ in "
+                f"{', '.join(differing)}): leave out model and model_overrides to go on with init's"
+            )
+        return source
     model = build(sizes)
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from streamtok.settings.fields import Count, Device, Model, Strict, Switch, Whole
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "bfloat16", "float32"]
 ShortSide = Annotated[int, Field(ge=16)]  # in pixels
 
 
@@ -17,7 +18,9 @@ class DataConfig(Strict):
     """Where clips come from and how batches are cut from them. Sizes are in pixels, fractions in 0..1."""
 
     paths: tuple[str, ...] = ()  # folders, files or synthetic:HxW@FPS?seed=S specifications
-    holdout: tuple[str, ...] = ()  # names (or beginnings of names) of clips kept for validation
+    # What is kept for validation: clips by name (or its beginning), or the last part of every video.
+    holdout: tuple[str, ...] = ()
+    holdout_tail: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # short sides stored; a repeated one is drawn more often
     scales: Annotated[tuple[ShortSide, ...], Field(min_length=1)] = (192, 256, 320, 384)
     max_frames: Count = 400  # per video, all of them in memory; of a longer one so many, in stretches spread over it
@@ -81,7 +84,7 @@ class TrainConfig(Strict):
     steps: Count = 100_000
     max_seconds: float | None = None
     device: Device = "auto"
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # autocast; "float32" for none
+    dtype: Precision = "auto"  # of the forward pass and of Muon's products; "auto" is the faster one, by measurement
     compile: Switch = False  # of the norms, with their activations
     cuda_graph: Switch = False
     deterministic: Switch = False

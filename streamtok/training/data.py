@@ -19,7 +19,7 @@ from streamtok.io.spec import split_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
-from streamtok.training.footage import Footage, survey
+from streamtok.training.footage import WHOLE, Footage, survey
 
 SUFFIXES = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 log = logging.getLogger("streamtok.training")
@@ -135,14 +135,16 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
     return _Decoded([array[:count] for array in arrays], tuple(runs.values()), left_out["damaged"])
 
 
-def load_cache(paths: list[str], config: DataConfig, smallest: int, device: torch.device) -> Cache:
+def load_cache(
+    paths: list[str], config: DataConfig, smallest: int, device: torch.device, part: tuple[float, float] = WHOLE
+) -> Cache:
     """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
 
-    `smallest` is the largest crop. SettingsError when the frames would not fit into memory, ValueError when nothing
-    could be read.
+    `smallest` is the largest crop, `part` from and up to which fraction of each video is taken. SettingsError when the
+    frames would not fit into memory, ValueError when nothing could be read.
     """
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
-        files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch), paths))
+        files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
         _check_memory(files, config, smallest, device)
         clips = list(pool.map(lambda file: _decode(file, config, smallest), files))
     names: list[str] = []

@@ -17,6 +17,7 @@ from streamtok.io.synthetic.drive import parse_synthetic
 if TYPE_CHECKING:
     from streamtok.io.video import VideoReader
 
+WHOLE = (0.0, 1.0)
 Numbered = Iterator[tuple[int, np.ndarray]]
 """Frames, uint8 RGB (H, W, 3), each with its number in its file."""
 
@@ -24,13 +25,15 @@ Numbered = Iterator[tuple[int, np.ndarray]]
 @dataclass(frozen=True)
 class Footage:
     """A file before it is decoded: `frames` (0 where it does not say) of `size` (height, width; None if it cannot be
-    opened), of which `stretches` of `length` frames in a row are taken; a single stretch is its beginning."""
+    opened) from number `begin` on, of which `stretches` of `length` frames in a row are taken; a single stretch is
+    their beginning."""
 
     path: str
     frames: int
     size: tuple[int, int] | None
     stretches: int
     length: int
+    begin: int = 0
 
     @property
     def taken(self) -> int:
@@ -45,7 +48,7 @@ class Footage:
         run, expected, room = -1, None, self.frames - self.length
         with open_stretches(self.path, Counter() if counts is None else counts) as read_stretch:
             for stretch in range(self.stretches):
-                first = stretch * room // max(1, self.stretches - 1)
+                first = self.begin + stretch * room // max(1, self.stretches - 1)
                 for number, frame in read_stretch(first, first + self.length):
                     run += number != expected
                     expected = number + 1
@@ -55,21 +58,27 @@ class Footage:
             raise ValueError(f"{self.path} holds no frame that can be decoded")
 
 
-def survey(path: str, max_frames: int, stretch: int) -> Footage:
+def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] = WHOLE) -> Footage:
     """What to take of a video, image or synthetic: drive: `max_frames` at most, `stretch` or more of them in a row.
 
-    The length is what the container says; it may differ from the true one by a few frames.
+    The length is what the container says; it may differ from the true one by a few frames. `part` is from and up to
+    which fraction of it. ValueError for a part of a video that does not say its length.
     """
     frames, size = _measure(path)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return Footage(path, 1, size, 1, 1)
-    stretches = max(1, max_frames // stretch) if frames > max_frames else 1
-    return Footage(path, frames, size, stretches, max_frames // stretches)
+    if part != WHOLE and not frames and size is not None:
+        raise ValueError(f"{path} does not say how long it is, so no part of it can be held out; hold out whole clips")
+    begin, end = (round(frames * fraction) for fraction in part)
+    there = end - begin
+    stretches = max(1, max_frames // stretch) if there > max_frames else 1
+    length = max_frames // stretches
+    return Footage(path, there, size, stretches, length if part == WHOLE else min(length, there), begin)
 
 
 def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
     """How many frames of which (height, width) a file has; 0 and None where it does not say."""
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     try:
         if path.startswith("synthetic:"):
@@ -93,7 +102,7 @@ def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, i
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         yield lambda first, stop: iter([(0, read_image(path))])
         return
-    from streamtok.io.video import open_video
+    from streamtok.io.source import open_video
 
     with open_video(path) as video:
         video.counts = counts

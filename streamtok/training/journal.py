@@ -36,6 +36,12 @@ def read_journal(path: Path) -> list[dict]:
     return lines
 
 
+def find_first_validation(folder: Path) -> dict[str, float]:
+    """The figures of the held-out clips before the first step, where they were written down."""
+    lines = (line for line in read_journal(folder / "log.jsonl") if line["kind"] == "validate" and line["step"] == 0)
+    return {name: value for name, value in next(lines, {}).items() if name not in ("kind", "step", "seconds")}
+
+
 def plot_curves(folder: Path) -> Path | None:
     """Draw log.jsonl into curve.png; None when matplotlib is missing (pip install 'streamtok[plot]')."""
     try:

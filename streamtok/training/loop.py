@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from streamtok.engine.loading import pick_device
+from streamtok.io.suffixes import is_image
 from streamtok.model import PredictiveTokenizer, Tokenizer
+from streamtok.model.frames import match_channels
 from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course, Sampler
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache, list_media, load_cache, split_holdout
-from streamtok.training.journal import Journal, plot_curves
+from streamtok.training.footage import WHOLE
+from streamtok.training.journal import Journal, find_first_validation, plot_curves
 from streamtok.training.losses import Losses
 from streamtok.training.optimizer import cosine
 from streamtok.training.saving import LAST, load_run, prepare_folder, save_run
@@ -27,17 +30,23 @@ log = logging.getLogger("streamtok.training")
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: steps done, seconds used (of all its parts), is the schedule complete, last validation."""
+    """How a run ended: steps done, seconds used (of all its parts), is the schedule complete, and the figures of the
+    held-out clips at its end, and before its first step where it started from a checkpoint."""
 
     steps: int
     seconds: float
     complete: bool
     validation: dict[str, float]
+    before: dict[str, float]
 
 
 def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache | None]:
     """The training cache and the held-out clips at the size of the samples (None without a holdout)."""
     paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
+    kept = 1 - config.data.holdout_tail
+    if kept < 1 and held:
+        raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
+    held = held or ([path for path in paths if not is_image(Path(path))] if kept < 1 else [])
     smallest = max(phase.crop for phase in config.phases)
     if not paths:
         raise SettingsError("data.holdout keeps every clip from training; leave some out of it")
@@ -45,10 +54,10 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     if held:
         count = config.sample_frames
         short = config.data.model_copy(update={"scales": (config.sample_lines,), "max_frames": count, "stretch": count})
-        validation = load_cache(held, short, 16, device)
+        validation = load_cache(held, short, 16, device, (kept, 1.0) if kept < 1 else WHOLE)
     longest = max(phase.frames - 1 for phase in config.phases) * max(config.data.strides) + 1
     data = config.data.model_copy(update={"stretch": max(config.data.stretch, longest)})
-    return load_cache(paths, data, smallest, device), validation
+    return load_cache(paths, data, smallest, device, (0.0, kept)), validation
 
 
 @dataclass
@@ -105,6 +114,7 @@ def train(
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start_run(config, model, resume)
+    before = find_first_validation(Path(config.out)) if resume else run.validate() if config.init else {}
     meter, first = _Meter(run.number), run.number
     while True:
         progress = run.progress()
@@ -125,7 +135,7 @@ def train(
 
     plot_curves(Path(config.out))
     run.step.average.swap()
-    return Summary(run.number, run.elapsed(), progress >= 1, validation)
+    return Summary(run.number, run.elapsed(), progress >= 1, validation, before)
 
 
 def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
@@ -160,6 +170,7 @@ def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, T
         run.course.leave()
     phase = config.phases[index]
     video, continuing = run.course.next_batch(run.sampler, run.number, phase)
+    video = match_channels(video, run.step.model.config.in_channels)
     scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
     run.step.optimizer.set_lr(scale)
     terms, state = run.step(run.number, video, run.state if continuing else None, config.weights_at(index))

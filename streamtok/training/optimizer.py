@@ -1,5 +1,7 @@
 """Muon for hidden convolution weights, AdamW for the rest, and the moving average of the weights.
 
+On a CPU AdamW takes the largest matrices too, those of the published sizes: Muon's iteration on them takes minutes.
+
 All state and learning rates are tensors and nothing waits for the device, so a step can be captured in a CUDA graph.
 """
 
@@ -14,16 +16,17 @@ from streamtok.training.config import OptimizerConfig
 # Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 OUTER_LAYERS = ("conv_in", "conv_out", "quant", "prediction.mix")
+LARGEST_ON_CPU = 384  # rows of a matrix whose Newton-Schulz iteration a CPU does in a fraction of the step's own time
 SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is a first or last layer or a depthwise filter
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """matrices (N, rows, columns) -> (N, rows, columns) bfloat16 with singular values near 1."""
+def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """matrices (N, rows, columns) -> (N, rows, columns) in `dtype`, in which it computes, singular values near 1."""
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32).bfloat16() + 1e-7)
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32).to(dtype) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
@@ -69,6 +72,11 @@ def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
     return matrix.view(like.shape)
 
 
+def _fits_device(parameter: Tensor) -> bool:
+    """Whether Muon's iteration on a weight is cheap beside the rest of a step: always on a GPU."""
+    return parameter.device.type != "cpu" or min(_as_matrix(parameter).shape) <= LARGEST_ON_CPU
+
+
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
@@ -76,20 +84,31 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
 class MuonAdamW:
     """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, band_scale: float = 1.0):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        band_scale: float = 1.0,
+        dtype: torch.dtype = torch.bfloat16,
+    ):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError("the model has no parameters to train")
-        self.config = config
+        self.config, self.dtype = config, dtype
         self.names = [name for name, _ in named]
         self.parameters: list[Tensor] = [p for _, p in named]
         device = self.parameters[0].device
         self.lr_scale = torch.ones((), device=device)
         self.count = torch.zeros((), device=device)
-        hidden = [is_hidden(name, p) for name, p in named]
+        matrices = [is_hidden(name, p) for name, p in named]
+        hidden = [one and _fits_device(p) for one, (_, p) in zip(matrices, named, strict=True)]
         self.muon = [p for p, h in zip(self.parameters, hidden, strict=True) if h]
         self.adamw = [p for p, h in zip(self.parameters, hidden, strict=True) if not h]
         self.rates = [band_rate(n, band_scale) for (n, _), h in zip(named, hidden, strict=True) if not h]
+        if config.adamw_lr:  # a matrix that Muon would take moves at Muon's rate, which is that of AdamW's updates
+            large = [one for one, h in zip(matrices, hidden, strict=True) if not h]
+            ratio = config.muon_lr / config.adamw_lr
+            self.rates = [ratio if one else rate for rate, one in zip(self.rates, large, strict=True)]
         self.momentum = [torch.zeros_like(p) for p in self.muon]
         self.first = [torch.zeros_like(p) for p in self.adamw]
         self.second = [torch.zeros_like(p) for p in self.adamw]
@@ -128,7 +147,7 @@ class MuonAdamW:
         for members in self.same_shape:
             matrices = torch.stack([_as_matrix(ahead[i]) for i in members])
             size = 0.2 * math.sqrt(max(matrices.shape[1:]))  # the root mean square of AdamW's updates
-            update = orthogonalize(matrices).float() * (-size * self.config.muon_lr * self.lr_scale)
+            update = orthogonalize(matrices, dtype=self.dtype).float() * (-size * self.config.muon_lr * self.lr_scale)
             for i, one in zip(members, update, strict=True):
                 self.muon[i].add_(_from_matrix(one, self.muon[i]))
 

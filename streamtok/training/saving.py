@@ -35,6 +35,7 @@ def save_run(config: TrainConfig, step: Step, course: Course, state: State | Non
     content = {name: getattr(step, name) and getattr(step, name).state_dict() for name in PARTS}
     content |= {"position": position, "course": asdict(course), "state": state}
     content["run"] = {"model": config.model, "seed": config.seed}
+    content["dtype"] = str(step.optimizer.dtype).removeprefix("torch.")  # measured: resuming must not choose anew
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     os.replace(partial, path)
@@ -48,6 +49,8 @@ def load_run(config: TrainConfig, step: Step) -> tuple[Course, State | None, dic
     run = {"model": config.model, "seed": config.seed}
     if content["run"] != run:
         raise SettingsError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
+    if config.dtype == "auto" and "dtype" in content:
+        step.optimizer.dtype = getattr(torch, content["dtype"])
     for name in PARTS:
         if getattr(step, name) and content[name]:
             getattr(step, name).load_state_dict(content[name])

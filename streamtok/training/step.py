@@ -16,6 +16,7 @@ from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
 from streamtok.training.losses import UNCAPTURED, Losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
+from streamtok.training.speed import choose_dtype
 
 log = logging.getLogger("streamtok.training")
 Gradients = Callable[[Tensor, State | None], tuple[dict[str, Tensor], State]]
@@ -68,7 +69,8 @@ class Step:
 
     def __init__(self, model: Tokenizer, config: TrainConfig, losses: Losses):
         self.model, self.config, self.losses = model, config, losses
-        self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model.config))
+        dtype = choose_dtype(config.dtype, model.device)
+        self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model.config), dtype)
         self.average = Average(model, config.optimizer.ema)
         for p in self.optimizer.parameters:
             p.grad = torch.zeros_like(p)
@@ -82,10 +84,10 @@ class Step:
         self.captures = config.cuda_graph and self.device.type == "cuda"
 
     def autocast(self) -> AbstractContextManager:
-        """The context of every forward pass: bfloat16 unless the config says float32."""
-        if self.config.dtype == "float32":
+        """The context of every forward pass, in the optimizer's precision."""
+        if self.optimizer.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, self.optimizer.dtype)
 
     def find_gradients(
         self, video: Tensor, state: State | None, weights: dict[str, float]

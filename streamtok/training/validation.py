@@ -11,6 +11,7 @@ from streamtok.evaluation.metrics import psnr
 from streamtok.io.stills import write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
+from streamtok.model.frames import match_channels
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache
 from streamtok.training.step import Step
@@ -29,6 +30,7 @@ def judge_weights(step: Step, cache: Cache, config: TrainConfig, number: int) ->
     try:
         for name in cache.names:
             video = _cut_to_grid(cache.clip(name, config.sample_lines)[: config.sample_frames])
+            video = match_channels(video, step.model.config.in_channels)
             with step.autocast():
                 output = step.model(video, state=None)
             shown = output.reconstruction.float()

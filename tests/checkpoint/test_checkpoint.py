@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 import streamtok
 from streamtok.checkpoint import from_cosmos, read_folder, save, to_published
 from streamtok.commands import models
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
-from tests.kit.models import CONFIGS, IMAGES, tiny, tokens, video
+from tests.kit.models import CONFIGS, IMAGES, tiny, video
+from tests.kit.published import same_function, write_archive
 
 PUBLISHED = {
     "attn_resolutions": [32],
@@ -40,30 +40,6 @@ PUBLISHED = {
 }
 
 
-class Archive(nn.Module):
-    """A module that holds tensors under dotted names, as a traced published model does."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        for name, tensor in tensors.items():
-            node, (*path, last) = self, name.split(".")
-            for part in path:
-                if part not in node._modules:
-                    node.add_module(part, nn.Module())
-                node = node._modules[part]
-            if tensor.dtype.is_floating_point:
-                node.register_parameter(last, nn.Parameter(tensor.clone()))
-            else:
-                node.register_buffer(last, tensor.clone())
-
-    def forward(self, x):
-        return x
-
-
-def write_archive(tensors, path):
-    torch.jit.trace(Archive(tensors), torch.zeros(1), check_trace=False).save(str(path))
-
-
 def published_model():
     torch.manual_seed(4)
     return build(TokenizerConfig.from_published(PUBLISHED, "tiny-dv"))
@@ -80,13 +56,6 @@ def split(model):
     decoder["inv_quant.quantizer.implicit_codebook"] = torch.zeros(64000, 6)
     decoder["decoder.unpatcher3d.wavelets"] = torch.ones(2)
     return encoder, decoder
-
-
-def same_function(a, b):
-    clip = video(9, dtype=torch.float32)
-    out = a.encode(clip)
-    assert torch.equal(out.latent, b.encode(clip).latent)
-    assert torch.equal(a.decode(tokens(out)), b.decode(tokens(out)))
 
 
 def test_archives_written_under_published_names_load_back(tmp_path):

@@ -370,7 +370,10 @@ def test_doctor_reports(capsys):
         check["name"] for check in report["checks"]
     }
     assert all(check["advice"] for check in report["checks"] if check["state"] != "ok")
-    assert doctor.main(["--folder", "/nonexistent"]) in (0, 1)
+    carried = [check["found"] for check in report["checks"] if check["name"] == "carries"]
+    assert [words.split(":")[0] for words in carried] == ["nano 128x224 at 30 fps", "nano 256x448 at 30 fps"]
+    assert doctor.main(["--folder", "/nonexistent", "--no-measure"]) in (0, 1)
+    assert "carries" not in capsys.readouterr().out
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():

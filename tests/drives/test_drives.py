@@ -427,6 +427,19 @@ def test_a_folder_per_camera_is_one_drive_on_one_clock(tmp_path):
         assert_same_frames(list(drive), frames)
 
 
+def test_blank_lines_among_the_times_of_images_are_a_gap(tmp_path):
+    write_folders(tmp_path, frames_of("front", 12))
+    times = tmp_path / "front" / "timestamps.txt"
+    lines = times.read_text().splitlines()
+    for number in range(5, 9):
+        (tmp_path / "front" / "data" / f"{number:010d}.png").unlink()
+        lines[number] = ""
+    times.write_text("\n".join(lines) + "\n")
+    with open_drive(tmp_path) as drive:
+        assert [frame.frame_id for frame in drive] == [*range(5), *range(9, 12)]
+        assert drive.account()["front"]["lost"] == 4
+
+
 def test_a_damaged_image_file_leaves_a_gap_in_the_numbers(tmp_path):
     write_folders(tmp_path, frames_of("front", 6))
     broken = tmp_path / "front" / "data" / f"{2:010d}.png"

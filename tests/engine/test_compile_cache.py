@@ -38,6 +38,7 @@ def start(folder):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.timeout(900)  # a compiler at work, on a machine that may be busy
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 def test_second_process_compiles_nothing_and_damage_is_discarded(tmp_path, caplog, monkeypatch):
     first, _ = start(tmp_path)

@@ -186,6 +186,13 @@ def test_a_unit_that_is_not_clear_is_refused_with_what_to_do(step):
         read_times([str(Decimal(step) * n) for n in range(5)])
 
 
+def test_a_table_with_more_columns_says_which_are_time_and_name(tmp_path):
+    folder = save(tmp_path / "a", ["x.png", "y.png"])
+    (folder / "data.csv").write_text("index,t_us,width,filename\n0,5000000,640,y.png\n1,5100000,640,x.png\n")
+    assert [image.path.name for image in list_images(folder)] == ["y.png", "x.png"]
+    assert play(f"images:{folder}")[0] == [(0, 0), (1, 100_000_000)]
+
+
 def test_times_since_boot_and_lost_digits(tmp_path, caplog):
     folder = save(tmp_path / "a", [f"{n}.png" for n in range(6)])
     file = folder / "timestamps.txt"

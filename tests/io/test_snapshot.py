@@ -50,7 +50,12 @@ def address():
 
 
 @pytest.mark.parametrize(
-    "spec", ["http://ADDRESS/snapshot.jpg#fps=50", "snapshot:http://u:p@ADDRESS/cgi?channel=1#fps=50"]
+    "spec",
+    [
+        "http://ADDRESS/snapshot.jpg#fps=50",
+        "snapshot:http://u:p@ADDRESS/cgi?channel=1#fps=50",
+        "http://u:p@ADDRESS/cgi?channel=1#fps=50",
+    ],
 )
 def test_a_picture_is_asked_for_at_the_rate(spec, address):
     with open_source(spec.replace("ADDRESS", address), max_frames=5) as source:

@@ -85,13 +85,18 @@ def write_bag1(path: Path, frames: Sequence[Frame], compressed: bool = False, **
     return path
 
 
-def write_bag2(path: Path, frames: Sequence[Frame], storage: str = "SQLITE3", padding: int = 0) -> Path:
-    """A ROS 2 bag folder; `storage` SQLITE3 or MCAP."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
+def write_bag2(
+    path: Path, frames: Sequence[Frame], storage: str = "SQLITE3", padding: int = 0, compression: str = "NONE"
+) -> Path:
+    """A ROS 2 bag folder; `storage` SQLITE3 or MCAP, zstd `compression` of NONE, each FILE or each MESSAGE."""
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
     store, kind = get_typestore(Stores.ROS2_HUMBLE), "sensor_msgs/msg/Image"
-    with Writer(path, version=9, storage_plugin=StoragePlugin[storage]) as writer:
+    bag = Writer(path, version=9, storage_plugin=StoragePlugin[storage])
+    if compression != "NONE":
+        bag.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+    with bag as writer:
         topics = {}
         for frame in frames:
             if frame.stream not in topics:

@@ -66,3 +66,9 @@ def damage(path, *packets, keep=5, target=None):
     target = target or path
     target.write_bytes(data)
     return target
+
+
+def noisy(count, height=64, width=96):
+    """Numbered pictures with noise that changes, so that packets are large and every pixel tells."""
+    noise = np.random.default_rng(5).integers(-20, 20, (count, height, width, 3))
+    return np.clip(numbered(count, height, width) + noise, 0, 255).astype(np.uint8)

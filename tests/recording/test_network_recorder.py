@@ -6,12 +6,16 @@ import threading
 import msgspec
 import pytest
 
+from streamtok.drives.open_drive import open_drive
+from streamtok.recording import network_recorder
 from streamtok.recording.network_recorder import NetworkRecorder
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.types import Frame
 from streamtok.wire.header import FrameHeader
 from streamtok.wire.message import FrameMessage
 from streamtok.wire.security import CurveClient, CurveServer, allow, generate
+from tests.kit.drives import encode_video, frames_of
 from tests.kit.recordings import SESSION
 from tests.kit.wire import Served, eventually, make_group
 
@@ -19,9 +23,9 @@ from tests.kit.wire import Served, eventually, make_group
 class Recording:
     """A NetworkRecorder that runs on its own thread until `close`."""
 
-    def __init__(self, endpoint, path, **options):
+    def __init__(self, endpoint, path, frames="none", **options):
         self.path = path
-        self.recorder = Recorder(path, RecorderOptions(min_free_bytes=0))
+        self.recorder = Recorder(path, RecorderOptions(frames, min_free_bytes=0))
         self.reader = NetworkRecorder(endpoint, self.recorder, **options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.reader.run, args=[self._stop.is_set])
@@ -49,6 +53,45 @@ def test_a_recorder_that_joins_late_begins_with_the_keyframe_of_the_epoch(tmp_pa
     assert [header.seq for header in headers] == list(range(6))
     assert headers[0].keyframe
     assert recording.recorder.counts["missed"] == 0
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", None])
+def test_with_images_a_recording_begins_where_it_can_be_replayed(tmp_path, codec):
+    """Groups are 1, 4, 4, ... frames with a keyframe every 8 groups; packets of video begin anew every 10 frames."""
+    images = [frame.image for frame in frames_of("front", 60)]
+    packets = encode_video(images, codec) if codec else [None] * 60
+    frames = [Frame("front", n, n * 33_000_000, images[n], packets[n], codec) for n in range(60)]
+
+    def publish(node, first, last):
+        for number in range(first, last):
+            group = make_group(number)
+            for frame in frames[max(0, 4 * number - 3) : 4 * number + 1]:
+                node.do(lambda publisher, frame=frame: publisher.publish_frame(frame))
+            node.publish(group)
+
+    with Served() as node:
+        publish(node, 0, 4)
+        recording = Recording(node.endpoint, tmp_path / "d.mcap", "lossless")
+        node.wait_subscribers(1)
+        assert eventually(lambda: recording.reader.subscription.infos)
+        publish(node, 4, 14)
+        recording.wait(6)
+        headers = recording.close()
+    assert [header.seq for header in headers] == list(range(8, 14))
+    with open_drive(tmp_path / "d.mcap") as drive:
+        found = [frame.frame_id for frame in drive]
+    assert found == list(range(found[0], 53))
+    assert found[0] == (20 if codec else 13)
+    assert recording.recorder.counts["missed"] == 0
+
+
+def test_tokens_without_images_are_recorded_though_images_were_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(network_recorder, "FRAMES_S", 0.2)
+    with Served() as node:
+        node.publish(*map(make_group, range(5)))
+        recording = Recording(node.endpoint, tmp_path / "d.mcap", "lossless")
+        recording.wait(5)
+        assert [header.seq for header in recording.close()] == list(range(5))
 
 
 def test_of_a_node_that_was_started_again_the_first_keyframe_is_recorded_too(tmp_path, ipc_path):

@@ -151,13 +151,13 @@ def test_a_window_with_another_shape_is_refused_naming_both():
     fill(window, "left", [0])
     other = message("right", 0, 0)
     with pytest.raises(ValueError, match=r"right sends grids \[3, 3\].*\[2, 3\]"):
-        window.push(replace(other, tokens=np.zeros((3, 3), np.uint16)))
+        window.push(replace(other, grid=np.zeros((3, 3), np.uint16)))
 
 
 def test_a_single_camera_may_change_its_size():
     window = TokenWindow(["left"], 2)
     fill(window, "left", [0, 100])
-    window.push(replace(message("left", 2, 200, epoch=1), tokens=np.zeros((5, 7), np.uint16)))
+    window.push(replace(message("left", 2, 200, epoch=1), grid=np.zeros((5, 7), np.uint16)))
     view = window.read()
     assert view.tokens.shape == (1, 2, 5, 7)
     assert view.valid.tolist() == [[False, True]]
@@ -184,7 +184,7 @@ def test_a_window_of_nothing_is_refused(cameras, length):
 
 
 def sized(stream: str, seq: int, size: tuple[int, int], epoch: int = 1) -> TokenMessage:
-    return replace(message(stream, seq, seq, epoch=epoch), tokens=np.zeros(size, np.uint16))
+    return replace(message(stream, seq, seq, epoch=epoch), grid=np.zeros(size, np.uint16))
 
 
 def test_a_camera_that_changes_its_size_starts_the_window_anew_and_the_others_join():

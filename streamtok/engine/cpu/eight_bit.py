@@ -62,6 +62,7 @@ class EightBitConv(nn.Module):
         self.weight = nn.Parameter(weight if self.onednn else rows, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> (N, D, H, W)."""
         convolve = self._by_onednn if self.onednn else self._by_columns
         frames = [F.pad(frame.float(), (0, 0, 1, 1, 1, 1)).contiguous() for frame in x.permute(0, 2, 3, 1)]
         return torch.cat([convolve(frame) for frame in frames]).to(x.dtype)
@@ -76,7 +77,7 @@ class EightBitConv(nn.Module):
         return torch.ops.onednn.qconv2d_pointwise.tensor(images, scale, zero.int(), *weight, *geometry, *output)
 
     def _by_columns(self, frame: Tensor) -> Tensor:
-        """As `_by_onednn`."""
+        """As `_by_onednn`: (H + 2, W + 2, C) -> (N, D, H, W), N = 1."""
         rows, scale, zero = quantize_frame(frame, torch.int8)
         added = torch._int_mm(gather_columns(rows), self.weight.t()).sub_(zero.int() * self.sums)
         y = torch.addcmul(self.bias.float(), added.float(), scale * self.scale)

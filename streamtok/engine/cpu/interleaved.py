@@ -1,6 +1,6 @@
 """The network on a CPU without the copies: the past stays where it was written.
 
-In an interleaved 4x model the past of each convolution lies beside the present, pixel by pixel: (slots, H, W, 3, C),
+In an interleaved 4x model the past of each convolution lies beside the present, pixel by pixel: (S, H, W, 3, C),
 step n at n % 3. A step writes its own third and multiplies the whole by weights whose taps are turned to match, so
 nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from streamtok.engine.rebuild import copy_module, exchange_modules
 from streamtok.engine.rings import roll, unroll
-from streamtok.engine.streams import PlainSnapshots
+from streamtok.engine.streams import PlainSnapshots, Streams
 from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
 from streamtok.model.encoder import Encoder
 from streamtok.model.layers import FactorizedConv
@@ -55,7 +55,7 @@ class InterleavedConv(nn.Module):
         self.bias = conv.temporal.bias
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
-        """(slots, H, W, 3, C)."""
+        """(S, H, W, 3, C)."""
         return spec.zeros(height, width, TAPS, self.channels)
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
@@ -77,11 +77,11 @@ class InterleavedConv(nn.Module):
         return self.spatial(x)
 
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The past as `FactorizedConv` keeps it: (slots, H, W, 3, C) -> (slots, 2, H, W, C)."""
+        """The past as `FactorizedConv` keeps it: (S, H, W, 3, C) -> (S, 2, H, W, C)."""
         return unroll(past.permute(0, 3, 1, 2, 4), count, self.past_frames)
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `to_plain`."""
+        """The inverse of `to_plain`: (S, 2, H, W, C) -> (S, H, W, 3, C)."""
         return roll(past, count, TAPS).permute(0, 2, 3, 1, 4).contiguous()
 
 
@@ -147,6 +147,7 @@ class InterleavedStream(PlainSnapshots, EncodeStream):
         super().__init__(model, slots, size, context)
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
+        """x (S, 3, G, H, W), keyframe (S,) bool -> tokens and latents (S, C, 1, h, w), the new state."""
         if self._bytes_encoder is None or x.dtype != torch.uint8:
             return super()._compute(x, state, clock, keyframe)
         features, new = self._bytes_encoder(x, state["encoder"], clock)
@@ -160,14 +161,12 @@ class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
     slot_by_slot = True
 
 
-class InterleavedStreams:
-    """`Streams` of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
+class InterleavedStreams(Streams):
+    """Streams of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
 
     `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
     the model does not fit.
     """
-
-    decode_step = None
 
     def __init__(self, plain: Tokenizer, source: Tokenizer):
         reason = find_obstacle(plain)
@@ -177,17 +176,19 @@ class InterleavedStreams:
         modules = {name: exchange_modules(child, _interleave) for name, child in plain.named_children()}
         self.model = plain.with_modules(**modules).eval()
         self.bytes_encoder = None
-        first, wide = plain.encoder.conv_in, source.encoder.conv_in
-        if not plain.config.closed_loop and plain.config.patch_size == 4:
+        if "encoder" in plain._modules and not plain.config.closed_loop and plain.config.patch_size == 4:
+            first, wide = plain.encoder.conv_in, source.encoder.conv_in
             assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
             assert isinstance(wide, FactorizedConv), type(wide)
             conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)
             self.bytes_encoder = BytesEncoder(self.model.encoder, conv.eval(), plain.axes, plain.dtype)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """As `Streams` says."""
         return InterleavedStream(self.model, slots, size, context, self.bytes_encoder)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """As `Streams` says."""
         return InterleavedDecodeStream(self.model, slots, size, context)
 
 

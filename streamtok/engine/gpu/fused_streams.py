@@ -1,12 +1,13 @@
 """Encoding streams on fused kernels."""
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.gpu.fused import fuse_model
-from streamtok.engine.gpu.graph import GraphPool
 from streamtok.engine.gpu.graph_streams import GraphStream, GraphStreams
 from streamtok.engine.gpu.kernels.fsq import fsq_pack
 from streamtok.engine.gpu.kernels.haar import haar_bands
@@ -15,7 +16,7 @@ from streamtok.engine.streams import PlainSnapshots
 from streamtok.model import Encoded, EncodeStream, Tokenizer
 from streamtok.model.frames import to_float
 from streamtok.model.network import unfold
-from streamtok.model.quantizer import fsq_tables
+from streamtok.model.quantizer import FSQTables, fsq_tables
 from streamtok.model.state import Clock, State
 from streamtok.model.wavelet import haar_matrix
 
@@ -23,24 +24,22 @@ from streamtok.model.wavelet import haar_matrix
 class FusedStream(PlainSnapshots, GraphStream):
     """A stream of a model from `fuse_model`: its convolutions keep their past in rings."""
 
-    def __init__(
-        self,
-        model: Tokenizer,
-        slots: int,
-        size: tuple[int, int],
-        context: int,
-        configuration: EngineConfiguration,
-        pool: GraphPool | None = None,
-    ):
-        config = model.config
-        self._tables = fsq_tables(config.levels, torch.float32, model.device) if config.quantizer == "fsq" else None
-        self._signs = None
-        if config.patch_size == 4:
-            signs = haar_matrix(4, model.axes, torch.float32, torch.device("cpu")) * 64
-            self._signs = signs.T.half().contiguous().to(model.device)
-        super().__init__(model, slots, size, context, configuration, pool)
+    @cached_property  # made by the steps before a capture
+    def _tables(self) -> FSQTables | None:
+        """Those of `fsq_pack`, for an FSQ model."""
+        config = self.model.config
+        return fsq_tables(config.levels, torch.float32, self.model.device) if config.quantizer == "fsq" else None
+
+    @cached_property
+    def _signs(self) -> Tensor | None:
+        """Those of `haar_bands`, (64, 64), for patches of 4."""
+        if self.model.config.patch_size != 4:
+            return None
+        signs = haar_matrix(4, self.model.axes, torch.float32, torch.device("cpu")) * 64
+        return signs.T.half().contiguous().to(self.model.device)
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
+        """x (S, 3, G, H, W), keyframe (S,) bool -> tokens and latents (S, C, 1, h, w), the new state."""
         if x.dtype == torch.uint8 and self._signs is not None:
             padded = haar_bands(x, self._signs, self.model.dtype, edge=1)
         else:
@@ -64,4 +63,5 @@ class FusedStreams(GraphStreams):
         self.fused = fuse_model(plain, configuration.over_space)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """As `Streams` says, on fused kernels."""
         return FusedStream(self.fused, slots, size, context, self.configuration, self.pool)

@@ -98,7 +98,7 @@ class CapturedStep:
             torch._C._cuda_releasePool(before.device_index, self.pool)
 
     def __call__(self, frames: Tensor, active: Tensor | bool, keyframe: Tensor | bool) -> tuple:
-        """frames (slots, 3, G, H, W), active and keyframe (slots,) bool, or one bool for all -> output, moved."""
+        """frames (S, 3, G, H, W), active and keyframe (S,) bool, or one bool for all -> output, moved."""
         self.frames.copy_(frames, non_blocking=True)
         self.masks[0].copy_(active) if isinstance(active, Tensor) else self.masks[0].fill_(active)
         self.masks[1].copy_(keyframe) if isinstance(keyframe, Tensor) else self.masks[1].fill_(keyframe)
@@ -138,6 +138,7 @@ def capture_step(step: Step) -> Step:
     graphs: dict[tuple, CapturedStep] = {}
 
     def run(x: Tensor, active: Tensor, keyframe: Tensor) -> tuple:
+        """x (S, 3, G, H, W), active and keyframe (S,) bool -> what `step` gives."""
         key = (tuple(x.shape), x.dtype)
         if key not in graphs:
             graphs[key] = CapturedStep(step, x)

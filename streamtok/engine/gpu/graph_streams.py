@@ -5,10 +5,9 @@ from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.gpu.graph import CapturedStep, GraphPool, capture_step, check_room, copy_output
-from streamtok.engine.streams import EngineStream
-from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
+from streamtok.engine.streams import EngineStream, Streams
+from streamtok.model import Encoded, EncodeStream, Tokenizer
 from streamtok.model.state import map_state
-from streamtok.model.stream import CompileStep
 
 
 class GraphStream(EngineStream):
@@ -43,7 +42,7 @@ class GraphStream(EngineStream):
         return copy_output(out), moved.tolist()
 
     def _step_each(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
-        """The graphs of the active slots, one after the other."""
+        """x (S, 3, G, H, W) through the graphs of the active slots, one after the other."""
         outs: list[Encoded | None] = [None] * self.slots
         moved: list[Tensor | None] = [None] * self.slots
         for slot in [slot for slot in range(self.slots) if active[slot]]:
@@ -54,7 +53,7 @@ class GraphStream(EngineStream):
         return self._merge(outs), [mark is not None and next(told) for mark in moved]
 
     def _capture(self, x: Tensor, slot: int | None) -> CapturedStep:
-        """The graph of one slot (None: of all) for frames of this dtype; captured at its first use."""
+        """The graph of one slot (None: of all) for frames (S, 3, G, H, W) of this dtype; captured at its first use."""
         key = (slot, x.dtype)
         if key not in self._graphs:
             state = self.state
@@ -70,19 +69,14 @@ class GraphStream(EngineStream):
         return self._graphs[key]
 
 
-class GraphStreams:
-    """`Streams` of PyTorch's layers on a GPU, captured if the configuration says so."""
+class GraphStreams(Streams):
+    """Streams of PyTorch's layers on a GPU, captured if the configuration says so."""
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration):
         self.plain, self.configuration, self.pool = plain, configuration, GraphPool()
-
-    @property
-    def decode_step(self) -> CompileStep | None:
-        """See `Streams`; deterministic steps are of one slot each, which is not what `capture_step` captures."""
-        return capture_step if self.configuration.graph and not self.plain.deterministic else None
+        # deterministic steps are of one slot each, which is not what `capture_step` captures
+        self.decode_step = capture_step if configuration.graph and not plain.deterministic else None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """As `Streams` says."""
         return GraphStream(self.plain, slots, size, context, self.configuration, self.pool)
-
-    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        return DecodeStream(self.plain, slots, size, context, self.decode_step)

@@ -79,15 +79,15 @@ class RingConv(nn.Module):
         self.register_buffer("bias", copy_parameter(conv.temporal.bias))
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
-        """Two past frames and room for those of a step."""
+        """Two past frames and room for those of a step, (S, 2 + T, H, W, D)."""
         return spec.zeros(2 + self.frames, height, width, self.channels)
 
     def to_plain(self, ring: Tensor, count: Tensor) -> Tensor:
-        """The past as `FactorizedConv` keeps it: (slots, 2 + T, H, W, D) -> (slots, 2, H, W, D)."""
+        """The past as `FactorizedConv` keeps it: (S, 2 + T, H, W, D) -> (S, 2, H, W, D)."""
         return unroll(ring, count, 2)
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `to_plain`."""
+        """The inverse of `to_plain`: (S, 2, H, W, D) -> (S, 2 + T, H, W, D)."""
         return roll(past, count, 2 + self.frames)
 
     def forward(
@@ -136,6 +136,7 @@ class FusedResBlock(nn.Module):
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
+        """x (B*T, C, H, W) -> y (B*T, D, H, W)."""
         y, first = self.conv1(self.norm1(features), state["conv1"], clock)
         shortcut = features.x if self.nin_shortcut is None else self.nin_shortcut(features.x, clock).x
         shortcut = shortcut.contiguous(memory_format=torch.channels_last)
@@ -165,6 +166,7 @@ class FusedDownsample(nn.Module):
         return {}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
+        """x (N, C, H, W) -> (N, C, H/2, W/2)."""
         x = F.pad(features.x.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 1)).permute(0, 3, 1, 2)
         return self.conv3(F.conv2d(x, self.weight, stride=2), clock, want_moments=True), state
 
@@ -177,6 +179,7 @@ class PlainDownsample(nn.Module):
         self.layer, self.init_state = layer, layer.init_state
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:
+        """x (B*T, C, H, W) -> (B*T', C, H', W')."""
         y, state = self.layer(features.x, state, clock)
         return Features(y), state
 

@@ -162,7 +162,7 @@ def strip_rows(length: int, columns: int = 256) -> int:
 
 
 def strips(q: Tensor, k: Tensor, v: Tensor, rows: int | None = None, tile: tuple[int, int] = (128, 256)) -> Tensor:
-    """softmax(q k^T / sqrt(C)) v, `rows` queries at a time: shapes as `flash`."""
+    """softmax(q k^T / sqrt(C)) v, `rows` queries at a time: (N, L, C), as `flash`."""
     frames, length, width = q.shape
     tall, columns = tile
     rows = rows or strip_rows(length, columns)

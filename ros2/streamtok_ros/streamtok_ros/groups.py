@@ -1,0 +1,97 @@
+"""Token and picture messages of streamtok's wire, checked and followed. No ROS."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+WIDTHS = {"uint16": 2, "uint32": 4, "float16": 2}
+MAX_GRID, MAX_HEADER, MAX_FRAME = 1 << 22, 1 << 16, 1 << 26
+NEEDED = ("session", "epoch", "seq", "keyframe", "tokenizer", "frame_ids", "capture_ns", "grid", "dtype", "checksum")
+
+
+def read_message(parts: Sequence[bytes], kind: str, streams: Sequence[str]) -> tuple[str, dict[str, Any], bytes]:
+    """Stream, header and payload of a message of a kind ("tokens", "frames", "info"); ValueError for a broken one.
+
+    KeyError for a stream that is not among `streams`: ZeroMQ matches topics by prefix.
+    """
+    if len(parts) != 3 or len(parts[1]) > MAX_HEADER or len(parts[2]) > MAX_FRAME:
+        raise ValueError(f"{len(parts)} parts, expected topic, header and payload of usual sizes")
+    try:
+        header = msgpack.unpackb(parts[1])
+    except Exception as error:  # msgpack raises several unrelated types
+        raise ValueError(f"the header is not msgpack: {error}") from error
+    if not isinstance(header, dict) or header.get("version") != 1:
+        raise ValueError("the header is not of version 1")
+    stream = header.get("stream")
+    if parts[0] != f"{kind}/{stream}".encode():
+        raise ValueError(f"topic {parts[0]!r} is not the one of its header's stream {stream!r}")
+    if stream not in streams:
+        raise KeyError(stream)
+    return stream, header, parts[2]
+
+
+def check_group(header: dict[str, Any], payload: bytes) -> None:
+    """ValueError unless a token message is whole."""
+    missing = [name for name in NEEDED if name not in header]
+    if missing:
+        raise ValueError(f"the header lacks {', '.join(missing)}")
+    count = 1
+    for side in header["grid"]:
+        count *= side
+    if not 0 < count <= MAX_GRID or len(payload) != count * WIDTHS.get(header["dtype"], 0):
+        raise ValueError(f"{len(payload)} bytes for a grid {header['grid']} of {header['dtype']} (compressed?)")
+    if zlib.crc32(payload) != header["checksum"]:
+        raise ValueError("the payload is damaged (checksum)")
+    if len(header["frame_ids"]) != len(header["capture_ns"]) or not header["frame_ids"]:
+        raise ValueError("frame_ids and capture_ns are not as many")
+
+
+class Continuity:
+    """Follows `session` and `seq` of one stream, as docs/wire-protocol.md says (Reading a stream)."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {"groups": 0, "lost": 0, "stale": 0, "dropped": 0, "sessions": 0}
+        self._session, self._last, self._ready = "", -1, False
+
+    def take(self, header: dict[str, Any]) -> tuple[int, bool] | None:
+        """(messages lost before this one, whether a decoder can take it); None for one that came before."""
+        if header["session"] != self._session:
+            self._session, self._last, self._ready = header["session"], -1, False
+            self.counts["sessions"] += 1
+        if header["seq"] <= self._last:
+            self.counts["stale"] += 1
+            return None
+        lost = header["seq"] - self._last - 1 if self._last >= 0 else 0
+        self._ready = header["keyframe"] or (self._ready and not lost)
+        self._last = header["seq"]
+        self.counts["groups"] += 1
+        self.counts["lost"] += lost
+        self.counts["dropped"] += header.get("dropped", 0)
+        return lost, self._ready
+
+
+def stamps_of(header: dict[str, Any], sent: dict[int, int], clock: Sequence[int] | None) -> list[int]:
+    """When the frames of a group were taken, ns: the stamps of the camera messages that they were, where the bridge
+    has `sent` them; else UTC by the node's `clock` (monotonic, UTC), or as the node says."""
+    shift = clock[1] - clock[0] if clock else 0
+    return [sent.get(n, taken + shift) for n, taken in zip(header["frame_ids"], header["capture_ns"], strict=True)]
+
+
+def scale_camera(k: Sequence[float], p: Sequence[float], info: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """A camera's K (3x3) and P (3x4), row by row, for the decoded picture that shows it: resized, maybe padded or cut.
+
+    `info` is the stream's, with `source_size`, `source_rect` and `image_size`.
+    """
+    height, width = info["source_size"]
+    top, left, rect_height, rect_width = info.get("source_rect") or (0, 0, *info["image_size"])
+    across, down = rect_width / width, rect_height / height
+
+    def scaled(matrix: Sequence[float], columns: int) -> list[float]:
+        x, y, last = (list(matrix[columns * row : columns * (row + 1)]) for row in range(3))
+        x = [across * value + left * unit for value, unit in zip(x, last, strict=True)]
+        y = [down * value + top * unit for value, unit in zip(y, last, strict=True)]
+        return [*x, *y, *last]
+
+    return scaled(k, 3), scaled(p, 4)

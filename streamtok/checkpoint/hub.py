@@ -1,0 +1,85 @@
+"""Checkpoints of the Hugging Face Hub, by "org/name" or "org/name@revision". Its cache on this machine comes first."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from streamtok.checkpoint.cosmos import PUBLISHED_FILES
+from streamtok.checkpoint.folder import save
+from streamtok.extras import missing_extra
+from streamtok.model import Tokenizer
+
+REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+FILES = ["*.json", "*.safetensors", *PUBLISHED_FILES]
+CARD = """---
+library_name: streamtok
+tags: [video-tokenizer, cosmos-tokenizer]
+---
+# {name}
+
+A video tokenizer for [streamtok]({url}): `{config}`, {ratio:.0f} times fewer bits than RGB.
+Fingerprint: `{fingerprint}`.
+
+```python
+import streamtok
+
+tok = streamtok.load("{name}")
+```
+"""
+URL = "https://github.com/streamtok/streamtok"
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name may be one of the hub's: org/name, and no folder of this machine."""
+    return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
+
+
+def fetch_checkpoint(name: str) -> Path:
+    """The folder of a repository of the hub, from the hub's cache, else downloaded.
+
+    Raises ValueError where there is none (or none that may be read), OSError where the hub cannot be reached, and
+    ImportError without the extra.
+    """
+    match = REPOSITORY.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is no repository, expected org/name or org/name@revision")
+    try:
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise missing_extra(f"there is no folder {name!r} here; loading it from the Hugging Face Hub", "hub") from error
+    repository, revision = match["name"], match["revision"]
+    absent = f"there is no folder {name!r} here, and the hub's cache has no repository {name}"
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise ValueError(f"{absent}; HF_HUB_OFFLINE is set, so it was not asked for") from error
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
+    except LocalEntryNotFoundError as error:
+        raise OSError(f"{absent}; the hub cannot be reached: {error}") from error
+    except HfHubHTTPError as error:
+        raise ValueError(f"{absent}; the hub says: {error}") from error
+
+
+def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
+    """Upload a tokenizer with a model card to "org/name" on the hub, which is made if it is not there; returns its URL.
+
+    Who uploads is whoever `hf auth login` knows.
+    """
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise missing_extra("pushing to the Hugging Face Hub", "hub") from error
+    if not re.fullmatch(REPOSITORY, name) or "@" in name:
+        raise ValueError(f"{name!r} is no repository, expected org/name")
+    api = HfApi()
+    with tempfile.TemporaryDirectory() as folder:
+        save(tokenizer, folder)
+        facts = {"config": tokenizer.config.name, "ratio": tokenizer.compression_ratio, "url": URL}
+        card = CARD.format(name=name, fingerprint=tokenizer.fingerprint, **facts)
+        Path(folder, "README.md").write_text(card, encoding="utf-8")
+        url = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"streamtok {tokenizer.fingerprint}")
+    return str(url)

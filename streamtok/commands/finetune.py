@@ -1,0 +1,93 @@
+"""Fine-tune a tokenizer on your own videos, and see what it gains.
+
+    streamtok finetune my/videos --minutes 3
+    streamtok finetune drive.mp4 --model Cosmos-Tokenize1-DV4x8x8-360p --out out/mine --minutes 30
+
+It holds out videos by itself: one of five, or the last fifth of each where there are fewer than five. The folder `out`
+gets model/ (for --model of every command), sample_*.png, curve.png (PSNR of what is held out), log.jsonl and last.pt.
+"""
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, model_validator
+
+from streamtok.commands.command import make_main
+from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positive, Switch, Texts, option
+from streamtok.settings.shared import CommandSettings
+
+if TYPE_CHECKING:
+    from streamtok.training.config import TrainConfig
+
+ONE_OF = 5  # videos is held out, or a fifth of each
+LINES = 256  # of the held-out pictures
+RECIPE: dict[str, Any] = {
+    "data": {"max_frames": 400, "strides": (1,), "reverse": 0.0, "brightness": 0.05},
+    "optimizer": {"muon_lr": 3e-4, "adamw_lr": 3e-4, "warmup": 20, "ema": 0.98},
+    "phases": [{"frames": 9, "crop": 96, "batch": 4}],
+}
+
+
+class FinetuneSettings(CommandSettings):
+    videos: Annotated[Texts, Flag(positional=True)] = Field(default=[], description="videos, or folders of them")
+    model: Model = option("nano", "what to start from: preset name or checkpoint folder")
+    out: Annotated[Folder, Flag(short="-o")] = option(Path("out/finetune"), "folder for everything that is written")
+    minutes: Annotated[Positive, Flag("MINUTES")] = option(3.0, "how long to train")
+    steps: Count | None = option(None, "end after so many steps, if that is sooner")
+    device: Device = option("auto", "where to train: auto, cpu, cuda or cuda:N")
+    overwrite: Switch = option(False, "throw away the run that is in out")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def check_together(self) -> "FinetuneSettings":
+        if not self.videos:
+            raise ValueError("nothing to train on: give videos, or folders of them")
+        return self
+
+
+def run(settings: FinetuneSettings) -> int:
+    from streamtok.training.build import build_model, export_model
+    from streamtok.training.loop import train
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    config = plan(settings)
+    model = build_model(config)
+    name = model.config.name
+    summary = train(config, model, overwrite=settings.overwrite)
+    folder = settings.out / "model"
+    export_model(model, folder)
+    before, after = summary.before["psnr"], summary.validation["psnr"]
+    report = {"model": str(folder), "steps": summary.steps, "before": before, "after": after, "gain": after - before}
+    if settings.as_json:
+        print(json.dumps(report))
+        return 0
+    print(f"{folder}: {name} after {summary.steps} steps; pictures and curve in {settings.out}")
+    print(f"held out: {after:.2f} dB, {before:.2f} dB before: {after - before:+.2f} dB")
+    if after <= before:
+        print(f"it did not gain: go on with {settings.model}, or give it more --minutes or more videos")
+    print("use it with")
+    print(f"  streamtok ingest --source /dev/video0 --model {shlex.quote(str(folder))} --bind tcp://127.0.0.1:5555")
+    print(f"  streamtok reconstruct {shlex.quote(settings.videos[0])} --model {shlex.quote(str(folder))}")
+    return 0
+
+
+def plan(settings: FinetuneSettings) -> "TrainConfig":
+    """The training run that the settings ask for."""
+    from streamtok.training.config import TrainConfig
+    from streamtok.training.data import list_media
+
+    paths = list_media(tuple(settings.videos))
+    held = [Path(path).stem for path in paths[::ONE_OF]] if len(paths) >= ONE_OF else []
+    data = RECIPE["data"] | {"paths": tuple(settings.videos), "holdout": tuple(held)}
+    data |= {"scales": (LINES,), "holdout_tail": 0.0 if held else 1 / ONE_OF}
+    values = RECIPE | {"data": data, "init": settings.model, "out": str(settings.out), "seed": settings.seed}
+    values |= {"device": settings.device, "max_seconds": 60 * settings.minutes, "steps": settings.steps or 1_000_000}
+    values |= {"log_every": 20, "save_every": 200, "sample_every": 100, "sample_lines": LINES, "sample_frames": 33}
+    return TrainConfig.model_validate(values)
+
+
+main = make_main("finetune", FinetuneSettings, run, __doc__)

@@ -1,0 +1,135 @@
+"""Files and network streams opened with PyAV: which of their streams is the video, and why one cannot be read.
+
+A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are explained in one place.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import av.error
+from av.stream import Disposition
+
+from streamtok.names import without_password
+
+log = logging.getLogger("streamtok.io")
+
+OPEN_S, READ_S = 5.0, 5.0
+STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
+LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
+RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
+ENCRYPTED = ("encv",)  # codec tags
+REFUSALS: list[tuple[type[Exception], str]] = [
+    (
+        av.error.HTTPUnauthorizedError,
+        "user name or password is missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH",
+    ),
+    (av.error.HTTPForbiddenError, "this user may not see it (403)"),
+    (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
+    (av.error.HTTPError, "the server refuses it or fails"),
+    (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
+    (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
+    (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
+]
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is on the network, not a path."""
+    return "://" in target
+
+
+def open_container(target: str, *, stream: int | None = None, live: bool = False) -> tuple[Any, Any]:
+    """The container of PyAV, and its video stream: number `stream` of them, else the default one, else the first.
+
+    `live` asks for the options of least delay. Raises FileNotFoundError, OSError for what the network refuses, and
+    ValueError for what is no video, each saying what to do.
+    """
+    if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
+        raise FileNotFoundError(f"video {target!r}: no such file")
+    options = dict(LOW_DELAY) if live else {}
+    if live and urlsplit(target).scheme in ("rtsp", "rtsps"):
+        options |= RTSP
+    timeout = (OPEN_S, READ_S) if is_url(target) else None
+    try:
+        container = av.open(target, options=options, timeout=timeout, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise _explain(target, error) from error
+    try:
+        return container, _choose_stream(container, without_password(target), stream)
+    except ValueError:
+        container.close()
+        raise
+
+
+def video_streams(container: Any) -> list[Any]:
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
+    streams = video_streams(container)
+    if not streams:
+        raise ValueError(f"{name} holds no video stream: no frame that can be decoded")
+    if wanted is not None and wanted >= len(streams):
+        raise ValueError(f"{name} has no video stream {wanted}: it has {len(streams)}, counted from 0")
+    marked = [stream for stream in streams if stream.disposition & Disposition.default]
+    number = streams.index(marked[0]) if len(marked) == 1 else 0
+    if wanted is None and len(streams) > 1:
+        read = f"{number} is read, FILE?stream=N reads another"
+        log.warning("file=%s event=several_streams count=%d reason=%r", name, len(streams), read)
+    stream = streams[number if wanted is None else wanted]
+    if stream.codec_context is None:
+        raise ValueError(f"{name}: its codec is not known to this FFmpeg: no frame that can be decoded")
+    if stream.codec_context.codec_tag in ENCRYPTED:
+        raise ValueError(f"{name} is encrypted: decrypt it first, streamtok takes no keys")
+    return stream
+
+
+def _explain(target: str, error: Exception) -> Exception:
+    """The error to raise where a target cannot be opened."""
+    name, reason = without_password(target), getattr(error, "strerror", None) or str(error)
+    if not is_url(target):
+        if isinstance(error, PermissionError):
+            return PermissionError(f"{name}: not allowed to read it")
+        if _lacks_index(Path(target)):
+            reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
+        return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "")
+    if not advice and not _has_address(target):
+        advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
+    if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
+        advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
+    return OSError(getattr(error, "errno", None) or errno.EIO, f"{name} cannot be opened: {advice or reason}")
+
+
+def _has_address(url: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(urlsplit(url).hostname, None))
+    except OSError:
+        return False
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file is MP4 or MOV without the box that says where pictures lie."""
+    size, at = path.stat().st_size, 0
+    kinds: list[bytes] = []
+    with path.open("rb") as file:
+        while at + 8 <= size and len(kinds) < 1000:
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            kinds.append(kind)
+            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
+    return b"ftyp" in kinds[:1] and b"moov" not in kinds
+
+
+def steps_back(before: int | None, after: int, time_base: Fraction) -> bool:
+    """Whether a clock starts anew between two packets, from their times of decoding."""
+    return before is not None and (before - after) * time_base > STEP_BACK_S

@@ -1,0 +1,206 @@
+"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read as files are: by PyAV, and only what damage has not touched.
+
+A picture's time is the stream's own, put on this machine's clock by the packet that came with the least delay. What a
+camera had buffered when it was opened so keeps its spacing, and jitter of the network is taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from http.client import HTTPException
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPDigestAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    OpenerDirector,
+    build_opener,
+)
+
+import av
+import numpy as np
+
+from streamtok.io.base import EndOfSource
+from streamtok.io.camera import Grabbed
+from streamtok.io.clean_decoder import CleanDecoder, to_image
+from streamtok.io.containers import OPEN_S, open_container
+from streamtok.names import without_password
+
+log = logging.getLogger("streamtok.io")
+
+WITHOUT_CLOCK = ("mpjpeg", "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
+LOW_DELAY = av.codec.context.Flags.low_delay
+MOST_FPS, DEFAULT_FPS = 1000, 25
+MOST_PLAYLIST = 1 << 24  # bytes
+BURST_NS = 1_500_000_000  # what is buffered at most
+WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
+MOST_LATE_NS = 2_000_000_000  # beyond it, the camera's clock was set
+MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
+MARKED_BEHIND = 2  # packets that a sign of loss may belong to: the one that comes out, and the one behind it
+RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # of what the demuxer says, as it marks nothing
+
+
+class StreamClock:
+    """Puts times of a stream on this machine's monotonic clock: by the least delay seen, which drifts as clocks do."""
+
+    def __init__(self) -> None:
+        self._offset_ns: float | None = None
+        self._seen_ns = 0
+
+    def see(self, stream_ns: int, now_ns: int) -> None:
+        """Note that what is shown at `stream_ns` came at `now_ns`."""
+        delay = now_ns - stream_ns
+        if self._offset_ns is None or abs(delay - self._offset_ns) > MOST_LATE_NS:
+            self._offset_ns = delay
+        self._offset_ns = min(self._offset_ns + MOST_DRIFT * (now_ns - self._seen_ns) * bool(self._seen_ns), delay)
+        self._seen_ns = now_ns
+
+    def to_local(self, stream_ns: int) -> int:
+        """The monotonic time in ns of a time of the stream."""
+        return stream_ns + round(self._offset_ns or 0)
+
+
+class Waiting(NamedTuple):
+    """A picture that was decoded: its time in the stream, if that says, its arrival, the damaged ones before it."""
+
+    image: np.ndarray
+    stream_ns: int | None
+    arrival_ns: int
+    damaged: int
+
+
+class NetworkCamera:
+    """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.name = url, without_password(url)
+        self.size: tuple[int, int] | None = None
+        self.fps: float | None = None
+        self._container: Any = None
+
+    def connect(self) -> None:
+        """Open the stream; raises OSError that says what is wrong."""
+        self.release()
+        self._rtp = urlsplit(self.url).scheme in ("rtsp", "rtsps")
+        if self._rtp:
+            _listen()
+        try:
+            self._container, stream = open_container(self.url, live=True)
+        except ValueError as error:
+            raise OSError(str(error)) from error
+        context = stream.codec_context
+        self.size = (context.height, context.width) if context.height and context.width else None
+        rate = stream.average_rate or context.framerate
+        self.fps = float(rate) if rate and rate <= MOST_FPS else None
+        context.flags |= LOW_DELAY
+        self._decoder, self._packets = CleanDecoder(context), self._container.demux(stream)
+        self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
+        self._waiting: deque[Waiting] = deque()
+        self._began_ns, self._live = time.monotonic_ns(), self._clock is None
+        self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
+
+    def grab(self) -> Grabbed | None:
+        """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
+        while not self._waiting or not self._live:
+            try:
+                if not self._read():
+                    if self._container.duration:
+                        raise EndOfSource(f"{self.name} is a file that ended")
+                    return None
+            except (av.FFmpegError, OSError) as error:
+                log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
+                return None
+        one = self._waiting.popleft()
+        self.size = one.image.shape[:2]
+        return Grabbed(one.image, self._time(one), damaged=one.damaged)
+
+    def release(self) -> None:
+        """Close the connection."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _time(self, one: Waiting) -> int:
+        """When a picture was taken, monotonic ns; the first one of RTSP has no time: the next one's, less a period."""
+        stream_ns = one.stream_ns
+        if stream_ns is None and self._waiting and self._waiting[0].stream_ns is not None:
+            stream_ns = self._waiting[0].stream_ns - round(1e9 / (self.fps or DEFAULT_FPS))
+        return one.arrival_ns if stream_ns is None or self._clock is None else self._clock.to_local(stream_ns)
+
+    def _read(self) -> bool:
+        """Take the next packet and what comes of it; False at the end. What comes at once was buffered: it waits."""
+        started_ns = time.monotonic_ns()
+        packet = self._next_packet()
+        now_ns = time.monotonic_ns()
+        if packet is None:
+            return False
+        if packet.pts is not None and self._clock is not None:
+            self._clock.see(_to_ns(packet), now_ns)
+        for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
+            if damage:
+                self._damaged += self._clean  # what comes before the first key frame was not meant for us
+                continue
+            stream_ns = _to_ns(frame) if frame.pts is not None else None
+            self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
+            self._damaged, self._clean = 0, True
+        self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
+        live = self._waits >= LIVE_WAITS and bool(self._waiting)
+        self._live = self._live or live or now_ns - self._began_ns > BURST_NS
+        return True
+
+    def _next_packet(self) -> Any:
+        """The next packet that holds something, None at the end; notes where some before it were lost."""
+        while True:
+            with av.logging.Capture() as told:
+                packet = next(self._packets, None)
+            lost = packet is not None and packet.is_corrupt
+            lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
+            self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
+            if packet is None or packet.size:
+                return packet
+
+
+def _to_ns(timed: Any) -> int:
+    """When a packet or frame of PyAV is shown, in ns of the stream's clock."""
+    return round(timed.pts * timed.time_base * 1_000_000_000)
+
+
+def _listen() -> None:
+    """Have FFmpeg say what it does: its RTP demuxer tells of lost packets in no other way."""
+    av.logging.set_skip_repeated(False)
+    if av.logging.get_level() is None:
+        quiet = logging.getLogger("libav")
+        quiet.propagate = False
+        quiet.addHandler(logging.NullHandler())
+        av.logging.set_level(av.logging.WARNING)
+
+
+def make_opener(url: str) -> tuple[OpenerDirector, str]:
+    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
+    parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
+    return build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)), bare
+
+
+def ask_web(url: str) -> Literal["file", "picture", "camera"]:
+    """What a URL gives: a video file with an end, one picture per request, or else a camera's stream. Asks the server,
+    and takes one that is silent for a camera."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "camera"
+    opener, bare = make_opener(url)
+    try:
+        with opener.open(bare, timeout=OPEN_S) as answer:
+            kind = answer.headers.get("Content-Type", "video").lower()
+            if "mpegurl" in kind or parts.path.endswith(".m3u8"):
+                return "file" if b"#EXT-X-ENDLIST" in answer.read(MOST_PLAYLIST) else "camera"
+            if kind.startswith("image"):
+                return "picture"
+            ends = answer.headers.get("Content-Length") is not None and kind.startswith(("video", "application"))
+            return "file" if ends else "camera"
+    except (OSError, ValueError, HTTPException):
+        return "camera"

@@ -1,0 +1,283 @@
+"""One pass over the packets of a video: every picture that may be used, with its number and its time.
+
+Containers that have no times of presentation (raw H.264 and H.265, AVI) number pictures as they come out. A clock that
+starts anew inside a file begins a stretch: its times go on behind the last one, and one number is left out, so that
+readers see that something may be missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+
+from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets
+from streamtok.io.containers import is_url, open_container, steps_back
+from streamtok.io.picture_numbers import PictureNumbers
+from streamtok.io.transport_stream import Losses, find_losses
+from streamtok.names import without_password
+
+log = logging.getLogger("streamtok.io")
+
+DEFAULT_FPS = Fraction(25)
+PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
+MOST_FPS = 1000  # believed of the headers of a raw stream: some write the clock of their times there
+
+
+class Numbered(NamedTuple):
+    """A frame of PyAV with its number (None: before what is asked for) and its time after the start of the stream.
+
+    `stretches` counts how often the clock began anew before it.
+    """
+
+    number: int | None
+    seconds: Fraction
+    frame: Any
+    stretches: int = 0
+
+
+class PictureStream:
+    """The pictures of one video stream; see `VideoReader` for the parameters.
+
+    Every pass starts anew and ends the one before. `end` is the number behind the last picture of a pass that came to
+    its end, whether that picture could be read.
+    """
+
+    def __init__(self, target: str, *, stream: int | None, fps: float | None, keep_packets: bool) -> None:
+        self.target, self.name = target, without_password(target)
+        self.end = 0
+        self._wanted, self._keep_packets = stream, keep_packets
+        self._told: set[str] = set()
+        self._losses: Losses | None = None
+        self._place: int | None = None  # of the last packet, in bytes
+        self._open()
+        context = self.stream.codec_context
+        form = self.container.format.name
+        self.raw, self.counted = form in ("h264", "hevc"), form in ("h264", "hevc", "avi")
+        claimed = context.framerate if self.raw else self.stream.average_rate
+        if self.raw and not 1 <= (claimed or 0) <= MOST_FPS:
+            claimed = DEFAULT_FPS
+        self.claimed_rate: Fraction | None = Fraction(fps).limit_denominator(100_000) if fps else claimed
+        self.rate = self.claimed_rate or DEFAULT_FPS
+        self.timeless = self.raw or fps is not None
+        if self.raw and not fps:
+            log.info(
+                "file=%s event=rate fps=%.6g reason='by its headers, or assumed; say FILE?fps=N'", self.name, self.rate
+            )
+        interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
+        hides_pictures = context.name == "vp8"  # or has several in a packet
+        self.even = not (self.timeless or self.counted or interlaced or hides_pictures)
+
+    def _open(self) -> None:
+        self.container, self.stream = open_container(self.target, stream=self._wanted)
+        if self.container.format.name == "mpegts" and self._losses is None and Path(self.target).is_file():
+            self._losses = find_losses(Path(self.target), self.stream.id)
+            if self._losses.open_end is not None and self.stream.codec_context.name == "hevc":  # which does not notice
+                self._losses.touched.add(self._losses.open_end)
+        self.decoder = CleanDecoder(self.stream.codec_context)
+        kept = self._keep_packets and not self.stream.codec_context.has_b_frames
+        self.packets = KeptPackets(self.stream) if kept else None
+        self._at_start = True
+        self.pass_until: Fraction | None = None  # until a picture from there on is given away
+        self._passing = False
+
+    def close(self) -> None:
+        """Close the file or connection."""
+        self.container.close()
+
+    def rewind(self) -> None:
+        """Go back to the start."""
+        if not self._at_start:
+            self.container.close()
+            self._open()
+        self._at_start = False
+
+    def pass_over(self, seconds: Fraction) -> None:
+        """Decode nothing before the first key frame at or after `seconds`."""
+        self.pass_until, self._passing = seconds, True
+
+    def passes(self, seconds: Fraction) -> bool:
+        """Whether a picture at `seconds` comes while, or is the one with which, `pass_over` ends."""
+        if self.pass_until is None:
+            return False
+        if seconds >= self.pass_until:
+            self.pass_until = None
+        return True
+
+    def seek(self, tick: int) -> bool:
+        """Go to a key frame at or before `tick`; False where that is the start of the file."""
+        try:
+            if tick > (self.stream.start_time or 0):
+                self._at_start = False
+                self.container.seek(tick, stream=self.stream)
+                self.decoder.restart()
+                return True
+        except av.FFmpegError:  # a file that cannot be sought in
+            pass
+        self.rewind()
+        return False
+
+    def read_from_tick(self, tick: int, first: int) -> Iterator[Numbered]:
+        """Pictures shown at `tick` or later, the first of them called `first`, decoded from a key frame before on.
+
+        Where that key frame gives too little, an earlier one does: some streams need more of the past at such a place,
+        and not every container finds key frames.
+        """
+        back, second, given = 0, max(1, round(1 / self.stream.time_base)), tick - 1
+        self._sure = False
+        while not self._sure:
+            cold_until = tick if self.seek(tick - back) else None
+            for one in self.read(PictureNumbers(self.even, first, tick), cold_until):
+                if given < tick if one.frame.pts is None else one.frame.pts <= given:
+                    continue
+                given = given if one.frame.pts is None else one.frame.pts
+                yield one
+            back = max(second, 2 * back)
+
+    def read_from_seconds(self, seconds: Fraction, first: int) -> Iterator[Numbered]:
+        """Pictures shown that late or later, the first of them called `first`, decoded from the start of the file."""
+        self.rewind()
+        shift = None
+        for one in self.read(PictureNumbers(self.even)):
+            if shift is None and one.seconds >= seconds:
+                shift = first - (one.number or 0)
+            yield one._replace(number=None if shift is None else (one.number or 0) + shift)
+        self.end += shift or 0
+
+    def read(self, numbers: PictureNumbers, cold_until: int | None = None) -> Iterator[Numbered]:
+        """Decode from here to the end.
+
+        Behind a key frame in the midst of the stream a decoder is cold: what looks like damage may be the past that it
+        does not know. Given `cold_until`, reading stops there, not `_sure`, and where the key frame comes later.
+        """
+        self._sure, self._keys = cold_until is None, 0
+        self._stretches = 0
+        self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
+        self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
+        for packet in self._demux(numbers):
+            if packet is not None and self._is_passed_over(packet):
+                self.decoder.lose_packets()
+                continue
+            for checked in self._decode(packet):
+                if not self._sure and self._lacks_past(checked, cold_until):
+                    return
+                if checked.damage:
+                    numbers.hide_picture()
+                    self.tell_once("damaged", checked.damage)
+                    continue
+                number = numbers.number(None if self.counted else checked.frame.pts, checked.disturbed)
+                yield Numbered(number, self._seconds(checked.frame, number), checked.frame, self._stretches)
+            if packet is None:
+                self._start_stretch(numbers)
+        self._sure = self._sure or self._keys > 0
+        self.end = numbers.end(bool(self.decoder.damage)) + self._cut_short + self._count_cut_off()
+
+    def tell_once(self, event: str, reason: str) -> None:
+        """Warn of something at its first time."""
+        if event not in self._told:
+            log.warning("file=%s event=%s reason=%r", self.name, event, reason)
+        self._told.add(event)
+
+    def _lacks_past(self, checked: Checked, cold_until: int | None) -> bool:
+        """Whether a read that began at a key frame must begin earlier; from its second key frame on it is sure."""
+        frame = checked.frame
+        self._keys += bool(frame and frame.key_frame and not checked.damage)
+        late = frame and cold_until is not None and frame.pts is not None and frame.pts > cold_until
+        if self._keys and (self.decoder.damage or (self._keys == 1 and frame.key_frame and late)):
+            return True
+        self._sure = self._keys > 1
+        return False
+
+    def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
+        """The packets from here on; None where the clock starts anew. `numbers` is told of what becomes pictures."""
+        self._cut_short = False
+        count, packets, latest = itertools.count(), self.container.demux(self.stream), None
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, EOFError) as error:
+                self.tell_once("cut_short", str(error))
+                self._cut_short = True
+                return
+            if packet is None:
+                return
+            time = packet.dts if packet.dts is not None else packet.pts
+            if packet.size and time is not None:
+                if not self.counted and steps_back(latest, time, packet.time_base):
+                    yield None
+                latest = time
+            if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown
+                order = next(count)
+                self._slots[order] = time if time is not None else order
+                packet.pts = packet.dts = order
+            elif packet.size and not packet.is_discard:
+                numbers.add_packet(packet.pts)
+            yield packet
+
+    def _is_passed_over(self, packet: Any) -> bool:
+        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        if self.pass_until is not None and packet.is_keyframe and packet.pts is not None:
+            seconds = self._seconds_of_packet(packet)
+            self._passing = self._passing and seconds is not None and seconds < self.pass_until
+        return self._passing and packet.size > 0
+
+    def _seconds_of_packet(self, packet: Any) -> Fraction | None:
+        """When a packet is shown, after the start of the stream; None where only counting pictures would tell."""
+        if self.timeless:
+            return packet.pts / self.rate if self.counted else None
+        tick = self._slots[packet.pts] if self.counted else packet.pts
+        return self._behind + (tick - (tick if self._base is None else self._base)) * packet.time_base
+
+    def _decode(self, packet: Any) -> Iterator[Checked]:
+        if packet is None:
+            return self.decoder.decode(None)
+        try:
+            if self.packets is not None:
+                self.packets.keep(packet)
+        except av.FFmpegError as error:
+            return iter([self.decoder.refuse(f"no access unit can be made of it: {error.strerror}", packet.pts)])
+        if self._losses is None:
+            return self.decoder.decode(packet, packet.is_corrupt)
+        self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there
+        if packet.pos in self._losses.missing:
+            self.decoder.lose_packets()
+        return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
+
+    def _start_stretch(self, numbers: PictureNumbers) -> None:
+        """The clock starts anew: go on behind the last picture, and leave a number out."""
+        self.tell_once("clock_restarts", f"its times begin anew after picture {numbers.latest}")
+        self.stream.codec_context.flush_buffers()
+        self.decoder.restart()
+        numbers.restart(numbers.end(bool(self.decoder.damage)) + 1)
+        self._behind, self._base = self._last_seconds + 1 / self.rate, None
+        self._stretches += 1
+
+    def _count_cut_off(self) -> int:
+        """How many pictures the file's index (MP4 has one) places behind the end of the file."""
+        if is_url(self.target):
+            return 0
+        size = Path(self.target).stat().st_size or math.inf  # a pipe has none
+        index = getattr(self.stream, "index_entries", ())  # older PyAV does not give it
+        cut_off = sum(entry.pos >= size and not entry.is_discard for entry in index)
+        if cut_off:
+            self.tell_once("cut_off", f"{cut_off} pictures lie behind the end of the file")
+        return cut_off
+
+    def _seconds(self, frame: Any, number: int | None) -> Fraction:
+        """When a picture is shown, after the start of the stream."""
+        if self.counted and not self.timeless:
+            self._slots = {order: time for order, time in self._slots.items() if order >= (number or 0)}
+            tick = self._slots.get(number or 0, number or 0)
+            return (tick - min(self._base, tick)) * self.stream.time_base
+        if frame.pts is None or self.timeless:
+            return (number or 0) / self.rate
+        if self._base is None:
+            self._base = frame.pts
+        self._last_seconds = self._behind + (frame.pts - self._base) * frame.time_base
+        return self._last_seconds

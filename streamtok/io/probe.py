@@ -1,0 +1,200 @@
+"""What a source is, found by opening it and reading from it a while: `streamtok doctor SOURCE`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from streamtok.io.base import EndOfSource, Source
+from streamtok.io.clean_decoder import orientation_of
+from streamtok.io.containers import is_url, open_container, video_streams
+from streamtok.io.images import ImageFileSource, ImageFolderSource
+from streamtok.io.source import VideoSource, open_source
+from streamtok.io.stills import find_orientation
+from streamtok.measures import find_time_jumps, usual_step
+from streamtok.names import without_password
+from streamtok.preprocessing.orientation import UPRIGHT
+from streamtok.types import Frame
+
+LIVE_S, READ_S = 10.0, 1.0
+OFF_RATE = 0.02
+TURNED = {
+    2: "mirrored",
+    3: "turned by 180 degrees",
+    4: "mirrored upside down",
+    5: "mirrored and turned by 90 degrees",
+    6: "turned by 90 degrees",
+    7: "mirrored and turned by 270 degrees",
+    8: "turned by 270 degrees",
+}
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """One video stream of a file as its container tells: `size` is (height, width) as stored, `rate` per second."""
+
+    number: int
+    codec: str
+    size: tuple[int, int]
+    pixels: str
+    rate: float | None
+    read: bool
+
+    def __str__(self) -> str:
+        height, width = self.size
+        rate = f", {self.rate:.4g} per second" if self.rate else ""
+        return f"{self.number}: {self.codec} {height}x{width} {self.pixels}{rate}{', is read' if self.read else ''}"
+
+
+@dataclass
+class Probe:
+    """What was found. `size` (height, width) is that of the frames as delivered, upright; `sizes` all that came.
+
+    `claimed_rate` is what the source says, `rate` what the times of its frames give (both per second). `counts` are the
+    source's. `notes` is what was logged meanwhile, `does` what an encoder would do with it.
+    """
+
+    source: str
+    kind: str
+    container: str = ""
+    streams: list[StreamFacts] = field(default_factory=list)
+    live: bool = False
+    frames: int = 0
+    complete: bool = False  # it was read to its end
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    claimed_rate: float | None = None
+    rate: float | None = None
+    rate_from: str = ""
+    clock: str = ""
+    orientation: str = "upright"
+    time_gaps: int = 0
+    missing_ids: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    does: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class _Notes(logging.Handler):
+    """Keeps the warnings that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def list_streams(target: str, wanted: int | None = None) -> tuple[str, list[StreamFacts], int]:
+    """The name of a file's container, its video streams, and the orientation (1 to 8) of the one that is read.
+
+    Raises as `open_container` does.
+    """
+    container, chosen = open_container(target, stream=wanted)
+    with container:
+        facts = []
+        for number, stream in enumerate(video_streams(container)):
+            context, rate = stream.codec_context, stream.average_rate
+            name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
+            size = (context.height, context.width) if context else (0, 0)
+            facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
+        orientation = UPRIGHT
+        with contextlib.suppress(av.FFmpegError, StopIteration):
+            orientation = orientation_of(next(container.decode(chosen)))
+        return container.format.name, facts, orientation
+
+
+def probe_source(spec: str, frames: int = 300) -> Probe:
+    """Open a source and read `frames` of it, a camera for 10 s at most. Raises as opening and reading it do."""
+    notes, logger = _Notes(), logging.getLogger("streamtok")
+    logger.addHandler(notes)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        with open_source(spec, max_frames=frames, keep_packets=True) as source:
+            found = Probe(without_password(spec), _kind_of(source), live=source.live, claimed_rate=source.fps)
+            _describe(found, source)
+            _read(found, source)
+    finally:
+        logger.removeHandler(notes)
+        logger.propagate = propagate
+    found.notes = [without_password(text) for text in dict.fromkeys(notes.texts)]
+    found.does = list(_say_what_it_does(found))
+    return found
+
+
+def _kind_of(source: Source) -> str:
+    kinds = {VideoSource: "video file", ImageFolderSource: "folder of images", ImageFileSource: "image file"}
+    return kinds.get(type(source), "camera" if source.live else "synthetic drive")
+
+
+def _describe(found: Probe, source: Source) -> None:
+    """What can be told without reading frames."""
+    found.clock = getattr(source, "clock", "") or ("the camera's, or arrival" if source.live else "exact")
+    found.rate_from = "the source says so"
+    if isinstance(source, VideoSource):
+        if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
+            listed = list_streams(str(source.path), source.options.get("stream"))
+            found.container, found.streams, orientation = listed
+            found.orientation = TURNED.get(orientation, "upright")
+        found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
+        counted = found.rate_from == "given" or found.container in ("h264", "hevc")
+        found.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
+    if isinstance(source, ImageFolderSource | ImageFileSource):
+        path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
+        orientation, _ = find_orientation(path.read_bytes())
+        found.orientation = TURNED.get(orientation, "upright")
+        found.rate_from = "the times of the images"
+
+
+def _read(found: Probe, source: Source) -> None:
+    times: list[int] = []
+    ids: list[int] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    stop = time.monotonic() + LIVE_S if source.live else float("inf")
+    while time.monotonic() < stop:
+        try:
+            frame: Frame | None = source.read(READ_S)
+        except EndOfSource as end:
+            found.complete = not source.live and "asked for" not in end.reason
+            break
+        if frame is not None:
+            times.append(frame.capture_ns)
+            ids.append(frame.frame_id)
+            sizes[frame.picture.shape[:2]] += 1
+    step = usual_step(np.array(times, np.int64))
+    found.frames, found.sizes = len(times), list(sizes)
+    found.rate = 1e9 / step if step > 0 else None
+    found.time_gaps = int(find_time_jumps(np.array(times, np.int64))[1:].sum()) if len(times) > 1 else 0
+    found.missing_ids = sum(after - before - 1 for before, after in itertools.pairwise(ids))
+    found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
+
+
+def _say_what_it_does(found: Probe) -> list[str]:
+    does = []
+    if len(found.streams) > 1:
+        does.append(f"one of {len(found.streams)} video streams is read (FILE?stream=N chooses); replay reads them all")
+    if "counted" in found.clock and found.rate_from != "given":
+        does.append("its headers may say no rate, and then 25 per second are assumed: FILE?fps=20 says another")
+    if found.orientation != "upright":
+        does.append(f"pictures are {found.orientation} as stored; they are turned upright, and recorded so")
+    if found.counts.get("damaged"):
+        does.append("damaged pictures are left out and counted; the encoder starts anew behind each gap")
+    if found.counts.get("backwards"):
+        does.append("pictures whose time does not rise are left out and counted")
+    if len(found.sizes) > 1:
+        does.append("the size changes: a live node starts a new epoch, `streamtok encode` needs --size")
+    policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
+    return [*does, f"encoding is {policy}"]

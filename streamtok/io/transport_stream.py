@@ -1,0 +1,78 @@
+"""Which pictures of an MPEG transport stream file lost packets have touched (ISO/IEC 13818-1, 2.4.3).
+
+A demuxer marks the picture that it is putting together when it notices, and a parser moves the marks to another one.
+The packets themselves say more: each counts on, and the last one of a picture is filled up with stuffing, so that a
+picture before a loss is known to be whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+SYNC, SIZE = 0x47, 188
+SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
+CHUNK = 1 << 16  # packets
+PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
+
+
+@dataclass
+class Losses:
+    """Where in a file, in bytes, pictures begin that are `touched`, and those before which packets are `missing`."""
+
+    touched: set[int] = field(default_factory=set)
+    missing: set[int] = field(default_factory=set)
+    open_end: int | None = None
+    """Where the last picture begins, if nothing shows that it is whole."""
+
+
+def find_losses(path: Path, pid: int) -> Losses:
+    """Read the packets of one elementary stream of a transport stream file; see `Losses`."""
+    losses = Losses()
+    start, counter, stuffed = -1, -1, True
+    for places, heads in _read_packets(path):
+        mine = (heads[:, 1].astype(int) & 0x1F) << 8 | heads[:, 2]
+        for place, head in zip(places[mine == pid].tolist(), heads[mine == pid].tolist(), strict=True):
+            begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
+            if not control & 1 or count == counter:  # no payload, or a packet sent twice
+                continue
+            jumps = counter >= 0 and count != (counter + 1) % 16 and not (control & 2 and head[4] and head[5] & 0x80)
+            counter = count
+            if jumps and not (begins and stuffed):
+                losses.touched.add(start)
+            if jumps and begins:
+                losses.missing.add(place)
+            start = place if begins else start
+            if head[1] & 0x80:  # the receiver could not correct it
+                losses.touched.add(start)
+            stuffed = bool(control & 2) and head[4] > (PCR_BYTES if head[5] & 0x10 else 1)
+    losses.open_end = None if stuffed else start
+    return losses
+
+
+def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, 6), in order."""
+    data = np.memmap(path, np.uint8, "r")
+    at, size = _find_sync(data, 0)
+    while at + SIZE <= len(data):
+        count = min(CHUNK, (len(data) - at - SIZE) // size + 1)
+        rows = np.lib.stride_tricks.as_strided(data[at:], (count, 6), (size, 1))
+        bad = np.flatnonzero(rows[:, 0] != SYNC)
+        good = int(bad[0]) if len(bad) else count
+        yield at + size * np.arange(good), np.array(rows[:good])
+        at += size * good
+        if len(bad):
+            at, size = _find_sync(data, at)
+
+
+def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:
+    """Where packets go on, from `at` on, and how far they are apart."""
+    for found in np.flatnonzero(data[at : at + CHUNK] == SYNC).tolist():
+        for size in SIZES:
+            ahead = data[at + found : at + found + 5 * size : size]
+            if len(ahead) and (ahead == SYNC).all():
+                return at + found, size
+    return len(data), SIZE

@@ -1,0 +1,51 @@
+"""Which precision a training step is faster in here, by measurement: bfloat16 without units for it costs many times
+what float32 does, with them half."""
+
+import logging
+import time
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from streamtok.training.config import Precision
+
+log = logging.getLogger("streamtok.training")
+SLOW = 1.5  # times float32's: what is worth a warning
+RUNS = 3
+
+
+def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
+    """The precision of forward passes and of Muon's products: as told, or with "auto" the faster one of a CPU.
+
+    A GPU has bfloat16. Logs by how much a CPU would be faster in float32 than in the bfloat16 that it was told.
+    """
+    if device.type != "cpu":
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+    if wanted == "float32":
+        return torch.float32
+    ratio = measure_bfloat16()
+    if wanted == "auto":
+        log.info("event=precision bfloat16_costs=%.2f unit=float32", ratio)
+        return torch.bfloat16 if ratio < 1 else torch.float32
+    if ratio > SLOW:
+        log.warning("event=slow_setting dtype=bfloat16 costs=%.1f unit=float32 hint='dtype: auto' or float32", ratio)
+    return torch.bfloat16
+
+
+@cache
+def measure_bfloat16() -> float:
+    """CPU time of a convolution of `nano`'s size, forward and backward, in bfloat16 over that in float32."""
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        x, weight = torch.randn(8, 160, 12, 12), torch.randn(160, 160, 3, 3)
+        return _time_convolution(x.bfloat16(), weight.bfloat16()) / _time_convolution(x, weight)
+
+
+def _time_convolution(x: torch.Tensor, weight: torch.Tensor) -> float:
+    """The shortest of a few runs, in CPU seconds, after one that prepares."""
+    taken = []
+    for _ in range(RUNS + 1):
+        start, leaf = time.process_time(), weight.detach().requires_grad_()
+        F.conv2d(x.requires_grad_(), leaf, padding=1).float().square().mean().backward()
+        taken.append(time.process_time() - start)
+    return min(taken[1:])

@@ -1,0 +1,74 @@
+"""`streamtok doctor SOURCE` says what a source is, what is wrong with it and what would be done."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from streamtok.commands import doctor
+from tests.kit.videos import PLAIN, damage, numbered, write_two_streams, write_video
+
+
+@pytest.fixture
+def look(capsys):
+    """What is said of a source, as JSON and in words."""
+
+    def look(source, *flags):
+        status = doctor.main([str(source), "--json", *flags])
+        found = json.loads(capsys.readouterr().out)
+        assert doctor.main([str(source), *flags]) == status == (0 if found["ok"] else 1)
+        return found, capsys.readouterr().out
+
+    return look
+
+
+def test_a_file_with_two_streams_and_damage(tmp_path, look):
+    path = write_two_streams(tmp_path / "two.mkv", [numbered(5, 32, 96), numbered(5)], default=1)
+    found, words = look(path)
+    assert [stream["size"] for stream in found["streams"]] == [[32, 96], [64, 96]]
+    assert (found["frames"], found["complete"], found["sizes"], found["claimed_rate"]) == (5, True, [[64, 96]], 25)
+    assert "1: h264 64x96 yuv420p, 25 per second, is read" in words
+    assert "FILE?stream=N" in words
+    path = damage(write_video(tmp_path / "d.mp4", numbered(30), range(0, 30 * 512, 512), **PLAIN), 14)
+    found, words = look(path)
+    assert found["counts"]["damaged"] == found["missing_ids"] > 0
+    assert "damaged pictures are left out and counted" in words
+    found, _ = look(path, "--frames", "8")
+    assert (found["frames"], found["complete"]) == (8, False)
+
+
+def test_a_folder_of_turned_images_with_times_since_boot(tmp_path, look):
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for number, image in enumerate(numbered(4)):
+        Image.fromarray(image).save(tmp_path / f"{number}.jpg", exif=tag)
+    (tmp_path / "timestamps.txt").write_text("\n".join(str(10**14 + n * 50_000_000) for n in range(4)))
+    found, words = look(f"images:{tmp_path}")
+    assert (found["sizes"], found["rate"], found["orientation"]) == ([[96, 64]], 20, "turned by 90 degrees")
+    assert "since boot or start in ns (steps of 50000000 are 20 pictures per second), from timestamps.txt" in words
+    assert any("unit=ns" in note for note in found["notes"])
+
+
+def test_raw_video_is_said_to_be_counted_and_dark_images_what_to_do(tmp_path, look):
+    raw = write_video(tmp_path / "a.h264", numbered(12), range(0, 12 * 512, 512), **PLAIN)
+    found, words = look(f"{raw}?fps=20")
+    assert (found["rate"], found["rate_from"]) == (20, "given")
+    assert "pictures are counted at the rate" in words
+    (tmp_path / "deep").mkdir()
+    cv2.imwrite(str(tmp_path / "deep" / "0.png"), np.full((16, 16), 4000, np.uint16))
+    _, words = look(f"images:{tmp_path}/deep?fps=1")
+    assert "?bits=12" in words
+
+
+def test_cameras_and_drives(tmp_path, look, capsys):
+    found, words = look("camera:synthetic:48x64@30?frames=15")
+    assert (found["live"], found["sizes"]) == (True, [[48, 64]])
+    assert "latest: frames that the encoder cannot follow are left out" in words
+    write_video(tmp_path / "front.mp4", numbered(12), range(0, 12 * 512, 512), **PLAIN)
+    found, words = look(tmp_path)
+    assert found["cameras"]["front"]["frames"] == 12
+    assert f"streamtok replay {tmp_path}" in words
+    assert doctor.main([str(tmp_path / "none.mp4")]) == 1
+    assert "no such file" in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""Every image of a drive is a frame, or named as left out with the reason, whatever happened to its times and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamtok.drives.drive import LEFT_OUT
+from streamtok.drives.open_drive import open_drive
+from streamtok.recording.mcap_file import McapFile
+from tests.kit.drives import START_NS
+
+STEP_NS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One message: the number in its picture, the header's stamp, when it was logged, and (if it says so) published."""
+
+    number: int
+    stamp_ns: int
+    log_ns: int
+    publish_ns: int = 0
+
+
+def regular(count: int, stamp_ns: int = START_NS) -> list[Shot]:
+    return [Shot(n, stamp_ns + n * STEP_NS, START_NS + n * STEP_NS + 7_000_000) for n in range(count)]
+
+
+def restamp(shots: list[Shot], stamps: dict[int, int]) -> list[Shot]:
+    return [dataclasses.replace(shot, stamp_ns=stamps.get(shot.number, shot.stamp_ns)) for shot in shots]
+
+
+def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw") -> Path:
+    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer = Writer(file, chunk_size=400)
+        writer.start(profile="ros2")
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        channel = writer.register_channel(topic, "cdr", schema)
+        for shot in shots:
+            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns)
+        writer.finish()
+    return path
+
+
+def ros_message(shot: Shot) -> bytes:
+    stamp = struct.pack("<iI", shot.stamp_ns // 10**9, shot.stamp_ns % 10**9)
+    head = (
+        stamp + struct.pack("<I", 4) + b"cam\0" + struct.pack("<II", 8, 8) + struct.pack("<I", 6) + b"mono8\0" + b"\0"
+    )
+    head += b"\0" * (-len(head) % 4) + struct.pack("<II", 8, 64)
+    return b"\0\1\0\0" + head + bytes([shot.number % 256]) * 64
+
+
+@dataclass
+class Read:
+    """What a drive gave: the numbers of its pictures, frame ids, times, and its account."""
+
+    numbers: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    account: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read(path: Path, **options) -> Read:
+    found = Read()
+    with open_drive(path, **options) as drive:
+        for frame in drive:
+            found.numbers.append(int(frame.image[0, 0, 0]))
+            found.ids.append(frame.frame_id)
+            found.times.append(frame.capture_ns)
+        found.account, found.notes = drive.account()["cam"], drive.notes
+    assert found.account["images"] == sum(found.account[reason] for reason in ("frames", *LEFT_OUT))
+    assert found.account["frames"] == len(found.numbers)
+    return found
+
+
+ALL = list(range(80))
+SIM = 10 * 10**9
+KINDS = {
+    "regular": (regular(80), "header"),
+    "stamps stand still": (restamp(regular(80), dict.fromkeys(ALL, START_NS)), "publish"),
+    "whole seconds": (restamp(regular(80), {n: START_NS + n // 10 * 10**9 for n in ALL}), "publish"),
+    "no stamps": (restamp(regular(80), dict.fromkeys(ALL, 0)), "publish"),
+    "zeros before /clock": (restamp(regular(80, SIM), dict.fromkeys(range(5), 0)), "header"),
+    "some zeros": (restamp(regular(80, SIM), dict.fromkeys(range(10, 80, 20), 0)), "header"),
+    "stands still for a while": (restamp(regular(80), dict.fromkeys(range(40, 46), START_NS + 40 * STEP_NS)), "header"),
+    "set back": (restamp(regular(80), {n: START_NS + (n - 35) * STEP_NS for n in range(40, 80)}), "header"),
+    "set back by little": (restamp(regular(80), {n: START_NS + (n - 7) * STEP_NS for n in range(40, 80)}), "header"),
+    "looped": (restamp(regular(80), {n: START_NS + n % 20 * STEP_NS for n in ALL}), "header"),
+    "set forward": (restamp(regular(80, SIM), {n: START_NS + n * STEP_NS for n in range(40, 80)}), "header"),
+    "stray": (restamp(regular(80), {40: START_NS - 10**15}), "header"),
+    "bursts": ([Shot(n, 0, START_NS + n // 10 * 10**9 + n % 10 * 1_000_000) for n in ALL], "publish"),
+    "long bursts": ([Shot(n, 0, START_NS + n // 27 * 10**9 * 3 + n % 27 * 900_000) for n in ALL], "publish"),
+    "beyond 63 bits": ([dataclasses.replace(shot, log_ns=(1 << 63) + shot.log_ns) for shot in regular(80)], "header"),
+    "a new rate": (
+        restamp(regular(80), {n: START_NS + (3 * n - 80) * STEP_NS for n in range(40, 80)}),
+        "header",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_image_is_lost_to_its_times(tmp_path, kind):
+    shots, clock = KINDS[kind]
+    found = read(write(tmp_path / "d.mcap", shots))
+    left_out = {"stray": [40]}.get(kind, [])
+    assert found.numbers == [number for number in ALL if number not in left_out]
+    assert found.account["clock"] == clock
+    assert bool(found.account["clock_reason"]) == (clock != "header")
+    lost = {"a new rate": 12, "stray": 1}.get(kind, 0)
+    assert found.account["lost"] <= lost
+    if not lost:
+        assert found.ids == list(range(80))
+
+
+def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
+    shots = regular(80)
+    late = [dataclasses.replace(shot, log_ns=shot.log_ns + 150_000_000) for shot in shots]
+    merged = sorted(shots + late, key=lambda shot: shot.log_ns)
+    found = read(write(tmp_path / "d.mcap", merged))
+    assert (found.numbers, found.ids) == (ALL, ALL)
+    assert (found.account["duplicates"], found.account["lost"]) == (80, 0)
+
+
+def test_a_gap_is_judged_by_the_stamps_own_rate(tmp_path):
+    shots = [shot for shot in regular(80) if shot.number not in range(50, 54)]
+    found = read(write(tmp_path / "d.mcap", shots))
+    assert found.ids == found.numbers
+    assert found.account["lost"] == 4
+
+
+def test_a_clock_can_be_asked_for_and_wrong_ones_cannot_be_chosen(tmp_path):
+    path = write(tmp_path / "d.mcap", regular(20))
+    assert read(path, clock="log").times == [shot.log_ns for shot in regular(20)]
+    assert read(path).times == [shot.stamp_ns for shot in regular(20)]
+
+
+def test_cameras_without_a_common_clock_are_all_timed_by_the_log(tmp_path):
+    from mcap.writer import Writer
+
+    with (tmp_path / "d.mcap").open("wb") as file:
+        writer = Writer(file)
+        writer.start(profile="ros2")
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        channels = [writer.register_channel(f"/{name}/image_raw", "cdr", schema) for name in ("cam", "other")]
+        for one, other in zip(regular(20, SIM), restamp(regular(20), dict.fromkeys(ALL, 0)), strict=True):
+            for channel, shot in zip(channels, (one, other), strict=True):
+                writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
+        writer.finish()
+    with open_drive(tmp_path / "d.mcap") as drive:
+        assert [choice.clock for choice in drive.clocks.values()] == ["log", "publish"]
+        assert all(frame.capture_ns > START_NS for frame in drive)
+
+
+@st.composite
+def disturbed(draw: st.DrawFn) -> list[Shot]:
+    """Images of one camera after whatever may happen to their stamps, their order and the recorder."""
+    shots = regular(draw(st.integers(1, 70)), draw(st.sampled_from([START_NS, SIM, 0])))
+    number = st.integers(0, len(shots) - 1)
+    for at, what, size in draw(st.lists(st.tuples(number, st.integers(0, 6), st.integers(1, 12)), max_size=5)):
+        if what == 0:
+            shots = restamp(shots, dict.fromkeys(range(at, at + size), 0))
+        elif what == 1:
+            shots = restamp(shots, dict.fromkeys(range(at, at + size), shots[min(at, len(shots) - 1)].stamp_ns))
+        elif what in (2, 3):
+            by = size * STEP_NS * (-3 if what == 2 else 1000)
+            shots = [dataclasses.replace(s, stamp_ns=max(0, s.stamp_ns + by * (s.number >= at))) for s in shots]
+        elif what == 4:
+            shots = shots[:at] + shots[at : at + size][::-1] + shots[at + size :]
+        elif what == 5:
+            shots = shots[: at + 1] + shots[max(0, at - size // 4) :]
+        else:
+            shots = [shot for shot in shots if not at <= shot.number < at + size] or shots
+    return [dataclasses.replace(shot, log_ns=START_NS + place * STEP_NS) for place, shot in enumerate(shots)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(shots=disturbed(), parts=st.integers(1, 12), kept=st.floats(0.05, 1))
+def test_frames_and_what_is_named_as_left_out_are_all_images_of_the_file(tmp_path_factory, shots, parts, kept):
+    folder = tmp_path_factory.mktemp("drive")
+    size = -(-len(shots) // parts)
+    for place in range(0, len(shots), size):
+        path = write(folder / f"d_{place // size}.mcap", shots[place : place + size])
+    path.write_bytes(path.read_bytes()[: max(60, int(path.stat().st_size * kept))])
+    images = sum(1 for path in folder.iterdir() for _ in McapFile(path).messages())
+    if not images:
+        with pytest.raises(ValueError, match="no camera images"):
+            read(folder)
+        return
+    found = read(folder)
+    assert found.account["images"] == images
+    assert set(found.numbers) <= {shot.number for shot in shots}
+    assert all(after > before for before, after in zip(found.ids, found.ids[1:], strict=False))
+    assert len(set(np.diff(found.times) > 0)) <= 1 or any("set back" in note for note in found.notes)

@@ -1,0 +1,280 @@
+"""Images in every message that carries them, told by type and encoding, never by a topic's name."""
+
+import base64
+import json
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.drives.open_drive import open_drive
+from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
+from tests.kit.drives import decode_video as decode
+
+FRAMES = frames_of("front", 12)
+GREY = (np.arange(SIZE[0] * SIZE[1], dtype=np.uint16) * 41).reshape(SIZE)
+
+
+def store():
+    from streamtok.io.image_messages import ros_typestore
+
+    return ros_typestore("cdr")
+
+
+def cdr(kind: str, **fields) -> bytes:
+    """A ROS 2 message of a frame's header and these fields."""
+    header = ros_image(store(), fields.pop("frame")).header
+    return bytes(store().serialize_cdr(store().types[kind](header=header, **fields), kind))
+
+
+def image(frame, data: np.ndarray, encoding: str, big: bool = False) -> bytes:
+    raw = np.frombuffer(data.tobytes(), np.uint8)
+    size = {"height": data.shape[0], "width": data.shape[1], "step": raw.size // data.shape[0]}
+    return cdr("sensor_msgs/msg/Image", frame=frame, encoding=encoding, is_bigendian=int(big), data=raw, **size)
+
+
+def compressed(frame, data: bytes, form: str) -> bytes:
+    return cdr("sensor_msgs/msg/CompressedImage", frame=frame, format=form, data=np.frombuffer(data, np.uint8))
+
+
+def write(path: Path, channels: list[tuple], profile: str = "ros2") -> Path:
+    """An MCAP file of (topic, schema name, schema encoding, message encoding, [(log time, data)]) channels."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start(profile=profile)
+        for topic, name, schema_encoding, encoding, messages in channels:
+            schema = writer.register_schema(name, schema_encoding, b"")
+            channel = writer.register_channel(topic, encoding, schema)
+            for log_ns, data in messages:
+                writer.add_message(channel, log_ns, data, log_ns)
+        writer.finish()
+    return path
+
+
+def timed(messages: list[bytes]) -> list[tuple[int, bytes]]:
+    return [(frame.capture_ns, data) for frame, data in zip(FRAMES, messages, strict=False)]
+
+
+def ros(topic: str, messages: list[bytes], kind: str = "sensor_msgs/msg/Image") -> tuple:
+    return topic, kind, "ros2msg", "cdr", timed(messages)
+
+
+def read(path, **options):
+    with open_drive(path, **options) as drive:
+        return list(drive), " ".join(drive.notes)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "bayer_rggb16"])
+def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, big):
+    wide = np.repeat(GREY[..., None], 3, axis=2) if encoding == "rgb16" else GREY
+    stored = wide.astype(">u2" if big else "<u2")
+    narrow = (wide >> 8).astype(np.uint8)
+    both = [
+        ros("/wide/image_raw", [image(FRAMES[0], stored, encoding, big)]),
+        ros("/narrow/image_raw", [image(FRAMES[0], narrow, encoding.replace("16", "8"))]),
+    ]
+    (one, other), _ = read(write(tmp_path / "d.mcap", both))
+    np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_depth_is_told_by_its_encoding_and_never_by_a_name(tmp_path):
+    colour = [image(frame, frame.image, "rgb8") for frame in FRAMES]
+    depth = [image(frame, GREY, "16UC1") for frame in FRAMES]
+    path = write(tmp_path / "d.mcap", [ros("/depthai/rgb/image_raw", colour), ros("/stereo/image_raw", depth)])
+    found, notes = read(path)
+    assert {frame.stream for frame in found} == {"depthai_rgb"}
+    assert "/stereo/image_raw: depth images, left out; --depth-range" in notes
+    found, _ = read(path, depth_range=(0.0, 20.0))
+    assert {frame.stream for frame in found} == {"depthai_rgb", "stereo"}
+    found, notes = read(path, topics=["/stereo/image_raw"])
+    assert len(found) == 12
+    assert "shown from 0 to 10 m" in notes
+
+
+def test_distances_become_shades_by_rule_however_they_are_stored(tmp_path):
+    metres = np.float32([[0, 1, 2.5, 4, np.nan, np.inf, 9]])
+    millimetres = np.uint16([[0, 1000, 2500, 4000, 0, 0, 9000]])
+    shades = [0, 255, 128, 0, 0, 0, 0]
+    png = cv2.imencode(".png", millimetres)[1].tobytes()
+    inverse = np.uint16([[0, *(round(100 / d + 5) for d in (1, 2.5, 4)), 0, 0, round(100 / 9 + 5)]])
+    packed = struct.pack("<iff", 0, 100, 5) + cv2.imencode(".png", inverse)[1].tobytes()
+    sensor = "sensor_msgs/msg/CompressedImage"
+    channels = [
+        ros("/metres/image", [image(FRAMES[0], metres, "32FC1")]),
+        ros("/big/image", [image(FRAMES[0], metres.astype(">f4"), "32FC1", big=True)]),
+        ros("/millimetres/image", [image(FRAMES[0], millimetres, "16UC1")]),
+        ros("/png/compressedDepth", [compressed(FRAMES[0], bytes(12) + png, "16UC1; compressedDepth png")], sensor),
+        ros("/packed/compressedDepth", [compressed(FRAMES[0], packed, "32FC1; compressedDepth")], sensor),
+    ]
+    found, _ = read(write(tmp_path / "d.mcap", channels), depth_range=(1.0, 4.0))
+    assert len(found) == 5
+    for frame in found:
+        np.testing.assert_allclose(frame.image[0, :, 0].astype(int), shades, atol=2 if "packed" in frame.stream else 0)
+
+
+@pytest.mark.parametrize("carrier", ["CompressedImage", "FFMPEGPacket"])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_video_is_decoded_whatever_message_it_comes_in(tmp_path, carrier, codec):
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    if carrier == "CompressedImage":
+        messages, kind = (
+            [compressed(*each, codec) for each in zip(FRAMES, packets, strict=True)],
+            "sensor_msgs/msg/" + carrier,
+        )
+    else:
+        kind, name = "ffmpeg_image_transport_msgs/msg/" + carrier, {"h264": "libx264", "h265": "hevc_nvenc"}[codec]
+        fields = {"width": 48, "height": 32, "encoding": name, "pts": 0, "flags": 0, "is_bigendian": False}
+        data = [np.frombuffer(packet, np.uint8) for packet in packets]
+        messages = [cdr(kind, frame=frame, data=each, **fields) for frame, each in zip(FRAMES, data, strict=True)]
+    found, _ = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("lost", [[3], [3, 4], [9, 10], [10], range(5, 15), range(4, 20)])
+def test_pictures_that_a_lost_packet_may_have_touched_are_left_out_until_clean(tmp_path, codec, lost):
+    frames = frames_of("front", 40)
+    packets = encode_video([frame.image for frame in frames], codec)
+    expected = decode(packets, codec)
+    kept = [
+        (frame.capture_ns, foxglove("CompressedVideo", frame, data=packet, format=codec))
+        for frame, packet in zip(frames, packets, strict=True)
+        if frame.frame_id not in lost
+    ]
+    path = write(tmp_path / "d.mcap", [("/front/video", "foxglove.CompressedVideo", "protobuf", "protobuf", kept)])
+    with open_drive(path) as drive:
+        found = list(drive)
+        account = drive.account()["front"]
+    times = {frame.capture_ns: frame.frame_id for frame in frames}
+    for frame in found:
+        np.testing.assert_array_equal(frame.image, expected[times[frame.capture_ns]])
+    clean = [n for n in range(40) if n < lost[0] or n >= -(-(lost[-1] + 1) // 10) * 10]
+    assert [times[frame.capture_ns] for frame in found] == clean
+    assert account["images"] == len(kept)
+
+
+def table(name: str, values: dict[str, object]) -> bytes:
+    """A FlatBuffers table of one of Foxglove's messages: vtable, table, then what its fields point at."""
+    from streamtok.io.flatbuffer import FIELDS
+
+    sizes = {"timestamp": 8}
+    slots, at = [], 4
+    for field in FIELDS[name]:
+        slots.append(at)
+        at += sizes.get(field, 4)
+    vtable = struct.pack("<HH", 4 + 2 * len(slots), at) + struct.pack(f"<{len(slots)}H", *slots)
+    vtable += b"\0" * (-len(vtable) % 4)
+    begin, tail = 4 + len(vtable), b""
+    inline = struct.pack("<i", begin - 4)
+    for field, slot in zip(FIELDS[name], slots, strict=True):
+        value = values[field]
+        if field == "timestamp":
+            inline += struct.pack("<II", *divmod(value, 10**9))
+        elif isinstance(value, int):
+            inline += struct.pack("<I", value)
+        else:
+            inline += struct.pack("<I", at + len(tail) - slot)
+            tail += struct.pack("<I", len(value)) + value + b"\0" * (4 - len(value) % 4)
+    return struct.pack("<I", begin) + vtable + inline + tail
+
+
+def raw_fields(frame) -> dict:
+    size = {"width": 48, "height": 32, "step": 144}
+    return {
+        "timestamp": frame.capture_ns,
+        "frame_id": b"cam",
+        "encoding": b"rgb8",
+        "data": frame.image.tobytes(),
+        **size,
+    }
+
+
+def as_json(frame, stamp: object) -> bytes:
+    values = raw_fields(frame) | {"timestamp": stamp, "frame_id": "cam", "encoding": "rgb8"}
+    return json.dumps(values | {"data": base64.b64encode(values["data"]).decode()}).encode()
+
+
+def as_idl(frame) -> bytes:
+    """The message in CDR as Foxglove's OMG IDL lays it out, which is that of its ROS message."""
+    kind, (seconds, nanos) = "foxglove_msgs/msg/RawImage", divmod(frame.capture_ns, 10**9)
+    stamp = store().types["builtin_interfaces/msg/Time"](seconds, nanos)
+    rows = np.frombuffer(frame.image.tobytes(), np.uint8)
+    message = store().types[kind](
+        timestamp=stamp, frame_id="cam", width=48, height=32, encoding="rgb8", step=144, data=rows
+    )
+    return bytes(store().serialize_cdr(message, kind))
+
+
+ISO = "2023-11-14T22:13:20.{:09d}Z"
+OTHERS = {
+    "json": (
+        "foxglove.RawImage",
+        "jsonschema",
+        "json",
+        lambda f: as_json(f, {"sec": f.capture_ns // 10**9, "nsec": f.capture_ns % 10**9}),
+    ),
+    "json, ISO times": (
+        "foxglove.RawImage",
+        "jsonschema",
+        "json",
+        lambda f: as_json(f, ISO.format(f.capture_ns % 10**9)),
+    ),
+    "flatbuffer": ("foxglove.RawImage", "flatbuffer", "flatbuffer", lambda f: table("RawImage", raw_fields(f))),
+    "OMG IDL": ("foxglove::RawImage", "omgidl", "cdr", as_idl),
+    "ROS 2 IDL": ("sensor_msgs/msg/Image", "ros2idl", "cdr", lambda f: image(f, f.image, "rgb8")),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_images_of_every_encoding_are_read_with_their_own_times(tmp_path, kind):
+    name, schema_encoding, encoding, make = OTHERS[kind]
+    messages = [(frame.capture_ns + 10**7, make(frame)) for frame in FRAMES]
+    found, _ = read(write(tmp_path / "d.mcap", [("/front/image", name, schema_encoding, encoding, messages)]))
+    assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in FRAMES]
+    for frame, expected in zip(found, FRAMES, strict=True):
+        np.testing.assert_array_equal(frame.image, expected.image)
+
+
+def test_a_jpeg_with_bytes_behind_its_end_is_whole_and_one_that_is_cut_off_is_not(tmp_path):
+    whole = cv2.imencode(".jpg", picture(0, size=(64, 96)))[1].tobytes()
+    thumbnail = b"\xff\xd8\xff\xe1" + struct.pack(">H", 2 + len(whole)) + whole + whole[2:]
+    data = [whole + bytes(500), thumbnail, thumbnail[:-40], whole[: len(whole) // 2] + bytes(100)]
+    messages = [compressed(frame, each, "jpeg") for frame, each in zip(FRAMES, data, strict=False)]
+    with open_drive(write(tmp_path / "d.mcap", [ros("/a", messages, "sensor_msgs/msg/CompressedImage")])) as drive:
+        assert [frame.frame_id for frame in drive] == [0, 1]
+        assert drive.account()["a"]["damaged"] == 2
+
+
+def test_two_types_on_one_topic_are_two_cameras(tmp_path):
+    raw = [image(frame, frame.image, "rgb8") for frame in FRAMES]
+    png = [cv2.imencode(".png", frame.image[:, :, ::-1])[1].tobytes() for frame in FRAMES]
+    packed = [compressed(frame, each, "png") for frame, each in zip(FRAMES, png, strict=True)]
+    path = write(
+        tmp_path / "d.mcap", [ros("/a/image_raw", raw), ros("/a/image_raw", packed, "sensor_msgs/msg/CompressedImage")]
+    )
+    found, _ = read(path)
+    assert {frame.stream for frame in found} == {"a", "a_image_raw_CompressedImage"}
+    assert [frame.frame_id for frame in found if frame.stream == "a"] == list(range(12))
+
+
+def test_a_camera_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
+    good = ros("/good/image_raw", [image(frame, frame.image, "rgb8") for frame in FRAMES])
+    odd = ("/odd/image_raw", "sensor_msgs/msg/Image", "ros2msg", "xyz", timed([b"?"] * 12))
+    found, notes = read(write(tmp_path / "d.mcap", [odd, good]))
+    assert {frame.stream for frame in found} == {"good"}
+    assert "/odd/image_raw is left out: sensor_msgs/msg/Image encoded as 'xyz' cannot be read" in notes
+    with pytest.raises(ValueError, match=r"no camera images; it has /odd/image_raw .*encoded as 'xyz'"):
+        open_drive(write(tmp_path / "e.mcap", [odd]))
+
+
+def test_a_file_without_topics_says_why(tmp_path):
+    path = write(tmp_path / "d.mcap", [ros("/a/image_raw", [image(FRAMES[0], FRAMES[0].image, "rgb8")])])
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(ValueError, match=r"no topics at all \(it has no end: cut off"):
+        open_drive(path)

@@ -1,0 +1,202 @@
+"""Recordings in several files, packed, unlisted, damaged, or beside others: what there is is read."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from streamtok.drives.open_drive import list_drives, open_drive
+from streamtok.recording.reader import open_recording
+from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.repair import repair
+from streamtok.recording.writer import RecordingWriter
+from streamtok.tokens.dataset import TokenDataset
+from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
+from tests.kit.recordings import info, messages
+
+FRAMES = frames_of("front", 36)
+
+
+def thirds(count: int = 3):
+    size = len(FRAMES) // count
+    return [FRAMES[at : at + size] for at in range(0, len(FRAMES), size)]
+
+
+def read(path, **options):
+    with open_drive(path, **options) as drive:
+        return list(drive), " ".join(drive.notes)
+
+
+def write_db3_parts(folder: Path, count: int = 3) -> dict:
+    """NAME_0.db3 ... as `ros2 bag record` splits them; the metadata of one."""
+    folder.mkdir()
+    for number, frames in enumerate(thirds(count)):
+        made = write_bag2(folder.parent / "made", frames)
+        (made / "made.db3").rename(folder / f"d_{number}.db3")
+        metadata = yaml.safe_load((made / "metadata.yaml").read_text())
+        shutil.rmtree(made)
+    return metadata
+
+
+def write_list(folder: Path, metadata: dict, names: list[str]) -> None:
+    metadata["rosbag2_bagfile_information"]["relative_file_paths"] = names
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+
+
+def write_parts(folder: Path, kind: str) -> None:
+    folder.mkdir()
+    for number, frames in enumerate(thirds(12)):
+        if kind == "mcap":
+            write_mcap(folder / f"d_{number}.mcap", frames)
+        else:
+            write_bag1(folder / f"d_{number}.bag", frames)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "bag"])
+def test_twelve_parts_are_read_in_the_order_of_their_numbers(tmp_path, kind):
+    write_parts(tmp_path / "d", kind)
+    found, notes = read(tmp_path / "d")
+    assert_same_frames(found, FRAMES)
+    assert "12 files are read as one recording" in notes
+    assert found[-1].frame_id - found[0].frame_id == 35
+
+
+def test_a_list_decides_the_order_and_what_it_lacks_is_read_too(tmp_path):
+    folder = tmp_path / "d"
+    metadata = write_db3_parts(folder)
+    (folder / "d_0.db3").rename(folder / "first.db3")
+    write_list(folder, metadata, ["first.db3", "d_1.db3", "d_7.db3"])
+    found, notes = read(folder)
+    assert_same_frames(found, FRAMES)
+    assert "d_7.db3 is listed in metadata.yaml and is not there" in notes
+    assert "d_2.db3 is not listed in metadata.yaml; it is read too" in notes
+
+
+@pytest.mark.parametrize("metadata", [None, "", "[broken", "renamed"])
+def test_without_a_usable_list_the_numbers_decide(tmp_path, metadata):
+    folder = tmp_path / "d"
+    listed = write_db3_parts(folder)
+    if metadata == "renamed":
+        write_list(folder, listed, ["old_0.db3", "old_1.db3"])
+    elif metadata is not None:
+        (folder / "metadata.yaml").write_text(metadata)
+    found, notes = read(folder)
+    assert_same_frames(found, FRAMES)
+    assert (metadata is None) == ("metadata.yaml" not in notes)
+
+
+def test_parts_that_are_gone_empty_or_broken_are_named(tmp_path):
+    folder = tmp_path / "d"
+    write_db3_parts(folder, 4)
+    (folder / "d_1.db3").unlink()
+    (folder / "d_2.db3").write_bytes(b"")
+    found, notes = read(folder)
+    assert_same_frames(found, [*FRAMES[:9], *FRAMES[27:]])
+    assert "part 1, 2 of d is not there" in notes
+    assert "d_2.db3 is empty" in notes
+    assert [frame.frame_id for frame in found] == [*range(9), *range(27, 36)]
+
+
+LOGGING_CHILD = """
+import os, sqlite3, sys
+rows = sqlite3.connect(sys.argv[2]).execute("SELECT topic_id, timestamp, data FROM messages").fetchall()
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("PRAGMA wal_autocheckpoint=0")
+for row in rows:
+    database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", row)
+    database.commit()
+os._exit(1)
+"""
+
+
+def test_what_a_killed_recorder_left_in_its_write_ahead_log_is_read(tmp_path):
+    first, rest = write_bag2(tmp_path / "a", FRAMES[:6]) / "a.db3", write_bag2(tmp_path / "b", FRAMES[6:]) / "b.db3"
+    (tmp_path / "a" / "metadata.yaml").unlink()
+    subprocess.run([sys.executable, "-c", LOGGING_CHILD, str(first), str(rest)], check=False)
+    log = first.with_name("a.db3-wal")
+    size = log.stat().st_size
+    assert size
+    assert_same_frames(read(tmp_path / "a")[0], FRAMES)
+    assert log.stat().st_size == size  # it is evidence, and stays
+    assert len(sqlite3.connect(first).execute("SELECT id FROM messages").fetchall()) == 36
+
+
+@pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
+@pytest.mark.parametrize("mode", ["FILE", "MESSAGE"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_bags_packed_by_zstd_are_read_with_and_without_their_folder(tmp_path, storage, mode, bare):
+    folder = write_bag2(tmp_path / "d", FRAMES, storage, compression=mode)
+    path = next(path for path in folder.iterdir() if "yaml" not in path.name) if bare else folder
+    found, notes = read(path)
+    assert_same_frames(found, FRAMES)
+    assert not notes
+
+
+def test_a_packed_file_that_is_cut_off_gives_what_is_there(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 32, 48, 3), np.uint8)  # which fills many blocks
+    frames = [replace(frame, picture=image) for frame, image in zip(frames_of("front", 120), noise, strict=True)]
+    path = next(write_bag2(tmp_path / "d", frames, "MCAP", compression="FILE").glob("*.zstd"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    found, notes = read(path)
+    assert 20 < len(found) < 120
+    assert "cut off" in notes
+    path.write_bytes(whole[:4])
+    with pytest.raises(ValueError, match="nothing of it can be unpacked"):
+        read(path)
+
+
+def test_cameras_recorded_at_one_time_in_files_of_their_own_are_one_drive(tmp_path):
+    rear = [replace(frame, stream="rear") for frame in FRAMES]
+    write_mcap(tmp_path / "one.mcap", FRAMES)
+    write_mcap(tmp_path / "two.mcap", rear)
+    found, notes = read(tmp_path)
+    assert [frame.stream for frame in found].count("rear") == 36
+    assert "2 files are read as one recording" in notes
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+
+
+def test_recordings_that_do_not_belong_together_are_a_drive_each(tmp_path):
+    write_parts(tmp_path / "d", "mcap")
+    hours_later = [replace(frame, capture_ns=frame.capture_ns + 10**13) for frame in FRAMES]
+    write_mcap(tmp_path / "d" / "evening.mcap", hours_later)
+    write_bag1(tmp_path / "d" / "d_99.bag", FRAMES)
+    with pytest.raises(ValueError, match=r"3 recordings that do not belong together: .*`streamtok tokenize` do each"):
+        open_drive(tmp_path / "d")
+    names = list_drives(str(tmp_path))
+    assert [len(read(name)[0]) for name in names] == [36, 36, 36]
+    assert f"parts:{tmp_path / 'd' / 'd_0.mcap'}" in names
+
+
+def test_parts_of_our_own_past_999_come_in_order(tmp_path):
+    numbers = [0, 9, 10, 999, 1000]
+    for number, (made, tokens) in zip(numbers, messages(5), strict=True):
+        path = tmp_path / (f"d_{number:03d}.mcap" if number else "d.mcap")
+        with closing(RecordingWriter(path, {"part": number, "first_file": "d.mcap"})) as writer:
+            writer.add_stream("front", info(), 0)
+            writer.tokens(made, tokens.tobytes())
+    recording = open_recording(tmp_path)
+    assert [message.header.seq for message in recording.messages()] == list(range(5))
+
+
+def test_a_file_and_what_was_repaired_of_it_count_once(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, min_free_bytes=0)) as recorder:
+        recorder.add_stream(info())
+        for frame, (made, tokens) in zip(FRAMES, messages(36), strict=True):
+            recorder.write_frame(frame)
+            recorder.write_group(made, tokens)
+    path = tmp_path / "d.mcap"
+    path.write_bytes(path.read_bytes()[:-400])
+    assert repair(path).path == tmp_path / "d_repaired.mcap"
+    assert len(list(open_recording(tmp_path).messages())) == 36
+    assert len(read(tmp_path)[0]) == 36
+    assert len(TokenDataset(tmp_path, window=4)) == 9
+    assert len(TokenDataset([path, tmp_path / "d_repaired.mcap"], window=4)) == 9

@@ -1,0 +1,197 @@
+"""Whatever damage does to a video: no wrong picture is delivered, none before the damage is lost, counters add up."""
+
+from fractions import Fraction
+
+import av
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamtok.io.transport_stream import find_losses
+from streamtok.io.video import VideoReader
+from tests.kit.damage import COUNT, KINDS, PID, Videos, cut, flip, pictures_before, rewrite, split_blocks, write_kind
+from tests.kit.videos import number_of
+
+PACKETS = [name for name in KINDS if not name.endswith(".ts")]
+STREAMS = [name for name in KINDS if name.endswith(".ts")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """{name: (path, {number: picture})} of a whole video of every kind, as FFmpeg decodes it."""
+    folder, found = tmp_path_factory.mktemp("whole"), Videos()
+    for name in KINDS:
+        path = write_kind(folder, name)
+        with av.open(str(path)) as container:
+            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        found[name] = path, dict(enumerate(images))
+        assert len(images) == COUNT
+    return found
+
+
+def read(path):
+    """The pictures of a video by what their pixels say, each with its time, and what was left out."""
+    with VideoReader(path) as video:
+        found = list(video)
+        return {number_of(one.image): one for one in found}, len(found), sum(video.counts.values())
+
+
+def check(path, right, before):
+    """Every picture that is delivered is that of the whole video, all of `before` are, and their times rise."""
+    found, delivered, left_out = read(path)
+    assert len(found) == delivered
+    for number, one in found.items():
+        assert (one.image == right[number]).all(), f"picture {number} is wrong"
+    assert set(before) <= set(found)
+    seconds = [one.seconds for one in found.values()]
+    assert seconds == sorted(set(seconds))
+    return found, delivered + left_out
+
+
+def damage_packets(whole, name, kind, places, share, target):
+    """A video with damaged packets is read as it must be."""
+    path, right = whole[name]
+    hit = sorted(places)
+
+    def change(packets):
+        if kind == "drop":
+            return [packet for n, packet in enumerate(packets) if n not in hit]
+        if kind == "swap":
+            for n in hit:
+                packets[n : n + 2] = packets[n : n + 2][::-1]
+            return packets
+        alter = {"cut": cut, "flip": flip}[kind]
+        return [(alter(data, share) if n in hit else data, pts) for n, (data, pts) in enumerate(packets)]
+
+    with av.open(str(path)) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+    order = [sorted(times).index(time) for time in times]
+    early = {number for number in order[: hit[0]] if all(number < later for later in order[hit[0] :])}
+    found, total = check(rewrite(path, target, change, later=5 * (kind == "swap")), right, early)
+    if kind in ("cut", "flip"):
+        assert total == COUNT
+    assert total >= COUNT - (len(hit) if kind == "drop" else 0) - (kind == "swap") * COUNT
+    return found
+
+
+def damage_blocks(whole, name, kind, place, count, target):
+    """A transport stream with damaged packets is read as it must be."""
+    path, right = whole[name]
+    blocks, mine = split_blocks(path)
+    at = mine[1 + int(place * (len(mine) - 2))]
+    lost = [n for n in mine if n >= at][:count]
+    if kind == "drop":
+        blocks = [block for n, block in enumerate(blocks) if n not in lost]
+    elif kind == "swap":
+        blocks[lost[0]], blocks[lost[-1]] = blocks[lost[-1]], blocks[lost[0]]
+    elif kind == "cut":
+        blocks = [*blocks[:at], blocks[at][: count * 9]]
+    else:
+        blocks[at] = flip(blocks[at], (count - 1) / 200)
+    target.write_bytes(b"".join(blocks))
+    order = pictures_before(path, at)
+    shown = [number for number in order if all(number < other for other in set(range(COUNT)) - set(order))]
+    found, total = check(target, right, shown[:-1])  # the last may have what was lost behind it in its own packet
+    assert total <= COUNT + 1
+    return found
+
+
+NO_FIXTURE = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+OF_PACKETS = {
+    "name": st.sampled_from(PACKETS),
+    "kind": st.sampled_from(["drop", "cut", "swap", "flip"]),
+    "places": st.sets(st.integers(0, COUNT - 3), min_size=1, max_size=3),
+    "share": st.floats(0.02, 0.98),
+}
+OF_BLOCKS = {
+    "name": st.sampled_from(STREAMS),
+    "kind": st.sampled_from(["drop", "cut", "swap", "flip"]),
+    "place": st.floats(0, 1),
+    "count": st.integers(1, 20),
+}
+
+
+def try_packets(whole, tmp_path, name, kind, places, share):
+    if kind == "flip" and not name.startswith("sums"):
+        kind = "cut"  # a changed bit that a decoder accepts shows in a stream with checksums alone
+    if kind == "swap" and name.startswith("mjpeg"):
+        kind = "drop"  # nothing says which of two whole pictures was first
+    damage_packets(whole, name, kind, places, share, tmp_path / f"damaged-{name}")
+
+
+def try_blocks(whole, tmp_path, name, kind, place, count):
+    if kind == "flip" and not name.startswith("sums"):
+        kind = "drop"
+    damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
+
+
+@settings(max_examples=60, **NO_FIXTURE)
+@given(**OF_PACKETS)
+def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, name, kind, places, share):
+    try_packets(whole, tmp_path, name, kind, places, share)
+
+
+@settings(max_examples=60, **NO_FIXTURE)
+@given(**OF_BLOCKS)
+def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
+    try_blocks(whole, tmp_path, name, kind, place, count)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, **NO_FIXTURE)
+@given(**OF_PACKETS)
+def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
+    try_packets(whole, tmp_path, name, kind, places, share)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, **NO_FIXTURE)
+@given(**OF_BLOCKS)
+def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
+    try_blocks(whole, tmp_path, name, kind, place, count)
+
+
+def test_a_refreshed_stream_is_clean_again_where_it_says_so(whole, tmp_path):
+    found = damage_packets(whole, "refreshed.mkv", "drop", {12}, 0.5, tmp_path / "a.mkv")
+    assert set(range(12)) <= set(found)
+    assert len(found) >= COUNT - 20
+
+
+def test_a_whole_transport_stream_has_no_losses(whole):
+    for name in STREAMS:
+        losses = find_losses(whole[name][0], PID)
+        assert (losses.touched, losses.missing, losses.open_end) == (set(), set(), None)
+
+
+def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):
+    path, right = whole["plain.ts"]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(path.read_bytes() * 2)
+    with VideoReader(joined) as video:
+        found = list(video)
+        assert video.counts == {"damaged": 0}
+        assert video.read_frame(COUNT + 1 + 7).seconds == Fraction(COUNT + 7, 25)
+    assert [one.number for one in found] == [*range(COUNT), *range(COUNT + 1, 2 * COUNT + 1)]
+    assert [one.seconds for one in found] == [Fraction(n, 25) for n in range(2 * COUNT)]
+    assert all((one.image == right[n % COUNT]).all() for n, one in enumerate(found))
+
+
+@pytest.mark.parametrize("name", ["plain.mkv", "ordered.mp4"])
+@pytest.mark.parametrize("start", [5, 13])
+def test_a_clip_trimmed_without_encoding_has_every_picture_that_is_shown(whole, tmp_path, name, start):
+    path, right = whole[name]
+    trimmed = tmp_path / "trimmed.mp4"
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(path)) as source, av.open(str(trimmed), "w", options=options) as container:
+        stream = source.streams.video[0]
+        out = container.add_stream_from_template(stream)
+        shift = round(Fraction(start, 25) / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, out
+                container.mux(packet)
+    with VideoReader(trimmed) as video:
+        found = list(video)
+        assert video.counts["damaged"] == 0
+    assert [number_of(one.image) for one in found] == list(range(start, COUNT))
+    assert all((one.image == right[start + n]).all() for n, one in enumerate(found))

@@ -1,0 +1,199 @@
+"""Network cameras, for real: an RTSP server and web servers of this process, with what goes wrong with them."""
+
+import contextlib
+import http.server
+import itertools
+import logging
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.ingest.core import IngestCore
+from streamtok.ingest.lane import StreamOptions
+from streamtok.io.base import EndOfSource
+from streamtok.io.camera import CameraSource
+from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.source import open_source
+from streamtok.io.watch import Backoff
+from tests.kit.models import VIDEO, build
+from tests.kit.rtsp import Camera, to_rtp
+from tests.kit.videos import PLAIN, noisy, number_of, write_video
+
+COUNT = 60
+X265 = {"x265-params": "keyint=10:scenecut=0:bframes=0:log-level=none:pools=1:repeat-headers=1", "tune": "zerolatency"}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    images = noisy(COUNT)
+    return {"libx264": to_rtp(images, **PLAIN, sc_threshold="0"), "libx265": to_rtp(images, "libx265", **X265)}
+
+
+def read(url, count, limit=20.0):
+    """`count` frames of a network camera, and its source, closed."""
+    source = CameraSource(NetworkCamera(url), backoff=Backoff(0.05, 0.2))
+    with source:
+        return take(source, count, limit), source
+
+
+def take(source, count, limit=20.0, done=lambda: False):
+    frames, deadline = [], time.monotonic() + limit
+    while len(frames) < count and time.monotonic() < deadline and not done():
+        with contextlib.suppress(EndOfSource):
+            frame = source.read(0.05)
+            frames += [frame] if frame is not None else []
+    return frames
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_an_rtsp_camera_gives_every_picture_at_its_own_time(clips, codec):
+    with Camera(clips[codec], codec=codec, burst=10) as camera:
+        frames, source = read(camera.url(), 40)
+    assert source.size == (64, 96)
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == [(numbers[0] + n) % COUNT for n in range(40)]
+    assert np.all(np.diff([frame.frame_id for frame in frames]) == 1)
+    steps = np.diff([frame.capture_ns for frame in frames]) / 1e6
+    assert np.abs(np.median(steps) - 20) < 2
+    assert np.abs(steps - 20).max() < 20  # those of the burst, too, which came at once
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
+    lost = {(33, 0), (57, 1), (58, 0)} if codec == "libx264" else {(33, 0), (50, 4), (71, 0)}
+    with Camera(clips[codec], codec=codec) as camera:
+        whole, _ = read(camera.url(), COUNT + 20)
+    right = {number_of(frame.image): frame.image for frame in whole}
+    with Camera(clips[codec], codec=codec, lose=lambda picture, part: (picture, part) in lost) as camera:
+        frames, source = read(camera.url(), COUNT + 20)
+    for frame in frames:
+        assert np.array_equal(frame.image, right[number_of(frame.image)])
+    numbers = [number_of(frame.image) for frame in frames]
+    assert 30 in numbers
+    assert not {33, 34, 35, 36, 37, 38, 39} & set(numbers[: numbers.index(40)])
+    assert source.counts["damaged"] >= 6
+    assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
+
+
+def test_a_camera_that_is_switched_off_comes_back(clips):
+    camera = Camera(clips["libx264"])
+    source = CameraSource(NetworkCamera(camera.url()), backoff=Backoff(0.05, 0.2))
+    with source:
+        before = take(source, 10)
+        camera.stop()
+        take(source, 10**6, done=lambda: source.state == "lost")
+        assert source.state == "lost"
+        with Camera(clips["libx264"], port=camera.port):
+            after = take(source, 10)
+    assert len(before) == len(after) == 10
+    assert source.counts["reconnects"] == 1
+    assert after[0].frame_id > before[-1].frame_id + 1
+
+
+def test_a_camera_that_changes_its_size_starts_an_epoch(clips):
+    wide = to_rtp(noisy(20, 48, 128), **PLAIN)
+    core = IngestCore(build(VIDEO), {"cam0": StreamOptions(keyframe_interval=0.0)})
+    with Camera(clips["libx264"][:20], wide) as camera:
+        frames, _ = read(camera.url(), 45)
+    sizes = [frame.image.shape[:2] for frame in frames]
+    assert set(sizes) == {(64, 96), (48, 128)}
+    groups = [group for frame in frames for group in core.feed(frame)]
+    changes = sum(before != after for before, after in itertools.pairwise(sizes))
+    assert groups[-1].epoch == changes
+    for group in groups:
+        assert group.info.source_size == sizes[group.frame_ids[0] - frames[0].frame_id]
+
+
+class Server:
+    """A web server of this process: `answer(path)` gives status, headers and body."""
+
+    def __init__(self, answer):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                status, headers, body = answer(self.path, self.headers)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.base = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_each_refusal_says_what_it_is(clips):
+    pages = {
+        "/401": (401, {"WWW-Authenticate": 'Basic realm="x"'}, b""),
+        "/403": (403, {}, b""),
+        "/html": (200, {"Content-Type": "text/html"}, b"<html><body>Welcome to your camera</body></html>" * 200),
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = free.getsockname()[1]
+    with (
+        Server(lambda path, headers: pages.get(path, (404, {}, b""))) as web,
+        Camera(clips["libx264"], password="right") as camera,
+    ):
+        told = {
+            f"{web.base}/401": "user name or password",
+            f"{web.base}/403": "403",
+            f"{web.base}/404": "404",
+            f"{web.base}/html": "no video",
+            f"rtsp://127.0.0.1:{closed}/": "nothing listens",
+            "rtsp://camera.invalid/stream": "host 'camera.invalid' is not known",
+            camera.url("user:wrong@"): "user name or password",
+            camera.url("user:right@").replace("stream", "other"): "404",
+        }
+        for url, text in told.items():
+            with pytest.raises(OSError, match=text) as error:
+                open_source(url).open()
+            assert "wrong" not in str(error.value).replace("missing or wrong", "")
+        frames, _ = read(camera.url("user:right@"), 3)
+    assert len(frames) == 3
+
+
+def test_a_video_file_on_a_web_server_is_read_to_its_end(tmp_path):
+    data = write_video(tmp_path / "a.mp4", noisy(30), range(0, 30 * 512, 512), **PLAIN).read_bytes()
+    with Server(lambda path, headers: (200, {"Content-Length": str(len(data))}, data)) as web:
+        with open_source(f"{web.base}/a.mp4") as source:
+            frames = list(source)
+        assert not source.live
+    assert [number_of(frame.image) for frame in frames] == list(range(30))
+    assert [frame.capture_ns - source.start_ns for frame in frames] == [n * 40_000_000 for n in range(30)]
+
+
+def test_a_truncated_jpeg_of_a_camera_is_left_out_and_counted(caplog):
+    caplog.set_level(logging.INFO, "streamtok.io")
+    pictures = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(20)]
+    pictures = [data[: len(data) // 2] if n % 5 == 3 else data for n, data in enumerate(pictures)]
+    head = b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    body = b"".join(head % len(data) + data + b"\r\n" for data in pictures) + b"--f\r\n"
+    kind = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
+    with Server(lambda path, headers: (200, kind, body)) as web:
+        device = NetworkCamera(f"{web.base}/stream")
+        device.connect()
+        grabbed = []
+        while (one := device.grab()) is not None:
+            grabbed.append(one)
+        device.release()
+    whole = [n for n in range(20) if n % 5 != 3]
+    assert [number_of(one.image) for one in grabbed] == whole[: len(grabbed)]
+    assert len(grabbed) >= len(whole) - 1
+    assert sum(one.damaged for one in grabbed) == 4

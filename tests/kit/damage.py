@@ -1,0 +1,103 @@
+"""Videos with a picture's number in every picture, and what loses, cuts, changes and reorders their packets."""
+
+from fractions import Fraction
+
+import av
+
+from tests.kit.videos import noisy
+
+COUNT = 40
+X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=1"
+X264 = {"g": "10", "sc_threshold": "0"}
+KINDS = {
+    "plain.mkv": ("libx264", {**X264, "bf": "0"}),
+    "slices.mp4": ("libx264", {**X264, "bf": "0", "x264-params": "slices=4"}),
+    "ordered.mp4": ("libx264", {**X264, "bf": "2"}),
+    "open-gop.mkv": ("libx264", {**X264, "bf": "3", "x264-params": "open-gop=1:b-pyramid=normal:ref=4"}),
+    "refreshed.mkv": ("libx264", {**X264, "bf": "0", "x264-params": "intra-refresh=1"}),
+    "ordered.ts": ("libx264", {**X264, "bf": "2"}),
+    "plain.ts": ("libx264", {**X264, "bf": "0"}),
+    "h265.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
+    "h265.ts": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
+    "sums.mp4": ("libx265", {"x265-params": f"{X265}:bframes=3:hash=1"}),
+    "sums.ts": ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}),
+    "mjpeg.mkv": ("mjpeg", {}),
+    "mjpeg.avi": ("mjpeg", {}),
+}
+"""Of videos of every kind: their codec and its options. Those named "sums" carry checksums of their pictures."""
+BLOCK = 188
+PID = 256
+
+
+def write_kind(folder, name):
+    """A whole video of a kind, 25 pictures a second."""
+    codec, options = KINDS[name]
+    path = folder / name
+    images = noisy(COUNT)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+class Videos(dict):
+    """Videos by name, which errors need not print."""
+
+    def __repr__(self):
+        return f"<{len(self)} videos>"
+
+
+def rewrite(path, target, change, later=0):
+    """Copy a video by its packets: `change` takes their list, of (bytes, pts), and gives another one.
+
+    Pictures are shown `later` by so many periods, so that packets may come later than they should.
+    """
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = source.streams.video[0]
+        out = container.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        changed = change([(bytes(one), one.pts) for one in packets])
+        for number, ((data, pts), old) in enumerate(zip(changed, packets, strict=False)):
+            packet = av.Packet(data)
+            packet.pts, packet.dts, packet.time_base = pts, old.dts, old.time_base
+            if later:
+                period = round(Fraction(1, 25) / old.time_base)
+                packet.pts, packet.dts = pts + later * period, number * period
+            packet.is_keyframe, packet.stream = old.is_keyframe, out
+            container.mux(packet)
+    return target
+
+
+def cut(data, share):
+    """The first part of some bytes."""
+    return data[: max(1, int(len(data) * share))]
+
+
+def flip(data, share):
+    """Bytes of which one bit is another."""
+    changed = bytearray(data)
+    changed[min(int(len(data) * share), len(data) - 1)] ^= 4
+    return bytes(changed)
+
+
+def split_blocks(path):
+    """The packets of a transport stream, and which of them are the video's."""
+    data = path.read_bytes()
+    blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+    return blocks, [n for n, block in enumerate(blocks) if (block[1] & 0x1F) << 8 | block[2] == PID]
+
+
+def pictures_before(path, block):
+    """How many pictures of a transport stream are decoded before the one that has a block, and their numbers."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        times = sorted(packet.pts for packet in packets)
+        before = [packet for packet in packets if packet.pos < block * BLOCK]
+    return [times.index(packet.pts) for packet in before[:-1]]

@@ -1,0 +1,143 @@
+"""A real RTSP camera on this machine: RTP over TCP as FFmpeg packs it, with faults on order."""
+
+import base64
+import socket
+import socketserver
+import struct
+import threading
+import time
+from fractions import Fraction
+
+import av
+
+TICKS = 90_000
+SDP = (
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=video 0 RTP/AVP 96\r\na=rtpmap:96 {name}/90000\r\n{more}a=control:track0\r\n"
+)
+NAMES = {"libx264": ("H264", "a=fmtp:96 packetization-mode=1\r\n"), "libx265": ("H265", "")}
+
+
+class Sink:
+    def __init__(self):
+        self.parts = []
+
+    def write(self, data):
+        self.parts.append(bytes(data))
+        return len(data)
+
+
+def to_rtp(images, codec="libx264", **options):
+    """The RTP packets of each picture of a clip, in order of decoding."""
+    sink = Sink()
+    with av.open(sink, "w", format="rtp", options={"packetsize": "400"}, buffer_size=4096) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.flags &= ~av.codec.context.Flags.global_header
+        pictures = []
+        for number, image in enumerate([*images, None]):
+            frame = None
+            if image is not None:
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                sink.parts = []
+                container.mux(packet)
+                pictures.append([part for part in sink.parts if not 200 <= part[1] < 210])  # without RTCP
+    return pictures
+
+
+class Camera:
+    """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
+
+    `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. `pace` False sends the
+    first `burst` pictures at once, as cameras do that buffer.
+    """
+
+    def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0):
+        self.clips, self.codec, self.fps, self.burst = clips, codec, fps, burst
+        self.password, self.lose = password, lose or (lambda picture, part: False)
+        self.sent = 0
+        self._connections = set()
+        camera = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                camera._connections.add(self.request)
+                try:
+                    camera._talk(self.request)
+                except OSError:
+                    pass
+                finally:
+                    camera._connections.discard(self.request)
+
+        socketserver.ThreadingTCPServer.allow_reuse_address = True
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def url(self, user=""):
+        return f"rtsp://{user}127.0.0.1:{self.port}/stream"
+
+    def stop(self):
+        """As if the plug were pulled."""
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self._connections):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stop()
+
+    def _talk(self, connection):
+        lines = connection.makefile("rb")
+        while head := lines.readline().decode():
+            fields = {}
+            while (line := lines.readline().decode().strip()) != "":
+                name, _, value = line.partition(":")
+                fields[name.lower()] = value.strip()
+            method = head.split()[0] if head.strip() else ""
+            if not method:
+                continue
+            status, more, body = self._answer(method, head.split()[1], fields)
+            length = f"Content-Length: {len(body)}\r\n" if body else ""
+            answer = f"RTSP/1.0 {status}\r\nCSeq: {fields.get('cseq', 0)}\r\n{more}{length}\r\n{body}"
+            connection.sendall(answer.encode())
+            if method == "PLAY" and status.startswith("200"):
+                threading.Thread(target=self._play, args=(connection,), daemon=True).start()
+
+    def _answer(self, method, target, fields):
+        if self.password is not None:
+            given = base64.b64encode(f"user:{self.password}".encode()).decode()
+            if fields.get("authorization") != f"Basic {given}":
+                return "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"\r\n', ""
+        if not target.rstrip("/").endswith(("/stream", "/track0")):
+            return "404 Not Found", "", ""
+        name, more = NAMES[self.codec]
+        known = {
+            "OPTIONS": ("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n", ""),
+            "DESCRIBE": ("Content-Type: application/sdp\r\n", SDP.format(name=name, more=more)),
+            "SETUP": ("Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n", ""),
+        }
+        return "200 OK", *known.get(method, ("Session: 1\r\n", ""))
+
+    def _play(self, connection):
+        sequence, started = 0, time.monotonic()
+        pictures = (picture for _ in iter(int, 1) for clip in self.clips for picture in clip)
+        try:
+            for number, parts in enumerate(pictures):
+                time.sleep(max(0.0, started + (number - self.burst) / self.fps - time.monotonic()))
+                for place, part in enumerate(parts):
+                    head = struct.pack(">HI", sequence & 0xFFFF, number * TICKS // self.fps & 0xFFFFFFFF)
+                    sequence += 1
+                    if not self.lose(number, place):
+                        data = part[:2] + head + part[8:]
+                        connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
+                self.sent = number + 1
+        except OSError:
+            pass

@@ -1,0 +1,66 @@
+"""A wheel works outside the checkout: commands, demo, configurations, weights, the page."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.kit.wire import eventually
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The bin folder of a venv with the wheel alone, which finds other packages where this Python has them."""
+    folder = tmp_path_factory.mktemp("wheel")
+    sources = folder / "sources"
+    subprocess.run(["git", "-C", ROOT, "checkout-index", "-a", f"--prefix={sources}/"], check=True)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(sources)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    if done.returncode and "setuptools" in done.stderr:
+        pytest.skip("building a wheel needs setuptools from an index")
+    assert done.returncode == 0, done.stderr
+    venv = folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    site = next(venv.glob("lib/python*/site-packages"))
+    (site / "others.pth").write_text("\n".join(others))  # what is in the venv itself comes first
+    install = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "-q", "--no-deps"]
+    [wheel] = folder.glob("*.whl")
+    subprocess.run([*install, "--ignore-installed", str(wheel)], check=True)
+    return venv / "bin"
+
+
+def run(program: Path, *arguments: str, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_the_checkout(installed, tmp_path):
+    where = run(installed / "python", "-c", "import streamtok; print(streamtok.__file__)", cwd=tmp_path)
+    assert where.startswith(str(installed.parent))
+    drive = "synthetic:64x96@10?seed=1&frames=21"
+    assert json.loads(run(installed / "streamtok", "demo", "--source", drive, "--json", cwd=tmp_path))
+    assert "nano-p" in run(installed / "streamtok", "models", cwd=tmp_path)
+    text = "from streamtok.extras import install_command; print(install_command('view'))"
+    assert run(installed / "python", "-c", text, cwd=tmp_path).startswith("pip install 'websockets")
+    recorded = ["ingest", "--source", drive, "--bind", "tcp://127.0.0.1:*", "--record", "a.mcap", "--json"]
+    assert json.loads(run(installed / "streamtok", *recorded, cwd=tmp_path))["streams"]
+    view = subprocess.Popen(
+        [installed / "streamtok", "view", "a.mcap", "--port", "0"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = eventually(lambda: next((line for line in view.stderr if "event=page" in line), None))
+        with urllib.request.urlopen(line.split("url=")[1].strip()) as page:
+            assert b"streamtok" in page.read()
+    finally:
+        view.terminate()
+        view.communicate(timeout=30)

@@ -1,0 +1,45 @@
+"""Peak memory of encoding a clip of any length, per model, on a CPU.
+
+python tools/peak_memory.py nano cosmos-dv4x8x8 --size 1088x1920 --groups 1 8
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import torch
+
+import streamtok
+from streamtok.names import parse_size
+
+
+def measure(name: str, size: tuple[int, int], groups: int) -> None:
+    """Print the peak of this process before and after encoding a keyframe and so many groups, in MB."""
+    tok = streamtok.load(name)
+    clip = torch.zeros(1, tok.config.in_channels, 1 + groups * tok.group, *size, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tok.encode(clip)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{name} {size[0]}x{size[1]} {groups} groups: {before / 1e3:.0f} MB loaded, {after / 1e3:.0f} MB at its peak")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--size", type=parse_size, default=(1088, 1920), help="height x width (default 1088x1920)")
+    parser.add_argument("--groups", type=int, nargs="+", default=[1, 4], help="lengths, in groups (default 1 4)")
+    args = parser.parse_args()
+    if len(args.models) == len(args.groups) == 1:
+        measure(args.models[0], args.size, args.groups[0])
+        return 0
+    for name in args.models:  # a process each: a peak does not fall again
+        for groups in args.groups:
+            size = "x".join(map(str, args.size))
+            command = [sys.executable, __file__, name, "--size", size, "--groups", str(groups)]
+            subprocess.run(command, check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

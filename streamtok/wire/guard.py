@@ -99,7 +99,8 @@ class PeerGuard:
         with contextlib.suppress(OSError), _borrow(descriptor) as connection:
             if connection.type == socket.SOCK_STREAM and connection.family != socket.AF_UNIX:
                 self._peers[descriptor] = Peer(connection.getpeername(), time.monotonic(), metered)
-        if descriptor >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if most != resource.RLIM_INFINITY and descriptor >= most - RESERVED:
             self._cut(descriptor, "files")
         elif len(self._peers) > MAX_STRANGERS:
             self._limit_strangers()

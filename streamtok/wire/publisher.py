@@ -24,21 +24,13 @@ from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair
 from streamtok.wire.message import Part, TokenMessage, pack
 from streamtok.wire.security import CurveServer
 from streamtok.wire.streams import Compression, StreamTable
-from streamtok.wire.subscriptions import Subscriptions
+from streamtok.wire.subscriptions import Event, Subscriptions
 
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
-MOST_SERVING = 0.1  # of the time, for requests and subscriptions of a flood: the thread that serves also encodes
+PAUSE_S = 10 * SERVE_S  # while subscriptions flood in: the thread that reads them also encodes
 MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a reader did: `kind` is "keyframe" (make one now), "joined" or "left" for the tokens of `stream`."""
-
-    kind: str
-    stream: str
 
 
 @dataclass(eq=False)
@@ -84,7 +76,7 @@ class Publisher:
         self._subscriptions = Subscriptions()
         self._events: list[Event] = []
         self._info_due = 0
-        self._serve_due = 0.0
+        self._read_due = 0.0
         self._closed = False
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
@@ -183,13 +175,13 @@ class Publisher:
 
     def poll(self) -> list[Event]:
         """Serve control and subscriptions without waiting; returns what the node has to act on."""
-        began = time.monotonic()
-        if began >= self._serve_due:
+        if time.monotonic() >= self._read_due:
+            began = time.thread_time()
             self._read_subscriptions()
-            if self._control:
-                self._control.serve()
-            if (spent := time.monotonic() - began) > SERVE_S:
-                self._serve_due = began + spent / MOST_SERVING
+            if time.thread_time() - began > SERVE_S:
+                self._read_due = time.monotonic() + PAUSE_S
+        if self._control:
+            self._control.serve()
         now = time.monotonic_ns()
         if now >= self._info_due:
             self._info_due = now + INFO_EVERY_NS

@@ -9,6 +9,14 @@ MAX_TOPIC = 128
 MAX_TOPICS = 10_000
 
 
+@dataclass(frozen=True)
+class Event:
+    """What a reader did: `kind` is "keyframe" (make one now), "joined" or "left" for the tokens of `stream`."""
+
+    kind: str
+    stream: str
+
+
 @dataclass
 class Subscriptions:
     """Subscriptions by topic prefix; topics that no message could have are not kept.

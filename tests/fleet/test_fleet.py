@@ -386,3 +386,34 @@ def test_a_list_of_drives_may_begin_with_a_byte_order_mark(model, tmp_path, monk
     settings = tokenize_drives.TokenizeSettings(list=tmp_path / "drives.txt", out=str(tmp_path / "out"), model=model)
     tokenize_drives.run_fleet(settings)
     assert given == [drive]
+
+
+@pytest.mark.slow
+def test_ray_s_workers_give_the_bytes_of_local_ones_though_one_is_killed(tmp_path, model):
+    """A real Ray on this machine with two actors, one of which is ended with SIGKILL while it works."""
+    pytest.importorskip("ray", reason="needs: pip install 'ray[data]>=2.40'")
+    drives, killed = make_drives(tmp_path / "in", [300, 40, 200, 250, 120]), []
+    subprocess.run(command(drives, tmp_path / "local", model), check=True, capture_output=True)
+    ours = [*command(drives, tmp_path / "ray", model), "--runner", "ray", "--workers", "2"]
+    before = ray_actors()
+    process = subprocess.Popen(ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not killed:
+        working = [pid for pid in ray_actors() - before if records(tmp_path / "ray")]
+        for pid in working[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert killed, "no actor was seen at work"
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+def ray_actors() -> set[int]:
+    """The processes of this machine in which an actor of ours lives."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"ray::_Worker" in entry.read_bytes():
+                found.add(int(entry.parent.name))
+    return found

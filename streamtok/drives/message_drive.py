@@ -259,4 +259,4 @@ class Assembler:
     def _note_copies(self, name: str, filler: TimeFiller) -> None:
         if filler.copies:
             self._drive.counts[name]["duplicates"] += filler.copies
-            self._drive.note(name, f"{filler.copies} copies of images are left out")
+            self._drive.note(name, f"copies of images are left out: {filler.copies}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtok.io.images import natural_key
 from streamtok.recording.parts import leave_out_repaired
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
@@ -112,7 +113,7 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     for each in map(Path, sources):
         if not each.exists():
             raise FileNotFoundError(f"{each}: no such file or folder")
-        for path in sorted(each.rglob("*")) if each.is_dir() else [each]:
+        for path in sorted(each.rglob("*"), key=_natural_order) if each.is_dir() else [each]:
             if any(part.startswith(".") for part in path.relative_to(each).parts):
                 continue
             if path.suffix == RECORDING_SUFFIX:
@@ -125,6 +126,11 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
     return list(drives.values())
+
+
+def _natural_order(path: Path) -> list[list[tuple[int, str]]]:
+    """Sorts as paths are sorted, but part 999 of a recording before part 1000."""
+    return [natural_key(Path(part)) for part in path.parts]
 
 
 def read_facts(track: Track) -> Facts:

@@ -18,6 +18,7 @@ from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.recording.writer import RecordingWriter
 from streamtok.tokens.dataset import TokenDataset
+from streamtok.tokens.tracks import find_drives
 from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
 from tests.kit.recordings import info, messages
 
@@ -185,6 +186,7 @@ def test_parts_of_our_own_past_999_come_in_order(tmp_path):
             writer.tokens(made, tokens.tobytes())
     recording = open_recording(tmp_path)
     assert [message.header.seq for message in recording.messages()] == list(range(5))
+    assert [path.name for (path,) in find_drives(tmp_path)][-2:] == ["d_999.mcap", "d_1000.mcap"]
 
 
 def test_a_file_and_what_was_repaired_of_it_count_once(tmp_path):

@@ -100,13 +100,13 @@ class PlainCoder:
         """Features and head sums (h, w, ...) from the grids before, and the bias of all cells."""
         none = np.broadcast_to(np.array(self.levels), (height, width, len(self.levels)))
         one, two, three = (*self.past, none, none, none)[:3]
-        heads, narrow = [], 0
+        heads, parts = [], []
         for group in self.groups:
             found = [self.tensors["past"][self.row(d, one[..., d], two[..., d])] for d in group]
-            narrow = narrow + sum(each[..., : -self.head] for each in found)
+            parts += [each[..., : -self.head] for each in found]
             heads.append(sum(each[..., -self.head :] for each in found))
         older = sum(self.tensors["older"][self.row(d, two[..., d], three[..., d])] for d in range(len(self.levels)))
-        narrow = np.concatenate([narrow, older], -1).clip(0, 127)
+        narrow = np.concatenate([np.sum(parts, 0), older], -1).clip(0, 127)
         wide = narrow
         for layer in range(2):
             padded = np.pad(wide, ((1, 1), (1, 1), (0, 0)))

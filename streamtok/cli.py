@@ -27,7 +27,7 @@ COMMANDS = {
     "repair": "recover a recording that was cut off",
     "repack": "tokens of a file coded to what they carry, or plain again",
     "models": "the presets: compression, codebook, rates, parameters, FLOPs, state",
-    "doctor": "what this machine can do and what is missing",
+    "doctor": "what this machine can do and what is missing; what a source is",
     "keys": "CURVE keys for secure streams",
     "bench": "rates, latencies and ratios on this machine",
     "soak": "a node under faults for a while: does it keep its promises?",

@@ -42,8 +42,6 @@ class TrainCoderSettings(CommandSettings):
 
 
 def run(settings: TrainCoderSettings) -> int:
-    import torch
-
     from streamtok.checkpoint import WEIGHTS
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
@@ -60,8 +58,6 @@ def run(settings: TrainCoderSettings) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     epochs = tokenize_views(tokenizer, paths, VIEWS)
     tell(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     recent: list[float] = []
 
     def on_step(step: int, bits: float) -> None:
@@ -72,7 +68,6 @@ def run(settings: TrainCoderSettings) -> int:
 
     config = tokenizer.config
     coder = train_coder(config.levels, tokenizer.fingerprint, epochs, settings.steps, settings.seed, on_step)
-    torch.set_num_threads(threads)
     save_coder(coder, folder)
     rows = judge(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
     if settings.as_json:

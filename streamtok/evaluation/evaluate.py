@@ -123,13 +123,13 @@ def evaluate_clips(
     *,
     steps: bool = False,
     metrics: Sequence[Metric] = (),
-    on_clip: Callable[[Clip, Tensor], None] | None = None,
+    on_clip: Callable[[Clip, Tensor, ClipResult], None] | None = None,
     coder: TokenCoder | None = None,
 ) -> Evaluation:
     """Judge a tokenizer on clips whose sizes fit its grid and whose lengths are 1 + kG.
 
     steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures.
-    on_clip receives each clip and its reconstruction (T, 3, H, W) float in 0..1, for pictures. coder: the
+    on_clip receives each clip, its reconstruction (T, 3, H, W) float in 0..1, and its figures. coder: the
     tokenizer's, to count the bits that its tokens carry. Raises ValueError when there is no clip at all.
     """
     config = tok.config
@@ -145,7 +145,7 @@ def evaluate_clips(
         if predictability is not None and indices is not None:
             results[-1].extra |= predictability.add(indices, config.video)
         if on_clip is not None:
-            on_clip(clip, rebuilt)
+            on_clip(clip, rebuilt, results[-1])
     skipped = dict(getattr(clips, "skipped", {}))
     if not results:
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")

@@ -159,7 +159,7 @@ def _format_baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:
     return (
         "## Baselines, same clips and frames\n\n" + format_table(head, rows) + "\n\n"
         "Bits: share of the token stream's, which counts log2 of the codebook per token and no entropy coding. The "
-        "codecs search the quality that just fits."
+        "codecs search the quality that just fits; with a token coder, also into the bits that it makes of the tokens."
     )
 
 

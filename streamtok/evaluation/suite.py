@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from streamtok.evaluation.drift import (
     measure_seam,
     measure_still,
 )
-from streamtok.evaluation.evaluate import Evaluation, Metric, evaluate_clips
+from streamtok.evaluation.evaluate import ClipResult, Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit, unit_to_video
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
@@ -153,14 +154,14 @@ class _Suite:
             chosen.append(_perceptual(self.options.backbone, self.device))
         return chosen
 
-    def see(self, clip: Clip, rebuilt: Tensor) -> None:
+    def see(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """Take one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)
         if self.options.baselines:
-            self._baselines(clip, original)
+            self._baselines(clip, original, result.extra.get("coded_bits"))
         if self.config.video and len(clip.frames) > 1:
             self._over_time(clip, rebuilt)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -179,7 +180,7 @@ class _Suite:
         if self.moving is None:
             self.moving = clip
 
-    def _baselines(self, clip: Clip, original: Tensor) -> None:
+    def _baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
         group, step = self.config.temporal_compression, self.config.spatial_compression
         self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
         if self.exact is not None:
@@ -189,10 +190,13 @@ class _Suite:
         height, width = clip.frames.shape[1:3]
         grids = 1 + (len(clip.frames) - 1) // group
         budget = grids * (height // step) * (width // step) * self.config.bits_per_token
-        for codec in CODECS:
-            coded = codec_at_bits(clip.frames, codec, budget)
+        budgets = {"": budget}
+        if coded_bits is not None:
+            budgets[", at the bits of coded tokens"] = budget * coded_bits / self.config.bits_per_token
+        for (name, bits), codec in itertools.product(budgets.items(), CODECS):
+            coded = codec_at_bits(clip.frames, codec, bits)
             shown = pictures_to_unit(coded.frames)
-            self._score(f"{codec} veryfast zerolatency", clip, original, shown, coded.bits / budget)
+            self._score(f"{codec} veryfast zerolatency{name}", clip, original, shown, coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
         shown = shown.to(original.device)

@@ -60,10 +60,28 @@ def train_coder(
     seed: int = 0,
     on_step: Callable[[int, float], None] = lambda step, bits: None,
 ) -> TokenCoder:
-    """The coder of a tokenizer's fingerprint from its tokens: Adam, averaged weights, rounded from the start."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = CoderModel(levels)
+    """The coder of a tokenizer's fingerprint from its tokens: Adam, averaged weights, rounded from the start.
+
+    It runs in one thread: its products are small.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch.manual_seed(seed)
+        model = CoderModel(levels)
+        _train(model, epochs, steps, np.random.default_rng(seed), on_step)
+        return model.export(tokenizer)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(
+    model: CoderModel,
+    epochs: Sequence[Epoch],
+    steps: int,
+    rng: np.random.Generator,
+    on_step: Callable[[int, float], None],
+) -> None:
     shelves = _shelve(model, epochs)
     weights = np.array([shelf.digits.size for shelf in shelves]) ** 0.7  # long files less often than their length says
     parameters = list(model.parameters())
@@ -84,7 +102,6 @@ def train_coder(
     with torch.no_grad():
         for parameter, average in zip(parameters, averages, strict=True):
             parameter.copy_(average)
-    return model.export(tokenizer)
 
 
 def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) -> list[float]:

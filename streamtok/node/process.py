@@ -145,6 +145,8 @@ def share_cores() -> None:
     for PyTorch.
 
     Both spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
+    OpenCV also takes no picture of more pixels than cameras have: a few bytes of a PNG may claim gigabytes.
     """
     if "cv2" not in sys.modules:
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
         os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # each camera has its thread already

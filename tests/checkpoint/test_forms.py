@@ -45,8 +45,11 @@ def folder(tmp_path):
 def test_all_published_checkpoints_load_by_their_folders_names(name, folder):
     model, where = small(name), folder(name)
     weights = to_published(model)
-    write_archive(half(weights, "encoder", "quant_conv"), where / "encoder.jit")
-    write_archive(half(weights, "decoder", "post_quant_conv"), where / "decoder.jit")
+    if "Tokenize1" in name:
+        write_archive(half(weights, "encoder", "quant_conv"), where / "encoder.jit")
+        write_archive(half(weights, "decoder", "post_quant_conv"), where / "decoder.jit")
+    else:
+        torch.save(weights, where / "model.pt")
     back, clip = streamtok.load(where), clip_for(model)
     assert back.config == model.config
     assert torch.equal(back.encode(clip).latent, model.encode(clip).latent)

@@ -1,5 +1,8 @@
 """The edges of the library's calls: codes, gradients, scales, sizes, threads, long clips, channels, export."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -171,3 +174,10 @@ def test_one_channel_goes_from_a_camera_to_a_decoder(tmp_path):
 
 def test_an_encoded_without_codes_still_unpacks():
     assert list(Encoded(None, torch.zeros(1))) == [None, torch.zeros(1)]
+
+
+def test_threads_of_a_library_user_sleep_where_they_wait():
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    script = "import os, streamtok; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "PASSIVE"

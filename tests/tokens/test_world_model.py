@@ -68,8 +68,12 @@ def test_it_beats_the_token_frequencies(example, tmp_path, token_file, groups_of
         now.tokens[same] = before.tokens[same]
     token_file(tmp_path / "a.safetensors", groups)
     status = example.main([str(tmp_path), "--max-seconds", "0.5", "--window", "6", "--json"])
-    result = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    result, seen = json.loads(out), [float(line.split()[2]) for line in err.splitlines() if line.startswith("step")]
     assert status == 0
+    assert result["bits_per_token"] == min(seen)  # the best model is what is left
+    assert 0 <= result["best_step"] <= result["steps"]
+    assert result["training_tokens"] > 0
     assert result["bits_per_token"] < result["frequency_entropy"] - 1
     assert 0 < result["frequency_entropy"] < result["log2_codes"]
 

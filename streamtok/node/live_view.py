@@ -33,7 +33,7 @@ log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
 FAR_NS = 3_600_000_000_000
-MAX_PIXELS = 1 << 25  # of one picture: 8K UHD has fewer
+MAX_PIXELS = 1 << 23  # of one picture: 4K UHD has fewer; decoding takes some 600 bytes for each
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:

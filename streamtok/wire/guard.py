@@ -27,6 +27,7 @@ MAX_STRANGERS = 64  # connections at a time that are younger and have sent next 
 GREETING = 90  # bytes: a reader has sent more when it is known
 BURST = 1 << 18  # bytes of subscriptions that a reader may send at once
 PER_SECOND = 1 << 12  # and then
+BURST_OF_ALL = 1 << 22  # of all readers together; libzmq keeps some 40 bytes for each byte of a topic
 RESERVED = 128  # descriptors for files of our own
 TICK_MS = 200
 EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_MONITOR_STOPPED
@@ -111,10 +112,14 @@ class PeerGuard:
             self._cut(descriptor, "silent")
 
     def _limit_input(self) -> None:
-        now = time.monotonic()
+        now, sent = time.monotonic(), {}
         for descriptor, peer in [each for each in self._peers.items() if each[1].metered]:
-            if (self._received(descriptor) or 0) > BURST + PER_SECOND * (now - peer.since):
-                self._cut(descriptor, "flood")
+            sent[descriptor] = max(0.0, (self._received(descriptor) or 0) - PER_SECOND * (now - peer.since))
+        for descriptor in sorted(sent, key=lambda each: sent[each], reverse=True):
+            if sent[descriptor] <= BURST and sum(sent.values()) <= BURST_OF_ALL:
+                return
+            self._cut(descriptor, "flood")
+            del sent[descriptor]
 
     def _shut_out(self) -> None:
         before, self._keys = self._keys, self._list_keys()

@@ -18,10 +18,11 @@ def test_pictures_come_with_the_times_of_the_pipeline_up_to_its_end():
     with open_source(LIVE.replace("is-live", "num-buffers=20 is-live")) as source:
         frames = list(source)
     assert (source.size, source.fps, source.end_reason) == ((20, 50), 30, "the pipeline has ended")
-    assert [frame.frame_id for frame in frames] == list(range(20))
+    assert len(frames) + source.counts["dropped"] == 20  # on a busy machine some wait too long
+    assert frames[-1].frame_id == 19
     white, yellow, cyan = (frames[0].image[2, column] for column in (3, 10, 18))  # the bars of SMPTE
     assert np.array_equal([white, yellow, cyan], [[255, 255, 255], [255, 255, 0], [0, 255, 255]])
-    steps_ms = np.diff([frame.capture_ns for frame in frames]) / 1e6
+    steps_ms = np.diff([frame.capture_ns for frame in frames]) / np.diff([frame.frame_id for frame in frames]) / 1e6
     assert np.abs(np.median(steps_ms) - 1000 / 30) < 1  # the pipeline's own, whatever this process was busy with
 
 

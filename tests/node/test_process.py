@@ -50,3 +50,29 @@ with stop_on_signals(lambda: None):
 def test_a_node_may_open_as_many_files_as_it_is_allowed_to():
     done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True, timeout=30)
     assert done.stdout == "(4096, 4096)\n"
+
+
+BOMB = """
+import struct, zlib
+from streamtok.node.process import share_cores
+share_cores()
+from streamtok.io.image_messages import DamagedFrame, decode_still
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+side = 9000
+head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+rows = zlib.compress(bytes(side * (1 + side // 8)), 9)
+bomb = bytes([137, 80, 78, 71, 13, 10, 26, 10]) + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+try:
+    print(decode_still(bomb).shape)
+except DamagedFrame as error:
+    print(len(bomb), "refused")
+"""
+
+
+def test_a_picture_of_more_pixels_than_cameras_have_is_refused():
+    done = subprocess.run([sys.executable, "-c", BOMB], capture_output=True, text=True, timeout=60)
+    nbytes, told = done.stdout.split()
+    assert (int(nbytes) < 20_000, told) == (True, "refused")

@@ -91,7 +91,7 @@ class NetworkCamera:
             self._container, stream = open_container(self.url, live=True)
         except ValueError as error:
             raise OSError(str(error)) from error
-        context = stream.codec_context
+        context, self._time_base = stream.codec_context, stream.time_base
         self.size = (context.height, context.width) if context.height and context.width else None
         rate = stream.average_rate or context.framerate
         self.fps = float(rate) if rate and rate <= MOST_FPS else None
@@ -139,18 +139,21 @@ class NetworkCamera:
         if packet is None:
             return False
         if packet.pts is not None and self._clock is not None:
-            self._clock.see(_to_ns(packet), now_ns)
+            self._clock.see(self._to_ns(packet.pts), now_ns)
         for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # what comes before the first key frame was not meant for us
                 continue
-            stream_ns = _to_ns(frame) if frame.pts is not None else None
+            stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
             self._damaged, self._clean = 0, True
         self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
         live = self._waits >= LIVE_WAITS and bool(self._waiting)
         self._live = self._live or live or now_ns - self._began_ns > BURST_NS
         return True
+
+    def _to_ns(self, ticks: int) -> int:
+        return round(ticks * self._time_base * 1_000_000_000)
 
     def _next_packet(self) -> Any:
         """The next packet that holds something, None at the end; notes where some before it were lost."""
@@ -162,11 +165,6 @@ class NetworkCamera:
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
                 return packet
-
-
-def _to_ns(timed: Any) -> int:
-    """When a packet or frame of PyAV is shown, in ns of the stream's clock."""
-    return round(timed.pts * timed.time_base * 1_000_000_000)
 
 
 def _listen() -> None:

@@ -267,5 +267,5 @@ class PictureStream:
             return (number or 0) / self.rate
         if self._base is None:
             self._base = frame.pts
-        self._last_seconds = self._behind + (frame.pts - self._base) * frame.time_base
+        self._last_seconds = self._behind + (frame.pts - self._base) * self.stream.time_base
         return self._last_seconds

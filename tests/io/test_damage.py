@@ -125,13 +125,13 @@ def try_blocks(whole, tmp_path, name, kind, place, count):
     damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
 
 
-@settings(max_examples=60, **NO_FIXTURE)
+@settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_PACKETS)
 def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
-@settings(max_examples=60, **NO_FIXTURE)
+@settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_BLOCKS)
 def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)

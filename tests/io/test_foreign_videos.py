@@ -38,8 +38,9 @@ def turn(path, orientation):
     return path
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(
+    ("codec", "orientation"), [*(("libx264", n) for n in range(1, 9)), ("libx265", 3), ("libx265", 7)]
+)
 def test_turned_videos_come_upright_and_so_do_their_packets(tmp_path, codec, orientation):
     options = PLAIN if codec == "libx264" else {"x265-params": "bframes=0:keyint=10:log-level=none:pools=1"}
     path = write_video(tmp_path / "a.mp4", noisy(COUNT), TIMES, codec, **options)

@@ -9,7 +9,7 @@ SECONDS ?= 60
 SEED ?= 0
 SOAK_SECONDS ?= 3600
 
-.PHONY: demo test test-slow lint format bench soak train-smoke gpu-check clean
+.PHONY: demo test test-slow lint format bench soak train-smoke gpu-check docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -46,6 +46,10 @@ train-smoke: $(STAMP)  ## a minute of training on synthetic clips
 
 gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
 	$(BIN)/python tools/gpu_check.py
+
+docs: $(STAMP)  ## the pages and the Python API as a site in out/site
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf .venv build dist out *.egg-info

@@ -1,9 +1,12 @@
 """Live camera streams to discrete video tokens: stateful, exact, in real time.
 
-Names are imported when they are used, so that a command line starts at once and can set up its process before PyTorch.
+Names are imported when they are used, so that a command line starts at once. Imported before PyTorch, this package lets
+PyTorch's threads sleep where they wait for each other: on a busy machine spinning costs many times the work.
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from streamtok.model import NonFiniteError, Tokenizer
     from streamtok.wire.subscriber import subscribe
     from streamtok.wire.window import TokenWindow
+
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "NonFiniteError",

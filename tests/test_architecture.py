@@ -20,7 +20,7 @@ ROOT = Path(streamtok.__file__).parent
 ORDER = (
     *("types", "names", "measures", "event_log", "extras", "config", "preprocessing", "settings"),
     *("coding", "wire", "io"),
-    *("model", "weights", "checkpoint", "engine", "exporting", "compat", "ingest"),
+    *("model", "weights", "checkpoint", "engine", "compat", "ingest", "exporting"),
     *("recording", "drives", "tokens", "data"),
     *("node", "fleet", "evaluation", "training", "bench", "view"),
     *("commands", "cli"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class CodingError(ValueError):
 
 @dataclass(frozen=True)
 class Past:
-    """The state of a stream: digits (h * w, D) of up to three grids of its epoch, the newest first. Fresh: none.
+    """The state of a stream: digits uint8 (h * w, D) of up to three grids of its epoch, the newest first. Fresh: none.
 
     It is a value: to keep it is a snapshot, and every stream has its own.
     """
@@ -43,7 +44,7 @@ class Past:
 
     def then(self, digits: np.ndarray, size: tuple[int, int]) -> "Past":
         """The past of the grid after `digits`."""
-        return Past((digits, *self.of(size))[:GRIDS_BEFORE], size)
+        return Past((digits.astype(np.uint8), *self.of(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -61,6 +62,11 @@ def _one_thread() -> Iterator[None]:
     as much. It changes no byte."""
     with _LOCK, _pools().limit(limits=1, user_api="blas"):
         yield
+
+
+def grid_checksum(tokens: np.ndarray) -> int:
+    """zlib CRC-32 of a grid as an uncompressed payload holds it: row-major, little-endian."""
+    return zlib.crc32(np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes())
 
 
 class TokenCoder:
@@ -126,11 +132,20 @@ class TokenCoder:
         with _one_thread():
             return self._decode(data, size, past)
 
+    def decode_checked(
+        self, data: bytes, size: tuple[int, int], checksum: int, past: Past = FRESH
+    ) -> tuple[np.ndarray, Past]:
+        """What `decode` gives; CodingError unless the grid has this checksum (`grid_checksum`)."""
+        tokens, after = self.decode(data, size, past)
+        if grid_checksum(tokens) != checksum:
+            raise CodingError("other tokens than were coded come out")
+        return tokens, after
+
     def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
         network, glance = self.network, self.network.look_back(past.of(size), *size)
         phases, head = glance.phases, network.head
         decoder, known = RangeDecoder(data), network.blank(phases)
-        ordered = np.empty_like(glance.before)
+        ordered = np.empty(glance.before.shape, np.int64)
         for phase in range(len(phases.neighbours)):
             cells = slice(*phases.cuts[phase : phase + 2])
             heads = network.heads(phase, glance, known)

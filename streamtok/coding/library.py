@@ -13,6 +13,12 @@ class MissingCoder(ValueError):
     """Tokens are coded by a coder that is not here."""
 
 
+def coders_beside(path: Path) -> list[Path]:
+    """The coder in the folder of a file of tokens, if there is one."""
+    beside = path.parent / FILE
+    return [beside] if beside.is_file() else []
+
+
 class Coders:
     """The coders that a reader has: the shipped ones, and those `given` as files or as folders of tokenizers.
 
@@ -28,7 +34,7 @@ class Coders:
         if coder is None:
             raise MissingCoder(
                 f"coded by token coder {fingerprint}, which is not here: give the {FILE} of its tokenizer (coders=, "
-                "--coder), or let the node send with compression none"
+                "--coder, or beside the file), or let the node send with compression none"
             )
         return coder
 
@@ -38,8 +44,16 @@ def _shipped() -> dict[str, TokenCoder]:
     return {coder.fingerprint: coder for coder in map(load_coder, sorted(SHIPPED.glob(f"*/{FILE}")))}
 
 
+def find_coder(tokenizer: str, folder: Path | None = None) -> TokenCoder | None:
+    """What `coder_for` gives, or None if there is none. ValueError for one of other weights in the folder."""
+    try:
+        return coder_for(tokenizer, folder)
+    except MissingCoder:
+        return None
+
+
 def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
-    """The coder of a tokenizer's fingerprint: that in its `folder`, or one that ships. ValueError if there is none."""
+    """The coder of a tokenizer's fingerprint: that in its `folder`, or one that ships; MissingCoder without either."""
     if folder is not None and (folder / FILE).is_file():
         coder = load_coder(folder)
         if coder.tokenizer != tokenizer:
@@ -51,4 +65,4 @@ def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
     for coder in _shipped().values():
         if coder.tokenizer == tokenizer:
             return coder
-    raise ValueError(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder")
+    raise MissingCoder(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder")

@@ -99,11 +99,11 @@ class Network:
         heads, seen = self._look_up(one, two)
         older = np.zeros((count, self._older.shape[1]), np.float32)
         for rows in self.digits.pairs(two, three).T:
-            older += self._older[rows]
+            older += self._older.take(rows, 0)
         narrow = activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
         mean = wide.sum(0, dtype=np.float64) // count
-        features = np.concatenate([wide, narrow], 1)[phases.order]
+        features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
         return Glance(
             phases, features, heads[phases.order], self._mean(mean.astype(np.float32)[None])[0], one[phases.order]
         )
@@ -115,23 +115,28 @@ class Network:
         seen = np.zeros((len(one), self._past.shape[1] - self.head), np.float32)
         for group, taken in enumerate(groups):
             for digit in taken:
-                found = self._past[rows[:, digit]]
+                found = self._past.take(rows[:, digit], 0)
                 seen += found[:, : -self.head]
                 heads[:, group] += found[:, -self.head :]
         return heads.reshape(len(one), -1), seen
 
     def _convolve(self, x: np.ndarray, layer: int, height: int, width: int) -> np.ndarray:
-        """3x3 over (h * w, C) with zeros around, as one product of nine shifted copies."""
+        """3x3 over (h * w, C) with zeros around: rows of three cells side by side, times the weights of each row."""
         channels = x.shape[1]
         padded = np.zeros((height + 2, width + 2, channels), np.float32)
         padded[1:-1, 1:-1] = x.reshape(height, width, channels)
-        taps = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1)).transpose(0, 1, 3, 4, 2)
-        return activate(self._conv[layer](taps.reshape(height * width, 9 * channels)))
+        rows = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
+        count, conv = height * width, self._conv[layer]
+        total = rows[:count] @ conv.weight[: 3 * channels]
+        for row in (1, 2):
+            total += rows[row * width :][:count] @ conv.weight[3 * channels * row :][: 3 * channels]
+        total += conv.bias
+        return activate(np.floor(total, out=total))
 
     def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
         """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
         cells, near = phases.neighbours[phase].shape
-        return known[phases.neighbours[phase]].reshape(cells, near * self.known_width)
+        return known.take(phases.neighbours[phase], 0).reshape(cells, near * self.known_width)
 
     def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
         """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
@@ -150,13 +155,13 @@ class Network:
         """
         total = np.zeros((len(now), self._known.shape[1]), np.float32)
         for rows in self.digits.pairs(now, before, group).T:
-            total += self._known[rows]
+            total += self._known.take(rows, 0)
         return total[:, : self.known_width], total[:, self.known_width :]
 
     def frequencies(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
         """Heads (n, H) of one group -> for each symbol the frequencies of all up to it, int32 (n, symbols)."""
         logits = self._symbols[phase][group](activate(heads.copy()))
-        below = (logits.max(1, keepdims=True) - logits).astype(np.int32)
+        below = (logits.max(1, keepdims=True) - logits).astype(np.intp)
         return self._exponential.take(below, mode="clip").cumsum(1, dtype=np.int32)
 
     def blank(self, phases: Phases) -> np.ndarray:

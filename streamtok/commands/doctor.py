@@ -29,6 +29,7 @@ from streamtok.commands.info import format_report, inspect, is_empty
 from streamtok.drives.open_drive import kind_of
 from streamtok.extras import install_command
 from streamtok.io.spec import split_file
+from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
 
@@ -61,7 +62,14 @@ class DoctorSettings(CommandSettings):
 def run(settings: DoctorSettings) -> int:
     """Print the report; 1 if something that streamtok needs, or the source, does not work."""
     if settings.source is not None:
-        return look_at_source(settings, settings.source)
+        try:
+            return look_at_source(settings, settings.source)
+        except (OSError, ValueError) as error:
+            if not settings.as_json:
+                raise
+            found = {"ok": False, "source": without_password(settings.source), "error": without_password(str(error))}
+            print(json.dumps(found))
+            return 1
     checks = run_checks(settings.folder, settings.measure)
     bad = any(check.state == BAD for check in checks)
     if settings.as_json:
@@ -112,12 +120,18 @@ def format_probe(found: Probe) -> str:
         ("rate", f"{rate} ({found.rate_from})"),
         ("clock", found.clock),
         ("turned", found.orientation),
-        ("gaps", f"{found.time_gaps} in time, {found.missing_ids} frames missing"),
+        ("gaps", f"{found.time_gaps} in time, {write_missing(found.missing)}"),
         ("counts", ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none"),
         *(("note", note) for note in found.notes),
         *(("does", text) for text in found.does),
     ]
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
+
+
+def write_missing(missing: list[tuple[float, int]]) -> str:
+    """How many frames are missing in all, and where the first of them."""
+    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in missing[:5])
+    return f"{sum(count for _, count in missing)} frames missing" + (f": {places}" if places else "")
 
 
 def write_size(size: tuple[int, int]) -> str:

@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, Any], list[str]]:
     """Load, run and write; the report's values and its main lines."""
     import streamtok
+    from streamtok.coding.library import find_coder
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
     from streamtok.evaluation.report import Run, format_summary, write_report
@@ -91,6 +92,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
         **settings.model_dump(include={"motion", "baselines", "backbone", "i3d", "inception"}),
         steps=settings.lines is None,
         drift_groups=settings.drift,
+        coder=find_coder(tok.fingerprint, Path(settings.model)),
         side_by_side=settings.out / "side_by_side.mp4" if settings.video else None,
     )
     result = run_suite(tok, clips, options, print_progress(len(files)))

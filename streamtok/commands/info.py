@@ -21,7 +21,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive, describe_losses
-from streamtok.drives.open_drive import find_recording, open_drive, parse_drive
+from streamtok.drives.open_drive import find_recording, measure_drive, open_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
 from streamtok.io.depth import DepthRange
 from streamtok.recording.parts import Parts
@@ -150,8 +150,7 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
 def inspect_drive(path: Path, drive: Drive) -> Inspected:
     """What a drive of other makers holds."""
     cameras, problems = survey_frames(drive), drive.notes
-    where, _ = parse_drive(path)
-    size = where.stat().st_size if where.is_file() else sum(file.stat().st_size for file in where.rglob("*"))
+    size = measure_drive(str(path))
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": size, "streams": {}}
     return report | {"cameras": cameras, "damage": problems}, {}
 

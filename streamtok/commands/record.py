@@ -4,6 +4,7 @@
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap --record-frames lossless --max-minutes 10 --pictures
 
 Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
+With them a recording begins at the next keyframe, so that all of it can be replayed.
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 
@@ -72,7 +73,8 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     ):
         reader.run(stopping.is_set, seconds=settings.max_seconds)
     malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
-    return recorder.summary() | {"malformed": malformed}
+    before = reader.counts["before_keyframe"]
+    return recorder.summary() | {"malformed": malformed, "before_keyframe": before}
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -80,6 +82,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     return (
         f"recorded {counts}, {summary.get('bytes', 0) / 1e6:.1f} MB in {', '.join(summary['files'])}; "
         f"missed {summary.get('missed', 0)}"
+        + (f"; {before} came before it could begin, at a keyframe" if (before := summary["before_keyframe"]) else "")
     )
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from streamtok.commands.command import make_main
 from streamtok.fleet.options import DriveOptions, RunOptions
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Engine, File, Flag, Off, Texts, option
+from streamtok.settings.fields import Engine, File, Flag, NotNegative, Off, Positive, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
     out: Annotated[str, Flag("OUT", short="-o")] | None = option(None, "folder or URL for the tokens")
     engine: Engine | None = option(None, "as for ingest")
     runner: Literal["local", "ray"] = option("local", "processes of this machine, or a Ray cluster")
-    gpus: Annotated[float, Field(ge=0), Flag("GPUS")] = option(0.0, "ray: GPUs per worker, 0.5 lets two share one")
-    plan: Annotated[float, Flag("HOURS")] | None = option(
+    gpus: Annotated[NotNegative, Flag("GPUS")] = option(0.0, "ray: GPUs per worker, 0.5 lets two share one")
+    plan: Annotated[Positive, Flag("HOURS")] | None = option(
         None, "only compute time, storage and cost for so many hours of video"
     )
-    rate: Annotated[float, Flag("FPS")] | None = option(
+    rate: Annotated[Positive, Flag("FPS")] | None = option(
         None, "plan: frames per second of one worker (default: measured here)"
     )
-    fps: Annotated[float, Flag("FPS")] = option(30.0, "plan: frames per second of the video")
-    price: Annotated[float, Flag("PRICE")] = option(0.05, "plan: cost of a worker's hour, here of a CPU core")
+    fps: Annotated[Positive, Flag("FPS")] = option(30.0, "plan: frames per second of the video")
+    price: Annotated[NotNegative, Flag("PRICE")] = option(0.05, "plan: cost of a worker's hour, here of a CPU core")
     progress: Off = Field(default=True, alias="quiet", description="no progress bar")
 
     @model_validator(mode="after")

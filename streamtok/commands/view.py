@@ -3,6 +3,7 @@
     streamtok view tcp://127.0.0.1:5555 --open
     streamtok view tcp://10.0.0.2:5555 ipc:///tmp/rear.ipc --port 8088
     streamtok view drive.mcap
+    streamtok view tcp://127.0.0.1:5555 --to foxglove       (or rerun, or drive.rrd)
 
 It shows pictures decoded from the tokens, the camera's own where the node publishes them (`--publish-frames`), the
 token grids, latency by stage, and what was dropped or lost. Nodes are read only while a page is open. The page is on
@@ -44,9 +45,15 @@ class ViewSettings(NodeSettings):
     token: Annotated[str, Field(min_length=8), Flag("TOKEN")] | None = option(
         None, "what a browser must know (default: a new one, beyond loopback)"
     )
+    to: Annotated[str, Field(pattern=r"^(page|rerun|foxglove|.+\.rrd)$"), Flag("VIEWER")] = option(
+        "page", "page, foxglove (serves ws://127.0.0.1:8765), rerun (one that runs here), or FILE.rrd"
+    )
     open: Switch = option(False, "open the page in this machine's browser")
     model: Model | None = option(None, "preset or checkpoint (default: the one that a stream names)")
     device: Device = option("auto", "where pictures are decoded: auto, cpu, cuda or cuda:N")
+    browser: Folder | None = option(
+        None, "let pages decode: a folder with onnxruntime-web's files and exported steps (docs/export.md)"
+    )
     curve: Folder | None = option(None, "this reader's keys, from `streamtok keys generate`")
 
     @property
@@ -59,6 +66,8 @@ class ViewSettings(NodeSettings):
         if self.live:
             for text in self.inputs:
                 parse_endpoint(text)
+        elif self.to != "page":
+            raise ValueError(f"to {self.to!r}: for nodes; a recording opens in Foxglove as it is")
         elif len(self.inputs) > 1 or self.curve is not None:
             raise ValueError(f"{self.inputs[0]!r} is a recording: give one, and no curve; nodes are tcp://HOST:PORT")
         return self
@@ -72,8 +81,8 @@ def run(settings: ViewSettings) -> int:
     log_to_stderr(log_format=settings.log_format)
     stop = threading.Event()
     with stop_on_signals(stop.set):
-        summary = serve_view(settings, stop)
-    print(json.dumps(summary) if settings.as_json else f"{summary['groups']} groups shown on {summary['pages']} pages")
+        summary = serve_view(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
+    print(json.dumps(summary) if settings.as_json else ", ".join(f"{key} {value}" for key, value in summary.items()))
     return 0
 
 
@@ -82,7 +91,7 @@ def serve_view(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
     from streamtok.view.live import LiveShow
     from streamtok.view.pictures import Models
     from streamtok.view.recorded import RecordedShow
-    from streamtok.view.server import PageServer
+    from streamtok.view.server import BrowserFiles, PageServer
     from streamtok.wire.endpoint import is_private
     from streamtok.wire.security import CurveClient
 
@@ -94,7 +103,8 @@ def serve_view(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
         show = RecordedShow(settings.inputs[0], models)
     host = f"[{settings.address}]" if ":" in settings.address else settings.address
     token = settings.token or (None if is_private(f"tcp://{host}:1") else secrets.token_urlsafe(16))
-    server = PageServer(show, settings.port, settings.address, token)
+    browser = BrowserFiles.read(settings.browser) if settings.browser else None
+    server = PageServer(show, settings.port, settings.address, token, browser)
 
     def on_ready(url: str) -> None:
         log.info("event=page url=%s", url)
@@ -103,6 +113,25 @@ def serve_view(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
 
     server.run(stop, on_ready)
     return {"url": server.url, "pages": server.visits, "groups": show.groups}
+
+
+def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
+    """Send streams to Rerun or Foxglove until `stop` is set; returns what was shown."""
+    from streamtok.view.live import LiveShow
+    from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
+    from streamtok.view.pictures import Models
+    from streamtok.wire.security import CurveClient
+
+    file = settings.to if settings.to.endswith(".rrd") else None
+    viewer = FoxgloveViewer() if settings.to == "foxglove" else RerunViewer(file)
+    curve = CurveClient.load(settings.curve) if settings.curve else None
+    show = LiveShow(settings.inputs, Models(settings.model, settings.device), curve)
+    show.join(viewer)
+    log.info("event=viewer to=%s", settings.to)
+    stop.wait()
+    show.leave(viewer)
+    viewer.close()
+    return {"to": settings.to, "groups": show.groups}
 
 
 def view_beside(endpoint: str, port: int) -> None:

@@ -1,5 +1,8 @@
 """ROS 2 SQLite files: their messages by SQLite, row by row where the file is damaged."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -44,6 +47,7 @@ class Db3File:
         self.path, self._note = path, note
         self._unpacked, reason = unpack_if_packed(path)
         self._place = Path(self._unpacked.name) if self._unpacked else path
+        self._copies = self._copy_beside_log()
         if reason:
             note(f"{path.name}: {reason}")
         self.damage = ""
@@ -56,6 +60,23 @@ class Db3File:
             except apsw.Error:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
         self.topics = set(self._topics.values())
+
+    def _copy_beside_log(self) -> tempfile.TemporaryDirectory[str] | None:
+        """Copy a file with a write-ahead log from where SQLite may not write its index of the log."""
+        if not self._has_log() or os.access(self._place.parent, os.W_OK):
+            return None
+        folder = tempfile.TemporaryDirectory(prefix="streamtok-")
+        for path in (self._place, self._log):
+            shutil.copy(path, folder.name)
+        self._place = Path(folder.name) / self._place.name
+        return folder
+
+    @property
+    def _log(self) -> Path:
+        return self._place.with_name(f"{self._place.name}-wal")
+
+    def _has_log(self) -> bool:
+        return self._log.exists() and self._log.stat().st_size > 0
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last time of its messages, ns; None if it has none that can be read."""
@@ -107,8 +128,7 @@ class Db3File:
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
         place = self._place.resolve().as_uri()
-        logged = self._place.with_name(f"{self._place.name}-wal")
-        alone = strict or not (logged.exists() and logged.stat().st_size)
+        alone = strict or not self._has_log()
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)
         if strict:

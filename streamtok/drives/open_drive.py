@@ -116,6 +116,19 @@ def find_recording(name: str | Path) -> Recording | None:
     return None
 
 
+def measure_drive(name: str) -> int:
+    """Bytes of a drive's files; raises FileNotFoundError."""
+    path, _ = parse_drive(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    files = [path]
+    if name.startswith(PARTS):
+        files = _recording_of(path).paths
+    elif path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def list_drives(name: str) -> list[str]:
     """The names of the drives that a name means: a folder of recordings that do not belong together is one each."""
     path, images = parse_drive(name)

@@ -144,7 +144,8 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
 
 def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
-    images = [read_image(path) for path in file.paths[:frames]]
+    named = (split_file(str(path)) for path in file.paths[:frames])
+    images = [read_image(path, **options) for path, options in named]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ValueError(f"the pictures of {file.name} differ in size: {sorted(shapes)}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.coding.coder import TokenCoder
 from streamtok.config import TokenizerConfig
 from streamtok.evaluation.codes import CodeCounts
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
@@ -24,6 +25,7 @@ from streamtok.evaluation.layouts import (
     video_to_unit,
 )
 from streamtok.evaluation.metrics import frame_mse, mean_ssim
+from streamtok.evaluation.predictability import Predictability
 from streamtok.measures import psnr_from_mse
 from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
@@ -122,21 +124,26 @@ def evaluate_clips(
     steps: bool = False,
     metrics: Sequence[Metric] = (),
     on_clip: Callable[[Clip, Tensor], None] | None = None,
+    coder: TokenCoder | None = None,
 ) -> Evaluation:
     """Judge a tokenizer on clips whose sizes fit its grid and whose lengths are 1 + kG.
 
     steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures.
-    on_clip receives each clip and its reconstruction (T, 3, H, W) float in 0..1, for pictures. Raises ValueError when
-    there is no clip at all.
+    on_clip receives each clip and its reconstruction (T, 3, H, W) float in 0..1, for pictures. coder: the
+    tokenizer's, to count the bits that its tokens carry. Raises ValueError when there is no clip at all.
     """
     config = tok.config
     codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
+    plain_fsq = config.quantizer == "fsq" and not config.refinement
+    predictability = Predictability(config.levels, coder) if plain_fsq else None
     results = []
     for clip in clips:
         rebuilt, indices = reconstruct(tok, clip, steps=steps)
         if codes is not None and indices is not None:
             codes.add(indices)
         results.append(_judge(tok, clip, rebuilt, metrics))
+        if predictability is not None and indices is not None:
+            results[-1].extra |= predictability.add(indices, config.video)
         if on_clip is not None:
             on_clip(clip, rebuilt)
     skipped = dict(getattr(clips, "skipped", {}))
@@ -144,6 +151,8 @@ def evaluate_clips(
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")
     damaged = dict(getattr(clips, "damaged", {}))
     summary = codes.summary() if codes else None
+    if summary is not None and predictability is not None:
+        summary |= predictability.summary()
     return Evaluation(config.name, config.temporal_compression, results, summary, skipped, damaged)
 
 

@@ -26,6 +26,7 @@ _FURTHER = {  # name in the JSON: heading, format
     "warping_error_source": ("the same of the original", "{:.2f}"),
     "flicker": ("change of the coding error along motion, grey levels", "{:.2f}"),
     "group_edge_pulse": ("that change at group edges over elsewhere (1 = none)", "{:.2f}"),
+    "coded_bits": ("bits per token by the token coder", "{:.2f}"),
     "grid": ("token-grid visibility (1 = none)", "{:.3f}"),
 }
 SOURCE = "the TokenBench repository's README (NVlabs/TokenBench), at the time of the Cosmos 0.1 tokenizers"
@@ -189,6 +190,8 @@ def _format_codes(codes: dict) -> str:
         ("codes used", f"{codes['codes_used']:,} of {codes['codebook_size']:,}"),
         ("pooled entropy, bits", f"{codes['entropy_bits']:.2f} of {codes['bits_per_token']:.2f}"),
     ]
+    for name, text in (("order_0_bits", "each digit by itself"), ("last_grid_bits", "given the digit one grid before")):
+        rows += [(f"entropy of digits, {text}, bits per token", f"{codes[name]:.2f}")] if name in codes else []
     levels = codes.get("levels_used", [])
     rows += [(f"level {i} shares", ", ".join(f"{x:.3f}" for x in shares)) for i, shares in enumerate(levels)]
     return "## Codebook\n\n" + format_table(("", ""), rows)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.coding.coder import TokenCoder
 from streamtok.evaluation.baselines import CODECS, average_grid, codec_at_bits, make_unrounded
 from streamtok.evaluation.dataset import Clip
 from streamtok.evaluation.drift import (
@@ -49,6 +50,7 @@ class SuiteOptions:
     inception: Path | None = None
     sheet_clips: int = 6
     side_by_side: Path | None = None  # where to write the video of original and reconstruction
+    coder: TokenCoder | None = None  # the tokenizer's, to count the bits that its tokens carry
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def run_suite(
     """
     with contextlib.ExitStack() as stack:
         suite = _Suite(tok, options, progress or (lambda name: None), stack)
-        evaluation = evaluate_clips(tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see)
+        evaluation = evaluate_clips(
+            tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see, coder=options.coder
+        )
     return suite.finish(evaluation)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.model import Tokenizer
 from streamtok.model.decode_stream import DecodeStream
 from streamtok.model.encode_stream import EncodeStream
@@ -32,25 +33,17 @@ class ExportedStep(nn.Module):
     def __init__(self, tokenizer: Tokenizer, direction: Direction, size: tuple[int, int]) -> None:
         super().__init__()
         self.tokenizer, self.direction, self.size = tokenizer, direction, size
-        self.grid = tokenizer.config.grid(*size)
+        self.grid = grid_shape(tokenizer.config, *size)
         spec = StateSpec(1, tokenizer.config.context, tokenizer.dtype, tokenizer.device)
-        stream, extent = (EncodeStream, size) if direction == "encode" else (DecodeStream, self.grid)
+        stream, extent = (EncodeStream, size) if direction == "encode" else (DecodeStream, tokenizer.config.grid(*size))
         self.template = stream.make_state(tokenizer, spec, extent)
         self.names = list(flatten(self.template))
         first = torch.zeros(1, tokenizer.group, *size, 3, dtype=torch.uint8)
         if direction == "decode":
             discrete = tokenizer.config.discrete
-            first = torch.zeros(1, *self.channels, *self.grid, dtype=torch.int32 if discrete else torch.float32)
+            first = torch.zeros(1, *self.grid, dtype=torch.int32 if discrete else torch.float32)
         start = [torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.long)]
         self.example = (first, *start, *leaves(self.template))
-
-    @property
-    def channels(self) -> list[int]:
-        """The axes of a grid before (h, w): none, residual quantizers, or latent channels."""
-        config = self.tokenizer.config
-        if not config.discrete:
-            return [config.latent_channels]
-        return [config.num_quantizers] if config.quantizer == "residual_fsq" else []
 
     @property
     def inputs(self) -> list[str]:
@@ -87,7 +80,7 @@ class ExportedStep(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """What a program needs beside the file, as plain values; `stream` is what the wire's headers must say."""
-        config, (h, w) = self.tokenizer.config, self.grid
+        config = self.tokenizer.config
         tensors = dict(zip(self.inputs, self.example, strict=True))
         return {
             "format": "streamtok-step",
@@ -96,13 +89,13 @@ class ExportedStep(nn.Module):
             "model": config.name,
             "tokenizer": self.tokenizer.fingerprint,
             "image_size": list(self.size),
-            "grid": [*self.channels, h, w],
-            "levels": list(config.levels) if config.discrete else [],
+            "grid": list(self.grid),
+            "levels": levels_of(config),
             "codebook_size": self.tokenizer.codebook_size,
             "temporal_compression": self.tokenizer.group,
             "spatial_compression": config.spatial_compression,
             "context": config.context,
-            "predictive": config.predictive,
+            "predictive": config.closed_loop,
             "precision": str(self.tokenizer.dtype).removeprefix("torch."),
             "preprocessing": "RGB, 8 bit, resized by whole numbers as streamtok's preprocessing does; the step scales",
             "reading": READING[self.direction],

@@ -32,6 +32,7 @@ from streamtok.recording.parts import leave_out_repaired
 
 log = logging.getLogger("streamtok.fleet")
 
+MOST_TOLD = 5  # notes of a drive that a run ends with; its drive.json has them all
 SAVE_S = 60.0  # between two writings of the manifest while drives are done
 
 
@@ -64,7 +65,7 @@ class Fleet:
         self._running: dict[str, Job] = {}
         self._alone = self._stopping = False
         self._frames = 0
-        self._done: dict[str, dict[str, Any]] = {}  # the cameras of each drive of this run
+        self._losses: dict[str, list[str]] = {}  # what was left out and guessed of each drive of this run, in words
 
     def stop(self) -> None:
         """End soon; what is done stays done."""
@@ -157,7 +158,8 @@ class Fleet:
         self._alone = False
         if outcome.record is not None:
             self.manifest[job.drive] = {"status": "done"} | outcome.record
-            self._done[job.drive] = outcome.record["cameras"]
+            lines = [*describe_losses(outcome.record["cameras"]), *outcome.record["notes"][:MOST_TOLD]]
+            self._losses |= {job.drive: lines} if lines else {}
             self._frames += sum(file.get("frames", 0) for file in outcome.record["files"])
             return job.size
         if outcome.died and not outcome.sure:
@@ -197,7 +199,7 @@ class Fleet:
             "done": done,
             "skipped": skipped,
             "broken": broken,
-            "losses": {drive: lines for drive in self._done if (lines := describe_losses(self._done[drive]))},
+            "losses": self._losses,
             "left": len(self._waiting) + len(self._suspects) + len(self._running),
             "frames": self._frames,
             "seconds": round(seconds, 2),

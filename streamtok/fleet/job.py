@@ -173,7 +173,7 @@ def count_expected_frames(path: Path) -> int:
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind != "video":
         return 0
-    with VideoReader(path, **options) as video:
+    with VideoReader(path, **{"stream": 0} | options) as video:
         return video.expected_frames
 
 

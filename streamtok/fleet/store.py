@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.open_drive import parse_drive
+from streamtok.drives.open_drive import measure_drive
 from streamtok.extras import missing_extra
 
 PARTIAL = ".partial"
@@ -34,12 +34,7 @@ def measure_size(path: str) -> int:
     if is_url(path):
         fs, inner = open_filesystem(path)
         return int(fs.du(inner))
-    path = str(parse_drive(path)[0])
-    if os.path.isdir(path):
-        return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    return os.path.getsize(path)
+    return measure_drive(path)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource, Source
 from streamtok.io.capture import Capture
 from streamtok.io.watch import Backoff, FreezeWatch
+from streamtok.measures import count_between
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
@@ -179,7 +180,7 @@ class CameraSource(Source):
             return 0
         if self._last_ns is None or not self.fps:
             return 1
-        return max(round((grabbed.capture_ns - self._last_ns) * self.fps / 1e9) - 1, 1)
+        return max(count_between(grabbed.capture_ns - self._last_ns, 1e9 / self.fps), 1)
 
     def _note_lost(self, reason: str) -> None:
         if self.state == "up":

@@ -16,10 +16,12 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
+from streamtok.io.image_messages import is_whole_jpeg
 from streamtok.io.nal_units import Order, add_orientation, follow_order, length_size_of, without_sei
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
+MARKED = "the container marks it as damaged"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_LOSSES = 64
@@ -59,6 +61,7 @@ class CleanDecoder:
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
+    | a JPEG has no end, which its decoder may not notice | it |
     | H.264 counts on (`frame_num`) over a picture that is not there | the picture, and what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -109,15 +112,16 @@ class CleanDecoder:
         """
         pts = None if packet is None else packet.pts
         self._feed(pts)
-        if packet is not None and marked and pts is None:  # the rest of a picture that lost its beginning
-            yield self._refused("the container marks it as damaged", None)
-            return
-        if packet is not None and marked:
-            self._lose(Loss(self._fed, packet.pts, "the container marks it as damaged"))
-        if packet is not None and packet.size and self._order is not None:
-            order = self._order.see(bytes(packet))
-            yield from self._follow(order, packet)
-            packet = self._without_sei(packet) if order.has_sei else packet
+        if packet is not None and packet.size:
+            if refusal := self._refusal(packet, marked):
+                yield self._refused(refusal, pts)
+                return
+            if marked:
+                self._lose(Loss(self._fed, pts, MARKED))
+            if self._order is not None:
+                order = self._order.see(bytes(packet))
+                yield from self._follow(order, packet)
+                packet = self._without_sei(packet) if order.has_sei else packet
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
@@ -127,6 +131,14 @@ class CleanDecoder:
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
+
+    def _refusal(self, packet: Any, marked: bool) -> str:
+        """Why a packet is not given to the decoder; empty if it is."""
+        if marked and packet.pts is None:  # the rest of a picture that lost its beginning
+            return MARKED
+        if self._context.name == "mjpeg" and not is_whole_jpeg(bytes(packet)):
+            return "a JPEG that is cut off"
+        return ""
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.
@@ -175,7 +187,7 @@ class CleanDecoder:
     def _without_sei(self, packet: Any) -> Any:
         bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
         bare.pts, bare.dts = packet.pts, packet.dts
-        if packet.time_base is not None:  # a recorded message has none
+        if packet.time_base is not None:
             bare.time_base = packet.time_base
         return bare
 

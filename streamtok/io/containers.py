@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ OPEN_S, READ_S = 5.0, 5.0
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
-ENCRYPTED = ("encv",)  # codec tags
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
         av.error.HTTPUnauthorizedError,
@@ -73,6 +73,19 @@ def video_streams(container: Any) -> list[Any]:
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
+def demux(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of one stream, from where the container is, with an empty one at the end.
+
+    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up.
+    """
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
+
+
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     streams = video_streams(container)
     if not streams:
@@ -87,8 +100,6 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     stream = streams[number if wanted is None else wanted]
     if stream.codec_context is None:
         raise ValueError(f"{name}: its codec is not known to this FFmpeg: no frame that can be decoded")
-    if stream.codec_context.codec_tag in ENCRYPTED:
-        raise ValueError(f"{name} is encrypted: decrypt it first, streamtok takes no keys")
     return stream
 
 

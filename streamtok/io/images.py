@@ -7,8 +7,10 @@ for image in list_images("2011_09_26_drive_0001/image_02"):
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +26,8 @@ from streamtok.io.stills import count_bits, decode_image_file, is_animation, rea
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.io.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
+
+NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
 
 log = logging.getLogger("streamtok.io")
 
@@ -72,7 +76,7 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
 def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) -> tuple[list[TimedImage], str]:
     """What `list_images` gives, and where the times are from, in words."""
     images, words = _time_images(Path(folder), **clock)
-    return [replace(image, bits=bits) for image in images], words
+    return [replace(image, bits=bits) for image in _join_clocks(images, folder)], words
 
 
 def _time_images(
@@ -97,8 +101,8 @@ def _time_images(
     times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
     if times is None:
         raise ValueError(
-            f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), or "
-            f"give a rate: images:{folder}?fps=10"
+            f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), say "
+            f"?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
         )
     return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 
@@ -113,8 +117,30 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
-    timed.sort(key=lambda item: item[0])
+    return _number(sorted(timed, key=lambda item: item[0]))
+
+
+def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
     return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
+
+
+def _join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
+    """The images on one clock: where theirs was set back for good, or began anew, times go on behind the last image.
+
+    A number is left out there, so that readers see a gap. Single images whose time does not rise stay as they are.
+    """
+    times = [image.time_ns for image in images]
+    step_ns = round(statistics.median([b - a for a, b in itertools.pairwise(times) if b > a] or [1]))
+    joined, last, shift, restarts = [], None, 0, 0
+    for index, image in enumerate(images):
+        if last is not None and image.time_ns + shift <= last:
+            following = times[index : index + NEW_CLOCK_IMAGES]
+            if len(following) > 1 and following[-1] + shift <= last and following == sorted(set(following)):
+                shift, restarts = last + step_ns - image.time_ns, restarts + 1
+                log.warning("folder=%s event=clock_restarts file=%s count=%d", folder, image.path.name, restarts)
+        joined.append(replace(image, time_ns=image.time_ns + shift, frame_id=image.frame_id + restarts))
+        last = max(joined[-1].time_ns, last or joined[-1].time_ns)
+    return joined
 
 
 def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[TimedImage], str]:
@@ -147,7 +173,8 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     if len(timed) < len(files):
         log.warning("file=%s event=images_without_time count=%d", path, len(files) - len(timed))
-    return _sorted(timed)
+    places = [natural_key(file) for _, file in timed]
+    return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set
 
 
 class ImageFolderSource(RecordedSource):
@@ -198,8 +225,7 @@ class ImageFolderSource(RecordedSource):
         data = image.path.read_bytes()
         if is_animation(data):
             log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
-        elif image.bits is None and (count_bits(data) or 16) < 16:
-            bits = count_bits(data)
+        elif image.bits is None and (bits := count_bits(data) or 16) < 16:
             advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
             log.warning("file=%s event=dark reason=%r", image.path, advice)
 
@@ -245,9 +271,10 @@ class ImageFileSource(RecordedSource):
         self._number = 0
 
     def _open(self) -> None:
-        _, first = next(read_pictures(self.path, self._bits))
-        self.size, self._number = first.shape[:2], 0
-        self._pictures = read_pictures(self.path, self._bits)
+        pictures = read_pictures(self.path, self._bits)
+        first = next(pictures)
+        self.size, self._number = first[1].shape[:2], 0
+        self._pictures = itertools.chain([first], pictures)
 
     def _next(self) -> Frame | None:
         for time_ns, image in self._pictures:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units of type 40
@@ -124,12 +125,21 @@ class Order:
     has_sei: bool = False
 
 
+class Numbering(NamedTuple):
+    """How an SPS of H.264 has pictures numbered: `frame_num` has `width` bits."""
+
+    width: int
+    gaps_allowed: bool
+    separate_planes: bool
+    frames_only: bool
+
+
 class H264Order:
     """Follows `frame_num` (7.4.3), which rises by one with each reference picture, and recovery points (D.2.8)."""
 
     def __init__(self, extradata: bytes | None) -> None:
         self._length_size = length_size_of("h264", extradata)
-        self._sps: dict[int, tuple[int, bool, bool]] = {}  # bits of frame_num, gaps allowed, separate planes
+        self._sps: dict[int, Numbering] = {}
         self._pps: dict[int, int] = {}
         self._last: int | None = None  # frame_num of the last reference picture
         self._ages: dict[int, int] = {}  # of recovery points, in units, by the frame_num at which all is right
@@ -155,20 +165,24 @@ class H264Order:
 
     def _see_slice(self, unit: bytes, idr: bool, recovery: int | None) -> Order:
         bits = Bits(unit[1:LONGEST_HEADER])
-        bits.ue(), bits.ue()  # first_mb_in_slice, slice_type
-        width, gaps_allowed, planes = self._sps.get(self._pps.get(bits.ue(), -1), (0, True, False))
-        if planes:
-            bits.take(2)
-        number, last, reference = bits.take(width), self._last, bool(unit[0] & 0x60)
+        first_block, _ = bits.ue(), bits.ue()
+        rule = self._sps.get(self._pps.get(bits.ue(), -1))
+        if rule is None:
+            return Order(clean_since=0 if idr else None)
+        bits.take(2 * rule.separate_planes)
+        number, last, reference = bits.take(rule.width), self._last, bool(unit[0] & 0x60)
+        field_picture = not rule.frames_only and bool(bits.take(1))
         if reference or idr:
             self._last = number
-        if idr or not width:
+        if idr:
             self._ages = {}
-            return Order(clean_since=0 if idr else None)
-        size = 1 << width
-        missing = last is not None and (number - last) % size > 1 and not gaps_allowed
+            return Order(clean_since=0)
+        size = 1 << rule.width
+        step = 1 if last is None else (number - last) % size
+        missing = step > 1 and not rule.gaps_allowed
         if missing and not reference:
             self._last = (number - 1) % size
+        missing |= step == 0 and not field_picture and not first_block  # it came late
         self._ages = {target: age + 1 for target, age in self._ages.items()}
         if recovery is not None:
             self._ages.setdefault((number + recovery) % size, 0)
@@ -187,7 +201,8 @@ class H264Order:
             width = bits.ue() + 4
             _skip_picture_order(bits)
             bits.ue()  # max_num_ref_frames
-            self._sps[number] = width, bool(bits.take(1)), planes
+            gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # then width and height
+            self._sps[number] = Numbering(width, gaps_allowed, planes, bool(bits.take(1)))
 
 
 class H265Order:

@@ -26,7 +26,7 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
 from streamtok.io.clean_decoder import CleanDecoder, to_image
-from streamtok.io.containers import OPEN_S, open_container
+from streamtok.io.containers import OPEN_S, demux, open_container
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -96,7 +96,7 @@ class NetworkCamera:
         rate = stream.average_rate or context.framerate
         self.fps = float(rate) if rate and rate <= MOST_FPS else None
         context.flags |= LOW_DELAY
-        self._decoder, self._packets = CleanDecoder(context), self._container.demux(stream)
+        self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
         self._waiting: deque[Waiting] = deque()
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None

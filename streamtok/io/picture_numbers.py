@@ -8,6 +8,8 @@ import heapq
 import av
 import numpy as np
 
+from streamtok.io.containers import demux
+
 MOST_WAITING = 1024
 """Presentation times remembered of packets whose pictures have not come out."""
 
@@ -86,7 +88,7 @@ def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
         av.open(target, metadata_errors="replace") as container,
         contextlib.suppress(av.FFmpegError, EOFError),
     ):
-        for packet in container.demux(container.streams[stream_index]):
+        for packet in demux(container, container.streams[stream_index]):
             if packet.size and packet.dts is not None:
                 orders.append(packet.dts)
             if packet.size and not packet.is_discard:

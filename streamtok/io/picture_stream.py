@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets
-from streamtok.io.containers import is_url, open_container, steps_back
+from streamtok.io.containers import demux, is_url, open_container, steps_back, video_streams
 from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.transport_stream import Losses, find_losses
 from streamtok.names import without_password
@@ -55,6 +55,7 @@ class PictureStream:
         self._wanted, self._keep_packets = stream, keep_packets
         self._told: set[str] = set()
         self._losses: Losses | None = None
+        self._pass_until: Fraction | None = None
         self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
@@ -76,16 +77,13 @@ class PictureStream:
 
     def _open(self) -> None:
         self.container, self.stream = open_container(self.target, stream=self._wanted)
+        self._wanted = video_streams(self.container).index(self.stream)
         if self.container.format.name == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
-            if self._losses.open_end is not None and self.stream.codec_context.name == "hevc":  # which does not notice
-                self._losses.touched.add(self._losses.open_end)
         self.decoder = CleanDecoder(self.stream.codec_context)
         kept = self._keep_packets and not self.stream.codec_context.has_b_frames
         self.packets = KeptPackets(self.stream) if kept else None
         self._at_start = True
-        self.pass_until: Fraction | None = None  # until a picture from there on is given away
-        self._passing = False
 
     def close(self) -> None:
         """Close the file or connection."""
@@ -100,15 +98,7 @@ class PictureStream:
 
     def pass_over(self, seconds: Fraction) -> None:
         """Decode nothing before the first key frame at or after `seconds`."""
-        self.pass_until, self._passing = seconds, True
-
-    def passes(self, seconds: Fraction) -> bool:
-        """Whether a picture at `seconds` comes while, or is the one with which, `pass_over` ends."""
-        if self.pass_until is None:
-            return False
-        if seconds >= self.pass_until:
-            self.pass_until = None
-        return True
+        self._pass_until = seconds
 
     def seek(self, tick: int) -> bool:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
@@ -161,7 +151,7 @@ class PictureStream:
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         for packet in self._demux(numbers):
-            if packet is not None and self._is_passed_over(packet):
+            if self._is_passed_over(packet):
                 self.decoder.lose_packets()
                 continue
             for checked in self._decode(packet):
@@ -197,7 +187,7 @@ class PictureStream:
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on; None where the clock starts anew. `numbers` is told of what becomes pictures."""
         self._cut_short = False
-        count, packets, latest = itertools.count(), self.container.demux(self.stream), None
+        count, packets, latest = itertools.count(), demux(self.container, self.stream), None
         while True:
             try:
                 packet = next(packets, None)
@@ -207,6 +197,8 @@ class PictureStream:
                 return
             if packet is None:
                 return
+            if latest is None and packet.has_sidedata("encryption_info"):
+                raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts if packet.dts is not None else packet.pts
             if packet.size and time is not None:
                 if not self.counted and steps_back(latest, time, packet.time_base):
@@ -222,17 +214,13 @@ class PictureStream:
 
     def _is_passed_over(self, packet: Any) -> bool:
         """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
-        if self.pass_until is not None and packet.is_keyframe and packet.pts is not None:
-            seconds = self._seconds_of_packet(packet)
-            self._passing = self._passing and seconds is not None and seconds < self.pass_until
-        return self._passing and packet.size > 0
-
-    def _seconds_of_packet(self, packet: Any) -> Fraction | None:
-        """When a packet is shown, after the start of the stream; None where only counting pictures would tell."""
-        if self.timeless:
-            return packet.pts / self.rate if self.counted else None
-        tick = self._slots[packet.pts] if self.counted else packet.pts
-        return self._behind + (tick - (tick if self._base is None else self._base)) * packet.time_base
+        if self._pass_until is None or packet is None or not packet.size:
+            return False
+        if packet.is_keyframe and packet.pts is not None:
+            tick = self._slots.get(packet.pts, packet.pts)
+            if self._behind + (tick - (self._base or 0)) * packet.time_base >= self._pass_until:
+                self._pass_until = None
+        return self._pass_until is not None
 
     def _decode(self, packet: Any) -> Iterator[Checked]:
         if packet is None:

@@ -21,6 +21,7 @@ from streamtok.io.spec import split_options
 from streamtok.types import Frame
 
 Span = tuple[float, float]
+SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 LATE_NS = 150_000_000
 """An image that nobody fetched for so long is gone: a camera has a few buffers."""
 
@@ -138,7 +139,7 @@ class PlayedDevice:
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
-    known = {"lost": _parse_spans, "frozen": _parse_spans, "loop": lambda text: text in ("1", "true", "yes")}
+    known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}
     _, faults = split_options(spec, f"?{fragment}", known)
 
     def recorded() -> RecordedSource:
@@ -149,6 +150,12 @@ def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock |
 
     recorded()  # says at once what is wrong with it
     return PlayedDevice(recorded, target, Faults(**faults), clock)
+
+
+def _parse_switch(text: str) -> bool:
+    if text not in SWITCH:
+        raise ValueError(f"expected one of {', '.join(SWITCH)}")
+    return SWITCH[text]
 
 
 def _parse_spans(text: str) -> tuple[Span, ...]:

@@ -14,10 +14,17 @@ from typing import Any
 import av
 import numpy as np
 
+from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
+from streamtok.io.camera import CameraSource
 from streamtok.io.clean_decoder import orientation_of
 from streamtok.io.containers import is_url, open_container, video_streams
+from streamtok.io.gstreamer_device import GStreamerDevice
 from streamtok.io.images import ImageFileSource, ImageFolderSource
+from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.opencv_device import OpenCVDevice
+from streamtok.io.played_device import PlayedDevice
+from streamtok.io.snapshot_device import SnapshotDevice
 from streamtok.io.source import VideoSource, open_source
 from streamtok.io.stills import find_orientation
 from streamtok.measures import find_time_jumps, usual_step
@@ -25,6 +32,15 @@ from streamtok.names import without_password
 from streamtok.preprocessing.orientation import UPRIGHT
 from streamtok.types import Frame
 
+CAMERAS = {
+    OpenCVDevice: ("V4L2 camera", "the driver's monotonic time where it gives one, else arrival"),
+    NetworkCamera: ("network camera", "the stream's own times, put on this machine's clock; arrival where it has none"),
+    GStreamerDevice: ("GStreamer pipeline", "the pipeline's times, put on this machine's clock"),
+    SnapshotDevice: ("camera that is asked for pictures", "when the answer begins"),
+    PlayedDevice: ("recording that plays a camera", "the recording's times"),
+}
+"""What a device is, and what times its pictures have, in words."""
+RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 OFF_RATE = 0.02
 TURNED = {
@@ -59,6 +75,7 @@ class StreamFacts:
 class Probe:
     """What was found. `size` (height, width) is that of the frames as delivered, upright; `sizes` all that came.
 
+    `missing` are places where frame numbers jump: seconds from the first frame, and how many are not there.
     `claimed_rate` is what the source says, `rate` what the times of its frames give (both per second). `counts` are the
     source's. `notes` is what was logged meanwhile, `does` what an encoder would do with it.
     """
@@ -77,7 +94,7 @@ class Probe:
     clock: str = ""
     orientation: str = "upright"
     time_gaps: int = 0
-    missing_ids: int = 0
+    missing: list[tuple[float, int]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     does: list[str] = field(default_factory=list)
@@ -98,16 +115,18 @@ class _Notes(logging.Handler):
         self.texts.append(record.getMessage())
 
 
-def list_streams(target: str, wanted: int | None = None) -> tuple[str, list[StreamFacts], int]:
+def list_streams(target: str, wanted: int | None = None, live: bool = False) -> tuple[str, list[StreamFacts], int]:
     """The name of a file's container, its video streams, and the orientation (1 to 8) of the one that is read.
 
     Raises as `open_container` does.
     """
-    container, chosen = open_container(target, stream=wanted)
+    container, chosen = open_container(target, stream=wanted, live=live)
     with container:
         facts = []
         for number, stream in enumerate(video_streams(container)):
             context, rate = stream.codec_context, stream.average_rate
+            if context and container.format.name in RAW:
+                rate = context.framerate  # as its headers say
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
             facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
@@ -123,9 +142,11 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     logger.addHandler(notes)
     propagate, logger.propagate = logger.propagate, False
     try:
-        with open_source(spec, max_frames=frames, keep_packets=True) as source:
-            found = Probe(without_password(spec), _kind_of(source), live=source.live, claimed_rate=source.fps)
-            _describe(found, source)
+        source = open_source(spec, max_frames=frames, keep_packets=True)
+        found = Probe(without_password(spec), _kind_of(source), live=source.live)
+        _describe(found, source)  # before it is opened: some cameras have one reader at a time
+        with source:
+            found.claimed_rate, found.clock = source.fps, _clock_of(source)
             _read(found, source)
     finally:
         logger.removeHandler(notes)
@@ -136,27 +157,37 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
 
 
 def _kind_of(source: Source) -> str:
+    if isinstance(source, CameraSource):
+        return CAMERAS[type(source.device)][0]
     kinds = {VideoSource: "video file", ImageFolderSource: "folder of images", ImageFileSource: "image file"}
-    return kinds.get(type(source), "camera" if source.live else "synthetic drive")
+    return kinds.get(type(source), "frames of a publisher" if source.live else "synthetic drive")
+
+
+def _clock_of(source: Source) -> str:
+    if isinstance(source, CameraSource):
+        return CAMERAS[type(source.device)][1]
+    return getattr(source, "clock", "the publisher's" if source.live else "exact")
 
 
 def _describe(found: Probe, source: Source) -> None:
     """What can be told without reading frames."""
-    found.clock = getattr(source, "clock", "") or ("the camera's, or arrival" if source.live else "exact")
     found.rate_from = "the source says so"
+    if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
+        _list(found, source.device.url, None)
     if isinstance(source, VideoSource):
         if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
-            listed = list_streams(str(source.path), source.options.get("stream"))
-            found.container, found.streams, orientation = listed
-            found.orientation = TURNED.get(orientation, "upright")
+            _list(found, str(source.path), source.options.get("stream"))
         found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
-        counted = found.rate_from == "given" or found.container in ("h264", "hevc")
-        found.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
         found.orientation = TURNED.get(orientation, "upright")
         found.rate_from = "the times of the images"
+
+
+def _list(found: Probe, target: str, wanted: int | None) -> None:
+    found.container, found.streams, orientation = list_streams(target, wanted, found.live)
+    found.orientation = TURNED.get(orientation, "upright")
 
 
 def _read(found: Probe, source: Source) -> None:
@@ -178,8 +209,19 @@ def _read(found: Probe, source: Source) -> None:
     found.frames, found.sizes = len(times), list(sizes)
     found.rate = 1e9 / step if step > 0 else None
     found.time_gaps = int(find_time_jumps(np.array(times, np.int64))[1:].sum()) if len(times) > 1 else 0
-    found.missing_ids = sum(after - before - 1 for before, after in itertools.pairwise(ids))
+    jumps = zip(times, itertools.pairwise(ids), strict=False)
+    found.missing = [((at - times[0]) / 1e9, b - a - 1) for at, (a, b) in jumps if b > a + 1]
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
+
+
+def _say_tokens(size: tuple[int, int], rate: float) -> str:
+    """What `nano` makes of pictures of `size` (height, width), `rate` per second."""
+    config = PRESETS["nano"]
+    step = config.spatial_compression
+    height, width = (-(-side // step) * step for side in size)
+    rows, columns = config.grid(height, width)
+    kbits = 16 * rows * columns * rate / config.temporal_compression / 1000
+    return f"nano makes a grid of {rows}x{columns} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s"
 
 
 def _say_what_it_does(found: Probe) -> list[str]:
@@ -196,5 +238,8 @@ def _say_what_it_does(found: Probe) -> list[str]:
         does.append("pictures whose time does not rise are left out and counted")
     if len(found.sizes) > 1:
         does.append("the size changes: a live node starts a new epoch, `streamtok encode` needs --size")
+    rate = found.rate or found.claimed_rate
+    if found.sizes and rate:
+        does.append(_say_tokens(found.sizes[0], rate))
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

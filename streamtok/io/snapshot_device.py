@@ -36,7 +36,7 @@ def is_snapshot(spec: str) -> bool:
 class SnapshotDevice:
     """Asks `url` for a picture `fps` times a second; user and password are those of the URL (basic or digest).
 
-    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out.
+    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out and counted.
     """
 
     def __init__(self, url: str, fps: float = DEFAULT_FPS) -> None:
@@ -64,12 +64,14 @@ class SnapshotDevice:
 
     def grab(self) -> Grabbed | None:
         """The next picture when its time has come; None when the camera does not answer."""
+        damaged = 0
         while not self._released.wait(max(0.0, self._due - time.monotonic())):
             self._due = max(self._due + 1 / (self.fps or DEFAULT_FPS), time.monotonic())
             try:
                 data, arrival_ns = self._fetch()
-                return Grabbed(decode_image_file(data)[0], arrival_ns)
+                return Grabbed(decode_image_file(data)[0], arrival_ns, damaged=damaged)
             except DamagedFrame as error:
+                damaged += 1
                 log.warning("device=%s event=damaged reason=%r", self.name, str(error))
             except OSError as error:
                 log.warning("device=%s event=no_answer reason=%r", self.name, str(error))

@@ -16,6 +16,7 @@ import numpy as np
 SYNC, SIZE = 0x47, 188
 SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
 CHUNK = 1 << 16  # packets
+HEAD = 32  # bytes that tell a packet from one that is sent twice
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
 
 
@@ -25,22 +26,21 @@ class Losses:
 
     touched: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
-    open_end: int | None = None
-    """Where the last picture begins, if nothing shows that it is whole."""
 
 
 def find_losses(path: Path, pid: int) -> Losses:
     """Read the packets of one elementary stream of a transport stream file; see `Losses`."""
     losses = Losses()
-    start, counter, stuffed = -1, -1, True
+    start, counter, stuffed, last = -1, -1, True, b""
     for places, heads in _read_packets(path):
         mine = (heads[:, 1].astype(int) & 0x1F) << 8 | heads[:, 2]
-        for place, head in zip(places[mine == pid].tolist(), heads[mine == pid].tolist(), strict=True):
+        for place, row in zip(places[mine == pid].tolist(), heads[mine == pid], strict=True):
+            head = row.tobytes()
             begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
-            if not control & 1 or count == counter:  # no payload, or a packet sent twice
+            if not control & 1 or head == last:  # no payload, or a packet sent twice
                 continue
             jumps = counter >= 0 and count != (counter + 1) % 16 and not (control & 2 and head[4] and head[5] & 0x80)
-            counter = count
+            counter, last = count, head
             if jumps and not (begins and stuffed):
                 losses.touched.add(start)
             if jumps and begins:
@@ -49,17 +49,18 @@ def find_losses(path: Path, pid: int) -> Losses:
             if head[1] & 0x80:  # the receiver could not correct it
                 losses.touched.add(start)
             stuffed = bool(control & 2) and head[4] > (PCR_BYTES if head[5] & 0x10 else 1)
-    losses.open_end = None if stuffed else start
+    if not stuffed:  # the file may be cut off here: nothing shows that its last picture is whole
+        losses.touched.add(start)
     return losses
 
 
 def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, 6), in order."""
+    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, HEAD), in order."""
     data = np.memmap(path, np.uint8, "r")
     at, size = _find_sync(data, 0)
     while at + SIZE <= len(data):
         count = min(CHUNK, (len(data) - at - SIZE) // size + 1)
-        rows = np.lib.stride_tricks.as_strided(data[at:], (count, 6), (size, 1))
+        rows = np.lib.stride_tricks.as_strided(data[at:], (count, HEAD), (size, 1))
         bad = np.flatnonzero(rows[:, 0] != SYNC)
         good = int(bad[0]) if len(bad) else count
         yield at + size * np.arange(good), np.array(rows[:good])

@@ -63,6 +63,7 @@ class VideoReader:
         self.rate = self.pictures.rate
         self.fps = float(self.rate) if self.pictures.claimed_rate else None
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
+        self._passing: Fraction | None = None  # until a picture from there on is given away
 
     def __enter__(self) -> VideoReader:
         return self
@@ -98,6 +99,7 @@ class VideoReader:
     def pass_over(self, seconds: Fraction) -> None:
         """Decode nothing before the first key frame at or after `seconds`; what is passed over is not counted."""
         self.pictures.pass_over(seconds)
+        self._passing = seconds
 
     def read_frame(self, number: int) -> VideoFrame:
         """The picture of that number; IndexError if there is none, or damage hides it."""
@@ -146,8 +148,10 @@ class VideoReader:
             if number is None or number < first:
                 continue
             expected, joins = expected + stretches - joins, stretches
-            if not self.pictures.passes(seconds):
+            if self._passing is None:
                 self.counts["damaged"] += max(min(number, stop or number) - expected, 0)
+            elif seconds >= self._passing:
+                self._passing = None
             if stop is not None and number >= stop:
                 return
             expected = number + 1
@@ -161,4 +165,4 @@ class VideoReader:
             if expected == stop:
                 return
         end = self.pictures.end if stop is None else min(stop, self.pictures.end)
-        self.counts["damaged"] += 0 if self.pictures.pass_until else max(end - expected, 0)
+        self.counts["damaged"] += max(end - expected, 0) if self._passing is None else 0

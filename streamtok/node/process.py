@@ -141,14 +141,12 @@ def notify_systemd(message: str) -> None:
 
 
 def share_cores() -> None:
-    """Let PyTorch's threads sleep where they wait for each other, and OpenCV work in the thread that calls it; to be
-    called before either is imported.
+    """Let OpenCV work in the thread that calls it; to be called before it is imported. `import streamtok` does the like
+    for PyTorch.
 
     Both spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
     OpenCV also takes no picture of more pixels than cameras have: a few bytes of a PNG may claim gigabytes.
     """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "cv2" not in sys.modules:
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
         os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # each camera has its thread already

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from streamtok.coding.library import coders_beside
 from streamtok.drives.drive import Drive
 from streamtok.drives.mcap_drive import McapDrive, TokenData
 from streamtok.drives.message_drive import ReadOptions
@@ -113,7 +114,7 @@ class RecordedReplay(Replay):
 
     def __iter__(self) -> Iterator[Replayed]:
         shelves = {name: _Shelf() for name in self.streams}
-        reader = TokenReader(self.recording.damaged)
+        reader = TokenReader(self.recording.damaged, coders_beside(self.recording.paths[0]))
         for event in self.drive.frames_and_tokens(self.streams):
             if isinstance(event, TokenData):
                 message = reader.read(event.topic, event.data)

@@ -18,7 +18,7 @@ MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summa
 TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
 MAX_TIME = 1 << 63  # ns since 1970: what every reader of MCAP takes
 FRAME_MODES = ("none", "lossless", "lossy")
-TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "fit")  # others are JSON
+TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "coder", "fit")  # others: JSON
 
 _INTEGERS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
 TOKEN_SCHEMA: dict[str, Any] = {
@@ -47,8 +47,9 @@ TOKEN_SCHEMA: dict[str, Any] = {
                 "image_size": {**_INTEGERS, "description": "[H, W] that was encoded"},
                 "encode_ns": {"type": "integer"},
                 "publish_ns": {"type": "integer"},
-                "compression": {"enum": ["none", "zstd"]},
+                "compression": {"enum": ["none", "zstd", "coded"]},
                 "checksum": {"type": "integer", "description": "zlib CRC-32 of the payload"},
+                "coding": {"type": "object", "description": "of compression coded: coder, checksum, independent"},
             },
         },
         "payload": {"type": "string", "contentEncoding": "binary", "description": "the grid, row-major, little-endian"},

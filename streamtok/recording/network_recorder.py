@@ -1,7 +1,7 @@
 """Records what a publisher sends: token streams, and camera frames if asked, in the order of their arrival."""
 
+import itertools
 import logging
-import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -23,7 +23,6 @@ from streamtok.wire.subscriber import Subscription
 
 log = logging.getLogger("streamtok.record")
 
-FRAMES_S = 2.0  # after which a stream without camera images is one of which the node sends none
 HELD_MESSAGES = 256  # per stream, until its info says what they are
 QUEUE_SIZE = 512
 MAX_STREAMS = 256
@@ -38,10 +37,21 @@ class _Start:
     """
 
     session: str
-    deadline: float
     first_id: int | None = None
     begun: bool = False
-    held: deque[TokenMessage] = field(default_factory=lambda: deque(maxlen=HELD_MESSAGES))
+    waits_for_key: bool = False  # images come, and none of them can be decoded by itself yet
+    since_ns: int | None = None  # when the first message was published that did not come of the join
+    held: deque[TokenMessage] = field(default_factory=deque)
+
+    def hold(self, message: TokenMessage) -> bool:
+        """Keep a message until the first image has come; False if the node sends none: images of a group are sent
+        before it, so one that was taken after an earlier message came here would have come, too."""
+        self.held.append(message)
+        header = message.header
+        if self.since_ns is None and not message.catch_up:
+            self.since_ns = header.publish_ns
+        without = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.waits_for_key
+        return not without and len(self.held) < HELD_MESSAGES
 
     def takes(self, header: TokenHeader) -> bool:
         """Whether to write a message, once the first image is known."""
@@ -101,11 +111,12 @@ class NetworkRecorder:
                 self._take_tokens(message)
             else:
                 self._announce_all()
-                self._begin_without_frames(time.monotonic())
             if deadline is not None and time.monotonic() >= deadline:
                 break
         self._announce_all()
-        self._begin_without_frames(math.inf)
+        for start in self._starts.values():
+            if start.first_id is None:
+                self._write_held(start)
         self.counts["held_back"] += sum(map(len, self._held.values()))
 
     def close(self) -> None:
@@ -147,8 +158,8 @@ class NetworkRecorder:
         if self.recorder.options.frames != "none":
             start = self._start_of(message.stream, message.header.session)
             if start.first_id is None and not start.begun:
-                start.held.append(message)
-                self._begin_without_frames(time.monotonic())
+                if not start.hold(message):
+                    self._write_held(start)
                 return
             if not start.takes(message.header):
                 self.counts["before_keyframe"] += 1
@@ -159,19 +170,15 @@ class NetworkRecorder:
     def _start_of(self, stream: str, session: str) -> _Start:
         start = self._starts.get(stream)
         if start is None or start.session != session:
-            start = self._starts[stream] = _Start(session, time.monotonic() + FRAMES_S)
+            start = self._starts[stream] = _Start(session)
         return start
-
-    def _begin_without_frames(self, now: float) -> None:
-        """Write what was held of streams of which no image has come in time."""
-        for start in self._starts.values():
-            if start.first_id is None and now > start.deadline:
-                self._write_held(start)
 
     def _write_held(self, start: _Start) -> None:
         """Go on with what was held: the first image has come, or the node sends none."""
         held, start.held = list(start.held), deque()
-        start.begun = start.begun or start.first_id is None
+        if start.first_id is None:
+            start.begun = True
+            held = list(itertools.dropwhile(lambda message: not message.header.keyframe, held))
         for message in held:
             self._write(message)
 
@@ -181,6 +188,7 @@ class NetworkRecorder:
         start = self._start_of(message.stream, header.session)
         if start.first_id is None:
             if header.nbytes is None and not begins_video(header.encoding, message.payload):
+                start.waits_for_key = True
                 self.counts["before_keyframe"] += 1
                 return False
             start.first_id = header.frame_id

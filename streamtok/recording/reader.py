@@ -16,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from streamtok.coding.library import Coders, coders_beside
 from streamtok.recording import format as form
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import list_files
+from streamtok.wire.coded import GridReader
 from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
 from streamtok.wire.tracking import StreamTracker
 
@@ -26,8 +28,9 @@ from streamtok.wire.tracking import StreamTracker
 class TokenReader:
     """Turns stored messages into TokenMessages and follows each stream through them; `damaged` takes complaints."""
 
-    def __init__(self, damaged: Callable[[str], None]) -> None:
+    def __init__(self, damaged: Callable[[str], None], coders: Iterable[Path] = ()) -> None:
         self._damaged = damaged
+        self._grids = GridReader(Coders(coders))
         self._trackers: defaultdict[str, StreamTracker] = defaultdict(StreamTracker)
 
     def read(self, topic: str, data: memoryview) -> TokenMessage | None:
@@ -41,6 +44,14 @@ class TokenReader:
         verdict = self._trackers[message.stream].message(message.header)
         if verdict is None:
             self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
+            return None
+        try:
+            message = self._grids.read(message, verdict.decodable)
+        except WireError as error:
+            self._damaged(f"{topic}: a message cannot be read: {error}")
+            return None
+        if message.unreadable:
+            self._damaged(f"{topic}: messages cannot be read: {message.unreadable}")
             return None
         return dataclasses.replace(message, lost=verdict.lost, decodable=verdict.decodable)
 
@@ -80,7 +91,7 @@ class Recording:
             if name not in self.streams:
                 known = ", ".join(self.streams) or "none"
                 raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
-        reader = TokenReader(self.damaged)
+        reader = TokenReader(self.damaged, coders_beside(self.paths[0]))
         for topic, data in self._data(form.TOKENS, names):
             message = reader.read(topic, data)
             if message is not None:

@@ -132,22 +132,27 @@ class Recorder:
             offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
         self._announce(info.stream, info, offset)
 
-    def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes) -> None:
-        """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced."""
+    def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes, grid: np.ndarray | None = None) -> None:
+        """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced.
+
+        `grid` is what a payload holds, for the picture of it.
+        """
         if header.stream not in self._infos:
             raise ValueError(f"stream {header.stream!r} is not announced: call add_stream(info) first")
         if isinstance(tokens, np.ndarray):
+            grid = tokens
             tokens = np.ascontiguousarray(tokens).tobytes()
-            header = msgspec.structs.replace(header, compression="none", checksum=zlib.crc32(tokens))
+            plain = {"compression": "none", "checksum": zlib.crc32(tokens), "coding": msgspec.UNSET}
+            header = msgspec.structs.replace(header, **plain)
         payload = bytes(tokens)
         last = self._last_seq.get((header.stream, header.session))
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[header.stream, header.session] = header.seq
-        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload)))
+        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
-        self.write_group(message.header, bytes(message.payload))
+        self.write_group(message.header, bytes(message.payload), message.grid)
 
     def write_frame(self, frame: Frame) -> None:
         """Record one camera image; without effect if `frames` is "none"."""

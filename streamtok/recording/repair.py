@@ -56,7 +56,7 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
     part = target.with_name(target.name + ".part")
     try:
-        messages = _copy_file(file, part)
+        messages = copy_file(file, part, Copying("streamtok repair"))
         if not messages:
             raise ValueError(f"{path}: not one message can be read: {'; '.join(file.damage) or 'it holds none'}")
         os.replace(part, target)
@@ -75,19 +75,38 @@ def _check_not_written(stream: BinaryIO, path: Path) -> None:
         pass  # a file system without locks
 
 
-def _copy_file(file: McapFile, target: Path) -> int:
+class Copying:
+    """What becomes of messages and of channels on the way from a file to its copy, made by `library`: nothing."""
+
+    def __init__(self, library: str):
+        self.library = library
+
+    def message(self, topic: str, data: bytes) -> bytes:
+        return data
+
+    def channel(self, topic: str, metadata: dict[str, str]) -> dict[str, str]:
+        return metadata
+
+    def facts(self, file: McapFile, messages: int) -> tuple[str, dict[str, str]]:
+        """Name and values of the metadata that tell of the copy."""
+        values = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
+        return REPAIR_METADATA, values
+
+
+def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
     """Write all that can be read to `target` and to the disk; returns the number of messages."""
     from mcap.writer import CompressionType, Writer
 
     with target.open("wb") as stream:
         writer = Writer(stream, compression=CompressionType.ZSTD)
-        writer.start(profile=file.profile, library="streamtok repair")
+        writer.start(profile=file.profile, library=copying.library)
         for name, values in file.metadata:
             writer.add_metadata(name, values)
         _copy_attachments(file, writer)
-        messages = _copy_messages(file, writer)
-        facts = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
-        writer.add_metadata(REPAIR_METADATA, as_text(facts))
+        messages = _copy_messages(file, writer, copying)
+        name, facts = copying.facts(file, messages)
+        if facts:
+            writer.add_metadata(name, as_text(facts))
         writer.finish()
         stream.flush()
         os.fsync(stream.fileno())
@@ -111,24 +130,26 @@ def _copy_attachments(file: McapFile, writer: Writer) -> None:
             writer.add_attachment(found.create_time, found.log_time, found.name, found.media_type, found.data)
 
 
-def _copy_messages(file: McapFile, writer: Writer) -> int:
+def _copy_messages(file: McapFile, writer: Writer, copying: Copying) -> int:
     channels: dict[int, int] = {}
     schemas: dict[int, int] = {}
     written = 0
     for message in file.messages(as_written=True):
         number, log_ns, publish_ns = message.channel_id, message.log_time, message.publish_time
         if number not in channels:
-            channels[number] = _copy_channel(file, writer, number, schemas)
-        writer.add_message(channels[number], log_ns, bytes(message.data), publish_ns, message.sequence)
+            channels[number] = _copy_channel(file, writer, number, schemas, copying)
+        data = copying.message(file.channels[number].topic, bytes(message.data))
+        writer.add_message(channels[number], log_ns, data, publish_ns, message.sequence)
         written += 1
     return written
 
 
-def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int, int]) -> int:
+def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int, int], copying: Copying) -> int:
     """Register a channel of `file`, and its schema unless `schemas` has it, with the writer; returns its new id."""
     channel = file.channels[number]
     schema = file.schemas.get(channel.schema_id)
     if schema is not None and schema.id not in schemas:
         schemas[schema.id] = writer.register_schema(schema.name, schema.encoding, schema.data)
     kind = schemas.get(channel.schema_id, 0)
-    return writer.register_channel(channel.topic, channel.message_encoding, kind, channel.metadata)
+    metadata = copying.channel(channel.topic, channel.metadata)
+    return writer.register_channel(channel.topic, channel.message_encoding, kind, metadata)

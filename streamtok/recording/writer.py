@@ -25,7 +25,6 @@ from streamtok.io.image_messages import protobuf_class
 from streamtok.io.stills import encode_jpeg
 from streamtok.recording import format as form
 from streamtok.types import Frame
-from streamtok.wire import compression
 from streamtok.wire.message import Info, TokenHeader, encode
 
 if TYPE_CHECKING:
@@ -90,15 +89,15 @@ class RecordingWriter:
             known.channels.pop(form.TOKENS, None)  # a channel's metadata says one size
             self._write_info(name, known, info)
 
-    def tokens(self, header: TokenHeader, payload: bytes) -> None:
-        """Append one token message of an announced stream."""
+    def tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
+        """Append one token message of an announced stream; `grid`, if known, is what its payload holds."""
         entry = self._streams[header.stream]
         channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         data = form.pack_tokens(encode(header), payload)
         self._add(channel, entry, header.capture_ns[-1], data, (header.publish_ns, header.seq))
         self.counts[form.TOKENS + header.stream] += 1
-        if self.pictures and header.dtype in ("uint16", "uint32"):
-            self._picture(entry, header, payload)
+        if self.pictures and grid is not None and grid.dtype != np.float16:
+            self._picture(entry, header, grid.astype("<u2"))
 
     def frame(self, frame: Frame) -> None:
         """Append one camera image of an announced stream."""
@@ -162,7 +161,8 @@ class RecordingWriter:
         metadata = {"stream": stream, "session": entry.session, "clock_offset_ns": str(entry.offset_ns)}
         if prefix == form.TOKENS and entry.info is not None:
             info = msgspec.msgpack.decode(encode(entry.info))
-            metadata |= form.as_text({key: info[key] for key in info if key not in (*CHANGING, "version", "stream")})
+            left_out = (*CHANGING, "version", "stream", *(["coder"] if info["coder"] is None else []))
+            metadata |= form.as_text({key: info[key] for key in info if key not in left_out})
         metadata |= form.as_text(facts)
         encoding = "msgpack" if schema in form.SCHEMAS else "protobuf"
         channel = self._writer.register_channel(prefix + stream, encoding, self._schema(schema), metadata)
@@ -194,10 +194,8 @@ class RecordingWriter:
         size = {"height": height, "width": width, "step": width * 3}
         return "rgb8", "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding="rgb8", **size)
 
-    def _picture(self, entry: StreamEntry, header: TokenHeader, payload: bytes) -> None:
-        """The token grid as a 16-bit grey image, which viewers of MCAP files show."""
-        data = compression.decompress(payload, header.nbytes) if header.compression == "zstd" else payload
-        grid = np.frombuffer(data, "<u2" if header.dtype == "uint16" else "<u4").astype("<u2")
+    def _picture(self, entry: StreamEntry, header: TokenHeader, grid: np.ndarray) -> None:
+        """The token grid (uint16) as a 16-bit grey image, which viewers of MCAP files show."""
         width = header.grid[-1]
         channel = entry.channels.get(form.PICTURES) or self._channel(entry, form.PICTURES, header.stream, "RawImage")
         utc = header.capture_ns[-1] + entry.offset_ns

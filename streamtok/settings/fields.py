@@ -117,6 +117,7 @@ Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its 
 Count = Annotated[int, Field(ge=1), Flag("N")]
 Whole = Annotated[int, Field(ge=0), Flag("N")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Flag("X")]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("X")]
 Seconds = Annotated[Positive, Flag("SECONDS")]
 Megabytes = Annotated[Positive, Flag("MB")]  # 10^6 bytes
 Size = Annotated[tuple[int, int], BeforeValidator(read_size), Flag("HxW")]  # (height, width) in pixels

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.coding.epochs import CodedGrid, EpochReader
+from streamtok.coding.library import Coders, coders_beside
 from streamtok.measures import find_time_jumps
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
 from streamtok.tokens.grids import Grids, Track, find_changes
+from streamtok.wire.header import Coding
 from streamtok.wire.message import TokenMessage, unpack
 
 
@@ -27,6 +30,8 @@ class RecordingTrack(Track):
         self.times_ns = places["time"].astype(np.int64)
         self.breaks = find_time_jumps(self.times_ns) | find_changes(runs)
         self._file, self._places, self._runs = file, places, runs
+        self._coders = Coders(coders_beside(file.path)) if facts.get("compression") == "coded" else Coders()
+        self._epochs = EpochReader(self._load_coded)
 
     def read(self, indices: np.ndarray) -> Grids:
         grid, dtype = self.identity["grid"], np.dtype(self.identity["dtype"])
@@ -37,13 +42,25 @@ class RecordingTrack(Track):
         for at, index in enumerate(indices):
             message = self._read_message(int(index))
             header = message.header
-            tokens[at], keyframe[at] = message.tokens, header.keyframe
+            tokens[at] = self._epochs.read(int(index)) if message.grid is None else message.grid
+            keyframe[at] = header.keyframe
             numbers["epoch"][at], numbers["dropped"][at] = header.epoch, header.dropped
             numbers["frames"][at] = len(header.frame_ids)
             numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
             numbers["capture_ns"][at] = header.capture_ns[-1]
         numbers |= {"time_ns": self.times_ns[indices], "session": self._runs[indices]}
         return Grids(tokens=tokens, keyframe=keyframe, **numbers)
+
+    def _load_coded(self, index: int) -> CodedGrid:
+        """A message for `EpochReader`, which finds the grids that it was coded from."""
+        message = self._read_message(index)
+        header, coding = message.header, message.header.coding
+        if not isinstance(coding, Coding):
+            raise ValueError(f"{self.path}: message {index} of {self.stream!r} is not coded, others of its epoch are")
+        alone, number = header.keyframe or coding.independent, (int(self._runs[index]), header.seq)
+        size = (header.grid[0], header.grid[1])
+        coder = self._coders.find(coding.coder)
+        return CodedGrid(bytes(message.payload), size, coding.checksum, alone, number, coder)
 
     def _read_message(self, index: int) -> TokenMessage:
         stored = self._file.message_at(self._places[index])

@@ -11,6 +11,12 @@ Columns, N groups of F real frames in all (group i holds frames `frame_start[i]`
     frame_ids    (F,) I64
     capture_ns   (F,) I64       presentation or capture time
 
+In a coded file three columns stand for `tokens` (docs/wire-protocol.md, "Coded payloads"):
+
+    coded        (B,) U8        the payloads of all grids
+    coded_start  (N + 1,) I64   where each begins
+    grid_crc32   (N,) I64       zlib's checksum of each grid, not coded
+
 The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
 everything else as JSON; `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
 files. Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its
@@ -29,15 +35,18 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from streamtok.names import as_utf8
+from streamtok.coding.coder import TokenCoder
+from streamtok.coding.library import Coders, coders_beside
+from streamtok.tokens.coded import CodedTokens, GroupCoder
+from streamtok.tokens.file_header import pack_meta, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
-TEXT_KEYS = ("format", "tokenizer", "model", "stream", "source", "clock")
-DTYPES = {"U16": "<u2", "U32": "<u4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
+DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
-COLUMNS = ("tokens", "keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
-LONGEST_HEADER = 100_000_000
+OTHERS = ("keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
+COLUMNS = ("tokens", *OTHERS)
+CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
 
 
 class SizeChange(ValueError):
@@ -48,10 +57,13 @@ class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
     `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    `write` takes groups in order, all of one grid shape and dtype (SizeChange).
+    `write` takes groups in order, all of one grid shape and dtype (SizeChange). With `coder` the grids are coded, each
+    by itself if `independent`.
     """
 
-    def __init__(self, path: str | Path, meta: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path, meta: Mapping[str, Any], coder: TokenCoder | None = None, independent: bool = False
+    ) -> None:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path}: folder {self.path.parent} does not exist; create it first")
@@ -59,9 +71,13 @@ class TokenFileWriter:
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
         self._size = 0, 0
-        self._crc32 = dict.fromkeys(COLUMNS, 0)
+        self._coder = GroupCoder(coder, independent) if coder else None
+        self._columns = CODED_COLUMNS if coder else COLUMNS
+        if coder:
+            self.meta |= {"coder": coder.fingerprint, "independent": independent}
+        self._crc32 = dict.fromkeys(self._columns, 0)
         # Unnamed files beside the output: the same disk, and a killed process leaves nothing behind.
-        self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in COLUMNS}  # noqa: SIM115
+        self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in self._columns}  # noqa: SIM115
 
     def write(self, group: TokenGroup) -> None:
         """Append one group; its grid must have the shape and dtype of those before."""
@@ -81,7 +97,13 @@ class TokenFileWriter:
         if not ids or ids != times:
             raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
         self._grid, self._size = grid, group.image_size
-        self._put("tokens", tokens.tobytes())
+        if self._coder is None:
+            self._put("tokens", tokens.tobytes())
+        else:
+            payload, start, checksum = self._coder.encode(group)
+            self._put("coded", payload)
+            self._integers("coded_start", [start])
+            self._integers("grid_crc32", [checksum])
         self._put("keyframe", bytes([bool(group.keyframe)]))
         for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):
             self._integers(name, [value])
@@ -102,6 +124,9 @@ class TokenFileWriter:
             lacking = "there was no frame, or none that could be encoded"
             raise ValueError(f"{self.path}: no token group was written: {lacking}")
         self._integers("frame_start", [self.frames])
+        if self._coder is not None:
+            self._integers("coded_start", [self._coder.nbytes])
+            self.meta["grid"] = self._grid[0]
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
             with open(partial, "wb") as out:
@@ -134,14 +159,15 @@ class TokenFileWriter:
 
     def _assemble(self, out: BinaryIO) -> None:
         shape, dtype = self._grid  # type: ignore[misc]
-        counts = dict.fromkeys(COLUMNS, self.groups)
-        counts |= {"frame_start": self.groups + 1, "frame_ids": self.frames, "capture_ns": self.frames}
-        kinds = dict.fromkeys(COLUMNS, "I64") | {"tokens": CODES[dtype], "keyframe": "BOOL"}
+        counts = dict.fromkeys(self._columns, self.groups) | {"frame_start": self.groups + 1}
+        counts |= {"frame_ids": self.frames, "capture_ns": self.frames, "coded_start": self.groups + 1}
+        counts |= {"coded": self._coder.nbytes if self._coder else 0}
+        kinds = dict.fromkeys(self._columns, "I64") | {"tokens": CODES[dtype], "keyframe": "BOOL", "coded": "U8"}
         counted = {name: getattr(self, name) for name in ("groups", "frames", "repeated", "dropped")}
         meta = self.meta | counted | {"format": FORMAT, "version": VERSION, "crc32": self._crc32}
         header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
         # Widest first, so that every column is aligned.
-        order = sorted(COLUMNS, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
+        order = sorted(self._columns, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
         offset = 0
         for name in order:
             dims = [counts[name], *(shape if name == "tokens" else ())]
@@ -159,13 +185,14 @@ class TokenFileWriter:
 class TokenFile:
     """Random access to a token file: opening reads the header, each grid is read from disk when asked for.
 
-    `tokens` and the other columns are read-only arrays mapped from the file (see the module's table); `meta` is the
-    header's metadata. ValueError says what is wrong with a file that is cut off or no token file.
+    `tokens` and the other columns are read-only arrays mapped from the file (see the module's table); coded tokens are
+    decoded from the keyframe before, by a coder that ships or lies beside the file. `meta` is the header's metadata.
+    ValueError says what is wrong with a file that is cut off or no token file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header, start = _read_header(self.path)
+        header, start = read_header(self.path)
         self.meta = unpack_meta(header.get("__metadata__", {}))
         if self.meta.get("format") != FORMAT:
             lacking = f"no format={FORMAT!r} in its header"
@@ -173,10 +200,11 @@ class TokenFile:
         version = self.meta.get("version")
         if version != VERSION:
             raise ValueError(f"{self.path} has token file version {version}: this release reads {VERSION}")
-        missing = [name for name in COLUMNS if name not in header]
+        self._columns = CODED_COLUMNS if "coded" in header else COLUMNS
+        missing = [name for name in self._columns if name not in header]
         if missing:
             raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
-        self._layout = {name: header[name] for name in COLUMNS}
+        self._layout = {name: header[name] for name in self._columns}
         self._start = start
         self._map()
 
@@ -207,7 +235,7 @@ class TokenFile:
     def check(self) -> None:
         """Read everything and compare it with its checksums; ValueError names a damaged column."""
         for name, expected in self.meta.get("crc32", {}).items():
-            if name in COLUMNS and zlib.crc32(getattr(self, name)) != expected:
+            if name in self._columns and zlib.crc32(self._arrays[name].data) != expected:
                 raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
 
     def _map(self) -> None:
@@ -223,18 +251,20 @@ class TokenFile:
                 raise ValueError(f"{self.path} is cut off or damaged: {needs}")
             memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
             columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
-        self.tokens: np.ndarray = columns["tokens"]
-        self.keyframe: np.ndarray = columns["keyframe"]
-        self.epoch: np.ndarray = columns["epoch"]
-        self.dropped: np.ndarray = columns["dropped"]
-        self.repeated: np.ndarray = columns["repeated"]
-        self.frame_start: np.ndarray = columns["frame_start"]
-        self.frame_ids: np.ndarray = columns["frame_ids"]
-        self.capture_ns: np.ndarray = columns["capture_ns"]
+        self._arrays = columns
+        self.tokens: np.ndarray | CodedTokens = self._open_tokens(columns)
+        self.keyframe, self.epoch, self.dropped, self.repeated, *frames = (columns[name] for name in OTHERS)
+        self.frame_start, self.frame_ids, self.capture_ns = frames
+
+    def _open_tokens(self, columns: dict[str, np.ndarray]) -> np.ndarray | CodedTokens:
+        if "tokens" in columns:
+            return columns["tokens"]
+        coder = Coders(coders_beside(self.path)).find(self.meta["coder"])
+        return CodedTokens(columns, self.meta, coder)
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickling a mapped array would copy its content; workers map the file themselves.
-        return {"path": self.path, "meta": self.meta, "_layout": self._layout, "_start": self._start}
+        return {name: self.__dict__[name] for name in ("path", "meta", "_layout", "_start", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -244,33 +274,7 @@ class TokenFile:
 def is_token_file(path: str | Path) -> bool:
     """Whether `path` is a safetensors file that says it holds tokens (a broken one answers no)."""
     try:
-        header, _ = _read_header(Path(path))
+        header, _ = read_header(Path(path))
     except (OSError, ValueError):
         return False
     return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT
-
-
-def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as safetensors wants it: strings only, in a fixed order."""
-    return {
-        key: as_utf8(str(meta[key])) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True)
-        for key in sorted(meta)
-    }
-
-
-def unpack_meta(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The values `pack_meta` was given (tuples come back as lists)."""
-    return {key: value if key in TEXT_KEYS else json.loads(value) for key, value in meta.items()}
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    with open(path, "rb") as file:
-        first = file.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
-        text = file.read(length) if 2 <= length <= LONGEST_HEADER else b""
-    if len(text) != length or not text.startswith(b"{"):
-        raise ValueError(f"{path} is no safetensors file (or cut off within its header)")
-    try:
-        return json.loads(text), 8 + length
-    except ValueError as error:
-        raise ValueError(f"{path}: its safetensors header does not parse: {error}") from error

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamtok.io.spec import split_file
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import parse_synthetic
@@ -65,7 +65,7 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
     which fraction of it. ValueError for a part of a video that does not say its length.
     """
     frames, size = _measure(path)
-    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+    if _is_image(path):
         return Footage(path, 1, size, 1, 1)
     if part != WHOLE and not frames and size is not None:
         raise ValueError(f"{path} does not say how long it is, so no part of it can be held out; hold out whole clips")
@@ -84,10 +84,21 @@ def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
         if path.startswith("synthetic:"):
             source = parse_synthetic(path)
             return source.frames or 0, source.size
+        if _is_image(path):
+            return 1, _read_image(path).shape[:2]
         with open_video(path) as video:
             return video.expected_frames, video.size
     except ValueError:
         return 0, None
+
+
+def _is_image(path: str) -> bool:
+    return not path.startswith("synthetic:") and split_file(path)[0].suffix.lower() in IMAGE_SUFFIXES
+
+
+def _read_image(path: str) -> np.ndarray:
+    file, options = split_file(path)
+    return read_image(file, **options)
 
 
 @contextmanager
@@ -99,8 +110,8 @@ def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, i
     if path.startswith("synthetic:"):
         yield partial(_draw, path)
         return
-    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        yield lambda first, stop: iter([(0, read_image(path))])
+    if _is_image(path):
+        yield lambda first, stop: iter([(0, _read_image(path))])
         return
     from streamtok.io.source import open_video
 

@@ -29,7 +29,8 @@ def judge_weights(step: Step, cache: Cache, config: TrainConfig, number: int) ->
     step.model.eval()
     try:
         for name in cache.names:
-            video = _cut_to_grid(cache.clip(name, config.sample_lines)[: config.sample_frames])
+            frames = cache.clip(name, config.sample_lines)[: config.sample_frames]
+            video = _cut_to_grid(frames[: (len(frames) - 1) // step.model.group * step.model.group + 1])
             video = match_channels(video, step.model.config.in_channels)
             with step.autocast():
                 output = step.model(video, state=None)

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.stills import encode_jpeg
 from streamtok.io.zmq_frames import picture_of
 from streamtok.preprocessing.pixels import RawImage
-from streamtok.view.pictures import Models, Pictures, facts_of, pack_group, stages_of
+from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
@@ -21,26 +21,35 @@ BEHIND_S = 1.0  # a decoder that is so late waits for a keyframe, and so catches
 KEPT_FRAMES = 16  # camera images of a stream that wait for their group
 
 
+class Viewer(Protocol):
+    """Who looks: a page, or another program that shows streams."""
+
+    wants_pictures: bool
+
+    def take(self, group: Group) -> None:
+        """Show a group."""
+
+
 class LiveShow:
     """Any number of nodes, by endpoint. They are read from when the first page opens until the last one closes."""
 
     def __init__(self, endpoints: Sequence[str], models: Models, curve: CurveClient | None = None) -> None:
         self.endpoints, self.models, self.curve = endpoints, models, curve
         self.groups = 0
-        self._pages: set[OpenPage] = set()
+        self._viewers: set[Viewer] = set()
         self._readers: list[Reader] = []
         self._lock = threading.Lock()
 
-    def join(self, page: OpenPage) -> None:
+    def join(self, page: Viewer) -> None:
         with self._lock:
-            self._pages.add(page)
+            self._viewers.add(page)
             if not self._readers:
                 self._readers = [Reader(number, self) for number in range(len(self.endpoints))]
 
-    def leave(self, page: OpenPage) -> None:
+    def leave(self, page: Viewer) -> None:
         with self._lock:
-            self._pages.discard(page)
-            if self._pages:
+            self._viewers.discard(page)
+            if self._viewers:
                 return
             for reader in self._readers:
                 reader.close()
@@ -58,17 +67,14 @@ class LiveShow:
         return {"kind": "state", "live": True, "nodes": nodes, "streams": streams}
 
     def wants_pictures(self) -> bool:
-        """Whether any page wants its pictures decoded here."""
-        return any(page.wants_pictures for page in list(self._pages))
+        """Whether anyone wants its pictures decoded here."""
+        return any(viewer.wants_pictures for viewer in list(self._viewers))
 
-    def deliver(self, pack: Callable[[bool], bytes]) -> None:
-        """Send a group to every page; `pack` makes its message, with the decoded picture or without."""
+    def deliver(self, group: Group) -> None:
+        """Show a group to everyone."""
         self.groups += 1
-        made: dict[bool, bytes] = {}
-        for page in list(self._pages):
-            if page.wants_pictures not in made:
-                made[page.wants_pictures] = pack(page.wants_pictures)
-            page.send(made[page.wants_pictures])
+        for viewer in list(self._viewers):
+            viewer.take(group)
 
 
 class Reader:
@@ -129,7 +135,8 @@ class Reader:
         head = {"id": f"{self.number}/{message.stream}", "totals": totals, "catch_up": message.catch_up}
         head |= {"stages_ms": stages if plotted else {}}
         source = self._source_of(message)
-        self._show.deliver(lambda decoded: pack_group(head, message, picture if decoded else None, source))
+        utc_ns = message.capture_ns - info.clock[0] + info.clock[1] if info is not None else message.capture_ns
+        self._show.deliver(Group(head, message, picture, source, utc_ns))
 
     def _source_of(self, message: TokenMessage) -> bytes | None:
         """The camera's image of a group's last frame as a JPEG or PNG file, if the node publishes it."""

@@ -3,6 +3,8 @@
 import json
 import struct
 import threading
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,28 @@ class Pictures:
             return None
         self.problems.pop(info.stream, None)
         return self._decoders.setdefault(info.tokenizer, LiveDecoder(found, info.context))
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is shown of a message: facts for a page (`head`, with the stream's `id` and `stages_ms`), the last picture,
+    uint8 RGB (h, w, 3), the camera's own as a JPEG or PNG file, and when it was taken, ns since 1970."""
+
+    head: dict[str, Any]
+    message: TokenMessage
+    picture: np.ndarray | None = None
+    source: bytes | None = None
+    utc_ns: int = 0
+
+    @cached_property
+    def packed(self) -> bytes:
+        """As `pack_group` has it, with the picture."""
+        return pack_group(self.head, self.message, self.picture, self.source)
+
+    @cached_property
+    def packed_without(self) -> bytes:
+        """Without the picture."""
+        return pack_group(self.head, self.message, None, self.source)
 
 
 def pack_group(

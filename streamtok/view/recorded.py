@@ -10,7 +10,7 @@ import numpy as np
 from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
-from streamtok.view.pictures import Models, Pictures, facts_of, pack_group, stages_of
+from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
 
@@ -203,4 +203,4 @@ class Player:
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        self._page.send(pack_group(head, message, picture))
+        self._page.take(Group(head, message, picture))

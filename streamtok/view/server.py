@@ -8,9 +8,11 @@ import mimetypes
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from streamtok.extras import missing_extra
@@ -24,10 +26,14 @@ try:
 except ImportError as error:
     raise missing_extra("the live page", "view") from error
 
+if TYPE_CHECKING:
+    from streamtok.view.pictures import Group
+
 WAITING = 16  # messages for one page; a slow browser misses the oldest
 MOST_PAGES = 16
 MAX_ORDER = 4096  # bytes of what a page may send
 TURN_S, STATE_S = 0.1, 0.5
+RUNTIME = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"  # of onnxruntime-web
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -55,6 +61,10 @@ class OpenPage:
         self._waiting: deque[bytes | str] = deque()
         self._filled = asyncio.Event()
 
+    def take(self, group: "Group") -> None:
+        """Send a group, with its picture if that is wanted."""
+        self.send(group.packed if self.wants_pictures else group.packed_without)
+
     def send(self, message: bytes | str) -> None:
         """Send a message, unless the page or the server has gone."""
         with contextlib.suppress(RuntimeError):
@@ -73,6 +83,33 @@ class OpenPage:
             self.skipped += 1
         self._waiting.append(message)
         self._filled.set()
+
+
+@dataclass(frozen=True)
+class BrowserFiles:
+    """What a browser needs to decode tokens: ONNX Runtime's WebAssembly and exported steps, by name, and of each step
+    the `file`, `tokenizer` and `grid`."""
+
+    files: dict[str, bytes]
+    steps: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "BrowserFiles":
+        """From a folder that holds both; ValueError says what is missing and where to get it."""
+        missing = [name for name in RUNTIME if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder} lacks {', '.join(missing)}: npm pack onnxruntime-web, unpack it, and give its package/dist"
+            )
+        facts = {path.name: json.loads(path.with_suffix(".onnx.json").read_text()) for path in folder.glob("*.onnx")}
+        decode = {name: each for name, each in facts.items() if each["direction"] == "decode"}
+        if not decode:
+            raise ValueError(
+                f"{folder} has no step: streamtok export-model MODEL --size HxW --direction decode -o there"
+            )
+        names = [*RUNTIME, *decode, *(f"{name}.json" for name in decode)]
+        steps = [{"file": name, "tokenizer": each["tokenizer"], "grid": each["grid"]} for name, each in decode.items()]
+        return cls({name: (folder / name).read_bytes() for name in names}, steps)
 
 
 class Show(Protocol):
@@ -94,7 +131,7 @@ class Show(Protocol):
 class PageServer:
     """Serves one show on `address`:`port` (0: a free one). Beyond loopback a browser has to know `token`.
 
-    `extra_files` are served beside the page's own. `url` is where the page is, once it is served.
+    With `browser`, pages may decode by themselves. `url` is where the page is, once it is served.
     """
 
     def __init__(
@@ -103,7 +140,7 @@ class PageServer:
         port: int,
         address: str = "127.0.0.1",
         token: str | None = None,
-        extra_files: dict[str, bytes] | None = None,
+        browser: BrowserFiles | None = None,
     ) -> None:
         self.show, self.port, self.address, self.token = show, port, address, token
         self.local = is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
@@ -112,7 +149,8 @@ class PageServer:
         self.visits = 0
         self._pages: set[OpenPage] = set()
         self._files = {item.name: item.read_bytes() for item in (files("streamtok.view") / "page").iterdir()}
-        self._files |= extra_files or {}
+        self._steps = browser.steps if browser else []
+        self._files |= browser.files if browser else {}
 
     @property
     def url(self) -> str:
@@ -157,7 +195,7 @@ class PageServer:
             await asyncio.sleep(STATE_S)
 
     def _tell_state(self, page: OpenPage) -> None:
-        page.send(json.dumps(self.show.state(page) | {"skipped": page.skipped}))
+        page.send(json.dumps(self.show.state(page) | {"skipped": page.skipped, "steps": self._steps}))
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """A file, or None to go on to the WebSocket."""

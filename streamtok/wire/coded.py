@@ -1,21 +1,15 @@
 """Coded grids of many streams: the coder's past of each, on both ends."""
 
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from streamtok.coding.coder import FRESH, CodingError, Past, TokenCoder
+from streamtok.coding.coder import FRESH, CodingError, Past, TokenCoder, grid_checksum
 from streamtok.coding.library import Coders, MissingCoder
 from streamtok.wire.errors import WireError
 from streamtok.wire.header import DTYPES, Coding, TokenHeader
-from streamtok.wire.message import TokenMessage, view_tokens
-
-
-def grid_checksum(tokens: np.ndarray) -> int:
-    """zlib CRC-32 of a grid as an uncompressed payload holds it, little-endian."""
-    return zlib.crc32(np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes())
+from streamtok.wire.message import TokenMessage
 
 
 @dataclass
@@ -74,10 +68,9 @@ def decode_grid(header: TokenHeader, payload: bytes, coder: TokenCoder, past: Pa
     if not isinstance(header.coding, Coding) or list(coder.digits.levels) != header.levels:
         raise WireError("coding", f"coder {coder.fingerprint} is of levels {list(coder.digits.levels)}, not these")
     try:
-        tokens, after = coder.decode(payload, (header.grid[0], header.grid[1]), past)
+        tokens, after = coder.decode_checked(payload, (header.grid[0], header.grid[1]), header.coding.checksum, past)
     except CodingError as error:
         raise WireError("coding", f"{header.stream} seq {header.seq}: {error}") from error
     tokens = tokens.astype(DTYPES[header.dtype])
-    if grid_checksum(tokens) != header.coding.checksum:
-        raise WireError("coding", f"{header.stream} seq {header.seq}: other tokens than were coded come out")
-    return view_tokens(tokens.tobytes(), header), after
+    tokens.flags.writeable = False
+    return tokens, after

@@ -142,7 +142,7 @@ def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[
         data = compression.decompress(payload, header.nbytes)
     if len(data) != header.nbytes:
         raise WireError("size", f"payload of {len(data)} bytes, grid {header.grid} {header.dtype} has {header.nbytes}")
-    return TokenMessage(header, view_tokens(data, header), payload)
+    return TokenMessage(header, _view(data, header), payload)
 
 
 def unpack_info(parts: Sequence[Part], limits: Limits = LIMITS) -> Info:
@@ -207,8 +207,7 @@ def _check_sum(expected: int, payload: memoryview) -> None:
         raise WireError("checksum", f"payload has CRC-32 {found:#010x}, its header says {expected:#010x}")
 
 
-def view_tokens(data: Part, header: TokenHeader) -> np.ndarray:
-    """The grid that uncompressed bytes hold, read-only; WireError for a token beyond the codes."""
+def _view(data: Part, header: TokenHeader) -> np.ndarray:
     tokens = np.frombuffer(data, DTYPES[header.dtype]).reshape(header.grid)
     if not tokens.flags.aligned:
         tokens = tokens.copy()

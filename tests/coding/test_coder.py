@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from streamtok.coding.network import Linear
 from streamtok.training.coder_model import CoderModel
 from tests.kit.coders import LEVELS, draw_grids, make_coder
 
+ROOT = Path(__file__).parents[2]
 SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 LEVEL_SETS = [LEVELS, (2,) * 9, (5, 5, 5), (64, 3), (8, 8, 8, 6, 5, 5, 4)]
 
@@ -200,3 +202,18 @@ def test_shipped_coders_belong_to_the_weights_beside_them():
         coder = load_coder(WEIGHTS / name)
         assert coder.tokenizer == config["fingerprint"], f"the weights of {name} have changed: streamtok train-coder"
         assert list(coder.digits.levels) == config["tokenizer"]["levels"]
+
+
+def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page():
+    """Our coder gives them, and an implementation in 64-bit integers that shares no code with it reads them."""
+    vectors = ROOT / "tests" / "golden" / "coded_nano.json"
+    coder, past = load_coder(WEIGHTS / "nano"), FRESH
+    for message in json.loads(vectors.read_text())["messages"]:
+        alone = message["keyframe"] or message["independent"]
+        size, payload = tuple(message["grid"]), bytes.fromhex(message["payload"])
+        grid, after = coder.decode_checked(payload, size, message["checksum"], FRESH if alone else past)
+        assert coder.encode(grid, FRESH if alone else past)[0] == payload
+        past = after
+    reader = [sys.executable, ROOT / "examples" / "plain_coder.py", WEIGHTS / "nano" / FILE, vectors]
+    done = subprocess.run(reader, capture_output=True, text=True, check=True)
+    assert done.stdout.count("right") == 6

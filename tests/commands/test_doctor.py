@@ -33,7 +33,9 @@ def test_a_file_with_two_streams_and_damage(tmp_path, look):
     assert "FILE?stream=N" in words
     path = damage(write_video(tmp_path / "d.mp4", numbered(30), range(0, 30 * 512, 512), **PLAIN), 14)
     found, words = look(path)
-    assert found["counts"]["damaged"] == found["missing_ids"] > 0
+    [[seconds, missing]] = found["missing"]
+    assert (round(seconds, 2), found["counts"]["damaged"]) == (13 / 25, missing)
+    assert f"{missing} behind 0.520 s" in words
     assert "damaged pictures are left out and counted" in words
     found, _ = look(path, "--frames", "8")
     assert (found["frames"], found["complete"]) == (8, False)
@@ -72,3 +74,7 @@ def test_cameras_and_drives(tmp_path, look, capsys):
     assert f"streamtok replay {tmp_path}" in words
     assert doctor.main([str(tmp_path / "none.mp4")]) == 1
     assert "no such file" in capsys.readouterr().err
+    assert doctor.main(["snapshot:http://u:secret@127.0.0.1:9/x", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["source"]) == (False, "snapshot:http://127.0.0.1:9/x")
+    assert "refused" in found["error"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 import torch
 
 import streamtok
+from streamtok.commands import info, replay
 from streamtok.commands import tokenize as tokenize_drives
 from streamtok.config import TokenizerConfig
 from streamtok.engine.loading import load
+from streamtok.fleet import fleet as fleet_module
 from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
@@ -32,6 +35,7 @@ from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
 from streamtok.tokens.tokenfile import TokenFile
+from tests.kit.drives import frames_of, write_mcap
 
 SMALL = {"stem_channels": 8, "encoder_channels": (8, 16), "decoder_channels": (8, 16)}
 BLOCKS = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
@@ -350,3 +354,66 @@ def test_a_drive_whose_record_leaves_defaults_out_is_done(tmp_path, model):
     record["options"]["engine"]["precision"] = "bfloat16"
     path.write_text(json.dumps(record))
     assert Fleet(drives, str(out), options, make_runner=Here).run()["done"] == 1
+
+
+def test_a_folder_of_recordings_is_a_drive_each_and_what_was_lost_is_told_in_the_words_of_info(model, tmp_path, capsys):
+    folder = tmp_path / "day"
+    folder.mkdir()
+    frames = frames_of("front", 20)
+    twice = [copy for frame in frames for copy in (frame, frame)]
+    write_mcap(folder / "a_evening.mcap", [replace(frame, capture_ns=frame.capture_ns + 10**13) for frame in frames])
+    write_mcap(folder / "b_morning.mcap", twice[:20] + twice[28:])
+    fleet = Fleet([str(folder)], str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here)
+    result = fleet.run()
+    assert (result["done"], result["broken"]) == (2, {})
+    told = result["losses"][str(folder / "b_morning.mcap")]
+    words = "front: 16 of 32 images are frames; 16 are copies, 4 are missing in the file"
+    assert told[0] == words
+    assert list(result["losses"]) == [str(folder / "b_morning.mcap")]
+    for command in (info, replay):
+        assert command.main([str(folder / "b_morning.mcap"), *(["--model", model] if command is replay else [])]) == 0
+        assert words in capsys.readouterr().out.splitlines()
+    report, _ = info.inspect(folder / "b_morning.mcap")
+    record = json.loads((tmp_path / "out" / make_job(str(folder / "b_morning.mcap")).name / "drive.json").read_text())
+    assert record["cameras"]["front"].items() <= report["cameras"]["front"].items()
+
+
+def test_a_list_of_drives_may_begin_with_a_byte_order_mark(model, tmp_path, monkeypatch):
+    (drive,) = make_drives(tmp_path / "drives", [5])
+    (tmp_path / "drives.txt").write_text(f"{drive}\r\n", encoding="utf-8-sig")
+    given = []
+    monkeypatch.setattr(fleet_module.Fleet, "run", lambda self: given.extend(self.drives) or {"broken": {}, "left": 0})
+    settings = tokenize_drives.TokenizeSettings(list=tmp_path / "drives.txt", out=str(tmp_path / "out"), model=model)
+    tokenize_drives.run_fleet(settings)
+    assert given == [drive]
+
+
+@pytest.mark.slow
+def test_ray_s_workers_give_the_bytes_of_local_ones_though_one_is_killed(tmp_path, model):
+    """A real Ray on this machine with two actors, one of which is ended with SIGKILL while it works."""
+    pytest.importorskip("ray", reason="needs: pip install 'ray[data]>=2.40'")
+    drives, killed = make_drives(tmp_path / "in", [300, 40, 200, 250, 120]), []
+    subprocess.run(command(drives, tmp_path / "local", model), check=True, capture_output=True)
+    ours = [*command(drives, tmp_path / "ray", model), "--runner", "ray", "--workers", "2"]
+    before = ray_actors()
+    process = subprocess.Popen(ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not killed:
+        working = [pid for pid in ray_actors() - before if records(tmp_path / "ray")]
+        for pid in working[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert killed, "no actor was seen at work"
+    assert tree(tmp_path / "ray") == tree(tmp_path / "local")
+
+
+def ray_actors() -> set[int]:
+    """The processes of this machine in which an actor of ours lives."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"ray::_Worker" in entry.read_bytes():
+                found.add(int(entry.parent.name))
+    return found

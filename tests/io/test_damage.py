@@ -67,7 +67,7 @@ def damage_packets(whole, name, kind, places, share, target):
         times = [packet.pts for packet in container.demux(video=0) if packet.size]
     order = [sorted(times).index(time) for time in times]
     early = {number for number in order[: hit[0]] if all(number < later for later in order[hit[0] :])}
-    found, total = check(rewrite(path, target, change, later=5 * (kind == "swap")), right, early)
+    found, total = check(rewrite(path, target, change, later=5), right, early)
     if kind in ("cut", "flip"):
         assert total == COUNT
     assert total >= COUNT - (len(hit) if kind == "drop" else 0) - (kind == "swap") * COUNT
@@ -107,7 +107,7 @@ OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
     "kind": st.sampled_from(["drop", "cut", "swap", "flip"]),
     "place": st.floats(0, 1),
-    "count": st.integers(1, 20),
+    "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
 
 
@@ -160,7 +160,7 @@ def test_a_refreshed_stream_is_clean_again_where_it_says_so(whole, tmp_path):
 def test_a_whole_transport_stream_has_no_losses(whole):
     for name in STREAMS:
         losses = find_losses(whole[name][0], PID)
-        assert (losses.touched, losses.missing, losses.open_end) == (set(), set(), None)
+        assert (losses.touched, losses.missing) == (set(), set())
 
 
 def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):

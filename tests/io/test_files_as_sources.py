@@ -55,7 +55,12 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
     [
         *(f"FILE?fps={value}" for value in ("-5", "0", "nan", "inf", "1e9", "x")),
         *("FILE?stream=-1", "FILE?stream=x", "/dev/video0?fps=nan", "/dev/video0?freeze_after=inf"),
-        *("zmq:tcp://127.0.0.1:1?freeze_after=-1", "synthetic:32x32@30?frames=0", "camera:FILE#lost=1-inf"),
+        *(
+            "zmq:tcp://127.0.0.1:1?freeze_after=-1",
+            "synthetic:32x32@30?frames=0",
+            "camera:FILE#lost=1-inf",
+            "camera:FILE#loop=maybe",
+        ),
         *("images:DIR?fps=-3", "images:DIR?fps=10&bits=40", "images:DIR?fps=10&unit=h"),
     ],
 )
@@ -173,8 +178,8 @@ def test_hidden_files_of_macos_are_no_pictures_and_a_cut_jpeg_is_damaged(tmp_pat
         assert [frame.frame_id for frame in drive] == [0, 2]
 
 
-def test_recorded_and_replayed_gives_the_same_tokens(tmp_path):
-    """Pictures that are turned, of 12 bits or animated are recorded as they were encoded."""
+def test_recorded_and_replayed_gives_the_same_tokens(raw, tmp_path):
+    """What is turned, of 12 bits, animated, one of several streams or without times is recorded as it was encoded."""
     for kind in ("turned", "deep"):
         (tmp_path / kind).mkdir()
     for number, image in enumerate(numbered(9)):
@@ -182,11 +187,13 @@ def test_recorded_and_replayed_gives_the_same_tokens(tmp_path):
         cv2.imwrite(str(tmp_path / "deep" / f"{number}.png"), image.astype(np.uint16) << 4)
     images = [Image.fromarray(image) for image in numbered(9)]
     images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], duration=50)
+    write_two_streams(tmp_path / "two.mkv", [numbered(9), numbered(9, 32, 96)], default=1)
     sources = [f"images:{tmp_path}/turned?fps=20", f"images:{tmp_path}/deep?fps=20&bits=12", f"{tmp_path}/a.webp"]
+    sources += [f"{tmp_path}/two.mkv?stream=0", f"{tmp_path}/two.mkv", f"{raw}?fps=20"]
     tokenizer = build(VIDEO)
     streamtok.save(tokenizer, tmp_path / "model")
     cameras = [{"name": f"cam{n}", "source": source} for n, source in enumerate(sources)]
     ingest(tmp_path / "d.mcap", tokenizer, cameras)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert replay.main([str(tmp_path / "d.mcap"), "--verify", "--json", "--model", str(tmp_path / "model")]) == 0
-    assert json.loads(out.getvalue())["compared"] == 9
+    assert json.loads(out.getvalue())["compared"] == 19

@@ -186,6 +186,19 @@ def test_a_unit_that_is_not_clear_is_refused_with_what_to_do(step):
         read_times([str(Decimal(step) * n) for n in range(5)])
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_clock_that_begins_anew_goes_on_with_a_gap_and_a_single_wrong_time_is_left_out(named, tmp_path, caplog):
+    folder = save(tmp_path / "a", [f"{n}.png" for n in range(20)])
+    times = [5_000_000_000 + n * 50_000_000 for n in range(12)] + [1_000_000_000 + n * 50_000_000 for n in range(8)]
+    times[5] = 4_000_000_000
+    lines = [f"{time_ns} {n}.png" if named else str(time_ns) for n, time_ns in enumerate(times)]
+    (folder / "times.txt").write_text("\n".join(lines))
+    found, _, source = play(f"images:{folder}")
+    assert found == [(n + (n > 11), n * 50_000_000) for n in range(20) if n != 5]
+    assert source.counts["backwards"] == 1
+    assert caplog.text.count("clock_restarts") == 1
+
+
 def test_a_table_with_more_columns_says_which_are_time_and_name(tmp_path):
     folder = save(tmp_path / "a", ["x.png", "y.png"])
     (folder / "data.csv").write_text("index,t_us,width,filename\n0,5000000,640,y.png\n1,5100000,640,x.png\n")

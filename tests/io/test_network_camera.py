@@ -1,9 +1,11 @@
 """Network cameras, for real: an RTSP server and web servers of this process, with what goes wrong with them."""
 
 import contextlib
+import functools
 import http.server
 import itertools
 import logging
+import random
 import socket
 import threading
 import time
@@ -77,6 +79,21 @@ def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     assert not {33, 34, 35, 36, 37, 38, 39} & set(numbers[: numbers.index(40)])
     assert source.counts["damaged"] >= 6
     assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_no_wrong_picture_comes_over_a_network_that_loses_packets(clips, codec):
+    with Camera(clips[codec], codec=codec, fps=100) as camera:
+        whole, _ = read(camera.url(), COUNT + 20)
+    right = {number_of(frame.image): frame.image for frame in whole}
+    for seed in range(20):
+        draw, lost = random.Random(seed), {}
+        lose = functools.partial(lambda lost, draw, *part: lost.setdefault(part, draw.random() < 0.02), lost, draw)
+        with Camera(clips[codec], codec=codec, fps=100, lose=lose) as camera:
+            frames, source = read(camera.url(), 3 * COUNT)
+        assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
+        assert bool(source.counts["damaged"]) == any(lost.values())
 
 
 def test_a_camera_that_is_switched_off_comes_back(clips):

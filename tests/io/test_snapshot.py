@@ -43,7 +43,7 @@ def address():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -70,6 +70,7 @@ def test_a_damaged_picture_is_left_out(address):
         numbers = [number_of(source.read(10).image) for _ in range(3)]
     assert numbers[0] == 1
     assert 2 not in numbers
+    assert source.counts["damaged"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Token coders that nobody has trained: their bytes are as exact as those of trained ones."""
 
+import zlib
 from functools import cache
 
 import numpy as np
 import torch
 
-from streamtok.coding.coder import TokenCoder
+from streamtok.coding.coder import FRESH, TokenCoder
 from streamtok.training.coder_model import CoderModel
 
 LEVELS = (8, 8, 8, 5, 5, 5)
@@ -28,3 +29,14 @@ def draw_grids(coder: TokenCoder, count: int, size: tuple[int, int], seed: int =
         fresh = rng.integers(codes, size=size).astype(coder.dtype)
         grids.append(np.where(rng.random(size) < 0.3, fresh, grids[-1]))
     return grids
+
+
+def make_vectors(coder: TokenCoder, grids: list[np.ndarray]) -> dict[str, object]:
+    """Coded messages of a stream: a keyframe, grids from those before, and one that is independent."""
+    messages, past = [], FRESH
+    for seq, grid in enumerate(grids):
+        independent = seq == len(grids) - 1
+        payload, past = coder.encode(grid, FRESH if independent else past)
+        facts = {"seq": seq, "keyframe": seq == 0, "independent": independent, "grid": list(grid.shape)}
+        messages.append(facts | {"checksum": zlib.crc32(grid.astype("<u2").tobytes()), "payload": payload.hex()})
+    return {"coder": coder.fingerprint, "levels": list(coder.digits.levels), "messages": messages}

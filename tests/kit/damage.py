@@ -53,7 +53,7 @@ class Videos(dict):
         return f"<{len(self)} videos>"
 
 
-def rewrite(path, target, change, later=0):
+def rewrite(path, target, change, later=5):
     """Copy a video by its packets: `change` takes their list, of (bytes, pts), and gives another one.
 
     Pictures are shown `later` by so many periods, so that packets may come later than they should.
@@ -65,10 +65,8 @@ def rewrite(path, target, change, later=0):
         changed = change([(bytes(one), one.pts) for one in packets])
         for number, ((data, pts), old) in enumerate(zip(changed, packets, strict=False)):
             packet = av.Packet(data)
-            packet.pts, packet.dts, packet.time_base = pts, old.dts, old.time_base
-            if later:
-                period = round(Fraction(1, 25) / old.time_base)
-                packet.pts, packet.dts = pts + later * period, number * period
+            period = round(Fraction(1, 25) / old.time_base)
+            packet.pts, packet.dts, packet.time_base = pts + later * period, number * period, old.time_base
             packet.is_keyframe, packet.stream = old.is_keyframe, out
             container.mux(packet)
     return target

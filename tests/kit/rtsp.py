@@ -1,6 +1,7 @@
 """A real RTSP camera on this machine: RTP over TCP as FFmpeg packs it, with faults on order."""
 
 import base64
+import contextlib
 import socket
 import socketserver
 import struct
@@ -51,8 +52,8 @@ def to_rtp(images, codec="libx264", **options):
 class Camera:
     """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
 
-    `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. `pace` False sends the
-    first `burst` pictures at once, as cameras do that buffer.
+    `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. The first `burst`
+    pictures come at once, as those that a camera had buffered.
     """
 
     def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0):
@@ -65,12 +66,9 @@ class Camera:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self):
                 camera._connections.add(self.request)
-                try:
+                with contextlib.suppress(OSError):
                     camera._talk(self.request)
-                except OSError:
-                    pass
-                finally:
-                    camera._connections.discard(self.request)
+                camera._connections.discard(self.request)
 
         socketserver.ThreadingTCPServer.allow_reuse_address = True
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler)
@@ -86,7 +84,8 @@ class Camera:
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._connections):
-            connection.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # the client has gone
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self):
         return self

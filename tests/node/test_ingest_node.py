@@ -13,6 +13,7 @@ import torch
 import zmq
 
 import streamtok
+from streamtok.coding.coder import save_coder
 from streamtok.commands.ingest import make_core, make_node, make_sources
 from streamtok.engine.loading import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
@@ -22,10 +23,12 @@ from streamtok.io.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
+from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.types import Frame
 from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
+from tests.kit.coders import make_coder
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ask, read_all, rig
 from tests.kit.pictures import SIZE, image
@@ -117,6 +120,23 @@ def test_tokens_are_the_same_with_compression(compression, endpoint, tmp_path):
     for message, stored, group in zip(messages, recorded, groups, strict=True):
         np.testing.assert_array_equal(message.tokens, group.tokens)
         np.testing.assert_array_equal(stored.tokens, group.tokens)
+
+
+def test_coded_tokens_are_the_same_and_a_node_without_their_coder_says_so(endpoint, tmp_path):
+    from streamtok.recording.reader import open_recording
+
+    source = {"a": {"source": "synthetic:96x128@30?seed=5&frames=9"}}
+    values = {"compression": "coded", "wait_subscribers": 1, "model": str(tmp_path)}
+    with pytest.raises(SettingsError, match="has no token coder: make one with streamtok train-coder"):
+        make_node(rig(endpoint, source, **values), TINY).run()
+    save_coder(make_coder(TINY.config.levels, TINY.fingerprint), tmp_path)
+    settings = rig(endpoint, source, **values, record=str(tmp_path / "d.mcap"))
+    with RunningNode(make_node(settings, TINY)), subscribe(endpoint, until_end=True, coders=[tmp_path]) as reader:
+        messages = list(reader)
+    stored = list(open_recording(tmp_path / "d.mcap").messages())
+    assert [message.header.compression for message in messages + stored] == ["coded"] * 3 + ["none"] * 3
+    for message, kept in zip(messages, stored, strict=True):
+        np.testing.assert_array_equal(message.tokens, kept.tokens)
 
 
 def test_readers_learn_what_the_rig_says_of_a_stream(endpoint):

@@ -388,6 +388,14 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path):
     assert open_recording(repaired.path).metadata == open_recording(path).metadata
 
 
+def test_a_file_that_is_still_being_written_is_not_repaired(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        with pytest.raises(BlockingIOError, match="still being written"):
+            repair(tmp_path / "d.mcap")
+    assert repair(tmp_path / "d.mcap").path is None
+
+
 def test_a_whole_file_needs_no_repair_and_no_file_is_overwritten(tmp_path):
     record(tmp_path / "d.mcap")
     assert repair(tmp_path / "d.mcap").path is None

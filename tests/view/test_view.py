@@ -1,11 +1,16 @@
 """The page of `streamtok view` in a real browser: live streams, a lost camera, a recording; and who is let in."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +22,16 @@ from websockets.sync.client import connect
 import streamtok.commands.ingest
 from streamtok.commands.ingest import make_node
 from streamtok.commands.view import ViewSettings
+from streamtok.exporting.formats import export_step
+from streamtok.exporting.step import ExportedStep
 from streamtok.io.stills import encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
 from streamtok.view.live import LiveShow
+from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, colours_of
 from streamtok.view.recorded import RecordedShow
-from streamtok.view.server import PageServer, Show
+from streamtok.view.server import RUNTIME, BrowserFiles, PageServer, Show
 from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
@@ -116,6 +124,95 @@ def test_a_browser_shows_a_recording_with_a_time_line(model, models, tmp_path):
         assert browser.shown(f"{CARD.format('a')} [data-figure='picture'] canvas").std() > 10
         assert browser.shown(".strip canvas").std() > 10
         assert not browser.errors()
+
+
+@pytest.mark.slow
+def test_a_browser_decodes_what_python_decodes(model, models, tmp_path):
+    """In WebAssembly, within 1 of 255, without a picture from the viewer. ORT_WEB is a folder of onnxruntime-web."""
+    pytest.importorskip("onnxscript", reason="exporting needs: pip install onnx onnxscript")
+    folder = browser_folder(tmp_path)
+    export_step(ExportedStep(model, "decode", (48, 64)), folder / "tiny.onnx", "onnx")
+    path = tmp_path / "drive.mcap"
+    ingest(path, model, [{"name": "a", "source": "synthetic:48x64@30?seed=1&frames=61"}])
+    messages, decoder = list(open_recording(path).messages()), GridDecoder(model)
+    expected = [decoder.step(each.tokens, each.header.keyframe)[-1] for each in messages][-1]
+    show = RecordedShow(path, models)
+    with open_browser() as browser, served(show, browser=BrowserFiles.read(folder)) as server:
+        browser.open(f"{server.url}?decode=here")
+        last = str(messages[-1].header.seq)
+        card = f"document.querySelector('{CARD.format('a')}')"
+        assert eventually(lambda: browser.run(f"return {card}?.dataset.decodedHere") == last), browser.text("#note")
+        canvas = f"{card}.querySelector('[data-figure=picture] canvas')"
+        pixels = browser.run(f"return [...{canvas}.getContext('2d').getImageData(0, 0, 64, 48).data]")
+        assert not browser.errors()
+    found = np.array(pixels).reshape(48, 64, 4)[..., :3]
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.slow
+def test_rerun_gets_pictures_tokens_and_numbers(model, models, endpoint, tmp_path):
+    pytest.importorskip("rerun", reason="needs: pip install rerun-sdk")
+    viewer = RerunViewer(str(tmp_path / "a.rrd"))
+    show_some_groups(model, models, endpoint, viewer)
+    viewer.close()
+    command = [sys.executable, "-m", "rerun", "rrd", "print", str(tmp_path / "a.rrd")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for entity in ("picture", "tokens", "ms/encode", "lost"):
+        assert f"/0/a/{entity}" in told
+
+
+@pytest.mark.slow
+def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
+    """As a client of Foxglove's WebSocket protocol sees it."""
+    pytest.importorskip("foxglove", reason="needs: pip install foxglove-sdk")
+    viewer, got = FoxgloveViewer(0), {}
+    with connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client:
+        running = threading.Thread(target=show_some_groups, args=(model, models, endpoint, viewer))
+        running.start()
+        topics: dict[int, str] = {}
+        while set(got) < {"/0/a/picture", "/0/a/stages"}:
+            message = client.recv(60)
+            if isinstance(message, bytes):
+                if message[0] == 1:
+                    got[topics[int.from_bytes(message[1:5], "little")]] = message[13:]
+                continue
+            for channel in json.loads(message).get("channels", []):
+                topics[channel["id"]] = channel["topic"]
+                order = {"op": "subscribe", "subscriptions": [{"id": channel["id"], "channelId": channel["id"]}]}
+                client.send(json.dumps(order))
+    running.join()
+    viewer.close()
+    assert b"\xff\xd8\xff" in got["/0/a/picture"]
+    assert json.loads(got["/0/a/stages"])["lost"] == 0
+
+
+def show_some_groups(model, models, endpoint, viewer) -> None:
+    show = LiveShow([endpoint], models)
+    settings = rig(
+        endpoint, {"a": {"source": "synthetic:48x64@20?seed=1&frames=81", "realtime": True}}, wait_subscribers=1
+    )
+    with RunningNode(make_node(settings, model)):
+        show.join(viewer)
+        assert eventually(lambda: show.groups >= 20)
+        show.leave(viewer)
+
+
+def browser_folder(tmp_path: Path) -> Path:
+    """A folder with ONNX Runtime's files for browsers; skips the test where they cannot be had."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    given = os.environ.get("ORT_WEB")
+    if given is None:
+        npm = shutil.which("npm")
+        packed = npm and subprocess.run([npm, "pack", "onnxruntime-web"], cwd=tmp_path, capture_output=True)
+        archive = next(tmp_path.glob("onnxruntime-web-*.tgz"), None)
+        if not packed or packed.returncode or archive is None:
+            pytest.skip("needs ORT_WEB, or npm and a registry")
+        subprocess.run(["tar", "xzf", archive], cwd=tmp_path, check=True)
+        given = str(tmp_path / "package" / "dist")
+    for name in RUNTIME:
+        shutil.copy(Path(given) / name, folder / name)
+    return folder
 
 
 def test_nodes_are_read_only_while_a_page_is_open(models):

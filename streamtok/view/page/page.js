@@ -4,10 +4,49 @@
 const $ = (id) => document.getElementById(id);
 const STAGES = { wait: "#9a9aa5", encode: "#f0a13c", travel: "#5aa9e6", decode: "#8e7cc3" }; // ms, in this order
 const WINDOW_S = 60;
+const MOST_BEHIND = 256; // groups that wait to be decoded here
+const decodeHere = $("here");
 const cards = new Map();
 let socket = null;
 let state = { live: true, streams: [], nodes: [] };
 let dragging = false;
+
+// A step that `streamtok export-model --direction decode` has written, with its state, in WebAssembly.
+class Decoder {
+  static async load(file) {
+    const ort = await import("./ort.wasm.min.mjs");
+    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.wasmPaths = new URL("./", location.href).href.split("?")[0];
+    const facts = await (await fetch(`${file}.json`)).json();
+    return new Decoder(ort, facts, await ort.InferenceSession.create(`./${file}`));
+  }
+
+  constructor(ort, facts, session) {
+    Object.assign(this, { ort, facts, session, last: -1, ready: false });
+    this.state = {};
+    for (const { name, dtype, shape } of facts.inputs.slice(2)) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      this.state[name] = new ort.Tensor(dtype, dtype === "int64" ? new BigInt64Array(size) : new Float32Array(size), shape);
+    }
+  }
+
+  // The last picture of a group as ImageData, nothing until a keyframe or after a group that did not come.
+  async step(head, tokens) {
+    this.ready = head.keyframe || (this.ready && head.decodable && head.seq === this.last + 1);
+    this.last = head.seq;
+    if (!this.ready) return null;
+    const { ort, facts } = this;
+    const feeds = { ...this.state, tokens: new ort.Tensor("int32", Int32Array.from(tokens), facts.inputs[0].shape) };
+    feeds.keyframe = new ort.Tensor("bool", Uint8Array.of(head.keyframe ? 1 : 0), [1]);
+    const out = await this.session.run(feeds);
+    for (const { name } of facts.inputs.slice(2)) this.state[name] = out[name === "count" ? "count_out" : name.replace(/^in\./, "out.")];
+    const [height, width] = facts.image_size;
+    const image = new ImageData(width, height);
+    const pixels = out.frames.data.subarray(-3 * width * height);
+    for (let i = 0; i < width * height; i++) image.data.set([pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2], 255], 4 * i);
+    return image;
+  }
+}
 
 class Card {
   constructor(id) {
@@ -53,6 +92,7 @@ class Card {
     this.numbersOf(head);
     this.drawTokens(head, parts);
     if (Object.keys(head.stages_ms).length) this.plot(now - this.began, head.stages_ms);
+    if (decodeHere.checked && parts.tokens) return this.decodeHere(head, parts.tokens);
     if (this.drawing) return; // a browser that is slow leaves out pictures
     this.drawing = true;
     try {
@@ -61,6 +101,22 @@ class Card {
     } finally {
       this.drawing = false;
     }
+  }
+
+  // Decodes one group after the other; where no step fits, the viewer's problem says so.
+  decodeHere(head, data) {
+    const step = (state.steps ?? []).find((each) => each.tokenizer === this.stream?.tokenizer && String(each.grid) === String(head.grid));
+    if (!step || this.behind > MOST_BEHIND) return;
+    this.decoder ??= Decoder.load(step.file);
+    this.behind = (this.behind ?? 0) + 1;
+    this.chain = (this.chain ?? Promise.resolve()).then(async () => {
+      const image = await (await this.decoder).step(head, readTokens(head, data)).finally(() => this.behind--);
+      if (!image) return;
+      const canvas = this.canvas("picture");
+      if (canvas.width !== image.width || canvas.height !== image.height) [canvas.width, canvas.height] = [image.width, image.height];
+      canvas.getContext("2d").putImageData(image, 0, 0);
+      this.root.dataset.decodedHere = head.seq;
+    }).catch((error) => note(`decoding here: ${error.message}`));
   }
 
   numbersOf(head) {
@@ -136,10 +192,14 @@ class Card {
   }
 }
 
+function readTokens(head, data) {
+  const aligned = data.slice().buffer;
+  return head.dtype === "uint32" ? new Uint32Array(aligned) : new Uint16Array(aligned);
+}
+
 function tokenColours(head, data) {
   const [height, width] = head.grid.slice(-2);
-  const aligned = data.slice().buffer;
-  const tokens = head.dtype === "uint32" ? new Uint32Array(aligned) : new Uint16Array(aligned);
+  const tokens = readTokens(head, data);
   const [a, b, c] = head.levels;
   const out = new Uint8Array(3 * width * height);
   for (let i = 0; i < width * height; i++) {
@@ -194,6 +254,7 @@ function takeState(next) {
   const waiting = (state.nodes ?? []).filter((node) => !node.connected).map((node) => node.endpoint);
   $("where").textContent = state.live ? state.nodes.map((node) => node.endpoint).join(", ") : state.name;
   note([...(waiting.length ? [`no node answers at ${waiting.join(", ")}`] : []), ...(state.damage ?? [])].join("; "));
+  $("here").parentElement.hidden = !state.steps?.length;
   $("player").hidden = state.live;
   if (state.live) return;
   $("at").max = state.seconds;
@@ -234,7 +295,10 @@ function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new WebSocket(`${scheme}://${location.host}/socket${location.search}`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => chip("connected", "good");
+  socket.onopen = () => {
+    chip("connected", "good");
+    if (decodeHere.checked) order("pictures", { on: false });
+  };
   socket.onmessage = ({ data }) => {
     if (data instanceof ArrayBuffer) return take(data);
     const message = JSON.parse(data);
@@ -251,6 +315,8 @@ function chip(words, kind) {
   $("connection").className = `chip ${kind}`;
 }
 
+decodeHere.checked = new URLSearchParams(location.search).get("decode") === "here";
+decodeHere.onchange = () => order("pictures", { on: !decodeHere.checked });
 $("play").onclick = () => order(state.playing ? "pause" : "play");
 $("speed").onchange = () => order("speed", { times: Number($("speed").value) });
 $("at").oninput = () => {

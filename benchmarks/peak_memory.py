@@ -1,6 +1,6 @@
 """Peak memory of encoding a clip of any length, per model, on a CPU.
 
-python tools/peak_memory.py nano cosmos-dv4x8x8 --size 1088x1920 --groups 1 8
+python benchmarks/peak_memory.py nano cosmos-dv4x8x8 --size 1088x1920 --groups 1 8
 """
 
 import argparse

@@ -1,0 +1,59 @@
+"""Random access to coded grids in a file: each is decoded from the last keyframe before it."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtok.coding.coder import FRESH, CodingError, Past, TokenCoder
+
+KEPT = 512  # grids, decoded: some epochs, for datasets that read here and there
+
+
+@dataclass(frozen=True)
+class CodedGrid:
+    """One grid in a file: its bytes, its (h, w), and the CRC-32 of its tokens; `alone`: it was coded without a past.
+
+    `number` rises by one from grid to grid of an epoch.
+    """
+
+    payload: bytes
+    size: tuple[int, int]
+    checksum: int
+    alone: bool
+    number: tuple[int, ...]
+    coder: TokenCoder
+
+
+class EpochReader:
+    """Reads the grids that `load` gives by index; what was decoded last is kept."""
+
+    def __init__(self, load: Callable[[int], CodedGrid]):
+        self._load = load
+        self._kept: OrderedDict[int, tuple[np.ndarray, Past]] = OrderedDict()
+
+    def read(self, index: int) -> np.ndarray:
+        """The tokens (h, w) of a grid. CodingError where they, or those that they are coded from, cannot be read."""
+        waiting: list[tuple[int, CodedGrid]] = []
+        place = index
+        while place not in self._kept:
+            grid = self._load(place)
+            if waiting and waiting[-1][1].number != (*grid.number[:-1], grid.number[-1] + 1):
+                raise CodingError(f"grid {index} is coded from others before it, of which some are missing")
+            waiting.append((place, grid))
+            if grid.alone:
+                break
+            place -= 1
+            if place < 0:
+                raise CodingError(f"grid {index} is coded from others before it, which are not in the file")
+        for place, grid in reversed(waiting):
+            past = FRESH if grid.alone else self._kept[place - 1][1]
+            self._keep(place, grid.coder.decode_checked(grid.payload, grid.size, grid.checksum, past))
+        self._kept.move_to_end(index)
+        return self._kept[index][0]
+
+    def _keep(self, index: int, decoded: tuple[np.ndarray, Past]) -> None:
+        self._kept[index] = decoded
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)

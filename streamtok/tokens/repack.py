@@ -1,0 +1,51 @@
+"""Token files and recordings with their tokens coded, or plain again: the tokens stay the same, bit for bit."""
+
+import os
+import shutil
+from pathlib import Path
+
+from streamtok.coding.coder import FILE, TokenCoder, load_coder
+from streamtok.coding.library import SHIPPED, coder_for
+from streamtok.recording.repack import repack_recording
+from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+
+ABOUT_CODING = ("coder", "independent", "grid")
+ADDED = ("format", "version", "groups", "frames", "repeated", "dropped", "crc32")  # by the writer
+
+
+def repack(path: Path, out: Path, compression: str, coder_path: Path | None = None) -> tuple[int, int]:
+    """Write `path`, a token file or an MCAP file, to `out` with `compression` none, coded or independent.
+
+    A coder that does not ship is put beside `out`, where readers find it. Returns the bytes before and after.
+    FileExistsError rather than overwrite; ValueError for damage, or without a coder.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists: give another name with -o, or remove it")
+    coder = load_coder(coder_path) if coder_path else None
+    part = out.with_name(out.name + ".part")
+    try:
+        if is_token_file(path):
+            _repack_token_file(path, part, compression, coder)
+        else:
+            repack_recording(path, part, compression, coder)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    if coder_path is not None and compression != "none" and not coder_path.is_relative_to(SHIPPED):
+        source, beside = coder_path / FILE if coder_path.is_dir() else coder_path, out.parent / FILE
+        if not beside.exists():
+            shutil.copyfile(source, beside)
+    return path.stat().st_size, out.stat().st_size
+
+
+def _repack_token_file(path: Path, target: Path, compression: str, coder: TokenCoder | None) -> None:
+    file = TokenFile(path)
+    file.check()
+    meta = {name: value for name, value in file.meta.items() if name not in (*ABOUT_CODING, *ADDED)}
+    if compression == "none":
+        writer = TokenFileWriter(target, meta)
+    else:
+        writer = TokenFileWriter(target, meta, coder or coder_for(meta["tokenizer"]), compression == "independent")
+    with writer:
+        for group in file:
+            writer.write(group)

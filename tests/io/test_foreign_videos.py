@@ -1,0 +1,222 @@
+"""Videos as others write them: turned, mirrored, cut, without times, of every codec and container that FFmpeg has."""
+
+import logging
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from streamtok.io.clean_decoder import to_image
+from streamtok.io.containers import open_container
+from streamtok.io.nal_units import add_orientation
+from streamtok.io.source import open_source
+from streamtok.io.video import VideoReader
+from streamtok.io.video_packets import VideoDecoder
+from streamtok.preprocessing.orientation import DIRECTIONS, orient
+from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
+
+COUNT = 20
+TIMES = range(0, COUNT * 512, 512)
+ONE = 1 << 16
+UPRIGHT = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+CODECS = ["libx265", "mpeg2video", "mpeg4", "ffv1", "qtrle", "msmpeg4", "png", "prores"]
+CONTAINERS = ["mkv", "mp4", "mov", "avi", "ts", "nut", "webm", "flv", "gif"]
+HARDWARE = ("nvenc", "qsv", "vaapi", "v4l2m2m", "amf", "vulkan", "videotoolbox", "_mf", "d3d12", "mediacodec")
+FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "rgb24", "bgr24", "pal8", "gray", "yuv444p", "rgba", "yuv422p10le"]
+
+
+def turn(path, orientation):
+    """Have an MP4 say that it is stored in an orientation."""
+    right_x, right_y, down_x, down_y = next(each for each, number in DIRECTIONS.items() if number == orientation)
+    data = path.read_bytes()
+    at = data.find(UPRIGHT, data.rfind(b"tkhd"))
+    assert at > 0
+    matrix = [right_x * ONE, right_y * ONE, 0, down_x * ONE, down_y * ONE, 0, 0, 0, 1 << 30]
+    path.write_bytes(data[:at] + struct.pack(">9i", *matrix) + data[at + 36 :])
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_turned_videos_come_upright_and_so_do_their_packets(tmp_path, codec, orientation):
+    options = PLAIN if codec == "libx264" else {"x265-params": "bframes=0:keyint=10:log-level=none:pools=1"}
+    path = write_video(tmp_path / "a.mp4", noisy(COUNT), TIMES, codec, **options)
+    with VideoReader(path) as video:
+        stored = [one.image for one in video]
+    with open_source(str(turn(path, orientation)), keep_packets=True) as source:
+        frames = list(source)
+        assert source.size == frames[0].image.shape[:2]
+    assert all(np.array_equal(one.image, orient(image, orientation)) for one, image in zip(frames, stored, strict=True))
+    decoder = VideoDecoder({"libx264": "h264", "libx265": "h265"}[codec])  # as recordings and readers have
+    replayed = [one for n, frame in enumerate(frames) for one in decoder.decode(frame.packet, n)]
+    replayed += decoder.flush()
+    assert all(np.array_equal(one.image, frames[one.key].image) for one in replayed)
+    assert len(replayed) == COUNT
+
+
+def test_a_message_that_turns_a_picture_leaves_the_rest_of_its_packet(tmp_path):
+    path = write_video(tmp_path / "a.h264", noisy(2), TIMES[:2], **PLAIN)
+    with av.open(str(path)) as container:
+        data = bytes(next(container.demux(video=0)))
+    turned = add_orientation(data, "h264", 6)
+    assert len(turned) < len(data) + 16
+    decoder = av.CodecContext.create("h264", "r")
+    (frame,) = [*decoder.decode(av.Packet(turned)), *decoder.decode(None)]
+    assert to_image(frame).shape == (96, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", ["h264", "hevc"])
+def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, suffix):
+    codec = {"h264": "libx264", "hevc": "libx265"}[suffix]
+    with av.open(str(tmp_path / f"a.{suffix}"), "w") as container:
+        options = {"x265-params": "log-level=none"} if suffix == "hevc" else {}
+        stream = container.add_stream(codec, rate=20, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for image in noisy(COUNT):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with VideoReader(tmp_path / f"a.{suffix}") as video:
+        assert video.fps == 20
+        assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 20)) for n in range(COUNT)]
+
+
+def test_h264_in_avi_has_its_pictures_in_order_and_at_their_times(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=ORDERED)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for number, image in enumerate(noisy(COUNT)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(path) as video:
+        assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 25)) for n in range(COUNT)]
+        assert video.counts == {"damaged": 0}
+
+
+def test_a_size_that_changes_is_that_of_each_picture(tmp_path):
+    parts = [write_video(tmp_path / f"{h}.h264", noisy(5, h), TIMES[:5], **PLAIN).read_bytes() for h in (64, 80)]
+    (tmp_path / "a.h264").write_bytes(b"".join(parts))
+    with VideoReader(tmp_path / "a.h264", fps=25) as video:
+        assert [one.image.shape[0] for one in video] == [64] * 5 + [80] * 5
+        assert video.counts == {"damaged": 0}
+
+
+def test_text_that_is_not_utf8_does_not_matter(tmp_path):
+    path = write_video(tmp_path / "a.mkv", noisy(3), TIMES[:3], **PLAIN)
+    data = path.read_bytes().replace(b"Lavf", b"L\xe9\xff\xfe")
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    with VideoReader(path) as video:
+        assert len(list(video)) == 3
+
+
+def test_a_message_of_h265_that_is_malformed_costs_nothing(tmp_path):
+    params = {"x265-params": "bframes=0:keyint=10:log-level=none:pools=1"}
+    path = write_video(tmp_path / "a.hevc", noisy(COUNT), TIMES, "libx265", **params)
+    data = path.read_bytes()
+    at = data.find(b"\x4e\x01\x05")  # x265 tells its options in a message; a longer one is announced here
+    assert at > 0
+    path.write_bytes(data[: at + 2] + b"\x89\xff\xff\x10" + data[at + 6 :])
+    with VideoReader(path) as video:
+        assert [number_of(one.image) for one in video] == list(range(COUNT))
+
+
+def test_what_cannot_be_read_says_why(tmp_path):
+    path = write_video(tmp_path / "a.mp4", noisy(5), TIMES[:5], **PLAIN)
+    data = path.read_bytes()
+    told = {
+        "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
+        "codec is not known": data.replace(b"avc1", b"zzzz"),
+    }
+    for text, changed in told.items():
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=text):
+            open_source(str(path)).open()
+    key = "00112233445566778899aabbccddeeff"
+    locks = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
+    write_video(path, noisy(5), TIMES[:5], container_options=locks, **PLAIN)
+    with pytest.raises(ValueError, match="is encrypted"):
+        open_source(str(path)).open()
+
+
+def test_the_stream_that_is_marked_is_read_and_it_is_said(tmp_path, caplog):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=25, options=PLAIN) for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.height, stream.width, stream.pix_fmt = 64, 96 + 32 * number, "yuv420p"
+            stream.disposition = av.stream.Disposition.default if number else av.stream.Disposition(0)
+        for number, stream in enumerate(streams):
+            for image in noisy(3, 64, 96 + 32 * number):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    with caplog.at_level(logging.WARNING, "streamtok.io"), VideoReader(path) as video:
+        assert {one.image.shape for one in video} == {(64, 128, 3)}
+        list(video)
+    assert caplog.text.count("event=several_streams") == 1
+    with VideoReader(path, stream=0) as video:
+        assert {one.image.shape for one in video} == {(64, 96, 3)}
+
+
+def write_any(path, codec):
+    """A video of any codec in any container; False where FFmpeg cannot."""
+    kinds = [each.name for each in av.Codec(codec, "w").video_formats or []]
+    kind = next((name for name in FORMATS if name in kinds), kinds[0] if kinds else "yuv420p")
+    height, width = {"h261": (144, 176), "h263": (144, 176)}.get(codec, (64, 96))
+    options = {"strict": "-2", "g": "8"} | ({"x265-params": "log-level=none"} if codec == "libx265" else {})
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25, options=options)
+            stream.height, stream.width, stream.pix_fmt = height, width, kind
+            for number, image in enumerate(noisy(COUNT)):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(width, height, kind)
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return True
+    except (av.FFmpegError, ValueError, OSError, TypeError):
+        return False
+
+
+def check_any(path):
+    """The pictures and times of a video are those that FFmpeg gives; False where it gives none."""
+    try:
+        container, stream = open_container(str(path))
+        with container:
+            wanted = [(frame.pts, frame.time_base, to_image(frame)) for frame in container.decode(stream)]
+    except (av.FFmpegError, ValueError):
+        return False
+    with VideoReader(path) as video:
+        found = list(video)
+    assert len(found) == len(wanted), path
+    for number, (one, (pts, base, image)) in enumerate(zip(found, wanted, strict=True)):
+        assert np.array_equal(one.image, image), (path, number)
+        if path.suffix != ".avi" and pts is not None:  # whose times FFmpeg guesses
+            assert one.seconds - found[0].seconds == (pts - wanted[0][0]) * base, (path, number)
+    return bool(wanted)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_videos_are_read_as_ffmpeg_decodes_them(tmp_path, codec):
+    paths = [tmp_path / f"a.{suffix}" for suffix in CONTAINERS]
+    assert sum(write_any(path, codec) and check_any(path) for path in paths)
+
+
+@pytest.mark.slow
+def test_videos_of_every_codec_and_container_are_read_as_ffmpeg_decodes_them(tmp_path):
+    read = 0
+    for name in sorted(av.codecs_available):
+        try:
+            codec = av.Codec(name, "w")
+        except ValueError:  # it only decodes
+            continue
+        if codec.type != "video" or any(word in name for word in HARDWARE) or name in ("dnxhd", "dvvideo", "tiff"):
+            continue
+        for suffix in CONTAINERS:
+            path = tmp_path / f"{name}.{suffix}"
+            read += write_any(path, name) and check_any(path)
+    assert read > 150

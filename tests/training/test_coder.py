@@ -1,0 +1,48 @@
+"""Training a token coder: it learns, it is the coder of those weights, and its command says what it is worth."""
+
+import json
+
+import numpy as np
+import pytest
+
+from streamtok.coding.coder import load_coder
+from streamtok.commands.train_coder import main
+from streamtok.training.coder_loop import count_bits, train_coder
+from streamtok.training.coder_tokens import Epoch
+from tests.kit.coders import draw_grids, make_coder
+
+
+def test_what_repeats_itself_is_learned_and_costs_less():
+    levels = (5, 5)
+    untrained = make_coder(levels)
+    still = [np.stack([grid] * 4) for grid in draw_grids(untrained, 8, (6, 8))]
+    epochs = [Epoch(f"clip{number}", grids) for number, grids in enumerate(still)]
+    seen: list[float] = []
+    coder = train_coder(levels, "ab12", epochs, 60, on_step=lambda step, bits: seen.append(bits))
+    again = train_coder(levels, "ab12", epochs, 60)
+    assert again.fingerprint == coder.fingerprint
+    assert coder.tokenizer == "ab12"
+    assert np.mean(seen[-10:]) < np.mean(seen[:10]) - 0.5
+    bits = count_bits(coder, still[0])
+    assert np.mean(bits[1:]) < np.mean(count_bits(coder, still[0], independent=True)[1:]) - 1
+    assert np.mean(bits) < np.mean(count_bits(untrained, still[0])) - 1
+
+
+def test_the_command_writes_a_coder_beside_its_figures(tmp_path, capsys):
+    drives = [f"synthetic:64x96@30?seed={seed}&frames=17" for seed in (1, 2)]
+    arguments = ["nano", "--data", drives[0], "--data", drives[1], "--holdout", "synthetic:64x96@30?seed=2"]
+    assert main([*arguments, "--steps", "2", "--out", str(tmp_path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    coder = load_coder(tmp_path)
+    assert printed["fingerprint"] == coder.fingerprint
+    (row,) = printed["clips"].values()
+    assert 5 < row["bits"] < 30
+    assert row["independent"] > 5
+
+
+@pytest.mark.parametrize(("model", "reason"), [("nano-r", "is for plain FSQ"), ("nano", "nothing to train on")])
+def test_what_has_no_coder_is_refused(tmp_path, capsys, model, reason):
+    data = ["--data", "synthetic:64x96@30?frames=5"] if model == "nano-r" else []
+    assert main([model, *data, "--out", str(tmp_path)]) != 0
+    assert reason in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,135 @@
+"""Fine-tuning in one command; precision by measurement; large matrices; parts held out; other channels."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import streamtok
+from streamtok.checkpoint import save
+from streamtok.commands import finetune
+from streamtok.config import PRESETS
+from streamtok.model import build
+from streamtok.settings.errors import SettingsError
+from streamtok.training import speed
+from streamtok.training.build import build_model
+from streamtok.training.config import TrainConfig
+from streamtok.training.footage import survey
+from streamtok.training.journal import read_journal
+from streamtok.training.loop import train
+from streamtok.training.losses import Losses
+from streamtok.training.optimizer import MuonAdamW
+from streamtok.training.speed import choose_dtype
+from streamtok.training.step import Step
+from tests.kit.models import SLIM, tiny
+from tests.kit.training import TINY, config
+
+CPU = torch.device("cpu")
+
+
+def test_one_command_fine_tunes_holds_out_and_tells_what_it_gained(tmp_path, capsys):
+    torch.manual_seed(0)
+    save(build(SLIM), tmp_path / "start")
+    out, clip = tmp_path / "out", "synthetic:96x128@30?seed=1&frames=60"
+    command = [clip, "--model", str(tmp_path / "start"), "--steps", "4", "-o", str(out), "--device", "cpu"]
+    assert finetune.main(command) == 0
+    told = capsys.readouterr().out
+    folder = out / "model"
+    assert streamtok.load(folder).config.name == "nano"
+    for line in (f"{folder}: nano after 4 steps", "held out: ", f"ingest --source /dev/video0 --model {folder}"):
+        assert line in told
+    assert f"streamtok reconstruct '{clip}' --model {folder}" in told
+    checks = [line for line in read_journal(out / "log.jsonl") if line["kind"] == "validate"]
+    assert [line["step"] for line in checks] == [0, 4]
+    assert {"sample_0000000.png", "sample_0000004.png", "curve.png"} <= {path.name for path in out.iterdir()}
+    assert finetune.main([*command, "--json"]) == 2  # a run lies there
+    assert finetune.main([*command, "--overwrite", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["gain"] == pytest.approx(report["after"] - report["before"])
+    assert report["before"] == pytest.approx(checks[0]["psnr"], abs=1e-3)
+
+
+def test_many_clips_are_held_out_whole_and_few_by_their_ends(tmp_path):
+    for name in "abcdef":
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    many = finetune.plan(finetune.FinetuneSettings(videos=[str(tmp_path)]))
+    assert (many.data.holdout, many.data.holdout_tail) == (("a", "f"), 0.0)
+    few = finetune.plan(finetune.FinetuneSettings(videos=[str(tmp_path / "a.mp4")]))
+    assert (few.data.holdout, few.data.holdout_tail) == ((), 0.2)
+    spec = "synthetic:32x32@30?seed=1&frames=50"
+    first, last = (survey(spec, 100, 10, part) for part in ((0.0, 0.8), (0.8, 1.0)))
+    assert (first.begin, first.taken, last.begin, last.taken) == (0, 40, 40, 10)
+    whole, end = ([frame for _, frame in part.read()] for part in (survey(spec, 100, 10), last))
+    assert all((a == b).all() for a, b in zip(whole[40:], end, strict=True))
+    both = config(tmp_path / "x", data={"paths": [spec], "holdout": ["syn"], "holdout_tail": 0.2})
+    with pytest.raises(SettingsError, match="give one of them"):
+        train(both, build_model(both))
+
+
+def test_the_precision_is_the_faster_one_and_a_slow_one_is_told(monkeypatch, caplog):
+    for ratio, chosen in ((0.5, torch.bfloat16), (9.5, torch.float32)):
+        monkeypatch.setattr(speed, "measure_bfloat16", lambda ratio=ratio: ratio)
+        assert choose_dtype("auto", CPU) == chosen
+        assert choose_dtype("float32", CPU) == torch.float32
+    with caplog.at_level(logging.WARNING):
+        assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+    assert "event=slow_setting dtype=bfloat16 costs=9.5" in caplog.text
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "measure_bfloat16", lambda: 9.0)
+    auto = config(tmp_path / "parts", dtype="auto", steps=3)
+    train(auto, build_model(auto), stop_after=0)
+    monkeypatch.setattr(speed, "measure_bfloat16", lambda: 0.1)
+    train(auto, build_model(auto), resume=True)
+    whole = config(tmp_path / "whole", steps=3)  # float32
+    train(whole, build_model(whole))
+    parts, once = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("parts", "whole"))
+    assert parts["dtype"] == "float32"
+    assert all(torch.equal(parts["model"][name], tensor) for name, tensor in once["model"].items())
+
+
+def test_published_sizes_train_without_minutes_of_newton_schulz():
+    with torch.device("meta"):
+        large = build(replace(PRESETS["cosmos-dv4x8x8"], encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1)))
+    large = large.to_empty(device="cpu")
+    optimizer = MuonAdamW(large, TrainConfig().optimizer)
+    assert max(min(p.flatten(1).shape) for p in optimizer.muon) <= 384
+    wide = {id(p) for p in optimizer.adamw if p.ndim == 4 and min(p.flatten(1).shape) > 384}
+    assert wide  # moved at Muon's rate
+    rates = [rate for p, rate in zip(optimizer.adamw, optimizer.rates, strict=True) if id(p) in wide]
+    assert set(rates) == {optimizer.config.muon_lr / optimizer.config.adamw_lr}
+
+
+def test_two_sources_of_an_architecture_are_refused(tmp_path):
+    save(tiny("slim", dtype=torch.float32), tmp_path)
+    with pytest.raises(SettingsError, match=r"are two architectures \(they differ in .*encoder_channels"):
+        build_model(TrainConfig(init=str(tmp_path), model="nano"))
+    assert build_model(TrainConfig(init=str(tmp_path))).config.stem_channels == 8
+    assert build_model(TrainConfig(init=str(tmp_path), model="nano", model_overrides=small_sizes())).config == SLIM
+
+
+def small_sizes():
+    ours, theirs = SLIM.to_dict(), PRESETS["nano"].to_dict()
+    return {name: value for name, value in ours.items() if value != theirs[name]}
+
+
+def test_one_channel_trains_from_scratch_on_videos(tmp_path):
+    run = config(tmp_path, model_overrides=TINY | {"in_channels": 1}, steps=3)
+    summary = train(run, model := build_model(run))
+    assert summary.complete
+    assert model.encoder.conv_in.spatial.weight.shape[1] == 64
+    assert {line["kind"] for line in read_journal(Path(tmp_path) / "log.jsonl")} >= {"train"}
+
+
+def test_six_channels_train_from_scratch():
+    torch.manual_seed(0)
+    settings = TrainConfig(dtype="float32", model_overrides=TINY | {"in_channels": 6})
+    model = build_model(settings).train()
+    step, clip = Step(model, settings, Losses(settings, CPU)), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
+    step.optimizer.set_lr(1.0)
+    losses = [step(i, clip, None, settings.losses)[0]["l1"].item() for i in range(12)]
+    assert losses[-1] < 0.8 * losses[0]

@@ -122,6 +122,8 @@ class Reader:
         totals += Counter(groups=1, keyframes=int(header.keyframe), dropped=header.dropped)
         totals += Counter(gaps=int(header.dropped > 0), lost=message.lost, bytes=len(message.payload))
         self._totals[message.stream] = totals
+        if message.unreadable:
+            return  # counted by the subscription
         stages, picture = stages_of(message), None
         plotted = bool(stages) and not message.catch_up and not (info and info.replay)
         if info is not None:

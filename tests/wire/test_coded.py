@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamtok.coding.coder import FRESH, save_coder
+from streamtok.coding.coder import save_coder
 from streamtok.coding.library import Coders
 from streamtok.wire.coded import GridReader
 from streamtok.wire.errors import WireError
@@ -164,15 +164,14 @@ def test_a_node_cannot_send_what_its_coder_is_not_for():
 
 
 @pytest.mark.slow
-def test_a_million_hostile_payloads_end_in_errors_and_leave_no_memory_behind(folder):
+def test_thousands_of_hostile_payloads_end_in_errors_and_leave_no_memory_behind(folder):
     import resource
 
     rng = np.random.default_rng(0)
-    data, _ = CODER.encode(GRIDS[0][:1, :2].copy(), FRESH)
     (message,) = coded_messages(1)
     header = msgspec.structs.replace(message.header, grid=[1, 2])
     reader, errors, peak = GridReader(Coders([folder])), 0, 0
-    for number in range(1_000_000):
+    for number in range(20_000):
         payload = rng.bytes(int(rng.integers(0, 24)))
         forged = msgspec.structs.replace(header, checksum=checksum_of(payload))
         try:
@@ -181,6 +180,5 @@ def test_a_million_hostile_payloads_end_in_errors_and_leave_no_memory_behind(fol
             errors += 1
         if number == 1000:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert errors == 1_000_000
+    assert errors == 20_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 20_000  # kB
-    assert data

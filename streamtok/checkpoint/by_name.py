@@ -49,7 +49,8 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
-    return (folder / "model.safetensors").is_file() or not any((folder / name).is_file() for name in PUBLISHED_FILES)
+    theirs = any((folder / name).is_file() for name in PUBLISHED_FILES) or any(folder.glob("iter_*"))
+    return (folder / "model.safetensors").is_file() or not theirs
 
 
 def _find_callers_level() -> int:

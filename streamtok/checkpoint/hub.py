@@ -4,13 +4,13 @@ import re
 import tempfile
 from pathlib import Path
 
-from streamtok.checkpoint.cosmos import PUBLISHED_FILES
 from streamtok.checkpoint.folder import save
+from streamtok.checkpoint.published_files import PUBLISHED_FILES, STATISTICS
 from streamtok.extras import missing_extra
 from streamtok.model import Tokenizer
 
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-FILES = ["*.json", "*.safetensors", *PUBLISHED_FILES]
+FILES = ["*.json", "*.safetensors", *PUBLISHED_FILES, *STATISTICS.values()]
 CARD = """---
 library_name: streamtok
 tags: [video-tokenizer, cosmos-tokenizer]

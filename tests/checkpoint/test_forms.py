@@ -91,6 +91,7 @@ def test_the_trainers_file_gives_its_moving_average(folder):
     newer = {name: tensor + 1 for name, tensor in average.items()}
     torch.save(trained(newer, average), where / "iter_000000200.pt")
     torch.save(trained(average, newer), where / "iter_000000100.pt")
+    (where / "config.json").write_text("{}")
     assert streamtok.load(where).fingerprint == model.fingerprint
     assert streamtok.load(where / "iter_000000200.pt").fingerprint == model.fingerprint
     (where / "iter_000000200.pt").rename(where / "model.pt")

@@ -6,7 +6,7 @@
 
 FILE.json beside it names inputs, outputs, state, levels, preprocessing and the fingerprint; an ONNX file holds it too.
 A file is for one size and float32. An ONNX file is run over a clip afterwards and compared with PyTorch. It is for
-other languages, not for speed: ONNX Runtime takes about as long as the engine here. docs/export.md says how to use it.
+other languages, not for speed. docs/export.md says how to use it.
 """
 
 import json

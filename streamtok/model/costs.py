@@ -31,6 +31,6 @@ def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool) -> int:
             )
             model.encode_groups(frames, model.init_state(spec, *size), clock)
         else:
-            codes = torch.zeros(1, model.config.latent_channels, 1, *size, device=model.device, dtype=model.dtype)
+            codes = torch.zeros(1, model.config.code_channels, 1, *size, device=model.device, dtype=model.dtype)
             model.decode_groups(codes, model.init_decode_state(spec, *size), clock)
     return counter.get_total_flops()

@@ -49,7 +49,7 @@ def test_a_wheel_works_outside_the_checkout(installed, tmp_path):
     assert where.startswith(str(installed.parent))
     drive = "synthetic:64x96@10?seed=1&frames=21"
     assert json.loads(run(installed / "streamtok", "demo", "--source", drive, "--json", cwd=tmp_path))
-    assert "nano-p" in run(installed / "streamtok", "models", "nano-p", cwd=tmp_path)
+    assert "nano-r" in run(installed / "streamtok", "models", cwd=tmp_path)
     text = "from streamtok.extras import install_command; print(install_command('view'))"
     assert run(installed / "python", "-c", text, cwd=tmp_path).startswith("pip install 'websockets")
     recorded = ["ingest", "--source", drive, "--bind", "tcp://127.0.0.1:*", "--record", "a.mcap", "--json"]

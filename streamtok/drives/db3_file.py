@@ -121,7 +121,8 @@ class Db3File:
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
         database = self._connect(strict)
         try:
-            return {row[0]: Topic(row[1], row[2]) for row in database.execute("SELECT id, name, type FROM topics")}
+            rows = database.execute("SELECT id, name, type FROM topics")
+            return {row[0]: Topic(str(row[1]), str(row[2])) for row in rows}  # a damaged cell may hold anything
         finally:
             database.close()
 

@@ -163,11 +163,14 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
     offset, length, end = place
     inside = offset + RECORD.size + length <= end
     if opcode == spec.OP_CHUNK:
+        stream.seek(end - len(MAGIC))
+        closed = stream.read(len(MAGIC)) == MAGIC  # then a chunk that runs over the end is damaged, not cut off
+        stream.seek(offset + RECORD.size)
         head = stream.read(spec.CHUNK_HEAD.size)
         if len(head) == spec.CHUNK_HEAD.size:
             start_ns, end_ns, _, _ = spec.CHUNK_HEAD.unpack(head)
             there = min(RECORD.size + length, end - offset)
-            contents.chunks.append(Chunk(offset, there, start_ns, end_ns, inside))
+            contents.chunks.append(Chunk(offset, there, start_ns, end_ns, inside or closed))
     elif opcode == spec.OP_MESSAGE_INDEX and inside and contents.chunks:
         contents.chunks[-1].index[struct.unpack("<H", stream.read(2))[0]] = offset
     elif opcode in DEFINITIONS and inside:

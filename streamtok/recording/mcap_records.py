@@ -87,9 +87,11 @@ def read_chunk(stream: BinaryIO, chunk: Chunk) -> memoryview:
     if name_end + 8 > len(data):
         raise ValueError("its header is damaged")
     codec = bytes(data[CHUNK_HEAD.size + 4 : name_end]).decode("ascii", "replace")
-    packed = data[name_end + 8 :][: struct.unpack_from("<Q", data, name_end)[0]]
-    contents = decompress(codec, packed, size, not chunk.whole)
-    if chunk.whole and crc and zlib.crc32(contents) != crc:
+    length = struct.unpack_from("<Q", data, name_end)[0]
+    packed = data[name_end + 8 :][:length]
+    whole = chunk.whole or len(packed) == length  # or the length around it is what was damaged
+    contents = decompress(codec, packed, size, not whole)
+    if whole and crc and zlib.crc32(contents) != crc:
         raise ValueError("its checksum is wrong")
     return memoryview(contents)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamtok.drives.open_drive import open_drive
@@ -484,6 +484,8 @@ DAMAGED = {
 @pytest.mark.parametrize("kind", DAMAGED)
 @settings(deadline=None, max_examples=25)
 @given(places=st.lists(st.floats(0, 0.999), min_size=1, max_size=20), value=st.integers(0, 255))
+@example(places=[0.9375, 0.25, 0.00390625], value=3)  # a chunk that seems to run over the end of the file
+@example(places=[0.14295999071830529], value=0)  # a topic without a type
 def test_random_damage_never_ends_in_anything_but_a_message(tmp_path_factory, kind, places, value):
     whole = tmp_path_factory.getbasetemp() / f"damage_{kind}"
     frames = frames_of("front", 12)

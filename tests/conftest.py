@@ -7,17 +7,21 @@ import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # before PyTorch: spinning threads starve the tests' other processes
+# Before PyTorch: spinning threads starve the tests' other processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
 torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it does, and other processes run beside
 
 warnings.filterwarnings("ignore", message="no weights ship")
+
+# Property tests try the same examples at each run, so that a failure is a change's; slow ones try others each time.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

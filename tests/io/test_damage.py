@@ -138,14 +138,14 @@ def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **NO_FIXTURE)
+@settings(max_examples=2000, derandomize=False, **NO_FIXTURE)
 @given(**OF_PACKETS)
 def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **NO_FIXTURE)
+@settings(max_examples=2000, derandomize=False, **NO_FIXTURE)
 @given(**OF_BLOCKS)
 def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)

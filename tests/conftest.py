@@ -1,5 +1,6 @@
 """What every test may use: one seed, and short paths of sockets."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -7,7 +8,6 @@ import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 # Before PyTorch: spinning threads starve the tests' other processes.
@@ -19,9 +19,12 @@ torch.set_num_threads(1)  # the models are tiny: a second thread costs more than
 
 warnings.filterwarnings("ignore", message="no weights ship")
 
-# Property tests try the same examples at each run, so that a failure is a change's; slow ones try others each time.
-hypothesis.settings.register_profile("steady", derandomize=True)
-hypothesis.settings.load_profile("steady")
+with contextlib.suppress(ImportError):  # a machine that is lent with a GPU lacks it
+    from hypothesis import settings
+
+    # Property tests try the same examples at each run, so that a failure is a change's; long ones try others each time.
+    settings.register_profile("steady", derandomize=True)
+    settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,10 @@ import sys
 import time
 from contextlib import nullcontext
 
+from websockets.sync.client import ClientConnection, connect
+
 import streamtok
+from streamtok.wire.subscriber import Subscription
 
 NODE, PORT = "tcp://127.0.0.1:5997", 8097
 ROUNDS = 4
@@ -18,31 +21,17 @@ ROUNDS = 4
 
 def main() -> None:
     """Run the node, open and close a page, print the ratios."""
-    from websockets.sync.client import connect
-
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", "synthetic:256x448@5?seed=7", "--realtime"]
     node = subprocess.Popen([*command, "--bind", NODE, "--view", str(PORT)], stderr=subprocess.DEVNULL)
-    times: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    times: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     try:
         with streamtok.subscribe(NODE, timeout=120) as stream:
-            while True:  # until the page is served
-                try:
-                    with connect(f"ws://127.0.0.1:{PORT}/socket"):
-                        break
-                except OSError:
-                    time.sleep(0.5)
+            with open_page():
+                pass  # it is served now
             for turn in range(2 * ROUNDS):
-                is_open = turn % 2 == 1
-                page = connect(f"ws://127.0.0.1:{PORT}/socket", max_size=None) if is_open else nullcontext()
-                with page:
-                    until, settled = time.monotonic() + seconds, time.monotonic() + seconds / 3
-                    for message in stream:
-                        if time.monotonic() > settled:
-                            waited = message.header.publish_ns - message.capture_ns
-                            times[is_open].append((message.header.encode_ns, waited))
-                        if time.monotonic() > until:
-                            break
+                with open_page() if turn % 2 else nullcontext():
+                    times[turn % 2 == 1] += measure(stream, seconds)
     finally:
         node.terminate()
         node.wait()
@@ -51,6 +40,27 @@ def main() -> None:
         print(
             f"{name}: {with_page / without:.2f} times with a page open ({len(times[True])}, {len(times[False])} groups)"
         )
+
+
+def open_page() -> ClientConnection:
+    """What a browser opens, once it is served."""
+    while True:
+        try:
+            return connect(f"ws://127.0.0.1:{PORT}/socket", max_size=None)
+        except OSError:
+            time.sleep(0.5)
+
+
+def measure(stream: Subscription, seconds: float) -> list[tuple[int, int]]:
+    """(encode, capture to publish) in ns of each group of the next `seconds`, without their first third."""
+    start, found = time.monotonic(), []
+    for message in stream:
+        passed = time.monotonic() - start
+        if passed > seconds / 3:
+            found.append((message.header.encode_ns, message.header.publish_ns - message.capture_ns))
+        if passed > seconds:
+            return found
+    return found
 
 
 if __name__ == "__main__":

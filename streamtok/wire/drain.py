@@ -65,6 +65,7 @@ class Drain:
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
         self._believers: dict[str, Believer[Message]] = {}
         self._grids: dict[str, list[int]] = {}
+        self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
         self._connections = 0
         self._heard = time.monotonic()
@@ -145,7 +146,7 @@ class Drain:
             self._connection.connect_anew()
         self._check_connection()
         for stream, messages in self._joiner.take_ready():
-            self._accept(stream, [message for message in messages if not self.received[stream].has(message.header)])
+            self._accept_epoch(stream, messages)
         if self.until_end and self._has_ended():
             self._settle()
             self.mailbox.end()
@@ -249,7 +250,7 @@ class Drain:
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
                 self.received[message.stream].info(message)
-        elif not self._joiner.hold(message):
+        elif not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
     def _begin(self, stream: str, session: str) -> None:
@@ -268,6 +269,19 @@ class Drain:
         if stream not in self.received and len(self.received) >= self.max_streams:
             raise WireError("streams", f"stream {stream!r} beyond the {self.max_streams} accepted (max_streams)")
         return self.received.setdefault(stream, StreamTracker())
+
+    def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
+        """Deliver an epoch that was asked for, and the live messages held back; those that came both ways come once."""
+        each = {(message.header.session, message.header.seq): message for message in messages}
+        self._accept(stream, [message for message in each.values() if not self.received[stream].has(message.header)])
+        if messages:
+            self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
+
+    def _came_with_epoch(self, message: TokenMessage) -> bool:
+        """Whether a live message was in the reply to a request for its epoch: no fault of the node's."""
+        session, seq = self._fetched.get(message.stream, ("", -1))
+        known = self.received[message.stream].has(message.header)  # not where the stream has begun anew since
+        return known and message.header.session == session and message.header.seq <= seq
 
     def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
         tracker = self.received[stream]

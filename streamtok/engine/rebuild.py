@@ -4,8 +4,10 @@ import copy
 from collections.abc import Callable
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+C = TypeVar("C", bound=nn.Conv2d)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -13,6 +15,15 @@ def copy_module(module: M, **children: nn.Module) -> M:
     """A copy of `module` with other children of these names; it shares everything else, weights too."""
     copied = copy.copy(module)
     copied._modules = {**module._modules, **children}
+    return copied
+
+
+def copy_conv(conv: C, weight: Tensor, bias: Tensor | None) -> C:
+    """A copy of a convolution with other values, in its own precision and memory format."""
+    copied = copy.copy(conv)
+    values = {"weight": weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last), "bias": bias}
+    made = {name: None if value is None else nn.Parameter(value, requires_grad=False) for name, value in values.items()}
+    copied._parameters = made
     return copied
 
 

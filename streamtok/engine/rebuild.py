@@ -18,12 +18,11 @@ def copy_module(module: M, **children: nn.Module) -> M:
     return copied
 
 
-def copy_conv(conv: C, weight: Tensor, bias: Tensor | None) -> C:
-    """A copy of a convolution with other values, in its own precision and memory format."""
-    copied = copy.copy(conv)
-    values = {"weight": weight.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last), "bias": bias}
-    made = {name: None if value is None else nn.Parameter(value, requires_grad=False) for name, value in values.items()}
-    copied._parameters = made
+def copy_conv(conv: C, weight: Tensor, bias: Tensor) -> C:
+    """A copy of a convolution with other values, in its own precision, channels last."""
+    copied, dtype = copy.copy(conv), conv.weight.dtype
+    values = {"weight": weight.to(dtype).contiguous(memory_format=torch.channels_last), "bias": bias.to(dtype)}
+    copied._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in values.items()}
     return copied
 
 

@@ -27,14 +27,10 @@ COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
-    """A tokenizer, and the convolutions that its engine has; with Winograd's all layers are wide and images large."""
+    """A tokenizer, and the convolutions that its engine has."""
     name, convolutions = request.param
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "WIDE", 0)
-        patch.setattr(winograd, "LARGE", 0)
-        sizes = TINY | (COSMOS if name.startswith("cosmos") else {})
-        yield build(replace(PRESETS[name], **sizes)), convolutions
+    return build(replace(PRESETS[name], **TINY, **(COSMOS if name.startswith("cosmos") else {}))), convolutions
 
 
 @pytest.fixture
@@ -43,7 +39,10 @@ def tok(case):
 
 
 @pytest.fixture
-def fast(case):
+def fast(case, monkeypatch):
+    """The same on its engine; with Winograd's convolutions all layers count as wide, and images as large."""
+    monkeypatch.setattr(winograd, "WIDE", 0)
+    monkeypatch.setattr(winograd, "LARGE", 0)
     return apply_configuration(case[0], EngineConfiguration(kernels="interleaved", convolutions=case[1]))
 
 

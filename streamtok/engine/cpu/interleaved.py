@@ -99,6 +99,7 @@ class BytesEncoder:
         self.haar = None if merge else (signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype))
         if merge:
             weight = torch.einsum("dcbkl,bp->dcpkl", weight, signs)
+        assert first.spatial.bias is not None
         spatial: nn.Module = copy_conv(first.spatial, weight.flatten(1, 2), first.spatial.bias)
         if merge:
             spatial = exchange_modules(spatial, exchange_wide)
@@ -128,11 +129,13 @@ class PixelDecoder:
 
     def __init__(self, decoder: Decoder, last: StillConv, axes: str):
         patches = haar_matrix(PATCH, axes, torch.float64, torch.device("cpu")) * PATCH**3  # its own inverse, transposed
-        weight, bias = (
-            torch.einsum("bc...,bp->cp...", part.detach().double().unflatten(0, (PATCH**3, -1)), patches).flatten(0, 1)
-            for part in (last.weight, last.bias)
-        )
-        conv = copy_conv(last, weight, bias.to(last.weight.dtype))
+        assert last.bias is not None
+
+        def merge(values: Tensor) -> Tensor:
+            bands = values.detach().double().unflatten(0, (PATCH**3, -1))
+            return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
+
+        conv = copy_conv(last, merge(last.weight), merge(last.bias))
         self.decoder = copy_module(decoder, conv_out=exchange_modules(conv, exchange_wide))
 
     def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:

@@ -22,9 +22,8 @@ TILE = 4  # outputs along each side
 WIDE = 32  # C * D / (C + D) from which a layer gains, as measured (docs/performance.md)
 LARGE = 256  # pixels from which an image does
 
-# How each of the six sums weighs the three taps of a kernel.
-_TAPS = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6))
-_TAPS = (*_TAPS, (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
+# How each of the six sums weighs the three taps of a kernel, times 24.
+_TAPS_24 = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 
 
 class WinogradConv(nn.Module):
@@ -35,7 +34,7 @@ class WinogradConv(nn.Module):
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
-        taps = torch.tensor(_TAPS, dtype=torch.float64)
+        taps = torch.tensor(_TAPS_24, dtype=torch.float64) / 24
         points = torch.einsum("pk,dckl,ql->pqcd", taps, conv.weight.detach().double(), taps)
         self.register_buffer("points", points.flatten(0, 1).to(conv.weight.dtype).contiguous(), persistent=False)
 

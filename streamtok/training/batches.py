@@ -30,6 +30,8 @@ def make_generator(seed: int, step: int, purpose: int = 0) -> np.random.Generato
 
 
 class Sampler:
+    """Draws the plan of a batch by seed and step: clips, places, strides, directions and colours."""
+
     def __init__(self, cache: Cache, config: DataConfig, seed: int):
         self.cache, self.config, self.seed = cache, config, seed
         short = [min(s.height, s.width) for s in cache.stored]

@@ -116,5 +116,6 @@ class TrainConfig(Strict):
         return next((i for i, phase in enumerate(self.phases) if progress < phase.until), len(self.phases) - 1)
 
     def weights_at(self, phase: int) -> dict[str, float]:
+        """Weights of the losses in a phase: its own, or those of the run."""
         losses = self.phases[phase].losses
         return self.losses if losses is None else losses

@@ -57,11 +57,11 @@ def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str
     tok = streamtok.load(name)
     planned = plan_precision(tok, inspect_machine(tok.fingerprint, size), precision)
     group, grid = reference_clip(tok.group, *size), tok.config.grid(*size)
-    for label, engine in (
-        (f"{planned.kernels} {planned.convolutions}", planned),
-        (f"{planned.kernels} direct", replace(planned, convolutions="direct")),
-        ("plain", replace(planned, kernels="plain", convolutions="direct")),
-    ):
+    direct = replace(planned, convolutions="direct")
+    engines = {
+        f"{made.kernels} {made.convolutions}": made for made in (planned, direct, replace(direct, kernels="plain"))
+    }
+    for label, engine in engines.items():
         fast = apply_configuration(tok, engine)
         encoder, decoder = fast.stream(1, *size), fast.decode_stream(1, *grid)
         tokens = tokens_of(encoder.step(group[:, :, :1]))

@@ -25,7 +25,7 @@ from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 
 T = TypeVar("T")
-NOT_COMPARED = ("size", "measured_ms", "agreement")  # of an engine configuration: what was measured, and for what
+NOT_COMPARED = ("size", "measured_ms", "agreement", "format")  # of an engine configuration: facts that no token shows
 
 
 class ReplayNode:

@@ -10,6 +10,7 @@ from torch import Tensor
 from streamtok.bench.clips import encode_by_steps, read_clip
 from streamtok.bench.timing import time_calls
 from streamtok.engine.loading import load
+from streamtok.engine.optimized import OptimizedTokenizer
 from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
 
@@ -37,6 +38,9 @@ def measure_exactness(
         return Row(comparison, name, _describe_distance(found, wanted))
 
     yield row("steps against the whole clip", _encode_by_steps(plain, clip), whole)
+    fast = load(name, engine="default", device="cpu")
+    kind = fast.engine.convolutions if isinstance(fast, OptimizedTokenizer) else "plain"
+    yield row(f"the CPU engine's steps ({kind} convolutions) against PyTorch's", _encode_by_steps(fast, clip), whole)
     latent, indices = _encode_by_steps(deterministic, torch.cat([clip, clip.flip(2)]))
     yield row("deterministic: two slots against the whole clip", (latent[:1], indices[:1]), exact)
     yield row("float32 against float64", (whole.latent, whole.indices), load(name).double().encode(clip))

@@ -51,6 +51,17 @@ class Work:
     walls: list[float]
     busy: list[float]
 
+    def describe(self) -> dict[str, str | int | float]:
+        """Plain values; `cpu_ms` of all threads, `ms` by the clock."""
+        times = {"cpu_ms": statistics.median(self.busy), "least_cpu_ms": min(self.busy)}
+        return {
+            "peer": self.peer,
+            "what": self.what,
+            "frames": self.frames,
+            **times,
+            "ms": statistics.median(self.walls),
+        }
+
 
 def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
     """A group through our streams on three engines, and our own network as a stateless window."""
@@ -174,17 +185,7 @@ def main(argv: list[str] | None = None) -> int:
             walls, busy = time_calls(lambda _, work=work: work.call(), 1, warm_up=1)  # caches as a loop has them
             work.walls += walls
             work.busy += busy
-    report = [
-        {
-            "peer": work.peer,
-            "what": work.what,
-            "frames": work.frames,
-            "cpu_ms": statistics.median(work.busy),
-            "least_cpu_ms": min(work.busy),
-            "ms": statistics.median(work.walls),
-        }
-        for work in works
-    ]
+    report = [work.describe() for work in works]
     for row in report:
         print("{peer:<42} {what} {frames} frames {cpu_ms:9.1f} {least_cpu_ms:9.1f} {ms:9.1f} ms".format(**row))
     if arguments.out:

@@ -18,7 +18,7 @@ from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import CameraSource
-from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.network_camera import NetworkCamera, StreamClock
 from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
@@ -64,6 +64,25 @@ def test_an_rtsp_camera_gives_every_picture_at_its_own_time(clips, codec):
     steps = np.diff([one.capture_ns for one in grabbed]) / 1e6
     assert abs(np.median(steps) - 20) < 2
     assert abs(np.median(steps[:8]) - 20) < 2  # those of the burst, which came at once
+
+
+def on_this_clock(packets):
+    """Steps in ms between local times of packets, given as (time of the stream, time of arrival) in ms."""
+    clock, local = StreamClock(), []
+    for stream_ms, arrival_ms in packets:
+        clock.see(stream_ms * 10**6, arrival_ms * 10**6)
+        local.append(clock.to_local(stream_ms * 10**6) / 1e6)
+    return np.diff(local)
+
+
+def test_what_a_network_held_up_keeps_its_times_and_a_clock_that_was_set_is_measured_anew():
+    held_up = [(40 * n, max(50_000 + 40 * n, 57_000 * (100 < n <= 250))) for n in range(400)]  # for 3 s, by TCP
+    assert np.allclose(on_this_clock(held_up), 40, atol=1)
+    for by in (-3_600_000, -1_000, 1_500, 3_600_000):
+        was_set = [(4_000_000 + 40 * n + by * (n >= 100), 50_000 + 40 * n + n % 3) for n in range(200)]
+        assert np.allclose(on_this_clock(was_set), 40, atol=3)
+    stays_late = [(40 * n, 50_000 + 40 * n + 5_000 * (n >= 100)) for n in range(1000)]  # set while nothing came
+    assert np.isclose(on_this_clock(stays_late).sum(), 999 * 40 + 5_000, atol=2)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

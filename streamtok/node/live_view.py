@@ -32,6 +32,7 @@ from streamtok.wire.subscriber import Subscription, subscribe
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
+TOLD_S = 3.0  # after which it is told what is waited for
 FAR_NS = 3_600_000_000_000
 MAX_PIXELS = 1 << 23  # of one picture: 4K UHD has fewer; decoding takes some 600 bytes for each
 
@@ -39,7 +40,7 @@ MAX_PIXELS = 1 << 23  # of one picture: 4K UHD has fewer; decoding takes some 60
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
     """Decode a stream until it ends, `stop` is set or the window is closed; returns counts.
 
-    Raises ValueError for another tokenizer than the stream's, TimeoutError if no node answers at the endpoint.
+    Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in `options.timeout`.
     """
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
@@ -48,7 +49,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
     with subscribe(
         options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file, coders=beside
     ) as subscription:
-        info = first_info(subscription, options.stream, stop)
+        info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
         decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
@@ -108,20 +109,23 @@ def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str) -> No
     decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
 
-def first_info(
-    subscription: Subscription, stream: str | None, stop: threading.Event, timeout: float = 10.0
-) -> Info | None:
-    """Info of the stream to show; None if told to stop, TimeoutError if no node says anything."""
-    deadline = time.monotonic() + timeout
-    while not stop.is_set():
+def first_info(subscription: Subscription, options: DecodeSettings, stop: threading.Event) -> Info | None:
+    """Info of the stream to show; None if told to stop or all others have ended, TimeoutError after `options.timeout`.
+
+    What is waited for is told once, as the subscription tells of a node that does not answer.
+    """
+    stream, began, told = options.stream, time.monotonic(), False
+    while not (stop.is_set() or subscription.ended):
         infos = dict(subscription.infos)
         if stream in infos or (stream is None and infos):
             return infos[stream or sorted(infos)[0]]
-        if time.monotonic() > deadline:
-            heard = f"it has the streams {', '.join(sorted(infos))}" if infos else "is a node running there?"
-            wanted = f"stream {stream}" if stream else "stream"
-            raise TimeoutError(f"no {wanted} at {subscription.endpoint} within {timeout:.0f} s; {heard}")
-        time.sleep(0.02)
+        waited, wanted = time.monotonic() - began, f"stream {stream}" if stream else "stream"
+        if options.timeout is not None and waited > options.timeout:
+            raise TimeoutError(f"no {wanted} at {options.input} for {options.timeout} s; is the node running?")
+        if waited > TOLD_S and subscription.connected and not told:
+            log.warning("event=waiting endpoint=%s: the node has announced no %s yet", options.input, wanted)
+            told = True
+        stop.wait(0.02)
     return None
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Switch, option
+from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 
-LIVE_ONLY = "stream", "join", "curve"
+LIVE_ONLY = "stream", "join", "timeout", "curve"
 
 
 class DecodeSettings(NodeSettings):
@@ -24,6 +24,7 @@ class DecodeSettings(NodeSettings):
     device: Device = option("auto", "auto, cpu, cuda or cuda:N")
     stream: Annotated[str, Flag("NAME")] | None = option(None, "live: which stream of the node (default: the first)")
     join: Literal["epoch", "keyframe"] = option("epoch", "live: start at once, or at the next keyframe")
+    timeout: Seconds | None = option(None, "live: fail if no stream has come for this long (default: wait)")
     curve: Folder | None = option(None, "live: this reader's keys, from `streamtok keys generate`")
     max_frames: Count | None = option(None, "stop after N pictures")
     quiet: Switch = option(False, "no progress bar")

@@ -35,12 +35,12 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
     constant-rate factor is searched until the packets just fit. If nothing fits, the smallest comes back as it is.
     """
     low, high = _CRF_RANGE
-    best = _encode(frames, codec, high)
+    best = encode_at_crf(frames, codec, high)
     if best.bits > budget_bits:
         return best
     for _ in range(_CRF_STEPS):
         middle = (low + high) / 2
-        coded = _encode(frames, codec, middle)
+        coded = encode_at_crf(frames, codec, middle)
         if coded.bits <= budget_bits:
             best, high = coded, middle
         else:
@@ -48,8 +48,8 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
     return best
 
 
-def _encode(frames: np.ndarray, codec: str, crf: float) -> Coded:
-    """frames uint8 RGB (T, H, W, 3)."""
+def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> Coded:
+    """frames uint8 RGB (T, H, W, 3), even sides, through "x264" or "x265" at a constant-rate factor."""
     try:
         import av
     except ImportError as error:

@@ -143,6 +143,8 @@ class IngestCore:
             groups += self._act_on(verdict, lane, item, behind)
         if lane.source_size != item.source_size:
             self.open(item.stream, item.source_size)
+        if lane.leave_out(item.frame_id, item.capture_ns):
+            return groups
         batch.put(lane, item.planes)
         if lane.append(item.frame_id, item.capture_ns):
             lane.wait(self._timer())
@@ -220,7 +222,15 @@ class IngestCore:
             self.lane(name).request_keyframe()
 
     def encode_recorded(
-        self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
+        self,
+        stream: str,
+        frames: Sequence[Frame],
+        *,
+        keyframe: bool,
+        epoch: int,
+        dropped: int = 0,
+        repeated: int = 0,
+        hold: float = 0.0,
     ) -> TokenGroup:
         """Encode one group exactly as a recorded header describes it, so that replay cuts the drive where live did.
 
@@ -235,7 +245,7 @@ class IngestCore:
                 self.open(stream, item.source_size)
             self._batch_of[stream].put(lane, item.planes)
             lane.append(item.frame_id, item.capture_ns)
-        lane.follow(keyframe, epoch, dropped)
+        lane.follow(keyframe, epoch, dropped, hold)
         groups, error = self._step([lane])
         if error is not None:
             raise error

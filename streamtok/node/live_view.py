@@ -52,7 +52,8 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
+        tokenizer = tokenizer_of(info, options.model, options.device)
+        decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing

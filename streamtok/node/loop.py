@@ -177,7 +177,7 @@ class IngestLoop:
 
     def _publish_group(self, group: TokenGroup) -> None:
         item = self._latest.get(group.stream)
-        encoded_ns = time.monotonic_ns()
+        encoded_ns, before = time.monotonic_ns(), self.publisher.bytes_of(group.stream)
         try:
             header = self.publisher.publish(group)
         except ReaderTooSlow as error:
@@ -186,6 +186,8 @@ class IngestLoop:
                 raise
             log.warning("stream=%s event=unsent reason=%r", group.stream, error)
             return
+        lane = self.core.lane(group.stream)
+        lane.note_sent(group, self.publisher.bytes_of(group.stream) - before)
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
         self._steps_ns.append(group.encode_ns)

@@ -58,6 +58,7 @@ class StreamState:
             publish_ns=publish_ns,
             checksum=checksum_of(payload),
             coding=coding,
+            hold=group.hold or UNSET,
         )
         return header, pack(header, payload)
 

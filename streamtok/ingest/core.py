@@ -19,7 +19,7 @@ from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.token_grid import make_stream_info
 from streamtok.model import NonFiniteError, Tokenizer
-from streamtok.model.frames import check_camera_channels
+from streamtok.model.frames import check_channels, picture_channels
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
 
@@ -51,7 +51,6 @@ class IngestCore:
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
-        check_camera_channels(tokenizer.config.in_channels)
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1
@@ -85,7 +84,7 @@ class IngestCore:
         return [lane.name for lane in self._batch_of[self.lane(stream).name].lanes]
 
     def buffer(self, stream: str) -> Tensor:
-        """The frames of a stream's group as the network takes them, (3, G, H, W) uint8 on its device, to read."""
+        """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
         return self._batch_of[stream].buffer_of(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
@@ -93,13 +92,14 @@ class IngestCore:
         key = stream, (source_size[0], source_size[1])
         if key not in self._preparers:
             options = self.lane(stream).options
-            multiple = self.config.spatial_compression
-            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple)
+            multiple, channels = self.config.spatial_compression, picture_channels(self.config.in_channels)
+            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple, channels)
         return self._preparers[key]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""
-        height, width = frame.picture.shape[:2]
+        height, width, channels = frame.picture.shape
+        check_channels(channels, self.config.in_channels)
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 

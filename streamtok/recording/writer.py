@@ -55,7 +55,8 @@ class StreamEntry:
 
         Some streams have no key frames, and of others packets before this one were left out.
         """
-        assert frame.packet is not None and frame.codec is not None
+        assert frame.packet is not None
+        assert frame.codec is not None
         keeps = self.decodable == frame.frame_id or begins_video(frame.codec, frame.packet)
         self.decodable = frame.frame_id + 1 if keeps else None
         return keeps or 0 in frame.picture.shape

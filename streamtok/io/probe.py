@@ -238,7 +238,7 @@ def _say_what_it_does(found: Probe) -> list[str]:
     if found.counts.get("backwards"):
         does.append("pictures whose time does not rise are left out and counted")
     if len(found.sizes) > 1:
-        does.append("the size changes: a live node starts a new epoch, `streamtok encode` needs --size")
+        does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
     rate = found.rate or found.claimed_rate
     if found.sizes and rate:
         does.append(_say_tokens(found.sizes[0], rate))

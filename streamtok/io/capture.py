@@ -42,7 +42,7 @@ class Capture(threading.Thread):
     """Feeds a bounded queue from one source until the source ends or `stop` is called.
 
     A full queue makes a lossless stream wait and any other leave out its oldest frame, which the encoder then sees as
-    a gap in `frame_id`. `age_ns` is how old the frame was that `pop` came to last. `end_reason` says why nothing more
+    a gap in `frame_id`. `age_ns` is how old the frame was that was judged last. `end_reason` says why nothing more
     will come; `error` holds what the source failed with, if it did.
     """
 
@@ -129,14 +129,18 @@ class Capture(threading.Thread):
         """
         while self._held:
             item = self._held.popleft()
-            self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
             behind, after_gap = item.behind + self._untold, item.after_gap or self._gap_untold
-            if self._lossless or self.age_ns <= max(OLD_NS, 2 * self._most_late_ns) + steps_ns:
+            if not self.is_too_old(item, steps_ns):
                 self._untold, self._gap_untold = 0, False
                 return replace(item, behind=behind, after_gap=after_gap)
             self._untold, self._gap_untold = behind + 1, after_gap
             self.source.counts["dropped"] += 1
         return None
+
+    def is_too_old(self, item: Captured, steps_ns: int) -> bool:
+        """Whether a frame is of no use by now to a stream that is not lossless; see `pop`."""
+        self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
+        return not self._lossless and self.age_ns > max(OLD_NS, 2 * self._most_late_ns) + steps_ns
 
     def wait(self, timeout: float | None) -> Frame | None:
         """Take the oldest frame, waiting for it at most `timeout` seconds; None if none came."""

@@ -45,7 +45,8 @@ def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
         first_info(subscription, DecodeSettings(input=endpoint, stream=stream, timeout=0.1), threading.Event())
 
 
-def test_decode_waits_for_a_node_as_subscribe_does(endpoint, caplog):
+def test_decode_waits_for_a_node_as_subscribe_does(endpoint, caplog, monkeypatch):
+    monkeypatch.setattr("streamtok.node.live_view.TOLD_S", 0.3)
     stop, found = threading.Event(), []
     with subscribe(endpoint) as subscription:
         options = DecodeSettings(input=endpoint, stream="front")

@@ -116,6 +116,7 @@ class LatestSamples:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
+        """Add one sample."""
         self._samples[self.count % len(self._samples)] = seconds
         self.count += 1
         self.total += seconds

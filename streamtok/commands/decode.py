@@ -22,6 +22,7 @@ def run(settings: DecodeSettings) -> int:
 
 
 def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
+    """A token file to pictures; returns where they are and what was left out."""
     from streamtok.tokens.files import decode_file
 
     done = decode_file(
@@ -36,6 +37,7 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
 
 
 def decode_stream(settings: DecodeSettings) -> dict[str, str | int]:
+    """A live stream to pictures, until it is stopped; returns where they are and how many."""
     from streamtok.node.display import log_to_stderr
     from streamtok.node.live_view import view_stream
     from streamtok.node.process import stop_on_signals

@@ -53,6 +53,8 @@ class Check:
 
 
 class DoctorSettings(CommandSettings):
+    """Flags of `streamtok doctor`."""
+
     source: Annotated[str, Flag("SRC", positional=True)] | None = option(None, "look at this, not at the machine")
     frames: Count = option(300, "read so many frames of the source; of a camera for 10 s at most")
     measure: bool = option(True, "also time how many cameras this machine carries")
@@ -159,6 +161,7 @@ def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
 
 
 def check_machine() -> Iterator[Check]:
+    """Python, cores and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -167,6 +170,7 @@ def check_machine() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
+    """Version, threads and instruction set of PyTorch."""
     import torch
 
     found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -174,6 +178,7 @@ def check_torch() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
+    """Whether PyTorch has a GPU, and which."""
     import torch
 
     if not torch.cuda.is_available():
@@ -194,6 +199,7 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_model() -> Iterator[Check]:
+    """Whether the shipped model encodes."""
     import torch
 
     from streamtok.engine.loading import load
@@ -222,6 +228,7 @@ def check_capacity() -> Iterator[Check]:
 
 
 def check_zmq() -> Iterator[Check]:
+    """Version and transports of ZeroMQ."""
     import zmq
 
     curve = zmq.has("curve")
@@ -260,6 +267,7 @@ def check_gstreamer() -> Iterator[Check]:
 
 
 def check_display() -> Iterator[Check]:
+    """Whether a window can be opened."""
     display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
     yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
@@ -282,6 +290,7 @@ def check_cameras() -> Iterator[Check]:
 
 
 def check_extras() -> Iterator[Check]:
+    """Which optional packages are installed, and the command for those that are not."""
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         advice = "" if there else install_command(extra)

@@ -22,6 +22,8 @@ from streamtok.tokens.options import EncodeOptions
 
 
 class EncodeSettings(CommandSettings, EncodeOptions):
+    """Flags of `streamtok encode`."""
+
     source: Annotated[str, Flag("SRC", positional=True)] = Field(
         description="a video, an image, or any source that `streamtok ingest` takes"
     )
@@ -31,6 +33,7 @@ class EncodeSettings(CommandSettings, EncodeOptions):
 
 
 def run(settings: EncodeSettings) -> int:
+    """Encode one source into a token file; always 0, or an error."""
     from streamtok.tokens.files import encode_file
 
     done = encode_file(settings.source, settings.out, settings.model, settings)

@@ -33,6 +33,8 @@ RECIPE: dict[str, Any] = {
 
 
 class FinetuneSettings(CommandSettings):
+    """Flags of `streamtok finetune`."""
+
     videos: Annotated[Texts, Flag(positional=True)] = Field(default=[], description="videos, or folders of them")
     model: Model = option("nano", "what to start from: preset name or checkpoint folder")
     out: Annotated[Folder, Flag(short="-o")] = option(Path("out/finetune"), "folder for everything that is written")
@@ -44,12 +46,14 @@ class FinetuneSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "FinetuneSettings":
+        """ValueError when there is nothing to train on."""
         if not self.videos:
             raise ValueError("nothing to train on: give videos, or folders of them")
         return self
 
 
 def run(settings: FinetuneSettings) -> int:
+    """Fine-tune and tell what was gained; 0 also when nothing was."""
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 

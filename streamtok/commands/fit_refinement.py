@@ -20,6 +20,8 @@ CROP = 256  # pixels of the pictures that are held
 
 
 class FitRefinementSettings(CommandSettings):
+    """Flags of `streamtok fit-refinement`."""
+
     places: Annotated[Texts, Flag("PLACE", positional=True, nargs="+")] = Field(description="folders, videos, pictures")
     model: Model = option("nano", "the network: preset name or checkpoint folder")
     holdout: Annotated[Texts, Flag("NAME", nargs="+")] = option([], "clips whose names begin so are left out")
@@ -30,6 +32,7 @@ class FitRefinementSettings(CommandSettings):
 
 
 def run(settings: FitRefinementSettings) -> int:
+    """Fit the codebooks and write the refining model."""
     from dataclasses import replace
 
     import torch

@@ -40,6 +40,8 @@ FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # o
 
 
 class InfoSettings(CommandSettings, ReadSettings):
+    """Flags of `streamtok info`."""
+
     path: Annotated[str, Flag("FILE", positional=True)] = Field(
         description="a recording, token file, bag, video, or folder with these"
     )
@@ -98,6 +100,7 @@ def to_group(message: TokenMessage) -> TokenGroup:
 
 
 def inspect_recording(recording: Recording, picture: bool) -> Inspected:
+    """What a recording with tokens holds."""
     infos = recording.first_infos()
     codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
     sessions: dict[str, set[str]] = {}
@@ -133,6 +136,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
 
 
 def inspect_token_file(path: Path, picture: bool) -> Inspected:
+    """What a token file holds; ValueError if it is damaged."""
     from streamtok.tokens.tokenfile import TokenFile
 
     file = TokenFile(path)
@@ -162,6 +166,7 @@ def is_empty(report: dict[str, Any]) -> bool:
 
 
 def format_report(report: dict[str, Any]) -> str:
+    """The report for people."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
     if report.get("complete") is False:
         lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")
@@ -182,6 +187,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def format_stream(stream: dict[str, Any]) -> list[str]:
+    """The lines of one token stream."""
     if not stream.get("groups"):
         return ["  nothing"]
     lines = [

@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: RigSettings) -> int:
+    """Run the node until its sources have ended or it is told to stop; its exit status."""
     from streamtok.node.display import LiveDisplay, log_to_stderr
 
     log_to_stderr(log_format=settings.log_format)
@@ -288,6 +289,7 @@ def find_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
+    """The recorder that the settings ask for; None if nothing is recorded."""
     if settings.record is None:
         return None
     from streamtok.recording.recorder import Recorder, RecorderOptions

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 class ReconstructSettings(CommandSettings):
+    """Flags of `streamtok reconstruct`."""
+
     sources: Annotated[Texts, Flag(positional=True)] = Field(
         default=[], description="videos, images, folders of these, or patterns in quotes"
     )
@@ -60,6 +62,7 @@ class ReconstructSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "ReconstructSettings":
+        """ValueError when there is nothing to reconstruct, or two models are named."""
         if not self.sources and self.pattern is None:
             raise ValueError("nothing to reconstruct: give videos, images, folders or a pattern in quotes")
         if "model" in self.model_fields_set and self.files:
@@ -132,6 +135,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
 
 
 def tell(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
+    """Print what was reconstructed and what failed."""
     mean = round(fmean(one["psnr"] for one in done), 3) if done else None
     if settings.as_json:
         facts = {"model": tok.config.name, "dtype": settings.dtype, "psnr": mean, "files": done, "failed": failed}

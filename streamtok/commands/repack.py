@@ -19,6 +19,8 @@ from streamtok.settings.shared import CommandSettings
 
 
 class RepackSettings(CommandSettings):
+    """Flags of `streamtok repack`."""
+
     path: Annotated[File, Flag(positional=True)] = Field(description="a token file or an MCAP file")
     out: Annotated[File, Flag(short="-o")] = Field(description="the file to write (never overwrites one)")
     compression: Literal["coded", "independent", "none"] = option(
@@ -28,6 +30,7 @@ class RepackSettings(CommandSettings):
 
 
 def run(settings: RepackSettings) -> int:
+    """Write the file with its tokens coded otherwise, and tell both sizes."""
     from streamtok.tokens.repack import repack
 
     before, after = repack(Path(settings.path), Path(settings.out), settings.compression, settings.coder)

@@ -19,6 +19,8 @@ from streamtok.settings.shared import CommandSettings
 
 
 class RepairSettings(CommandSettings):
+    """Flags of `streamtok repair`."""
+
     path: Annotated[File, Flag(positional=True)] = Field(description="the MCAP file")
     out: Annotated[File, Flag(short="-o")] | None = option(None, "the file to write (never overwrites one)")
 

@@ -64,6 +64,7 @@ class SubscribeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "SubscribeSettings":
+        """ValueError for `ipc_group` without sockets to bind."""
         if self.ipc_group is not None and self.forward is None:
             raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
         return self
@@ -220,6 +221,7 @@ def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.E
 
 
 def format_message(message: TokenMessage) -> str:
+    """One line per message."""
     header = message.header
     marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
     marks += f" lost {message.lost}" if message.lost else ""
@@ -232,6 +234,7 @@ def format_message(message: TokenMessage) -> str:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
+    """The summary for people."""
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -244,6 +247,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def format_without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
+    """Lines on messages whose age is not known, if there are any."""
     lines = []
     if before_capture:
         lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")

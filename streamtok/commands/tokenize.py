@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
+    """Flags of `streamtok tokenize`."""
+
     drives: Annotated[Texts, Flag("DRIVE", positional=True)] = option(
         [], "recorded drives: paths, or URLs that fsspec opens"
     )
@@ -51,6 +53,7 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
 
     @model_validator(mode="after")
     def check_together(self) -> "TokenizeSettings":
+        """ValueError unless there are drives and a place for their tokens, or a plan is asked for."""
         if self.plan is None and not (self.out and (self.drives or self.listed)):
             raise ValueError("give drives (or --list FILE) and --out, or --plan HOURS")
         return self
@@ -82,6 +85,7 @@ def run(settings: TokenizeSettings) -> int:
 
 
 def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
+    """Tokenize all drives; 1 if some are broken or were not reached."""
     from streamtok.fleet.fleet import Fleet
 
     assert settings.out is not None  # as the settings have checked
@@ -102,6 +106,7 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
 
 
 def format_result(result: dict[str, Any]) -> str:
+    """The result for people."""
     words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
     words += f", {result['left']} left" if result["left"] else ""
     return f"{words}; {result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} per second)"

@@ -33,6 +33,7 @@ class TrainSettings(CommandSettings, TrainConfig):
 
     @model_validator(mode="after")
     def check_together(self) -> "TrainSettings":
+        """ValueError when there is nothing to train on, or flags contradict each other."""
         if not self.data.paths:
             raise ValueError("nothing to train on: give data.paths in --config FILE, or --set data.paths='[FOLDER]'")
         if self.resume and self.overwrite:
@@ -41,6 +42,7 @@ class TrainSettings(CommandSettings, TrainConfig):
 
 
 def run(settings: TrainSettings) -> int:
+    """Train, and export the model."""
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 

@@ -27,6 +27,8 @@ HELD_OUT_FRAMES = 33
 
 
 class TrainCoderSettings(CommandSettings):
+    """Flags of `streamtok train-coder`."""
+
     model: Annotated[Model, Flag(positional=True)] = Field(description="preset name or checkpoint folder")
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
     holdout: Annotated[list[str], Flag("NAME")] = option([], "clips to judge by instead: how their names begin")
@@ -36,12 +38,14 @@ class TrainCoderSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_data(self) -> "TrainCoderSettings":
+        """ValueError when there is nothing to train on."""
         if not self.data:
             raise ValueError("nothing to train on: give --data PATH")
         return self
 
 
 def run(settings: TrainCoderSettings) -> int:
+    """Train a token coder and write it beside the weights."""
     from streamtok.checkpoint import WEIGHTS
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
@@ -78,6 +82,7 @@ def run(settings: TrainCoderSettings) -> int:
 
 
 def tell(text: str) -> None:
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 

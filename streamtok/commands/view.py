@@ -63,6 +63,7 @@ class ViewSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "ViewSettings":
+        """ValueError for flags that contradict each other."""
         if self.live:
             for text in self.inputs:
                 parse_endpoint(text)

@@ -222,12 +222,7 @@ class TokenizerConfig:
     @classmethod
     def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":
         """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV, or a class's)."""
-        called = str(values.get("name", ""))
-        kind = "".join(letter for word, letter in _LONG_NAMES.items() if word in called) or called.upper()
-        if kind not in ("CI", "DI", "CV", "DV"):
-            raise ValueError(f"the published config's name is {called!r}, expected CI, DI, CV or DV")
-        if values.get("patch_method", "haar") != "haar":
-            raise ValueError(f"the published config's patch_method is {values['patch_method']!r}, expected 'haar'")
+        kind = _read_published_kind(values)
         video, discrete = kind.endswith("V"), kind.startswith("D")
         mult = tuple(values["channels_mult"])
         temporal = values["temporal_compression"] if video else 1
@@ -238,8 +233,6 @@ class TokenizerConfig:
         channels, blocks = values["channels"], values["num_res_blocks"]
         coarse = [values["resolution"] // values["patch_size"] // 2**level for level in range(len(mult))]
         quantizer = "fsq" if discrete else str(values.get("formulation", "AE")).lower()
-        if discrete and str(values.get("quantizer", "FSQ")).upper() != "FSQ":
-            raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
         spatial = values["spatial_compression"]
         return cls(
             name=name or f"cosmos-{kind.lower()}{f'{temporal}x' if video else ''}{spatial}x{spatial}",
@@ -263,3 +256,16 @@ class TokenizerConfig:
             levels=tuple(values["levels"]) if discrete else FSQ_LEVELS,
             dropout=values.get("dropout", 0.0),
         )
+
+
+def _read_published_kind(values: Mapping) -> str:
+    """CI, DI, CV or DV; ValueError for another architecture than these have."""
+    called = str(values.get("name", ""))
+    kind = "".join(letter for word, letter in _LONG_NAMES.items() if word in called) or called.upper()
+    if kind not in ("CI", "DI", "CV", "DV"):
+        raise ValueError(f"the published config's name is {called!r}, expected CI, DI, CV or DV")
+    if values.get("patch_method", "haar") != "haar":
+        raise ValueError(f"the published config's patch_method is {values['patch_method']!r}, expected 'haar'")
+    if kind.startswith("D") and str(values.get("quantizer", "FSQ")).upper() != "FSQ":
+        raise ValueError(f"the published config's quantizer is {values['quantizer']!r}, expected 'FSQ'")
+    return kind

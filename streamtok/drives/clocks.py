@@ -83,6 +83,7 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
+    """The clock of a topic, by the rules above."""
     faults: list[str] = []
     for clock in CLOCKS:
         fault = find_fault([getattr(each, clock) for each in stamps])

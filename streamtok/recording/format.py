@@ -95,6 +95,7 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:
+    """One token message as it is stored."""
     return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
 
 

@@ -50,6 +50,7 @@ class Chunk:
 
 
 def read_message(record: memoryview) -> RawMessage:
+    """The message that a record holds."""
     channel_id, sequence, log_time, publish_time = MESSAGE_HEAD.unpack_from(record)
     return RawMessage(channel_id, sequence, log_time, publish_time, record[MESSAGE_HEAD.size :])
 

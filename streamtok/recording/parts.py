@@ -41,6 +41,7 @@ def part_name(path: Path) -> tuple[str, int]:
 
 
 def is_recording_name(path: Path) -> bool:
+    """Whether a file is a recording, by its suffix."""
     return path.name.lower().removesuffix(".zstd").endswith(SUFFIXES)
 
 

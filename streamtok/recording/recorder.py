@@ -188,6 +188,7 @@ class Recorder:
         self.close()
 
     def summary(self) -> dict[str, Any]:
+        """Counts, files, and the error that ended recording, if one did."""
         return {**self.counts, "files": [str(path) for path in self.paths], "error": self.error}
 
     def _announce(self, stream: str, info: Info | None, offset_ns: int) -> None:

@@ -43,6 +43,7 @@ class FileSummary:
 
     @property
     def bytes(self) -> int:
+        """Size of what was written, bytes."""
         files = self.path.iterdir() if self.path.is_dir() else [self.path]
         return sum(file.stat().st_size for file in files)
 

@@ -96,6 +96,7 @@ class Track(ABC):
 
 
 def read_blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
+    """All grids of a track in order, `size` at a time."""
     for first in range(0, len(track), size):
         yield track.read(np.arange(first, min(first + size, len(track))))
 

@@ -37,6 +37,7 @@ class Footage:
 
     @property
     def taken(self) -> int:
+        """How many frames of the file are taken."""
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:

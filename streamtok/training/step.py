@@ -113,6 +113,7 @@ class Step:
         return named, detach(output.state)
 
     def update(self) -> None:
+        """One step of the optimizer from the gradients, and of the average of the weights."""
         self.optimizer.clip()
         self.optimizer.step()
         self.average.update()

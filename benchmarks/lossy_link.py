@@ -79,7 +79,7 @@ def watch(
     decoder = LiveDecoder(tok, across_losses=True)
     with (
         LossyLink(publisher.endpoint, pattern) as link,
-        subscribe(link.endpoint, until_end=True, lossless=True) as reader,
+        subscribe(link.endpoint, until_end=True, lossless=True, queue_size=len(groups)) as reader,
     ):
         publisher.wait_subscribers(1, 10)
         sender = threading.Thread(target=send, args=(publisher, groups))

@@ -28,6 +28,20 @@ def test_a_pattern_loses_and_delays_what_it_says_and_the_same_each_time(loss, bu
     assert len(moved) == pytest.approx(late * (1 - loss) * COUNT, rel=0.2)
 
 
+def test_what_a_link_does_not_lose_arrives_also_where_a_reader_waits_to_ask_for_what_was_lost():
+    """It has just connected, so it would ask the node for the epoch; until it hears whom to ask, it holds back."""
+    pattern = LossPattern[int](0.1, seed=1)
+    expected = [number for number in range(60) for _ in pattern.pass_on(number) if number < 50]
+    with (
+        Served(lossless=True, control="") as node,
+        LossyLink(node.endpoint, LossPattern(0.1, seed=1)) as link,
+        subscribe(link.endpoint, timeout=10) as reader,
+    ):
+        node.wait_subscribers(1)
+        node.publish(*(make_group(number, interval=100) for number in range(60)))
+        assert [next(reader).header.seq for _ in expected] == expected
+
+
 @pytest.mark.parametrize("compression", ["none", "independent", "coded"])
 def test_over_a_lossy_link_readers_get_the_right_tokens_or_are_told(tmp_path, compression):
     """And a decoder that goes on across losses shows every grid that can be read, once it has begun."""

@@ -64,9 +64,7 @@ def compressed_image(data: Any, text: str, size: tuple[int, int] | None) -> tupl
         raise ValueError(f"packets of {video} do not tell their size: set the parameter camera_info to its topic")
     if video and size and payload:
         return video, size, payload
-    raise ValueError(
-        f"format {text!r} with first bytes {payload[:8]!r}, expected JPEG, PNG or a packet of {', '.join(sorted({*VIDEOS.values()}))}"
-    )
+    raise ValueError(f"format {text!r} with first bytes {payload[:8]!r}, expected JPEG, PNG or a known video")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -147,8 +145,8 @@ def pack_frame(
 ) -> tuple[bytes, bytes, bytes] | None:
     """The message of an image (encoding, (height, width), payload): topic, header, payload; None for one to leave out.
 
-    `stamp_ns` and `now_ns` are of the same clock. A missing packet of a video leaves a gap in `seq`, so that its reader waits for
-    a key frame.
+    `stamp_ns` and `now_ns` are of the same clock. A missing packet of a video leaves a gap in `seq`, so that its
+    reader waits for a key frame.
     """
     encoding, size, payload = picture
     missing, number = numbers.counts["missing"], numbers.take(stamp_ns)

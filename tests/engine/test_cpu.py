@@ -168,8 +168,11 @@ def test_layers_that_would_not_gain_are_left_alone():
     tok = build(PRESETS["nano"])
     fast = winograd.use_winograd(tok)
     made = {name for name, module in fast.named_modules() if isinstance(module, winograd.WinogradConv)}
-    assert {"encoder.conv_in.spatial", "encoder.down.1.block.0.conv2.spatial", "decoder.conv_out"} <= made
-    assert not {"encoder.down.0.block.0.conv1.spatial", "encoder.down.0.downsample.conv1"} & made
+    assert {"encoder.down.1.block.0.conv2.spatial", "decoder.conv_out"} <= made
+    assert (
+        not {"encoder.conv_in.spatial", "encoder.down.0.block.0.conv1.spatial", "encoder.down.0.downsample.conv1"}
+        & made
+    )
     assert fast.fingerprint == tok.fingerprint
     conv, small = fast.encoder.down[1].block[0].conv2.spatial, torch.randn(1, 160, 15, 17)
     with torch.no_grad():

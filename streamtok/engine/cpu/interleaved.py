@@ -102,7 +102,7 @@ class BytesEncoder:
         assert first.spatial.bias is not None
         spatial: nn.Module = copy_conv(first.spatial, weight.flatten(1, 2), first.spatial.bias)
         if merge:
-            spatial = exchange_modules(spatial, exchange_wide)
+            spatial = exchange_wide(spatial)
         self.encoder = copy_module(encoder, conv_in=InterleavedConv(copy_module(first, spatial=spatial)))
 
     def __call__(self, frames: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
@@ -136,7 +136,7 @@ class PixelDecoder:
             return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
 
         conv = copy_conv(last, merge(last.weight), merge(last.bias))
-        self.decoder = copy_module(decoder, conv_out=exchange_modules(conv, exchange_wide))
+        self.decoder = copy_module(decoder, conv_out=exchange_wide(conv))
 
     def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), and the state of `decoder`."""

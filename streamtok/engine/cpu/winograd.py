@@ -19,8 +19,9 @@ from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 TILE = 4  # outputs along each side
-WIDE = 32  # C * D / (C + D) from which a layer gains, as measured (docs/performance.md)
+WIDE = 40  # C * D / (C + D) from which a layer gains, as measured (docs/performance.md)
 LARGE = 256  # pixels from which an image does
+AT_ONCE = 700_000  # sums or products that are held at a time: what a cache holds beside them
 
 # How each of the six sums weighs the three taps of a kernel, times 24.
 _TAPS_24 = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
@@ -44,21 +45,42 @@ class WinogradConv(nn.Module):
         if height * width < LARGE:
             return F.conv2d(x, self.weight, self.bias, padding=1)
         down, across = -(-height // TILE), -(-width // TILE)
-        padded = F.pad(
-            x.permute(0, 2, 3, 1), (0, 0, 1, TILE * across - width + 1, 1, TILE * down - height + 1)
-        )  # (N, 4 * down + 2, 4 * across + 2, C)
+        far = TILE * across - width + 1, 1, TILE * down - height + 1
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, *far))  # (N, 4 * down + 2, 4 * across + 2, C)
+        wide = self.weight.shape[0]
+        y = padded.new_empty(count, down, TILE, across, TILE, wide)
+        sums = 36 * count * down * across * max(channels, wide)
+        for rows in torch.arange(down).chunk(-(-sums // AT_ONCE)):
+            top, end = int(rows[0]), int(rows[-1]) + 1
+            self._compute_tiles(padded[:, TILE * top : TILE * end + 2], y[:, top:end])
+        return y.view(count, TILE * down, TILE * across, wide)[:, :height, :width].permute(0, 3, 1, 2)
+
+    def _compute_tiles(self, padded: Tensor, out: Tensor) -> None:
+        """padded (N, 4 * down + 2, 4 * across + 2, C) to outputs (N, down, 4, across, 4, D)."""
+        count, down, _, across, _, wide = out.shape
+        channels = padded.shape[-1]
         rows = padded.new_empty(6, count, down, TILE * across + 2, channels)
         _add_inputs([padded[:, i : i + TILE * down - 3 : TILE] for i in range(6)], rows)
         sums = padded.new_empty(6, 6, count, down, across, channels)
         _add_inputs([rows[..., i : i + TILE * across - 3 : TILE, :] for i in range(6)], sums.transpose(0, 1))
-        products = torch.bmm(sums.view(36, -1, channels), self.points).view(6, 6, count, down, across, -1)
+        products = torch.bmm(sums.view(36, -1, channels), self.points).view(6, 6, count, down, across, wide)
         if self.bias is not None:
             products[1, 1] += self.bias.detach()  # this point is in all outputs, once
-        rows = products.new_empty(TILE, *products.shape[1:])
-        _add_outputs(products, rows)
-        y = products.new_empty(count, down, TILE, across, TILE, products.shape[-1])
-        _add_outputs(rows.transpose(0, 1), y.permute(4, 2, 0, 1, 3, 5))
-        return y.view(count, TILE * down, TILE * across, -1)[:, :height, :width].permute(0, 3, 1, 2)
+        columns = products.new_empty(TILE, 6, count, down, across, wide)
+        _add_outputs(products, columns)
+        _add_outputs(columns.transpose(0, 1), out.permute(4, 2, 0, 1, 3, 5))
+
+
+class StillWinogradConv(WinogradConv):
+    """As `StillConv`, whose signatures it has."""
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """Empty."""
+        return {}
+
+    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
+        """x (N, C, H, W) -> (N, D, H, W)."""
+        return super().forward(x), state
 
 
 def _add_inputs(x: Sequence[Tensor], out: Tensor) -> None:
@@ -84,18 +106,6 @@ def _add_outputs(products: Tensor, out: Tensor) -> None:
     torch.add(odd.add_(p5), far_odd, alpha=8, out=out[3])
 
 
-class StillWinogradConv(WinogradConv):
-    """As `StillConv`, whose signatures it has."""
-
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Empty."""
-        return {}
-
-    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
-        """x (N, C, H, W) -> (N, D, H, W)."""
-        return super().forward(x), state
-
-
 def has_wide(model: nn.Module) -> bool:
     """Whether a model has convolutions that gain."""
     return any(map(_is_wide, model.modules()))
@@ -103,12 +113,15 @@ def has_wide(model: nn.Module) -> bool:
 
 def use_winograd(model: Tokenizer) -> Tokenizer:
     """A copy of the model whose wide 3x3 convolutions are computed so; it shares the rest, weights too."""
-    parts = {name: exchange_modules(child, exchange_wide) for name, child in model.named_children()}
-    return model.with_modules(**parts).eval()
+    return model.with_modules(**{name: exchange_wide(child) for name, child in model.named_children()}).eval()
 
 
-def exchange_wide(module: nn.Module) -> nn.Module | None:
-    """What computes a convolution that gains."""
+def exchange_wide(module: nn.Module) -> nn.Module:
+    """A copy of a part of a model with its wide 3x3 convolutions exchanged."""
+    return exchange_modules(module, _exchange)
+
+
+def _exchange(module: nn.Module) -> nn.Module | None:
     if not _is_wide(module):
         return None
     return StillWinogradConv(module) if isinstance(module, StillConv) else WinogradConv(module)

@@ -26,7 +26,7 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
 from streamtok.io.clean_decoder import CleanDecoder, to_image
-from streamtok.io.containers import OPEN_S, demux, open_container
+from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -92,7 +92,7 @@ class NetworkCamera:
     def connect(self) -> None:
         """Open the stream; raises OSError that says what is wrong."""
         self.release()
-        self._rtp = urlsplit(self.url).scheme in ("rtsp", "rtsps")
+        self._rtp = is_rtp(self.url)
         if self._rtp:
             _listen()
         try:

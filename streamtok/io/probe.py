@@ -26,10 +26,9 @@ from streamtok.io.opencv_device import OpenCVDevice
 from streamtok.io.played_device import PlayedDevice
 from streamtok.io.snapshot_device import SnapshotDevice
 from streamtok.io.source import VideoSource, open_source
-from streamtok.io.stills import find_orientation
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
-from streamtok.preprocessing.orientation import UPRIGHT
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
 CAMERAS = {

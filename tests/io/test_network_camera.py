@@ -22,7 +22,7 @@ from streamtok.io.network_camera import NetworkCamera, StreamClock
 from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
-from tests.kit.rtsp import Camera, to_rtp
+from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
 from tests.kit.videos import PLAIN, noisy, number_of, write_video
 
 COUNT = 60
@@ -100,6 +100,39 @@ def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     assert not {33, 34, 35, 36, 37, 38, 39} & set(numbers[: numbers.index(40)])
     assert source.counts["damaged"] >= 6
     assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
+
+
+def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips, tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        port = sender.getsockname()[1] + 1 & ~1  # RTCP has the port behind it
+    sdp = SDP.replace("video 0", f"video {port}").format(name="H264", more=NAMES["libx264"][1])
+    (tmp_path / "cam.sdp").write_text(sdp)
+    lost = {(33, 0), (57, 0), (93, 0)}
+    stop = threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for picture, part, data in stamped(clips["libx264"], 25):
+                if part == 0 and stop.wait(0.02):
+                    return
+                if (picture % 120, part) not in lost:
+                    sender.sendto(data, ("127.0.0.1", port))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with CameraSource(NetworkCamera(str(tmp_path / "cam.sdp"))) as source:
+            frames = take(source, 150)
+    finally:
+        stop.set()
+        thread.join()
+    with Camera(clips["libx264"]) as camera:
+        right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
+    assert len(frames) == 150
+    assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
+    assert source.counts["damaged"] > 0
+    assert isinstance(open_source(str(tmp_path / "cam.sdp")), CameraSource)
 
 
 @pytest.mark.slow

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder
     from streamtok.wire.publisher import Publisher
 
+MAX_PIXELS = 1 << 23  # of a picture that is encoded as it comes: 4K UHD has fewer; a step takes some 600 bytes for each
+
 
 class SourceFlags(StreamDefaults):
     """What the command line says of a rig's streams: the source and name of each, and what holds for all of them."""
@@ -230,7 +232,14 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
     wait_ms = settings.batch_wait_ms or 0.0
-    return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+    return IngestCore(
+        tokenizer,
+        options,
+        context=settings.context,
+        batches=batches,
+        batch_wait_ms=wait_ms,
+        max_pixels=MAX_PIXELS,
+    )
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:

@@ -5,6 +5,7 @@ verdict. Whatever waits, fails or tells the time is outside and calls `feed`, `g
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -35,7 +36,7 @@ class IngestCore:
     encoder, a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
     `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`, `settle` or `overdue`, whichever is
     called first. `timer` is read for that and to fill `encode_ns`; `preparing` follows from the tokenizer's device
-    unless given.
+    unless given. Pictures of more than `max_pixels` are refused where the options have no size.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class IngestCore:
         batch_wait_ms: float = 0.0,
         timer: Callable[[], int] = time.perf_counter_ns,
         preparing: Preparing | None = None,
+        max_pixels: float = math.inf,
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
@@ -55,14 +57,14 @@ class IngestCore:
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1
-        self.context = context
+        self.context, self.max_pixels = context, max_pixels
         self.lanes = {
             name: Lane(name, options, self.group_frames, self.config.video) for name, options in streams.items()
         }
         self._timer = timer
         self._logs = {name: EventLog(name, log) for name in streams}
         self._preparing = preparing or preparing_for(tokenizer.device)
-        self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
+        self._preparers: dict[str, tuple[tuple[int, int], Preparer]] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
         shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
@@ -89,13 +91,20 @@ class IngestCore:
         return self._batch_of[stream].buffer_of(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
-        """What turns pictures of `source_size` (height, width) into what this stream encodes."""
-        key = stream, (source_size[0], source_size[1])
-        if key not in self._preparers:
-            options = self.lane(stream).options
-            multiple = self.config.spatial_compression
-            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple)
-        return self._preparers[key]
+        """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
+
+        ValueError for a size that cannot be encoded, or is beyond `max_pixels` where the stream's options have none.
+        """
+        size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
+        if kept is None or kept[0] != size:
+            options, multiple = self.lane(stream).options, self.config.spatial_compression
+            if options.size is None and math.prod(size) > self.max_pixels:
+                raise ValueError(
+                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {self.max_pixels} pixels: set "
+                    "`size`, the (height, width) to encode"
+                )
+            kept = self._preparers[stream] = size, self._preparing.preparer(size, options.size, options.fit, multiple)
+        return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""

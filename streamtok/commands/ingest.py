@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder
     from streamtok.wire.publisher import Publisher
 
-MAX_PIXELS = 1 << 23  # of a picture that is encoded as it comes: 4K UHD has fewer; a step takes some 600 bytes for each
+MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
 
 
 class SourceFlags(StreamDefaults):
@@ -232,23 +232,18 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
     wait_ms = settings.batch_wait_ms or 0.0
-    return IngestCore(
-        tokenizer,
-        options,
-        context=settings.context,
-        batches=batches,
-        batch_wait_ms=wait_ms,
-        max_pixels=MAX_PIXELS,
-    )
+    return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream; `live` decides a policy that was not given: cameras latest, files lossless."""
+    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
+    and bounds the pictures of a stream without a size."""
     from streamtok.ingest.lane import StreamOptions
 
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
     interval, size = stream.keyframe_interval, stream.size
-    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata)
+    most = MAX_PIXELS if live else math.inf
+    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata, most)
 
 
 def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:

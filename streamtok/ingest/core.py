@@ -36,7 +36,7 @@ class IngestCore:
     encoder, a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
     `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`, `settle` or `overdue`, whichever is
     called first. `timer` is read for that and to fill `encode_ns`; `preparing` follows from the tokenizer's device
-    unless given. Pictures of more than `max_pixels` are refused where the options have no size.
+    unless given.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class IngestCore:
         batch_wait_ms: float = 0.0,
         timer: Callable[[], int] = time.perf_counter_ns,
         preparing: Preparing | None = None,
-        max_pixels: float = math.inf,
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
@@ -57,7 +56,7 @@ class IngestCore:
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1
-        self.context, self.max_pixels = context, max_pixels
+        self.context = context
         self.lanes = {
             name: Lane(name, options, self.group_frames, self.config.video) for name, options in streams.items()
         }
@@ -93,14 +92,14 @@ class IngestCore:
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
         """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
 
-        ValueError for a size that cannot be encoded, or is beyond `max_pixels` where the stream's options have none.
+        ValueError for a size that cannot be encoded, or that the stream's options do not allow.
         """
         size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
         if kept is None or kept[0] != size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
-            if options.size is None and math.prod(size) > self.max_pixels:
+            if options.size is None and math.prod(size) > options.max_pixels:
                 raise ValueError(
-                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {self.max_pixels} pixels: set "
+                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {options.max_pixels} pixels: set "
                     "`size`, the (height, width) to encode"
                 )
             kept = self._preparers[stream] = size, self._preparing.preparer(size, options.size, options.fit, multiple)

@@ -4,6 +4,7 @@ A lane is a state machine: `judge` takes a frame's number, time and size and say
 group that is being filled, `finish` makes a `TokenGroup` of that. Only its own methods change it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ was full, its latent was not finite, or its stream ended."""
 class StreamOptions:
     """How one stream treats sizes, gaps and its end.
 
-    `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of
-    capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
+    `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
+    `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
+    POLICIES, ON_GAP, TAILS and FITS.
     `metadata` is what readers are told of the stream; nothing here reads it.
     """
 
@@ -42,6 +44,7 @@ class StreamOptions:
     size: tuple[int, int] | None = None
     fit: str = "stretch"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_pixels: float = math.inf
 
     def __post_init__(self) -> None:
         allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}

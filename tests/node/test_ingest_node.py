@@ -253,8 +253,8 @@ def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):
 
 
 def test_a_picture_of_a_size_that_cannot_be_encoded_costs_only_itself(endpoint):
-    """A side beyond 65,535, or 9 million pixels, which would take gigabytes in the network."""
-    odd = {7: (1, 70_000), 12: (3000, 3000)}
+    """A side beyond 65,535, or 2.25 million pixels, which would take gigabytes in the network."""
+    odd = {7: (1, 70_000), 12: (1500, 1500)}
     node = make_node(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
     node.sources = {"a": ScriptedCamera("a", 200, 20, lambda number: image(number, odd.get(number, SIZE)))}
     with RunningNode(node) as running:

@@ -21,7 +21,7 @@ from streamtok.io.stills import encode_jpeg, show_channels
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.settings.decode import DecodeSettings
+from streamtok.settings.decode import MAX_PIXELS, DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
@@ -34,7 +34,6 @@ log = logging.getLogger("streamtok.decode")
 WAIT_S = 0.2
 TOLD_S = 3.0  # after which it is told what is waited for
 FAR_NS = 3_600_000_000_000
-MAX_PIXELS = 1 << 23  # of one picture: 4K UHD has fewer; decoding takes some 600 bytes for each
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def show_messages(
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
-        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream]):
+        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream], options.max_pixels):
             if not sink.show(picture, image):
                 note_unshown(decoder, message, f"capture time {picture.capture_ns} is far from those before")
                 continue
@@ -82,12 +81,15 @@ def show_messages(
                 return
 
 
-def shown_pictures(message: TokenMessage, decoder: LiveDecoder, info: Info) -> list[tuple[Frame, np.ndarray]]:
-    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture."""
+def shown_pictures(
+    message: TokenMessage, decoder: LiveDecoder, info: Info, max_pixels: int = MAX_PIXELS
+) -> list[tuple[Frame, np.ndarray]]:
+    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture,
+    or one of more than `max_pixels`."""
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
-        if pixels > MAX_PIXELS:
-            raise ValueError(f"grid {message.header.grid} is a picture of {pixels} pixels, shown up to {MAX_PIXELS}")
+        if pixels > max_pixels:
+            raise ValueError(f"grid {message.header.grid} is a picture of {pixels} pixels, max_pixels is {max_pixels}")
         pictures = decoder.feed(message)
         return [(picture, crop_within(picture.image, info.source_rect)) for picture in pictures]
     except (ValueError, RuntimeError) as error:

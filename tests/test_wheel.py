@@ -1,8 +1,11 @@
 """A wheel works outside the checkout: commands, demo, configurations, weights, the page."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -10,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.kit.wire import eventually
 
@@ -104,3 +108,42 @@ def test_uv_and_pipx_install_the_wheel_and_what_it_asks_for(tool, wheel, tmp_pat
     done = call(hint, shell=True)
     assert done.returncode == 0, done.stderr
     assert call(streamtok.resolve().parent / "python", "-c", "import websockets").returncode == 0
+
+
+@pytest.mark.slow
+def test_what_the_compose_file_starts_works_together(installed, tmp_path):
+    """Its commands, without containers: a node, a recorder of it, a page, and metrics where Prometheus asks."""
+    text = (ROOT / "deploy" / "compose.yaml").read_text()
+    ports = {port: str(free_port()) for port in ("5555", "9464", "8088")}
+    for name, port in ports.items():
+        text = text.replace(name, port)
+    assert '"127.0.0.1:9464"' in (ROOT / "deploy" / "prometheus.yml").read_text()
+    text = re.sub(r"\$\{SOURCE:-(.*?)\}", "synthetic:64x96@10?seed=7", text).replace("/data/", f"{tmp_path}/data/")
+    services = yaml.safe_load(text)["services"]
+    (tmp_path / "data").mkdir()
+    commands = {name: services[name]["command"] for name in ("node", "recorder", "viewer")}
+    running = {
+        name: subprocess.Popen([installed / "streamtok", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for name, words in commands.items()
+    }
+    try:
+        for port, word in ((ports["9464"], "/metrics"), (ports["8088"], "/")):
+            assert b"streamtok" in eventually(lambda url=f"http://127.0.0.1:{port}{word}": read_url(url))
+        assert eventually(lambda: list((tmp_path / "data").glob("*.mcap")))
+    finally:
+        for each in running.values():
+            each.terminate()
+        told = {name: each.communicate(timeout=60)[1] for name, each in running.items()}
+    assert {each.returncode for each in running.values()} == {0}, told
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def read_url(url: str) -> bytes:
+    """What is there, nothing while nothing answers."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read()
+    return b""

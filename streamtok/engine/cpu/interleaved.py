@@ -120,7 +120,7 @@ def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tenso
     quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
     cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
     pixels = cells.view(torch.uint8).view(-1, 64)
-    values = linear(pixels.to(haar[0].dtype), *haar) if haar else pixels - 127.5
+    values = linear(pixels.to(haar[0].dtype), *haar) if haar else pixels.float().sub_(127.5)
     return values.view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
 
 

@@ -20,7 +20,7 @@ from streamtok.model.tokenizer import Tokenizer
 
 TILE = 4  # outputs along each side
 WIDE = 40  # C * D / (C + D) from which a layer gains, as measured (docs/performance.md)
-LARGE = 256  # pixels from which an image does
+LARGE = 400  # pixels from which an image does
 AT_ONCE = 700_000  # sums or products that are held at a time: what a cache holds beside them
 
 # How each of the six sums weighs the three taps of a kernel, times 24.

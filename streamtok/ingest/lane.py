@@ -37,8 +37,8 @@ class StreamOptions:
     `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
     POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
     `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
-    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike those of its
-    keyframe (None: never).
+    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
+    those of its keyframe (None: never).
     """
 
     policy: str = "latest"

@@ -416,7 +416,8 @@ def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default(
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
     assert elsewhere.engine.kernels == "interleaved"
     different = compare_engines(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
-    assert [text.split(":")[0] for text in different] == ["slots_per_step", "kernels", "torch_version"]
+    names = {text.split(":")[0] for text in different} - {"convolutions"}  # these follow from the processor
+    assert names == {"slots_per_step", "kernels", "torch_version"}
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

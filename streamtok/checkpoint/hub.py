@@ -4,20 +4,23 @@ import re
 import tempfile
 from pathlib import Path
 
+from streamtok.checkpoint.diffusers import WEIGHTS
 from streamtok.checkpoint.folder import save
 from streamtok.checkpoint.published_files import PUBLISHED_FILES, STATISTICS
 from streamtok.extras import missing_extra
 from streamtok.model import Tokenizer
 
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-FILES = ["*.json", "*.safetensors", *PUBLISHED_FILES, *STATISTICS.values()]
+# Beside a tokenizer a repository may hold gigabytes of other models; a pattern's * goes into folders too.
+FILES = ["config.json", "model.safetensors", "coder.safetensors", *PUBLISHED_FILES, *STATISTICS.values()]
+FILES += [f"{WEIGHTS}*", "model_index.json", "vae/*"]
 CARD = """---
 library_name: streamtok
 tags: [video-tokenizer, cosmos-tokenizer]
 ---
 # {name}
 
-A video tokenizer for [streamtok]({url}): `{config}`, {ratio:.0f} times fewer bits than RGB.
+A video tokenizer for streamtok: `{config}`, {ratio:.0f} times fewer bits than RGB.
 Fingerprint: `{fingerprint}`.
 
 ```python
@@ -26,7 +29,6 @@ import streamtok
 tok = streamtok.load("{name}")
 ```
 """
-URL = "https://github.com/streamtok/streamtok"
 
 
 def is_repository(name: str) -> bool:
@@ -77,7 +79,7 @@ def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
     api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
         save(tokenizer, folder)
-        facts = {"config": tokenizer.config.name, "ratio": tokenizer.compression_ratio, "url": URL}
+        facts = {"config": tokenizer.config.name, "ratio": tokenizer.compression_ratio}
         card = CARD.format(name=name, fingerprint=tokenizer.fingerprint, **facts)
         Path(folder, "README.md").write_text(card, encoding="utf-8")
         url = api.create_repo(name, private=private, exist_ok=True)

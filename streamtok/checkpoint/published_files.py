@@ -37,8 +37,8 @@ def _choose_files(path: Path) -> list[Path]:
     """The files to read, which together hold as much of the model as there is; FileNotFoundError names what may be."""
     if not path.is_dir():
         return _find_pair(path)
-    runs = sorted({match[1] for file in path.iterdir() if (match := _TRAINED.fullmatch(file.name))})
-    last = runs[-1] if runs else "iter_0"
+    runs = {match[1] for file in path.iterdir() if (match := _TRAINED.fullmatch(file.name))}
+    last = max(runs, key=lambda run: int(run.removeprefix("iter_")), default="iter_0")
     pairs = [("encoder.jit", "decoder.jit"), ("autoencoder.jit",), ("ema.jit",), ("model.pt",)]
     pairs += [(f"{last}_enc.jit", f"{last}_dec.jit"), (f"{last}_ema.jit",), (f"{last}.pt",), (f"{last}_reg.jit",)]
     halves = [("encoder.jit",), (f"{last}_enc.jit",), ("decoder.jit",), (f"{last}_dec.jit",)]

@@ -59,15 +59,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             folder = pickles[0].removesuffix("data.pkl")
             with archive.open(pickles[0]) as file:
                 root = _Reader(file, archive, folder).load()
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        KeyError,
-        EOFError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is no TorchScript archive of plain tensors: {error}") from error
     if not isinstance(root, _Module):
         raise ValueError(f"{path} is no TorchScript archive of plain tensors: it holds no module")

@@ -1,6 +1,7 @@
 """Token grids to bytes and back: the coder of one tokenizer's tokens."""
 
 import hashlib
+import itertools
 import json
 import threading
 import zlib
@@ -30,9 +31,9 @@ class CodingError(ValueError):
 
 @dataclass(frozen=True)
 class Past:
-    """The state of a stream: digits uint8 (h * w, D) of up to three grids of its epoch, the newest first. Fresh: none.
+    """The state of a stream: symbols uint8 (h * w, groups) of up to three grids of its epoch, the newest first.
 
-    It is a value: to keep it is a snapshot, and every stream has its own.
+    Fresh: none. It is a value: to keep it is a snapshot, and every stream has its own.
     """
 
     grids: tuple[np.ndarray, ...] = ()
@@ -42,9 +43,9 @@ class Past:
         """The grids, if they are of this size (h, w)."""
         return self.grids if size == self.size else ()
 
-    def then(self, digits: np.ndarray, size: tuple[int, int]) -> "Past":
-        """The past of the grid after `digits`."""
-        return Past((digits.astype(np.uint8), *self.of(size))[:GRIDS_BEFORE], size)
+    def then(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
+        """The past of the grid after that of `symbols`."""
+        return Past((symbols.astype(np.uint8), *self.of(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -101,23 +102,25 @@ class TokenCoder:
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
-        digits = self.digits.split(grid.ravel())
+        symbols = self.network.symbols.split(grid.ravel())
         network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
-        phases = glance.phases
-        ordered = digits[phases.order]
-        said, to_heads = network.say(ordered, glance.before)
-        known = network.blank(phases)
-        known[phases.inside] = activate(said)
-        encoder, count, head = RangeEncoder(), len(self.digits.groups), network.head
-        symbols = [self.digits.symbols(ordered, group) for group in range(count)]
-        for phase in range(len(phases.neighbours)):
-            cells = slice(*phases.cuts[phase : phase + 2])
+        phases, head = glance.phases, network.head
+        ordered = symbols[phases.order]
+        known, encoder = network.blank(phases), RangeEncoder()
+        known[phases.inside] = activate(network.say_around(ordered, glance.before))
+        logits = [np.empty((grid.size, size), np.float32) for size in self.digits.sizes]
+        cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
+        for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
-            heads += to_heads[cells]
-            for group in range(count):
-                up_to = network.frequencies(phase, group, heads[:, group * head : (group + 1) * head])
-                encoder.encode(*_intervals(up_to, symbols[group][cells]))
-        return encoder.finish(), past.then(digits, grid.shape)
+            for group in range(len(logits) - 1):
+                network.say_later(group, ordered[taken, group], glance.before[taken, group], heads)
+            activate(heads)
+            for group, own in enumerate(logits):
+                own[taken] = network.logits(phase, group, heads[:, group * head : (group + 1) * head])
+        intervals = [_intervals(network.frequencies(own), now) for own, now in zip(logits, ordered.T, strict=True)]
+        for taken, interval in itertools.product(cells, intervals):
+            encoder.encode(*interval[:, taken])
+        return encoder.finish(), past.then(symbols, grid.shape)
 
     def decode(self, data: bytes, size: tuple[int, int], past: Past = FRESH) -> tuple[np.ndarray, Past]:
         """Bytes of a grid of `size` (h, w) -> the grid, uint16 or uint32, and the past of the next one.
@@ -150,22 +153,22 @@ class TokenCoder:
             cells = slice(*phases.cuts[phase : phase + 2])
             heads = network.heads(phase, glance, known)
             said = np.zeros((len(heads), network.known_width), np.float32)
-            for group, taken in enumerate(self.digits.groups):
-                up_to = network.frequencies(phase, group, heads[:, group * head : (group + 1) * head])
+            for group in range(len(self.digits.sizes)):
+                own = activate(heads[:, group * head : (group + 1) * head].copy())
+                up_to = network.frequencies(network.logits(phase, group, own))
                 try:
-                    digits = self.digits.from_symbols(decoder.decode(up_to), group)
+                    ordered[cells, group] = decoder.decode(up_to)
                 except ValueError as error:
                     raise CodingError(str(error)) from None
-                ordered[cells, taken.start : taken.stop] = digits
-                to_around, to_heads = network.say(digits, glance.before[cells, taken.start : taken.stop], taken)
-                said += to_around
-                heads += to_heads
+                now, before = ordered[cells, group : group + 1], glance.before[cells, group : group + 1]
+                said += network.say_around(now, before, range(group, group + 1))
+                network.say_later(group, now[:, 0], before[:, 0], heads)
             known[phases.inside[cells]] = activate(said)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        digits = np.empty_like(ordered)
-        digits[phases.order] = ordered
-        return self.digits.join(digits).reshape(size).astype(self.dtype), past.then(digits, size)
+        symbols = np.empty_like(ordered)
+        symbols[phases.order] = ordered
+        return network.symbols.join(symbols).reshape(size).astype(self.dtype), past.then(symbols, size)
 
     @property
     def dtype(self) -> np.dtype:
@@ -181,13 +184,13 @@ class TokenCoder:
             )
 
 
-def _intervals(up_to: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each symbol: the frequencies of those below it, its own, and of all, int32 (n,) each."""
+def _intervals(up_to: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Of each symbol: the frequencies of those below it, its own, and of all, int32 (3, n)."""
     each = np.arange(len(symbols))
     upper = up_to[each, symbols]
     below = up_to[each, symbols - 1]
     below[symbols == 0] = 0
-    return below, upper - below, up_to[:, -1]
+    return np.stack([below, upper - below, up_to[:, -1]])
 
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:

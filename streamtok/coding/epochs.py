@@ -31,29 +31,30 @@ class EpochReader:
 
     def __init__(self, load: Callable[[int], CodedGrid]):
         self._load = load
-        self._kept: OrderedDict[int, tuple[np.ndarray, Past]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[np.ndarray, Past, tuple[int, ...]]] = OrderedDict()
 
     def read(self, index: int) -> np.ndarray:
         """The tokens (h, w) of a grid. CodingError where they, or those that they are coded from, cannot be read."""
-        waiting: list[tuple[int, CodedGrid]] = []
-        place = index
-        while place not in self._kept:
-            grid = self._load(place)
-            if waiting and waiting[-1][1].number != (*grid.number[:-1], grid.number[-1] + 1):
-                raise CodingError(f"grid {index} is coded from others before it, of which some are missing")
-            waiting.append((place, grid))
-            if grid.alone:
-                break
-            place -= 1
-            if place < 0:
-                raise CodingError(f"grid {index} is coded from others before it, which are not in the file")
-        for place, grid in reversed(waiting):
+        for place, grid in reversed(self._unread(index)):
             past = FRESH if grid.alone else self._kept[place - 1][1]
-            self._keep(place, grid.coder.decode_checked(grid.payload, grid.size, grid.checksum, past))
+            decoded = grid.coder.decode_checked(grid.payload, grid.size, grid.checksum, past)
+            self._kept[place] = *decoded, grid.number
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
         self._kept.move_to_end(index)
         return self._kept[index][0]
 
-    def _keep(self, index: int, decoded: tuple[np.ndarray, Past]) -> None:
-        self._kept[index] = decoded
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+    def _unread(self, index: int) -> list[tuple[int, CodedGrid]]:
+        """The grids to decode for grid `index`, the newest first, with their places."""
+        unread: list[tuple[int, CodedGrid]] = []
+        for place in range(index, -1, -1):
+            grid = None if place in self._kept else self._load(place)
+            number = self._kept[place][2] if grid is None else grid.number
+            if unread and unread[-1][1].number != (*number[:-1], number[-1] + 1):
+                raise CodingError(f"grid {index} is coded from others before it, of which some are missing")
+            if grid is None:
+                return unread
+            unread.append((place, grid))
+            if grid.alone:
+                return unread
+        raise CodingError(f"grid {index} is coded from others before it, which are not in the file")

@@ -68,13 +68,20 @@ class Digits:
         taken = self.groups[group]
         return digits[:, taken.start : taken.stop] @ self._within[group]
 
-    def from_symbols(self, symbols: np.ndarray, group: int) -> np.ndarray:
-        """Symbols (n,) of a group -> its digits int64 (n, of the group)."""
-        taken = self.groups[group]
-        return symbols[:, None] // self._within[group] % self.none[taken.start : taken.stop]
+    def join_table(self, table: np.ndarray) -> np.ndarray:
+        """A table of pairs of digits, (rows, W), as one of pairs of symbols: a row is the sum of its digits' rows.
+
+        Its rows are those of `Digits(sizes)`: symbols are the digits of the same token with fewer, larger levels.
+        """
+        joined = []
+        for taken in self.groups:
+            own = Digits(self.levels[taken.start : taken.stop])
+            values = np.vstack([own.split(np.arange(math.prod(own.levels))), own.none])
+            joined.append(table[self.pairs(values[:, None], values, taken)].sum(2).reshape(-1, table.shape[1]))
+        return np.concatenate(joined)
 
     def pairs(self, a: np.ndarray, b: np.ndarray, digits: range | None = None) -> np.ndarray:
-        """The rows of pairs of digits, (n, D) each, or (n, of `digits`) -> int64 of that shape."""
+        """The rows of pairs of digits, (..., D) each, or (..., of `digits`) -> int64 of that shape."""
         taken = digits or range(len(self.levels))
         return a * (self.none[taken.start : taken.stop] + 1) + b + self.rows[taken.start : taken.stop]
 

@@ -5,6 +5,7 @@ added up is a multiple of that power's inverse, less than 2^24 of them, which is
 depend on their order, on threads, instructions or devices. There is no `conv2d`: some of its algorithms are not exact.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Linear:
 
 def activate(x: np.ndarray) -> np.ndarray:
     """x within 0 to 127, in place."""
-    return np.clip(x, 0, ACTIVATION_MAX, out=x)
+    return np.minimum(np.maximum(x, 0, out=x), ACTIVATION_MAX, out=x)  # `np.clip` takes longer to begin
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Glance:
     """What the past of a grid says of it, cells in the order of `phases`.
 
     `features` (n, C), `heads` (n, groups * H), to be added to the heads; `bias` (hidden,), the same for all cells;
-    `before` (n, D), the digits of the grid before.
+    `before` (n, groups), the symbols of the grid before.
     """
 
     phases: Phases
@@ -61,7 +62,7 @@ class Glance:
 
 
 class Network:
-    """Frequencies of symbols from the three grids before, the cells around that are known, and the digits before.
+    """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
 
     `tensors`: int16 tables `past` (rows, E + H) of digit pairs (1 before, 2 before), `older` (rows, F) of (2, 3 before)
     and `known` (rows, K + groups * H) of (now, 1 before), which also holds what a digit says to the heads of later
@@ -70,66 +71,64 @@ class Network:
     """
 
     def __init__(self, digits: Digits, tensors: Tensors):
-        self.digits = digits
-        self._past, self._older, self._known = (tensors[name].astype(np.float32) for name in ("past", "older", "known"))
+        self.symbols = Digits(digits.sizes)
         self._exponential = tensors["exponential"]
         self._conv = [Linear(tensors, f"conv.{layer}") for layer in range(2)]
+        self._taps = [np.concatenate(np.split(conv.weight, 3), 1) for conv in self._conv]  # (3 C, 3 outputs)
         self._mean = Linear(tensors, "mean")
-        phases, groups = range(len(NEIGHBOURS)), range(len(digits.groups))
+        phases, groups = range(len(NEIGHBOURS)), range(len(digits.sizes))
         self._mix, self._hidden, self._heads = (
             [Linear(tensors, f"{name}.{phase}") for phase in phases] for name in ("mix", "hidden", "heads")
         )
-        self._symbols = [[Linear(tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases]
-        self.head = self._symbols[0][0].weight.shape[0]
-        self.known_width = self._known.shape[1] - len(groups) * self.head
-        self._check(digits)
+        self._logits = [[Linear(tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases]
+        self.head = self._logits[0][0].weight.shape[0]
+        tables = [tensors[name] for name in ("past", "older", "known")]
+        self._check(digits, tables)
+        past, self._older, known = (digits.join_table(table.astype(np.float32)) for table in tables)
+        self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
+        self.known_width = known.shape[1] - len(groups) * self.head
+        self._around = np.ascontiguousarray(known[:, : self.known_width])
+        self._later = self._split_later(known)
 
-    def _check(self, digits: Digits) -> None:
-        tables = (self._past, self._older, self._known)
+    def _check(self, digits: Digits, tables: list[np.ndarray]) -> None:
         rows = [len(table) for table in tables]
-        sizes = [layer.weight.shape[1] for layer in self._symbols[0]]
+        sizes = [layer.weight.shape[1] for layer in self._logits[0]]
         if rows != [digits.rows[-1]] * 3 or sizes != list(digits.sizes) or len(self._exponential) != EXPONENTS:
             raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(digits.levels)}")
 
+    def _split_later(self, known: np.ndarray) -> list[np.ndarray]:
+        """Per group the table (rows of the group, later groups * H) of what its symbols say to later heads."""
+        later = []
+        for group, (first, last) in enumerate(itertools.pairwise(self.symbols.rows)):
+            start = self.known_width + (group + 1) * self.head
+            if known[first:last, self.known_width : start].any():
+                raise ValueError(f"known: a digit of group {group} says something to a head that is not later")
+            later.append(np.ascontiguousarray(known[first:last, start:]))
+        return later
+
     def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
-        """`past`: the digits (h * w, D) of up to three grids before, the newest first."""
+        """`past`: the symbols (h * w, groups) of up to three grids before, the newest first."""
         phases, count = phases_of(height, width), height * width
-        none = np.broadcast_to(self.digits.none, (count, len(self.digits.levels)))
+        none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
         one, two, three = (*past, none, none, none)[:3]
-        heads, seen = self._look_up(one, two)
-        older = np.zeros((count, self._older.shape[1]), np.float32)
-        for rows in self.digits.pairs(two, three).T:
-            older += self._older.take(rows, 0)
+        rows = self.symbols.pairs(one, two)
+        seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
         narrow = activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
         mean = wide.sum(0, dtype=np.float64) // count
         features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
-        return Glance(
-            phases, features, heads[phases.order], self._mean(mean.astype(np.float32)[None])[0], one[phases.order]
-        )
-
-    def _look_up(self, one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For the heads of each group (n, groups * H), and for all (n, E)."""
-        rows, groups = self.digits.pairs(one, two), self.digits.groups
-        heads = np.zeros((len(one), len(groups), self.head), np.float32)
-        seen = np.zeros((len(one), self._past.shape[1] - self.head), np.float32)
-        for group, taken in enumerate(groups):
-            for digit in taken:
-                found = self._past.take(rows[:, digit], 0)
-                seen += found[:, : -self.head]
-                heads[:, group] += found[:, -self.head :]
-        return heads.reshape(len(one), -1), seen
+        heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
+        return Glance(phases, features, heads, self._mean(mean.astype(np.float32)[None])[0], one[phases.order])
 
     def _convolve(self, x: np.ndarray, layer: int, height: int, width: int) -> np.ndarray:
-        """3x3 over (h * w, C) with zeros around: rows of three cells side by side, times the weights of each row."""
-        channels = x.shape[1]
+        """3x3 over (h * w, C) with zeros around: three cells side by side, times the weights of all three rows."""
+        channels, count, conv = x.shape[1], height * width, self._conv[layer]
         padded = np.zeros((height + 2, width + 2, channels), np.float32)
         padded[1:-1, 1:-1] = x.reshape(height, width, channels)
-        rows = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
-        count, conv = height * width, self._conv[layer]
-        total = rows[:count] @ conv.weight[: 3 * channels]
-        for row in (1, 2):
-            total += rows[row * width :][:count] @ conv.weight[3 * channels * row :][: 3 * channels]
+        cells = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
+        rows = np.split(cells @ self._taps[layer], 3, 1)
+        total = rows[0][:count] + rows[1][width : width + count]
+        total += rows[2][2 * width :]
         total += conv.bias
         return activate(np.floor(total, out=total))
 
@@ -148,22 +147,35 @@ class Network:
         x += glance.heads[cells]
         return x
 
-    def say(self, now: np.ndarray, before: np.ndarray, group: range | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """What digits that are known, (n, of `group`), say with those of the grid before.
+    def say_around(self, now: np.ndarray, before: np.ndarray, group: range | None = None) -> np.ndarray:
+        """What symbols that are known, (n, groups or of `group`), and those of the grid before say to the cells around.
 
-        To the cells around (n, K), not yet within 0..127, and to the heads of later groups (n, groups * H).
+        (n, K), not yet within 0..127.
         """
-        total = np.zeros((len(now), self._known.shape[1]), np.float32)
-        for rows in self.digits.pairs(now, before, group).T:
-            total += self._known.take(rows, 0)
-        return total[:, : self.known_width], total[:, self.known_width :]
+        return _sum_rows(self._around, self.symbols.pairs(now, before, group))
 
-    def frequencies(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
-        """Heads (n, H) of one group -> for each symbol the frequencies of all up to it, int32 (n, symbols)."""
-        logits = self._symbols[phase][group](activate(heads.copy()))
-        below = (logits.max(1, keepdims=True) - logits).astype(np.intp)
+    def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
+        """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""
+        rows = now * (self.symbols.levels[group] + 1) + before
+        heads[:, (group + 1) * self.head :] += self._later[group].take(rows, 0)
+
+    def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
+        """Heads (n, H) of one group, within 0..127 -> (n, symbols), whole numbers in float32."""
+        return self._logits[phase][group](heads)
+
+    def frequencies(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (n, symbols) -> for each symbol the frequencies of all up to it, int32 (n, symbols)."""
+        below = (logits.max(1, keepdims=True) - logits).astype(np.int32)
         return self._exponential.take(below, mode="clip").cumsum(1, dtype=np.int32)
 
     def blank(self, phases: Phases) -> np.ndarray:
         """Of no cell anything is known yet: (padded cells, K)."""
         return np.zeros((phases.padded, self.known_width), np.float32)
+
+
+def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The sums of a table's rows, (n, k) of them -> (n, W)."""
+    total = table.take(rows[:, 0], 0)
+    for column in rows.T[1:]:
+        total += table.take(column, 0)
+    return total

@@ -50,6 +50,10 @@ class ClipResult:
         """In dB, of each frame."""
         return [psnr_from_mse(value) for value in self.mse]
 
+    def psnr_by_group(self, group: int) -> list[float]:
+        """In dB, of the keyframe and of each group of `group` frames after it."""
+        return [psnr_from_mse(value) for value in (self.mse[0], *np.array(self.mse[1:]).reshape(-1, group).mean(1))]
+
     def psnr_by_place(self, group: int) -> list[float]:
         """PSNR of the keyframe and of each place 1..G in the groups after it (only the first for single frames)."""
         if len(self.mse) <= group:
@@ -85,6 +89,11 @@ class Evaluation:
         return _mean_by_index([clip.psnr_by_frame for clip in self.clips])
 
     @property
+    def psnr_by_group(self) -> list[float]:
+        """Mean over the clips that are long enough, in dB: the keyframe, then each group."""
+        return _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
+
+    @property
     def psnr_by_place(self) -> list[float]:
         """Mean over clips: the keyframe first, then places 1..G of a group."""
         return _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
@@ -102,6 +111,7 @@ class Evaluation:
             "ssim": self.ssim,
             **self.extra_means(),
             "psnr_by_frame": self.psnr_by_frame,
+            "psnr_by_group": self.psnr_by_group,
             "psnr_by_place": self.psnr_by_place,
             "codes": self.codes,
             "clips": [asdict(clip) for clip in self.clips],
@@ -134,8 +144,8 @@ def evaluate_clips(
     """
     config = tok.config
     codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
-    plain_fsq = config.quantizer == "fsq" and not config.refinement
-    predictability = Predictability(config.levels, coder) if plain_fsq else None
+    fsq = config.quantizer == "fsq"
+    predictability = Predictability(config.levels, config.refinement, coder) if fsq else None
     results = []
     for clip in clips:
         rebuilt, indices = reconstruct(tok, clip, steps=steps)

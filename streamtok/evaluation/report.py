@@ -27,6 +27,7 @@ _FURTHER = {  # name in the JSON: heading, format
     "flicker": ("change of the coding error along motion, grey levels", "{:.2f}"),
     "group_edge_pulse": ("that change at group edges over elsewhere (1 = none)", "{:.2f}"),
     "coded_bits": ("bits per token by the token coder", "{:.2f}"),
+    "late_gain": ("late frames in the stream against the same after a reset, dB", "{:+.2f}"),
     "grid": ("token-grid visibility (1 = none)", "{:.3f}"),
 }
 SOURCE = "the TokenBench repository's README (NVlabs/TokenBench), at the time of the Cosmos 0.1 tokenizers"
@@ -135,17 +136,17 @@ def _format_summary(result: SuiteResult) -> str:
 
 def _format_over_time(found: Evaluation) -> str:
     places = ["keyframe", *(f"place {i}" for i in range(1, len(found.psnr_by_place)))]
-    text = "## PSNR by place in the group and by frame\n\n" + format_table(
+    text = "## PSNR by place in the group and by group\n\n" + format_table(
         places, [[f"{x:.2f}" for x in found.psnr_by_place]]
     )
-    by_frame = found.psnr_by_frame
-    if len(by_frame) == 1:
+    groups = found.psnr_by_group
+    if len(groups) == 1:
         return text
     rows = []
-    for start in range(0, len(by_frame), 8):
-        values = [f"{x:.2f}" for x in by_frame[start : start + 8]]
-        rows.append([f"from {start}", *values, *[""] * (8 - len(values))])
-    return text + "\n\n" + format_table(["frame", *(f"+{i}" for i in range(8))], rows)
+    for start in range(1, len(groups), 8):
+        values = [f"{x:.2f}" for x in groups[start : start + 8]]
+        rows.append([f"from group {start}", *values, *[""] * (8 - len(values))])
+    return text + "\n\n" + format_table(["", *(f"+{i}" for i in range(8))], rows)
 
 
 def _format_baselines(found: Evaluation, baselines: Sequence[Baseline]) -> str:

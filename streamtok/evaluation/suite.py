@@ -163,7 +163,7 @@ class _Suite:
         if self.options.baselines:
             self._baselines(clip, original, result.extra.get("coded_bits"))
         if self.config.video and len(clip.frames) > 1:
-            self._over_time(clip, rebuilt)
+            self._over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < self.options.sheet_clips:
             self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
@@ -171,10 +171,11 @@ class _Suite:
             self.video.add(clip.frames, pictures)
         self.progress(clip.name)
 
-    def _over_time(self, clip: Clip, rebuilt: Tensor) -> None:
+    def _over_time(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """rebuilt (T, 3, H, W) in 0..1."""
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
+            result.extra["late_gain"] = self.seams[-1].gain
         if len(self.pictures) < self.options.still_pictures:
             self.pictures.append(clip.frames[0])
         if self.moving is None:

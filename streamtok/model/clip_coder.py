@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from streamtok.model.encode_stream import Encoded
+from streamtok.model.encode_stream import Encoded, check_margin
 from streamtok.model.frames import check_finite, check_indices, check_latent, check_video, to_float
 from streamtok.model.network import Network, join_coded
 from streamtok.model.quantizer import Variational
@@ -41,6 +41,7 @@ class ClipCoder(Network):
         context: Context | None = "model",
         sample: bool = False,
         *,
+        hold: float = 0.0,
         normalize: bool = False,
         gradients: bool = False,
     ) -> Encoded:
@@ -52,6 +53,8 @@ class ClipCoder(Network):
             x: uint8, or float in [-1, 1]; C is 3 (RGB) unless the config's `in_channels` says otherwise.
             context: latent steps that temporal attention sees: a number, "model" (the config's) or "all"; None is all.
             sample: draw from a variational model instead of taking its mean.
+            hold: margin in levels, 0 (off) to 1, within which a channel keeps its level of one step before; see
+                `EncodeStream.hold`.
             normalize: give the latent as `normalize_latent` does.
             gradients: let them flow from latent and codes back to x and the weights, the clip in one part.
 
@@ -60,6 +63,7 @@ class ClipCoder(Network):
             NonFiniteError: (a ValueError) for latents that are not finite.
         """
         check_video(x, self.config)
+        check_margin(hold)
         still = x.ndim == 4
         video = x.unsqueeze(2) if still else x
         rows, _, frames, height, width = video.shape
@@ -68,7 +72,8 @@ class ClipCoder(Network):
         try:
             with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
                 cut = partial(self._cut_groups, video)
-                parts = self._run_clip(self.encode_groups, self.init_state, cut, extent, context)
+                init = partial(self._init_holding, hold) if hold else self.init_state
+                parts = self._run_clip(self.encode_groups, init, cut, extent, context)
         finally:
             self._set_sampling(False)
         coded = join_coded([join_coded(row, 2) for row in parts], 0)
@@ -159,6 +164,11 @@ class ClipCoder(Network):
         tables = (torch.tensor(part).view(-1, known)[:, steps] for part in (config.latents_mean, config.latents_std))
         mean, deviation = (table.reshape(shape).to(latent.device, latent.dtype) for table in tables)
         return mean, deviation
+
+    def _init_holding(self, margin: float, spec: StateSpec, height: int, width: int) -> State:
+        """The state of an encoder that holds levels within a margin."""
+        hold = self.init_hold(spec, height, width)
+        return self.init_state(spec, height, width) | {"hold": hold | {"margin": hold["margin"] + margin}}
 
     def _with_keyframe(self, x: Tensor) -> Tensor:
         """Frames (B, 3, 1 + kG, H, W) as groups (B, 3, (1 + k) G, H, W): the first is its frame repeated."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder
-from streamtok.model.quantizer import Bottleneck, DiscreteBottleneck, build_quantizer
+from streamtok.model.quantizer import FSQ, Bottleneck, DiscreteBottleneck, build_quantizer
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
 
@@ -170,10 +170,26 @@ class Network(nn.Module):
         self._need("decoder")
         return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
 
+    def init_hold(self, spec: StateSpec, height: int, width: int) -> State:
+        """State `hold` of an encoder of height x width frames, all zeros: the `levels` (S, C, h, w) of the last step,
+        and how far beyond their rounding they are kept, `margin` (S,), which no reset clears.
+
+        ValueError for what is no video tokenizer of plain FSQ.
+        """
+        config = self.config
+        if config.quantizer != "fsq" or config.refinement or not config.video:
+            raise ValueError(
+                f"hold is for video tokenizers of plain FSQ, whose levels can stay what they were; {config.name!r} is "
+                f"{'an image tokenizer' if not config.video else 'refining' if config.refinement else config.quantizer}"
+            )
+        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
+        return {"levels": wide.zeros(config.latent_channels, *config.grid(height, width)), "margin": wide.zeros()}
+
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
         """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
         features, encoder = self.encoder(self.to_bands(x), state["encoder"], clock)
-        return self.quantize(features, x.shape[0]), {"encoder": encoder}
+        coded, held = self.quantize(features, x.shape[0], state, clock)
+        return coded, {"encoder": encoder} | held
 
     def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W) in [-1, 1] scale, and the new state."""
@@ -195,13 +211,21 @@ class Network(nn.Module):
             return inverse_haar3d(bands, patch, batch, self.axes)
         return unfold(inverse_haar2d(bands, patch), batch)
 
-    def quantize(self, features: Tensor, batch: int) -> Coded:
-        """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck."""
-        out = self.quantizer(self.quant_conv(features))
+    def quantize(self, features: Tensor, batch: int, state: State, clock: Clock) -> tuple[Coded, State]:
+        """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck, and the new `hold` state
+        where there is one."""
+        z, held = self.quant_conv(features), {}
+        if "hold" in state:
+            assert isinstance(self.quantizer, FSQ)  # `init_hold` sees to it
+            hold = state["hold"]
+            out, levels = self.quantizer.hold(z, hold["levels"], hold["margin"], clock.started)
+            held = {"hold": hold | {"levels": levels}}
+        else:
+            out = self.quantizer(z)
         indices = None if out.indices is None else out.indices.unflatten(0, (batch, -1))
         if indices is not None and indices.ndim == 5:
             indices = indices.transpose(1, 2)
-        return Coded(unfold(out.codes, batch), unfold(out.latent, batch), indices, out.losses)
+        return Coded(unfold(out.codes, batch), unfold(out.latent, batch), indices, out.losses), held
 
     def read_codes(self, tokens: Tensor) -> Tensor:
         """Indices (B, n, h, w) or (B, Q, n, h, w), or a continuous latent (B, C, n, h, w) -> codes (B, C, n, h, w)."""

@@ -70,9 +70,9 @@ class PredictiveTokenizer(Tokenizer):
             bands = haar3d(group, self.config.patch_size, self.axes)
             change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
             features, encoder = self.encoder(torch.cat([bands, change], 1).to(self.dtype), state["encoder"], now)
-            coded = self.quantize(features, len(x))
+            coded, held = self.quantize(features, len(x), state, now)
             shown, decoded = self._decode_group(coded.codes, state, now)
-            state = {"encoder": encoder} | decoded
+            state = {"encoder": encoder} | decoded | held
             parts.append(replace(coded, frames=shown))
         return join_coded(parts, 2), state
 

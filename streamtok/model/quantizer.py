@@ -89,10 +89,26 @@ class FSQ(DiscreteBottleneck):
 
     def forward(self, z: Tensor) -> Quantized:
         """z (N, C, h, w) -> codes in [-1, 1] in z's dtype, indices in [0, product of levels)."""
-        wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        tables = fsq_tables(self.levels, wide.dtype, wide.device)
-        bounded = self.bound(wide)
-        whole = bounded.detach().round()
+        bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
+        return self._quantized(z, bounded, bounded.detach().round())
+
+    def hold(self, z: Tensor, levels: Tensor, margin: Tensor, started: Tensor) -> tuple[Quantized, Tensor]:
+        """As `forward`, but a level stays what it was one step before while the bounded value is within `margin` beyond
+        where it is rounded to that level.
+
+        z (B * n, C, h, w) of n steps, `levels` (B, C, h, w) of the step before them, margin (B,) in levels, `started`
+        (B,) bool: whether there was one -> what it becomes, and the levels of the last step.
+        """
+        bounded = self.bound(z.to(levels.dtype))
+        reach, begun, whole = 0.5 + margin.view(-1, 1, 1, 1), started.view(-1, 1, 1, 1), []
+        for value in bounded.detach().unflatten(0, (len(levels), -1)).unbind(1):
+            levels = torch.where(begun & ((value - levels).abs() < reach), levels, value.round())
+            begun = torch.ones_like(begun)
+            whole.append(levels)
+        return self._quantized(z, bounded, torch.stack(whole, 1).flatten(0, 1)), levels
+
+    def _quantized(self, z: Tensor, bounded: Tensor, whole: Tensor) -> Quantized:
+        tables = fsq_tables(self.levels, bounded.dtype, bounded.device)
         rounded = bounded + (whole - bounded).detach()
         indices = ((whole + tables.middle).long() * tables.basis).sum(1)
         losses = {"correlation": correlation(bounded)} if self.training else {}

@@ -113,7 +113,7 @@ class RefiningTokenizer(Tokenizer):
         for i, group in enumerate(x.split(self.group, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
             features, encoder = self.encoder(self.to_bands(group), state["encoder"], now)
-            coded, decoded = self.choose(group, self.quantize(features, len(x)), state, now)
+            coded, decoded = self.choose(group, self.quantize(features, len(x), state, now)[0], state, now)
             state = {"encoder": encoder} | decoded
             parts.append(coded)
         return join_coded(parts, 2), state

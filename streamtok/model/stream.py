@@ -118,8 +118,9 @@ class Stream(ABC, Generic[Out]):
         out, new = self._compute(x, state, Clock(count, self.context, active), keyframe)
         moved = active & self._finite(out)
         new["count"] = count + 1
+        olds = flatten(state)
         for name, value in flatten(new).items():
-            old = self.buffers[name] if state is self.state else flatten(state)[name]
+            old = olds[name]
             if value is not old:
                 torch.where(moved.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old, out=old)
         return out, moved

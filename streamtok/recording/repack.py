@@ -64,7 +64,9 @@ class Repacking(Copying):
             return msgspec.structs.replace(header, **plain), payload
         key = header.stream, header.session
         fresh = GridCoder(self._coder(header.tokenizer), self.compression == "independent")
-        payload, coding = self._grids.setdefault(key, fresh).encode(tokens, header.keyframe)
+        grids = self._grids.setdefault(key, fresh)
+        payload, coding = grids.encode(tokens, header.keyframe)
+        grids.sent()
         coded = {"compression": "coded", "coding": coding, "checksum": checksum_of(payload)}
         return msgspec.structs.replace(header, **coded), payload
 

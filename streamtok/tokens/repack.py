@@ -22,6 +22,7 @@ def repack(path: Path, out: Path, compression: str, coder_path: Path | None = No
     if out.exists():
         raise FileExistsError(f"{out} exists: give another name with -o, or remove it")
     coder = load_coder(coder_path) if coder_path else None
+    source = _find_source(coder_path, out.parent, coder) if coder_path and coder and compression != "none" else None
     part = out.with_name(out.name + ".part")
     try:
         if is_token_file(path):
@@ -31,11 +32,19 @@ def repack(path: Path, out: Path, compression: str, coder_path: Path | None = No
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
-    if coder_path is not None and compression != "none" and not coder_path.is_relative_to(SHIPPED):
-        source, beside = coder_path / FILE if coder_path.is_dir() else coder_path, out.parent / FILE
-        if not beside.exists():
-            shutil.copyfile(source, beside)
+    if source is not None:
+        shutil.copyfile(source, out.parent / FILE)
     return path.stat().st_size, out.stat().st_size
+
+
+def _find_source(path: Path, folder: Path, coder: TokenCoder) -> Path | None:
+    """The coder's file if it has to be copied to `folder`; FileExistsError where another coder lies there."""
+    beside = folder / FILE
+    if beside.exists():
+        if load_coder(beside).fingerprint != coder.fingerprint:
+            raise FileExistsError(f"{beside} is another token coder, and readers look for one there: choose another -o")
+        return None
+    return None if path.is_relative_to(SHIPPED) else (path / FILE if path.is_dir() else path)
 
 
 def _repack_token_file(path: Path, target: Path, compression: str, coder: TokenCoder | None) -> None:

@@ -20,6 +20,7 @@ class Plan:
 
 
 MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride or for going on
+DRIFT = 8  # parts of a pixel in which a drift is counted; places are whole pixels
 OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
 
 
@@ -49,31 +50,36 @@ class Sampler:
         if not len(fitting):
             longest = int(self.lengths.max())
             raise ValueError(f"no clip has {frames} frames (the longest: {longest}); lower the phase's frames or carry")
-        rows = [self._pick_place(rng, int(rng.choice(fitting)), frames, stride, crop) for _ in range(batch)]
+        rows = [self._pick_place(rng, fitting, frames, stride, crop) for _ in range(batch)]
         return Plan(np.array(rows, dtype=np.int64), self._pick_colours(rng, batch))
 
-    def _pick_place(self, rng: np.random.Generator, clip: int, frames: int, stride: int, crop: int) -> list[int]:
-        config, choices = self.config, self.by_clip[clip]
+    def _pick_place(
+        self, rng: np.random.Generator, fitting: np.ndarray, frames: int, stride: int, crop: int
+    ) -> list[int]:
+        """One clip of those `fitting`; a frame that is held may be of any, so of a single picture too."""
+        config = self.config
+        if rng.random() < config.still:
+            fitting, stride = np.arange(len(self.by_clip)), 0
+        choices = self.by_clip[int(rng.choice(fitting))]
         weights = np.array([weight for _, weight in choices], dtype=float)
         stored: Stored = choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
         start = _pick_start(rng, stored.runs, (frames - 1) * stride)
-        chance = rng.random(4)
+        chance = rng.random(3)
         if chance[0] < config.reverse:
             start, stride = start + (frames - 1) * stride, -stride
-        if chance[1] < config.still:
-            stride = 0
-        down, right = self._pick_drift(rng, stored, frames, crop) if chance[2] < config.pan else (0, 0)
-        top = self._pick_edge(rng, stored.height - crop, down * (frames - 1))
-        left = self._pick_edge(rng, stored.width - crop, right * (frames - 1))
-        flip = int(chance[3] < config.flip)
+        down, right = self._pick_drift(rng, stored, frames, crop) if chance[1] < config.pan else (0, 0)
+        top = self._pick_edge(rng, stored.height - crop, down * (frames - 1) // DRIFT)
+        left = self._pick_edge(rng, stored.width - crop, right * (frames - 1) // DRIFT)
+        flip = int(chance[2] < config.flip)
         return [stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip]
 
     def _pick_drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
-        """Pixels per frame down and right, as fast as the room allows."""
+        """Parts of a pixel per frame down and right, up to what the room allows; slow ones are as common as fast."""
+        slowness = 2.0 ** rng.integers(0, 6)
         speeds = []
         for room in (stored.height - crop, stored.width - crop):
-            fastest = min(self.config.pan_speed, room // max(1, frames - 1))
-            speeds.append(int(rng.integers(-fastest, fastest + 1)))
+            fastest = min(DRIFT * self.config.pan_speed, DRIFT * room // max(1, frames - 1)) / slowness
+            speeds.append(round(rng.uniform(-fastest, fastest)))
         return speeds[0], speeds[1]
 
     @staticmethod
@@ -95,8 +101,8 @@ class Sampler:
         column = {i: p[:, i].view(-1, 1, 1, 1) for i in range(10)}
         time, row, across = t.view(1, -1, 1, 1), edge.view(1, 1, -1, 1), edge.view(1, 1, 1, -1)
         across = torch.where(column[FLIP] > 0, crop - 1 - across, across)
-        y = column[TOP] + column[DOWN] * time + row
-        x = column[LEFT] + column[RIGHT] * time + across
+        y = column[TOP] + column[DOWN] * time // DRIFT + row
+        x = column[LEFT] + column[RIGHT] * time // DRIFT + across
         z = column[START] + column[STRIDE] * time
         index = column[OFFSET] + (z * column[HEIGHT] + y) * column[WIDTH] + x
         video = self.cache.pixels[index].float().div_(127.5).sub_(1)  # (B, T, crop, crop, 3)

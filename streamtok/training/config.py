@@ -29,8 +29,8 @@ class DataConfig(Strict):
     strides: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)  # frames from one to the next
     flip: Fraction = 0.5
     reverse: Fraction = 0.15  # of the clips run backwards in time
-    still: Fraction = 0.0  # of the clips are one frame held
-    pan: Fraction = 0.0  # of the clips drift sideways, up to pan_speed pixels a frame
+    still: Fraction = 0.0  # of the clips are one frame held, of a video or a picture
+    pan: Fraction = 0.0  # of the clips drift sideways, up to pan_speed pixels a frame and down to a thirtieth of it
     pan_speed: int = 4
     brightness: Fraction = 0.15  # gain in 1 - b .. 1 + b, offset in -b .. b of half the range
     threads: Whole = 0  # decoding threads; 0: one per core

@@ -14,17 +14,25 @@ from streamtok.wire.message import TokenMessage
 
 @dataclass
 class GridCoder:
-    """The sending end of one stream; `independent` codes each grid without those before it."""
+    """The sending end of one stream; `independent` codes each grid without those before it.
+
+    What follows is coded from a grid once that has been `sent`.
+    """
 
     coder: TokenCoder
     independent: bool = False
     _past: Past = FRESH
+    _next: Past = FRESH
 
     def encode(self, tokens: np.ndarray, keyframe: bool) -> tuple[bytes, Coding]:
         """The payload of the next grid (h, w) and what the header says of it."""
         fresh = keyframe or self.independent
-        payload, self._past = self.coder.encode(tokens, FRESH if fresh else self._past)
+        payload, self._next = self.coder.encode(tokens, FRESH if fresh else self._past)
         return payload, Coding(self.coder.fingerprint, grid_checksum(tokens), self.independent)
+
+    def sent(self) -> None:
+        """Note that the grid which was encoded last went out."""
+        self._past = self._next
 
 
 @dataclass
@@ -51,7 +59,8 @@ class GridReader:
         except MissingCoder as error:
             return self._leave(message, str(error))
         alone = header.keyframe or header.coding.independent
-        past = FRESH if alone else self._pasts.pop(header.stream, None)
+        before = self._pasts.pop(header.stream, None)
+        past = FRESH if alone else before
         if past is None or not (continues or alone):
             return self._leave(message, "a grid that it is coded from was lost: readable from the next keyframe on")
         tokens, after = decode_grid(header, bytes(message.payload), coder, past)

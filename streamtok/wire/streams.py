@@ -88,6 +88,8 @@ class StreamState:
         """Note a message that went out."""
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
         self.cache.add(parts, header.keyframe)
+        if self.coder is not None:
+            self.coder.sent()
         self.counts["published"] += 1
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
@@ -140,7 +142,8 @@ class StreamTable:
         info = to_info(stream, compression=sent) if isinstance(stream, StreamInfo) else stream
         compression.check(info.compression)
         known = self.streams.get(info.stream)
-        coder = known.coder if known and known.coder else self._coder_of(info)
+        same = known is not None and known.info.tokenizer == info.tokenizer
+        coder = known.coder if known and known.coder and same else self._coder_of(info)
         info = msgspec.structs.replace(info, coder=coder and coder.coder.fingerprint)
         last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
         info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)

@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip("huggingface_hub", reason="the hub needs: pip install huggingface-hub")
 
 import huggingface_hub
+from huggingface_hub.utils import filter_repo_objects
 
 import streamtok
+from streamtok.checkpoint.hub import FILES
 from tests.kit.models import VIDEO, build
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,6 +35,12 @@ def test_a_repository_is_loaded_from_the_cache(cache):
     assert streamtok.load(f"acme/tiny@{COMMIT}").fingerprint == tokenizer.fingerprint
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE"):
         streamtok.load("acme/tiny@v2")
+
+
+def test_only_the_tokenizer_is_fetched():
+    ours = ["config.json", "model.safetensors", "coder.safetensors", "encoder.jit", "mean_std.pt", "vae/config.json"]
+    theirs = ["transformer/model.safetensors", "text_encoder/config.json", "clip.mp4", "checkpoints/model.pt"]
+    assert list(filter_repo_objects(ours + theirs, allow_patterns=FILES)) == ours
 
 
 def test_what_is_not_there_is_told(cache, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from streamtok.checkpoint import WEIGHTS
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
 from streamtok.coding.layout import phases_of
 from streamtok.coding.network import Linear
-from streamtok.training.coder_model import CoderModel
+from streamtok.training.coder_model import KNOWN, CoderModel
 from tests.kit.coders import LEVELS, draw_grids, make_coder
 
 ROOT = Path(__file__).parents[2]
@@ -97,8 +97,7 @@ def test_the_order_of_summation_and_the_precision_change_no_byte():
         layers[:] = [Shuffled(layer) for layer in layers]
     assert encode_all(shuffled, grids) == expected
     wide = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
-    for layer in wide.network._conv:
-        layer.weight, layer.bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
+    wide.network._taps = [taps.astype(np.float64) for taps in wide.network._taps]
     assert encode_all(wide, grids) == expected
 
 
@@ -192,6 +191,10 @@ def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
     loud = coder.tensors | {"mean.weight": np.full((64, 5000), 127, np.int8)}
     with pytest.raises(ValueError, match="mean: sums of up to"):
         TokenCoder(LEVELS, coder.tokenizer, loud)
+    early = coder.tensors["known"].copy()
+    early[-1, KNOWN] = 1
+    with pytest.raises(ValueError, match="known: a digit of group 2 says something to a head that is not later"):
+        TokenCoder(LEVELS, coder.tokenizer, coder.tensors | {"known": early})
     with pytest.raises(ValueError, match="'older' is missing"):
         TokenCoder(LEVELS, coder.tokenizer, {name: coder.tensors[name] for name in coder.tensors if name != "older"})
 

@@ -54,6 +54,7 @@ def test_places_in_the_group_pool_squared_errors(tiny: Make):
     result = evaluate_clips(tiny(), [Clip("scene", scene(9, 32, 48))]).clips[0]
     result.mse = [0.1, 0.01, 0.02, 0.03, 0.04, 0.03, 0.02, 0.01, 0.04]
     assert result.psnr_by_place(4) == pytest.approx([psnr_from_mse(x) for x in (0.1, 0.02, 0.02, 0.02, 0.04)])
+    assert result.psnr_by_group(4) == pytest.approx([psnr_from_mse(x) for x in (0.1, 0.025, 0.025)])
 
 
 def test_longer_clips_alone_give_the_late_frames(tiny: Make):

@@ -26,5 +26,20 @@ def test_counts_know_tokens_that_stay_and_tokens_that_cannot_be_foreseen():
 def test_the_coder_is_judged_by_its_bytes():
     coder = make_coder()
     grids = np.random.default_rng(0).integers(64_000, size=(1, 3, 8, 9))
-    found = Predictability(coder.digits.levels, coder).add(torch.from_numpy(grids), video=True)
+    found = Predictability(coder.digits.levels, coder=coder).add(torch.from_numpy(grids), video=True)
     assert 15.5 < found["coded_bits"] < 18
+
+
+def test_tokens_that_refine_are_counted_by_kind_and_codeword():
+    """Every other cell is kept for ever with one of four codewords; the others are drawn anew from 40 codes."""
+    rng = np.random.default_rng(0)
+    grids = rng.integers(40, size=(50, 60, 60))
+    grids[1:, :, ::2] = 40 + rng.integers(4, size=(49, 60, 30))
+    counts = Predictability(LEVELS, refinement=4)
+    counts.add(torch.from_numpy(grids)[None], video=True)
+    found = counts.summary()
+    share = 49 / 100
+    kind = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    parts = (1 - share) * np.log2(40) + share * 2
+    assert found["order_0_bits"] == pytest.approx(kind + parts, abs=0.02)
+    assert found["last_grid_bits"] == pytest.approx(parts, abs=0.1)  # all but the first grid keep what was kept

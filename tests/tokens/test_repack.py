@@ -79,6 +79,9 @@ def test_what_cannot_be_repacked_says_why_and_leaves_nothing(tmp_path, coder_fol
     assert main([str(path), "-o", str(path), "--compression", "none"]) == 1
     assert "exists: give another name" in capsys.readouterr().err
     assert main([str(path), "-o", str(out), "--coder", str(coder_folder)]) == 0
+    save_coder(make_coder(tokenizer="cd" * 8), tmp_path)
+    assert main([str(path), "-o", str(tmp_path / "again.safetensors"), "--coder", str(coder_folder)]) == 1
+    assert "is another token coder" in capsys.readouterr().err
     (tmp_path / FILE).unlink()
     with pytest.raises(ValueError, match=r"coded by token coder [0-9a-f]{32}, which is not here"):
         TokenFile(out)

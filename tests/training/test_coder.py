@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from streamtok.coding.coder import load_coder
 from streamtok.commands.train_coder import main
+from streamtok.evaluation.layouts import pictures_to_video
 from streamtok.training.coder_loop import count_bits, train_coder
-from streamtok.training.coder_tokens import Epoch
+from streamtok.training.coder_tokens import Epoch, encode_epoch
 from tests.kit.coders import draw_grids, make_coder
+from tests.kit.models import tiny
 
 
 def test_what_repeats_itself_is_learned_and_costs_less():
@@ -50,3 +53,12 @@ def test_what_has_no_coder_is_refused(tmp_path, capsys, model, reason):
     assert main([model, *data, "--out", str(tmp_path)]) != 0
     assert reason in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_tokens_of_large_codebooks_are_not_cut():
+    tok = tiny("dv4x8x8", dtype=torch.float32, levels=(16,) * 5, latent_channels=5)
+    pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 32, 3), dtype=np.uint8)
+    grids = encode_epoch(tok, pictures)
+    assert grids.dtype == np.uint32
+    assert np.array_equal(grids, tok.encode(pictures_to_video(pictures)).indices[0].numpy())
+    assert grids.max() > 1 << 16

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.training.batches import Course, Sampler
+from streamtok.training.batches import DRIFT, Course, Sampler
 from streamtok.training.config import DataConfig, PhaseConfig
 from streamtok.training.data import list_media, load_cache, sizes_for, split_holdout
 from streamtok.training.footage import survey
@@ -157,7 +157,7 @@ def test_every_augmented_crop_lies_inside_its_clip_and_repeats(seed, step, frame
         assert min(times) >= 0
         assert max(times) < stored.frames
         for first, drift, side in ((top, down, height), (left, right, width)):
-            edges = [first + drift * t for t in range(frames)]
+            edges = [first + drift * t // DRIFT for t in range(frames)]
             assert min(edges) >= 0
             assert max(edges) + 32 <= side
     again = Sampler(cache, config, seed).draw(step, 3, frames, 32)
@@ -192,6 +192,25 @@ def test_carried_clips_go_on_where_they_stopped(sampler):
     whole = sampler.cut(sampler.draw(10, 2, 13, 32), 0, 13, 32)
     assert torch.equal(torch.cat(parts, 2), whole)
     assert course.next_batch(sampler, 13, phase)[1] is False
+
+
+def test_a_picture_is_held_and_panned_slowly(folder):
+    """It is a clip of one frame, which no other draw of more frames can use."""
+    cache = cache_of([folder / "more" / "still.png", folder / "wide.avi"])
+    held = Sampler(cache, DataConfig(scales=(48,), still=1.0, pan=0.5, pan_speed=2, brightness=0), seed=1)
+    plans = [held.draw(step, 4, 9, 32) for step in range(40)]
+    places = np.concatenate([plan.places for plan in plans])
+    assert set(places[:, 0]) == {stored.offset for stored in cache.stored}
+    assert not places[:, 4].any()
+    drifts = np.abs(places[:, 7:9]).max(1)
+    assert 0.1 < ((drifts > 0) & (drifts < DRIFT // 2)).mean() < 0.5  # under half a pixel a frame
+    row = next(i for i, plan in enumerate(plans) if (np.abs(plan.places[:, 7:9]).max(1) == 0).any())
+    still = held.cut(plans[row], 0, 9, 32)[np.abs(plans[row].places[:, 7:9]).max(1) == 0]
+    assert torch.equal(still, still[:, :, :1].expand_as(still))
+    moving = Sampler(cache, DataConfig(scales=(48,), still=0.0), seed=1)
+    assert {int(place[0]) for step in range(20) for place in moving.draw(step, 4, 9, 32).places} == {
+        next(stored.offset for stored in cache.stored if cache.names[stored.clip] == "wide")
+    }
 
 
 def test_images_are_mixed_in(sampler):

@@ -1,10 +1,12 @@
 """The long forms: a reader that stalls for a minute, and memory over many messages."""
 
+import itertools
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -116,3 +118,37 @@ def flood_and_leave(endpoint: str, leave_after_s: float) -> None:
         client.send(b"\xc1")
     client.close(20)
     context.term()
+
+
+LEFT = """
+import sys
+from streamtok.wire.subscriber import subscribe
+for join in ("epoch", "keyframe"):
+    reader = subscribe(sys.argv[1], join=join, timeout=60)
+    next(reader)
+forgotten = subscribe(sys.argv[1])
+del forgotten
+"""
+
+
+@pytest.mark.timeout(7200)
+def test_programs_that_leave_readers_open_end_with_status_0():
+    """Readers of a node that sends, let go or left to the end of the program. `ENDINGS=1000` makes it as many."""
+    with Served("front") as node, ThreadPoolExecutor(1) as sending:
+        done = threading.Event()
+        sender = sending.submit(publish_until, node, done)
+        try:
+            for number in range(RUNS):
+                command = [sys.executable, "-c", LEFT, node.endpoint]
+                ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+                assert (ended.returncode, ended.stderr) == (0, ""), f"program {number}"
+        finally:
+            done.set()
+            sender.result()
+
+
+def publish_until(node: Served, done: threading.Event) -> None:
+    for number in itertools.count():
+        if done.wait(0.005):
+            return
+        node.publish(make_group(number, interval=75))

@@ -151,8 +151,8 @@ class InterleavedStream(PlainSnapshots, EncodeStream):
         if self._bytes_encoder is None or x.dtype != torch.uint8:
             return super()._compute(x, state, clock, keyframe)
         features, new = self._bytes_encoder(x, state["encoder"], clock)
-        coded = self.model.quantize(features, x.shape[0])
-        return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new}
+        coded, held = self.model.quantize(features, x.shape[0], state, clock)
+        return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new} | held
 
 
 class InterleavedDecodeStream(PlainSnapshots, DecodeStream):

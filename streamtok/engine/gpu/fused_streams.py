@@ -45,9 +45,10 @@ class FusedStream(PlainSnapshots, GraphStream):
         else:
             padded = pad_edges(self.model.to_bands(to_float(x, self.model.dtype)))
         features, new = self.model.encoder(padded, state["encoder"], clock)
-        if self._tables is None:
-            coded = self.model.quantize(features.x, x.shape[0])
-            return Encoded(coded.indices, coded.latent), {"encoder": new}
+        if self._tables is None or "hold" in state:
+            coded, held = self.model.quantize(features.x, x.shape[0], state, clock)
+            indices = None if coded.indices is None else coded.indices.int()
+            return Encoded(indices, coded.latent), {"encoder": new} | held
         last = self.model.quant_conv  # a few channels: in float32, so that no rounding comes just before the tokens
         bias = None if last.bias is None else last.bias.float()
         z = F.conv2d(features.x.float(), last.weight.float(), bias)

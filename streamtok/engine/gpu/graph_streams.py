@@ -54,7 +54,7 @@ class GraphStream(EngineStream):
 
     def _capture(self, x: Tensor, slot: int | None) -> CapturedStep:
         """The graph of one slot (None: of all) for frames (S, 3, G, H, W) of this dtype; captured at its first use."""
-        key = (slot, x.dtype)
+        key = (slot, x.dtype, "hold" in self.state)
         if key not in self._graphs:
             state = self.state
             if slot is not None:

@@ -37,6 +37,10 @@ MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", 
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
 
+BY_ANGLE = {90: 8, 180: 3, 270: 6}
+"""Orientations by the degrees, anticlockwise, that turn a picture upright."""
+
+
 class Checked(NamedTuple):
     """A frame of PyAV, None where a packet gave none; `damage` says why it must not be used, empty if it may be.
 
@@ -239,7 +243,10 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 
 def orientation_of(frame: Any) -> int:
     """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # this PyAV knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
+        return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT
     return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT

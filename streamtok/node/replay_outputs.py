@@ -196,7 +196,9 @@ class Outputs:
         )
         if name not in self.infos:
             return info
-        kept = {fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "batch")}
+        kept = {
+            fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "bitrate", "batch")
+        }
         return msgspec.structs.replace(info, **kept)
 
     def _make_publisher(self, bind: str) -> Publisher:

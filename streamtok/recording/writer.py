@@ -24,6 +24,7 @@ from streamtok.extras import missing_extra
 from streamtok.io.image_messages import protobuf_class
 from streamtok.io.stills import encode_jpeg
 from streamtok.io.video_packets import begins_video
+from streamtok.preprocessing.pixels import name_encoding
 from streamtok.recording import format as form
 from streamtok.types import Frame
 from streamtok.wire.message import Info, TokenHeader, encode
@@ -200,17 +201,17 @@ class RecordingWriter:
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
         """(codec, message name, message) of a camera image."""
         utc, packet, codec = frame.capture_ns + entry.offset_ns, frame.packet, frame.codec
-        if self.frames == "lossy" and packet is None:
+        if self.frames == "lossy" and packet is None and frame.image.shape[2] == 3:
             packet, codec = encode_jpeg(frame.image), "jpeg"
         if packet is not None and codec in VIDEOS and not entry.continues_video(frame):
             packet, codec = (encode_jpeg(frame.image), "jpeg") if self.frames == "lossy" else (None, None)
         for name, formats in (("CompressedImage", STILLS), ("CompressedVideo", VIDEOS)):
             if packet is not None and codec in formats:
                 return codec, name, _pack_message(name, utc, frame.stream, data=packet, format=formats[codec])
-        height, width = frame.image.shape[:2]
-        rows = np.ascontiguousarray(frame.image).tobytes()
-        size = {"height": height, "width": width, "step": width * 3}
-        return "rgb8", "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding="rgb8", **size)
+        height, width, channels = frame.image.shape
+        rows, encoding = np.ascontiguousarray(frame.image).tobytes(), name_encoding(channels)
+        size = {"height": height, "width": width, "step": width * channels}
+        return encoding, "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding=encoding, **size)
 
     def _picture(self, entry: StreamEntry, header: TokenHeader, grid: np.ndarray) -> None:
         """The token grid (uint16) as a 16-bit grey image, which viewers of MCAP files show."""

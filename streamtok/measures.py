@@ -17,7 +17,7 @@ USUAL_STEPS, BURST_STEPS, LEAST_STEPS = (
     5,
 )  # that say what is usual, of even and of uneven times; fewest of them
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
-FAR_NS = 3600 * 10**9
+FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
 # Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
 # camera that is throttled to two images of three steps by one and by two.
 LOST_STEPS = 2.5
@@ -72,6 +72,7 @@ class TimeJudge:
         self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
         self._long: list[int] = []  # the latest steps, if they were all gaps
         self._last: tuple[int, int] | None = None
+        self._origin = 0, 0  # of both clocks, since one was set
 
     def restart(self) -> None:
         """The next time has nothing to do with those before: the clock was set."""
@@ -81,13 +82,16 @@ class TimeJudge:
         """Judge the next image by its time.
 
         Its clock was set if the time does not rise, or `arrival_ns`, on a clock of its own (0: not known), does not
-        confirm a jump of more than an hour.
+        confirm a jump of more than 5 s, but has gone as fast before: that of a file that was converted has not.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:
+            self._origin = self._last
             return Step()
-        step = time_ns - before[0]
-        if step <= 0 or (step > FAR_NS and arrival_ns and before[1] and arrival_ns - before[1] < step // 2):
+        step, origin = time_ns - before[0], self._origin
+        known = bool(arrival_ns and before[1]) and 2 * (before[1] - origin[1]) >= before[0] - origin[0]
+        if step <= 0 or (step > FAR_NS and known and arrival_ns - before[1] < step // 2):
+            self._origin = self._last
             return Step(was_set=True)
         if len(self._steps) >= LEAST_STEPS:
             longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)

@@ -56,4 +56,9 @@ def test_a_jump_that_the_arrival_does_not_share_is_a_clock_that_was_set():
     assert [judged.see(n * 10**8, 1 + n * 10**8) for n in range(8)] == [Step()] * 8
     assert judged.see(day, 8 * 10**8) == judged.see(day) == Step(was_set=True)
     assert judged.see(2 * day, 2 * day).missing > 800_000
+    stepped = [(n * 10**8 + 10**10 * (n >= 20), 1 + n * 10**8) for n in range(40)]  # as NTP does
+    judged = TimeJudge()
+    assert [judged.see(*times) for times in stepped] == [Step()] * 20 + [Step(was_set=True)] + [Step()] * 19
+    converted = TimeJudge()  # times of logging are those of a conversion
+    assert sum(converted.see(time_ns, 1 + n * 10**5).missing for n, (time_ns, _) in enumerate(stepped)) == 100
     assert count_between(10, 10) == 0

@@ -296,7 +296,8 @@ def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
     """The recorder that the settings ask for; None if nothing is recorded."""
     if settings.record is None:
         return None
-    from streamtok.recording.recorder import Recorder, RecorderOptions
+    from streamtok.recording.recorder import Recorder
+    from streamtok.recording.recorder_options import RecorderOptions
 
     waits = all(lane.options.policy == "lossless" for lane in core.lanes.values())
     limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free

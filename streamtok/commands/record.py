@@ -63,7 +63,8 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     from streamtok.node.display import log_to_stderr
     from streamtok.node.process import stop_on_signals
     from streamtok.recording.network_recorder import NetworkRecorder
-    from streamtok.recording.recorder import Recorder, RecorderOptions
+    from streamtok.recording.recorder import Recorder
+    from streamtok.recording.recorder_options import RecorderOptions
     from streamtok.wire.security import CurveClient
 
     log_to_stderr(log_format=settings.log_format)

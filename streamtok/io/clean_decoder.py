@@ -9,6 +9,7 @@ packets before its own alone, so the order of packets decides what damage reache
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,13 +28,17 @@ MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_LOSSES = 64
 MOST_PACKETS = 64  # kept
-MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video"}
-"""Decoders that mark all they conceal, so they need not refuse what is only unusual beside the pictures."""
+MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
+"""Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
 HAVE_SUMS = {"hevc", "ffv1"}
 """Decoders that compare pictures with the checksums in their stream, where it has them."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
 ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+
+
+BY_ANGLE = {90: 8, 180: 3, 270: 6}
+"""Orientations by the degrees, anticlockwise, that turn a picture upright."""
 
 
 class Checked(NamedTuple):
@@ -121,11 +126,12 @@ class CleanDecoder:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
                 order = self._order.see(bytes(packet))
-                if order.empty:  # which a decoder takes without a word
+                bare = self._without_sei(packet) if order.has_sei else packet
+                if order.empty or not bare.size:  # a decoder takes it without a word, or for the end
                     yield self._refused("nothing is in it", pts)
                     return
                 yield from self._follow(order, packet)
-                packet = self._without_sei(packet) if order.has_sei else packet
+                packet = bare
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
@@ -180,8 +186,9 @@ class CleanDecoder:
         if order.missing:
             self._lose(Loss(self._fed, None, DEPENDS))
         if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
-            for frame in self._context.decode(None):
-                yield from self._take(frame)
+            with contextlib.suppress(av.FFmpegError):  # what was refused is told already
+                for frame in self._context.decode(None):
+                    yield from self._take(frame)
             self._context.flush_buffers()
         if order.clean_since is not None:
             self._clean_since[packet.pts] = self._fed - order.clean_since
@@ -236,7 +243,10 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 
 def orientation_of(frame: Any) -> int:
     """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # this PyAV knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
+        return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT
     return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT

@@ -8,6 +8,8 @@ HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units o
 HEVC_SLICES = range(32)
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
 DISPLAY_ORIENTATION = 47
+PICTURE_TIMING = 1  # which says whether a picture is interlaced, and so how its colours lie
+KEPT_MESSAGES = (PICTURE_TIMING, RECOVERY_POINT, DISPLAY_ORIENTATION)
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 """Of the orientations 1 to 8: whether they mirror, and the quarters of a turn, anticlockwise, that follow."""
 START = b"\0\0\1"
@@ -69,14 +71,17 @@ def length_size_of(codec: str, extradata: bytes | None) -> int:
 def without_sei(data: bytes, length_size: int) -> bytes:
     """An access unit of H.265 without the SEI messages before its slices, but for those that decoders need.
 
-    None of them changes pixels, and decoders that shall refuse damage refuse what they find odd in them, too.
+    The others change no pixels, and decoders that shall refuse damage refuse what they find odd in them, too.
     """
-    kept = [
-        unit
-        for unit in split_units(data, length_size)
-        if unit and (unit[0] >> 1 & 63 != HEVC_SEI or _first_message(unit) in (RECOVERY_POINT, DISPLAY_ORIENTATION))
-    ]
-    return b"".join((len(unit).to_bytes(length_size, "big") if length_size else START) + unit for unit in kept)
+    kept, at = [], 0
+    for unit in split_units(data, length_size):
+        head = (
+            data[at : at + length_size] if length_size else START
+        )  # the length as it was, which shows what is cut off
+        at += length_size + len(unit)
+        if unit and (unit[0] >> 1 & 63 != HEVC_SEI or _first_message(unit) in KEPT_MESSAGES):
+            kept.append(head + unit)
+    return b"".join(kept)
 
 
 def _first_message(unit: bytes) -> int:

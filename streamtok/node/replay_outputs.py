@@ -15,7 +15,8 @@ from streamtok.ingest.core import IngestCore
 from streamtok.names import check_stream_name
 from streamtok.node.replay import Replayed
 from streamtok.recording.reader import Recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.stream_files import StreamFiles
 from streamtok.types import TokenGroup

@@ -18,7 +18,8 @@ from streamtok.commands.info import inspect
 from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import Times, TokenSurvey
 from streamtok.node.replay_node import ReplayNode
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import load_rig

@@ -13,7 +13,8 @@ from PIL import Image
 
 from streamtok.drives.open_drive import open_drive
 from streamtok.io.stills import decode_image_file
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
 

@@ -14,7 +14,8 @@ import yaml
 
 from streamtok.drives.open_drive import list_drives, open_drive
 from streamtok.recording.reader import open_recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.recording.writer import RecordingWriter
 from streamtok.tokens.dataset import TokenDataset

@@ -18,6 +18,10 @@ KINDS = {
     "ordered.ts": ("libx264", {**X264, "bf": "2"}),
     "plain.ts": ("libx264", {**X264, "bf": "0"}),
     "h265.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
+    "interlaced.mkv": (
+        "libx265",
+        {"x265-params": f"{X265}:bframes=3:interlace=1"},
+    ),  # with messages beside each picture
     "h265.ts": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "sums.mp4": ("libx265", {"x265-params": f"{X265}:bframes=3:hash=1"}),
     "sums.ts": ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}),

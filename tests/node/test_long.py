@@ -15,7 +15,8 @@ from streamtok.drives.drive import Drive, Item
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.replay import DriveReplay
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import picture
 from tests.kit.models import VIDEO, build
 

@@ -16,7 +16,8 @@ from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
 from streamtok.node.verification import find_difference
 from streamtok.recording.reader import open_recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings

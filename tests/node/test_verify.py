@@ -8,7 +8,8 @@ import streamtok
 from streamtok.commands.replay import main
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.reader import open_recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import ingest

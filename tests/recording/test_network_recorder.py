@@ -10,7 +10,8 @@ import pytest
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.network_recorder import NetworkRecorder
 from streamtok.recording.reader import open_recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.types import Frame
 from streamtok.wire.header import FrameHeader
 from streamtok.wire.message import FrameMessage

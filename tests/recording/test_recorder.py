@@ -18,7 +18,8 @@ import pytest
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.reader import open_recording
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.types import Frame
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
@@ -350,7 +351,8 @@ def test_a_damaged_token_message_is_left_out_and_listed(tmp_path):
 
 RECORDING_CHILD = """
 import sys, time
-from streamtok.recording.recorder import Recorder, RecorderOptions
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import frames_of
 from tests.kit.recordings import header, info
 recorder = Recorder(sys.argv[1], RecorderOptions("lossless", min_free_bytes=0))

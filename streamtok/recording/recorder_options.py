@@ -1,0 +1,54 @@
+"""How a recording is made."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from streamtok.recording.format import FRAME_MODES
+
+
+@dataclass(frozen=True)
+class RecorderOptions:
+    """How to record.
+
+    `frames`: camera images "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file). `pictures`: also
+    the token grids as grey images, for viewers. A new file begins after `max_bytes` or `max_seconds` (None: never);
+    recording stops when the disk has less than `min_free_bytes`. `queue_bytes` bounds the frames that wait to be
+    written; `wait` holds the caller until there is room instead of leaving frames out: for sources that can wait.
+    """
+
+    frames: str = "none"
+    pictures: bool = False
+    max_bytes: int | None = None
+    max_seconds: float | None = None
+    min_free_bytes: int = 512 << 20
+    queue_bytes: int = 256 << 20
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frames not in FRAME_MODES:
+            raise ValueError(f"frames must be one of {', '.join(FRAME_MODES)}, got {self.frames!r}")
+        for name in ("max_bytes", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, or None for no limit, got {value!r}")
+
+    @classmethod
+    def limited(
+        cls,
+        frames: str,
+        max_mb: float | None,
+        max_minutes: float | None,
+        min_free_mb: float,
+        *,
+        pictures: bool = False,
+        wait: bool = False,
+    ) -> Self:
+        """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
+        return cls(
+            frames=frames,
+            max_bytes=None if max_mb is None else round(max_mb * 1e6),
+            max_seconds=None if max_minutes is None else max_minutes * 60,
+            min_free_bytes=round(min_free_mb * 1e6),
+            pictures=pictures,
+            wait=wait,
+        )

@@ -1,8 +1,8 @@
 """What readers see over a link that loses messages: between a real publisher and a real reader, by a seeded pattern.
 
-    python benchmarks/lossy_link.py CLIP [--frames 129] [--late 0.05]
+    python benchmarks/lossy_link.py CLIP [--frames 129] [--lines 256] [--late 0.05]
 
-The clip is encoded by `nano` at 256 lines, once with a keyframe every 4 s and once with keyframes by drift too. It is
+The clip is encoded by `nano`, once with a keyframe every 4 s and once with keyframes by drift too. It is
 sent plain, independent and coded, as fast as it goes, over a `LossyLink`. The reader decodes across losses what it can
 read (`streamtok decode --across-losses`), and shows the last picture where it has none. Per run: token messages lost,
 grids that could be read, frames shown as they were sent (no loss since a keyframe) and shown at all, PSNR over all
@@ -103,11 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", metavar="CLIP")
     parser.add_argument("--frames", type=int, default=129)
+    parser.add_argument("--lines", type=int, default=256, help="short side of the pictures")
     parser.add_argument("--late", type=float, default=0.0, help="share that comes behind up to 3 later ones")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tok = load("nano", engine="default", device="cpu", threads=1)
-    pictures = next(iter(ClipSet(find_clips([arguments.clip]), frames=arguments.frames))).frames
+    pictures = next(iter(ClipSet(find_clips([arguments.clip]), arguments.lines, arguments.frames))).frames
     print("| keyframes | loss | sent | lost | readable | as sent | shown | PSNR | back after | at most |")
     print("| --- " * 10 + "|", flush=True)
     for by_drift in (False, True):

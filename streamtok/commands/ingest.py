@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder
     from streamtok.wire.publisher import Publisher
 
+MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
+
 
 class SourceFlags(StreamDefaults):
     """What the command line says of a rig's streams: the source and name of each, and what holds for all of them."""
@@ -239,7 +241,8 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream; `live` decides a policy that was not given: cameras latest, files lossless."""
+    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
+    and bounds the pictures of a stream without a size."""
     from streamtok.ingest.lane import StreamOptions
 
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
@@ -251,6 +254,7 @@ def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
         stream.size,
         stream.fit,
         stream.metadata,
+        max_pixels=MAX_PIXELS if live else math.inf,
         hold=stream.hold or 0.0,
         bitrate=stream.bitrate,
         keyframe_drift=stream.keyframe_drift,

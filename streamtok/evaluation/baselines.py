@@ -1,7 +1,7 @@
 """What a tokenizer must be compared with in the same run: video codecs at its bits, and the obvious cheap things."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -105,9 +105,9 @@ class Unrounded(Bottleneck):
         self.inputs = fsq.inputs
 
     def forward(self, z: Tensor) -> Quantized:
-        """z (N, C, h, w) -> codes in -1..1, no indices."""
+        """z (N, C, h, w) -> codes in -1..1 that are not rounded, and the indices of the rounded ones."""
         half_width = torch.tensor([level // 2 for level in self.fsq.levels], device=z.device).view(-1, 1, 1)
-        return Quantized((self.fsq.bound(z.float()) / half_width).to(z.dtype), z)
+        return replace(self.fsq(z), codes=(self.fsq.bound(z.float()) / half_width).to(z.dtype))
 
 
 def make_unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:

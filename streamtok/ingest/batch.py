@@ -17,7 +17,7 @@ from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
 from streamtok.ingest.token_grid import grids_of
 from streamtok.model import Encoded, EncodeStream, NonFiniteError, Tokenizer
-from streamtok.model.frames import match_channels
+from streamtok.model.frames import match_channels, picture_channels
 from streamtok.model.quantizer import FSQ
 from streamtok.types import Planes
 
@@ -38,7 +38,7 @@ class Batch:
         self.epoch_ns: int | None = None
         self._tokenizer, self._context, self._preparing = tokenizer, context, preparing
         self._encoder: EncodeStream
-        self._frames: Tensor  # (slots, 3, G, H, W) uint8
+        self._frames: Tensor  # (slots, C, G, H, W) uint8, C 3 for RGB and grey
         self._holds = False
         self._cold = True  # the encoder has not stepped yet
 
@@ -59,14 +59,14 @@ class Batch:
         self._holds = any(lane.options.hold for lane in self.lanes)
         if self._holds:
             self._encoder.hold(0.0)  # makes room for it, before the first step
-        shape = slots, 3, frames, height, width
+        shape = slots, picture_channels(self._tokenizer.config.in_channels), frames, height, width
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
         names = ",".join(lane.name for lane in self.lanes)
         log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
 
     def buffer_of(self, lane: Lane) -> Tensor:
-        """The frames of a lane's group, (3, G, H, W) uint8 on the network's device."""
+        """The frames of a lane's group, (C, G, H, W) uint8 on the network's device."""
         return self._frames[self.slots.index(lane)]
 
     def put(self, lane: Lane, planes: Planes) -> None:

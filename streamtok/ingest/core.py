@@ -5,6 +5,7 @@ verdict. Whatever waits, fails or tells the time is outside and calls `feed`, `g
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -21,7 +22,7 @@ from streamtok.ingest.stream_options import TAILS
 from streamtok.ingest.token_grid import make_stream_info
 from streamtok.ingest.verdict import Verdict
 from streamtok.model import NonFiniteError, Tokenizer
-from streamtok.model.frames import check_camera_channels
+from streamtok.model.frames import check_channels, picture_channels
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
 
@@ -53,7 +54,6 @@ class IngestCore:
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
-        check_camera_channels(tokenizer.config.in_channels)
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1
@@ -64,7 +64,7 @@ class IngestCore:
         self._timer = timer
         self._logs = {name: EventLog(name, log) for name in streams}
         self._preparing = preparing or preparing_for(tokenizer.device)
-        self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
+        self._preparers: dict[str, tuple[tuple[int, int], Preparer]] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
         shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
@@ -87,21 +87,31 @@ class IngestCore:
         return [lane.name for lane in self._batch_of[self.lane(stream).name].lanes]
 
     def buffer(self, stream: str) -> Tensor:
-        """The frames of a stream's group as the network takes them, (3, G, H, W) uint8 on its device, to read."""
+        """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
         return self._batch_of[stream].buffer_of(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
-        """What turns pictures of `source_size` (height, width) into what this stream encodes."""
-        key = stream, (source_size[0], source_size[1])
-        if key not in self._preparers:
-            options = self.lane(stream).options
-            multiple = self.config.spatial_compression
-            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple)
-        return self._preparers[key]
+        """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
+
+        ValueError for a size that cannot be encoded, or that the stream's options do not allow.
+        """
+        size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
+        if kept is None or kept[0] != size:
+            options, multiple = self.lane(stream).options, self.config.spatial_compression
+            channels = picture_channels(self.config.in_channels)
+            if options.size is None and math.prod(size) > options.max_pixels:
+                raise ValueError(
+                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {options.max_pixels} pixels: set "
+                    "`size`, the (height, width) to encode"
+                )
+            preparer = self._preparing.preparer(size, options.size, options.fit, multiple, channels)
+            kept = self._preparers[stream] = size, preparer
+        return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""
-        height, width = frame.picture.shape[:2]
+        height, width, channels = frame.picture.shape
+        check_channels(channels, self.config.in_channels)
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 

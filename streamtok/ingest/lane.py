@@ -194,6 +194,13 @@ class Lane:
         self._clear()
         self.fresh = True
 
+    def retract(self, group: TokenGroup) -> None:
+        """A group, the newest, came out too late to be sent: its frames are dropped, the next one starts an epoch."""
+        self.counts.subtract({"groups": 1, "keyframes": group.keyframe, "repeated": group.repeated})
+        self.dropped += group.dropped
+        self.drop(len(group.frame_ids), "behind")
+        self.cut()
+
     def drop(self, frames: int, reason: Reason) -> None:
         """Count frames that are in no group."""
         self.dropped += frames

@@ -1,5 +1,6 @@
 """How one stream is encoded: what its settings say to the ingest core."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,12 @@ TAILS = ("pad", "drop")
 class StreamOptions:
     """How one stream treats sizes, gaps and its end.
 
-    `size` is the (H, W) to encode, None for the source's own padded to the grid; `keyframe_interval` is in seconds of
-    capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among POLICIES, ON_GAP, TAILS and FITS.
-    `metadata` is what readers are told of the stream; nothing here reads it. `hold` is the margin, in levels of the
-    quantizer, within which the encoder keeps a level; with a `bitrate` (bits per second) it is the largest. An epoch
-    also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike those of its keyframe (None: never).
+    `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
+    `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
+    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
+    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
+    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
+    those of its keyframe (None: never).
     """
 
     policy: str = "latest"
@@ -29,6 +31,7 @@ class StreamOptions:
     size: tuple[int, int] | None = None
     fit: str = "stretch"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_pixels: float = math.inf
     hold: float = 0.0
     bitrate: int | None = None
     keyframe_drift: float | None = None

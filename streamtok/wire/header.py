@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streamtok.names import NAME
+from streamtok.preprocessing.pixels import CHANNELS
 
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
@@ -17,6 +18,7 @@ MAX_CODES = 2**31
 RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
 RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
+RAW_PIXEL_BYTES |= {name: (count, 1) for name, count in CHANNELS.items()}
 
 Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
 Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]

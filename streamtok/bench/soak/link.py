@@ -74,16 +74,20 @@ class Link:
             self._threads[-1].start()
 
     def _relay(self, client: socket.socket, node: socket.socket, generation: int) -> None:
+        others = {client: node, node: client}
         with client, node, suppress(OSError):
-            while generation == self._generation:
+            while generation == self._generation and self._pass_on(others):
                 self._up.wait()
-                for end, other in ((client, node), (node, client)):
-                    if select.select([end], [], [], 0.005)[0]:
-                        data = end.recv(1 << 16)
-                        if not data:
-                            return
-                        self._up.wait()
-                        other.sendall(data)
+
+    def _pass_on(self, others: dict[socket.socket, socket.socket]) -> bool:
+        """Pass on what has come to each of two sockets; False at the end of one."""
+        for end in select.select([*others], [], [], 0.01)[0]:
+            data = end.recv(1 << 16)
+            if not data:
+                return False
+            self._up.wait()
+            others[end].sendall(data)
+        return True
 
 
 @dataclass

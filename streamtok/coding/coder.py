@@ -108,7 +108,7 @@ class TokenCoder:
         ordered = symbols[phases.order]
         known, encoder = network.blank(phases), RangeEncoder()
         known[phases.inside] = activate(network.say_around(ordered, glance.before))
-        logits = [np.empty((grid.size, size), np.float32) for size in self.digits.sizes]
+        logits = [np.empty((size, grid.size), np.float32) for size in self.digits.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
         for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
@@ -116,8 +116,8 @@ class TokenCoder:
                 network.say_later(group, ordered[taken, group], glance.before[taken, group], heads)
             activate(heads)
             for group, own in enumerate(logits):
-                own[taken] = network.logits(phase, group, heads[:, group * head : (group + 1) * head])
-        intervals = [_intervals(network.frequencies(own), now) for own, now in zip(logits, ordered.T, strict=True)]
+                own[:, taken] = network.logits(phase, group).by_output(heads[:, group * head : (group + 1) * head])
+        intervals = [_intervals(network.frequencies(own, 0), now) for own, now in zip(logits, ordered.T, strict=True)]
         for taken, interval in itertools.product(cells, intervals):
             encoder.encode(*interval[:, taken])
         return encoder.finish(), past.then(symbols, grid.shape)
@@ -155,9 +155,9 @@ class TokenCoder:
             said = np.zeros((len(heads), network.known_width), np.float32)
             for group in range(len(self.digits.sizes)):
                 own = activate(heads[:, group * head : (group + 1) * head].copy())
-                up_to = network.frequencies(network.logits(phase, group, own))
+                each = network.frequencies(network.logits(phase, group)(own), 1)
                 try:
-                    ordered[cells, group] = decoder.decode(up_to)
+                    ordered[cells, group] = decoder.decode(each.cumsum(1, dtype=np.int32))
                 except ValueError as error:
                     raise CodingError(str(error)) from None
                 now, before = ordered[cells, group : group + 1], glance.before[cells, group : group + 1]
@@ -184,13 +184,11 @@ class TokenCoder:
             )
 
 
-def _intervals(up_to: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Of each symbol: the frequencies of those below it, its own, and of all, int32 (3, n)."""
-    each = np.arange(len(symbols))
-    upper = up_to[each, symbols]
-    below = up_to[each, symbols - 1]
-    below[symbols == 0] = 0
-    return np.stack([below, upper - below, up_to[:, -1]])
+def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Of each symbol (n,), by the frequencies (size, n) of all: those of what is below it, its own, and all, (3, n)."""
+    size, count = frequencies.shape
+    below = frequencies * (np.arange(size)[:, None] < symbols)
+    return np.stack([below.sum(0, dtype=np.int32), frequencies[symbols, np.arange(count)], frequencies.sum(0)])
 
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:

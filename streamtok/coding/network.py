@@ -40,6 +40,12 @@ class Linear:
         y += self.bias
         return np.floor(y, out=y)
 
+    def by_output(self, x: np.ndarray) -> np.ndarray:
+        """As a call, but y (out, n)."""
+        y = self.weight.T @ x.T
+        y += self.bias[:, None]
+        return np.floor(y, out=y)
+
 
 def activate(x: np.ndarray) -> np.ndarray:
     """x within 0 to 127, in place."""
@@ -163,14 +169,14 @@ class Network:
         rows = now * (self.symbols.levels[group] + 1) + before
         heads[:, (group + 1) * self.head :] += self._later[group].take(rows, 0)
 
-    def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
-        """Heads (n, H) of one group, within 0..127 -> (n, symbols), whole numbers in float32."""
-        return self._logits[phase][group](heads)
+    def logits(self, phase: int, group: int) -> Linear:
+        """What maps heads (n, H) of one group, within 0..127, to the logits of its symbols, whole numbers."""
+        return self._logits[phase][group]
 
-    def frequencies(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, symbols) -> for each symbol the frequencies of all up to it, int32 (n, symbols)."""
-        below = (logits.max(1, keepdims=True) - logits).astype(np.int32)
-        return self._exponential.take(below, mode="clip").cumsum(1, dtype=np.int32)
+    def frequencies(self, logits: np.ndarray, axis: int) -> np.ndarray:
+        """Logits of symbols along `axis` -> their frequencies, int32 of the same shape."""
+        below = (logits.max(axis, keepdims=True) - logits).astype(np.int32)
+        return self._exponential.take(below, mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
         """Of no cell anything is known yet: (padded cells, K)."""

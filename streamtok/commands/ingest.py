@@ -246,19 +246,9 @@ def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
     from streamtok.ingest.lane import StreamOptions
 
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
-    return StreamOptions(
-        policy,
-        stream.on_gap,
-        stream.tail,
-        stream.keyframe_interval,
-        stream.size,
-        stream.fit,
-        stream.metadata,
-        max_pixels=MAX_PIXELS if live else math.inf,
-        hold=stream.hold or 0.0,
-        bitrate=stream.bitrate,
-        keyframe_drift=stream.keyframe_drift,
-    )
+    same = {"on_gap", "tail", "keyframe_interval", "size", "fit", "metadata", "bitrate", "keyframe_drift"}
+    given, limit = stream.model_dump(include=same), MAX_PIXELS if live else math.inf
+    return StreamOptions(policy, hold=stream.hold or 0.0, max_pixels=limit, **given)
 
 
 def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:

@@ -16,9 +16,11 @@ from torch import Tensor
 from streamtok.engine.loading import engine_configuration
 from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
-from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
+from streamtok.ingest.lane import Lane, StreamOptions
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
+from streamtok.ingest.stream_options import TAILS
 from streamtok.ingest.token_grid import make_stream_info
+from streamtok.ingest.verdict import Verdict
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.frames import check_channels, picture_channels
 from streamtok.preprocessing.preprocessor import fit_rectangles
@@ -232,15 +234,7 @@ class IngestCore:
             self.lane(name).request_keyframe()
 
     def encode_recorded(
-        self,
-        stream: str,
-        frames: Sequence[Frame],
-        *,
-        keyframe: bool,
-        epoch: int,
-        dropped: int = 0,
-        repeated: int = 0,
-        hold: float = 0.0,
+        self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
     ) -> TokenGroup:
         """Encode one group exactly as a recorded header describes it, so that replay cuts the drive where live did.
 
@@ -255,7 +249,7 @@ class IngestCore:
                 self.open(stream, item.source_size)
             self._batch_of[stream].put(lane, item.planes)
             lane.append(item.frame_id, item.capture_ns)
-        lane.follow(keyframe, epoch, dropped, hold)
+        lane.follow(keyframe, epoch, dropped)
         groups, error = self._step([lane])
         if error is not None:
             raise error

@@ -4,77 +4,20 @@ A lane is a state machine: `judge` takes a frame's number, time and size and say
 group that is being filled, `finish` makes a `TokenGroup` of that. Only its own methods change it.
 """
 
-import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 
 from streamtok.ingest.budget import ByteBudget
-from streamtok.preprocessing.preprocessor import FITS, Rectangle
+from streamtok.ingest.stream_options import StreamOptions
+from streamtok.ingest.verdict import Because, Reason, Verdict
+from streamtok.preprocessing.preprocessor import Rectangle
 from streamtok.types import StreamInfo, TokenGroup
 
-POLICIES = ("latest", "lossless")
-ON_GAP = ("reset", "bridge")
-TAILS = ("pad", "drop")
 MOST_BEHIND = 3  # groups that a stream can be behind: one that is further behind leaves frames out
 AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
-
-Because = Literal["resize", "restart", "gap", "batch", "keyframe"]
-Reason = Literal["missed", "behind", "cut", "nonfinite", "tail", "budget"]
-"""Why a frame is in no group: it never came from the camera, the encoder was behind, its epoch ended before its group
-was full, its latent was not finite, its stream ended, or a bitrate had to be held."""
 DRIFT_S = 1.0  # of capture time at least between keyframes that are due to drift
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How one stream treats sizes, gaps and its end.
-
-    `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
-    `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
-    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
-    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
-    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
-    those of its keyframe (None: never).
-    """
-
-    policy: str = "latest"
-    on_gap: str = "reset"
-    tail: str = "pad"
-    keyframe_interval: float = 10.0
-    size: tuple[int, int] | None = None
-    fit: str = "stretch"
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    max_pixels: float = math.inf
-    hold: float = 0.0
-    bitrate: int | None = None
-    keyframe_drift: float | None = None
-
-    def __post_init__(self) -> None:
-        allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        if not self.keyframe_interval >= 0:
-            raise ValueError(f"keyframe_interval must be seconds >= 0 (0 for never), got {self.keyframe_interval!r}")
-        if self.keyframe_drift is not None and not 0 < self.keyframe_drift <= 1:
-            raise ValueError(f"keyframe_drift must be more than 0 and at most 1, got {self.keyframe_drift!r}")
-        if self.bitrate is not None and not self.bitrate > 0:
-            raise ValueError(f"bitrate must be more than 0 bits per second, got {self.bitrate!r}")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a frame is for its stream: `because` says why an epoch starts with it, empty if it continues the epoch.
-
-    `lost` frames are missing just before it.
-    """
-
-    because: tuple[Because, ...] = ()
-    lost: int = 0
 
 
 @dataclass(eq=False)
@@ -308,9 +251,13 @@ class Lane:
                 f"stream {self.name!r} is in epoch {self.epoch}, the group is of epoch {epoch}: start at its keyframe"
             )
 
-    def follow(self, keyframe: bool, epoch: int, dropped: int, hold: float) -> None:
-        """Take from a recorded header what the pending frames are, and how they were encoded."""
-        self.fresh, self.epoch, self.dropped, self.hold = keyframe, epoch - keyframe, dropped, hold
+    def follow(self, keyframe: bool, epoch: int, dropped: int) -> None:
+        """Take from a recorded header what the pending frames are."""
+        self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
+
+    def set_hold(self, margin: float) -> None:
+        """Encode the next groups with this margin, as a recorded header says."""
+        self.hold = margin
 
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None

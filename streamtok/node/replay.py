@@ -147,9 +147,9 @@ class RecordedReplay(Replay):
             self._skip(message, NO_FRAMES if frames is None else NO_START)
             return None
         facts = {"epoch": header.epoch, "dropped": header.dropped, "repeated": header.repeated}
-        hold = header.hold if isinstance(header.hold, float) else 0.0
+        self.core.lane(stream).set_hold(header.hold if isinstance(header.hold, float) else 0.0)
         try:
-            group = self.core.encode_recorded(stream, frames, keyframe=header.keyframe, hold=hold, **facts)
+            group = self.core.encode_recorded(stream, frames, keyframe=header.keyframe, **facts)
         except ValueError as error:
             self._skip(message, f"it cannot be encoded: {error}")
             self.core.flush(stream, "drop")

@@ -7,6 +7,11 @@ from hypothesis import strategies as st
 
 from streamtok.ingest.budget import FEWEST, MOST_HOLD, ByteBudget
 from streamtok.ingest.lane import Lane, StreamOptions
+from streamtok.io.source import open_source
+from streamtok.node.metrics import Metrics
+from streamtok.node.stream_metrics import copy_totals
+from streamtok.settings.errors import SettingsError
+from streamtok.settings.rig import load_rig
 
 FPS, GROUP = 30.0, 4
 
@@ -110,3 +115,19 @@ def test_an_epoch_ends_when_the_tokens_have_drifted_from_its_keyframe():
         tokens[0] += number >= 25
         keyframes.append(lane.finish(tokens, 0).keyframe)
     assert np.flatnonzero(keyframes).tolist() == [0, 10, 26]  # no two within a second
+
+
+@pytest.mark.parametrize(("given", "bits"), [("64k", 64_000), ("1.5M", 1_500_000), ("800", 800), (9600, 9600)])
+def test_bitrates_are_read_as_people_write_them(given, bits):
+    stream = {"name": "a", "source": "synthetic:32x48@30"}
+    assert load_rig(None, {"streams": [stream | {"bitrate": given}]}).streams[0].bitrate == bits
+    for wrong in ("64 kb/s", "-1", 0, "0k"):
+        with pytest.raises(SettingsError, match="bitrate"):
+            load_rig(None, {"streams": [stream | {"bitrate": wrong}]})
+
+
+def test_what_a_bitrate_asks_and_costs_is_exported():
+    metrics, lane = Metrics(), Lane("a", StreamOptions(bitrate=8000, hold=0.5), group_frames=4)
+    copy_totals(metrics, open_source("synthetic:32x48@30?frames=1", "a"), lane)
+    names = ("bitrate_asked", "encoded_share", "hold_margin", "hold_noise_db", "bitrate_sent")
+    assert [metrics.gauge_value(name, "a", -1.0) for name in names] == [8000, 1, 0, 0, 0]

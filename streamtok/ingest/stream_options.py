@@ -1,0 +1,49 @@
+"""How one stream is encoded: what its settings say to the ingest core."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamtok.preprocessing.preprocessor import FITS
+
+POLICIES = ("latest", "lossless")
+ON_GAP = ("reset", "bridge")
+TAILS = ("pad", "drop")
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How one stream treats sizes, gaps and its end.
+
+    `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
+    `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
+    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
+    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
+    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
+    those of its keyframe (None: never).
+    """
+
+    policy: str = "latest"
+    on_gap: str = "reset"
+    tail: str = "pad"
+    keyframe_interval: float = 10.0
+    size: tuple[int, int] | None = None
+    fit: str = "stretch"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_pixels: float = math.inf
+    hold: float = 0.0
+    bitrate: int | None = None
+    keyframe_drift: float | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
+        if not self.keyframe_interval >= 0:
+            raise ValueError(f"keyframe_interval must be seconds >= 0 (0 for never), got {self.keyframe_interval!r}")
+        if self.keyframe_drift is not None and not 0 < self.keyframe_drift <= 1:
+            raise ValueError(f"keyframe_drift must be more than 0 and at most 1, got {self.keyframe_drift!r}")
+        if self.bitrate is not None and not self.bitrate > 0:
+            raise ValueError(f"bitrate must be more than 0 bits per second, got {self.bitrate!r}")

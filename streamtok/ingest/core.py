@@ -98,10 +98,8 @@ class IngestCore:
         if kept is None or kept[0] != size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
             if options.size is None and math.prod(size) > options.max_pixels:
-                raise ValueError(
-                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {options.max_pixels} pixels: set "
-                    "`size`, the (height, width) to encode"
-                )
+                most = f"more than {options.max_pixels} pixels: set `size`, the (height, width) to encode"
+                raise ValueError(f"stream {stream}: a picture of {size[0]}x{size[1]} has {most}")
             kept = self._preparers[stream] = size, self._preparing.preparer(size, options.size, options.fit, multiple)
         return kept[1]
 

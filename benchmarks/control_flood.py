@@ -74,7 +74,8 @@ def measure(node: subprocess.Popen, stream: Subscription, seconds: float) -> tup
     groups, began, busy = 0, time.monotonic(), processor_time(node.pid)
     while time.monotonic() - began < seconds:
         groups += stream.get(0.1) is not None
-    return groups / (time.monotonic() - began), (processor_time(node.pid) - busy) / max(1, groups)
+    groups = max(1, groups)
+    return groups / (time.monotonic() - began), (processor_time(node.pid) - busy) / groups
 
 
 def processor_time(pid: int) -> float:

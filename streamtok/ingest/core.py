@@ -100,10 +100,8 @@ class IngestCore:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
             channels = picture_channels(self.config.in_channels)
             if options.size is None and math.prod(size) > options.max_pixels:
-                raise ValueError(
-                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {options.max_pixels} pixels: set "
-                    "`size`, the (height, width) to encode"
-                )
+                most = f"more than {options.max_pixels} pixels: set `size`, the (height, width) to encode"
+                raise ValueError(f"stream {stream}: a picture of {size[0]}x{size[1]} has {most}")
             preparer = self._preparing.preparer(size, options.size, options.fit, multiple, channels)
             kept = self._preparers[stream] = size, preparer
         return kept[1]

@@ -199,6 +199,7 @@ class IngestLoop:
         lane.note_sent(group, self.publisher.bytes_of(group.stream) - before)
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
+        copy_totals(self.metrics, self.sources[group.stream], self.core.lane(group.stream))  # with those that follow
         count_published(self.metrics, group, time.monotonic_ns() - encoded_ns)
         if item is not None and item.frame.frame_id == group.frame_ids[-1]:
             source = self.sources[group.stream]

@@ -99,11 +99,15 @@ class ControlServer:
         with self.socket, contextlib.suppress(zmq.ContextTerminated):
             while True:
                 self.socket.poll()
-                began = time.thread_time()
-                with contextlib.suppress(zmq.Again):
-                    while time.thread_time() - began < SERVE_S:
-                        self._serve(receive(self.socket))
-                time.sleep(REST * (time.thread_time() - began))  # the others wait, in a short queue per reader
+                time.sleep(REST * self._take_turn())  # the others wait, in a short queue per reader
+
+    def _take_turn(self) -> float:
+        """Answer what waits, for up to SERVE_S; returns the seconds that this thread has run."""
+        began = time.thread_time()
+        with contextlib.suppress(zmq.Again):
+            while time.thread_time() - began < SERVE_S:
+                self._serve(receive(self.socket))
+        return time.thread_time() - began
 
     def _serve(self, parts: list[memoryview]) -> None:
         """Answer one request; raises zmq.Again if there is no room for the reply."""

@@ -51,8 +51,9 @@ class Kernels:
 
     def spatial_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
-        # With an axis for heads PyTorch has kernels that never hold the whole matrix, without it none.
-        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        # PyTorch's kernels that never hold the whole matrix want an axis for heads, and channels that lie together.
+        q, k, v = (part[:, None].contiguous() for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v)[:, 0]
 
     def temporal_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Every place attends to its own past.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import streamtok.model.clip_coder
 from streamtok.checkpoint import save
@@ -207,3 +208,14 @@ def test_threads_of_a_library_user_sleep_where_they_wait():
     script = "import os, streamtok; print(os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "PASSIVE"
+
+
+@pytest.mark.parametrize("name", ["di8x8", "cv4x8x8", "dv8x8x8"])
+def test_attention_over_space_never_holds_its_whole_matrix(name):
+    """PyTorch's kernel that holds it (42 GB at 1080p) is not allowed, in clips, steps and back."""
+    model = tiny(name, dtype=torch.float32)
+    clip = video(9, dtype=torch.float32) if model.config.video else video(1, dtype=torch.float32)[:, :, 0]
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        model.decode(tokens(model.encode(clip)))
+        if model.config.video:
+            encode_by_steps(model, clip)

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from streamtok.node.loop import Parts
     from streamtok.recording.recorder import Recorder
     from streamtok.wire.publisher import Publisher
+
+MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
 
 
 class SourceFlags(StreamDefaults):
@@ -210,6 +213,7 @@ def start_viewer(endpoint: str, port: int) -> BaseProcess:
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
     from streamtok.engine.loading import default_engine, load
+    from streamtok.ingest.budget import MOST_HOLD
     from streamtok.ingest.core import IngestCore
     from streamtok.node.rig import batches_of
 
@@ -229,17 +233,32 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             threads=settings.threads,
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
+    for stream in settings.resolved():
+        if stream.bitrate and stream.hold is None and tokenizer.config.holds_levels:
+            options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
     wait_ms = settings.batch_wait_ms or 0.0
     return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream; `live` decides a policy that was not given: cameras latest, files lossless."""
+    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
+    and bounds the pictures of a stream without a size."""
     from streamtok.ingest.lane import StreamOptions
 
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
-    interval, size = stream.keyframe_interval, stream.size
-    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata)
+    return StreamOptions(
+        policy,
+        stream.on_gap,
+        stream.tail,
+        stream.keyframe_interval,
+        stream.size,
+        stream.fit,
+        stream.metadata,
+        max_pixels=MAX_PIXELS if live else math.inf,
+        hold=stream.hold or 0.0,
+        bitrate=stream.bitrate,
+        keyframe_drift=stream.keyframe_drift,
+    )
 
 
 def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:

@@ -83,13 +83,18 @@ def run(settings: SubscribeSettings) -> int:
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
         reading = Reading(settings, subscription, relay, stop)
         try:
-            for message in reading:
-                if not (settings.quiet or settings.as_json):
-                    print(format_message(message), flush=True)
+            show_messages(reading, quiet=settings.quiet or settings.as_json)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
             print(json.dumps(summary) if settings.as_json else format_summary(summary), flush=True)
     return 0
+
+
+def show_messages(reading: "Reading", quiet: bool) -> None:
+    """Read to the end, with a line per message unless `quiet`."""
+    for message in reading:
+        if not quiet:
+            print(format_message(message), flush=True)
 
 
 class Ages:

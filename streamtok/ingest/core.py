@@ -5,6 +5,7 @@ verdict. Whatever waits, fails or tells the time is outside and calls `feed`, `g
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -61,7 +62,7 @@ class IngestCore:
         self._timer = timer
         self._logs = {name: EventLog(name, log) for name in streams}
         self._preparing = preparing or preparing_for(tokenizer.device)
-        self._preparers: dict[tuple[str, tuple[int, int]], Preparer] = {}
+        self._preparers: dict[str, tuple[tuple[int, int], Preparer]] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
         shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
@@ -88,13 +89,22 @@ class IngestCore:
         return self._batch_of[stream].buffer_of(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
-        """What turns pictures of `source_size` (height, width) into what this stream encodes."""
-        key = stream, (source_size[0], source_size[1])
-        if key not in self._preparers:
-            options = self.lane(stream).options
-            multiple, channels = self.config.spatial_compression, picture_channels(self.config.in_channels)
-            self._preparers[key] = self._preparing.preparer(key[1], options.size, options.fit, multiple, channels)
-        return self._preparers[key]
+        """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
+
+        ValueError for a size that cannot be encoded, or that the stream's options do not allow.
+        """
+        size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
+        if kept is None or kept[0] != size:
+            options, multiple = self.lane(stream).options, self.config.spatial_compression
+            channels = picture_channels(self.config.in_channels)
+            if options.size is None and math.prod(size) > options.max_pixels:
+                raise ValueError(
+                    f"stream {stream}: a picture of {size[0]}x{size[1]} has more than {options.max_pixels} pixels: set "
+                    "`size`, the (height, width) to encode"
+                )
+            preparer = self._preparing.preparer(size, options.size, options.fit, multiple, channels)
+            kept = self._preparers[stream] = size, preparer
+        return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""
@@ -143,6 +153,8 @@ class IngestCore:
             groups += self._act_on(verdict, lane, item, behind)
         if lane.source_size != item.source_size:
             self.open(item.stream, item.source_size)
+        if lane.leave_out(item.frame_id, item.capture_ns):
+            return groups
         batch.put(lane, item.planes)
         if lane.append(item.frame_id, item.capture_ns):
             lane.wait(self._timer())
@@ -220,7 +232,15 @@ class IngestCore:
             self.lane(name).request_keyframe()
 
     def encode_recorded(
-        self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
+        self,
+        stream: str,
+        frames: Sequence[Frame],
+        *,
+        keyframe: bool,
+        epoch: int,
+        dropped: int = 0,
+        repeated: int = 0,
+        hold: float = 0.0,
     ) -> TokenGroup:
         """Encode one group exactly as a recorded header describes it, so that replay cuts the drive where live did.
 
@@ -235,7 +255,7 @@ class IngestCore:
                 self.open(stream, item.source_size)
             self._batch_of[stream].put(lane, item.planes)
             lane.append(item.frame_id, item.capture_ns)
-        lane.follow(keyframe, epoch, dropped)
+        lane.follow(keyframe, epoch, dropped, hold)
         groups, error = self._step([lane])
         if error is not None:
             raise error

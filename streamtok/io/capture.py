@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from streamtok.event_log import EventLog
 from streamtok.io.base import EndOfSource, RecordedSource, Source
 from streamtok.types import Frame, Prepared
 
@@ -42,7 +43,7 @@ class Capture(threading.Thread):
     """Feeds a bounded queue from one source until the source ends or `stop` is called.
 
     A full queue makes a lossless stream wait and any other leave out its oldest frame, which the encoder then sees as
-    a gap in `frame_id`. `age_ns` is how old the frame was that `pop` came to last. `end_reason` says why nothing more
+    a gap in `frame_id`. `age_ns` is how old the frame was that was judged last. `end_reason` says why nothing more
     will come; `error` holds what the source failed with, if it did.
     """
 
@@ -65,6 +66,7 @@ class Capture(threading.Thread):
         self._last_id = -1
         self._untold = 0  # frames that were too old, and that no frame has told of yet
         self._gap_untold = False
+        self._log = EventLog(self.stream, log)
 
     def begin(
         self, prepare: Callable[[Frame], Prepared], *, capacity: int, lossless: bool, wake: threading.Event
@@ -105,6 +107,7 @@ class Capture(threading.Thread):
             with self._changed:
                 self.ended = True
                 self._changed.notify_all()
+            self._log.finish()
             self._wake.set()
 
     def arrivals(self) -> list[Captured]:
@@ -129,14 +132,18 @@ class Capture(threading.Thread):
         """
         while self._held:
             item = self._held.popleft()
-            self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
             behind, after_gap = item.behind + self._untold, item.after_gap or self._gap_untold
-            if self._lossless or self.age_ns <= max(OLD_NS, 2 * self._most_late_ns) + steps_ns:
+            if not self.is_too_old(item, steps_ns):
                 self._untold, self._gap_untold = 0, False
                 return replace(item, behind=behind, after_gap=after_gap)
             self._untold, self._gap_untold = behind + 1, after_gap
             self.source.counts["dropped"] += 1
         return None
+
+    def is_too_old(self, item: Captured, steps_ns: int) -> bool:
+        """Whether a frame is of no use by now to a stream that is not lossless; see `pop`."""
+        self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
+        return not self._lossless and self.age_ns > max(OLD_NS, 2 * self._most_late_ns) + steps_ns
 
     def wait(self, timeout: float | None) -> Frame | None:
         """Take the oldest frame, waiting for it at most `timeout` seconds; None if none came."""
@@ -193,6 +200,8 @@ class Capture(threading.Thread):
 
     def _put(self, frame: Frame) -> None:
         item = self._to_captured(frame)
+        if item is None:
+            return
         with self._changed:
             while self._lossless and len(self._new) >= self._capacity and self._halted_at is None:
                 self._changed.wait()
@@ -203,13 +212,21 @@ class Capture(threading.Thread):
             self._changed.notify_all()
         self._wake.set()
 
-    def _to_captured(self, frame: Frame) -> Captured:
+    def _to_captured(self, frame: Frame) -> Captured | None:
+        """The frame, prepared; None for a live one of a size that cannot be: counted, and the stream goes on."""
         arrived_ns = time.monotonic_ns()
+        try:
+            prepared = None if self._prepare is None else self._prepare(frame)
+        except ValueError as error:
+            if not self.source.live:
+                raise
+            self.source.counts["damaged"] += 1
+            self._log.add(arrived_ns, "damaged", {"frames": 1}, reason=repr(str(error)))
+            return None
         reconnects = self.source.counts["reconnects"]
         after_gap, self._reconnects = reconnects > self._reconnects, reconnects
         behind = frame.frame_id - self._last_id - 1 if self._late_ns is None else 0  # frames that were passed over
         self._late_ns, self._last_id = arrived_ns - frame.capture_ns, frame.frame_id
-        prepared = None if self._prepare is None else self._prepare(frame)
         return Captured(frame, prepared, arrived_ns, time.monotonic_ns(), after_gap, behind)
 
     def _leave_out(self, frames: deque[Captured], count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +10,11 @@ import numpy as np
 
 from streamtok.config.tokenizer_config import MOST_CHANNELS
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
-from streamtok.preprocessing.orientation import UPRIGHT, orient
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient
 
 JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
-EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
-EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
-"""How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
-ORIENTATION = 0x0112
 ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
@@ -38,7 +33,7 @@ def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray, bool]:
-    """A picture file in memory, upright as its EXIF says, and whether that is also what `decode_still` gives.
+    """A picture file in memory, upright as its EXIF says, and whether it is so as it is stored, of 8 bits.
 
     `bits` is how many bits of 16 its values have: 12 where cameras of 12 bits store theirs as they are. None takes the
     high bytes. A .npy file gives its channels as they are, one as grey. Raises DamagedFrame.
@@ -93,29 +88,6 @@ def count_bits(data: bytes) -> int | None:
     """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None for one of 8 bits."""
     image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode_any_depth(data)
     return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
-
-
-def find_orientation(data: bytes) -> tuple[int, bytes]:
-    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
-
-    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8).
-    """
-    mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
-    at = data.find(mark) + length
-    at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
-    order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
-    if at < length or order is None:
-        return UPRIGHT, data
-    try:
-        (start,) = struct.unpack_from(f"{order}I", data, at + 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at + start)
-        for entry in range(at + start + 2, at + start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
-            if tag == ORIENTATION and 1 <= value <= 8:
-                return value, data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
-    except struct.error:  # cut off
-        pass
-    return UPRIGHT, data
 
 
 def is_animation(data: bytes) -> bool:

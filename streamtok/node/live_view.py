@@ -21,7 +21,7 @@ from streamtok.io.stills import encode_jpeg, show_channels
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.settings.decode import DecodeSettings
+from streamtok.settings.decode import MAX_PIXELS, DecodeSettings
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
@@ -32,14 +32,14 @@ from streamtok.wire.subscriber import Subscription, subscribe
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
+TOLD_S = 3.0  # after which it is told what is waited for
 FAR_NS = 3_600_000_000_000
-MAX_PIXELS = 1 << 23  # of one picture: 4K UHD has fewer; decoding takes some 600 bytes for each
 
 
 def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
     """Decode a stream until it ends, `stop` is set or the window is closed; returns counts.
 
-    Raises ValueError for another tokenizer than the stream's, TimeoutError if no node answers at the endpoint.
+    Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in `options.timeout`.
     """
     curve = CurveClient.load(options.curve) if options.curve else None
     names = [options.stream] if options.stream else None
@@ -48,10 +48,11 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
     with subscribe(
         options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file, coders=beside
     ) as subscription:
-        info = first_info(subscription, options.stream, stop)
+        info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
+        tokenizer = tokenizer_of(info, options.model, options.device)
+        decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
@@ -71,7 +72,7 @@ def show_messages(
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
-        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream]):
+        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream], options.max_pixels):
             if not sink.show(picture, image):
                 note_unshown(decoder, message, f"capture time {picture.capture_ns} is far from those before")
                 continue
@@ -80,12 +81,15 @@ def show_messages(
                 return
 
 
-def shown_pictures(message: TokenMessage, decoder: LiveDecoder, info: Info) -> list[tuple[Frame, np.ndarray]]:
-    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture."""
+def shown_pictures(
+    message: TokenMessage, decoder: LiveDecoder, info: Info, max_pixels: int = MAX_PIXELS
+) -> list[tuple[Frame, np.ndarray]]:
+    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture,
+    or one of more than `max_pixels`."""
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
-        if pixels > MAX_PIXELS:
-            raise ValueError(f"grid {message.header.grid} is a picture of {pixels} pixels, shown up to {MAX_PIXELS}")
+        if pixels > max_pixels:
+            raise ValueError(f"grid {message.header.grid} is a picture of {pixels} pixels, max_pixels is {max_pixels}")
         pictures = decoder.feed(message)
         return [(picture, crop_within(picture.image, info.source_rect)) for picture in pictures]
     except (ValueError, RuntimeError) as error:
@@ -108,20 +112,23 @@ def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str) -> No
     decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
 
-def first_info(
-    subscription: Subscription, stream: str | None, stop: threading.Event, timeout: float = 10.0
-) -> Info | None:
-    """Info of the stream to show; None if told to stop, TimeoutError if no node says anything."""
-    deadline = time.monotonic() + timeout
-    while not stop.is_set():
+def first_info(subscription: Subscription, options: DecodeSettings, stop: threading.Event) -> Info | None:
+    """Info of the stream to show; None if told to stop or all others have ended, TimeoutError after `options.timeout`.
+
+    What is waited for is told once, as the subscription tells of a node that does not answer.
+    """
+    stream, began, told = options.stream, time.monotonic(), False
+    while not (stop.is_set() or subscription.ended):
         infos = dict(subscription.infos)
         if stream in infos or (stream is None and infos):
             return infos[stream or sorted(infos)[0]]
-        if time.monotonic() > deadline:
-            heard = f"it has the streams {', '.join(sorted(infos))}" if infos else "is a node running there?"
-            wanted = f"stream {stream}" if stream else "stream"
-            raise TimeoutError(f"no {wanted} at {subscription.endpoint} within {timeout:.0f} s; {heard}")
-        time.sleep(0.02)
+        waited, wanted = time.monotonic() - began, f"stream {stream}" if stream else "stream"
+        if options.timeout is not None and waited > options.timeout:
+            raise TimeoutError(f"no {wanted} at {options.input} for {options.timeout} s; is the node running?")
+        if waited > TOLD_S and subscription.connected and not told:
+            log.warning("event=waiting endpoint=%s: the node has announced no %s yet", options.input, wanted)
+            told = True
+        stop.wait(0.02)
     return None
 
 

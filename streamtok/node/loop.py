@@ -152,9 +152,14 @@ class IngestLoop:
         capture.limit(lane.room_for)
         if capture.finished:
             self._flush(name)
-        steps_ns = MOST_STEPS * sorted(self._steps_ns)[len(self._steps_ns) // 2]
-        while not self.core.waits(name) and not self.stopping and (captured := capture.pop(steps_ns)) is not None:
+        waited_ns = MOST_STEPS * self._step_ns
+        while not self.core.waits(name) and not self.stopping and (captured := capture.pop(waited_ns)) is not None:
             self._feed(name, captured)
+
+    @property
+    def _step_ns(self) -> int:
+        """How long a step takes."""
+        return sorted(self._steps_ns)[len(self._steps_ns) // 2]
 
     def _feed(self, name: str, item: Captured) -> None:
         groups = []
@@ -177,7 +182,11 @@ class IngestLoop:
 
     def _publish_group(self, group: TokenGroup) -> None:
         item = self._latest.get(group.stream)
-        encoded_ns = time.monotonic_ns()
+        self._steps_ns.append(group.encode_ns)
+        if item is not None and self.captures[group.stream].is_too_old(item, (MOST_STEPS + 1) * self._step_ns):
+            self.core.lane(group.stream).retract(group)  # this process stood still in the midst of the step
+            return
+        encoded_ns, before = time.monotonic_ns(), self.publisher.bytes_of(group.stream)
         try:
             header = self.publisher.publish(group)
         except ReaderTooSlow as error:
@@ -186,9 +195,10 @@ class IngestLoop:
                 raise
             log.warning("stream=%s event=unsent reason=%r", group.stream, error)
             return
+        lane = self.core.lane(group.stream)
+        lane.note_sent(group, self.publisher.bytes_of(group.stream) - before)
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
-        self._steps_ns.append(group.encode_ns)
         count_published(self.metrics, group, time.monotonic_ns() - encoded_ns)
         if item is not None and item.frame.frame_id == group.frame_ids[-1]:
             source = self.sources[group.stream]

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger("streamtok.node")
 
@@ -20,6 +22,37 @@ GRACE_S = 1.9
 FILES = 1 << 16
 WORDS_S = 0.3  # for last words: whoever reads them may have stopped reading
 SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends one wish twice
+
+
+@dataclass
+class _Ending:
+    """What signals make of a process; see `stop_on_signals`."""
+
+    stop: Callable[[], None]
+    last_words: Callable[[], None]
+    at_stake: Callable[[], bool]
+    first: int = 0
+    began: float = 0.0
+    timer: threading.Timer | None = None
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == self.first and time.monotonic() - self.began < SAME_S:
+            return
+        if self.timer is not None:
+            self.leave(f"{signal.Signals(number).name} while it was stopping")
+        self.first, self.began = number, time.monotonic()
+        self.timer = threading.Timer(GRACE_S, self.leave, [f"still busy {GRACE_S} s after the signal"])
+        self.timer.daemon = True
+        self.timer.start()
+        self.stop()
+
+    def leave(self, reason: str) -> NoReturn:
+        status = int(self.at_stake())
+        log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
+        words = threading.Thread(target=self.last_words, daemon=True)  # which may fail or hang
+        words.start()
+        words.join(WORDS_S)
+        os._exit(status)
 
 
 @contextmanager
@@ -39,38 +72,16 @@ def stop_on_signals(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    timers: list[threading.Timer] = []
-    first, began = 0, 0.0
-
-    def leave(reason: str) -> None:
-        status = int(at_stake())
-        log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
-        words = threading.Thread(target=last_words, daemon=True)  # which may fail or hang
-        words.start()
-        words.join(WORDS_S)
-        os._exit(status)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal first, began
-        if number == first and time.monotonic() - began < SAME_S:
-            return
-        if timers:
-            leave(f"{signal.Signals(number).name} while it was stopping")
-        first, began = number, time.monotonic()
-        timers.append(threading.Timer(GRACE_S, leave, [f"still busy {GRACE_S} s after the signal"]))
-        timers[0].daemon = True
-        timers[0].start()
-        stop()
-
+    ending = _Ending(stop, last_words, at_stake)
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    before = {number: signal.signal(number, ending.on_signal) for number in numbers}
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
+        if ending.timer is not None:
+            ending.timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,7 +1,9 @@
 """The control socket: info, stats, keyframe requests and late join, as msgpack requests and replies."""
 
+import contextlib
 import itertools
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,8 +27,8 @@ MAX_EPOCH = 1 << 25
 MAX_EPOCH_MESSAGES = 1 << 14
 MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
-REQUESTS_PER_POLL = 64
-SERVE_S = 0.003  # of one turn: the thread that serves also encodes
+SERVE_S = 0.001  # of one turn, in which many readers may be served
+REST = 19.0  # times what a turn took: a flood gets a twentieth of a core, for Python runs one thread at a time
 MAX_UNSENT = 1 << 26  # bytes of large replies that no reader has taken yet, of all of them together
 KEYFRAME_SPACING_NS = 1_000_000_000
 Handler = Callable[[str | None], object]
@@ -70,12 +72,13 @@ class ControlError(RuntimeError):
     """The node refused a request; the text is the node's."""
 
 
-@dataclass
+@dataclass(eq=False)
 class ControlServer:
-    """The node's side of a ROUTER socket: `serve` answers what has arrived and never waits.
+    """The node's side of a bound ROUTER socket, which belongs to a thread of its own until its context ends.
 
-    `handlers` maps an op to a function of the stream name, or of None for all streams. It gives the result, or raises
-    ValueError with what to tell the client. Requests may have the empty delimiter part of a REQ socket.
+    `handlers` maps an op to a function of the stream name, or of None for all streams, that is called in that thread.
+    It gives the result, or raises ValueError with what to tell the client. Requests may have the empty delimiter part
+    of a REQ socket. `join` waits for the end.
     """
 
     socket: zmq.Socket
@@ -84,25 +87,35 @@ class ControlServer:
     counts: Counter = field(default_factory=Counter)
     _unsent: list[tuple[bytes, int, zmq.MessageTracker]] = field(default_factory=list)
 
-    def serve(self) -> None:
-        """Answer waiting requests for up to SERVE_S; the rest wait for the next call, in a short queue per reader."""
-        began = time.monotonic()
-        for _ in range(REQUESTS_PER_POLL):
-            if time.monotonic() - began > SERVE_S:
-                return
-            try:
-                parts = receive(self.socket)
-            except zmq.Again:
-                return
-            try:
-                *route, body = parts
-                if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
-                    raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
-                reply = self.answer(body, bytes(route[0]))
-            except WireError as error:
-                self.rejects.add("control", error)
-                continue
-            self._send(route, encode(reply))
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self.socket, contextlib.suppress(zmq.ContextTerminated):
+            while True:
+                self.socket.poll()
+                began = time.thread_time()
+                with contextlib.suppress(zmq.Again):
+                    while time.thread_time() - began < SERVE_S:
+                        self._serve(receive(self.socket))
+                time.sleep(REST * (time.thread_time() - began))  # the others wait, in a short queue per reader
+
+    def _serve(self, parts: list[memoryview]) -> None:
+        """Answer one request; raises zmq.Again if there is no room for the reply."""
+        try:
+            *route, body = parts
+            if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
+                raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
+            reply = self.answer(body, bytes(route[0]))
+        except WireError as error:
+            self.rejects.add("control", error)
+        else:
+            self._send(route, reply)
 
     def _send(self, route: list[memoryview], reply: bytes) -> None:
         if len(reply) <= zmq.COPY_THRESHOLD:
@@ -118,26 +131,29 @@ class ControlServer:
         waiting = sum(size for _, size, _ in self._unsent)
         return waiting < MAX_UNSENT // 2 and all(each[0] != reader for each in self._unsent)
 
-    def answer(self, body: Part, reader: bytes = b"") -> Reply:
+    def answer(self, body: Part, reader: bytes = b"") -> bytes:
         """The reply to one encoded request of `reader`; raises WireError if it cannot be read as one."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
         self.counts[request.op if request.op in OPS else "unknown"] += 1
+        try:
+            return encode(Reply(id=request.id, ok=True, result=self._handle(request, reader)))
+        except ValueError as error:
+            return encode(Reply(id=request.id, ok=False, error=str(error)))
+        except Exception as error:  # a fault of one handler is the asker's answer, not the end of control
+            log.exception("event=control_failed op=%s stream=%s", request.op, request.stream)
+            return encode(Reply(id=request.id, ok=False, error=f"{request.op} failed in the node: {error!r}"))
+
+    def _handle(self, request: Request, reader: bytes) -> object:
+        """The result of a request; ValueError says why there is none."""
         if request.version != VERSION:
-            text = f"request of wire version {request.version}, this node knows version {VERSION}"
-            return Reply(id=request.id, ok=False, error=text)
+            raise ValueError(f"request of wire version {request.version}, this node knows version {VERSION}")
         handler = self.handlers.get(request.op)
         if handler is None:
-            return Reply(id=request.id, ok=False, error=f"op {request.op!r}, expected one of {', '.join(OPS)}")
+            raise ValueError(f"op {request.op!r}, expected one of {', '.join(OPS)}")
         if request.op == "epoch" and not self._has_room(reader):
             self.counts["busy"] += 1
-            return Reply(id=request.id, ok=False, error="replies wait unread; read them, or ask again later")
-        try:
-            return Reply(id=request.id, ok=True, result=handler(request.stream))
-        except ValueError as error:
-            return Reply(id=request.id, ok=False, error=str(error))
-        except Exception as error:  # a fault of one handler is the asker's answer, not the end of the stream
-            log.exception("event=control_failed op=%s stream=%s", request.op, request.stream)
-            return Reply(id=request.id, ok=False, error=f"{request.op} failed in the node: {error!r}")
+            raise ValueError("replies wait unread; read them, or ask again later")
+        return handler(request.stream)
 
 
 @dataclass
@@ -186,14 +202,14 @@ class EpochCache:
         if self.whole:
             self.messages.append(parts)
 
-    def result(self) -> dict[str, list[list[Part]]]:
-        """The result of op `epoch`; raises ValueError if there is nothing to start from."""
+    def kept(self) -> list[list[Part]]:
+        """The messages, oldest first; raises ValueError if there is nothing to start from."""
         if not self.messages:
             raise ValueError(
                 f"the current epoch is not kept: {self.nbytes} bytes since its keyframe, at most {self.max_bytes} are; "
                 "ask for a keyframe instead, or set a shorter keyframe interval on the node"
             )
-        return {"messages": self.messages}
+        return [*self.messages]
 
 
 class ControlClient:

@@ -1,6 +1,7 @@
 """Input that does not follow the protocol: its error, and how it is counted."""
 
 import logging
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,17 +25,20 @@ class ReaderTooSlow(TimeoutError):
 
 @dataclass
 class Rejects:
-    """Malformed messages by `socket.kind`; the kinds are few, so a flood fills neither memory nor the log."""
+    """Malformed messages by `socket.kind`; the kinds are few, so a flood fills neither memory nor the log. Threads may
+    share one."""
 
     counts: Counter = field(default_factory=Counter)
     _logs: dict[str, EventLog] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, socket: str, error: WireError) -> None:
         """Count one; of each kind on each socket one line is logged in 10 s, with how many there were."""
         key = f"{socket}.{error.kind}"
-        self.counts[key] += 1
-        events = self._logs.setdefault(key, EventLog(socket, log, "socket"))
-        events.add(time.monotonic_ns(), "malformed", {"messages": 1}, kind=error.kind, error=repr(str(error)))
+        with self._lock:
+            self.counts[key] += 1
+            events = self._logs.setdefault(key, EventLog(socket, log, "socket"))
+            events.add(time.monotonic_ns(), "malformed", {"messages": 1}, kind=error.kind, error=repr(str(error)))
 
     @property
     def total(self) -> int:

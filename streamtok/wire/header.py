@@ -32,6 +32,7 @@ Levels = Annotated[list[Annotated[int, Meta(ge=2, le=MAX_CODES)]], Meta(max_leng
 Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
 Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
+Hold = Annotated[float, Meta(ge=0, le=1)]
 Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
@@ -93,6 +94,7 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
     compression: Literal["none", "zstd", "coded"]
     checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     coding: Coding | UnsetType = UNSET
+    hold: Hold | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if (self.compression == "coded") != isinstance(self.coding, Coding):
@@ -143,6 +145,8 @@ class Info(Struct, kw_only=True, frozen=True):
     batch: Annotated[list[Name], Meta(max_length=256)] = []
     frame_rate: Annotated[float, Meta(gt=0)] | None = None
     keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
+    hold: Hold = 0.0
+    bitrate: Size | None = None
     source_size: Sizes | None = None
     source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
     requested_size: Sizes | None = None

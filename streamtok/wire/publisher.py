@@ -1,7 +1,7 @@
 """The sending end of the wire: one XPUB socket for all streams of a node, and its control socket.
 
-A publisher belongs to one thread. Call `poll` often (every frame, at least ten times a second): it serves control
-requests, notes who joins and sends `info`.
+A publisher belongs to one thread. Call `poll` often (every frame, at least ten times a second): it notes who joins and
+sends `info`. Control requests are answered by a thread of their own, also while a step takes long.
 """
 
 import logging
@@ -16,7 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
-from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, SERVE_S, ControlServer, Handler
+from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
 from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
 from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
 from streamtok.wire.guard import PeerGuard
@@ -29,7 +29,8 @@ from streamtok.wire.subscriptions import Event, Subscriptions
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
-PAUSE_S = 10 * SERVE_S  # while subscriptions flood in: the thread that reads them also encodes
+READ_S = 0.003  # of one turn
+PAUSE_S = 10 * READ_S  # while subscriptions flood in: the thread that reads them also encodes
 MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
 
 
@@ -44,8 +45,9 @@ class Publisher:
     sets how much one slow reader may be behind (a second). `compression` is that of the tokens; `coded` (from the grids
     before) and `independent` (each grid by itself) take the tokenizer's `coder`. `clock_ns` is the clock of capture
     times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of every own
-    stream as it is published, `stats` adds the node's own numbers to op `stats`, `stop` is asked while waiting. Raises
-    InsecureBindError, BindError or, for a wrong endpoint or group, ValueError.
+    stream as it is published, `stop` is asked while waiting. `stats` adds the node's own numbers to op `stats`; it and
+    `clock_pair` are called in the control thread too. Raises InsecureBindError, BindError or, for a wrong endpoint or
+    group, ValueError.
     """
 
     bind: str
@@ -89,8 +91,6 @@ class Publisher:
         except BaseException:
             self._release()
             raise
-        fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
-        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
 
     def _open(self, control: str) -> None:
         self._auth = self.curve.authenticator(self._context) if self.curve else None
@@ -99,18 +99,21 @@ class Publisher:
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
         self.endpoint = self._bind(self._socket, self.bind)
         if control:
-            router = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST)
-            self.control_endpoint = self._bind(router, control)
-            self._control = ControlServer(router, self._handlers(), self.rejects)
+            self.control_endpoint = self._bind(self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST), control)
+        fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
+        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
-            self._guard = PeerGuard(self._sockets, self._socket, self.curve.allowed if self.curve else None)
+            self._guard = PeerGuard([*self._sockets], self._socket, self.curve.allowed if self.curve else None)
+        if control:
+            self._control = ControlServer(self._sockets.pop(), self._handlers(), self.rejects)
 
     def _handlers(self) -> dict[str, Handler]:
+        table = self._table
         return {
             "info": self._on_info,
             "stats": self._on_stats,
-            "keyframe": lambda name: {"coalesced": self._table.get(name).gate.ask()},
-            "epoch": lambda name: self._table.get(name).cache.result(),
+            "keyframe": lambda name: {"coalesced": table.ask_keyframe(name)},
+            "epoch": lambda name: {"messages": table.epoch(name)},
         }
 
     def _make_socket(self, kind: int, high_water: int, max_part: int) -> zmq.Socket:
@@ -140,18 +143,17 @@ class Publisher:
         """
         if group.info is not None and self._table.is_news(group.info):
             self.add_stream(group.info)
-        state = self._table.get(group.stream)
-        header, parts = state.pack_group(group, self.clock_ns())
+        header, parts = self._table.get(group.stream).pack_group(group, self.clock_ns())
         self._send(parts)
-        state.sent(header, parts)
+        self._table.note_sent(header, parts)
         return header
 
     def forward(self, message: TokenMessage) -> None:
         """Send on another node's message unchanged; its stream must have been announced with `forward_info`."""
-        state = self._table.get(message.stream)
+        self._table.get(message.stream)
         parts: list[Part] = [bytes(part) for part in message.parts]
         self._send(parts)
-        state.sent(message.header, parts)
+        self._table.note_sent(message.header, parts)
 
     def forward_info(self, info: Info) -> None:
         """Announce another node's stream: session, clock and tokenizer stay its own, control is this publisher's."""
@@ -174,21 +176,23 @@ class Publisher:
         self._send(pack(Status(node=self.node, session=self.session, time_ns=self.clock_ns(), values=values)))
 
     def poll(self) -> list[Event]:
-        """Serve control and subscriptions without waiting; returns what the node has to act on."""
+        """Read subscriptions and send what is due, without waiting; returns what the node has to act on."""
         if time.monotonic() >= self._read_due:
             began = time.thread_time()
             self._read_subscriptions()
-            if time.thread_time() - began > SERVE_S:
+            if time.thread_time() - began > READ_S:
                 self._read_due = time.monotonic() + PAUSE_S
-        if self._control:
-            self._control.serve()
         now = time.monotonic_ns()
         if now >= self._info_due:
             self._info_due = now + INFO_EVERY_NS
             self._send_info(self._table.streams)
-        due = [name for name, state in self._table.streams.items() if state.gate.take_due(now)]
         events, self._events = self._events, []
-        return events + [Event("keyframe", name) for name in due]
+        return events + [Event("keyframe", name) for name in self._table.due_keyframes(now)]
+
+    def bytes_of(self, stream: str) -> int:
+        """Bytes of the token messages of a stream that were sent, with topics and headers; 0 before it is announced."""
+        state = self._table.streams.get(stream)
+        return 0 if state is None else state.counts["bytes"]
 
     def subscribers(self, stream: str | None = None) -> int:
         """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
@@ -208,9 +212,9 @@ class Publisher:
             self._socket.poll(20)
 
     def summary(self) -> dict[str, Any]:
-        """Counts per stream, readers and malformed input: what op `stats` gives."""
-        table = self._table.streams.items()
-        streams = {name: state.summary() | {"subscribers": self.subscribers(name)} for name, state in table}
+        """Counts per stream, readers and malformed input: what op `stats` gives. Any thread may ask."""
+        table = self._table.summaries()
+        streams = {name: counts | {"subscribers": self.subscribers(name)} for name, counts in table.items()}
         control = dict(self._control.counts) if self._control else {}
         counts = {"streams": streams, "control": control, "malformed": dict(self.rejects.counts)}
         return {"node": self.node, "session": self.session, **counts}
@@ -238,11 +242,13 @@ class Publisher:
         if self._auth is not None:
             self._auth.stop()
         self._context.term()
+        if self._control is not None:
+            self._control.join()
         for binding in self._bindings:
             binding.release()
 
     def _send(self, parts: list[Part]) -> None:
-        """Send now; under `lossless` wait for room, still serving readers and control meanwhile."""
+        """Send now; under `lossless` wait for room, still serving readers meanwhile."""
         deadline = time.monotonic() + self.lossless_timeout
         while not self._try_send(parts):
             if self.stop() or time.monotonic() > deadline:
@@ -267,7 +273,7 @@ class Publisher:
 
     def _read_subscriptions(self) -> None:
         joined: set[str] = set()
-        until = time.monotonic() + SERVE_S
+        until = time.monotonic() + READ_S
         while time.monotonic() < until:
             try:
                 arrived, prefix = self._subscriptions.feed(self._socket.recv(zmq.NOBLOCK))
@@ -282,7 +288,7 @@ class Publisher:
         self._send_info(joined)
 
     def _on_info(self, name: str | None) -> dict[str, Info] | Info:
-        infos = self._table.infos(self._table.streams if name is None else [name], self.clock_pair())
+        infos = self._table.infos(None if name is None else [name], self.clock_pair())
         return infos if name is None else infos[name]
 
     def _on_stats(self, name: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a publisher knows of its streams: info, the next `seq`, the current epoch's messages. No sockets, no clock."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class StreamState:
             publish_ns=publish_ns,
             checksum=checksum_of(payload),
             coding=coding,
+            hold=group.hold or UNSET,
         )
         return header, pack(header, payload)
 
@@ -114,7 +116,8 @@ class StreamTable:
     """The streams of one publisher by name.
 
     `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes;
-    `coder` is for streams of compression `coded`, of which `independent` is the kind without a past.
+    `coder` is for streams of compression `coded`, of which `independent` is the kind without a past. One thread adds
+    streams and sends; what control asks for may be asked by any.
     """
 
     fixed: dict[str, Any]
@@ -122,6 +125,7 @@ class StreamTable:
     compression: Compression = "none"
     coder: TokenCoder | None = None
     streams: dict[str, StreamState] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def is_news(self, described: StreamInfo) -> bool:
         """Whether this is not what readers were told; what was announced whole stays as it is."""
@@ -163,35 +167,66 @@ class StreamTable:
 
     def add_foreign(self, info: Info) -> Info:
         """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""
-        known = self.streams.get(info.stream)
-        if known is not None and known.info.session != info.session:
-            known = self.streams.pop(info.stream) and None
-        last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {"epoch": -1, "last_seq": -1}
-        return self._keep(msgspec.structs.replace(info, control=self.fixed["control"], **last), foreign=True).info
+        with self._lock:
+            known = self.streams.get(info.stream)
+            if known is not None and known.info.session != info.session:
+                known = self.streams.pop(info.stream) and None
+            epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, -1)
+            own = {"control": self.fixed["control"], "epoch": epoch, "last_seq": last_seq}
+            return self._keep(msgspec.structs.replace(info, **own), foreign=True).info
 
     def _keep(self, info: Info, foreign: bool) -> StreamState:
-        state = self.streams.setdefault(info.stream, StreamState(info, EpochCache(self.max_epoch_bytes), foreign))
-        state.info = info
+        with self._lock:
+            state = self.streams.setdefault(info.stream, StreamState(info, EpochCache(self.max_epoch_bytes), foreign))
+            state.info = info
         return state
 
     def get(self, name: str | None) -> StreamState:
         """The state of a stream; raises ValueError naming those there are."""
-        if name not in self.streams:
-            raise ValueError(f"stream {name!r} is not announced; there are {', '.join(self.streams) or 'none yet'}")
-        return self.streams[name]
+        state = self.streams.get(name or "")
+        if state is None:
+            raise ValueError(f"stream {name!r} is not announced; there are {', '.join([*self.streams]) or 'none yet'}")
+        return state
 
-    def infos(self, names: Iterable[str], pair: tuple[int, int]) -> dict[str, Info]:
-        """Info of the named streams with the clock pair of this moment (a foreign stream keeps its own)."""
-        states = {name: self.get(name) for name in names}
-        return {
-            name: state.info if state.foreign else msgspec.structs.replace(state.info, clock=pair)
-            for name, state in states.items()
-        }
+    def infos(self, names: Iterable[str] | None, pair: tuple[int, int]) -> dict[str, Info]:
+        """Info of the named streams, or of all, with the clock pair of this moment (a foreign stream keeps its own)."""
+        with self._lock:
+            states = {name: self.get(name) for name in (self.streams if names is None else names)}
+            return {
+                name: state.info if state.foreign else msgspec.structs.replace(state.info, clock=pair)
+                for name, state in states.items()
+            }
+
+    def summaries(self) -> dict[str, dict[str, int]]:
+        """Of each stream counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        with self._lock:
+            return {name: state.summary() for name, state in self.streams.items()}
+
+    def epoch(self, name: str | None) -> list[list[Part]]:
+        """The messages of a stream since its last keyframe; raises ValueError if there is nothing to start from."""
+        with self._lock:
+            return self.get(name).cache.kept()
+
+    def ask_keyframe(self, name: str | None) -> bool:
+        """Note a request; returns whether another was already waiting."""
+        with self._lock:
+            return self.get(name).gate.ask()
+
+    def due_keyframes(self, now_ns: int) -> list[str]:
+        """The streams that are to make a keyframe now."""
+        with self._lock:
+            return [name for name, state in self.streams.items() if state.gate.take_due(now_ns)]
+
+    def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
+        """Note a message that went out."""
+        with self._lock:
+            self.get(header.stream).sent(header, parts)
 
     def end(self) -> None:
         """Mark every stream as ended in its info."""
-        for state in self.streams.values():
-            state.info = msgspec.structs.replace(state.info, ended=True)
+        with self._lock:
+            for state in self.streams.values():
+                state.info = msgspec.structs.replace(state.info, ended=True)
 
     def matching(self, kind: str, prefix: bytes) -> list[str]:
         """Streams whose topic `kind/<stream>` a subscription to `prefix` matches."""

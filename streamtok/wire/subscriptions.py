@@ -1,5 +1,6 @@
 """Who has subscribed to what, from the messages that an XPUB socket receives."""
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -22,10 +23,12 @@ class Subscriptions:
     """Subscriptions by topic prefix; topics that no message could have are not kept.
 
     SUB sockets are counted exactly. libzmq does not say which connection a subscription is from, so a reader that
-    sends raw ones (XSUB) can count twice: the numbers are to be looked at and waited for, not to be relied on.
+    sends raw ones (XSUB) can count twice: the numbers are to be looked at and waited for, not to be relied on. Any
+    thread may count.
     """
 
     topics: Counter = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def feed(self, part: bytes) -> tuple[bool, bytes]:
         """Take one part received from the XPUB socket; returns (joined, topic prefix). WireError for anything else.
@@ -37,21 +40,24 @@ class Subscriptions:
         joined, topic = part[0] == 1, part[1:]
         if len(topic) > MAX_TOPIC:
             raise WireError("topic", f"subscription to a topic of {len(topic)} bytes, topics have at most {MAX_TOPIC}")
-        if joined and (topic in self.topics or len(self.topics) < MAX_TOPICS):
-            self.topics[topic] += 1
-        elif not joined and self.topics[topic] <= 1:
-            del self.topics[topic]
-        elif not joined:
-            self.topics[topic] -= 1
+        with self._lock:
+            if joined and (topic in self.topics or len(self.topics) < MAX_TOPICS):
+                self.topics[topic] += 1
+            elif not joined and self.topics[topic] <= 1:
+                del self.topics[topic]
+            elif not joined:
+                self.topics[topic] -= 1
         return joined, topic
 
     def count_within(self, folder: bytes) -> int:
         """Subscriptions that could match some topic that begins with `folder`."""
-        matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
-        return sum(self.topics[prefix] for prefix in matching)
+        with self._lock:
+            matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
+            return sum(self.topics[prefix] for prefix in matching)
 
     def count(self, topics: list[bytes]) -> int:
         """Subscriptions that match at least one of the whole `topics`."""
-        return sum(
-            number for prefix, number in self.topics.items() if any(topic.startswith(prefix) for topic in topics)
-        )
+        with self._lock:
+            return sum(
+                number for prefix, number in self.topics.items() if any(topic.startswith(prefix) for topic in topics)
+            )

@@ -252,6 +252,19 @@ def test_a_new_picture_size_is_announced_and_starts_with_a_keyframe(endpoint):
     assert [number for message in messages for number in message.header.frame_ids] == list(range(20))
 
 
+def test_a_picture_of_a_size_that_cannot_be_encoded_costs_only_itself(endpoint):
+    """A side beyond 65,535, or 2.25 million pixels, which would take gigabytes in the network."""
+    odd = {7: (1, 70_000), 12: (1500, 1500)}
+    node = make_node(rig(endpoint, {"a": {"policy": "lossless"}}, wait_subscribers=1), TINY)
+    node.sources = {"a": ScriptedCamera("a", 200, 20, lambda number: image(number, odd.get(number, SIZE)))}
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        running.result()
+    assert {tuple(message.header.image_size) for message in messages} == {SIZE}
+    assert messages[-1].header.frame_ids[-1] == 19
+    assert node.sources["a"].counts["damaged"] == 2
+
+
 def test_a_frame_that_cannot_be_read_ends_its_stream_only(endpoint):
     def broken(number: int) -> np.ndarray:
         if number == 5:

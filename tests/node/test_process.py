@@ -1,9 +1,14 @@
-"""How a process ends and what it may open."""
+"""How a process ends and what it may open, and what it does when it was suspended."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from streamtok.wire.subscriber import subscribe
 
 LET_GO = """
 import resource, threading
@@ -76,3 +81,39 @@ def test_a_picture_of_more_pixels_than_cameras_have_is_refused():
     done = subprocess.run([sys.executable, "-c", BOMB], capture_output=True, text=True, timeout=60)
     nbytes, told = done.stdout.split()
     assert (int(nbytes) < 20_000, told) == (True, "refused")
+
+
+SUSPENDED = """
+import os, signal, sys
+from streamtok.cli import main
+from streamtok.ingest.batch import Batch
+step, steps = Batch.step, []
+def step_and_stop(batch, lanes):
+    result = step(batch, lanes)
+    steps.append(lanes)
+    if len(steps) == 6:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return result
+Batch.step = step_and_stop
+sys.exit(main())
+"""
+
+
+def test_a_group_in_whose_step_the_process_was_suspended_is_left_out(endpoint):
+    """Live, that is: the next message starts an epoch, and tells of the frames."""
+    camera = ["--source", "synthetic:32x48@20?seed=3", "--realtime", "--policy", "latest", "--threads", "1"]
+    arguments = ["ingest", *camera, "--keyframe-interval", "0", "--bind", endpoint, "--wait-subscribers", "1"]
+    with subscribe(endpoint, timeout=60) as reader:
+        node = subprocess.Popen([sys.executable, "-c", SUSPENDED, *arguments], stdout=subprocess.DEVNULL)
+        try:
+            assert os.WIFSTOPPED(os.waitpid(node.pid, os.WUNTRACED)[1])
+            time.sleep(3)
+            node.send_signal(signal.SIGCONT)
+            headers = [next(reader).header for _ in range(8)]
+            node.terminate()
+            assert node.wait(20) == 0
+        finally:
+            node.kill()
+    assert [header.seq for header in headers] == list(range(8))
+    assert [header.keyframe for header in headers[:7]] == [True] + 4 * [False] + [True, False]
+    assert headers[5].dropped == headers[5].frame_ids[0] - headers[4].frame_ids[-1] - 1 >= 4

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -457,6 +458,48 @@ def test_control_answers_info_stats_and_errors():
             ):
                 with pytest.raises(ControlError, match=text):
                     client.request(op, stream)
+
+
+def test_control_answers_while_the_publisher_is_busy():
+    with Publisher("tcp://127.0.0.1:*") as publisher:  # nobody polls it: its thread is in a long step
+        publisher.add_stream(make_info())
+        publisher.publish(make_group(0))
+        with ControlClient(publisher.control_endpoint) as client:
+            assert client.request("info", "front", timeout=20)["last_seq"] == 0
+            assert len(client.request("epoch", "front", timeout=20).messages) == 1
+            assert client.request("keyframe", "front", timeout=20) == {"coalesced": False}
+        assert [event.kind for event in publisher.poll()] == ["keyframe"]
+
+
+def test_what_control_says_is_whole_while_messages_go_out():
+    """Three clients ask without a pause while 1,500 messages go out: each epoch runs from its keyframe on."""
+
+    def ask() -> int:
+        asked, last = 0, -1
+        with ControlClient(publisher.control_endpoint) as client:
+            while not done.is_set():
+                epoch = [unpack(parts).header for parts in client.request("epoch", "front", timeout=20).messages]
+                assert [header.seq for header in epoch] == list(range(epoch[0].seq, epoch[-1].seq + 1))
+                assert [header.keyframe for header in epoch] == [True] + [False] * (len(epoch) - 1)
+                known = client.request("info", "front", timeout=20)["last_seq"]
+                counts = client.request("stats", timeout=20)["streams"]["front"]
+                assert last <= epoch[-1].seq <= known <= counts["last_seq"] == counts["published"] - 1
+                asked, last = asked + 1, counts["last_seq"]
+        return asked
+
+    done = threading.Event()
+    with Publisher("tcp://127.0.0.1:*") as publisher, ThreadPoolExecutor(3) as clients:
+        publisher.add_stream(make_info())
+        publisher.publish(make_group(0))
+        asking = [clients.submit(ask) for _ in range(3)]
+        try:
+            for number in range(1, 1500):
+                publisher.publish(make_group(number))
+                publisher.poll()
+                time.sleep(0.0005)
+        finally:
+            done.set()
+        assert all(each.result() > 3 for each in asking)
 
 
 def test_a_fault_in_the_nodes_own_numbers_is_answered_not_fatal():

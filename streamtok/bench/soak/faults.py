@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -171,32 +172,38 @@ def disk_full(soak: Soak, _chance: random.Random) -> None:
             recorder.kill()
 
 
+@dataclass
+class SetClock:
+    """The monotonic clock and UTC (ns), `shift_ns` ahead."""
+
+    shift_ns: int = 0
+
+    def tell(self) -> tuple[int, int]:
+        """Both times."""
+        return time.monotonic_ns() + self.shift_ns, time.time_ns() + self.shift_ns
+
+
 def clock_jump(soak: Soak, chance: random.Random) -> None:
     """A publisher whose clocks are set, ahead or back by an hour, while it is recorded."""
-    folder, shift_ns, count = soak.folder / f"jump{time.monotonic_ns()}", 0, 0
+    folder, clock, sent = soak.folder / f"jump{time.monotonic_ns()}", SetClock(), 0
     folder.mkdir()
-
-    def tell_time() -> tuple[int, int]:
-        return time.monotonic_ns() + shift_ns, time.time_ns() + shift_ns
-
-    with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: tell_time()[0], clock_pair=tell_time) as publisher:
+    with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: clock.tell()[0], clock_pair=clock.tell) as publisher:
         publisher.add_stream(Info(stream="front", **CLOCK_STREAM))
         arguments = ["record", publisher.endpoint, "--json", "--no-until-end", "-o", str(folder)]
         recorder = Program("recorder of a jumping clock", lambda _: arguments, soak.folder)
         recorder.start()
         try:
             soak.wait_until(lambda: publisher.wait_subscribers(1, 0.05), START_S)
-            for count in range(1, CLOCK_MESSAGES + 1):
-                if count % CLOCK_EVERY == 0:
-                    shift_ns += chance.choice([-1, 1]) * HOUR_NS
-                publisher.publish(make_keyframe(count, tell_time()[0]))
+            for sent in range(1, CLOCK_MESSAGES + 1):
+                clock.shift_ns += chance.choice([-1, 1]) * HOUR_NS * (sent % CLOCK_EVERY == 0)
+                publisher.publish(make_keyframe(sent, clock.tell()[0]))
                 soak.wait_until(lambda: bool(publisher.poll()), 0.02)
             soak.wait(0.5)
         finally:
             status = recorder.end()
     told = json.loads(recorder.output.read_bytes() or b"{}")
-    kept = status == 0 and told.get("tokens") == count
-    soak.promises.check("a recording outlives clocks that are set", kept, f"{told} of {count}; {recorder.last_words()}")
+    kept = status == 0 and told.get("tokens") == sent
+    soak.promises.check("a recording outlives clocks that are set", kept, f"{told} of {sent}; {recorder.last_words()}")
 
 
 def make_keyframe(number: int, capture_ns: int) -> TokenGroup:

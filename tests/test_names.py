@@ -1,11 +1,16 @@
 """Names from files and messages, where they become paths."""
 
+import numpy as np
 import pytest
 
 from streamtok.names import check_stream_name, without_password
-from streamtok.node.replay_outputs import Outputs
+from streamtok.node.replay_node import ReplayNode
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
+from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.export import ExportOptions, export
 from streamtok.tokens.lerobot_layout import VideoColumn
+from streamtok.types import Frame
 from tests.kit.tokens import make_groups, write_token_file
 
 EVIL = ["../../x", "/abs", "", "a" * 65, "a/b", "a.b", "front\n", "{0.__class__}"]
@@ -38,9 +43,12 @@ def test_an_export_writes_nothing_outside_its_folder(tmp_path, name):
 
 
 def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
-    outputs = Outputs.__new__(Outputs)
-    with pytest.raises(ValueError, match="stream name"):
-        outputs._path_of("../../x", tmp_path)
+    source = tmp_path / "evil.mcap"
+    with Recorder(source, RecorderOptions("lossless", wait=True)) as recorder:
+        recorder.write_frame(Frame("../../x", 0, 0, np.zeros((32, 32, 3), np.uint8)))
+    folder = tmp_path / "out" / "deep"
+    ReplayNode(ReplaySettings(path=source, model="nano", out=folder)).run()
+    assert {path.parent for path in tmp_path.rglob("*.safetensors")} == {folder}
 
 
 @pytest.mark.parametrize(

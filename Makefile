@@ -49,7 +49,7 @@ gpu-check: $(STAMP)  ## GPU tests and benchmarks, on a machine that has one
 
 docs: $(STAMP)  ## the pages and the Python API as a site in out/site
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf .venv build dist out *.egg-info

@@ -15,9 +15,13 @@ from streamtok.names import parse_size
 
 
 def measure(name: str, size: tuple[int, int], groups: int) -> None:
-    """Print the peak of this process before and after encoding a keyframe and so many groups, in MB."""
+    """Print the peak of this process before and after encoding a keyframe and so many groups, in MB.
+
+    An image model encodes one image.
+    """
     tok = streamtok.load(name)
-    clip = torch.zeros(1, tok.config.in_channels, 1 + groups * tok.group, *size, dtype=torch.uint8)
+    frames = [1 + groups * tok.group] if tok.config.video else []
+    clip = torch.zeros(1, tok.config.in_channels, *frames, *size, dtype=torch.uint8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tok.encode(clip)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

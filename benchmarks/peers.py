@@ -1,103 +1,123 @@
-"""The same live work by public peers: what each new group costs, same frames, same precision, random weights.
+"""The same live work by public peers: what each new group of frames costs, same frames, same threads, same run.
 
     pip install diffusers
-    python benchmarks/peers.py --size 720x1280 --device cuda --precision bfloat16 --out benchmarks/results
+    python benchmarks/peers.py --threads 1 --taehv PATH_OF_A_CHECKOUT_OF_TAEHV
 
-- diffusers' AutoencoderKLCosmos (8x8x8) has no state: it encodes its window of 17 or 49 frames again for every group.
+- streamtok: the engine as it plans it, with PyTorch's convolutions, and plain PyTorch; and as a stateless window.
+- TAEHV (4x8x8, continuous), the small streaming autoencoder of https://github.com/madebyollin/taehv, by its own class.
+- diffusers' AutoencoderKLCosmos (8x8x8) has no state: it encodes its window again for every group.
 - diffusers' AutoencoderKLWan (4x8x8) keeps a feature cache inside one call; here it is kept between groups, as its own
   `_encode` does between the chunks of a clip.
+- x264, ultrafast and zerolatency, on one thread: bytes, not tokens.
 
-Times are medians of wall-clock milliseconds, and the processor time of all threads beside them, for machines that are
-busy with other things.
+Other networks have random weights. Everything is timed in turn, round after round. Milliseconds are processor time over
+all threads, which holds on a machine that others use too (median, least), and the median by the clock.
 """
 
 import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import av
 import torch
-from streamtok.engine.engine import apply
 from torch import Tensor
 
+import streamtok
 from streamtok.bench.measure import describe_machine
 from streamtok.bench.timing import time_calls
-from streamtok.config import PRESETS
-from streamtok.engine.configuration import here
-from streamtok.engine.loading import pick_device
-from streamtok.engine.precision import how, moving_scene
-from streamtok.model import build
-from streamtok.names import parse_device, parse_size
+from streamtok.engine.configuration import inspect_machine
+from streamtok.engine.optimized import apply_configuration
+from streamtok.engine.precision import plan_precision
+from streamtok.evaluation.layouts import tokens_of
+from streamtok.names import parse_size
+from streamtok.weights.golden import reference_clip
+
+WINDOW = 17  # frames that a network without state encodes again
 
 
-def measure(function: Callable[[], object], count: int, device: str) -> dict[str, float]:
-    """Median wall-clock and processor milliseconds of `count` calls after one more."""
-    walls, busy = time_calls(lambda _: function(), count, device, warm_up=1)
-    return {"ms": statistics.median(walls), "cpu_ms": statistics.median(busy)}
+@dataclass
+class Work:
+    """One kind of work on each new group: whose, what, for how many frames, and what it found, in ms a call."""
+
+    peer: str
+    what: str
+    frames: int
+    call: Callable[[], object]
+    walls: list[float]
+    busy: list[float]
 
 
-class Setting:
-    """Frames and numbers that every entry shares."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        self.size = arguments.size
-        self.device, self.precision, self.count = arguments.device, arguments.precision, arguments.count
-        self.dtype = getattr(torch, arguments.precision)
-        self.windows = [int(window) for window in arguments.windows.split(",")]
-
-    def clip(self, frames: int) -> Tensor:
-        """uint8 frames (1, 3, T, H, W) on the device."""
-        return moving_scene(self.size, frames).to(self.device)
-
-    def floats(self, frames: int) -> Tensor:
-        """The same, as the peers read them."""
-        return (self.clip(frames).float() / 127.5 - 1).to(self.dtype)
-
-
-def ours(setting: Setting, preset: str) -> dict[str, Any]:
-    """A group through our stream, plainly and with the engine; and our own network as a stateless window."""
-    tok = build(PRESETS[preset])
-    machine = here(tok.fingerprint, setting.size, setting.device)
-    fast = apply(tok, how(tok, machine, setting.precision))
-    model, found = tok.cast(setting.dtype, setting.device), {}
-    group = setting.clip(tok.group)
-    for name, stream in (
-        ("stream, eager", model.stream(1, *setting.size)),
-        ("stream, engine", fast.stream(1, *setting.size)),
+def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+    """A group through our streams on three engines, and our own network as a stateless window."""
+    tok = streamtok.load(name)
+    planned = plan_precision(tok, inspect_machine(tok.fingerprint, size), precision)
+    group, grid = reference_clip(tok.group, *size), tok.config.grid(*size)
+    for label, engine in (
+        (f"{planned.kernels} {planned.convolutions}", planned),
+        (f"{planned.kernels} direct", replace(planned, convolutions="direct")),
+        ("plain", replace(planned, kernels="plain", convolutions="direct")),
     ):
-        stream.step(group[:, :, :1])
-        found[name] = measure(lambda stream=stream: stream.step(group), setting.count, setting.device)
-    for window in setting.windows:
-        frames = setting.clip(1 + (window - 1) // tok.group * tok.group)
-        found[f"window of {window}"] = measure(
-            lambda frames=frames: model.encode(frames), setting.count, setting.device
-        )
-    return found
+        fast = apply_configuration(tok, engine)
+        encoder, decoder = fast.stream(1, *size), fast.decode_stream(1, *grid)
+        tokens = tokens_of(encoder.step(group[:, :, :1]))
+        decoder.step(tokens)
+        yield f"streamtok {name}, {label}", "encode", tok.group, partial(encoder.step, group)
+        yield f"streamtok {name}, {label}", "decode", tok.group, partial(decoder.step, tokens)
+    clip = reference_clip(1 + (WINDOW - 1) // tok.group * tok.group, *size)
+    yield (
+        f"streamtok {name}, window of {clip.shape[2]}",
+        "encode",
+        tok.group,
+        partial(tok.cast(fast.dtype).encode, clip),
+    )
 
 
-@torch.no_grad()
-def cosmos(setting: Setting) -> dict[str, Any]:
+def read_floats(size: tuple[int, int], frames: int) -> Tensor:
+    """The same frames as the peers read them: float32 (1, 3, T, H, W) in -1..1."""
+    return reference_clip(frames, *size).float() / 127.5 - 1
+
+
+def taehv(folder: Path, size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+    """Four frames in a row through TAEHV's streaming encoder, and a latent through its decoder."""
+    sys.path.insert(0, str(folder))
+    from taehv import TAEHV, StreamingTAEHV
+
+    stream = StreamingTAEHV(TAEHV(checkpoint_path=None).eval())
+    frames = (read_floats(size, 4).transpose(1, 2) / 2 + 0.5).split(1, 1)
+
+    def encode() -> Tensor:
+        latents = [latent for latent in map(stream.encode, frames) if latent is not None]
+        return latents[-1]
+
+    latent = encode()
+
+    def decode() -> None:
+        stream.decode(latent)
+        while stream.decode() is not None:  # four frames of one latent
+            pass
+
+    yield "TAEHV", "encode", 4, encode
+    yield "TAEHV", "decode", 4, decode
+
+
+def cosmos(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
     """diffusers' AutoencoderKLCosmos: the window again for every group."""
     from diffusers import AutoencoderKLCosmos
 
-    vae = AutoencoderKLCosmos().to(setting.device, setting.dtype).eval()
-    found = {}
-    for window in setting.windows:
-        frames = setting.floats(1 + (window - 1) // 8 * 8)
-        found[f"window of {window}"] = measure(lambda frames=frames: vae.encode(frames), setting.count, setting.device)
-    return found
+    vae = AutoencoderKLCosmos().eval()
+    yield "diffusers AutoencoderKLCosmos", "encode", 8, partial(vae.encode, read_floats(size, WINDOW))
 
 
-@torch.no_grad()
-def wan(setting: Setting) -> dict[str, Any]:
-    """diffusers' AutoencoderKLWan, a group of 4 frames at a time with its feature cache, and its window."""
+def wan(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+    """diffusers' AutoencoderKLWan, a group of 4 frames at a time with its feature cache."""
     from diffusers import AutoencoderKLWan
 
-    vae = AutoencoderKLWan().to(setting.device, setting.dtype).eval()
-    frames = setting.floats(max(setting.windows))
+    vae, frames = AutoencoderKLWan().eval(), read_floats(size, 5)
     vae.clear_cache()
 
     def step(part: Tensor) -> None:
@@ -105,75 +125,75 @@ def wan(setting: Setting) -> dict[str, Any]:
         vae.quant_conv(vae.encoder(part, feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx))
 
     step(frames[:, :, :1])
-    found = {"feature cache": measure(lambda: step(frames[:, :, 1:5]), setting.count, setting.device)}
-    for window in setting.windows:
-        part = frames[:, :, :window]
-        found[f"window of {window}"] = measure(lambda part=part: vae.encode(part), setting.count, setting.device)
-    return found
+    yield "diffusers AutoencoderKLWan", "encode", 4, partial(step, frames[:, :, 1:])
 
 
-ENTRIES: dict[str, Callable[[Setting], dict[str, Any]]] = {
-    "streamtok cosmos-dv4x8x8 (4 frames)": lambda setting: ours(setting, "cosmos-dv4x8x8"),
-    "streamtok cosmos-cv8x8x8 (8 frames)": lambda setting: ours(setting, "cosmos-cv8x8x8"),
-    "diffusers AutoencoderKLCosmos (8 frames)": cosmos,
-    "diffusers AutoencoderKLWan (4 frames)": wan,
-}
+def x264(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+    """Four frames through libx264 at its fastest, from RGB."""
+    codec = av.CodecContext.create("libx264", "w")
+    assert isinstance(codec, av.VideoCodecContext)
+    codec.height, codec.width, codec.pix_fmt, codec.framerate, codec.thread_count = *size, "yuv420p", 30, 1
+    codec.options = {"preset": "ultrafast", "tune": "zerolatency"}
+    images = reference_clip(4, *size)[0].permute(1, 2, 3, 0).contiguous().numpy()
+
+    def encode() -> None:
+        for image in images:
+            codec.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p"))
+
+    yield "x264 ultrafast", "encode", 4, encode
 
 
-def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`parse` as the type of a flag: what its ValueError says reaches the user."""
-
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{error} (got {text!r})") from error
-
-    return read
+PEERS = {"x264": x264, "wan": wan, "cosmos": cosmos}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure what is installed; 1 if a peer is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=flag_type(parse_size), default="256x256", metavar="HxW")
-    parser.add_argument("--device", type=flag_type(parse_device), default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--windows", default="17,49")
-    parser.add_argument("--count", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("-o", "--out", type=Path, help="folder for the JSON")
+    parser.add_argument("--size", type=parse_size, default=(256, 448), metavar="HxW")
+    parser.add_argument("--models", default="nano", help="ours, with commas between")
+    parser.add_argument("--peers", default="x264,wan,cosmos", help="with commas between")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="of ours")
+    parser.add_argument("--count", type=int, default=9, help="rounds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--taehv", type=Path, help="folder of taehv.py")
+    parser.add_argument("-o", "--out", type=Path, help="write JSON to this file")
     arguments = parser.parse_args(argv)
-    arguments.device = pick_device(arguments.device).type
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    setting, missing = Setting(arguments), []
-    report: dict[str, Any] = {
-        "machine": describe_machine(arguments.device), "size": list(setting.size), "precision": arguments.precision,
-        "entries": {},
-    }  # fmt: skip
-    for name, entry in ENTRIES.items():
-        torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    size, works, missing = arguments.size, [], []
+    peers = [partial(ours, name, precision=arguments.precision) for name in arguments.models.split(",")]
+    peers += [PEERS[name] for name in arguments.peers.split(",") if name]
+    peers += [partial(taehv, arguments.taehv)] if arguments.taehv else []
+    for peer in peers:
         try:
-            report["entries"][name] = entry(setting)
+            works += [Work(*found, [], []) for found in peer(size=size)]
         except ImportError as error:
-            missing.append(f"{name}: {error}; pip install diffusers")
-            continue
-        except (NotImplementedError, torch.cuda.OutOfMemoryError) as error:
-            report["entries"][name] = {"error": str(error).splitlines()[0]}
-            print(f"{name:<44} {report['entries'][name]['error']}", flush=True)
-            continue
-        for what, times in report["entries"][name].items():
-            print(
-                f"{name:<44} {what:<16} {times['ms']:10.1f} ms {times['cpu_ms']:10.1f} ms of processor time", flush=True
-            )
+            missing.append(str(error))
+    for _ in range(arguments.count):
+        for work in works:
+            walls, busy = time_calls(lambda _, work=work: work.call(), 1, warm_up=1)  # caches as a loop has them
+            work.walls += walls
+            work.busy += busy
+    report = [
+        {
+            "peer": work.peer,
+            "what": work.what,
+            "frames": work.frames,
+            "cpu_ms": statistics.median(work.busy),
+            "least_cpu_ms": min(work.busy),
+            "ms": statistics.median(work.walls),
+        }
+        for work in works
+    ]
+    for row in report:
+        print("{peer:<42} {what} {frames} frames {cpu_ms:9.1f} {least_cpu_ms:9.1f} {ms:9.1f} ms".format(**row))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        height, width = setting.size
-        path = arguments.out / f"peers-{arguments.device}-{height}x{width}-{arguments.precision}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        machine = describe_machine("cpu") | {"capability": torch.backends.cpu.get_cpu_capability()}
+        arguments.out.write_text(json.dumps({"machine": machine, "size": size, "entries": report}, indent=1) + "\n")
     print("\n".join(missing), file=sys.stderr)
     return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with torch.no_grad():
+        sys.exit(main())

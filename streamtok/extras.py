@@ -1,5 +1,6 @@
 """What to install for a part of streamtok that does not come with it: an extra of pyproject.toml."""
 
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -14,7 +15,16 @@ def missing_extra(purpose: str, extra: str) -> ImportError:
 
 def install_command(extra: str) -> str:
     """The command that installs an extra; it lists the packages, so that it works beside a checkout and a wheel."""
-    return "pip install " + (" ".join(f"'{name}'" for name in packages_of(extra)) or f"'streamtok[{extra}]'")
+    packages = " ".join(f"'{name}'" for name in packages_of(extra)) or f"'streamtok[{extra}]'"
+    return f"{_find_installer()} {packages}"
+
+
+def _find_installer() -> str:
+    """What installs into this Python: pipx and `uv tool` make environments without pip, and say so in a file."""
+    prefix = Path(sys.prefix)
+    if (prefix / "pipx_metadata.json").is_file():
+        return "pipx inject streamtok"
+    return f"uv pip install --python {prefix}" if (prefix / "uv-receipt.toml").is_file() else "pip install"
 
 
 def packages_of(extra: str) -> list[str]:

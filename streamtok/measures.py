@@ -4,12 +4,13 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-GAP_STEPS = 1.75  # usual steps: what comes later follows a gap, for one image or grid that is missing makes it two
+GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for one that is missing makes it two
 USUAL_STEPS, BURST_STEPS, LEAST_STEPS = (
     15,
     127,
@@ -40,12 +41,6 @@ def usual_step(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def find_time_jumps(times: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of `times` (n,), and those after more than `GAP_STEPS` usual steps or a step back."""
-    steps = np.diff(times)
-    return np.concatenate([[True], (steps > GAP_STEPS * usual_step(times)) | (steps <= 0)])
-
-
 def count_between(step: float, usual: float) -> int:
     """How many images or grids are missing in a step between two of them, `usual` being the step without any."""
     return max(0, round(step / usual) - 1)
@@ -57,16 +52,23 @@ def is_uneven(steps: Sequence[int]) -> bool:
     return len(usual) >= LEAST_STEPS and sum(usual) / len(usual) > LOST_STEPS * max(1, median(usual))
 
 
-class TimeJudge:
-    """Says how many images of one stream are missing before each of them, from their times (ns) alone.
+class Step(NamedTuple):
+    """What the time of an image says: how many are `missing` before it, or that its clock `was_set` there instead."""
 
-    A gap is a step of more than `LOST_STEPS` times the usual one, the median of the latest `USUAL_STEPS`. Times of
-    arrival come in bursts, and mean nothing one by one: with `uneven`, a gap is more than `LOST_STEPS` times the second
+    missing: int = 0
+    was_set: bool = False
+
+
+class TimeJudge:
+    """Says what is missing before each image of one stream, live or recorded, from their times (ns) alone.
+
+    A gap is a step of more than `gap_steps` times the usual one, the median of the latest `USUAL_STEPS`. Times of
+    arrival come in bursts, and mean nothing one by one: with `uneven`, a gap is more than `gap_steps` times the second
     longest of the latest `BURST_STEPS`, and the mean says how many fit in. `steps` are known before the first time.
     """
 
-    def __init__(self, uneven: bool = False, steps: Iterable[int] = ()) -> None:
-        self._uneven = uneven
+    def __init__(self, uneven: bool = False, steps: Iterable[int] = (), gap_steps: float = LOST_STEPS) -> None:
+        self._uneven, self._gap_steps = uneven, gap_steps
         self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
         self._long: list[int] = []  # the latest steps, if they were all gaps
         self._last: tuple[int, int] | None = None
@@ -75,25 +77,26 @@ class TimeJudge:
         """The next time has nothing to do with those before: the clock was set."""
         self._last = None
 
-    def count_missing(self, time_ns: int, arrival_ns: int = 0) -> int:
-        """How many images are missing before the one of `time_ns`; -1 if its clock was set forward instead.
+    def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
+        """Judge the next image by its time.
 
-        That is so if `arrival_ns`, on a clock of its own (0: not known), does not confirm a jump of more than an hour.
+        Its clock was set if the time does not rise, or `arrival_ns`, on a clock of its own (0: not known), does not
+        confirm a jump of more than an hour.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
-        if before is None or time_ns <= before[0]:
-            return 0
+        if before is None:
+            return Step()
         step = time_ns - before[0]
-        if step > FAR_NS and arrival_ns and before[1] and arrival_ns - before[1] < step // 2:
-            return -1
+        if step <= 0 or (step > FAR_NS and arrival_ns and before[1] and arrival_ns - before[1] < step // 2):
+            return Step(was_set=True)
         if len(self._steps) >= LEAST_STEPS:
             longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)
-            if step > LOST_STEPS * longest and not self._has_new_rate(step):
+            if step > self._gap_steps * longest and not self._has_new_rate(step):
                 usual = sum(self._steps) / len(self._steps) if self._uneven else longest
-                return count_between(step, max(1, usual))
+                return Step(count_between(step, max(1, usual)))
         self._long.clear()
         self._steps.append(step)
-        return 0
+        return Step()
 
     def _has_new_rate(self, step: int) -> bool:
         """Whether this and the steps before it are so much alike that they are the usual ones from now on."""
@@ -105,6 +108,17 @@ class TimeJudge:
         self._steps.clear()
         self._steps.extend(self._long)
         return True
+
+
+def find_time_jumps(times: np.ndarray) -> np.ndarray:
+    """(n,) bool: the first of the `times` of grids, int64 (n,), and those after a gap or a step back."""
+    usual, jumps = usual_step(times), np.arange(len(times)) == 0
+    steps = np.diff(times)
+    if np.all((steps > 0) & (steps <= GAP_STEPS * usual)):
+        return jumps
+    judge = TimeJudge(steps=[round(usual)] * LEAST_STEPS, gap_steps=GAP_STEPS)
+    judged = [judge.see(time) for time in times.tolist()]
+    return jumps | np.array([bool(step.missing or step.was_set) for step in judged])
 
 
 class LatestSamples:

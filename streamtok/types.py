@@ -81,7 +81,8 @@ class StreamInfo:
     `tokenizer` is the fingerprint and `engine` its engine configuration; `grid` is the shape of one group's tokens in
     `dtype`. `batch` names the streams that share a step with this one, itself included. Sizes are (height, width);
     `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded. The upper
-    `refinement` values of an index keep what the cell shows and add to it.
+    `refinement` values of an index keep what the cell shows and add to it. `hold` is the largest margin, in levels,
+    within which the encoder keeps those of the group before; `bitrate` is what it is to hold, in bits per second.
     """
 
     stream: str
@@ -104,6 +105,8 @@ class StreamInfo:
     fit: str
     frame_rate: float | None = None
     keyframe_interval: float = 0.0
+    hold: float = 0.0
+    bitrate: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -114,8 +117,9 @@ class TokenGroup:
     `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
     residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
     `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
-    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `info` says what the stream is; it
-    is None for a group that was read from a file.
+    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `hold` is the margin, in levels,
+    within which the encoder kept those of the group before. `info` says what the stream is; it is None for a group that
+    was read from a file.
     """
 
     stream: str
@@ -128,4 +132,5 @@ class TokenGroup:
     repeated: int
     encode_ns: int
     image_size: tuple[int, int]
+    hold: float = 0.0
     info: StreamInfo | None = None

@@ -2,9 +2,10 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
-from streamtok.measures import KEPT, LatestSamples, TimeJudge, count_between, is_uneven
+from streamtok.measures import KEPT, LatestSamples, Step, TimeJudge, count_between, find_time_jumps, is_uneven
 
 
 def test_quantiles_are_those_of_the_latest_samples():
@@ -19,7 +20,7 @@ def test_quantiles_are_those_of_the_latest_samples():
 def judge(times, **known):
     """What a judge of the steps before says is missing before each time."""
     judged = TimeJudge(**known)
-    return [judged.count_missing(time_ns) for time_ns in times]
+    return [judged.see(time_ns).missing for time_ns in times]
 
 
 def test_a_gap_is_judged_by_the_streams_own_rate():
@@ -28,6 +29,15 @@ def test_a_gap_is_judged_by_the_streams_own_rate():
     assert not any(judge([time * 33 for time in throttled]))
     slower = [*range(0, 1000, 100), *range(1200, 4000, 300)]
     assert judge(slower)[10:] == [2, 2, 2, 2, 0, 0, 0, 0, 0, 0]
+
+
+def test_gaps_between_grids_are_judged_by_the_rate_that_they_have_there():
+    slower = [*range(0, 6000, 133), *range(6400, 12000, 400)]  # the camera went from 30 to 10 frames a second
+    assert np.flatnonzero(find_time_jumps(np.array(slower))).tolist() == [0, *range(46, 50)]
+    lacks_one = [n * 133 for n in range(60) if n != 40]
+    assert np.flatnonzero(find_time_jumps(np.array(lacks_one))).tolist() == [0, 40]
+    assert find_time_jumps(np.array([5, 6, 7, 3, 4, 5])).tolist() == [True, False, False, True, False, False]
+    assert [find_time_jumps(np.arange(n)).tolist() for n in (0, 1)] == [[], [True]]
 
 
 def test_bursts_of_arrival_are_no_gaps_and_an_outage_among_them_is():
@@ -43,7 +53,7 @@ def test_bursts_of_arrival_are_no_gaps_and_an_outage_among_them_is():
 def test_a_jump_that_the_arrival_does_not_share_is_a_clock_that_was_set():
     day = 86_400 * 10**9
     judged = TimeJudge()
-    assert [judged.count_missing(n * 10**8, 1 + n * 10**8) for n in range(8)] == [0] * 8
-    assert judged.count_missing(day, 8 * 10**8) == -1
-    assert judged.count_missing(2 * day, 2 * day) > 800_000
+    assert [judged.see(n * 10**8, 1 + n * 10**8) for n in range(8)] == [Step()] * 8
+    assert judged.see(day, 8 * 10**8) == judged.see(day) == Step(was_set=True)
+    assert judged.see(2 * day, 2 * day).missing > 800_000
     assert count_between(10, 10) == 0

@@ -3,7 +3,7 @@
 
 #include "stream.hpp"
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     if (argc < 3) {
         std::cerr << "usage: reader ENDPOINT STREAM [COUNT]\n";
         return 2;
@@ -23,4 +23,7 @@ int main(int argc, char** argv) {
     const auto& counts = stream.counts;
     std::cout << streamtok::Json{{"messages", counts.messages}, {"lost", counts.lost}, {"malformed", counts.malformed}}
               << std::endl;
+} catch (const std::exception& error) {
+    std::cerr << "reader: " << error.what() << "\n";
+    return 1;
 }

@@ -1,7 +1,9 @@
-// A reader of streamtok's token streams by docs/wire-protocol.md alone: cppzmq, nlohmann-json (which knows msgpack), zlib.
+// A reader of streamtok's token streams by docs/wire-protocol.md alone: cppzmq, nlohmann-json (which knows
+// msgpack), zlib, zstd.
 #pragma once
 
 #include <zlib.h>
+#include <zstd.h>
 
 #include <array>
 #include <cstdint>
@@ -38,7 +40,8 @@ struct Counts {
     long messages = 0, lost = 0, malformed = 0;
 };
 
-// Reads one stream of one node. `next` waits and returns nothing when the node has ended.
+// Reads one stream of one node. `next` waits and returns nothing when the node has ended; it throws std::runtime_error for
+// a stream that it cannot read. Messages that break the protocol are counted.
 class Stream {
 public:
     Stream(const std::string& endpoint, const std::string& name)
@@ -82,16 +85,17 @@ private:
             (info_.is_null() ? early_ : waiting_).push_back(std::move(parts));
     }
 
-    void take_info(const Parts& parts) {
+    void take_info(const Parts& parts) try {
         const Json info = read_header(parts);
-        if (info.is_null()) return;
         const bool first = info_.is_null();
-        info_ = info;
         ended_ = info.at("ended").get<bool>();
+        info_ = info;
         if (!first) return;
         if (info.at("last_seq").get<int64_t>() >= 0) fetch_epoch();
         std::move(early_.begin(), early_.end(), std::back_inserter(waiting_));
         early_.clear();
+    } catch (const Json::exception&) {  // a field that is missing, or of another type
+        ++counts.malformed;
     }
 
     // Ask for what the epoch has sent already, so that decoding starts at once. A node may refuse; then a keyframe comes.
@@ -127,7 +131,7 @@ private:
     }
 
     // Check a message by the page's rules and follow the stream; nothing for what breaks them or has come before.
-    std::optional<Message> take_tokens(const Parts& parts) {
+    std::optional<Message> take_tokens(const Parts& parts) try {
         Message message;
         message.header = read_header(parts);
         if (message.header.is_null() || !read_grid(parts[2], message)) {
@@ -135,6 +139,7 @@ private:
             return std::nullopt;
         }
         const auto& header = message.header;
+        const bool keyframe = header.at("keyframe");
         const std::string session = header.at("session");
         const int64_t seq = header.at("seq");
         if (session != session_) {  // the node has started anew: no loss
@@ -149,10 +154,13 @@ private:
             ready_ = false;
         }
         last_ = seq;
-        ready_ = ready_ || header.at("keyframe").get<bool>();
+        ready_ = ready_ || keyframe;
         message.decodable = ready_;
         ++counts.messages;
         return message;
+    } catch (const Json::exception&) {
+        ++counts.malformed;
+        return std::nullopt;
     }
 
     static Json unpack(const void* data, size_t size) {
@@ -163,10 +171,10 @@ private:
     static Json read_header(const Parts& parts) {
         if (parts.size() != 3 || parts[1].size() > kMaxHeader) return nullptr;
         const Json header = unpack(parts[1].data(), parts[1].size());
-        return header.is_object() && header.value("version", 0) == 1 ? header : Json(nullptr);
+        return header.is_object() && header.value("version", Json()) == 1 ? header : Json(nullptr);
     }
 
-    static bool read_grid(const zmq::message_t& payload, Message& message) try {
+    static bool read_grid(const zmq::message_t& payload, Message& message) {
         const Json& header = message.header;
         size_t count = 1, codes = 1;
         for (const size_t side : header.at("grid")) {
@@ -175,10 +183,22 @@ private:
         }
         for (const size_t level : header.at("levels")) codes *= level;
         const std::string dtype = header.at("dtype");
+        if (!header.at("levels").is_array() || (dtype != "uint16" && dtype != "uint32" && dtype != "float16")) return false;
         const size_t width = dtype == "uint32" ? 4 : 2;
-        if (header.at("compression") != "none" || payload.size() != count * width) return false;
         const auto* bytes = static_cast<const uint8_t*>(payload.data());
         if (crc32(0, bytes, uInt(payload.size())) != header.at("checksum").get<uint32_t>()) return false;
+        std::vector<uint8_t> unpacked;
+        if (header.at("compression") == "zstd") {
+            if (ZSTD_getFrameContentSize(bytes, payload.size()) != count * width) return false;
+            unpacked.resize(count * width);
+            if (ZSTD_decompress(unpacked.data(), unpacked.size(), bytes, payload.size()) != unpacked.size()) return false;
+            bytes = unpacked.data();
+        } else if (header.at("compression") != "none") {
+            throw std::runtime_error("compression " + header.at("compression").dump() +
+                                     " is not read here: run the node with --compression none or zstd");
+        } else if (payload.size() != count * width) {
+            return false;
+        }
         for (size_t i = 0; i < count; ++i) {  // little-endian, whatever this machine is
             uint32_t value = bytes[width * i] | bytes[width * i + 1] << 8;
             if (width == 4) value |= bytes[4 * i + 2] << 16 | uint32_t(bytes[4 * i + 3]) << 24;
@@ -190,8 +210,6 @@ private:
             message.tokens.push_back(value);
         }
         return true;
-    } catch (const Json::exception&) {  // a field that is missing, or of another type
-        return false;
     }
 
     std::string endpoint_, name_, session_;

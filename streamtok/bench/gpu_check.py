@@ -86,8 +86,7 @@ def run_bench_row(row: int) -> Entries:
 
 
 def time_start() -> Entries:
-    """The start of a node of the full-size model at 720p to its first token; without pyzmq, of a process that loads it
-    and takes a step."""
+    """The start of a node of the full-size model at 720p to its first token."""
     torch.manual_seed(0)
     yield f"{gpu_parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), HD)
 

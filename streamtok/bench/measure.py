@@ -18,7 +18,7 @@ from streamtok.bench.end_to_end import measure_end_to_end
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.precisions import compare_precisions
 from streamtok.bench.roofline import measure_roofline
-from streamtok.bench.start import measure_start
+from streamtok.bench.start import list_missing, measure_start
 from streamtok.bench.stateless import measure_stateless
 from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
@@ -56,7 +56,10 @@ def grow_report(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None
 def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
     """The sections of a report, by name, as they are measured."""
     machine = inspect_machine(tok.fingerprint, options.size, options.device)
-    if options.start:  # before this process has any work, or memory of the device
+    lacking = list_missing() if options.start else []
+    if lacking:
+        say(f"start not measured: no node can run here, for it lacks {', '.join(lacking)}")
+    elif options.start:  # before this process has any work, or memory of the device
         found = measure_start(tok, options)
         say(f"start to first token: {found['second_ms']:.0f} ms, the second on this machine")
         yield "start", found

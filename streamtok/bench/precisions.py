@@ -17,6 +17,7 @@ from streamtok.engine.precision import (
     list_candidates,
     measure_kinds,
     pick_configuration,
+    pick_trial,
     plan_precision,
     try_precisions,
 )
@@ -41,8 +42,9 @@ def compare_precisions(
     names = list_candidates(options.device) if auto else [options.precision]
     shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
     trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
-    engine = pick_configuration(tok, trials, names, clip) if auto else trials[options.precision].configuration
-    for line in format_table(trials, engine.precision):
+    chosen = pick_trial(trials, names)
+    engine = pick_configuration(tok, trials, names, clip) if auto else trials[chosen].configuration
+    for line in format_table(trials, chosen):
         say(line)
     agreement = {name: trial.agreement for name, trial in trials.items()}
     compared = {

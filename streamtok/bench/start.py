@@ -1,10 +1,8 @@
 """From the start of a process to its first token: on a machine that has stored nothing yet, and once more after that.
 
-The process is a real `streamtok ingest`, its first token counts when a reader of this process has it. Where a node
-cannot run (no pyzmq, say), `first_step` stands for it: a process that loads the model and encodes one frame.
+The process is a real `streamtok ingest`, its first token counts when a reader of this process has it.
 """
 
-import json
 import tempfile
 import time
 from importlib.util import find_spec
@@ -24,19 +22,20 @@ def measure_start(tok: Tokenizer, options: BenchOptions) -> dict[str, Any]:
     """Milliseconds of the first and the second start of a process with this model, `engine="auto"`, and what it was.
 
     Without a name of its own, or if that names no weights, the process loads a copy of `tok`. The two share a cache
-    that is empty at first; files that Python and the system cache are warm. RuntimeError if one ends without a token.
+    that is empty at first; files that Python and the system cache are warm. RuntimeError if one ends without a token,
+    or where a node cannot run.
     """
-    lacking = list_missing()
-    measure = _start_first_step if lacking else _start_node
+    if lacking := list_missing():
+        raise RuntimeError(f"no node can run here, for it lacks {', '.join(lacking)}")
     with tempfile.TemporaryDirectory(prefix="st-") as temporary:
         folder = Path(temporary)
         model = name_for_child(tok, options.model, folder)
-        (first_ms, _), (second_ms, engine) = (measure(model, options, folder) for _ in range(2))
+        (first_ms, _), (second_ms, engine) = (_start_node(model, options, folder) for _ in range(2))
     return {
-        "measured": "load" if lacking else "node",
-        "missing": lacking,
+        "measured": "node",
+        "missing": [],
         "weights": model if model == options.model else "copy",
-        "engine": {key: engine[key] for key in ("precision", "kernels", "graph", "threads")},
+        "engine": {key: engine[key] for key in ("precision", "kernels", "convolutions", "graph", "threads")},
         "first_ms": first_ms,
         "second_ms": second_ms,
     }
@@ -63,12 +62,3 @@ def _start_node(model: str, options: BenchOptions, folder: Path) -> tuple[float,
                 process.check()
             passed_ms = 1000 * (time.monotonic() - begin)
             return passed_ms, reader.info(message.stream).engine
-
-
-def _start_first_step(model: str, options: BenchOptions, folder: Path) -> tuple[float, dict[str, Any]]:
-    """Milliseconds until a process without a node has its first tokens, and its engine configuration."""
-    values = (model, *options.size, options.device, torch.get_num_threads())
-    begin = time.monotonic()
-    with run_child(["streamtok.bench.first_step", *map(str, values)], folder) as process:
-        line = process.read_line()
-        return 1000 * (time.monotonic() - begin), json.loads(line)

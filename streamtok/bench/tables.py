@@ -25,9 +25,14 @@ def format_report(report: dict[str, Any]) -> str:
 
 def _title(report: dict[str, Any]) -> str:
     options, engine = report["options"], report["engine"]
-    size, captured = "{}x{}".format(*options["size"]), ", captured" if engine["graph"] else ""
+    size = "{}x{}".format(*options["size"])
     place = f"{report['model']} at {size}, {options['cameras']} camera(s), {report['machine']['name']}"
-    return f"{place}, {engine['precision']}, {engine['kernels']} kernels{captured}"
+    return f"{place}, {_name_engine(engine)}"
+
+
+def _name_engine(engine: dict[str, Any]) -> str:
+    captured = ", captured" if engine["graph"] else ""
+    return f"{engine['precision']}, {engine['kernels']} kernels, {engine['convolutions']} convolutions{captured}"
 
 
 def _row(name: str, value: str, remark: str = "") -> str:
@@ -78,13 +83,9 @@ def _end_to_end_rows(part: dict[str, Any]) -> list[str]:
 
 
 def _start_rows(part: dict[str, Any]) -> list[str]:
-    what = "of an ingest node to its first token at a reader"
-    if part["measured"] == "load":
-        what = f"of a process that loads and takes a step; no node, for it lacks {', '.join(part['missing'])}"
-    found = part["engine"]
-    remark = f"engine auto as stored by the first: {found['precision']}, {found['kernels']} kernels"
+    remark = f"engine auto as stored by the first: {_name_engine(part['engine'])}"
     return [
-        _row("start, the first on this machine", f"{part['first_ms']:.0f} ms", what),
+        _row("start, the first on this machine", f"{part['first_ms']:.0f} ms", "of a node to a reader's first token"),
         _row("start, the second", f"{part['second_ms']:.0f} ms", remark),
     ]
 

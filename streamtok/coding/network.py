@@ -139,9 +139,13 @@ class Network:
 
     def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
         """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
-        cells = slice(*glance.phases.cuts[phase : phase + 2])
-        x = np.concatenate([glance.features[cells], self.around(phase, glance.phases, known)], 1)
-        x = self._mix[phase](x)
+        cells, mix = slice(*glance.phases.cuts[phase : phase + 2]), self._mix[phase]
+        features = glance.features[cells]
+        x = features @ mix.weight[: features.shape[1]]
+        if phase:  # the first has no known neighbours
+            x += self.around(phase, glance.phases, known) @ mix.weight[features.shape[1] :]
+        x += mix.bias
+        x = np.floor(x, out=x)
         x += glance.bias
         x = self._heads[phase](activate(self._hidden[phase](activate(x))))
         x += glance.heads[cells]

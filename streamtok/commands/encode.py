@@ -7,7 +7,7 @@
 
 Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
 padded, and cropped again when decoding; a group that is cut short (by a gap, the end) repeats its last frame. Pictures
-that change their size need --size: without it encoding ends there, with an error, and keeps what comes before.
+that change their size begin an epoch in a file of their own, OUT.001.safetensors; --size gives all the same.
 """
 
 import json
@@ -38,12 +38,20 @@ def run(settings: EncodeSettings) -> int:
 
     done = encode_file(settings.source, settings.out, settings.model, settings)
     if settings.as_json:
-        facts = {"out": str(done.path), "frames": done.frames, "groups": done.groups, "grid": done.shape}
+        facts = {
+            "out": str(done.path),
+            "others": list(map(str, done.others)),
+            "frames": done.frames,
+            "groups": done.groups,
+            "grid": done.shape,
+        }
         facts |= {"repeated": done.repeated, "skipped": done.skipped, "damaged": done.damaged, "bytes": done.bytes}
         print(json.dumps(facts))
         return 0
     grid = "x".join(map(str, done.shape))
     print(f"{done.path}: {done.frames} frames, {done.groups} groups of {grid}, {done.bytes:,} bytes")
+    if done.others:
+        print(f"pictures change their size: those of other sizes are in {', '.join(map(str, done.others))}")
     if done.skipped:
         print(f"{done.skipped} groups were left out: their latent was not finite; the weights may be damaged")
     if done.damaged:

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -212,6 +213,7 @@ def start_viewer(endpoint: str, port: int) -> BaseProcess:
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
     from streamtok.engine.loading import default_engine, load
+    from streamtok.ingest.budget import MOST_HOLD
     from streamtok.ingest.core import IngestCore
     from streamtok.node.rig import batches_of
 
@@ -231,6 +233,9 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             threads=settings.threads,
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
+    for stream in settings.resolved():
+        if stream.bitrate and stream.hold is None and tokenizer.config.holds_levels:
+            options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
     wait_ms = settings.batch_wait_ms or 0.0
     return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
 
@@ -241,9 +246,19 @@ def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
     from streamtok.ingest.lane import StreamOptions
 
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
-    interval, size = stream.keyframe_interval, stream.size
-    most = MAX_PIXELS if live else math.inf
-    return StreamOptions(policy, stream.on_gap, stream.tail, interval, size, stream.fit, stream.metadata, most)
+    return StreamOptions(
+        policy,
+        stream.on_gap,
+        stream.tail,
+        stream.keyframe_interval,
+        stream.size,
+        stream.fit,
+        stream.metadata,
+        max_pixels=MAX_PIXELS if live else math.inf,
+        hold=stream.hold or 0.0,
+        bitrate=stream.bitrate,
+        keyframe_drift=stream.keyframe_drift,
+    )
 
 
 def make_publisher(settings: RigSettings, core: IngestCore, node: IngestNode) -> Publisher:

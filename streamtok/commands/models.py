@@ -132,12 +132,12 @@ def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, sour
         engine = prepare(tok, size, compile=compile, clip=clip)
         for precision, share in engine.agreement.items():
             print(
-                f"  {precision:<9} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
+                f"  {precision:<16} {engine.measured_ms[precision]:9.2f} ms per group, {100 * share:6.2f} % of tokens "
                 "equal to float32's"
             )
         print(
             f"prepared model={name} size={size[0]}x{size[1]} device={engine.device} precision={engine.precision} "
-            f"kernels={engine.kernels} compile={engine.compile}"
+            f"kernels={engine.kernels} convolutions={engine.convolutions} compile={engine.compile}"
         )
 
 

@@ -44,12 +44,18 @@ class RecordSettings(NodeSettings):
 
 
 def run(settings: RecordSettings) -> int:
-    """Record and print the summary; 1 if recording failed or stopped early."""
+    """Record and print the summary; 1 if recording failed or stopped early, or lacks all images of a stream."""
     summary = record_streams(settings)
     print(json.dumps(summary) if settings.as_json else format_summary(summary))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
-    return 1 if summary["error"] else 0
+    for name, count in summary["without_key_frame"].items():
+        print(
+            f"streamtok record: {name}: {count} camera images came and none is a key frame: they are not recorded, and "
+            "its tokens cannot be verified; let `streamtok ingest --record` record, which has the pictures",
+            file=sys.stderr,
+        )
+    return 1 if summary["error"] or summary["without_key_frame"] else 0
 
 
 def record_streams(settings: RecordSettings) -> dict[str, Any]:
@@ -74,7 +80,8 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
         reader.run(stopping.is_set, seconds=settings.max_seconds)
     malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
     before = reader.counts["before_keyframe"]
-    return recorder.summary() | {"malformed": malformed, "before_keyframe": before}
+    lacking = reader.without_key_frame
+    return recorder.summary() | {"malformed": malformed, "before_keyframe": before, "without_key_frame": lacking}
 
 
 def format_summary(summary: dict[str, Any]) -> str:

@@ -56,10 +56,10 @@ def reconstruct_file(tok: Tokenizer, source: str, out: Path, options: Reconstruc
         if size != first.image.shape[:2]:
             frames = resize_frames(frames, size)
         fps = options.fps or opened.fps
-        writers = [open_pictures(out, size, fps)]
-        if options.save_input:
-            writers.append(open_pictures(out.with_stem(f"{out.stem}_input"), size, fps))
+        outs = [out, out.with_stem(f"{out.stem}_input")] if options.save_input else [out]
+        writers: list[PictureWriter] = []
         try:
+            writers += (open_pictures(each, size, fps) for each in outs)
             mse, count = _write_pairs(tok, frames, writers, options)
         except BaseException:
             for writer in writers:
@@ -67,8 +67,8 @@ def reconstruct_file(tok: Tokenizer, source: str, out: Path, options: Reconstruc
             raise
     for writer in writers:
         writer.close()
-    pixels = 24 / tok.compression_ratio
-    return Reconstructed(source, str(out), count, size, psnr_from_mse(mse), round(pixels, 4))
+    bits = 8 * tok.config.in_channels / tok.compression_ratio
+    return Reconstructed(source, str(out), count, size, psnr_from_mse(mse), round(bits, 4))
 
 
 def _write_pairs(

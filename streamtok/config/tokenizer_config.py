@@ -180,6 +180,11 @@ class TokenizerConfig:
         return self.predictive or self.refinement > 0
 
     @property
+    def holds_levels(self) -> bool:
+        """Whether an encoder can keep the levels of its latent from group to group: a video tokenizer of plain FSQ."""
+        return self.video and self.quantizer == "fsq" and not self.refinement
+
+    @property
     def bits_per_token(self) -> float | None:
         """Bits that one place of the grid carries, all residual quantizers together; None for continuous models."""
         return None if self.codebook_size is None else self.num_quantizers * math.log2(self.codebook_size)

@@ -169,11 +169,11 @@ class Drive(ABC):
             progress.turn = item.turn
             progress.judge.restart()
         if item.frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
-            missing = progress.judge.count_missing(item.capture_ns, item.log_ns)
-            if missing < 0:
+            step = progress.judge.see(item.capture_ns, item.log_ns)
+            if step.was_set:
                 ahead = (item.capture_ns - progress.last_ns) / 1e9
                 self.note(item.stream, f"the clock was set forward by {ahead:.3f} s; nothing is missing there")
-            missing = max(0, missing)
+            missing = step.missing
             item = item._replace(frame_id=(progress.next_id or 0) + missing)
         elif progress.next_id is not None:
             missing = max(0, item.frame_id - progress.next_id)

@@ -29,7 +29,7 @@ class _Video:
     def misses_some(self, item: Item) -> bool:
         """Whether packets are missing before one, by its number, else by its time."""
         if item.frame_id is None:
-            return self.judge.count_missing(item.capture_ns, item.log_ns) > 0
+            return self.judge.see(item.capture_ns, item.log_ns).missing > 0
         before, self.last_id = self.last_id, item.frame_id
         return before is not None and item.frame_id != before + 1
 

@@ -123,7 +123,7 @@ class MessageDrive(Drive):
 
         What streamtok has `recorded` itself has its own times. ValueError says what there is instead of cameras.
         """
-        labels, others = self._sort_topics(encodings)
+        labels, others = self._sort_topics(encodings, recorded)
         reason = "; ".join(problem.text for problem in self.problems[:3])
         chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
         foreign = [labels[label] for label in chosen if labels[label] not in recorded]
@@ -139,7 +139,9 @@ class MessageDrive(Drive):
             self._depth = DEFAULT_DEPTH
             near, far = DEFAULT_DEPTH
             self.note("", f"{', '.join(depth)}: depth images, shown from {near:g} to {far:g} m (--depth-range)")
-        self.topics = {labels[label]: stream for label, stream in chosen.items()}
+        streams = {labels[label].name: stream for label, stream in chosen.items()}
+        mixed = {topic: streams[topic.name] for topic in recorded if topic in self._parsers and topic.name in streams}
+        self.topics = mixed | {labels[label]: stream for label, stream in chosen.items()}
         self.streams = list(dict.fromkeys(self.topics.values()))
         self.counts = {name: Counter() for name in self.streams}
         self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
@@ -150,13 +152,21 @@ class MessageDrive(Drive):
             if choice.reason:
                 self.note(name, f"timed by {choice.clock} time: {choice.reason}")
 
-    def _sort_topics(self, encodings: Mapping[Topic, str]) -> tuple[dict[str, Topic], dict[str, str]]:
-        """Cameras that can be read as {label: topic}, and everything else as {label: what it is}."""
+    def _sort_topics(
+        self, encodings: Mapping[Topic, str], recorded: Collection[Topic]
+    ) -> tuple[dict[str, Topic], dict[str, str]]:
+        """Cameras that can be read as {label: topic}, and everything else as {label: what it is}.
+
+        What streamtok recorded of one camera, in messages of several types, has one label.
+        """
         labels: dict[str, Topic] = {}
         others: dict[str, str] = {}
         for topic, encoding in encodings.items():
             if not image_kind(topic.kind):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
+                continue
+            if topic in recorded and topic.name in labels:
+                self._parsers[topic] = parser_of(topic.kind, encoding)
                 continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:

@@ -16,8 +16,9 @@ import torch
 PRECISIONS = ("float32", "bfloat16", "float16", "int8", "float64")  # int8: the encoder's convolutions (`cpu.eight_bit`)
 KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`gpu`); without copies on a CPU (`cpu`)
 OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
+CONVOLUTIONS = ("direct", "winograd")  # as PyTorch computes them; with fewer products on a CPU (`cpu.winograd`)
 MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
-FORMAT = 1
+FORMAT = 2  # 1 knew no `convolutions`; what was recorded with it holds, what was stored is measured again
 
 
 class EngineError(RuntimeError):
@@ -31,8 +32,8 @@ class EngineConfiguration:
     `slots_per_step`: 1 for a step of each ready slot, any other number for one step of all slots of a stream (models
     too small to fill the device alone; a compiled step is always that, and so is a plain tokenizer's, which says 0);
     `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused kernels, one of OVER_SPACE;
-    `deterministic`: that of the tokenizer; `agreement`: share of tokens equal to float32's, by precision, as measured;
-    `measured_ms`: per group.
+    `convolutions`: one of CONVOLUTIONS; `deterministic`: that of the tokenizer; `agreement`: share of tokens equal to
+    float32's, `measured_ms`: per group, both by the name of what was tried, a precision first.
     """
 
     device: str = "cpu"
@@ -44,6 +45,7 @@ class EngineConfiguration:
     compile: bool = False
     kernels: str = "plain"
     over_space: str = "flash"
+    convolutions: str = "direct"
     deterministic: bool = False
     fingerprint: str = ""
     torch_version: str = ""
@@ -64,13 +66,18 @@ class EngineConfiguration:
             raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
         if self.over_space not in OVER_SPACE:
             raise ValueError(f"over_space is {self.over_space!r}, expected one of {', '.join(OVER_SPACE)}")
+        if self.convolutions not in CONVOLUTIONS:
+            raise ValueError(f"convolutions are {self.convolutions!r}, expected one of {', '.join(CONVOLUTIONS)}")
+        if self.convolutions == "winograd" and (self.precision, self.device, self.compile) != ("float32", "cpu", False):
+            raise ValueError("convolutions 'winograd' are for float32 on a CPU, and without compile")
         if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):
             raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
         if self.kernels == "fused" and self.precision == "int8":
             raise ValueError("kernels 'fused' are for float16 and bfloat16; precision int8 runs with kernels 'plain'")
-        if self.deterministic and self.kernels != "plain":
+        if self.deterministic and (self.kernels, self.convolutions) != ("plain", "direct"):
             raise ValueError(
-                f"kernels are {self.kernels!r}, expected 'plain': deterministic steps compute as whole clips do"
+                f"kernels are {self.kernels!r} and convolutions {self.convolutions!r}, expected 'plain' and 'direct': "
+                "deterministic steps compute as whole clips do"
             )
         if self.graph and self.device == "cpu":
             raise ValueError("graph is set on the CPU; CUDA graphs need a GPU, set graph=False")

@@ -12,6 +12,7 @@ from streamtok.engine.compile_cache import compile_step, use_folder
 from streamtok.engine.configuration import EngineConfiguration, EngineError
 from streamtok.engine.cpu.eight_bit import quantize
 from streamtok.engine.cpu.interleaved import InterleavedStreams
+from streamtok.engine.cpu.winograd import use_winograd
 from streamtok.engine.gpu.graph import check_room
 from streamtok.engine.gpu.graph_streams import GraphStreams
 from streamtok.engine.streams import PlainStreams, Streams
@@ -135,13 +136,13 @@ def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineCo
 
         use_folder()
         return FusedStreams(plain, configuration)
+    winograd = configuration.convolutions == "winograd"
     if configuration.kernels == "interleaved":
-        return InterleavedStreams(plain, source)
-    if configuration.compile:
-        return PlainStreams(plain, configuration.slots_per_step, compile_step)
-    if configuration.device == "cuda":
+        return InterleavedStreams(plain, source, winograd)
+    if configuration.device == "cuda" and not configuration.compile:
         return GraphStreams(plain, configuration)
-    return PlainStreams(plain, configuration.slots_per_step)
+    model = use_winograd(plain) if winograd else plain
+    return PlainStreams(plain, model, configuration.slots_per_step, compile_step if configuration.compile else None)
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from streamtok.engine.configuration import OVER_SPACE, EngineConfiguration, EngineError
-from streamtok.engine.cpu import interleaved
+from streamtok.engine.cpu import interleaved, winograd
 from streamtok.engine.gpu.graph import free_dead_streams
 from streamtok.engine.optimized import apply_configuration
 from streamtok.model import Tokenizer
@@ -51,20 +51,29 @@ def _cpu_has(*flags: str) -> bool:
 
 
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
-    """How a model runs in a precision before anything is measured: with our own layers where they fit, and captured on
-    a GPU. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too."""
+    """How a model runs in a precision before anything is measured: with our own layers where they fit, with fewer
+    products on processors where those were always faster, and captured on a GPU. A deterministic tokenizer keeps
+    PyTorch's layers, which its whole clips run on too."""
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
     made = replace(machine, precision=precision, graph=gpu, threads=threads, slots_per_step=1, kernels="plain")
     if tok.deterministic:
         return made
     if not gpu:
-        return made if interleaved.find_obstacle(tok) else replace(made, kernels="interleaved")
+        known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        convolutions = "winograd" if known and _may_use_winograd(tok, made) else "direct"
+        kernels = "plain" if interleaved.find_obstacle(tok) else "interleaved"
+        return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):
         return made
     from streamtok.engine.gpu.fused import find_obstacle  # needs triton
 
     return made if find_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
+
+
+def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> bool:
+    there = (configuration.device, configuration.precision, tok.deterministic) == ("cpu", "float32", False)
+    return there and winograd.has_wide(tok)
 
 
 @dataclass(frozen=True)
@@ -94,16 +103,26 @@ def choose(
     frames = reference_clip(groups * tok.group, *machine.size) if clip is None else clip
     trials = try_precisions(tok, machine, names, frames, groups)
     chosen = pick_configuration(tok, trials, names, frames)
-    return chosen, format_table(trials, chosen.precision)
+    return chosen, format_table(trials, pick_trial(trials, names))
+
+
+def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) -> dict[str, EngineConfiguration]:
+    """What is tried for precisions, by name: float32 with PyTorch's convolutions first, as what others are held to."""
+    plans = {name: plan_precision(tok, machine, name) for name in dict.fromkeys(["float32", *names])}
+    reference = replace(plans.pop("float32"), convolutions="direct")
+    made = {"float32": reference}
+    if _may_use_winograd(tok, reference):
+        made["float32 winograd"] = replace(reference, convolutions="winograd")
+    return made | plans
 
 
 def try_precisions(
     tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
 ) -> dict[str, Trial]:
-    """float32 first, then each named precision, on frames uint8 (B, 3, T, H, W); without a graph where none can be."""
+    """What `plan_trials` names, on frames uint8 (B, 3, T, H, W); without a graph where none can be."""
     trials: dict[str, Trial] = {}
-    for name in dict.fromkeys(["float32", *names]):
-        configuration, found = plan_precision(tok, machine, name), None
+    for name, configuration in plan_trials(tok, machine, names).items():
+        found = None
         try:
             found = measure_kinds(tok, configuration, frames, groups)
         except EngineError as error:
@@ -113,9 +132,9 @@ def try_precisions(
         if found is None:  # here the error is gone, and what it held
             free_dead_streams()
             found = measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
-        configuration, tokens, ms = found
+        measured, tokens, ms = found
         wanted = trials["float32"].tokens if trials else tokens
-        trials[name] = Trial(configuration, tokens, ms, compare_tokens(tokens, wanted))
+        trials[name] = Trial(measured, tokens, ms, compare_tokens(tokens, wanted))
     return trials
 
 
@@ -134,27 +153,32 @@ def measure_kinds(
     return min(found, key=lambda one: one[2])
 
 
+def pick_trial(trials: dict[str, Trial], precisions: list[str]) -> str:
+    """The fastest of these precisions that agrees to FLOOR; among those as fast, the one that agrees best."""
+    names = [name for name, trial in trials.items() if trial.configuration.precision in precisions]
+    good = [name for name in names if trials[name].agreement >= FLOOR] or names
+    limit = NEAR * min(trials[name].ms for name in good)
+    return max((name for name in good if trials[name].ms <= limit), key=lambda name: trials[name].agreement)
+
+
 def pick_configuration(
-    tok: Tokenizer, trials: dict[str, Trial], names: list[str], frames: Tensor
+    tok: Tokenizer, trials: dict[str, Trial], precisions: list[str], frames: Tensor
 ) -> EngineConfiguration:
-    """The configuration of the fastest of `names` that agrees to FLOOR, with what was measured.
+    """The configuration of `pick_trial`, with what was measured.
 
     On a CPU with its threads too, measured on frames (1, 3, T, H, W) uint8.
     """
-    good = [name for name in names if trials[name].agreement >= FLOOR]
-    best = min(good or names, key=lambda name: trials[name].ms)
-    near = [name for name in good if trials[name].ms <= NEAR * trials[best].ms]
-    best = max(near or [best], key=lambda name: trials[name].agreement)
     agreement, times = ({name: getattr(trial, fact) for name, trial in trials.items()} for fact in ("agreement", "ms"))
-    chosen = replace(trials[best].configuration, agreement=agreement, measured_ms=times)
+    best = trials[pick_trial(trials, precisions)].configuration
+    chosen = replace(best, agreement=agreement, measured_ms=times)
     return replace(chosen, threads=_choose_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
 
 
 def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
-    """One line for each precision that was tried."""
+    """One line for each of the trials; `chosen` is the name of one."""
     return [
-        f"precision={name} ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}"
-        f"{' chosen' if name == chosen else ''}"
+        f"precision={trial.configuration.precision} convolutions={trial.configuration.convolutions} "
+        f"ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}" + " chosen" * (name == chosen)
         for name, trial in trials.items()
     ]
 

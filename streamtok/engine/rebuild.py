@@ -4,8 +4,10 @@ import copy
 from collections.abc import Callable
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+C = TypeVar("C", bound=nn.Conv2d)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -13,6 +15,14 @@ def copy_module(module: M, **children: nn.Module) -> M:
     """A copy of `module` with other children of these names; it shares everything else, weights too."""
     copied = copy.copy(module)
     copied._modules = {**module._modules, **children}
+    return copied
+
+
+def copy_conv(conv: C, weight: Tensor, bias: Tensor) -> C:
+    """A copy of a convolution with other values, in its own precision, channels last."""
+    copied, dtype = copy.copy(conv), conv.weight.dtype
+    values = {"weight": weight.to(dtype).contiguous(memory_format=torch.channels_last), "bias": bias.to(dtype)}
+    copied._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in values.items()}
     return copied
 
 

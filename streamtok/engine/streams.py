@@ -49,17 +49,22 @@ class EngineStream(EncodeStream):
 
 @dataclass(frozen=True)
 class PlainStreams(Streams):
-    """Streams of PyTorch's layers: eager, or with every step through `decode_step`, a compiler."""
+    """Streams of `model`, `plain` or a copy with other convolutions: eager, or each step through a compiler."""
 
     plain: Tokenizer
+    model: Tokenizer
     slots_per_step: int
     decode_step: CompileStep | None = None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """As `Streams` says."""
         if self.decode_step is not None:
-            return EncodeStream(self.plain, slots, size, context, self.decode_step)
-        return EngineStream(self.plain, slots, size, context, self.slots_per_step)
+            return EncodeStream(self.model, slots, size, context, self.decode_step)
+        return EngineStream(self.model, slots, size, context, self.slots_per_step)
+
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """As `Streams` says."""
+        return DecodeStream(self.model, slots, size, context, self.decode_step)
 
 
 @runtime_checkable

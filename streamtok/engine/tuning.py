@@ -84,7 +84,9 @@ def prepare(
     else:
         fast = _measured(tok, inspect_machine(tok.fingerprint, size, device), "auto", "a clip was given", clip)
     if compile and not fast.engine.compile:
-        fast = apply_configuration(tok, replace(fast.engine, kernels="plain", graph=False, compile=True))
+        fast = apply_configuration(
+            tok, replace(fast.engine, kernels="plain", convolutions="direct", graph=False, compile=True)
+        )
     stream = fast.stream(1, *size)
     for frames in (1, tok.group):
         stream.step(torch.zeros(1, fast.config.in_channels, frames, *size, dtype=torch.uint8, device=fast.device))

@@ -1,7 +1,7 @@
 """What a tokenizer must be compared with in the same run: video codecs at its bits, and the obvious cheap things."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -35,12 +35,12 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
     constant-rate factor is searched until the packets just fit. If nothing fits, the smallest comes back as it is.
     """
     low, high = _CRF_RANGE
-    best = _encode(frames, codec, high)
+    best = encode_at_crf(frames, codec, high)
     if best.bits > budget_bits:
         return best
     for _ in range(_CRF_STEPS):
         middle = (low + high) / 2
-        coded = _encode(frames, codec, middle)
+        coded = encode_at_crf(frames, codec, middle)
         if coded.bits <= budget_bits:
             best, high = coded, middle
         else:
@@ -48,8 +48,8 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
     return best
 
 
-def _encode(frames: np.ndarray, codec: str, crf: float) -> Coded:
-    """frames uint8 RGB (T, H, W, 3)."""
+def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> Coded:
+    """frames uint8 RGB (T, H, W, 3), even sides, through "x264" or "x265" at a constant-rate factor."""
     try:
         import av
     except ImportError as error:
@@ -105,9 +105,9 @@ class Unrounded(Bottleneck):
         self.inputs = fsq.inputs
 
     def forward(self, z: Tensor) -> Quantized:
-        """z (N, C, h, w) -> codes in -1..1, no indices."""
+        """z (N, C, h, w) -> codes in -1..1 that are not rounded, and the indices of the rounded ones."""
         half_width = torch.tensor([level // 2 for level in self.fsq.levels], device=z.device).view(-1, 1, 1)
-        return Quantized((self.fsq.bound(z.float()) / half_width).to(z.dtype), z)
+        return replace(self.fsq(z), codes=(self.fsq.bound(z.float()) / half_width).to(z.dtype))
 
 
 def make_unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:

@@ -26,6 +26,8 @@ from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.shared import FrameSettings, ReadSettings
+from streamtok.tokens.stream_files import stream_of_path
+from streamtok.tokens.tokenfile import TokenFile
 
 RECORD = "drive.json"
 MOST_NOTES = 100
@@ -120,7 +122,7 @@ def run_job(
     store = open_store(out)
     with local_copy(job.drive) as path, store.workspace(job.name) as folder:
         summary = _replay_drive(path, folder, options, tok, report)
-        files = [_describe_file(file, summary) for file in sorted(folder.glob("*.safetensors"))]
+        files = [_describe_file(file) for file in sorted(folder.glob("*.safetensors"))]
         if not files:
             reasons = "; ".join(summary["notes"]) or "it is empty"
             raise ValueError(f"{job.drive}: no frame of it could be encoded: {reasons}")
@@ -195,8 +197,10 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
     return node.run()
 
 
-def _describe_file(file: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def _describe_file(file: Path) -> dict[str, Any]:
     with open(file, "rb") as data:
         digest = hashlib.file_digest(data, "sha256")
-    facts = {"path": file.name, "stream": file.stem, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
-    return facts | {key: int(value) for key, value in summary["streams"].get(file.stem, {}).items()}
+    written, stream = TokenFile(file), stream_of_path(file)
+    facts = {"path": file.name, "stream": stream, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    counts = {name: written.meta[name] for name in ("groups", "frames", "dropped")}
+    return facts | counts | {"keyframes": int(written.keyframe.sum())}

@@ -17,7 +17,8 @@ from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
 from streamtok.ingest.token_grid import grids_of
 from streamtok.model import Encoded, EncodeStream, NonFiniteError, Tokenizer
-from streamtok.model.frames import match_channels
+from streamtok.model.frames import match_channels, picture_channels
+from streamtok.model.quantizer import FSQ
 from streamtok.types import Planes
 
 log = logging.getLogger("streamtok.ingest")
@@ -37,7 +38,8 @@ class Batch:
         self.epoch_ns: int | None = None
         self._tokenizer, self._context, self._preparing = tokenizer, context, preparing
         self._encoder: EncodeStream
-        self._frames: Tensor  # (slots, 3, G, H, W) uint8
+        self._frames: Tensor  # (slots, C, G, H, W) uint8, C 3 for RGB and grey
+        self._holds = False
         self._cold = True  # the encoder has not stepped yet
 
     def open(self, name: str, size: tuple[int, int]) -> None:
@@ -54,14 +56,17 @@ class Batch:
         self._encoder = self._tokenizer.stream(
             slots=slots, height=height, width=width, context=self._context or "model"
         )
-        shape = slots, 3, frames, height, width
+        self._holds = any(lane.options.hold for lane in self.lanes)
+        if self._holds:
+            self._encoder.hold(0.0)  # makes room for it, before the first step
+        shape = slots, picture_channels(self._tokenizer.config.in_channels), frames, height, width
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
         names = ",".join(lane.name for lane in self.lanes)
         log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
 
     def buffer_of(self, lane: Lane) -> Tensor:
-        """The frames of a lane's group, (3, G, H, W) uint8 on the network's device."""
+        """The frames of a lane's group, (C, G, H, W) uint8 on the network's device."""
         return self._frames[self.slots.index(lane)]
 
     def put(self, lane: Lane, planes: Planes) -> None:
@@ -103,6 +108,9 @@ class Batch:
             buffer, count = self.buffer_of(lane), len(lane.frame_ids)
             buffer[:, count : lane.needed] = buffer[:, count - 1 : count]
         self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
+        held = [self.slots.index(lane) for lane in lanes] if self._holds else []
+        for slot, lane in zip(held, lanes, strict=False):
+            self._encoder.hold(lane.hold, [slot])
         error = None
         try:
             out = self._step(active, fresh)
@@ -110,7 +118,16 @@ class Batch:
             if not isinstance(raised.out, Encoded):
                 raise
             out, error = raised.out, raised
+        for slot, lane in zip(held, lanes, strict=False):
+            lane.note_noise(self._measure_noise(out, slot) if lane.hold and not lane.fresh else 0.0)
         return grids_of(out, self._tokenizer.config), error
+
+    def _measure_noise(self, out: Encoded, slot: int) -> float:
+        """What holding levels cost a slot, in dB of the latent's rounding noise."""
+        quantizer = self._tokenizer.quantizer
+        assert isinstance(quantizer, FSQ), type(quantizer)  # others hold nothing
+        assert out.indices is not None
+        return quantizer.measure_noise(out.latent[slot : slot + 1, :, 0], out.indices[slot])
 
     def _step(self, active: list[bool], keyframe: list[bool]) -> Encoded:
         """The first step may capture a graph, which cameras must not disturb."""

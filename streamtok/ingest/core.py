@@ -20,7 +20,7 @@ from streamtok.ingest.lane import TAILS, Lane, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.token_grid import make_stream_info
 from streamtok.model import NonFiniteError, Tokenizer
-from streamtok.model.frames import check_camera_channels
+from streamtok.model.frames import check_channels, picture_channels
 from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
 
@@ -52,7 +52,6 @@ class IngestCore:
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
-        check_camera_channels(tokenizer.config.in_channels)
         self.tokenizer = tokenizer
         self.config = tokenizer.config
         self.group_frames = self.config.temporal_compression if self.config.video else 1
@@ -86,7 +85,7 @@ class IngestCore:
         return [lane.name for lane in self._batch_of[self.lane(stream).name].lanes]
 
     def buffer(self, stream: str) -> Tensor:
-        """The frames of a stream's group as the network takes them, (3, G, H, W) uint8 on its device, to read."""
+        """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
         return self._batch_of[stream].buffer_of(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
@@ -97,15 +96,18 @@ class IngestCore:
         size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
         if kept is None or kept[0] != size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
+            channels = picture_channels(self.config.in_channels)
             if options.size is None and math.prod(size) > options.max_pixels:
                 most = f"more than {options.max_pixels} pixels: set `size`, the (height, width) to encode"
                 raise ValueError(f"stream {stream}: a picture of {size[0]}x{size[1]} has {most}")
-            kept = self._preparers[stream] = size, self._preparing.preparer(size, options.size, options.fit, multiple)
+            preparer = self._preparing.preparer(size, options.size, options.fit, multiple, channels)
+            kept = self._preparers[stream] = size, preparer
         return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""
-        height, width = frame.picture.shape[:2]
+        height, width, channels = frame.picture.shape
+        check_channels(channels, self.config.in_channels)
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 
@@ -149,6 +151,8 @@ class IngestCore:
             groups += self._act_on(verdict, lane, item, behind)
         if lane.source_size != item.source_size:
             self.open(item.stream, item.source_size)
+        if lane.leave_out(item.frame_id, item.capture_ns):
+            return groups
         batch.put(lane, item.planes)
         if lane.append(item.frame_id, item.capture_ns):
             lane.wait(self._timer())
@@ -226,7 +230,15 @@ class IngestCore:
             self.lane(name).request_keyframe()
 
     def encode_recorded(
-        self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
+        self,
+        stream: str,
+        frames: Sequence[Frame],
+        *,
+        keyframe: bool,
+        epoch: int,
+        dropped: int = 0,
+        repeated: int = 0,
+        hold: float = 0.0,
     ) -> TokenGroup:
         """Encode one group exactly as a recorded header describes it, so that replay cuts the drive where live did.
 
@@ -241,7 +253,7 @@ class IngestCore:
                 self.open(stream, item.source_size)
             self._batch_of[stream].put(lane, item.planes)
             lane.append(item.frame_id, item.capture_ns)
-        lane.follow(keyframe, epoch, dropped)
+        lane.follow(keyframe, epoch, dropped, hold)
         groups, error = self._step([lane])
         if error is not None:
             raise error

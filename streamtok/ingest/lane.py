@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from streamtok.ingest.budget import ByteBudget
 from streamtok.preprocessing.preprocessor import FITS, Rectangle
 from streamtok.types import StreamInfo, TokenGroup
 
@@ -22,9 +23,10 @@ MOST_BEHIND = 3  # groups that a stream can be behind: one that is further behin
 AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
 
 Because = Literal["resize", "restart", "gap", "batch", "keyframe"]
-Reason = Literal["missed", "behind", "cut", "nonfinite", "tail"]
+Reason = Literal["missed", "behind", "cut", "nonfinite", "tail", "budget"]
 """Why a frame is in no group: it never came from the camera, the encoder was behind, its epoch ended before its group
-was full, its latent was not finite, or its stream ended."""
+was full, its latent was not finite, its stream ended, or a bitrate had to be held."""
+DRIFT_S = 1.0  # of capture time at least between keyframes that are due to drift
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class StreamOptions:
 
     `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
     `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
-    POLICIES, ON_GAP, TAILS and FITS.
-    `metadata` is what readers are told of the stream; nothing here reads it.
+    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
+    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
+    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
+    those of its keyframe (None: never).
     """
 
     policy: str = "latest"
@@ -45,6 +49,9 @@ class StreamOptions:
     fit: str = "stretch"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     max_pixels: float = math.inf
+    hold: float = 0.0
+    bitrate: int | None = None
+    keyframe_drift: float | None = None
 
     def __post_init__(self) -> None:
         allowed = {"policy": POLICIES, "on_gap": ON_GAP, "tail": TAILS, "fit": FITS}
@@ -53,6 +60,10 @@ class StreamOptions:
                 raise ValueError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
         if not self.keyframe_interval >= 0:
             raise ValueError(f"keyframe_interval must be seconds >= 0 (0 for never), got {self.keyframe_interval!r}")
+        if self.keyframe_drift is not None and not 0 < self.keyframe_drift <= 1:
+            raise ValueError(f"keyframe_drift must be more than 0 and at most 1, got {self.keyframe_drift!r}")
+        if self.bitrate is not None and not self.bitrate > 0:
+            raise ValueError(f"bitrate must be more than 0 bits per second, got {self.bitrate!r}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Lane:
 
     `counts` has frames, groups, keyframes, dropped, gaps, nonfinite, repeated and resizes; `reasons` splits dropped.
     Every frame from the first on is in a group, pending in `frame_ids`, or dropped for one reason. Times are in ns.
+    `budget` holds a bitrate. `hold` is the margin of the next group; `noise_db` says what it cost the last one.
     """
 
     name: str
@@ -93,11 +105,23 @@ class Lane:
     dropped: int = 0  # since the last group
     full_ns: int | None = None  # since when a full group waits for its step
     ended: bool = False  # nothing will come, as far as is known
+    budget: ByteBudget | None = None
+    hold: float = 0.0
+    noise_db: float = 0.0
+    _sent_ns: int | None = None
+    _keyframe_tokens: np.ndarray | None = None
+    _drift: float = 0.0
     _expected_id: int | None = None
     _last_capture_ns: int | None = None  # None at the start of an epoch
     _epoch_groups: int = 0
     _keyframe_requested: bool = False
     _source_was_lost: bool = False
+
+    def __post_init__(self) -> None:
+        if self.options.bitrate is None:
+            self.hold = self.options.hold
+        else:
+            self.budget = ByteBudget(self.options.bitrate, self.options.hold)
 
     @property
     def needed(self) -> int:
@@ -183,8 +207,10 @@ class Lane:
             repeated=repeated,
             encode_ns=encode_ns,
             image_size=self.image_size,
+            hold=0.0 if keyframe else self.hold,
             info=self.info,
         )
+        self._note_drift(tokens, keyframe)
         self.counts["groups"] += 1
         self.counts["keyframes"] += keyframe
         self.counts["repeated"] += repeated
@@ -192,6 +218,25 @@ class Lane:
         self.fresh, self.dropped = False, 0
         self._clear()
         return group
+
+    def leave_out(self, frame_id: int, capture_ns: int) -> bool:
+        """Whether the next frame is left out, and dropped, to hold the bitrate: one that goes on with the epoch."""
+        if self.budget is None or self.fresh or not self.budget.leaves_out():
+            return False
+        self._expected_id, self._last_capture_ns = frame_id + 1, capture_ns
+        self.drop(1, "budget")
+        return True
+
+    def note_sent(self, group: TokenGroup, nbytes: int) -> None:
+        """A message of so many bytes was made of a group: what follows keeps to the bitrate, if there is one."""
+        now = group.capture_ns[-1]
+        if self.budget is not None:
+            self.budget.note(nbytes, max(0, now - self._sent_ns) / 1e9 if self._sent_ns is not None else 0.0)
+            self._sent_ns, self.hold = now, self.budget.hold
+
+    def note_noise(self, noise_db: float) -> None:
+        """How much more the levels of the last group differ from its latent than rounded ones, in dB."""
+        self.noise_db = noise_db
 
     def cut(self, reason: Reason = "cut") -> None:
         """End the epoch: what is pending is dropped, the next frame starts another."""
@@ -263,9 +308,9 @@ class Lane:
                 f"stream {self.name!r} is in epoch {self.epoch}, the group is of epoch {epoch}: start at its keyframe"
             )
 
-    def follow(self, keyframe: bool, epoch: int, dropped: int) -> None:
-        """Take from a recorded header what the pending frames are."""
-        self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
+    def follow(self, keyframe: bool, epoch: int, dropped: int, hold: float) -> None:
+        """Take from a recorded header what the pending frames are, and how they were encoded."""
+        self.fresh, self.epoch, self.dropped, self.hold = keyframe, epoch - keyframe, dropped, hold
 
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None
@@ -280,8 +325,18 @@ class Lane:
         return late or (bool(self.frame_ids) and frame_id <= self.frame_ids[-1])  # also after a gap that was told
 
     def _is_keyframe_due(self, capture_ns: int) -> bool:
-        interval_ns = round(self.options.keyframe_interval * 1e9)
-        return self._keyframe_requested or 0 < interval_ns <= capture_ns - self.keyframe_ns
+        interval_ns, since_ns = round(self.options.keyframe_interval * 1e9), capture_ns - self.keyframe_ns
+        limit = self.options.keyframe_drift
+        drifted = limit is not None and self._drift >= limit and since_ns >= DRIFT_S * 1e9
+        return self._keyframe_requested or drifted or 0 < interval_ns <= since_ns
+
+    def _note_drift(self, tokens: np.ndarray, keyframe: bool) -> None:
+        """How many of the tokens are unlike those of the epoch's keyframe: what a reader who lost it cannot guess."""
+        if self.options.keyframe_drift is None:
+            return
+        if keyframe or self._keyframe_tokens is None:
+            self._keyframe_tokens = tokens
+        self._drift = float((tokens != self._keyframe_tokens).mean())
 
     def _is_nearest(self, batch_ns: int, capture_ns: int) -> bool:
         """Whether a frame is the one nearest to the start of the common epoch.

@@ -197,15 +197,20 @@ class Preparing:
         self._gate = threading.Lock()
 
     def preparer(
-        self, source_size: tuple[int, int], size: tuple[int, int] | None = None, fit: str = "stretch", multiple: int = 8
+        self,
+        source_size: tuple[int, int],
+        size: tuple[int, int] | None = None,
+        fit: str = "stretch",
+        multiple: int = 8,
+        channels: int = 3,
     ) -> Preparer:
         """A preparer for one camera's pictures of `source_size`; arguments as `Preprocessor` takes them."""
         if self._link is None:
-            return HostPreparer(Preprocessor(source_size, size, fit, multiple))
+            return HostPreparer(Preprocessor(source_size, size, fit, multiple, channels))
         with self._gate:
             upload = Upload(self._link(), self._gate)
-        if self._kernel_of is None:
-            return UploadingPreparer(Preprocessor(source_size, size, fit, multiple), upload)
+        if self._kernel_of is None or channels != 3:  # the kernel knows colours only
+            return UploadingPreparer(Preprocessor(source_size, size, fit, multiple, channels), upload)
         return KernelPreparer(upload, self._kernel_of, source_size, size, fit, multiple)
 
     @property

@@ -73,5 +73,7 @@ def make_stream_info(
         fit=lane.options.fit,
         frame_rate=lane.frame_rate,
         keyframe_interval=lane.options.keyframe_interval,
+        hold=lane.options.hold,
+        bitrate=lane.options.bitrate,
         metadata=lane.options.metadata,
     )

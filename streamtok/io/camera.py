@@ -24,7 +24,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource, Source
 from streamtok.io.capture import Capture
 from streamtok.io.watch import Backoff, FreezeWatch
-from streamtok.measures import count_between
+from streamtok.measures import TimeJudge, count_between
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")
@@ -37,13 +37,14 @@ JOIN_S = 1.0
 class Grabbed:
     """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
 
-    `damaged` images were left out just before it.
+    `damaged` images were left out just before it. `timed`: the time is the camera's own, and not that of arrival.
     """
 
     image: np.ndarray
     capture_ns: int
     number: int | None = None
     damaged: int = 0
+    timed: bool = False
 
 
 class Device(Protocol):
@@ -95,6 +96,7 @@ class CameraSource(Source):
         self._next_id = 0
         self._last_ns: int | None = None
         self._last_number: int | None = None
+        self._judge = TimeJudge()
 
     def skip_to_newest(self) -> None:
         """Leave out what the camera took while nobody was ready to read, all but the newest frame."""
@@ -171,16 +173,19 @@ class CameraSource(Source):
         return frame
 
     def _missed_before(self, grabbed: Grabbed) -> int:
-        """Frames that the device took but nobody got: by its own numbers, else by rate after an outage; then >= 1."""
+        """Frames that the device took but nobody got, at least one after an outage: by its numbers, else its times.
+
+        A pause in times of arrival says nothing: what a network held up comes later. After an outage, which nothing
+        survives, the device's rate says how many there were.
+        """
         outage = self.state == "lost"
         if grabbed.number is not None:
             last, self._last_number = self._last_number, grabbed.number
             return max(0 if last is None else grabbed.number - last - 1, int(outage))
-        if not outage:
-            return 0
-        if self._last_ns is None or not self.fps:
-            return 1
-        return max(count_between(grabbed.capture_ns - self._last_ns, 1e9 / self.fps), 1)
+        missing = self._judge.see(grabbed.capture_ns).missing if grabbed.timed else 0
+        if outage and not missing and self._last_ns is not None and self.fps:
+            missing = count_between(grabbed.capture_ns - self._last_ns, 1e9 / self.fps)
+        return max(missing, int(outage))
 
     def _note_lost(self, reason: str) -> None:
         if self.state == "up":

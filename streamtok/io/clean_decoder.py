@@ -17,7 +17,8 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 
 from streamtok.io.image_messages import is_whole_jpeg
-from streamtok.io.nal_units import Order, add_orientation, follow_order, length_size_of, without_sei
+from streamtok.io.nal_units import add_orientation, length_size_of, without_sei
+from streamtok.io.picture_order import Order, follow_order
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
@@ -120,6 +121,9 @@ class CleanDecoder:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
                 order = self._order.see(bytes(packet))
+                if order.empty:  # which a decoder takes without a word
+                    yield self._refused("nothing is in it", pts)
+                    return
                 yield from self._follow(order, packet)
                 packet = self._without_sei(packet) if order.has_sei else packet
         try:

@@ -26,6 +26,7 @@ OPEN_S, READ_S = 5.0, 5.0
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
+RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
         av.error.HTTPUnauthorizedError,
@@ -45,6 +46,11 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
+def is_rtp(target: str) -> bool:
+    """Whether a target sends RTP: it is a URL of RTSP or RTP, or a file that describes such a stream (SDP)."""
+    return urlsplit(target).scheme in ("rtsp", "rtsps", "rtp") or target.endswith(".sdp")
+
+
 def open_container(target: str, *, stream: int | None = None, live: bool = False) -> tuple[Any, Any]:
     """The container of PyAV, and its video stream: number `stream` of them, else the default one, else the first.
 
@@ -54,9 +60,9 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
     options = dict(LOW_DELAY) if live else {}
-    if live and urlsplit(target).scheme in ("rtsp", "rtsps"):
-        options |= RTSP
-    timeout = (OPEN_S, READ_S) if is_url(target) else None
+    if live and is_rtp(target):
+        options |= RTSP if urlsplit(target).scheme in ("rtsp", "rtsps") else RTP
+    timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     try:
         container = av.open(target, options=options, timeout=timeout, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:

@@ -114,7 +114,8 @@ class GStreamerDevice:
             self._take_caps(packet)
             packet = self._next_packet()
         if packet is not None:
-            return Grabbed(self._to_image(packet.payload), self._to_capture_ns(packet.time_ns))
+            timed = packet.time_ns != NO_TIME
+            return Grabbed(self._to_image(packet.payload), self._to_capture_ns(packet.time_ns), timed=timed)
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None and self._process.wait(STOP_S) == 0:
                 raise EndOfSource("the pipeline has ended")

@@ -22,6 +22,7 @@ import numpy as np
 
 from streamtok.extras import missing_extra
 from streamtok.io.flatbuffer import read_table
+from streamtok.preprocessing.orientation import find_orientation, orient
 from streamtok.preprocessing.pixels import RawImage
 
 PACKET = "FFMPEGPacket"
@@ -226,13 +227,14 @@ def raw_image(message: ImageMessage) -> RawImage:
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
-    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3); raises DamagedFrame.
+    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
 
     Bayer patterns, which are stored as one channel, are resolved.
     """
     import cv2
 
-    buffer = np.frombuffer(data, np.uint8)
+    orientation, stored = find_orientation(bytes(data))
+    buffer = np.frombuffer(stored, np.uint8)
     if not buffer.size:
         raise DamagedFrame("an empty image")
     source = encoding.split(";")[0].strip()
@@ -247,7 +249,7 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     if bayer:
         height, width = image.shape
         return raw_image(ImageMessage("raw", source, image.tobytes(), 0, height, width, width)).rgb()
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
 
 
 def is_whole_jpeg(data: ImageData) -> bool:

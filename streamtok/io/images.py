@@ -113,7 +113,9 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(filter(is_image, folder.iterdir()), key=natural_key)
+    """Its pictures in order; arrays only where there is nothing else, for they may be what lies beside pictures."""
+    files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
+    return [file for file in files if file.suffix.lower() != ".npy"] or files
 
 
 def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:

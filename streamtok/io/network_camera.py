@@ -26,7 +26,7 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
 from streamtok.io.clean_decoder import CleanDecoder, to_image
-from streamtok.io.containers import OPEN_S, demux, open_container
+from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -37,26 +37,34 @@ MOST_FPS, DEFAULT_FPS = 1000, 25
 MOST_PLAYLIST = 1 << 24  # bytes
 BURST_NS = 1_500_000_000  # what is buffered at most
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
-MOST_LATE_NS = 2_000_000_000  # beyond it, the camera's clock was set
+MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # what is late, and for how long it may be
+MOST_BACK_NS = 500_000_000  # by which order of decoding may differ from that of time
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
 MARKED_BEHIND = 2  # packets that a sign of loss may belong to: the one that comes out, and the one behind it
 RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # of what the demuxer says, as it marks nothing
 
 
 class StreamClock:
-    """Puts times of a stream on this machine's monotonic clock: by the least delay seen, which drifts as clocks do."""
+    """Puts times of a stream on this machine's monotonic clock: by the least delay seen, which drifts as clocks do.
+
+    What a network held up keeps its times, however late it comes. Where times step back, or all of them are late for
+    `LATE_NS`, the camera's clock was set, and the delay is measured anew.
+    """
 
     def __init__(self) -> None:
         self._offset_ns: float | None = None
-        self._seen_ns = 0
+        self._seen_ns = self._stream_ns = 0
+        self._late_ns = 0  # when the first of those came that are late now
 
     def see(self, stream_ns: int, now_ns: int) -> None:
-        """Note that what is shown at `stream_ns` came at `now_ns`."""
+        """Note that what was taken at `stream_ns` came at `now_ns`."""
         delay = now_ns - stream_ns
-        if self._offset_ns is None or abs(delay - self._offset_ns) > MOST_LATE_NS:
+        back = self._stream_ns - stream_ns > MOST_BACK_NS
+        if self._offset_ns is None or back or (self._late_ns and now_ns - self._late_ns > LATE_NS):
             self._offset_ns = delay
         self._offset_ns = min(self._offset_ns + MOST_DRIFT * (now_ns - self._seen_ns) * bool(self._seen_ns), delay)
-        self._seen_ns = now_ns
+        self._late_ns = (self._late_ns or now_ns) if delay - self._offset_ns > MOST_LATE_NS else 0
+        self._seen_ns, self._stream_ns = now_ns, stream_ns
 
     def to_local(self, stream_ns: int) -> int:
         """The monotonic time in ns of a time of the stream."""
@@ -84,7 +92,7 @@ class NetworkCamera:
     def connect(self) -> None:
         """Open the stream; raises OSError that says what is wrong."""
         self.release()
-        self._rtp = urlsplit(self.url).scheme in ("rtsp", "rtsps")
+        self._rtp = is_rtp(self.url)
         if self._rtp:
             _listen()
         try:
@@ -116,7 +124,7 @@ class NetworkCamera:
                 return None
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]
-        return Grabbed(one.image, self._time(one), damaged=one.damaged)
+        return Grabbed(one.image, self._time(one), damaged=one.damaged, timed=self._clock is not None)
 
     def release(self) -> None:
         """Close the connection."""

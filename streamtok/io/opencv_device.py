@@ -69,7 +69,7 @@ class OpenCVDevice:
         arrival_ns = time.monotonic_ns()
         capture_ns = self._driver_ns(arrival_ns)
         fetched, image = self._capture.retrieve()
-        return Grabbed(_to_rgb(image), capture_ns) if fetched and image is not None else None
+        return Grabbed(_to_rgb(image), capture_ns, timed=self._driver_time) if fetched and image is not None else None
 
     def release(self) -> None:
         """Close the device."""

@@ -1,4 +1,7 @@
-"""Where decoded pictures go: a video file, one PNG, or a folder of PNGs, each frame with its presentation time."""
+"""Where decoded pictures go: a video file, one PNG, or a folder of PNGs, each frame with its presentation time.
+
+Pictures that are no RGB go to a folder alone, as .npy files.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ class VideoPictures(PictureWriter):
         self._last = -1
 
     def write(self, image: np.ndarray, time_ns: int) -> None:
+        check_colours(image, self.path)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         # Two frames that share a tick would be refused by the container.
         self._last = max(self._last + 1, round(time_ns * TICKS / 1e9))
@@ -65,7 +69,7 @@ class VideoPictures(PictureWriter):
 
 
 class FolderPictures(PictureWriter):
-    """`frame_000000.png`, ... and `timestamps.txt`, one line per picture: its time in ns."""
+    """`frame_000000.png` (or .npy), ... and `timestamps.txt`, one line per picture: its time in ns."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,11 @@ class FolderPictures(PictureWriter):
         self._count = 0
 
     def write(self, image: np.ndarray, time_ns: int) -> None:
-        write_png(self.path / f"frame_{self._count:06d}.png", image)
+        file = self.path / f"frame_{self._count:06d}"
+        if image.shape[2] == 3:
+            write_png(file.with_suffix(".png"), image)
+        else:
+            np.save(file.with_suffix(".npy"), image)
         self._times.write(f"{time_ns}\n")
         self._count += 1
 
@@ -94,6 +102,7 @@ class OnePicture(PictureWriter):
     def write(self, image: np.ndarray, time_ns: int) -> None:
         if self._written:
             raise ValueError(f"{self.path} holds one picture and the tokens hold more: give a .mp4, a .mkv or a folder")
+        check_colours(image, self.path)
         write_png(self.path, image)
         self._written = True
 
@@ -102,6 +111,12 @@ class OnePicture(PictureWriter):
 
     def abort(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def check_colours(image: np.ndarray, path: Path) -> None:
+    """ValueError for a picture that is no RGB, which `path` cannot hold."""
+    if image.shape[2] != 3:
+        raise ValueError(f"{path} holds RGB and the pictures have {image.shape[2]} channels: give a folder")
 
 
 def open_pictures(path: str | Path, size: tuple[int, int], fps: float | None) -> PictureWriter:

@@ -26,10 +26,9 @@ from streamtok.io.opencv_device import OpenCVDevice
 from streamtok.io.played_device import PlayedDevice
 from streamtok.io.snapshot_device import SnapshotDevice
 from streamtok.io.source import VideoSource, open_source
-from streamtok.io.stills import find_orientation
-from streamtok.measures import find_time_jumps, usual_step
+from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
-from streamtok.preprocessing.orientation import UPRIGHT
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
 CAMERAS = {
@@ -208,7 +207,8 @@ def _read(found: Probe, source: Source) -> None:
     step = usual_step(np.array(times, np.int64))
     found.frames, found.sizes = len(times), list(sizes)
     found.rate = 1e9 / step if step > 0 else None
-    found.time_gaps = int(find_time_jumps(np.array(times, np.int64))[1:].sum()) if len(times) > 1 else 0
+    judge = TimeJudge()
+    found.time_gaps = sum(step.missing > 0 or step.was_set for step in map(judge.see, times))
     jumps = zip(times, itertools.pairwise(ids), strict=False)
     found.missing = [((at - times[0]) / 1e9, b - a - 1) for at, (a, b) in jumps if b > a + 1]
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
@@ -237,7 +237,7 @@ def _say_what_it_does(found: Probe) -> list[str]:
     if found.counts.get("backwards"):
         does.append("pictures whose time does not rise are left out and counted")
     if len(found.sizes) > 1:
-        does.append("the size changes: a live node starts a new epoch, `streamtok encode` needs --size")
+        does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
     rate = found.rate or found.claimed_rate
     if found.sizes and rate:
         does.append(_say_tokens(found.sizes[0], rate))

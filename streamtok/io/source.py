@@ -33,7 +33,7 @@ from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
-URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "tcp", "srt")
 PATIENCE_NS = 150_000_000
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
@@ -83,6 +83,8 @@ def open_source(
             return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
         return _open_camera(f"{SNAPSHOT}{spec}" if kind == "picture" else spec, stream, max_frames)
     path, options = _find_file(spec)
+    if path.suffix == ".sdp":
+        return _open_camera(str(path), stream, max_frames)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         from streamtok.io.images import ImageFileSource
 

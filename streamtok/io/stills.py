@@ -1,23 +1,21 @@
-"""Still pictures: read, written, encoded and captioned; uint8 RGB (H, W, 3) everywhere."""
+"""Still pictures: read, written, encoded and captioned; uint8 RGB (H, W, 3), or the channels of a .npy file."""
 
 from __future__ import annotations
 
-import struct
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from streamtok.config.tokenizer_config import MOST_CHANNELS
 from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
-from streamtok.preprocessing.orientation import UPRIGHT, orient
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient
 
 JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
-EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
-EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
-"""How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
-ORIENTATION = 0x0112
+ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
 
@@ -35,11 +33,13 @@ def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray, bool]:
-    """A picture file in memory, upright as its EXIF says, and whether that is also what `decode_still` gives.
+    """A picture file in memory, upright as its EXIF says, and whether it is so as it is stored, of 8 bits.
 
     `bits` is how many bits of 16 its values have: 12 where cameras of 12 bits store theirs as they are. None takes the
-    high bytes. Raises DamagedFrame.
+    high bytes. A .npy file gives its channels as they are, one as grey. Raises DamagedFrame.
     """
+    if data.startswith(ARRAY_FILE):
+        return _to_eight_bits(_read_array(data), bits or 16), False
     if not is_whole_jpeg(data):
         raise DamagedFrame("a JPEG that is cut off")
     orientation, data = find_orientation(data)
@@ -49,10 +49,28 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
 
 def _decode_deep(data: bytes, bits: int) -> np.ndarray:
     """As `decode_still`, values of 16 bits by their `bits` lower ones; others as they are."""
-    image = _decode_any_depth(data)
-    if image.dtype == np.uint16:
-        image = (image >> (bits - 8)).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(image[..., ::-1])
+    return np.ascontiguousarray(_to_eight_bits(_decode_any_depth(data), bits)[..., ::-1])
+
+
+def _to_eight_bits(image: np.ndarray, bits: int) -> np.ndarray:
+    return (image >> (bits - 8)).clip(0, 255).astype(np.uint8) if image.dtype == np.uint16 else image
+
+
+def _read_array(data: bytes) -> np.ndarray:
+    """The picture that a .npy file holds, uint8 or uint16 (H, W, C), C 3 for one of a single channel; runs no pickle.
+
+    Raises DamagedFrame.
+    """
+    try:
+        image = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DamagedFrame(f"no array that can be read: {error}") from error
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or not image.size or image.dtype not in (np.uint8, np.uint16):
+        raise DamagedFrame(f"an array of {image.dtype} {image.shape}, expected uint8 or uint16 (H, W[, channels])")
+    if image.shape[2] > MOST_CHANNELS:
+        raise DamagedFrame(f"an array of {image.shape[2]} channels, expected (H, W, channels), at most {MOST_CHANNELS}")
+    return np.ascontiguousarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image)
 
 
 def _decode_any_depth(data: bytes) -> np.ndarray:
@@ -68,31 +86,8 @@ def _decode_any_depth(data: bytes) -> np.ndarray:
 
 def count_bits(data: bytes) -> int | None:
     """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None for one of 8 bits."""
-    image = _decode_any_depth(data)
+    image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode_any_depth(data)
     return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
-
-
-def find_orientation(data: bytes) -> tuple[int, bytes]:
-    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
-
-    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8).
-    """
-    mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
-    at = data.find(mark) + length
-    at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
-    order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
-    if at < length or order is None:
-        return UPRIGHT, data
-    try:
-        (start,) = struct.unpack_from(f"{order}I", data, at + 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at + start)
-        for entry in range(at + start + 2, at + start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
-            if tag == ORIENTATION and 1 <= value <= 8:
-                return value, data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
-    except struct.error:  # cut off
-        pass
-    return UPRIGHT, data
 
 
 def is_animation(data: bytes) -> bool:
@@ -134,13 +129,19 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """A picture, uint8 RGB (H, W, 3), as a JPEG file."""
+    """A picture, uint8 RGB (H, W, 3), as a JPEG file; of other channels the first three are shown as colours."""
     import cv2
 
+    image = show_channels(image)
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ValueError(f"no JPEG from an image of shape {image.shape}")
     return data.tobytes()
+
+
+def show_channels(image: np.ndarray) -> np.ndarray:
+    """What people see of a picture, uint8 (H, W, C): its first three channels as RGB, those that it lacks black."""
+    return np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[2]))))
 
 
 def caption(text: str, width: int) -> np.ndarray:

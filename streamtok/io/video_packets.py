@@ -89,5 +89,5 @@ def begins_video(codec: str, data: ImageData) -> bool:
     if codec in ("h265", "hevc"):
         return any(first >> 1 & 63 in IRAP for first in units)
     if codec == "vp9":  # frame_marker, profile, show_existing_frame and frame_type of the uncompressed header
-        return bool(packet) and not packet[0] & 0b100
+        return bool(packet) and not packet[0] & 0b1100
     return True

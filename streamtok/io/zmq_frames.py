@@ -178,7 +178,8 @@ class ZmqSource(Source):
                 self.counts["frozen"] += 1
                 self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
-            frames.append(self._frame(frame_id, capture_ns, picture, message))
+            delayed = (frame_id, sent_ns) != key  # by a decoder, so that the packet is another picture's
+            frames.append(self._frame(frame_id, capture_ns, picture, None if delayed else message))
         return frames
 
     def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
@@ -206,9 +207,11 @@ class ZmqSource(Source):
             return False
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
-    def _frame(self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: FrameMessage) -> Frame:
+    def _frame(
+        self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: FrameMessage | None
+    ) -> Frame:
         packet = codec = None
-        if self._keep_packets and message.header.nbytes is None:
+        if self._keep_packets and message is not None and message.header.nbytes is None:
             packet, codec = bytes(message.payload), message.header.encoding
         return Frame(self.stream, frame_id, capture_ns, picture, packet, codec)
 

@@ -33,7 +33,7 @@ class GridDecoder:
         self._stream: DecodeStream | None = None
 
     def step(self, tokens: np.ndarray | Tensor, keyframe: bool) -> np.ndarray:
-        """As `frames`, as uint8 RGB (T, H, W, 3)."""
+        """As `frames`, as uint8 RGB (T, H, W, 3), or of the channels of the model."""
         return to_uint8(self.frames(tokens, keyframe))
 
     def frames(self, tokens: np.ndarray | Tensor, keyframe: bool) -> Tensor:
@@ -51,7 +51,7 @@ class GridDecoder:
 
 
 def to_uint8(frames: Tensor) -> np.ndarray:
-    """Decoded frames, float (3 or 1, T, H, W) in [-1, 1], clipped here -> uint8 RGB (T, H, W, 3)."""
+    """Decoded frames, float (C, T, H, W) in [-1, 1], clipped here -> uint8 (T, H, W, C), grey ones as RGB."""
     frames = frames.expand(3, -1, -1, -1) if len(frames) == 1 else frames
     pixels = frames.float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     return pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()

@@ -35,24 +35,30 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def match_channels(x: Tensor, channels: int) -> Tensor:
-    """RGB frames (B, 3, ...) as a model of so many channels takes them: for one, luma by BT.601 in integers of uint8.
+    """Frames (B, C, ...) as a model of so many channels takes them: for one, luma of RGB (BT.601, integers of uint8).
 
-    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers: no camera gives them.
+    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers that differ.
     """
-    if channels == 3:
+    if x.shape[1] == channels:
         return x
-    check_camera_channels(channels)
+    check_channels(x.shape[1], channels)
     wide = x.int() if x.dtype == torch.uint8 else x
     weighted = torch.stack([weight * wide[:, i : i + 1] for i, weight in enumerate(LUMA)]).sum(0)
     return ((weighted + 128) >> 8).to(torch.uint8) if x.dtype == torch.uint8 else weighted / 256
 
 
-def check_camera_channels(channels: int) -> None:
-    """ValueError for a tokenizer of channels that neither cameras nor video files give."""
-    if channels not in (1, 3):
+def picture_channels(channels: int) -> int:
+    """How many channels the pictures have that a model of so many takes: grey ones come as RGB."""
+    return 3 if channels == 1 else channels
+
+
+def check_channels(found: int, channels: int) -> None:
+    """ValueError unless a model of so many channels takes pictures of the channels that were `found`."""
+    if found != picture_channels(channels):
+        kinds = {1: "grey pictures or RGB", 3: "RGB"}
         raise ValueError(
-            f"the tokenizer takes frames of {channels} channels, cameras and files give RGB (or grey): step "
-            "`Tokenizer.stream` with tensors of your own"
+            f"pictures have {found} channels, the tokenizer takes {kinds.get(channels, f'{channels} channels')}: "
+            "give it another source, or train one with `in_channels`"
         )
 
 

@@ -177,7 +177,7 @@ class Network(nn.Module):
         ValueError for what is no video tokenizer of plain FSQ.
         """
         config = self.config
-        if config.quantizer != "fsq" or config.refinement or not config.video:
+        if not config.holds_levels:
             raise ValueError(
                 f"hold is for video tokenizers of plain FSQ, whose levels can stay what they were; {config.name!r} is "
                 f"{'an image tokenizer' if not config.video else 'refining' if config.refinement else config.quantizer}"

@@ -3,6 +3,7 @@
 Every one maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discrete ones also map indices back.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
@@ -113,6 +114,16 @@ class FSQ(DiscreteBottleneck):
         indices = ((whole + tables.middle).long() * tables.basis).sum(1)
         losses = {"correlation": correlation(bounded)} if self.training else {}
         return Quantized((rounded / tables.middle).to(z.dtype), z, indices, losses)
+
+    @torch.no_grad()
+    def measure_noise(self, z: Tensor, indices: Tensor) -> float:
+        """How much more the levels of indices (N, h, w) differ from the latent z (N, C, h, w) than rounded ones, in dB
+        of the mean square; not finite for a latent that is not."""
+        bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
+        tables = fsq_tables(self.levels, bounded.dtype, bounded.device)
+        whole = indices.long()[:, None] // tables.basis % tables.levels - tables.middle
+        held, rounded = ((bounded - each).square().mean().item() for each in (whole, bounded.round()))
+        return 10 * math.log10(max(held, 1e-12) / max(rounded, 1e-12))
 
     def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """indices (N, h, w) -> codes (N, C, h, w)."""

@@ -19,6 +19,7 @@ from streamtok.model.tokenizer import Tokenizer
 AGES = 8  # older cells use the last codebook
 MOVING_COUNTS = 2.5  # times: what moves within a group is further off in the next. Judged on clips kept from training
 MOST_SIZE = 6.0  # e**6 grey levels: beyond any picture, whatever tokens a decoder is sent
+FADE = 0.4  # of what is taken off a step at an edge: so much from the pixels behind it
 GREY = 127.5  # grey levels of a unit of the [-1, 1] scale
 BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers stands for
 
@@ -108,7 +109,7 @@ class RefiningTokenizer(Tokenizer):
         }
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
-        """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
+        """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
         parts = []
         for i, group in enumerate(x.split(self.group, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
@@ -135,8 +136,8 @@ class RefiningTokenizer(Tokenizer):
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
         codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])
-        frames, decoded = self.decode_groups(codes, state, clock)
-        return Coded(codes, drawn.latent, indices, drawn.losses, frames), decoded
+        _, decoded = self._decode_group(codes[:, :, 0], state, clock)
+        return Coded(codes, drawn.latent, indices, drawn.losses), decoded
 
     def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C + 1, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
@@ -144,11 +145,11 @@ class RefiningTokenizer(Tokenizer):
         for i, step in enumerate(codes.split(1, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
             group, state = self._decode_group(step[:, :, 0], state, now)
-            frames.append(group)
+            frames.append(smooth_edges(group, state["size"], state["age"] > 0))
         return torch.cat(frames, 2), state
 
     def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W), and the new decoder state."""
+        """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W) with the edges that the state keeps, and the new state."""
         cell, age, size = self.config.spatial_compression, state["age"], state["size"]
         kept = (codes[:, -1] > 0) & clock.started.view(-1, 1, 1)
         held = torch.where(kept[:, None], state["held"], codes[:, :-1].to(state["held"].dtype))
@@ -195,6 +196,37 @@ def measure_detail(size: Tensor, added: Tensor, kept: Tensor) -> Tensor:
 def average_around(x: Tensor) -> Tensor:
     """The mean over the 3x3 cells around each cell, fewer at the edges: (B, h, w) -> (B, h, w)."""
     return F.avg_pool2d(x[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+
+
+def smooth_edges(frames: Tensor, size: Tensor, kept: Tensor) -> Tensor:
+    """Level the steps between kept cells and their neighbours, of which no codeword knows.
+
+    frames (B, C, G, H, W) in [-1, 1], log size (B, h, w), kept bool (B, h, w) -> like frames. For what is shown alone:
+    the state keeps the edges, which further codewords correct.
+    """
+    x = frames.flatten(1, 2)
+    x = _smooth_columns(x, size, kept)
+    return _smooth_columns(x.mT, size.mT, kept.mT).mT.reshape(frames.shape)
+
+
+def _smooth_columns(x: Tensor, size: Tensor, kept: Tensor) -> Tensor:
+    """x (B, N, H, W), size and kept (B, h, w) -> like x: the steps from each cell to the next one of its row.
+
+    A step is what is steeper than the slopes beside it. A quarter of it is taken off on either side, within half the
+    size of the smaller residual: what lies above is an edge of the picture.
+    """
+    cells = x.unflatten(3, (size.shape[2], -1)).clone()
+    left, right = cells[:, :, :, :-1], cells[:, :, :, 1:]
+    step = right[..., 0] - left[..., -1] - (right[..., 1] - right[..., 0] + left[..., -1] - left[..., -2]) / 2
+    limit = torch.exp(torch.minimum(size[..., :-1], size[..., 1:])) / (2 * GREY)
+    limit = torch.where(kept[..., :-1] | kept[..., 1:], limit, 0)
+    limit = limit.repeat_interleave(x.shape[2] // size.shape[1], 1)[:, None]
+    off = torch.minimum(torch.maximum(step / 4, -limit), limit).to(x.dtype)
+    left[..., -1] += off
+    right[..., 0] -= off
+    left[..., -2] += FADE * off
+    right[..., 1] -= FADE * off
+    return cells.flatten(3)
 
 
 def to_cells(x: Tensor, cell: int) -> Tensor:

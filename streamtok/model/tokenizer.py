@@ -133,7 +133,8 @@ class Tokenizer(ClipCoder):
 
         Args:
             context: latent steps of attention: a number, or "model" for the config's.
-            dtype, device: of the computation, by default the weights'.
+            dtype: of the computation, by default the weights'.
+            device: of the computation, by default the weights'.
             compile_step: takes the eager step function and returns a faster one (see `streamtok.engine`).
         """
         model, size = self.cast(dtype, device), (height, width)

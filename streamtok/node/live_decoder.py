@@ -25,11 +25,13 @@ log = logging.getLogger("streamtok.decode")
 class LiveDecoder:
     """Decodes any number of streams of one tokenizer; each starts at a keyframe, and again after a loss.
 
+    With `across_losses` a stream that has started goes on after a loss with the tokens that can be read: its pictures
+    are wrong where they rest on what was lost, for a few groups, or up to the next keyframe in a closed loop.
     `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and `nonfinite`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: int | None = None) -> None:
-        self.tokenizer, self.context = tokenizer, context
+    def __init__(self, tokenizer: Tokenizer, context: int | None = None, across_losses: bool = False) -> None:
+        self.tokenizer, self.context, self.across_losses = tokenizer, context, across_losses
         self.counts: Counter[str] = Counter()
         self._decoders: dict[str, GridDecoder] = {}
         self._events: dict[str, EventLog] = {}
@@ -46,7 +48,8 @@ class LiveDecoder:
         self.tokenizer.check_fingerprint(header.tokenizer, f"stream {header.stream!r} is made by tokenizer")
         if header.keyframe:
             self._broken.discard(header.stream)
-        if not message.decodable or header.stream in self._broken:
+        goes_on = self.across_losses and not message.unreadable and header.stream in self._decoders
+        if not (message.decodable or goes_on) or header.stream in self._broken:
             self.counts["skipped"] += 1
             return []
         images = self._decode(header, message.tokens)

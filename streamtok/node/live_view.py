@@ -17,7 +17,7 @@ import numpy as np
 from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.stills import encode_jpeg, show_channels
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
@@ -51,7 +51,8 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
-        decoder = LiveDecoder(tokenizer_of(info, options.model, options.device), info.context)
+        tokenizer = tokenizer_of(info, options.model, options.device)
+        decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
@@ -218,7 +219,7 @@ class Window:
 
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
         wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
-        cv2.imshow(self.title, np.ascontiguousarray(image[..., ::-1]))
+        cv2.imshow(self.title, np.ascontiguousarray(show_channels(image)[..., ::-1]))
         key = cv2.waitKey(max(1, round(1e3 * wait_s)))
         self._last_ns, self._shown = picture.capture_ns, time.monotonic()
         self.wanted = key not in (ord("q"), 27)

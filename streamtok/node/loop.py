@@ -186,7 +186,7 @@ class IngestLoop:
         if item is not None and self.captures[group.stream].is_too_old(item, (MOST_STEPS + 1) * self._step_ns):
             self.core.lane(group.stream).retract(group)  # this process stood still in the midst of the step
             return
-        encoded_ns = time.monotonic_ns()
+        encoded_ns, before = time.monotonic_ns(), self.publisher.bytes_of(group.stream)
         try:
             header = self.publisher.publish(group)
         except ReaderTooSlow as error:
@@ -195,6 +195,8 @@ class IngestLoop:
                 raise
             log.warning("stream=%s event=unsent reason=%r", group.stream, error)
             return
+        lane = self.core.lane(group.stream)
+        lane.note_sent(group, self.publisher.bytes_of(group.stream) - before)
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
         copy_totals(self.metrics, self.sources[group.stream], self.core.lane(group.stream))  # with those that follow

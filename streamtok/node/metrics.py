@@ -61,6 +61,12 @@ HELP = {
     "is_frozen": "1 while the image stands still for too long",
     "subscribers": "readers of the stream",
     "epoch": "epoch of the stream",
+    "hold_margin": "within how many levels the encoder keeps those of the group before",
+    "hold_noise_db": "what that cost: rounding noise of the latent above that of plain rounding, in dB",
+    "bitrate_asked": "bits per second that the stream's messages may take",
+    "bitrate_sent": "bits per second of capture time that they took, averaged over 10 s",
+    "bitrate_debt_seconds": "how long the asked bitrate takes for what was sent too much; negative: what was saved",
+    "encoded_share": "of the frames that come, that are encoded to hold the bitrate",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streamtok.coding.library import coders_beside
 from streamtok.drives.drive import Drive
@@ -146,9 +146,10 @@ class RecordedReplay(Replay):
         if frames is None or not follows:
             self._skip(message, NO_FRAMES if frames is None else NO_START)
             return None
-        counts = {"dropped": header.dropped, "repeated": header.repeated}
+        facts = {"epoch": header.epoch, "dropped": header.dropped, "repeated": header.repeated}
+        hold = header.hold if isinstance(header.hold, float) else 0.0
         try:
-            group = self.core.encode_recorded(stream, frames, keyframe=header.keyframe, epoch=header.epoch, **counts)
+            group = self.core.encode_recorded(stream, frames, keyframe=header.keyframe, hold=hold, **facts)
         except ValueError as error:
             self._skip(message, f"it cannot be encoded: {error}")
             self.core.flush(stream, "drop")
@@ -185,13 +186,13 @@ class DriveReplay(Replay):
 
 
 def options_of(info: Info, multiple: int) -> StreamOptions:
-    """The options under which a recorded stream's frames are prepared as they were; only size and fit matter here."""
+    """The options under which a recorded stream's frames are prepared and encoded as they were."""
     height, width = info.requested_size or info.image_size
-    sized = StreamOptions("lossless", size=(height, width), fit=info.fit)
+    sized = StreamOptions("lossless", size=(height, width), fit=info.fit, hold=info.hold)
     if info.source_size is None:
         return sized
     source = info.source_size[0], info.source_size[1]
-    for options in (sized,) if info.requested_size else (StreamOptions("lossless", fit=info.fit), sized):
+    for options in (sized,) if info.requested_size else (replace(sized, size=None), sized):
         made = Preprocessor(source, options.size, options.fit, multiple)
         if list(made.size) == list(info.image_size) and list(made.rect) == list(info.source_rect or made.rect):
             return options

@@ -134,7 +134,8 @@ class ReplayNode:
         if self.mode == "drive" or self.recording is None:
             drive = open_drive(settings.path, settings.streams, settings.clock, settings.depth_range)
             cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
-            options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut))
+            hold, drift = settings.hold or 0.0, settings.keyframe_drift
+            options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut, hold=hold, keyframe_drift=drift))
             return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
         for info in self.infos.values():
             different = compare_engines(info.engine, engine_configuration(tokenizer))

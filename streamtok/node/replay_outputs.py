@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,8 +17,7 @@ from streamtok.node.replay import Replayed
 from streamtok.recording.reader import Recording
 from streamtok.recording.recorder import Recorder, RecorderOptions
 from streamtok.settings.replay import ReplaySettings
-from streamtok.tokens.files import token_meta
-from streamtok.tokens.tokenfile import TokenFileWriter
+from streamtok.tokens.stream_files import StreamFiles
 from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader, TokenMessage
 from streamtok.wire.publisher import Publisher
@@ -99,7 +99,7 @@ class Outputs:
         self.clock = ReplayClock(next(iter(self._offsets.values()), 0))
         self.publisher: Publisher | None = None
         self.recorder: Recorder | None = None
-        self._files: dict[str, TokenFileWriter] = {}
+        self._files: dict[str, StreamFiles] = {}
         self._announced: dict[str, tuple[int, int]] = {}
         self._waited = False
         self._stack = ExitStack()
@@ -147,7 +147,7 @@ class Outputs:
             self.publisher.forward(message)
 
     def prepare(self, group: TokenGroup, core: IngestCore) -> None:
-        """Announce a group's stream, again when its size changes, and open its token file.
+        """Announce a group's stream, again when its size changes, and prepare its token files.
 
         Before the first group of all it waits for the readers.
         """
@@ -186,7 +186,7 @@ class Outputs:
         if self.recorder is not None:
             self.recorder.add_stream(msgspec.structs.replace(info, clock=self.clock.pair()))
         if self.settings.out and name not in self._files:
-            self._files[name] = self._stack.enter_context(self._make_file(name, self.settings.out, core))
+            self._files[name] = self._stack.enter_context(self._make_files(name, self.settings.out, core))
 
     def _info(self, name: str, core: IngestCore) -> Info:
         """What readers are told: as of a live stream, with what only the recorded one knows."""
@@ -195,7 +195,9 @@ class Outputs:
         )
         if name not in self.infos:
             return info
-        kept = {fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "batch")}
+        kept = {
+            fact: getattr(self.infos[name], fact) for fact in ("frame_rate", "keyframe_interval", "bitrate", "batch")
+        }
         return msgspec.structs.replace(info, **kept)
 
     def _make_publisher(self, bind: str) -> Publisher:
@@ -213,13 +215,9 @@ class Outputs:
             stop=self.stop,
         )
 
-    def _make_file(self, name: str, folder: Path, core: IngestCore) -> TokenFileWriter:
-        meta = token_meta(core, name, core.stream_info(name).source_size)
-        meta |= {"model": self.settings.model or core.config.name, "source": self.settings.path.name}
-        meta |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
+    def _make_files(self, name: str, folder: Path, core: IngestCore) -> StreamFiles:
+        facts: dict[str, Any] = {"model": self.settings.model or core.config.name, "source": self.settings.path.name}
+        facts |= {"clock": "capture", "clock_offset_ns": self._offsets.get(name, self.clock.offset_ns)}
         if name in self._metadata:
-            meta["metadata"] = self._metadata[name]
-        return TokenFileWriter(self._path_of(name, folder), meta)
-
-    def _path_of(self, name: str, folder: Path) -> Path:
-        return folder / f"{check_stream_name(name)}.safetensors"
+            facts["metadata"] = self._metadata[name]
+        return StreamFiles(folder / f"{check_stream_name(name)}.safetensors", core, facts)

@@ -36,6 +36,14 @@ def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
     metrics.gauge("up", name, source.state == "up")
     metrics.gauge("is_frozen", name, source.frozen)
     metrics.gauge("epoch", name, lane.epoch)
+    if lane.options.hold:
+        metrics.gauge("hold_margin", name, lane.hold)
+        metrics.gauge("hold_noise_db", name, lane.noise_db)
+    if lane.budget is not None:
+        metrics.gauge("bitrate_asked", name, lane.budget.bitrate)
+        metrics.gauge("bitrate_sent", name, lane.budget.sent)
+        metrics.gauge("bitrate_debt_seconds", name, lane.budget.debt)
+        metrics.gauge("encoded_share", name, lane.budget.share)
 
 
 def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:

@@ -20,7 +20,8 @@ in 32-bit integers with an arithmetic shift. Chroma is repeated, not interpolate
 Bilinear: a missing colour is the mean of the nearest samples of that colour, two (a + b + 1) >> 1 or four
 (a + b + c + d + 2) >> 2. Outside the picture, samples are mirrored about the border pixel (row -1 is row 1).
 
-**mono8** repeats its value; rgb8, bgr8, rgba8, bgra8 are reordered.
+**mono8** repeats its value; rgb8, bgr8, rgba8, bgra8 are reordered. **uint8x2, uint8x4, uint8x5, ...** are pictures of
+so many channels, which lie beside each other and stay as they are: thermal beside colour, a lidar's images.
 """
 
 from __future__ import annotations
@@ -29,13 +30,18 @@ from functools import lru_cache
 
 import numpy as np
 
+from streamtok.config.tokenizer_config import MOST_CHANNELS
+
 PRIMARIES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 ALIASES = {"yuv422": "uyvy", "uyvy422": "uyvy", "yuv422_yuy2": "yuyv", "yuyv422": "yuyv", "yuy2": "yuyv"}
 PACKED = {"rgb8": slice(0, 3), "bgr8": slice(2, None, -1), "rgba8": slice(0, 3), "bgra8": slice(2, None, -1)}
 PACKED_422 = {"uyvy": (1, 0, 2), "yuyv": (0, 1, 3)}
 PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 1, "i420": 1}
 PIXEL_BYTES |= {f"bayer_{order}8": 1 for order in ("rggb", "bggr", "gbrg", "grbg")}
-ENCODINGS = (*PIXEL_BYTES, *ALIASES)
+CHANNELS = {f"uint8x{count}": count for count in range(2, MOST_CHANNELS + 1) if count != 3}
+"""Of pictures that are no RGB."""
+ENCODINGS = (*PIXEL_BYTES, *ALIASES)  # of pictures that become RGB
+PIXEL_BYTES |= CHANNELS
 SHIFT = 14
 BAND = 32
 """Rows converted at a time, so that the 32-bit intermediates stay in the processor's cache."""
@@ -58,22 +64,22 @@ class RawImage:
     """One image as a camera sends it, checked when it is made and converted only where that is wanted.
 
     Arguments as `to_rgb` takes them, which says what is refused; YUV is BT.601 with limited range. `data` is uint8
-    (n,), `shape` that of the picture: (height, width, 3).
+    (n,), `shape` that of the picture: (height, width, 3), or as many channels as `CHANNELS` says.
     """
 
     def __init__(self, data: np.ndarray, encoding: str, height: int, width: int, step: int | None = None) -> None:
         self.encoding, self.step = check_image(data, encoding, height, width, step)
         self.data = np.ascontiguousarray(data).reshape(-1)
-        self.shape = height, width, 3
+        self.shape = height, width, CHANNELS.get(encoding, 3)
 
     @property
     def rows(self) -> np.ndarray:
         """The bytes of each row (of Y where there are planes) without padding, uint8 (height, n), not to be written."""
-        height, width, _ = self.shape
+        height, width = self.shape[:2]
         return _rows(self.data, height, width * PIXEL_BYTES[self.encoding], self.step)
 
     def rgb(self) -> np.ndarray:
-        """The picture, a new uint8 RGB (H, W, 3)."""
+        """The picture, a new uint8 RGB (H, W, 3), or of the channels of `CHANNELS`."""
         return to_rgb(self.data, self.encoding, *self.shape[:2], self.step)
 
 
@@ -87,7 +93,7 @@ def to_rgb(
     matrix: str = "bt601",
     full_range: bool = False,
 ) -> np.ndarray:
-    """One image as a camera sends it, as uint8 RGB (H, W, 3).
+    """One image as a camera sends it, as uint8 RGB (H, W, 3), or of the channels of `CHANNELS`.
 
     data: uint8, any shape, read in memory order. `step` is the bytes from one row to the next (None: no padding); for
     nv12 and i420 that of the Y plane, the chroma planes following at once with `step` and `step / 2`. `matrix`
@@ -103,17 +109,24 @@ def to_rgb(
         return rows.reshape(height, width, -1)[..., PACKED[encoding]].copy()
     if encoding == "mono8":
         return np.repeat(rows[..., None], 3, axis=2)
+    if encoding in CHANNELS:
+        return rows.reshape(height, width, -1).copy()
     if encoding in PACKED_422:
         y, u, v = (rows[:, first::stride] for first, stride in zip(PACKED_422[encoding], (2, 4, 4), strict=True))
         return _yuv(y, u, v, (matrix, full_range))
     return _bayer(rows, encoding[6:10])
 
 
+def name_encoding(channels: int) -> str:
+    """The encoding of a picture, uint8 (H, W, channels), whose bytes are as they lie: "rgb8" for three."""
+    return "rgb8" if channels == 3 else f"uint8x{channels}"
+
+
 def check_image(data: np.ndarray, encoding: str, height: int, width: int, step: int | None) -> tuple[str, int]:
     """(encoding without its aliases, step) of an image that `to_rgb` can read; else its errors."""
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in PIXEL_BYTES:
-        raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join(ENCODINGS)}")
+        raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join(ENCODINGS)}, uint8x2, uint8x4, ...")
     if data.dtype != np.uint8:
         raise TypeError(f"image data is {data.dtype}: expected uint8")
     _check_size(encoding, height, width)

@@ -46,7 +46,7 @@ Band = tuple[slice, slice, np.ndarray]
 
 
 class Preprocessor:
-    """Resizes pictures of one size, uint8 RGB (h, w, 3), to what is encoded, uint8 (3, H, W).
+    """Resizes pictures of one size, uint8 RGB (h, w, 3), to what is encoded, uint8 (3, H, W); or of other `channels`.
 
     `size` is (H, W) of the output; `rect` where the picture lies in it and `window` which part of the source that is,
     both (top, left, height, width). Calls from several threads take turns.
@@ -58,7 +58,9 @@ class Preprocessor:
         size: tuple[int, int] | None = None,
         fit: str = "stretch",
         multiple: int = 8,
+        channels: int = 3,
     ) -> None:
+        self.channels = channels
         self.source_size = check_size("source size", source_size)
         self.size, self.window, self.rect = fit_rectangles(self.source_size, size, fit, multiple)
         (_, _, height, width), (_, _, tall, wide) = self.window, self.rect
@@ -72,12 +74,12 @@ class Preprocessor:
         self._allocate()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """One picture, uint8 RGB (h, w, 3) of `source_size`, resized: a new uint8 (3, H, W)."""
-        if image.shape != (*self.source_size, 3):
-            expected = "x".join(str(side) for side in (*self.source_size, 3))
+        """One picture, uint8 RGB (h, w, 3) of `source_size`, resized: a new uint8 (3, H, W); so with other channels."""
+        if image.shape != (*self.source_size, self.channels):
+            expected = "x".join(str(side) for side in (*self.source_size, self.channels))
             raise ValueError(f"picture of shape {image.shape}: this preprocessor was made for {expected}")
         if image.dtype != np.uint8:
-            raise TypeError(f"picture of {image.dtype}: expected uint8 RGB")
+            raise TypeError(f"picture of {image.dtype}: expected uint8")
         top, left, height, width = self.window
         inner = image[top : top + height, left : left + width]
         if self._rows is None and self._columns is None:
@@ -88,36 +90,36 @@ class Preprocessor:
         return planes if planes.shape[1:] == self.size else pad_edges(planes, self.rect, self.size)
 
     def _allocate(self) -> None:
-        width, (_, _, tall, wide) = self.window[3], self.rect
+        width, (_, _, tall, wide), channels = self.window[3], self.rect, self.channels
         deepest = max((source.stop - source.start for _, source, _ in self._rows or []), default=1)
-        self._band = np.empty((deepest, width * 3), self._dtype)
-        self._mixed = np.empty((ROW_BLOCK, width * 3), self._dtype)
-        self._planes = np.empty((3, tall, width), self._dtype)
-        self._sums = np.empty((3 * tall, wide), self._dtype)
+        self._band = np.empty((deepest, width * channels), self._dtype)
+        self._mixed = np.empty((ROW_BLOCK, width * channels), self._dtype)
+        self._planes = np.empty((channels, tall, width), self._dtype)
+        self._sums = np.empty((channels * tall, wide), self._dtype)
 
     def _resize(self, inner: np.ndarray) -> np.ndarray:
         _, width, _ = inner.shape
         _, _, tall, wide = self.rect
         self._mix_rows(inner.reshape(len(inner), -1))
-        sums = planes = self._planes.reshape(3 * tall, width)
+        sums = planes = self._planes.reshape(-1, width)
         if self._columns is not None:
             sums = self._sums
             for target, source, weights in self._columns:
                 np.matmul(planes[:, source], weights, out=sums[:, target])
-        return _rounded(sums, self._parts).reshape(3, tall, wide)
+        return _rounded(sums, self._parts).reshape(-1, tall, wide)
 
     def _mix_rows(self, flat: np.ndarray) -> None:
-        """Rows (h, w * 3) resized into the three planes (3, tall, w), not divided yet."""
+        """Rows (h, w * channels) resized into the planes (channels, tall, w), not divided yet."""
         if self._rows is None:
-            for channel in range(3):
-                self._planes[channel] = flat[:, channel::3]
+            for channel in range(self.channels):
+                self._planes[channel] = flat[:, channel :: self.channels]
             return
         for target, source, weights in self._rows:
             band, mixed = self._band[: source.stop - source.start], self._mixed[: target.stop - target.start]
             np.copyto(band, flat[source])
             np.matmul(weights, band, out=mixed)
-            for channel in range(3):
-                self._planes[channel, target] = mixed[:, channel::3]
+            for channel in range(self.channels):
+                self._planes[channel, target] = mixed[:, channel :: self.channels]
 
 
 def fit_rectangles(
@@ -153,7 +155,7 @@ def area_weights(source: int, target: int) -> tuple[int, np.ndarray]:
 
 
 def pad_edges(planes: np.ndarray, rect: Rectangle, size: tuple[int, int]) -> np.ndarray:
-    """`planes` (3, h, w) put at `rect` of an output (3, H, W) whose rest repeats their nearest pixel."""
+    """`planes` (C, h, w) put at `rect` of an output (C, H, W) whose rest repeats their nearest pixel."""
     top, left, height, width = rect
     sides = (0, 0), (top, size[0] - top - height), (left, size[1] - left - width)
     return np.pad(planes, sides, mode="edge")

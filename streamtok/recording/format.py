@@ -49,6 +49,7 @@ TOKEN_SCHEMA: dict[str, Any] = {
                 "publish_ns": {"type": "integer"},
                 "compression": {"enum": ["none", "zstd", "coded"]},
                 "checksum": {"type": "integer", "description": "zlib CRC-32 of the payload"},
+                "hold": {"type": "number", "description": "levels of the group before were kept within this margin"},
                 "coding": {"type": "object", "description": "of compression coded: coder, checksum, independent"},
             },
         },

@@ -39,7 +39,7 @@ class _Start:
     session: str
     first_id: int | None = None
     begun: bool = False
-    waits_for_key: bool = False  # images come, and none of them can be decoded by itself yet
+    undecodable: int = 0  # images that came while none of them could be decoded by itself yet
     since_ns: int | None = None  # when the first message was published that did not come of the join
     held: deque[TokenMessage] = field(default_factory=deque)
 
@@ -50,7 +50,7 @@ class _Start:
         header = message.header
         if self.since_ns is None and not message.catch_up:
             self.since_ns = header.publish_ns
-        without = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.waits_for_key
+        without = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.undecodable
         return not without and len(self.held) < HELD_MESSAGES
 
     def takes(self, header: TokenHeader) -> bool:
@@ -114,10 +114,17 @@ class NetworkRecorder:
             if deadline is not None and time.monotonic() >= deadline:
                 break
         self._announce_all()
-        for start in self._starts.values():
+        for stream, start in self._starts.items():
             if start.first_id is None:
                 self._write_held(start)
+                self.recorder.missed(stream, "frames", start.undecodable)
         self.counts["held_back"] += sum(map(len, self._held.values()))
+
+    @property
+    def without_key_frame(self) -> dict[str, int]:
+        """How many camera images came of the streams of which none could be decoded by itself, and so none is there."""
+        starts = self._starts.items()
+        return {stream: start.undecodable for stream, start in starts if start.first_id is None and start.undecodable}
 
     def close(self) -> None:
         self.subscription.close()
@@ -188,7 +195,7 @@ class NetworkRecorder:
         start = self._start_of(message.stream, header.session)
         if start.first_id is None:
             if header.nbytes is None and not begins_video(header.encoding, message.payload):
-                start.waits_for_key = True
+                start.undecodable += 1
                 self.counts["before_keyframe"] += 1
                 return False
             start.first_id = header.frame_id
@@ -230,6 +237,6 @@ def frame_of(message: FrameMessage) -> Frame:
         return Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload))
     if header.encoding not in PACKETS:
         raise ValueError(f"packets of {header.encoding!r} cannot be recorded; known are {', '.join(PACKETS)}")
-    unseen = np.broadcast_to(np.uint8(0), (*header.image_size, 3))
+    unseen = np.zeros((*header.image_size, 0), np.uint8)
     packet = bytes(message.payload)
     return Frame(header.stream, header.frame_id, header.capture_ns, unseen, packet, header.encoding)

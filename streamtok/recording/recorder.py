@@ -37,7 +37,7 @@ from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
 
-FLUSH_S = 0.5  # between two flushes to the system, which a process outlives; half of what may be lost
+FLUSH_S = 0.25  # between two flushes to the system, which a process outlives; a busy machine may be late with it
 SYNC_S = 1.0  # between two flushes to the disk, which may take long: another thread does them
 
 

@@ -23,6 +23,8 @@ import numpy as np
 from streamtok.extras import missing_extra
 from streamtok.io.image_messages import protobuf_class
 from streamtok.io.stills import encode_jpeg
+from streamtok.io.video_packets import begins_video
+from streamtok.preprocessing.pixels import name_encoding
 from streamtok.recording import format as form
 from streamtok.types import Frame
 from streamtok.wire.message import Info, TokenHeader, encode
@@ -38,20 +40,35 @@ CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not
 
 @dataclass
 class StreamEntry:
-    """What the recorder knows of a stream: its info, and what turns capture times into UTC."""
+    """What the recorder knows of a stream: its info, and what turns capture times into UTC.
+
+    `decodable` is the number of the frame whose packet of video can be decoded, given those written before it.
+    """
 
     info: Info | None
     offset_ns: int
     session: str = ""
     channels: dict[str, int] = field(default_factory=dict)
+    decodable: int | None = None
+
+    def continues_video(self, frame: Frame) -> bool:
+        """Whether to write a packet of video: a key frame, or what follows it; else a picture must do, if there is one.
+
+        Some streams have no key frames, and of others packets before this one were left out.
+        """
+        assert frame.packet is not None
+        assert frame.codec is not None
+        keeps = self.decodable == frame.frame_id or begins_video(frame.codec, frame.packet)
+        self.decodable = frame.frame_id + 1 if keeps else None
+        return keeps or 0 in frame.picture.shape
 
 
 class RecordingWriter:
     """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
 
     `frames` is how camera images are stored: "lossless" keeps compressed packets that can be decoded on their own, in
-    order, and stores other images as they are (rows of RGB in zstd chunks); "lossy" stores those as JPEG. Raises
-    FileExistsError rather than overwrite.
+    order, and stores other images as they are (rows of RGB in zstd chunks); "lossy" stores those as JPEG. A packet of
+    a frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], frames: str = "lossless", pictures: bool = False):
@@ -184,15 +201,17 @@ class RecordingWriter:
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
         """(codec, message name, message) of a camera image."""
         utc, packet, codec = frame.capture_ns + entry.offset_ns, frame.packet, frame.codec
-        if self.frames == "lossy" and packet is None:
+        if self.frames == "lossy" and packet is None and frame.image.shape[2] == 3:
             packet, codec = encode_jpeg(frame.image), "jpeg"
+        if packet is not None and codec in VIDEOS and not entry.continues_video(frame):
+            packet, codec = (encode_jpeg(frame.image), "jpeg") if self.frames == "lossy" else (None, None)
         for name, formats in (("CompressedImage", STILLS), ("CompressedVideo", VIDEOS)):
             if packet is not None and codec in formats:
                 return codec, name, _pack_message(name, utc, frame.stream, data=packet, format=formats[codec])
-        height, width = frame.image.shape[:2]
-        rows = np.ascontiguousarray(frame.image).tobytes()
-        size = {"height": height, "width": width, "step": width * 3}
-        return "rgb8", "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding="rgb8", **size)
+        height, width, channels = frame.image.shape
+        rows, encoding = np.ascontiguousarray(frame.image).tobytes(), name_encoding(channels)
+        size = {"height": height, "width": width, "step": width * channels}
+        return encoding, "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding=encoding, **size)
 
     def _picture(self, entry: StreamEntry, header: TokenHeader, grid: np.ndarray) -> None:
         """The token grid (uint16) as a 16-bit grey image, which viewers of MCAP files show."""

@@ -8,7 +8,7 @@ from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Second
 from streamtok.settings.shared import NodeSettings
 
 MAX_PIXELS = 1 << 21
-LIVE_ONLY = "stream", "join", "timeout", "curve", "max_pixels"
+LIVE_ONLY = "stream", "join", "timeout", "across_losses", "curve", "max_pixels"
 
 
 class DecodeSettings(NodeSettings):
@@ -26,6 +26,7 @@ class DecodeSettings(NodeSettings):
     stream: Annotated[str, Flag("NAME")] | None = option(None, "live: which stream of the node (default: the first)")
     join: Literal["epoch", "keyframe"] = option("epoch", "live: start at once, or at the next keyframe")
     timeout: Seconds | None = option(None, "live: fail if no stream has come for this long (default: wait)")
+    across_losses: Switch = option(False, "live: go on after a loss, with wrong pictures for a while")
     curve: Folder | None = option(None, "live: this reader's keys, from `streamtok keys generate`")
     max_pixels: Count = option(MAX_PIXELS, "live: leave out larger pictures; each pixel takes some 600 bytes")
     max_frames: Count | None = option(None, "stop after N pictures")
@@ -43,7 +44,7 @@ class DecodeSettings(NodeSettings):
             return self
         given = [name for name in LIVE_ONLY if name in self.model_fields_set]
         if given:
-            flags = ", ".join("--" + name.replace("_", "-") for name in given)
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
         if self.out == "window":
             raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")

@@ -1,6 +1,7 @@
 """The kinds of values that settings have: what each accepts, and how it is written on a command line."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -57,6 +58,16 @@ def read_range(value: object) -> tuple[float, float]:
     if not 0 <= near < far < math.inf:
         raise ValueError(f"expected 0 <= NEAR < FAR, found {text!r}")
     return near, far
+
+
+def read_bitrate(value: object) -> object:
+    """ "64k", "1.5M" or a number of bits per second as one; other types are left to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", value.strip())
+    if match is None:
+        raise ValueError(f"expected bits per second, such as 64k or 1.5M, found {value!r}")
+    return round(float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]])
 
 
 def read_list(value: object) -> object:
@@ -122,6 +133,7 @@ Seconds = Annotated[Positive, Flag("SECONDS")]
 Megabytes = Annotated[Positive, Flag("MB")]  # 10^6 bytes
 Size = Annotated[tuple[int, int], BeforeValidator(read_size), Flag("HxW")]  # (height, width) in pixels
 Range = Annotated[tuple[float, float], BeforeValidator(read_range), Flag("NEAR:FAR")]  # in metres
+Bitrate = Annotated[int, BeforeValidator(read_bitrate), Field(ge=1, le=2**31 - 1), Flag("BITS")]  # per second
 Port = Annotated[int, Field(ge=0, le=65535), Flag("PORT")]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint), Flag("ENDPOINT")]
 Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]

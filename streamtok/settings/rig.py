@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from streamtok.names import is_camera_path
 from streamtok.settings.fields import (
+    Bitrate,
     Count,
     Endpoint,
     Engine,
@@ -39,6 +40,9 @@ class StreamDefaults(FrameSettings):
     )
     tail: Literal["pad", "drop"] = option("pad", "the last, partial group")
     max_frames: Count | None = option(None, "end each source after N frames")
+    bitrate: Bitrate | None = option(
+        None, "of its messages, as 64k or 1.5M bits/s: held by --hold up to 0.5 first, then by leaving out frames"
+    )
     required: Switch = True
     metadata: Metadata = Field(default={})
 

@@ -51,6 +51,12 @@ class FrameSettings(Strict):
     size: Size | None = option(None, "resize to this height and width (default: the source's, padded to the grid)")
     fit: Literal["stretch", "crop", "pad"] = option("stretch", "how --size treats another aspect ratio")
     on_gap: Literal["reset", "bridge"] = option("reset", "missing frames: new keyframe, or go on without one")
+    keyframe_drift: Annotated[float, Field(gt=0, le=1), Flag("SHARE")] | None = option(
+        None, "a keyframe also once this share of tokens is unlike the last keyframe's (0.9), a second apart at least"
+    )
+    hold: Annotated[float, Field(ge=0, le=1), Flag("LEVELS")] | None = option(
+        None, "keep a token's level while the latent is so near to it (0.25): fewer bits, a little less quality"
+    )
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = option(
         10.0, "of capture time, 0 for never"
     )

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from streamtok.engine.loading import choose_model, engine_configuration, load
+from streamtok.engine.loading import choose_model, load
 from streamtok.ingest.core import IngestCore, StreamOptions
-from streamtok.ingest.token_grid import grid_shape, levels_of
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_frames, resize_frames
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
-from streamtok.tokens.tokenfile import SizeChange, TokenFile, TokenFileWriter
+from streamtok.tokens.stream_files import StreamFiles
+from streamtok.tokens.tokenfile import TokenFile
 from streamtok.types import Frame, TokenGroup
 
 
@@ -29,6 +29,7 @@ from streamtok.types import Frame, TokenGroup
 class FileSummary:
     """What was written: real frames, groups, the shape of a grid or picture, and frames repeated to fill groups.
 
+    Of pictures that change their size there are `others` beside `path`, and `shape` is that of the first.
     `damaged` counts frames that could not be read. `skipped` counts groups that were left out: when encoding, those
     whose latent was not finite; when decoding, those before the first keyframe.
     """
@@ -40,11 +41,12 @@ class FileSummary:
     repeated: int = 0
     skipped: int = 0
     damaged: int = 0
+    others: tuple[Path, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Size of what was written, bytes."""
-        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        files = self.path.iterdir() if self.path.is_dir() else [self.path, *self.others]
         return sum(file.stat().st_size for file in files)
 
 
@@ -52,9 +54,9 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     """Encode a video, an image or any source that `streamtok.io` opens into the token file `out`.
 
     The first frame is a keyframe, the rest follows in groups, through the same core as live streams; a frame that the
-    source lost starts a new epoch. Times are kept as presentation times. Raises ValueError for what cannot be encoded,
-    OSError for what cannot be read or written; after an error there is no file, but for a change of size, which a token
-    file cannot hold: what comes before is kept.
+    source lost, and a change of size, start a new epoch; each further size has a file of its own (`path_of_size`).
+    Times are kept as presentation times. Raises ValueError for what cannot be encoded, OSError for what cannot be read
+    or written; after an error there is no file.
     """
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
@@ -69,25 +71,16 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
-        meta = token_meta(core, "cam0", first.image.shape[:2])
-        meta |= {"model": model, "source": Path(source).name, "fps": opened.fps}
-        with TokenFileWriter(out, meta) as writer:
-            changed = _write_groups(writer, encode_frames(core, itertools.chain([first], frames)))
-    if changed is not None:
-        raise ValueError(f"{source}: {changed}. What comes before is in {out}")
-    lost, shape = core.lane("cam0").counts["nonfinite"], grid_shape(tok.config, *meta["image_size"])
-    damaged = opened.counts["damaged"]
-    return FileSummary(Path(out), writer.frames, writer.groups, shape, writer.repeated, lost, damaged)
-
-
-def _write_groups(writer: TokenFileWriter, groups: Iterator[TokenGroup]) -> SizeChange | None:
-    """Write the groups, up to a change of size; returns what changed."""
-    try:
-        for group in groups:
-            writer.write(group)
-    except SizeChange as change:
-        return change
-    return None
+        facts = {"model": model, "source": Path(source).name, "fps": opened.fps}
+        with StreamFiles(Path(out), core, facts) as written:
+            for group in encode_frames(core, itertools.chain([first], frames)):
+                written.write(group)
+    counts = (sum(getattr(file, name) for file in written.files) for name in ("frames", "groups", "repeated"))
+    encoded, groups, repeated = counts
+    skipped, damaged = core.lane("cam0").counts["nonfinite"], opened.counts["damaged"]
+    first_file, *others = written.files
+    paths = tuple(file.path for file in others)
+    return FileSummary(first_file.path, encoded, groups, first_file.grid_shape, repeated, skipped, damaged, paths)
 
 
 def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:
@@ -150,25 +143,6 @@ def picture_size(meta: dict[str, Any]) -> tuple[int, int]:
     """(H, W) of the pictures that come back: the encoded size without its padding."""
     height, width = (meta.get("source_rect") or meta["image_size"])[-2:]
     return height, width
-
-
-def token_meta(core: IngestCore, stream: str, source_size: tuple[int, int]) -> dict[str, Any]:
-    """What a token file says about the tokenizer and the pictures of one stream, whose frames have `source_size`."""
-    tok = core.tokenizer
-    size = core.open(stream, source_size)
-    return {
-        "tokenizer": tok.fingerprint,
-        "config": tok.config.to_dict(),
-        "context": core.context or tok.config.context,
-        "engine": engine_configuration(tok),
-        "stream": stream,
-        "clock": "presentation",
-        "source_size": source_size,
-        "image_size": size,
-        "source_rect": core.preprocessor(stream, source_size).rect,
-        "grid": tok.config.grid(*size),
-        "levels": levels_of(tok.config),
-    }
 
 
 def load_matching(path: Path, meta: dict[str, Any], model: str | None) -> Tokenizer:

@@ -49,15 +49,11 @@ COLUMNS = ("tokens", *OTHERS)
 CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
 
 
-class SizeChange(ValueError):
-    """The pictures have another size from here on; what was written before is whole."""
-
-
 class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
     `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    `write` takes groups in order, all of one grid shape and dtype (SizeChange). With `coder` the grids are coded, each
+    `write` takes groups in order, all of one size, grid shape and dtype. With `coder` the grids are coded, each
     by itself if `independent`.
     """
 
@@ -85,14 +81,11 @@ class TokenFileWriter:
         grid = (tokens.shape, tokens.dtype)
         if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
             raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
-        if self._grid is not None and group.image_size != self._size:
-            (old, now) = ("x".join(map(str, size)) for size in (self._size, group.image_size))
-            raise SizeChange(
-                f"pictures change from {old} to {now} at frame {group.frame_ids[0]}, after {self.frames} frames: a "
-                f"token file holds one size. Give one for all of them, such as --size {old}"
+        if self._grid is not None and (*grid, group.image_size) != (*self._grid, self._size):
+            raise ValueError(
+                f"token grid {grid} of pictures of {group.image_size} does not match {self._grid} of {self._size} "
+                "before it: a token file holds one size"
             )
-        if self._grid is not None and grid != self._grid:
-            raise ValueError(f"token grid {grid} does not match {self._grid} before it")
         ids, times = len(group.frame_ids), len(group.capture_ns)
         if not ids or ids != times:
             raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
@@ -114,6 +107,11 @@ class TokenFileWriter:
         self.frames += len(group.frame_ids)
         self.repeated += group.repeated
         self.dropped += group.dropped
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Shape of one group's tokens, () before the first."""
+        return self._grid[0] if self._grid else ()
 
     def close(self) -> None:
         """Write the file from the spools and put it in place; ValueError if no group was written."""

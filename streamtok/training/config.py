@@ -89,6 +89,8 @@ class TrainConfig(Strict):
     cuda_graph: Switch = False
     deterministic: Switch = False
     reference_noise: float = 0.0  # predictive models: std in units of -1..1
+    # of l1 and mse, by a frame's place in its group; without, motion makes the first frame worse than the last
+    place_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
     losses: dict[str, float] = Field(default={"l1": 1.0, "mse": 2.0, "correlation": 0.05})
     backbone: str | None = None  # weights file for the perceptual and gram losses: VGG-19 or MobileNetV2
     flow_network: str | None = None  # TorchScript file for the flow loss; without one, OpenCV's DIS flow

@@ -99,7 +99,10 @@ def _is_image(path: str) -> bool:
 
 def _read_image(path: str) -> np.ndarray:
     file, options = split_file(path)
-    return read_image(file, **options)
+    image = read_image(file, **options)
+    if image.shape[2] != 3:
+        raise ValueError(f"{path} has {image.shape[2]} channels, training from files takes RGB")
+    return image
 
 
 @contextmanager

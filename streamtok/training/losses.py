@@ -4,6 +4,7 @@ Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,14 +22,30 @@ QUANTIZER = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlati
 KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | set(QUANTIZER)
 
 
-def l1(reconstruction: Tensor, source: Tensor) -> Tensor:
-    """Mean absolute difference of two videos (B, 3, T, H, W), a scalar."""
-    return (reconstruction.float() - source).abs().mean()
+def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
+    """Mean absolute difference of two videos (B, 3, T, H, W), a scalar; `places` as in `average_frames`."""
+    return average_frames((reconstruction.float() - source).abs(), places)
 
 
-def mse(reconstruction: Tensor, source: Tensor) -> Tensor:
-    """Mean squared difference of two videos (B, 3, T, H, W), a scalar."""
-    return (reconstruction.float() - source).square().mean()
+def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
+    """Mean squared difference of two videos (B, 3, T, H, W), a scalar; `places` as in `average_frames`."""
+    return average_frames((reconstruction.float() - source).square(), places)
+
+
+def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
+    """The mean of error (B, 3, T, H, W), frames weighted by their place in the group: a keyframe 1, then G weights.
+
+    Without weights all frames count alike. SettingsError if T is neither kG nor 1 + kG.
+    """
+    frames = error.shape[2]
+    if not places or frames == 1:
+        return error.mean()
+    first, groups = frames % len(places), frames // len(places)
+    if first > 1:
+        raise SettingsError(f"place_weights are {len(places)}, expected one for each frame of the model's groups")
+    means = error.mean((0, 1, 3, 4))
+    weighted = [weight * means[first + place :: len(places)].sum() for place, weight in enumerate(places)]
+    return (means[:first].sum() + sum(weighted)) / (first + groups * sum(places))
 
 
 class Losses:
@@ -36,7 +53,8 @@ class Losses:
 
     def __init__(self, config: TrainConfig, device: torch.device):
         self.used = used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
-        self.pixels: dict[str, Loss] = {"l1": l1, "mse": mse}
+        places = config.place_weights
+        self.pixels: dict[str, Loss] = {"l1": partial(l1, places=places), "mse": partial(mse, places=places)}
         if used & {"perceptual", "gram"}:
             features = Features.load(config.backbone).to(device)
             self.pixels |= {"perceptual": features.distance, "gram": features.gram}

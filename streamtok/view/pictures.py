@@ -67,7 +67,9 @@ class Pictures:
             self.problems[info.stream] = found
             return None
         self.problems.pop(info.stream, None)
-        return self._decoders.setdefault(info.tokenizer, LiveDecoder(found, info.context))
+        if info.tokenizer not in self._decoders:
+            self._decoders[info.tokenizer] = LiveDecoder(found, info.context)
+        return self._decoders[info.tokenizer]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
 from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of
+from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
 
@@ -51,6 +52,10 @@ class TimeLine:
             self.recording.damaged(str(error))
             return None
         return reader.read(self._topic(number), raw.data)
+
+    def time_of(self, number: int) -> int:
+        """Log time of message `number`, ns since 1970: when its last frame was taken."""
+        return int(self._places["time"][number])
 
     def keyframe_before(self, number: int) -> int:
         """Where to start reading, so that every stream can be decoded at message `number`."""
@@ -123,6 +128,7 @@ class Player:
         self._closed = False
         self._changed = threading.Condition()
         self._reader = TokenReader(self._line.recording.damaged)
+        self._images = RecordedImages(self._line.recording)
         self._thread = threading.Thread(target=self._run, name="view player", daemon=True)
         self._thread.start()
 
@@ -203,4 +209,5 @@ class Player:
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        self._page.take(Group(head, message, picture))
+        source = self._images.image_at(message.stream, self._line.time_of(number))
+        self._page.take(Group(head, message, picture, source))

@@ -226,8 +226,9 @@ class Drain:
         believer = self._believers.setdefault(stream, Believer())
         dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
-            if believed.session == session and believed.before > last and self._may_have_missed:
-                self._joiner.begin(stream)
+            jumps = believed.session == session and believed.before > last
+            if jumps and self._may_have_missed and stream not in self._joiner.waiting:
+                self._joiner.begin(stream)  # which would drop what is held back already
             self._believe(believed)
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session or seq that nothing bore out"))

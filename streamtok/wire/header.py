@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streamtok.names import NAME
+from streamtok.preprocessing.pixels import CHANNELS
 
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
@@ -17,6 +18,7 @@ MAX_CODES = 2**31
 RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
 RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
+RAW_PIXEL_BYTES |= {name: (count, 1) for name, count in CHANNELS.items()}
 
 Name = Annotated[str, Meta(pattern=rf"\A{NAME}\Z")]
 Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -30,6 +32,7 @@ Levels = Annotated[list[Annotated[int, Meta(ge=2, le=MAX_CODES)]], Meta(max_leng
 Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
 Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
+Hold = Annotated[float, Meta(ge=0, le=1)]
 Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
@@ -91,6 +94,7 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
     compression: Literal["none", "zstd", "coded"]
     checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     coding: Coding | UnsetType = UNSET
+    hold: Hold | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if (self.compression == "coded") != isinstance(self.coding, Coding):
@@ -141,6 +145,8 @@ class Info(Struct, kw_only=True, frozen=True):
     batch: Annotated[list[Name], Meta(max_length=256)] = []
     frame_rate: Annotated[float, Meta(gt=0)] | None = None
     keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
+    hold: Hold = 0.0
+    bitrate: Size | None = None
     source_size: Sizes | None = None
     source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
     requested_size: Sizes | None = None

@@ -189,6 +189,11 @@ class Publisher:
         events, self._events = self._events, []
         return events + [Event("keyframe", name) for name in self._table.due_keyframes(now)]
 
+    def bytes_of(self, stream: str) -> int:
+        """Bytes of the token messages of a stream that were sent, with topics and headers; 0 before it is announced."""
+        state = self._table.streams.get(stream)
+        return 0 if state is None else state.counts["bytes"]
+
     def subscribers(self, stream: str | None = None) -> int:
         """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
         if not (names := list(self._table.streams) if stream is None else [stream]):

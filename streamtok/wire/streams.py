@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from streamtok.coding.coder import TokenCoder
+from streamtok.preprocessing.pixels import name_encoding
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.coded import GridCoder
@@ -58,15 +59,16 @@ class StreamState:
             publish_ns=publish_ns,
             checksum=checksum_of(payload),
             coding=coding,
+            hold=group.hold or UNSET,
         )
         return header, pack(header, payload)
 
     def pack_frame(self, frame: Frame, session: str, publish_ns: int) -> list[Part]:
-        """The parts of a camera image: its compressed packet if it has one, else RGB."""
+        """The parts of a camera image: its compressed packet if it has one, else as it lies."""
         if frame.packet is not None and frame.codec is not None:
             payload, encoding = frame.packet, frame.codec
         else:
-            payload, encoding = np.ascontiguousarray(frame.image).tobytes(), "rgb8"
+            payload, encoding = np.ascontiguousarray(frame.image).tobytes(), name_encoding(frame.image.shape[2])
         header = FrameHeader(
             stream=frame.stream,
             session=session,

@@ -51,8 +51,9 @@ class Subscriptions:
 
     def count_within(self, folder: bytes) -> int:
         """Subscriptions that could match some topic that begins with `folder`."""
-        matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
-        return sum(self.topics[prefix] for prefix in matching)
+        with self._lock:
+            matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
+            return sum(self.topics[prefix] for prefix in matching)
 
     def count(self, topics: list[bytes]) -> int:
         """Subscriptions that match at least one of the whole `topics`."""

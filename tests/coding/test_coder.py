@@ -93,11 +93,13 @@ def test_the_order_of_summation_and_the_precision_change_no_byte():
     coder, grids = make_coder(), draw_grids(make_coder(), 4, (9, 12))
     expected = encode_all(coder, grids)
     shuffled = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
-    for layers in (shuffled.network._mix, shuffled.network._hidden, shuffled.network._heads):
+    for layers in (shuffled.network._hidden, shuffled.network._heads):
         layers[:] = [Shuffled(layer) for layer in layers]
     assert encode_all(shuffled, grids) == expected
     wide = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
     wide.network._taps = [taps.astype(np.float64) for taps in wide.network._taps]
+    for layer in wide.network._mix:
+        layer.weight, layer.bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
     assert encode_all(wide, grids) == expected
 
 

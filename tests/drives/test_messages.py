@@ -1,6 +1,7 @@
 """Images in every message that carries them, told by type and encoding, never by a topic's name."""
 
 import base64
+import io
 import json
 import struct
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamtok.drives.open_drive import open_drive
+from streamtok.io.stills import decode_image_file
+from streamtok.recording.recorder import Recorder, RecorderOptions
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
 
@@ -278,3 +282,24 @@ def test_a_file_without_topics_says_why(tmp_path):
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ValueError, match=r"no topics at all \(it has no end: cut off"):
         open_drive(path)
+
+
+@pytest.mark.parametrize(("form", "orientation"), [("jpeg", 6), ("jpeg", 4), ("png", 8)])
+def test_pictures_in_messages_are_upright_as_those_of_files_and_stay_so_when_recorded(tmp_path, form, orientation):
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    files = []
+    for frame in FRAMES[:4]:
+        file = io.BytesIO()
+        Image.fromarray(frame.image).save(file, form, exif=tag)
+        files.append(file.getvalue())
+    kind = "sensor_msgs/msg/CompressedImage"
+    messages = timed([compressed(frame, data, form) for frame, data in zip(FRAMES, files, strict=False)])
+    path = write(tmp_path / "d.mcap", [("/cam", kind, "ros2msg", "cdr", messages)])
+    expected = [decode_image_file(data)[0] for data in files]
+    assert expected[0].shape == ((*SIZE[::-1], 3) if orientation > 4 else (*SIZE, 3))
+    with Recorder(tmp_path / "again.mcap", RecorderOptions("lossless", min_free_bytes=0)) as recorder:
+        for frame in open_drive(path):
+            recorder.write_frame(frame)
+    for each in (path, tmp_path / "again.mcap"):
+        assert all(np.array_equal(a.image, b) for a, b in zip(open_drive(each), expected, strict=True))

@@ -1,12 +1,16 @@
-"""The interleaved layers give the plain ones' latents and snapshots; slots, resets and bad frames behave."""
+"""The CPU's layers give the plain ones' latents and snapshots; slots, resets and bad frames behave."""
 
+import copy
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.cpu import winograd
 from streamtok.engine.cpu.interleaved import InterleavedStreams
 from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.rings import roll, unroll
@@ -17,17 +21,29 @@ SIZE = (32, 48)
 TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (16, 32)}
 
 
-@pytest.fixture(scope="module", params=["nano", "nano-p", "cosmos-cv4x8x8"])
-def tok(request):
+CASES = [("nano", "direct"), ("nano", "winograd"), ("nano-p", "winograd"), ("cosmos-cv4x8x8", "direct")]
+COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request):
+    """A tokenizer, and the convolutions that its engine has."""
+    name, convolutions = request.param
     torch.manual_seed(0)
-    sizes = TINY | ({"context": 3} if request.param.startswith("cosmos") else {})
-    if request.param.startswith("cosmos"):
-        sizes |= {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
-    return build(replace(PRESETS[request.param], **sizes))
+    return build(replace(PRESETS[name], **TINY, **(COSMOS if name.startswith("cosmos") else {}))), convolutions
 
 
-def engine(tok):
-    return apply_configuration(tok, EngineConfiguration(kernels="interleaved"))
+@pytest.fixture
+def tok(case):
+    return case[0]
+
+
+@pytest.fixture
+def fast(case, monkeypatch):
+    """The same on its engine; with Winograd's convolutions all layers count as wide, and images as large."""
+    monkeypatch.setattr(winograd, "WIDE", 0)
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    return apply_configuration(case[0], EngineConfiguration(kernels="interleaved", convolutions=case[1]))
 
 
 def groups(tok, count, slots=1):
@@ -36,16 +52,16 @@ def groups(tok, count, slots=1):
 
 
 @pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
-def test_interleaved_equals_plain_past_a_reset(tok, floats):
-    plain, fast = tok.stream(1, *SIZE), engine(tok).stream(1, *SIZE)
+def test_steps_equal_plain_past_a_reset(tok, fast, floats):
+    plain, quick = tok.stream(1, *SIZE), fast.stream(1, *SIZE)
     for i, group in enumerate(groups(tok, 9)):
         frames = group.float() / 127.5 - 1 if floats else group
-        wanted, found = (stream.step(frames, keyframe=[i in (0, 5, 6)]) for stream in (plain, fast))
+        wanted, found = (stream.step(frames, keyframe=[i in (0, 5, 6)]) for stream in (plain, quick))
         torch.testing.assert_close(found.latent, wanted.latent, rtol=0, atol=1e-5)
 
 
-def test_decoding_interleaved_equals_plain(tok):
-    fast, grid = engine(tok), (SIZE[0] // 8, SIZE[1] // 8)
+def test_decoding_equals_plain(tok, fast):
+    grid = SIZE[0] // 8, SIZE[1] // 8
     plain, quick, encoder = tok.decode_stream(1, *grid), fast.decode_stream(1, *grid), tok.stream(1, *SIZE)
     for i, group in enumerate(groups(tok, 5)):
         out = encoder.step(group, keyframe=[i == 0])
@@ -54,25 +70,24 @@ def test_decoding_interleaved_equals_plain(tok):
         torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
-def test_snapshots_pass_between_engines(tok):
-    plain, fast, resumed = tok.stream(1, *SIZE), engine(tok).stream(1, *SIZE), engine(tok).stream(1, *SIZE)
+def test_snapshots_pass_between_engines(tok, fast):
+    plain, quick, resumed = tok.stream(1, *SIZE), fast.stream(1, *SIZE), fast.stream(1, *SIZE)
     *first, last = groups(tok, 5)
     for i, group in enumerate(first):
-        for stream in (plain, fast):
+        for stream in (plain, quick):
             stream.step(group, keyframe=[i == 0])
-        wanted, snapshot = plain.snapshot(), fast.snapshot()
+        wanted, snapshot = plain.snapshot(), quick.snapshot()
         assert snapshot["meta"] == wanted["meta"]
         for name, tensor in wanted["tensors"].items():
-            torch.testing.assert_close(snapshot["tensors"][name], tensor, rtol=0, atol=1e-5)
+            torch.testing.assert_close(snapshot["tensors"][name], tensor, rtol=0, atol=2e-5)
     resumed.restore(snapshot)
     found = resumed.step(last).latent
-    assert torch.equal(found, fast.step(last).latent)
+    assert torch.equal(found, quick.step(last).latent)
     plain.restore(snapshot)
     torch.testing.assert_close(plain.step(last).latent, found, rtol=0, atol=1e-5)
 
 
-def test_slots_are_independent_and_idle_ones_do_not_move(tok):
-    fast = engine(tok)
+def test_slots_are_independent_and_idle_ones_do_not_move(tok, fast):
     rig, alone = fast.stream(2, *SIZE), [fast.stream(1, *SIZE) for _ in range(2)]
     running = [[True, True], [True, False], [False, True], [True, True], [True, True]]
     for i, group in enumerate(groups(tok, 5, slots=2)):
@@ -88,8 +103,7 @@ def test_slots_are_independent_and_idle_ones_do_not_move(tok):
                 assert all(torch.equal(after[name][slot], before[name][slot]) for name in before)
 
 
-def test_frames_that_are_not_finite_leave_no_trace(tok):
-    fast = engine(tok)
+def test_frames_that_are_not_finite_leave_no_trace(tok, fast):
     stream, clean = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
     first, second, third = (group.float() / 127.5 - 1 for group in groups(tok, 3))
     for other in (stream, clean):
@@ -100,8 +114,8 @@ def test_frames_that_are_not_finite_leave_no_trace(tok):
         assert torch.equal(stream.step(group).latent, clean.step(group).latent)
 
 
-def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok):
-    stream, fresh = (engine(tok).stream(2, *SIZE) for _ in range(2))
+def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok, fast):
+    stream, fresh = (fast.stream(2, *SIZE) for _ in range(2))
     first, second = (torch.cat([group.float() / 127.5 - 1] * 2) for group in groups(tok, 2))
     stream.step(first, keyframe=[True, True])
     broken = second.clone()
@@ -115,8 +129,7 @@ def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok):
     assert torch.equal(found, fresh.step(first, keyframe=[True, True]).latent[0])
 
 
-def test_reset_equals_fresh(tok):
-    fast = engine(tok)
+def test_reset_equals_fresh(tok, fast):
     stream, fresh = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
     first, second, third = groups(tok, 3)
     stream.step(first, keyframe=[True])
@@ -126,14 +139,42 @@ def test_reset_equals_fresh(tok):
 
 
 @pytest.mark.parametrize("steps", [50, pytest.param(1000, marks=pytest.mark.slow)])
-def test_nothing_is_allocated_that_stays(tok, steps):
-    stream = engine(tok).stream(1, *SIZE)
+def test_nothing_is_allocated_that_stays(tok, fast, steps):
+    stream = fast.stream(1, *SIZE)
     first, second = groups(tok, 2)
     stream.step(first, keyframe=[True])
     places = [buffer.data_ptr() for buffer in stream.buffers.values()]
     for _ in range(steps):
         stream.step(second)
     assert [buffer.data_ptr() for buffer in stream.buffers.values()] == places
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_winograd_equals_direct_at_every_size(bias, dtype, monkeypatch):
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    conv = nn.Conv2d(5, 3, 3, padding=1, bias=bias).to(dtype)
+    exact = copy.deepcopy(conv).double()
+    with torch.no_grad():
+        for count, *size in itertools.product((1, 3), (1, 2, 3, 4, 5, 8, 21), (1, 2, 3, 4, 5, 7, 21)):
+            x = torch.randn(count, 5, *size, dtype=dtype)
+            found = winograd.WinogradConv(conv)(x)
+            torch.testing.assert_close(found.double(), exact(x.double()), rtol=0, atol=2e-5)
+
+
+def test_layers_that_would_not_gain_are_left_alone():
+    tok = build(PRESETS["nano"])
+    fast = winograd.use_winograd(tok)
+    made = {name for name, module in fast.named_modules() if isinstance(module, winograd.WinogradConv)}
+    assert {"encoder.down.1.block.0.conv2.spatial", "decoder.conv_out"} <= made
+    assert (
+        not {"encoder.conv_in.spatial", "encoder.down.0.block.0.conv1.spatial", "encoder.down.0.downsample.conv1"}
+        & made
+    )
+    assert fast.fingerprint == tok.fingerprint
+    conv, small = fast.encoder.down[1].block[0].conv2.spatial, torch.randn(1, 160, 15, 17)
+    with torch.no_grad():
+        assert torch.equal(conv(small), tok.encoder.down[1].block[0].conv2.spatial(small))
 
 
 def test_ring_and_plain_past_are_inverses():

@@ -40,6 +40,9 @@ def test_configuration_round_trips_through_json():
         ({"over_space": "squares"}, "expected one of flash, strips"),
         ({"kernels": "magic"}, "expected one of plain, fused, interleaved"),
         ({"kernels": "interleaved", "deterministic": True}, "deterministic steps"),
+        ({"convolutions": "winograd", "deterministic": True}, "deterministic steps"),
+        ({"convolutions": "fast"}, "expected one of direct, winograd"),
+        ({"convolutions": "winograd", "precision": "bfloat16"}, "for float32 on a CPU"),
     ],
 )
 def test_configuration_refuses_what_cannot_run(values, says):
@@ -50,6 +53,14 @@ def test_configuration_refuses_what_cannot_run(values, says):
 def test_unknown_keys_are_named():
     with pytest.raises(ValueError, match="presicion"):
         EngineConfiguration.from_dict({"presicion": "float32"})
+
+
+def test_what_older_versions_recorded_means_the_convolutions_that_there_were(tok):
+    recorded = EngineConfiguration(kernels="interleaved", format=1).to_dict()
+    del recorded["convolutions"]
+    assert EngineConfiguration.from_dict(recorded).convolutions == "direct"
+    store(replace(inspect_machine(tok.fingerprint, SIZE), format=1))
+    assert load_stored(inspect_machine(tok.fingerprint, SIZE))[1] == ["format: 1 stored, 2 here"]
 
 
 def test_stored_configuration_holds_only_where_it_was_made(tok):
@@ -70,7 +81,7 @@ def test_optimize_measures_once_and_reuses(tok, caplog):
     caplog.set_level("INFO", "streamtok.engine")
     first = optimize(tok, size=SIZE)
     assert "tokens_equal_to_float32" in caplog.text
-    assert set(first.engine.agreement) == set(list_candidates(first.engine.device))
+    assert set(first.engine.agreement) - {"float32 winograd"} == set(list_candidates(first.engine.device))
     caplog.clear()
     second = optimize(tok, size=SIZE)
     assert second.engine == first.engine
@@ -140,6 +151,23 @@ def test_choice_prints_agreement_and_speed_of_all(tok):
     assert len(table) == len(chosen.agreement) == len(chosen.measured_ms)
     assert sum("chosen" in line for line in table) == 1
     assert chosen.agreement["float32"] == 1.0
+
+
+def test_winograd_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, monkeypatch):
+    def measure(tok, configuration, frames, groups):
+        slow = configuration.convolutions == "direct"
+        return torch.tensor([1, 2, 3, 4 if slow else 5]), 9.0 if slow else 7.0
+
+    monkeypatch.setattr(precision, "_measure", measure)
+    monkeypatch.setattr(precision, "_choose_threads", lambda *args: 1)
+    monkeypatch.setattr(precision, "FLOOR", 0.7)
+    chosen, table = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32")
+    assert (chosen.kernels, chosen.convolutions, chosen.agreement["float32 winograd"]) == (
+        "interleaved",
+        "winograd",
+        0.75,
+    )
+    assert "convolutions=winograd ms_per_group=7.00 tokens_equal_to_float32=0.7500 chosen" in table[1]
 
 
 def test_the_faster_kind_of_attention_is_taken(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamtok.model.tokenizer import Tokenizer
+from streamtok.model import Tokenizer, build
 from tests.kit.models import SLIM
 from tests.kit.pictures import scene, write_video
 
@@ -18,9 +18,8 @@ def tiny() -> Callable[..., Tokenizer]:
 
     def make(**changes: object) -> Tokenizer:
         torch.manual_seed(0)
-        return Tokenizer(
-            replace(SLIM, **{"name": "tiny", "encoder_channels": (8, 8), "decoder_channels": (8, 8)} | changes)
-        )
+        sizes = {"name": "tiny", "encoder_channels": (8, 8), "decoder_channels": (8, 8)}
+        return build(replace(SLIM, **sizes | changes))
 
     return make
 

@@ -55,9 +55,9 @@ def test_unrounded_codes_round_to_the_tokens(tiny: Callable[..., Tokenizer]):
     assert (exact - fsq(z).codes).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("predictive", [False, True])
-def test_unrounded_net_leaves_the_tokenizer_as_it_was(tiny: Callable[..., Tokenizer], predictive: bool):
-    tok = tiny(predictive=predictive)
+@pytest.mark.parametrize("changes", [{}, {"predictive": True}, {"refinement": 8}])
+def test_unrounded_net_leaves_the_tokenizer_as_it_was(tiny: Callable[..., Tokenizer], changes: dict):
+    tok = tiny(**changes)
     clip = Clip("scene", scene(9))
     before = tok.encode(torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None]).indices
     shown = make_unrounded(tok)(clip)

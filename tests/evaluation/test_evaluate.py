@@ -43,9 +43,12 @@ def test_figures_of_a_folder_follow_from_encode_and_decode(tiny: Make, two_clips
     assert found.clips[0].bits_per_second == pytest.approx(4 * 6 * np.log2(64000) * 24 / 4)
 
 
-@pytest.mark.parametrize("predictive", [False, True])
-def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, predictive: bool):
-    tok, clips = tiny(predictive=predictive), [Clip("scene", scene(9, 32, 48), 24.0)]
+LOOPS = pytest.mark.parametrize("changes", [{}, {"predictive": True}, {"refinement": 8}])
+
+
+@LOOPS
+def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, changes: dict):
+    tok, clips = tiny(**changes), [Clip("scene", scene(9, 32, 48), 24.0)]
     whole, steps = evaluate_clips(tok, clips), evaluate_clips(tok, clips, steps=True)
     assert whole.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
 
@@ -126,9 +129,9 @@ def test_still_curve_figures_by_hand():
     assert curve.worst_fall_after == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("predictive", [False, True])
-def test_a_receiver_of_equal_arithmetic_does_not_drift(tiny: Make, predictive: bool):
-    found = measure_drift(tiny(predictive=predictive), Clip("scene", scene(9, 16, 32)), 12, torch.float32, every=4)
+@LOOPS
+def test_a_receiver_of_equal_arithmetic_does_not_drift(tiny: Make, changes: dict):
+    found = measure_drift(tiny(**changes), Clip("scene", scene(9, 16, 32)), 12, torch.float32, every=4)
     assert found.groups == [0, 4, 8, 9, 10, 11, 12]
     assert found.encoder_psnr == found.receiver_psnr
     assert found.loss == 0

@@ -298,6 +298,38 @@ def test_capture_times_rise_strictly_even_if_the_driver_s_do_not():
     assert [frame.capture_ns for frame in frames] == [100, 200, 201, 300]
 
 
+class Counted:
+    """A device that gives images of these times (ms), its own ones unless `timed` is False."""
+
+    name, fps, size = "timed", None, (8, 8)
+
+    def __init__(self, times, timed=True):
+        self.times, self.timed = list(times), timed
+
+    def connect(self):
+        pass
+
+    def grab(self):
+        if not self.times:
+            raise EndOfSource("done")
+        image = np.full((8, 8, 3), self.times[0] % 251, np.uint8)
+        return Grabbed(image, self.times.pop(0) * 10**6, timed=self.timed)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_images_that_a_camera_lost_show_in_its_own_times(timed):
+    times = [*range(1000, 1990, 33), *range(2320, 3000, 33)]  # 10 are missing
+    with CameraSource(Counted(times, timed)) as source:
+        frames = read_until(source, lambda frames: False)
+    for frame in frames:
+        at = frame.capture_ns // 10**6
+        assert frame.frame_id == ((at - 1000) // 33 if timed else times.index(at))
+    assert source.counts["missed"] == 10 * timed
+
+
 class MjpegCamera:
     """A network camera of the kind that many dashboards have: JPEG images in one endless HTTP answer."""
 

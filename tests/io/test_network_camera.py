@@ -18,11 +18,11 @@ from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import CameraSource
-from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.network_camera import NetworkCamera, StreamClock
 from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
-from tests.kit.rtsp import Camera, to_rtp
+from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
 from tests.kit.videos import PLAIN, noisy, number_of, write_video
 
 COUNT = 60
@@ -66,6 +66,25 @@ def test_an_rtsp_camera_gives_every_picture_at_its_own_time(clips, codec):
     assert abs(np.median(steps[:8]) - 20) < 2  # those of the burst, which came at once
 
 
+def on_this_clock(packets):
+    """Steps in ms between local times of packets, given as (time of the stream, time of arrival) in ms."""
+    clock, local = StreamClock(), []
+    for stream_ms, arrival_ms in packets:
+        clock.see(stream_ms * 10**6, arrival_ms * 10**6)
+        local.append(clock.to_local(stream_ms * 10**6) / 1e6)
+    return np.diff(local)
+
+
+def test_what_a_network_held_up_keeps_its_times_and_a_clock_that_was_set_is_measured_anew():
+    held_up = [(40 * n, max(50_000 + 40 * n, 57_000 * (100 < n <= 250))) for n in range(400)]  # for 3 s, by TCP
+    assert np.allclose(on_this_clock(held_up), 40, atol=1)
+    for by in (-3_600_000, -1_000, 1_500, 3_600_000):
+        was_set = [(4_000_000 + 40 * n + by * (n >= 100), 50_000 + 40 * n + n % 3) for n in range(200)]
+        assert np.allclose(on_this_clock(was_set), 40, atol=3)
+    stays_late = [(40 * n, 50_000 + 40 * n + 5_000 * (n >= 100)) for n in range(1000)]  # set while nothing came
+    assert np.isclose(on_this_clock(stays_late).sum(), 999 * 40 + 5_000, atol=2)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     lost = {(33, 0), (57, 1), (58, 0)} if codec == "libx264" else {(33, 0), (50, 4), (71, 0)}
@@ -81,6 +100,39 @@ def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     assert not {33, 34, 35, 36, 37, 38, 39} & set(numbers[: numbers.index(40)])
     assert source.counts["damaged"] >= 6
     assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
+
+
+def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips, tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        port = sender.getsockname()[1] + 1 & ~1  # RTCP has the port behind it
+    sdp = SDP.replace("video 0", f"video {port}").format(name="H264", more=NAMES["libx264"][1])
+    (tmp_path / "cam.sdp").write_text(sdp)
+    lost = {(33, 0), (57, 0), (93, 0)}
+    stop = threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for picture, part, data in stamped(clips["libx264"], 25):
+                if part == 0 and stop.wait(0.02):
+                    return
+                if (picture % 120, part) not in lost:
+                    sender.sendto(data, ("127.0.0.1", port))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with CameraSource(NetworkCamera(str(tmp_path / "cam.sdp"))) as source:
+            frames = take(source, 150)
+    finally:
+        stop.set()
+        thread.join()
+    with Camera(clips["libx264"]) as camera:
+        right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
+    assert len(frames) == 150
+    assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
+    assert source.counts["damaged"] > 0
+    assert isinstance(open_source(str(tmp_path / "cam.sdp")), CameraSource)
 
 
 @pytest.mark.slow

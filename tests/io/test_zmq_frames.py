@@ -82,6 +82,18 @@ def test_raw_frames_keep_number_time_and_pixels(link):
     assert source.read(0) is None
 
 
+def test_pictures_of_any_channels_come_as_they_are(link):
+    """From another program, or as a node with --publish-frames sends them."""
+    sender, source = link
+    image = np.random.default_rng(2).integers(0, 256, (16, 24, 5), dtype=np.uint8)
+    sender.send(1, image.tobytes(), encoding="uint8x5")
+    assert np.array_equal(source.read(5).image, image)
+    sender.send(2, image.tobytes(), encoding="uint8x4")
+    sender.send(3, image.tobytes(), encoding="uint8x5")
+    assert source.read(5).frame_id == 3
+    assert sum(source.rejects.counts.values()) == 1
+
+
 def test_frames_come_over_ipv6():
     try:
         sender = Sender("[::1]")

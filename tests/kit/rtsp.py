@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import socket
 import socketserver
 import struct
@@ -49,6 +50,16 @@ def to_rtp(images, codec="libx264", **options):
     return pictures
 
 
+def stamped(pictures, fps):
+    """(picture, part, RTP packet) of pictures over and over, with sequence numbers and times that go on."""
+    sequence = 0
+    for number, parts in enumerate(itertools.cycle(pictures)):
+        for place, part in enumerate(parts):
+            head = struct.pack(">HI", sequence & 0xFFFF, number * TICKS // fps & 0xFFFFFFFF)
+            sequence += 1
+            yield number, place, part[:2] + head + part[8:]
+
+
 class Camera:
     """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
 
@@ -59,7 +70,6 @@ class Camera:
     def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0):
         self.clips, self.codec, self.fps, self.burst = clips, codec, fps, burst
         self.password, self.lose = password, lose or (lambda picture, part: False)
-        self.sent = 0
         self._connections = set()
         camera = self
 
@@ -126,17 +136,12 @@ class Camera:
         return "200 OK", *known.get(method, ("Session: 1\r\n", ""))
 
     def _play(self, connection):
-        sequence, started = 0, time.monotonic()
-        pictures = (picture for _ in iter(int, 1) for clip in self.clips for picture in clip)
+        started = time.monotonic()
         try:
-            for number, parts in enumerate(pictures):
-                time.sleep(max(0.0, started + (number - self.burst) / self.fps - time.monotonic()))
-                for place, part in enumerate(parts):
-                    head = struct.pack(">HI", sequence & 0xFFFF, number * TICKS // self.fps & 0xFFFFFFFF)
-                    sequence += 1
-                    if not self.lose(number, place):
-                        data = part[:2] + head + part[8:]
-                        connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
-                self.sent = number + 1
+            for number, place, data in stamped([picture for clip in self.clips for picture in clip], self.fps):
+                if place == 0:
+                    time.sleep(max(0.0, started + (number - self.burst) / self.fps - time.monotonic()))
+                if not self.lose(number, place):
+                    connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
         except OSError:
             pass

@@ -13,6 +13,7 @@ from torch import nn
 import streamtok.model.clip_coder
 from streamtok.checkpoint import save
 from streamtok.model import Encoded
+from streamtok.model.decoding import to_uint8
 from tests.kit.models import SLIM, encode_by_steps, tiny, tokens, video
 
 
@@ -168,8 +169,33 @@ def test_one_channel_goes_from_a_camera_to_a_decoder(tmp_path):
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 9
     pixels = torch.randint(0, 256, (1, 1, 4, 8, 8), dtype=torch.uint8)
     assert torch.equal(streamtok.model.frames.match_channels(pixels.expand(-1, 3, -1, -1, -1), 1), pixels)
+
+
+def test_four_channels_go_from_a_folder_of_arrays_to_a_decoder(tmp_path, capsys):
+    """Colour and depth in .npy files, resized on the way; RGB and models of four channels refuse each other by name."""
+    from streamtok.commands import decode, encode
+
     save(tiny("slim", dtype=torch.float32, in_channels=4), tmp_path / "four")
-    assert encode.main([source, "-o", str(file), "--model", str(tmp_path / "four"), "--quiet"]) == 1
+    (tmp_path / "in").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (9, 64, 96, 4), dtype=np.uint8)
+    for number, image in enumerate(images):
+        np.save(tmp_path / "in" / f"{number}.npy", image)
+    source, tokens = f"images:{tmp_path / 'in'}?fps=30", str(tmp_path / "tokens.safetensors")
+    four = ["--model", str(tmp_path / "four"), "--quiet"]
+    assert encode.main([source, "-o", tokens, "--size", "32x48", *four]) == 0
+    assert decode.main([tokens, "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    resized = images.reshape(9, 32, 2, 48, 2, 4).astype(int).sum((2, 4)) + 2 >> 2
+    clip = torch.from_numpy(resized.astype(np.uint8)).permute(3, 0, 1, 2)[None]
+    model = streamtok.load(tmp_path / "four", deterministic=True)
+    expected = to_uint8(model.decode(model.encode(clip).indices)[0])
+    decoded = [np.load(file) for file in sorted((tmp_path / "out").glob("*.npy"))]
+    assert np.abs(np.stack(decoded).astype(int) - expected).max() <= 1
+    assert decode.main([tokens, "-o", str(tmp_path / "out.mp4"), "--quiet"]) == 1
+    assert "the pictures have 4 channels: give a folder" in capsys.readouterr().err
+    assert encode.main([source, "-o", tokens, "--model", "nano", "--quiet"]) == 1
+    assert "pictures have 4 channels, the tokenizer takes RGB" in capsys.readouterr().err
+    assert encode.main(["synthetic:32x64@30?seed=1&frames=9", "-o", tokens, *four]) == 1
+    assert "pictures have 3 channels, the tokenizer takes 4 channels" in capsys.readouterr().err
 
 
 def test_an_encoded_without_codes_still_unpacks():

@@ -9,6 +9,7 @@ import torch
 import streamtok
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model.decoding import GridDecoder
+from streamtok.model.refining import smooth_edges
 from streamtok.training.refinement import fit_refinement
 from streamtok.weights.golden import reference_clip
 from tests.kit.models import CONFIGS, build, tiny, video
@@ -91,3 +92,17 @@ def test_a_config_says_what_may_refine():
             replace(config, **wrong)
     with pytest.raises(ValueError, match="do not fit"):
         fit_refinement(build(CONFIGS["dv4x8x8"]), replace(CONFIGS["slim"], refinement=8), video(1)[:, :, 0])
+
+
+def test_edges_of_kept_cells_are_leveled_and_those_of_the_picture_are_not():
+    """Two cells of flat grey, of a ramp, and beside a strong edge; where nothing is kept nothing changes."""
+    size, kept = torch.full((1, 1, 2), 1.0), torch.tensor([[[True, False]]])
+    flat = torch.cat([torch.zeros(1, 3, 4, 8, 8), torch.full((1, 3, 4, 8, 8), 2 / 127.5)], -1)
+    shown = smooth_edges(flat, size, kept) * 127.5
+    assert torch.allclose(shown[0, 0, 0, 0, 6:10], torch.tensor([0.2, 0.5, 1.5, 1.8]))
+    assert torch.allclose(smooth_edges(flat.mT, size.mT, kept.mT).mT * 127.5, shown)
+    ramp = (torch.arange(16) / 127.5).expand(1, 3, 4, 8, 16)
+    assert torch.allclose(smooth_edges(ramp, size, kept), ramp)
+    edge = smooth_edges(flat * 40, size, kept) - flat * 40
+    assert edge.abs().max() * 127.5 <= 0.5 * torch.e + 1e-3  # half a residual of e grey levels
+    assert torch.equal(smooth_edges(flat, size, torch.zeros_like(kept)), flat)

@@ -85,6 +85,23 @@ def test_with_images_a_recording_begins_where_it_can_be_replayed(tmp_path, codec
     assert recording.recorder.counts["missed"] == 0
 
 
+def test_images_of_which_none_is_a_key_frame_are_named_and_the_tokens_are_there(tmp_path):
+    images = [frame.image for frame in frames_of("front", 30)]
+    packets = encode_video(images, "h264", key_every=100)
+    frames = [Frame("front", n, n * 33_000_000, images[n], packets[n], "h264") for n in range(1, 30)]
+    with Served() as node:
+        recording = Recording(node.endpoint, tmp_path / "d.mcap", "lossless")
+        node.wait_subscribers(1)
+        for frame in frames:
+            node.do(lambda publisher, frame=frame: publisher.publish_frame(frame))
+        node.publish(*map(make_group, range(4)))
+        assert eventually(lambda: recording.reader.counts["before_keyframe"] == len(frames))
+        headers = recording.close()
+    assert [header.seq for header in headers] == list(range(4))
+    assert recording.reader.without_key_frame == {"front": len(frames)}
+    assert [missed.count for missed in open_recording(tmp_path / "d.mcap").missed()] == [len(frames)]
+
+
 def test_tokens_without_images_are_recorded_though_images_were_asked_for(tmp_path):
     with Served() as node:
         node.publish(*map(make_group, range(3)))

@@ -404,3 +404,20 @@ def test_a_whole_file_needs_no_repair_and_no_file_is_overwritten(tmp_path):
         repair(tmp_path / "d.mcap", tmp_path / "other.mcap")
     with pytest.raises(ValueError, match="not an MCAP file"):
         repair(tmp_path / "other.mcap")
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_packets_of_video_that_could_not_be_decoded_again_are_recorded_as_pictures(tmp_path, codec):
+    """One joins between two key frames, and leaves some frames out later; key frames come every 10 frames."""
+    packets = encode_video([frame.image for frame in frames_of("front", 40)], codec)
+    images = enumerate(decode_video(packets, codec))
+    given = [Frame("front", number, number * 10**7, image, packets[number], codec) for number, image in images]
+    kept = [frame for frame in given if frame.frame_id >= 3 and frame.frame_id not in (24, 25)]
+    with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0)) as recorder:
+        for frame in kept:
+            recorder.write_frame(frame)
+    with open_drive(tmp_path / "d.mcap") as drive:
+        found = list(drive)
+    assert [frame.frame_id for frame in found] == [frame.frame_id for frame in kept]
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(found, kept, strict=True))
+    assert [frame.frame_id for frame in found if frame.packet is None] == [*range(3, 10), *range(26, 30)]

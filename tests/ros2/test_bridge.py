@@ -1,11 +1,13 @@
 """The bridge in real ROS 2 (rclpy over Fast DDS) between a Cyclone DDS camera and a streamtok node, all on loopback.
 
-ROS_PYTHON names a Python with rclpy and cyclonedds; without it one is made, from wheels, in a venv of its own.
+ROS_PYTHON names a Python with rclpy and cyclonedds; without it one is made, from wheels, in a venv of its own. With
+`pytest -s` the test prints what the bridge adds to the time from the camera to a reader.
 """
 
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ from streamtok.commands.ingest import make_node
 from streamtok.io.stills import encode_jpeg
 from streamtok.types import Frame
 from streamtok.wire.header import TokenHeader
+from streamtok.wire.message import FrameMessage
+from streamtok.wire.subscriber import Subscription
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, rig
 from tests.kit.wire import Served, eventually
@@ -40,6 +44,14 @@ def ros_python(tmp_path_factory) -> str:
     return str(folder / "bin" / "python")
 
 
+def print_share(into_ns: float, out_of_ns: float, node_ns: float) -> None:
+    """What of the time from a camera's stamp to a ROS reader of its tokens is the bridge's, with DDS on both sides."""
+    print(
+        f"\nbridge: {(into_ns + out_of_ns) / (node_ns + out_of_ns):.2f} of the time from camera to reader: "
+        f"{into_ns / (node_ns + out_of_ns):.2f} on the way in, {out_of_ns / (node_ns + out_of_ns):.2f} on the way out"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
@@ -58,7 +70,8 @@ def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
     bridge = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         node = make_node(settings, build(VIDEO))
-        with RunningNode(node), Served("front", bind=pictures) as decoder:
+        camera = Subscription[FrameMessage](frames, ["front"], kinds=("frames",))
+        with RunningNode(node), Served("front", bind=pictures) as decoder, camera:
             reading, listening = (
                 subprocess.Popen(
                     [ros_python, str(Path(__file__).with_name(program)), "25"],
@@ -71,7 +84,10 @@ def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
             assert eventually(node.at_stake)
             publish = node.publisher.publish
             node.publisher.publish = lambda group: published.append(header := publish(group)) or header
+            into: list[int] = []  # ns from the camera's stamp until the bridge has sent its frame on
             while listening.poll() is None:
+                while (message := camera.get(0)) is not None:
+                    into.append(message.header.publish_ns - message.header.capture_ns)
                 decoder.do(lambda publisher: publisher.publish_frame(next(shown)))
                 time.sleep(0.3)
             heard = json.loads(listening.communicate()[0])
@@ -81,6 +97,9 @@ def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
         errors = bridge.communicate(timeout=30)[1]
     sums = [header.checksum for header in published]
     assert len(seen) > 20, errors
+    node_ns = {header.checksum: header.publish_ns - header.capture_ns[-1] for header in published}
+    out_of = [each["age_ns"] - node_ns[each["crc"]] for each in seen if each["crc"] in node_ns]
+    print_share(statistics.median(into), statistics.median(out_of), statistics.median(node_ns.values()))
     left = iter(sums)
     assert all(each["crc"] in left for each in seen), "a grid that the node has not published, or out of order"
     assert all(each["known"] and each["frame"] == "front_optical" for each in seen)

@@ -4,16 +4,20 @@ import ast
 import sys
 from pathlib import Path
 
+import av
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from streamtok_ros import frames, groups
 
+from streamtok.io.source import open_source
 from streamtok.io.stills import encode_jpeg
 from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import checksum_of, pack, unpack_frame
+from tests.kit.videos import PLAIN, number_of, numbered, write_video
 from tests.kit.wire import make_header
 
 PACKAGE = Path(__file__).parents[2] / "ros2" / "streamtok_ros"
@@ -21,6 +25,7 @@ PACKAGE = Path(__file__).parents[2] / "ros2" / "streamtok_ros"
 
 def test_the_package_is_python_3_10_and_needs_little():
     allowed = {"rclpy", "zmq", "msgpack", "builtin_interfaces", "sensor_msgs", "diagnostic_msgs", "streamtok_msgs"}
+    allowed |= {"ffmpeg_image_transport_msgs"}  # by those who have such topics
     for path in PACKAGE.glob("streamtok_ros/*.py"):
         tree = ast.parse(path.read_text(), feature_version=(3, 10))
         for node in ast.walk(tree):
@@ -60,10 +65,32 @@ def test_images_of_16_bits_keep_their_high_byte_in_both_orders():
 
 def test_compressed_images_tell_their_size():
     jpeg = encode_jpeg(np.zeros((48, 64, 3), np.uint8))
-    assert frames.compressed_image(jpeg, "rgb8; jpeg compressed bgr8") == ("jpeg", (48, 64), jpeg)
+    assert frames.compressed_image(jpeg, "rgb8; jpeg compressed bgr8", None) == ("jpeg", (48, 64), jpeg)
     for bad in (jpeg[:20], b"", b"no picture"):
         with pytest.raises(ValueError):
-            frames.compressed_image(bad, "jpeg")
+            frames.compressed_image(bad, "jpeg", (4, 6))
+    with pytest.raises(ValueError, match="camera_info"):
+        frames.compressed_image(b"packet", "h264", None)
+
+
+def test_packets_of_video_are_decoded_and_a_missing_one_is_noticed(tmp_path):
+    """As CompressedImage and FFMPEGPacket carry them; a stamp that does not rise costs those up to a key frame."""
+    path = write_video(tmp_path / "a.h264", numbered(40), range(0, 40 * 512, 512), **PLAIN)
+    with av.open(str(path)) as video:
+        packets = [bytes(packet) for packet in video.demux(video=0) if packet.size]
+    numbers = frames.FrameNumbers()
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        with open_source(f"zmq:tcp://127.0.0.1:{port}", "front") as source:
+            assert socket.recv() == b"\1frames/front"
+            for number, packet in enumerate(packets):
+                stamp = 10**18 + (number - 2 * (number == 13)) * 40_000_000
+                picture = frames.compressed_image(packet, "libx264", (64, 96))
+                parts = frames.pack_frame("front", numbers, stamp, stamp, picture)
+                if parts:
+                    socket.send_multipart(parts)
+            seen = [number_of(source.read(20).image) for _ in range(33)]
+    assert seen == [*range(13), *range(20, 40)]
 
 
 def test_a_frame_is_one_of_the_protocol():

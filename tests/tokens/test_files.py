@@ -279,18 +279,24 @@ def test_lerobot_video_of_short_episodes(tmp_path, model):
         assert sum(1 for _ in container.decode(video=0)) == 4
 
 
-def test_a_change_of_size_ends_the_file_and_keeps_what_comes_before(model, tmp_path, capsys):
+def test_a_change_of_size_starts_an_epoch_in_a_file_of_its_own_and_nothing_is_lost(model, tmp_path, capsys):
     small, large = ([frame.image for frame in synthetic(size)] for size in ("48x64", "64x80"))
-    for number, image in enumerate(small + large):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-    command = [f"images:{tmp_path}?fps=10", "-o", str(tmp_path / "t.safetensors"), "--model", model, "--quiet"]
-    assert encode.main(command) == 1
-    told = capsys.readouterr().err
-    assert "change from 48x64 to 64x80 at frame 5, after 5 frames" in told
-    assert "--size 48x64" in told
-    assert len(TokenFile(tmp_path / "t.safetensors").frame_ids) == 5
+    odd = [image[:42] for image in small]  # encoded at 48x64, too, with another picture in it
+    for number, image in enumerate(small + large + small[:2] + odd):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), image)
+    source, out = f"images:{tmp_path}?fps=10", tmp_path / "t.safetensors"
+    command = [source, "-o", str(out), "--model", model, "--quiet", "--json"]
+    assert encode.main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    paths = [tmp_path / name for name in ("t.safetensors", "t.001.safetensors", "t.002.safetensors")]
+    assert (told["frames"], told["others"]) == (17, list(map(str, paths[1:])))
+    ids = [TokenFile(path).frame_ids.tolist() for path in paths]
+    assert ids == [[0, 1, 2, 3, 4, 10, 11], [5, 6, 7, 8, 9], [12, 13, 14, 15, 16]]
+    assert [TokenFile(path).meta["source_size"] for path in paths] == [[48, 64], [64, 80], [42, 64]]
+    assert TokenFile(paths[0]).keyframe.tolist() == [True, False, True, False]
+    assert decode_file(paths[2], tmp_path / "back").shape == (42, 64, 3)
     assert encode.main([*command, "--size", "48x64"]) == 0
-    assert len(TokenFile(tmp_path / "t.safetensors").frame_ids) == 10
+    assert len(TokenFile(out).frame_ids) == 17
 
 
 def synthetic(size):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from streamtok.evaluation.perceptual import MOBILENET_STRIDED, Features
 from streamtok.io.synthetic import SyntheticDrive
+from streamtok.settings.errors import SettingsError
 from streamtok.training.adversary import Adversary
 from streamtok.training.config import AdversaryConfig
 from streamtok.training.flow import dis_flow, flow_loss, warp, warping_consistency
@@ -75,6 +76,21 @@ def test_l1_and_mse_of_a_constant_offset():
     source = torch.zeros(1, 3, 2, 4, 4)
     assert l1(source + 0.5, source) == 0.5
     assert mse(source - 0.5, source) == 0.25
+
+
+def test_frames_are_weighted_by_their_place_in_the_group(tmp_path):
+    """A keyframe and two groups, and a part of a clip that goes on, with an error of 1 at one place alone."""
+    source, places = torch.zeros(1, 3, 9, 4, 4), (2.0, 1.0, 1.0, 0.5)
+    for frame, weight in ((0, 1.0), (1, 2.0), (5, 2.0), (8, 0.5)):
+        wrong = source.clone()
+        wrong[:, :, frame] = 1
+        assert l1(wrong, source, places).item() == pytest.approx(weight / 10)
+        assert mse(wrong[:, :, 1:], source[:, :, 1:], places).item() == pytest.approx((weight if frame else 0) / 9)
+    assert l1(source[:, :, :1] + 0.5, source[:, :, :1], places) == 0.5
+    losses = Losses(config(tmp_path, place_weights=places), CPU)
+    assert losses.pixels["mse"](wrong, source).item() == pytest.approx(0.05)
+    with pytest.raises(SettingsError, match="place_weights are 4"):
+        l1(source[:, :, :7], source[:, :, :7], places)
 
 
 @pytest.mark.parametrize("name", ["l1", "mse", "distance", "gram", "flow"])

@@ -24,6 +24,7 @@ from streamtok.commands.ingest import make_node
 from streamtok.commands.view import ViewSettings
 from streamtok.exporting.formats import export_step
 from streamtok.exporting.step import ExportedStep
+from streamtok.io.image_messages import decode_still
 from streamtok.io.stills import encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
@@ -31,11 +32,13 @@ from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, colours_of
 from streamtok.view.recorded import RecordedShow
+from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import RUNTIME, BrowserFiles, PageServer, Show
 from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
 from tests.kit.pictures import image
+from tests.kit.videos import ORDERED, PLAIN, number_of, numbered, write_video
 from tests.kit.wire import Served, eventually
 
 CARD = '[data-stream="{}"]'
@@ -121,9 +124,32 @@ def test_a_browser_shows_a_recording_with_a_time_line(model, models, tmp_path):
         browser.open(server.url)
         browser.wait_for("#clock", lambda text: text.endswith("/ 2.0 s") and not text.startswith("0.0"))
         browser.wait_for(f"{CARD.format('a')} [data-text='status']", lambda text: text == "paused")
-        assert browser.shown(f"{CARD.format('a')} [data-figure='picture'] canvas").std() > 10
+        for figure in ("source", "picture"):
+            assert browser.shown(f"{CARD.format('a')} [data-figure='{figure}'] canvas").std() > 10
         assert browser.shown(".strip canvas").std() > 10
         assert not browser.errors()
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "schema"),
+    [("libx264", PLAIN, "CompressedVideo"), ("libx264", ORDERED, "RawImage"), ("mjpeg", {}, "CompressedImage")],
+)
+def test_a_recording_shows_the_camera_s_own_images(model, tmp_path, codec, options, schema):
+    """However they are stored, at every place and in any order of looking."""
+    path, video = tmp_path / "drive.mcap", tmp_path / "a.mkv"
+    write_video(video, numbered(60), range(0, 60 * 512, 512), codec, **options)
+    ingest(path, model, [{"name": "a", "source": str(video)}])
+    recording = open_recording(path)
+    assert f"foxglove.{schema}" in {schema.name for schema in recording.files[0].schemas.values()}
+    offset = int(next(iter(recording.files[0].channels.values())).metadata["clock_offset_ns"])
+    wanted = [(each.capture_ns + offset, each.header.frame_ids[-1]) for each in recording.messages()]
+    images = RecordedImages(recording)
+    for time_ns, number in [*wanted, *reversed(wanted), *wanted[::3]]:
+        found = images.image_at("a", time_ns)
+        assert found is not None
+        assert number_of(decode_still(found)) == number
+    assert images.image_at("a", wanted[0][0] + 1) is None
+    assert images.image_at("b", wanted[0][0]) is None
 
 
 @pytest.mark.slow

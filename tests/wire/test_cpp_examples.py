@@ -6,13 +6,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import zmq
 
-from tests.kit.wire import Served, make_group, make_info
+from streamtok.wire.message import checksum_of, pack
+from tests.kit.wire import Served, make_group, make_header, make_info
 
 SOURCES = Path(__file__).parents[2] / "examples" / "cpp"
-HEADERS = ("zmq.hpp", "zmq_addon.hpp", "nlohmann/json.hpp", "zlib.h")
+HEADERS = ("zmq.hpp", "zmq_addon.hpp", "nlohmann/json.hpp", "zlib.h", "zstd.h")
+PACKAGES = "g++ cppzmq-dev nlohmann-json3-dev zlib1g-dev libzstd-dev"
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +25,10 @@ def reader(tmp_path_factory) -> Path:
     missing = [name for name in HEADERS if not Path("/usr/include", name).is_file()]
     compiler = shutil.which("g++")
     if compiler is None or missing:
-        pytest.skip(f"needs: apt-get install g++ cppzmq-dev nlohmann-json3-dev zlib1g-dev ({', '.join(missing)})")
+        pytest.skip(f"needs: apt-get install {PACKAGES} ({', '.join(missing)})")
     program = tmp_path_factory.mktemp("cpp") / "reader"
     command = [compiler, "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", str(SOURCES / "reader.cpp")]
-    subprocess.run([*command, "-lzmq", "-lz", "-o", str(program)], check=True)
+    subprocess.run([*command, "-lzmq", "-lz", "-lzstd", "-o", str(program)], check=True)
     return program
 
 
@@ -43,9 +47,9 @@ def test_a_reader_in_cpp_joins_and_follows_every_kind_of_grid(reader):
     """It fetches the epoch, skips what it has, is not fooled by a stream of a longer name, and sees a loss."""
     rng = np.random.default_rng(0)
     kinds = {"uint16": ([4, 6], [8, 8, 8, 5, 5, 5]), "uint32": ([2, 4, 6], [1024, 1024]), "float16": ([16, 4, 6], [])}
-    for dtype, (grid, levels) in kinds.items():
+    for (dtype, (grid, levels)), compression in zip(kinds.items(), ("zstd", "none", "zstd"), strict=True):
         grids = [(rng.integers(0, 4096, grid) / 16).astype(dtype) for _ in range(6)]
-        with Served("front_left", bind="tcp://127.0.0.1:*") as node:
+        with Served("front_left", bind="tcp://127.0.0.1:*", compression=compression) as node:
             info = make_info("front", dtype=dtype, grid=grid, levels=levels)
             node.do(lambda publisher, info=info: publisher.add_stream(info))
             node.publish(*(make_group(number, tokens=tokens) for number, tokens in enumerate(grids[:3])))
@@ -62,6 +66,39 @@ def test_a_reader_in_cpp_joins_and_follows_every_kind_of_grid(reader):
                 assert line["latent"] == tokens.view(np.uint16).ravel().tolist()
             else:
                 assert line["tokens"] == tokens.ravel().tolist()
+
+
+@pytest.mark.slow
+def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader):
+    """What breaks the protocol is counted, in every field; coded payloads end it with what to do."""
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    header = msgspec.structs.replace(make_header(0), checksum=checksum_of(grid))
+    plain = pack(header, grid)
+    fields = msgspec.to_builtins(header)
+    names = ("version", "seq", "keyframe", "grid", "dtype", "levels", "checksum")
+    broken = [fields | {name: value} for name in names for value in ({}, "x")]
+    broken += [fields | {"grid": [4, -6]}, fields | {"checksum": 1}, fields | {"compression": "zstd"}]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        client = start(reader, f"tcp://127.0.0.1:{port}", "front", 1)
+        assert {socket.recv(), socket.recv()} == {b"\x01tokens/front", b"\x01info/front"}
+        info = msgspec.to_builtins(make_info("front", grid=[4, 6])) | {"control": None}
+        for fault in ({"ended": "x"}, {"version": []}, {}):
+            socket.send_multipart([b"info/front", msgspec.msgpack.encode(info | fault), b""])
+        for each in broken:
+            socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(each), grid])
+        socket.send_multipart(plain)
+        line, counts = lines_of(client)
+        assert line["tokens"] == [0] * 24
+        assert counts["malformed"] == len(broken) + 2
+        client = start(reader, f"tcp://127.0.0.1:{port}", "front", 1)
+        assert [socket.recv() for _ in range(4)]
+        socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+        socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(fields | {"compression": "coded"}), grid])
+        _, told = client.communicate(timeout=100)
+        assert client.returncode == 1
+        assert "coded" in told
+        assert "--compression none or zstd" in told
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import array
 import contextlib
 import re
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +40,13 @@ class Camera:
         self.calibration: CameraInfo | None = None
         self.frame = name
         self.counts = {"unreadable": 0, "malformed": 0, "pictures": 0}
+        self.told: dict[str, int] = {}
         topic = node.text(f"{name}.topic")
-        if topic.endswith("/compressed"):
+        if topic.endswith("/ffmpeg"):
+            from ffmpeg_image_transport_msgs.msg import FFMPEGPacket  # of whoever publishes such a topic
+
+            node.create_subscription(FFMPEGPacket, topic, self.on_packet, qos_profile_sensor_data)
+        elif topic.endswith("/compressed"):
             node.create_subscription(CompressedImage, topic, self.on_compressed, qos_profile_sensor_data)
         elif topic:
             node.create_subscription(Image, topic, self.on_image, qos_profile_sensor_data)
@@ -64,7 +70,13 @@ class Camera:
         self._send(message.header, read)
 
     def on_compressed(self, message: CompressedImage) -> None:
-        self._send(message.header, lambda: compressed_image(message.data, message.format))
+        known = self.calibration
+        size = (known.height, known.width) if known is not None else None
+        self._send(message.header, lambda: compressed_image(message.data, message.format, size))
+
+    def on_packet(self, message: Any) -> None:
+        size = (message.height, message.width)
+        self._send(message.header, lambda: compressed_image(message.data, message.encoding, size))
 
     def on_camera_info(self, message: CameraInfo) -> None:
         self.calibration = message
@@ -136,9 +148,10 @@ class Camera:
         return message
 
     def status(self) -> DiagnosticStatus:
-        """What the camera and its stream have counted."""
+        """What the camera and its stream have counted, and a warning of what went wrong since it was told last."""
         values = {**self.numbers.counts, **self.continuity.counts, **self.counts}
-        wrong = [name for name in ("unreadable", "malformed", "lost") if values[name]]
+        wrong = [name for name in ("unreadable", "malformed", "lost") if values[name] > self.told.get(name, 0)]
+        self.told = values
         status = DiagnosticStatus(name=f"streamtok: {self.name}", hardware_id=self.frame)
         status.level = DiagnosticStatus.WARN if wrong else DiagnosticStatus.OK
         status.message = ", ".join(f"{name} {values[name]}" for name in wrong) or "ok"
@@ -251,7 +264,10 @@ def time_of(nanoseconds: int) -> Time:
 def main() -> None:
     """Run until told to stop."""
     rclpy.init()
-    bridge = Bridge()
+    try:
+        bridge = Bridge()
+    except (ValueError, ImportError, zmq.ZMQError) as error:
+        sys.exit(f"streamtok_ros: {error}")
     with contextlib.suppress(KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
         rclpy.spin(bridge)
     bridge.close()

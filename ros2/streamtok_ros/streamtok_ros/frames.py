@@ -15,6 +15,7 @@ ALIASES.update({name: name for name in SAME})
 WIDE = {"rgba8": "rgb8", "bgra8": "bgr8", "8UC4": "bgr8"}  # four bytes a pixel, of which the fourth is left out
 ROW_BYTES = {"rgb8": 3, "bgr8": 3, "uyvy": 2, "yuyv": 2}  # a pixel; others one
 STILLS = (("jpeg", b"\xff\xd8\xff"), ("png", b"\x89PNG"))
+VIDEOS = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}  # in a format's name
 BACKWARDS = 10  # images in a row whose stamps lie before the newest: the clock was set back
 LOST_STEPS, LEAST_STEPS = 2.5, 5
 
@@ -48,16 +49,22 @@ def _rows(view: memoryview, lines: int, row: int, step: int) -> bytes:
     return b"".join(view[start : start + row] for start in range(0, lines * step, step))
 
 
-def compressed_image(data: Any, text: str) -> tuple[str, tuple[int, int], bytes]:
-    """A sensor_msgs/CompressedImage as (codec, (height, width), bytes): a JPEG or PNG, told by its first bytes.
+def compressed_image(data: Any, text: str, size: tuple[int, int] | None) -> tuple[str, tuple[int, int], bytes]:
+    """A sensor_msgs/CompressedImage as (codec, (height, width), bytes): a JPEG or PNG, told by its first bytes, or a
+    packet of a video by its format `text`, whose `size` is known from elsewhere.
 
-    ValueError for anything else, such as packets of a video, which do not tell their size.
+    ValueError for anything else.
     """
     payload = bytes(data)
     for codec, magic in STILLS:
         if payload.startswith(magic):
             return codec, (_png_size if codec == "png" else _jpeg_size)(payload), payload
-    raise ValueError(f"format {text!r} with first bytes {payload[:8]!r}, expected JPEG or PNG")
+    video = next((codec for word, codec in VIDEOS.items() if word in text.lower()), None)
+    if video and size is None:
+        raise ValueError(f"packets of {video} do not tell their size: set the parameter camera_info to its topic")
+    if video and size and payload:
+        return video, size, payload
+    raise ValueError(f"format {text!r} with first bytes {payload[:8]!r}, expected JPEG, PNG or a known video")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -138,12 +145,15 @@ def pack_frame(
 ) -> tuple[bytes, bytes, bytes] | None:
     """The message of an image (encoding, (height, width), payload): topic, header, payload; None for one to leave out.
 
-    `stamp_ns` and `now_ns` are of the same clock.
+    `stamp_ns` and `now_ns` are of the same clock. A missing packet of a video leaves a gap in `seq`, so that its
+    reader waits for a key frame.
     """
-    number = numbers.take(stamp_ns)
+    encoding, size, payload = picture
+    missing, number = numbers.counts["missing"], numbers.take(stamp_ns)
+    if encoding in VIDEOS.values() and (number is None or numbers.counts["missing"] > missing):
+        numbers.seq += 1
     if number is None:
         return None
-    encoding, size, payload = picture
     header = {"version": 1, "stream": stream, "session": numbers.session, "seq": numbers.seq, "frame_id": number}
     header.update({"capture_ns": stamp_ns, "publish_ns": now_ns, "encoding": encoding, "image_size": list(size)})
     header["checksum"] = zlib.crc32(payload)

@@ -37,11 +37,13 @@ def check_group(header: dict[str, Any], payload: bytes) -> None:
     missing = [name for name in NEEDED if name not in header]
     if missing:
         raise ValueError(f"the header lacks {', '.join(missing)}")
+    if header.get("compression", "none") != "none":
+        raise ValueError(f"compression {header['compression']!r} is not read here: run the node without --compression")
     count = 1
     for side in header["grid"]:
         count *= side
     if not 0 < count <= MAX_GRID or len(payload) != count * WIDTHS.get(header["dtype"], 0):
-        raise ValueError(f"{len(payload)} bytes for a grid {header['grid']} of {header['dtype']} (compressed?)")
+        raise ValueError(f"{len(payload)} bytes for a grid {header['grid']} of {header['dtype']}")
     if zlib.crc32(payload) != header["checksum"]:
         raise ValueError("the payload is damaged (checksum)")
     if len(header["frame_ids"]) != len(header["capture_ns"]) or not header["frame_ids"]:

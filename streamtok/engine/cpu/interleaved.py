@@ -9,16 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamtok.engine.rebuild import copy_module, exchange_modules
+from streamtok.engine.cpu.winograd import exchange_wide, use_winograd
+from streamtok.engine.rebuild import copy_conv, copy_module, exchange_modules
 from streamtok.engine.rings import roll, unroll
 from streamtok.engine.streams import PlainSnapshots, Streams
 from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
-from streamtok.model.encoder import Encoder
+from streamtok.model.decoder import Decoder
+from streamtok.model.encoder import Encoder, StillConv
 from streamtok.model.layers import FactorizedConv
+from streamtok.model.network import fold
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.wavelet import haar_matrix
 
 TAPS = 3
+PATCH = 4  # of the wavelets that are merged or fed with bytes
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ class InterleavedConv(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W), past (B, H, W, 3, C) -> y (B, D, H, W) and the same past."""
-        frames = self.convolve_space(x).permute(0, 2, 3, 1)
+        frames = self.spatial(x).permute(0, 2, 3, 1)
         parts = []
         for slot, count in enumerate(clock.count.tolist()):
             past[slot, :, :, count % TAPS] = frames[slot]
@@ -72,10 +76,6 @@ class InterleavedConv(nn.Module):
                 parts.append(linear(past[slot].flatten(2), self.turned[count % TAPS], self.bias))
         return torch.stack(parts).permute(0, 3, 1, 2) if len(parts) > 1 else parts[0][None].permute(0, 3, 1, 2), past
 
-    def convolve_space(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) -> (B, D, H, W)."""
-        return self.spatial(x)
-
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
         """The past as `FactorizedConv` keeps it: (S, H, W, 3, C) -> (S, 2, H, W, C)."""
         return unroll(past.permute(0, 3, 1, 2, 4), count, self.past_frames)
@@ -85,54 +85,65 @@ class InterleavedConv(nn.Module):
         return roll(past, count, TAPS).permute(0, 2, 3, 1, 4).contiguous()
 
 
-class BytesConv(InterleavedConv):
-    """The first convolution for bands as `transform_bytes` leaves them: unscaled, colour slowest.
+class BytesEncoder:
+    """An interleaved encoder that reads uint8 frames in groups of four, without scaling them to [-1, 1] first.
 
-    It shares the past of the `InterleavedConv` that takes plain bands.
+    `wide`: the first convolution's weight before it was cast. With `merge` the wavelet is part of that convolution.
     """
 
-    scaled: Tensor
-
-    def __init__(self, conv: FactorizedConv, wide: Tensor, patch: int):
-        super().__init__(conv)
-        bands = patch**3
-        weight = wide.detach().float().unflatten(1, (bands, -1)).transpose(1, 2).flatten(1, 2) / (bands * 127.5)
-        dtype = conv.spatial.weight.dtype
-        self.register_buffer("scaled", weight.to(dtype).contiguous(memory_format=torch.channels_last))
-
-    def convolve_space(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) -> (B, D, H, W)."""
-        return F.conv2d(x, self.scaled, self.spatial.bias, padding=1)
-
-
-class BytesEncoder:
-    """An interleaved encoder that reads uint8 frames in groups of four, without scaling them to [-1, 1] first."""
-
-    def __init__(self, encoder: Encoder, first: BytesConv, axes: str, dtype: torch.dtype):
-        self.encoder = copy_module(encoder, conv_in=first)
-        self.haar = make_haar(axes, dtype)
+    def __init__(self, encoder: Encoder, first: FactorizedConv, wide: Tensor, axes: str, merge: bool):
+        weight = wide.detach().float().unflatten(1, (PATCH**3, -1)).transpose(1, 2) / (PATCH**3 * 127.5)
+        signs = haar_matrix(PATCH, axes, torch.float32, torch.device("cpu")) * PATCH**3
+        dtype = first.spatial.weight.dtype
+        # what makes 127.5 the zero of the band of means
+        self.haar = None if merge else (signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype))
+        if merge:
+            weight = torch.einsum("dcbkl,bp->dcpkl", weight, signs)
+        assert first.spatial.bias is not None
+        spatial: nn.Module = copy_conv(first.spatial, weight.flatten(1, 2), first.spatial.bias)
+        if merge:
+            spatial = exchange_wide(spatial)
+        self.encoder = copy_module(encoder, conv_in=InterleavedConv(copy_module(first, spatial=spatial)))
 
     def __call__(self, frames: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """uint8 frames (B, 3, 4, H, W) -> features (B, z_factor * z_channels, h, w), and the state of `encoder`."""
         return self.encoder(transform_bytes(frames, self.haar), state, clock)
 
 
-def make_haar(axes: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What `transform_bytes` needs: signs (bands, places) and, for the band of means, what makes 127.5 its zero."""
-    signs = haar_matrix(4, axes, torch.float32, torch.device("cpu")) * 64
-    return signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype)
-
-
-def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor]) -> Tensor:
+def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tensor:
     """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
 
     Bytes are exact in bfloat16, so are their sums and differences in the product's accumulator: one rounding in all.
+    Without signs and offsets (`haar`), the pixels themselves, from -127.5 to 127.5 in float32.
     """
     batch, colours, _, height, width = frames.shape
     quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
     cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
-    values = cells.view(torch.uint8).view(-1, 64).to(haar[0].dtype)
-    return linear(values, *haar).view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
+    pixels = cells.view(torch.uint8).view(-1, 64)
+    values = linear(pixels.to(haar[0].dtype), *haar) if haar else pixels.float().sub_(127.5)
+    return values.view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
+
+
+class PixelDecoder:
+    """A decoder of groups of four frames whose last convolution makes pixels, with the inverse wavelet inside it."""
+
+    def __init__(self, decoder: Decoder, last: StillConv, axes: str):
+        patches = haar_matrix(PATCH, axes, torch.float64, torch.device("cpu")) * PATCH**3  # its own inverse, transposed
+        assert last.bias is not None
+
+        def merge(values: Tensor) -> Tensor:
+            bands = values.detach().double().unflatten(0, (PATCH**3, -1))
+            return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
+
+        conv = copy_conv(last, merge(last.weight), merge(last.bias))
+        self.decoder = copy_module(decoder, conv_out=exchange_wide(conv))
+
+    def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), and the state of `decoder`."""
+        cells, state = self.decoder(z, state, clock)
+        batch, channels, h, w = cells.shape
+        cells = cells.view(batch, channels // PATCH**3, PATCH, PATCH, PATCH, h, w)
+        return cells.permute(0, 1, 2, 5, 3, 6, 4).reshape(batch, -1, PATCH, h * PATCH, w * PATCH), state
 
 
 class InterleavedStream(PlainSnapshots, EncodeStream):
@@ -160,28 +171,47 @@ class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
 
     slot_by_slot = True
 
+    def __init__(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, pixel_decoder: PixelDecoder | None
+    ):
+        self._pixel_decoder = pixel_decoder
+        super().__init__(model, slots, size, context)
+
+    def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Tensor, State]:
+        """Indices (S, 1, h, w) or latents -> frames (S, 3, G, H, W), the new state."""
+        if self._pixel_decoder is None:
+            return super()._compute(x, state, clock, keyframe)
+        z = self.model.post_quant_conv(fold(self.model.read_codes(x)))
+        frames, new = self._pixel_decoder(z, state["decoder"], clock)
+        return frames, {"decoder": new}
+
 
 class InterleavedStreams(Streams):
     """Streams of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
 
-    `source` is the same model before it was cast, for weights that are scaled before they are rounded. ValueError if
-    the model does not fit.
+    `source` is the same model before it was cast, for weights that are scaled before they are rounded. `fewer`: the
+    convolutions have fewer products, by Winograd and with the wavelets inside the first and the last. ValueError if the
+    model does not fit.
     """
 
-    def __init__(self, plain: Tokenizer, source: Tokenizer):
+    def __init__(self, plain: Tokenizer, source: Tokenizer, fewer: bool = False):
         reason = find_obstacle(plain)
         if reason:
             raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
-        self.plain = plain
-        modules = {name: exchange_modules(child, _interleave) for name, child in plain.named_children()}
+        self.plain, axes = plain, plain.axes
+        base = use_winograd(plain) if fewer else plain
+        modules = {name: exchange_modules(child, _interleave) for name, child in base.named_children()}
         self.model = plain.with_modules(**modules).eval()
-        self.bytes_encoder = None
-        if "encoder" in plain._modules and not plain.config.closed_loop and plain.config.patch_size == 4:
+        self.bytes_encoder, self.pixel_decoder = None, None
+        if plain.config.closed_loop or plain.config.patch_size != PATCH:
+            return
+        if "encoder" in plain._modules:
             first, wide = plain.encoder.conv_in, source.encoder.conv_in
             assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
             assert isinstance(wide, FactorizedConv), type(wide)
-            conv = BytesConv(first, wide.spatial.weight, plain.config.patch_size)
-            self.bytes_encoder = BytesEncoder(self.model.encoder, conv.eval(), plain.axes, plain.dtype)
+            self.bytes_encoder = BytesEncoder(self.model.encoder, first, wide.spatial.weight, axes, fewer)
+        if fewer and "decoder" in plain._modules and isinstance(last := plain.decoder.conv_out, StillConv):
+            self.pixel_decoder = PixelDecoder(self.model.decoder, last, axes)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """As `Streams` says."""
@@ -189,7 +219,7 @@ class InterleavedStreams(Streams):
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
         """As `Streams` says."""
-        return InterleavedDecodeStream(self.model, slots, size, context)
+        return InterleavedDecodeStream(self.model, slots, size, context, self.pixel_decoder)
 
 
 def find_obstacle(model: Tokenizer) -> str | None:

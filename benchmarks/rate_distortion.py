@@ -1,0 +1,69 @@
+"""PSNR of pictures at the bits of coded tokens, by hold margin, beside video codecs at as many bits.
+
+    python benchmarks/rate_distortion.py CLIP... [--model nano --model nano-p] [--hold 0 --hold 0.25]
+
+The first 33 frames of each clip at 256 lines, one key frame. Bits are those of the coded grids, which are decoded
+again, and of the codecs' packets: headers of neither side. x264 and x265 are veryfast and zerolatency; between the
+points of their curves PSNR is linear in log rate. Means over clips.
+"""
+
+import argparse
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from streamtok.coding.library import coder_for
+from streamtok.engine.loading import load
+from streamtok.evaluation.baselines import CODECS, encode_at_crf
+from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
+from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
+from streamtok.evaluation.metrics import psnr
+from streamtok.training.coder_loop import count_bits
+
+CRFS = range(14, 47, 4)
+Curve = tuple[list[float], list[float]]  # log2 of bits per pixel, rising, and PSNR in dB
+
+
+def trace(clip: Clip, codec: str) -> Curve:
+    """What a codec reaches on a clip."""
+    coded = [encode_at_crf(clip.frames, codec, crf) for crf in reversed(CRFS)]
+    rates = [float(np.log2(each.bits / clip.frames[..., 0].size)) for each in coded]
+    return rates, [psnr(pictures_to_unit(clip.frames), pictures_to_unit(each.frames)) for each in coded]
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="+", metavar="CLIP")
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--hold", action="append", type=float)
+    arguments = parser.parse_args()
+    clips = list(ClipSet(find_clips(arguments.clips), frames=33))
+    curves = [[trace(clip, codec) for clip in clips] for codec in CODECS]
+    print("| model | hold | bits a token | bits per pixel | PSNR | " + " | ".join(CODECS) + " |")
+    print("| --- " * (5 + len(CODECS)) + "|", flush=True)
+    for model in arguments.model or ["nano", "nano-p"]:
+        tok = load(model)
+        coder = coder_for(tok.fingerprint)
+        for hold in arguments.hold or [0.0, 0.125, 0.25, 0.5]:
+            bits, rates, decibels = [], [], []
+            for clip in clips:
+                out = tok.encode(pictures_to_video(clip.frames), hold=hold)
+                assert out.indices is not None  # of a discrete tokenizer
+                grids = out.indices[0].numpy().astype(coder.dtype)
+                bits.append(fmean(count_bits(coder, grids)))
+                rates.append(bits[-1] * grids.size / clip.frames[..., 0].size)
+                shown = video_to_unit(tok.decode(out.indices)[0])
+                decibels.append(psnr(pictures_to_unit(clip.frames), shown))
+            beside = [
+                fmean(float(np.interp(np.log2(rate), *curve)) for rate, curve in zip(rates, of, strict=True))
+                for of in curves
+            ]
+            figures = [f"{value:.2f}" for value in (fmean(decibels), *beside)]
+            row = [model, f"{hold:g}", f"{fmean(bits):.2f}", f"{fmean(rates):.4f}", *figures]
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What the headers of H.264 and H.265 say about the order of pictures: what is missing, and where damage ends.
+
+Decoders know both and do not tell: that of H.264 conceals a picture that never came, and neither says how far a stream
+that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from streamtok.io.nal_units import (
+    HEVC_SEI,
+    HEVC_SLICES,
+    Bits,
+    length_size_of,
+    recovery_count,
+    split_units,
+    units_of_avcc,
+)
+
+IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
+HEVC_KEYS = range(16, 22)
+HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
+LONGEST_HEADER = 64  # bytes of a slice that are looked at
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an access unit says: `missing` if one that it needs did not come.
+
+    `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
+    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
+    messages beside the picture.
+    """
+
+    missing: bool = False
+    clean_since: int | None = None
+    recovers: bool = False
+    has_sei: bool = False
+    empty: bool = False
+
+
+class Numbering(NamedTuple):
+    """How an SPS of H.264 has pictures numbered: `frame_num` has `width` bits."""
+
+    width: int
+    gaps_allowed: bool
+    separate_planes: bool
+    frames_only: bool
+
+
+class H264Order:
+    """Follows `frame_num` (7.4.3), which rises by one with each reference picture, and recovery points (D.2.8)."""
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self._length_size = length_size_of("h264", extradata)
+        self._sps: dict[int, Numbering] = {}
+        self._pps: dict[int, int] = {}
+        self._last: int | None = None  # frame_num of the last reference picture
+        self._ages: dict[int, int] = {}  # of recovery points, in units, by the frame_num at which all is right
+        for unit in units_of_avcc(extradata) if self._length_size else split_units(extradata or b"", 0):
+            self._read_parameters(unit)
+
+    def restart(self) -> None:
+        """Forget what came before: the next unit is from another place of the stream."""
+        self._last, self._ages = None, {}
+
+    def see(self, data: bytes) -> Order:
+        """Take the next access unit in order of decoding."""
+        recovery, kind = None, -1
+        for unit in split_units(data, self._length_size):
+            kind = unit[0] & 31 if unit else kind
+            if kind == SEI:
+                recovery = recovery_count(unit[1:]) if recovery is None else recovery
+            elif kind in (SLICE, IDR):
+                return self._see_slice(unit, kind == IDR, recovery)
+            else:
+                self._read_parameters(unit)
+        return Order(empty=kind < 0)
+
+    def _see_slice(self, unit: bytes, idr: bool, recovery: int | None) -> Order:
+        bits = Bits(unit[1:LONGEST_HEADER])
+        first_block, _ = bits.ue(), bits.ue()
+        rule = self._sps.get(self._pps.get(bits.ue(), -1))
+        if rule is None:
+            return Order(clean_since=0 if idr else None)
+        bits.take(2 * rule.separate_planes)
+        number, last, reference = bits.take(rule.width), self._last, bool(unit[0] & 0x60)
+        field_picture = not rule.frames_only and bool(bits.take(1))
+        if reference or idr:
+            self._last = number
+        if idr:
+            self._ages = {}
+            return Order(clean_since=0)
+        size = 1 << rule.width
+        step = 1 if last is None else (number - last) % size
+        missing = step > 1 and not rule.gaps_allowed
+        if missing and not reference:
+            self._last = (number - 1) % size
+        missing |= step == 0 and not field_picture and not first_block  # it came late
+        self._ages = {target: age + 1 for target, age in self._ages.items()}
+        if recovery is not None:
+            self._ages.setdefault((number + recovery) % size, 0)
+        return Order(missing, self._ages.pop(number, None) if reference else None)
+
+    def _read_parameters(self, unit: bytes) -> None:
+        kind, bits = unit[0] & 31 if unit else 0, Bits(unit[1:])
+        if kind == PPS:
+            number = bits.ue()
+            self._pps[number] = bits.ue()
+        elif kind == SPS:
+            profile = bits.take(24) >> 16
+            number, planes = bits.ue(), False
+            if profile in HIGH_PROFILES:
+                planes = _skip_chroma(bits)
+            width = bits.ue() + 4
+            _skip_picture_order(bits)
+            bits.ue()  # max_num_ref_frames
+            gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # then width and height
+            self._sps[number] = Numbering(width, gaps_allowed, planes, bool(bits.take(1)))
+
+
+class H265Order:
+    """Follows recovery points (D.3.8), counting units; which pictures are missing says the decoder itself."""
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self._length_size = length_size_of("hevc", extradata)
+        self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
+
+    def restart(self) -> None:
+        """Forget what came before: the next unit is from another place of the stream."""
+        self._ages = {}
+
+    def see(self, data: bytes) -> Order:
+        """Take the next access unit in order of decoding."""
+        self._ages = {target: age + 1 for target, age in self._ages.items()}
+        recovers, has_sei, kind = False, False, -1
+        for unit in split_units(data, self._length_size):
+            kind = unit[0] >> 1 & 63 if unit else kind
+            if kind in HEVC_SLICES:
+                recovers = recovers or kind in HEVC_KEYS
+                break
+            has_sei = has_sei or kind == HEVC_SEI
+            if kind == HEVC_SEI and (count := recovery_count(unit[2:], signed=True)) is not None:
+                recovers = count > 0
+                self._ages.setdefault(count + MOST_REORDERED if count else 0, 0)
+        done = [target for target, age in self._ages.items() if age == target]
+        return Order(False, self._ages.pop(done[0]) if done else None, recovers, has_sei, kind < 0)
+
+
+def follow_order(codec: str, extradata: bytes | None) -> H264Order | H265Order | None:
+    """What follows the order of a codec's access units; None for codecs that do not say."""
+    if codec == "h264":
+        return H264Order(extradata)
+    return H265Order(extradata) if codec == "hevc" else None
+
+
+def _skip_chroma(bits: Bits) -> bool:
+    """Pass over what high profiles have in their SPS (7.3.2.1.1); True if planes are coded separately."""
+    full_colour = bits.ue() == 3
+    separate = full_colour and bool(bits.take(1))
+    bits.ue(), bits.ue(), bits.take(1)
+    if bits.take(1):
+        for number in range(12 if full_colour else 8):
+            if bits.take(1):
+                _skip_scaling_list(bits, 16 if number < 6 else 64)
+    return separate
+
+
+def _skip_scaling_list(bits: Bits, size: int) -> None:
+    last = scale = 8
+    for _ in range(size):
+        scale = (last + bits.se()) % 256 if scale else 0
+        last = scale or last
+
+
+def _skip_picture_order(bits: Bits) -> None:
+    kind = bits.ue()
+    if kind == 0:
+        bits.ue()
+    elif kind == 1:
+        bits.take(1), bits.se(), bits.se()
+        for _ in range(min(bits.ue(), 255)):
+            bits.se()

@@ -1,0 +1,87 @@
+"""The camera images of a recording beside its tokens, by time; packets of video are decoded up to the one shown."""
+
+from collections import deque
+
+import numpy as np
+
+from streamtok.io.image_messages import ImageMessage, parser_of
+from streamtok.io.stills import encode_jpeg
+from streamtok.io.video_packets import LONGEST_REORDER, VideoDecoder, begins_video
+from streamtok.preprocessing.pixels import RawImage
+from streamtok.recording.format import FRAMES
+from streamtok.recording.mcap_file import PLACE
+from streamtok.recording.reader import Recording
+
+MOST_BACK = 600  # packets in which a key frame is sought
+
+
+class RecordedImages:
+    """The camera images of one recording, for one thread."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._cameras = {name: RecordedCamera(recording, name) for name in recording.cameras}
+
+    def image_at(self, stream: str, time_ns: int) -> bytes | None:
+        """A stream's image of that log time as a JPEG, PNG or WebP file; None where there is none that can be read."""
+        camera = self._cameras.get(stream)
+        try:
+            return camera.image_at(time_ns) if camera else None
+        except (ValueError, ImportError):  # damage, which reading the recording tells
+            return None
+
+
+class RecordedCamera:
+    """The images of one camera by log time."""
+
+    def __init__(self, recording: Recording, stream: str) -> None:
+        self._files = recording.files
+        topic, parts = FRAMES + stream, []
+        for file in self._files:
+            parts.append(file.locate({n for n in file.channel_ids(topic) if file.channels[n].topic == topic}))
+        self._places = np.concatenate([np.zeros(0, PLACE), *parts])
+        self._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        self._video: VideoDecoder[int] | None = None
+        self._asked, self._next = 0, 0  # the packet that was asked for last, and the one to decode next
+        self._decoded: deque[tuple[int, np.ndarray | None]] = deque()  # from the one that was asked for last
+
+    def image_at(self, time_ns: int) -> bytes | None:
+        """The image of that time as a file; None if there is none, ValueError for a damaged one."""
+        number = int(np.searchsorted(self._places["time"], time_ns))
+        if number == len(self._places) or self._places["time"][number] != time_ns:
+            return None
+        message = self._read(number)
+        if message.kind == "image":
+            return bytes(message.data)
+        picture = self._decode(number) if message.kind == "video" else message.picture()
+        if picture is None:
+            return None
+        return encode_jpeg(picture.rgb() if isinstance(picture, RawImage) else picture)
+
+    def _read(self, number: int) -> ImageMessage:
+        file, place = self._files[self._file_of[number]], self._places[number]
+        channel = file.channels[int(place["channel"])]
+        parse = parser_of(file.schemas[channel.schema_id].name, channel.message_encoding)
+        return parse(file.message_at(place).data)
+
+    def _decode(self, number: int) -> np.ndarray | None:
+        """The picture of a packet, uint8 RGB (H, W, 3), going on from the packet before where that is near."""
+        if self._video is None or not self._asked <= number < self._next + MOST_BACK:
+            self._video = self._begin(number)
+        self._asked = number
+        while self._decoded and self._decoded[0][0] < number:
+            self._decoded.popleft()
+        while not self._decoded and self._next < min(len(self._places), number + LONGEST_REORDER):
+            found = self._video.decode(self._read(self._next).data, self._next)
+            self._decoded += [(each.key, each.image) for each in found if each.key >= number]
+            self._next += 1
+        return self._decoded[0][1] if self._decoded and self._decoded[0][0] == number else None
+
+    def _begin(self, number: int) -> VideoDecoder[int]:
+        """A new decoder, at the last packet that one can begin with."""
+        for start in range(number, max(-1, number - MOST_BACK), -1):
+            message = self._read(start)
+            if begins_video(message.encoding, message.data):
+                self._next = start
+                self._decoded.clear()
+                return VideoDecoder(message.encoding)
+        raise ValueError(f"no key frame in {MOST_BACK} packets before number {number}")

@@ -78,7 +78,7 @@ class ControlServer:
 
     `handlers` maps an op to a function of the stream name, or of None for all streams, that is called in that thread.
     It gives the result, or raises ValueError with what to tell the client. Requests may have the empty delimiter part
-    of a REQ socket. `join` waits for the end.
+    of a REQ socket.
     """
 
     socket: zmq.Socket
@@ -88,12 +88,8 @@ class ControlServer:
     _unsent: list[tuple[bytes, int, zmq.MessageTracker]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the end of the thread."""
-        self._thread.join()
+        self.thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         with self.socket, contextlib.suppress(zmq.ContextTerminated):

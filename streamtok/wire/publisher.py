@@ -243,7 +243,7 @@ class Publisher:
             self._auth.stop()
         self._context.term()
         if self._control is not None:
-            self._control.join()
+            self._control.thread.join()
         for binding in self._bindings:
             binding.release()
 

@@ -12,22 +12,16 @@ Without a source it also measures how many cameras this machine carries. A sourc
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
-import os
-import platform
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.commands.info import format_report, inspect, is_empty
 from streamtok.drives.open_drive import kind_of
-from streamtok.extras import install_command
 from streamtok.io.spec import split_file
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
@@ -36,20 +30,7 @@ from streamtok.settings.shared import CommandSettings
 if TYPE_CHECKING:
     from streamtok.io.probe import Probe
 
-OK, NOTE, BAD = "ok", "note", "bad"
 MARKS = {OK: "ok  ", NOTE: "note", BAD: "BAD "}
-EXTRAS = {"mcap": "record", "rosbags": "ros", "pyarrow": "dataset", "webdataset": "dataset", "matplotlib": "plot"}
-GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report: `state` is "ok", "note" (works, could be better) or "bad"; `advice` says what to do."""
-
-    name: str
-    state: str
-    found: str
-    advice: str = ""
 
 
 class DoctorSettings(CommandSettings):
@@ -139,169 +120,6 @@ def write_missing(missing: list[tuple[float, int]]) -> str:
 def write_size(size: tuple[int, int]) -> str:
     """A size (height, width) as flags take it."""
     return f"{size[0]}x{size[1]}"
-
-
-def run_checks(folder: Path, measure: bool) -> list[Check]:
-    """Every check, in the order of the report; `folder` is where recordings would go. A failure is a finding too."""
-    machine = [check_machine, check_torch, check_cuda, check_model, *([check_capacity] if measure else [])]
-    outside = check_zmq, check_video, check_gstreamer, check_display, check_cameras, check_extras
-    checks = [check for probe in (*machine, *outside) for check in collect(probe)]
-    return checks + collect(lambda: check_disk(folder))
-
-
-def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
-    """The findings of one probe; what it raises is a finding."""
-    found: list[Check] = []
-    try:
-        found.extend(probe())
-    except Exception as error:
-        name = getattr(probe, "__name__", "check").removeprefix("check_")
-        found.append(Check(name, BAD, f"{type(error).__name__}: {error}", "pip install --force-reinstall streamtok"))
-    return found
-
-
-def check_machine() -> Iterator[Check]:
-    """Python, cores and memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    state, advice = (OK, "") if cores >= 4 else (NOTE, "several cameras on a CPU want 4 cores or more, or a GPU")
-    yield Check("processor", state, f"{cores} cores, {memory:.0f} GiB of memory", advice)
-
-
-def check_torch() -> Iterator[Check]:
-    """Version, threads and instruction set of PyTorch."""
-    import torch
-
-    found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    yield Check("torch", OK, found)
-
-
-def check_cuda() -> Iterator[Check]:
-    """Whether PyTorch has a GPU, and which."""
-    import torch
-
-    if not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU-only"
-        advice = "small models run on a CPU; for large ones install a CUDA build of PyTorch and the NVIDIA driver"
-        yield Check("cuda", NOTE, f"no GPU in use (this PyTorch is {built})", advice)
-        return
-    for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-        memory = f"{facts.total_memory / GIB:.0f} GiB"
-        yield Check("cuda", OK, f"{facts.name}, {memory}, sm_{facts.major}{facts.minor}, {bf16}")
-    if importlib.util.find_spec("cupy") is None:
-        extra = f"cuda{(torch.version.cuda or '12').split('.')[0]}"
-        yield Check("kernels", NOTE, "cupy is not installed", f"pip install 'streamtok[{extra}]' for the CUDA kernels")
-    else:
-        yield Check("kernels", OK, f"cupy {importlib.import_module('cupy').__version__}")
-
-
-def check_model() -> Iterator[Check]:
-    """Whether the shipped model encodes."""
-    import torch
-
-    from streamtok.engine.loading import load
-
-    tok = load("nano")
-    out = tok.stream(slots=1, height=32, width=32).step(torch.zeros(1, 3, 1, 32, 32, dtype=torch.uint8))
-    yield Check("model", OK, f"nano {tok.fingerprint[:12]} encodes 32x32 to {tuple(out.latent.shape[-2:])} tokens")
-
-
-def check_capacity() -> Iterator[Check]:
-    """How many cameras the shipped model encodes and decodes here in real time, measured."""
-    import torch
-
-    from streamtok.bench.capacity import measure_capacities
-    from streamtok.engine.loading import load
-    from streamtok.engine.optimized import OptimizedTokenizer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = load("nano", engine="default", device=device)
-    if isinstance(fast, OptimizedTokenizer):
-        for capacity in measure_capacities(fast, device):
-            advice = (
-                "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
-            )
-            yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
-
-
-def check_zmq() -> Iterator[Check]:
-    """Version and transports of ZeroMQ."""
-    import zmq
-
-    curve = zmq.has("curve")
-    advice = "" if curve else "pip install --force-reinstall pyzmq: its wheels have CURVE"
-    ipc, encrypted = ("yes" if zmq.has(part) else "no" for part in ("ipc", "curve"))
-    found = f"libzmq {zmq.zmq_version()}, pyzmq {zmq.__version__}, ipc {ipc}, CURVE {encrypted}"
-    yield Check("zmq", OK if curve else BAD, found, advice)
-
-
-def check_video() -> Iterator[Check]:
-    """Reading and writing video, and what OpenCV reads cameras by."""
-    import av
-    import cv2
-
-    wanted = "h264", "hevc", "libx264", "mjpeg"
-    there = [name for name in wanted if name in av.codecs_available]
-    missing = [name for name in wanted if name not in there]
-    advice = f"no {', '.join(missing)}: pip install --force-reinstall av" if missing else ""
-    yield Check("video", NOTE if missing else OK, f"PyAV {av.__version__} with {', '.join(there)}", advice)
-    backends = [cv2.videoio_registry.getBackendName(backend) for backend in cv2.videoio_registry.getCameraBackends()]
-    yield Check("opencv", OK, f"{cv2.__version__}, cameras by {', '.join(backends) or 'none'}")
-
-
-def check_gstreamer() -> Iterator[Check]:
-    """Which of the two ways gst: sources take here."""
-    from streamtok.io.gstreamer_device import find_launcher, has_gstreamer
-
-    if has_gstreamer():
-        yield Check("gstreamer", OK, "gst: sources run inside OpenCV, which was built with it")
-        return
-    try:
-        yield Check("gstreamer", OK, f"gst: sources run in {find_launcher()}, as this OpenCV was built without it")
-    except OSError as error:
-        found, _, advice = str(error).removeprefix("gst: ").rpartition(": ")
-        yield Check("gstreamer", NOTE, found, advice)
-
-
-def check_display() -> Iterator[Check]:
-    """Whether a window can be opened."""
-    display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
-    yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
-
-
-def check_cameras() -> Iterator[Check]:
-    """V4L2 devices and whether this user may read them."""
-    devices = sorted(Path("/dev").glob("video*"))
-    if not devices:
-        advice = "plug one in, or try --source 'synthetic:256x448@30'; in a container pass --device /dev/video0"
-        yield Check("cameras", NOTE, "no /dev/video*", advice)
-    for device in devices:
-        name = Path(f"/sys/class/video4linux/{device.name}/name")
-        label = name.read_text().strip() if name.exists() else "camera"
-        if os.access(device, os.R_OK | os.W_OK):
-            yield Check("cameras", OK, f"{device} ({label})")
-        else:
-            advice = "sudo usermod -aG video $USER, then log in again"
-            yield Check("cameras", BAD, f"{device} ({label}): no permission", advice)
-
-
-def check_extras() -> Iterator[Check]:
-    """Which optional packages are installed, and the command for those that are not."""
-    for module, extra in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        advice = "" if there else install_command(extra)
-        yield Check("extras", OK if there else NOTE, f"{module} {'installed' if there else 'is missing'}", advice)
-
-
-def check_disk(folder: Path) -> Iterator[Check]:
-    """Room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour."""
-    free = shutil.disk_usage(folder).free / GIB
-    state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
-    yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)
 
 
 main = make_main("doctor", DoctorSettings, run, __doc__)

@@ -5,7 +5,6 @@ verdict. Whatever waits, fails or tells the time is outside and calls `feed`, `g
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -54,10 +53,8 @@ class IngestCore:
     ) -> None:
         if not streams:
             raise ValueError("no streams: give at least one name with its StreamOptions")
-        self.tokenizer = tokenizer
-        self.config = tokenizer.config
+        self.tokenizer, self.config, self.context = tokenizer, tokenizer.config, context
         self.group_frames = self.config.temporal_compression if self.config.video else 1
-        self.context = context
         self.lanes = {
             name: Lane(name, options, self.group_frames, self.config.video) for name, options in streams.items()
         }
@@ -98,12 +95,10 @@ class IngestCore:
         size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
         if kept is None or kept[0] != size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
+            options.check_pixels(stream, *size)
             channels = picture_channels(self.config.in_channels)
-            if options.size is None and math.prod(size) > options.max_pixels:
-                most = f"more than {options.max_pixels} pixels: set `size`, the (height, width) to encode"
-                raise ValueError(f"stream {stream}: a picture of {size[0]}x{size[1]} has {most}")
-            preparer = self._preparing.preparer(size, options.size, options.fit, multiple, channels)
-            kept = self._preparers[stream] = size, preparer
+            kept = size, self._preparing.preparer(size, options.size, options.fit, multiple, channels)
+            self._preparers[stream] = kept
         return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
@@ -269,8 +264,7 @@ class IngestCore:
         return groups
 
     def _log_gap(self, lane: Lane, lost: int) -> None:
-        counts = {"gaps": 1, "lost": lost}
-        self._logs[lane.name].add(self._timer(), "gap", counts, on_gap=lane.options.on_gap)
+        self._logs[lane.name].add(self._timer(), "gap", {"gaps": 1, "lost": lost}, on_gap=lane.options.on_gap)
 
     def _cut(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
         """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""

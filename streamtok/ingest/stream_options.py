@@ -47,3 +47,9 @@ class StreamOptions:
             raise ValueError(f"keyframe_drift must be more than 0 and at most 1, got {self.keyframe_drift!r}")
         if self.bitrate is not None and not self.bitrate > 0:
             raise ValueError(f"bitrate must be more than 0 bits per second, got {self.bitrate!r}")
+
+    def check_pixels(self, stream: str, height: int, width: int) -> None:
+        """ValueError for pictures of a source that are too large to be encoded as they come."""
+        if self.size is None and height * width > self.max_pixels:
+            most = f"more than {self.max_pixels} pixels: set `size`, the (height, width) to encode"
+            raise ValueError(f"stream {stream}: a picture of {height}x{width} has {most}")

@@ -63,8 +63,7 @@ def open_source(
     sources carry the packet they came in, where each packet is one frame. Raises ValueError for a wrong spec,
     FileNotFoundError where there is no such file.
     """
-    scheme, _, rest = spec.partition(":")
-    paced = bool(realtime)
+    (scheme, _, rest), paced = spec.partition(":"), bool(realtime)
     if scheme == "synthetic":
         from streamtok.io.synthetic import parse_synthetic
 

@@ -151,7 +151,7 @@ class Publisher:
     def forward(self, message: TokenMessage) -> None:
         """Send on another node's message unchanged; its stream must have been announced with `forward_info`."""
         self._table.get(message.stream)
-        parts: list[Part] = [bytes(part) for part in message.parts]
+        parts: list[Part] = [*map(bytes, message.parts)]
         self._send(parts)
         self._table.note_sent(message.header, parts)
 
@@ -215,9 +215,8 @@ class Publisher:
         """Counts per stream, readers and malformed input: what op `stats` gives. Any thread may ask."""
         table = self._table.summaries()
         streams = {name: counts | {"subscribers": self.subscribers(name)} for name, counts in table.items()}
-        control = dict(self._control.counts) if self._control else {}
-        counts = {"streams": streams, "control": control, "malformed": dict(self.rejects.counts)}
-        return {"node": self.node, "session": self.session, **counts}
+        counts = {"control": dict(self._control.counts) if self._control else {}, "malformed": {**self.rejects.counts}}
+        return {"node": self.node, "session": self.session, "streams": streams, **counts}
 
     def close(self) -> None:
         """Say that the streams have ended, give readers a second to take what was sent, and leave nothing behind."""

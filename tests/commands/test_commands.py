@@ -393,7 +393,7 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():
-    from streamtok.commands.doctor import collect
+    from streamtok.bench.machine_checks import collect
 
     def check_something():
         raise ImportError("no library")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from streamtok.drives.drive import Item
+from streamtok.drives.item import Item
 
 REORDER_FRAMES = 4  # recorders write images of several threads slightly out of order
 MOST_STRAY = 2  # images whose time lies ahead of all that follow: it is theirs that is wrong

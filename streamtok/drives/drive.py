@@ -5,18 +5,16 @@ import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
+from streamtok.drives.item import Item
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.measures import TimeJudge
-from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
@@ -29,21 +27,6 @@ LEFT_OUT = {
     "untimed": "have no time",
 }
 """Why images of a drive are not among its frames, in `Drive.counts`, and in words."""
-
-
-class Item(NamedTuple):
-    """One camera image of a drive before it is decoded; `load` gives a `Frame.picture` or raises DamagedFrame."""
-
-    stream: str
-    capture_ns: int
-    load: Callable[[], np.ndarray | RawImage]
-    frame_id: int | None = None
-    packet: bytes | None = None
-    codec: str | None = None
-    damage: str = ""  # why there is no picture, where that is known without `load`
-    log_ns: int = 0  # when it was recorded, where that is known
-    turn: int = 0  # times that the camera's clock was set back before it
-    missing: int = 0  # images that are missing before it
 
 
 class Problem(NamedTuple):

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.drives.drive import Drive, Item
+from streamtok.drives.drive import Drive
 from streamtok.drives.image_items import hold
+from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.containers import open_container, video_streams
 from streamtok.io.images import TimedImage, list_images

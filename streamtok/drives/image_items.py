@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtok.drives.clocks import Timed
-from streamtok.drives.drive import Item
+from streamtok.drives.item import Item
 from streamtok.io.depth import DepthRange, depth_picture
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
 from streamtok.io.video_packets import Decoded, VideoDecoder

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamtok.drives.drive import Item
+from streamtok.drives.item import Item
 from streamtok.drives.message_drive import Assembler, MessageDrive, ReadOptions, Recorded, Topic, TopicMessage
 from streamtok.recording.format import PICTURES, TOKENS
 from streamtok.recording.mcap_file import McapFile, RawMessage

@@ -24,8 +24,9 @@ from streamtok.drives.clocks import (
     TimeFiller,
     choose_clocks,
 )
-from streamtok.drives.drive import Drive, Item
+from streamtok.drives.drive import Drive
 from streamtok.drives.image_items import ItemMaker
+from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.depth import DepthRange, is_depth
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, parser_of

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamtok.drives.drive import Drive, Item
+from streamtok.drives.drive import Drive
+from streamtok.drives.item import Item
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.replay import DriveReplay
 from streamtok.recording.mcap_file import McapFile

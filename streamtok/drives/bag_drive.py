@@ -40,19 +40,25 @@ class Bag1File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
+        """By the index as far as that goes, then what can be read without one."""
         last = -1
         if not self.damage:
             try:
-                with rosbag1.Reader(self.path) as reader:
-                    wanted = [c for c in reader.connections if Topic(c.topic, c.msgtype) in topics]
-                    for c, last, data in reader.messages(connections=wanted) if wanted else ():
-                        yield TopicMessage(Topic(c.topic, c.msgtype), last, data)
+                for message in self._read_by_index(topics):
+                    last = message.log_ns
+                    yield message
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
         for message in salvage_bag1(self.path, self._note):
             if message.topic in topics and message.log_ns > last:
                 yield message
+
+    def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
+        with rosbag1.Reader(self.path) as reader:
+            wanted = [c for c in reader.connections if Topic(c.topic, c.msgtype) in topics]
+            for c, log_ns, data in reader.messages(connections=wanted) if wanted else ():
+                yield TopicMessage(Topic(c.topic, c.msgtype), log_ns, data)
 
 
 class BagDrive(MessageDrive):

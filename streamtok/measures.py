@@ -11,11 +11,8 @@ import numpy as np
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for one that is missing makes it two
-USUAL_STEPS, BURST_STEPS, LEAST_STEPS = (
-    15,
-    127,
-    5,
-)  # that say what is usual, of even and of uneven times; fewest of them
+USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of uneven times
+LEAST_STEPS = 5  # fewest of them
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
 # Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a

@@ -1,6 +1,7 @@
 """A connecting socket that is made to come back after every kind of break, and says why it cannot."""
 
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -10,11 +11,17 @@ from pathlib import Path
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from streamtok.event_log import EventLog
+from streamtok.wire.endpoint import LOCAL_QUEUE
 from streamtok.wire.security import CurveClient
+from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
 CONNECT_MS = 800  # for one try: a link that comes back is not waited for until the kernel sends its next SYN
+HOLDING_PROBES = 60  # of keep-alive, two seconds each: a reader that holds its node up hears of no dead host meanwhile
+LOOK_S = 0.05  # between looks at the connection
+RESET_S = 1.2  # without a message, which info brings each second, after a packet was dropped: it was a reset
 SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
@@ -49,20 +56,33 @@ class Connection:
     libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused
     key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now, `waited` whether
     it ever could not be since the socket connected; `counts` has connected, disconnected and refused.
+
+    With `holds` whoever reads may stop for a while (`tcp` says what that takes). Else the socket's queue has no limit,
+    and `drained` is to be set when all messages were taken: if more than `most` bytes come before that happens again,
+    the connection is given up, and `counts` has overrun.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: CurveClient | None = None
+    holds: bool = False
+    most: float = math.inf
+    drained: bool = True
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
+    _link: Link | None = None
+    _base: LinkState | None = None
+    _base_at: float = 0.0
+    _look_due: float = 0.0
+    _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
 
     def __post_init__(self) -> None:
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
+        self._set_queue()
         try:
             connect(self.socket, self.endpoint, self.curve)
         except ValueError:
@@ -72,7 +92,11 @@ class Connection:
     def check(self) -> None:
         """Take what has happened; connect anew if libzmq has given up for RETRY_S."""
         while self._monitor.poll(0):
-            self._on_event(recv_monitor_message(self._monitor)["event"])
+            told = recv_monitor_message(self._monitor)
+            if told["event"] == zmq.EVENT_CONNECTED:
+                self._on_connected(told["value"])
+            self._on_event(told["event"])
+        self._look()
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
@@ -81,7 +105,7 @@ class Connection:
 
     def connect_anew(self) -> None:
         """Give up the connection, which may hang, and open another."""
-        self.up, self.waited, self._broken_since = False, True, time.monotonic()
+        self.up, self.waited, self._broken_since, self._link = False, True, time.monotonic(), None
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 
@@ -92,6 +116,38 @@ class Connection:
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)
+
+    def _set_queue(self) -> None:
+        if self.holds:
+            self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES)
+        else:
+            self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
+
+    def _on_connected(self, descriptor: int) -> None:
+        self._link, self._base, self.drained = find_link(descriptor), None, True
+        if self._link is None or not self.holds:
+            return
+        self._link.drop(RESETS)
+        state = self._link.look()
+        if state is None or state.closed:  # before it was shielded
+            self.connect_anew()
+
+    def _look(self) -> None:
+        """Give up a connection that was reset, or that brings more than is taken."""
+        now = time.monotonic()
+        if self._link is None or now < self._look_due:
+            return
+        self._look_due, state = now + LOOK_S, self._link.look()
+        if state is None:
+            self._link = None
+        elif self._base is None or self.drained:
+            self._base, self._base_at, self.drained = state, now, False
+        elif self.holds and state.dropped > self._base.dropped and now - self._base_at > RESET_S:
+            self.connect_anew()
+        elif not self.holds and state.received - self._base.received > self.most:
+            self.counts["overrun"] += 1
+            self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=self.most, endpoint=self.endpoint)
+            self.connect_anew()
 
     def _on_event(self, event: int) -> None:
         if event & _UP:

@@ -269,6 +269,7 @@ class ControlClient:
 def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> zmq.Socket:
     """A DEALER socket connected to a node's control endpoint; ValueError if it cannot connect there."""
     socket = open_socket(context, zmq.DEALER, 16, MAX_REPLY)
+    socket.set(zmq.RCVHWM, 0)  # a full queue is dangerous (`tcp`), and whoever asks leaves soon
     try:
         connect(socket, endpoint, curve)
     except ValueError:

@@ -23,6 +23,7 @@ from streamtok.wire.tracking import Believer, Claim, StreamTracker
 POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
+MAX_BACKLOG = 1 << 24  # bytes that came and were not taken yet, beside one message that still comes
 SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, and TCP is slow to notice
 LONGEST_GAP_S = 10.0
 PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
@@ -119,7 +120,7 @@ class Drain:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
-        return Connection(socket, self.endpoint, self.curve)
+        return Connection(socket, self.endpoint, self.curve, self.lossless, self.limits.max_part + MAX_BACKLOG)
 
     def _run(self) -> None:
         try:
@@ -136,7 +137,7 @@ class Drain:
     def _turn(self) -> None:
         if self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
-            self._heard = time.monotonic()  # as far as is known
+            self._heard, self._connection.drained = time.monotonic(), True  # as far as is known
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
             self._note_heard()
@@ -188,6 +189,7 @@ class Drain:
             try:
                 parts = receive(self._connection.socket)
             except zmq.Again:
+                self._connection.drained = True
                 return
             self.take(parts)
 

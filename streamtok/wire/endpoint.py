@@ -23,6 +23,7 @@ KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how m
     zmq.TCP_KEEPALIVE_CNT: 3,
 }
 SUBSCRIPTIONS = 64  # that wait for a publisher: libzmq takes all that are there in one call, and more come meanwhile
+LOCAL_QUEUE = 100_000  # on ipc: a queue that is full when its peer leaves ends the process (see `tcp`)
 HANDSHAKE_MS = 5000  # after which a connection is closed that has not said who it is
 _UMASK = threading.Lock()
 
@@ -254,6 +255,7 @@ def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
         socket.set(zmq.IPV6, int("[" in endpoint))
         socket.bind(endpoint)
         return
+    socket.set(zmq.RCVHWM, LOCAL_QUEUE)
     with _UMASK:  # the umask belongs to the whole process
         before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
         try:

@@ -1,17 +1,14 @@
 """Who may keep a connection to a node: strangers that say nothing and peers that send too much are cut off.
 
-libzmq reads all that a peer sends, keeps each of its subscriptions, and has no limit per connection. What it accepts it
-tells, though, and TCP knows how much has come.
+libzmq reads all that a peer sends, keeps each of its subscriptions and the parts of a message without end, and has no
+limit per connection. What it accepts it tells, though, and TCP knows how much has come.
 """
 
-import contextlib
 import logging
 import resource
-import socket
-import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,38 +17,54 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
 from streamtok.wire.endpoint import HANDSHAKE_MS
+from streamtok.wire.tcp import EVERYTHING, RESETS, Link, LinkState, find_link, shield_listener
 
 log = logging.getLogger("streamtok.wire")
 
 MAX_STRANGERS = 64  # connections at a time that are younger and have sent next to nothing
 GREETING = 90  # bytes: a reader has sent more when it is known
-BURST = 1 << 18  # bytes of subscriptions that a reader may send at once
-PER_SECOND = 1 << 12  # and then
-BURST_OF_ALL = 1 << 22  # of all readers together; libzmq keeps some 40 bytes for each byte of a topic
+BURST = 1 << 18  # bytes that a peer may send at once
+SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # and then; more requests than these are not answered anyway
+MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
 RESERVED = 128  # descriptors for files of our own
 TICK_MS = 200
-EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_MONITOR_STOPPED
-BYTES_RECEIVED = struct.Struct("=128xQ")  # within Linux's struct tcp_info
+EVENTS = (
+    zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_MONITOR_STOPPED
+)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Peer:
-    """A TCP connection: where it comes from, since when (monotonic s), and whether what it sends is limited."""
+    """A connection: since when (monotonic s), and whether it subscribes or asks.
 
-    address: object
+    `received` bytes have come, `debt` of them are more than it may send for long; `dropped` packets were, by a filter.
+    """
+
+    link: Link
     since: float
-    metered: bool
+    subscribes: bool
+    received: int = 0
+    debt: float = 0.0
+    dropped: int = 0
+    seen: float = 0.0
+
+    def note(self, state: LinkState, now: float) -> None:
+        """Take what the kernel says."""
+        per_second = SUBSCRIPTIONS_PER_S if self.subscribes else REQUESTS_PER_S
+        more = state.received - self.received - per_second * (now - max(self.seen, self.since))
+        self.debt = max(0.0, self.debt + more)
+        self.received, self.dropped, self.seen = state.received, state.dropped, now
 
 
 class PeerGuard:
-    """Watches bound sockets from a thread of its own, from the start until `close`; what `metered` gets is limited.
+    """Watches sockets from a thread of its own, from before they are bound until `close`; `stream` gets subscriptions.
 
     When a key leaves the folder `allowed`, everyone has to connect anew: libzmq does not say whose a connection is, and
     those who are still allowed miss nothing. Call both from the thread of the sockets, `close` before they are closed.
     """
 
-    def __init__(self, sockets: Sequence[zmq.Socket], metered: zmq.Socket, allowed: Path | None = None) -> None:
-        self._sockets, self._metered, self._allowed = sockets, metered, allowed
+    def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:
+        self._sockets, self._stream, self._allowed = sockets, stream, allowed
         self._keys = self._list_keys()
         self._peers: dict[int, Peer] = {}  # by descriptor
         self._log = EventLog("publish", log, "socket")
@@ -71,34 +84,42 @@ class PeerGuard:
         watched.monitor(address, EVENTS)
         monitor = watched.context.socket(zmq.PAIR)
         monitor.connect(address)
-        return monitor, watched is self._metered
+        return monitor, watched is self._stream
 
     def _run(self) -> None:
-        poller, metered = zmq.Poller(), dict(self._monitors)
-        for monitor in metered:
+        poller, subscribed = zmq.Poller(), dict(self._monitors)
+        for monitor in subscribed:
             poller.register(monitor, zmq.POLLIN)
         due = time.monotonic()
-        while metered:  # each tells of its end, and must be read until then: it may hold libzmq's thread up
+        while subscribed:  # each tells of its end, and must be read until then: it may hold libzmq's thread up
             for monitor, _ in poller.poll(TICK_MS if self._peers else None):
                 event = recv_monitor_message(monitor)
                 if event["event"] == zmq.EVENT_MONITOR_STOPPED:
                     poller.unregister(monitor)
-                    del metered[monitor]
+                    del subscribed[monitor]
                     monitor.close(0)
                 else:
-                    self._take(event["event"], event["value"], metered[monitor])
-            if time.monotonic() >= due:
+                    self._take(event["event"], event["value"], subscribed[monitor])
+            if self._peers and time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
-                self._limit_input()
+                self._look_around()
+                self._limit_subscriptions()
                 self._shut_out()
 
-    def _take(self, event: int, descriptor: int, metered: bool) -> None:
-        if event != zmq.EVENT_ACCEPTED:
+    def _take(self, event: int, descriptor: int, subscribes: bool) -> None:
+        if event == zmq.EVENT_LISTENING:
+            shield_listener(descriptor)
+        elif event == zmq.EVENT_ACCEPTED:
+            self._accept(descriptor, subscribes)
+        else:
             self._peers.pop(descriptor, None)
+
+    def _accept(self, descriptor: int, subscribes: bool) -> None:
+        link = find_link(descriptor)
+        if link is None:
             return
-        with contextlib.suppress(OSError), _borrow(descriptor) as connection:
-            if connection.type == socket.SOCK_STREAM and connection.family != socket.AF_UNIX:
-                self._peers[descriptor] = Peer(connection.getpeername(), time.monotonic(), metered)
+        link.drop(RESETS)  # it may have come before its listener was shielded
+        self._peers[descriptor] = Peer(link, time.monotonic(), subscribes)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if most != resource.RLIM_INFINITY and descriptor >= most - RESERVED:
             self._cut(descriptor, "files")
@@ -107,17 +128,29 @@ class PeerGuard:
 
     def _limit_strangers(self) -> None:
         young = time.monotonic() - HANDSHAKE_MS / 1e3
-        sent = {each: self._received(each) for each, peer in list(self._peers.items()) if peer.since > young}
-        strangers = [each for each, count in sent.items() if count is not None and count < GREETING]
+        states = {each: peer.link.look() for each, peer in self._peers.items() if peer.since > young}
+        strangers = [each for each, state in states.items() if state is not None and state.received < GREETING]
         for descriptor in strangers[: max(0, len(strangers) - MAX_STRANGERS)]:
             self._cut(descriptor, "silent")
 
-    def _limit_input(self) -> None:
-        now, sent = time.monotonic(), {}
-        for descriptor, peer in [each for each in self._peers.items() if each[1].metered]:
-            sent[descriptor] = max(0.0, (self._received(descriptor) or 0) - PER_SECOND * (now - peer.since))
+    def _look_around(self) -> None:
+        """Cut off who has sent too much, and who is gone: libzmq is not told."""
+        now = time.monotonic()
+        for descriptor, peer in list(self._peers.items()):
+            state = peer.link.look()
+            if state is None:
+                del self._peers[descriptor]
+                continue
+            gone = state.is_gone(peer.dropped)
+            peer.note(state, now)
+            if gone or peer.debt > BURST:
+                self._cut(descriptor, "gone" if gone else "flood")
+
+    def _limit_subscriptions(self) -> None:
+        """All that readers have sent is kept: cut off who has sent most, until it is little enough."""
+        sent = {each: peer.received for each, peer in self._peers.items() if peer.subscribes}
         for descriptor in sorted(sent, key=lambda each: sent[each], reverse=True):
-            if sent[descriptor] <= BURST and sum(sent.values()) <= BURST_OF_ALL:
+            if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
                 return
             self._cut(descriptor, "flood")
             del sent[descriptor]
@@ -136,30 +169,9 @@ class PeerGuard:
         except OSError:
             return self._keys
 
-    def _received(self, descriptor: int) -> int | None:
-        """Bytes that have come from a peer; None where the descriptor is something else by now, and it is forgotten."""
-        with contextlib.suppress(OSError), _borrow(descriptor) as connection:
-            if connection.getpeername() == self._peers[descriptor].address:
-                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RECEIVED.size)
-                return BYTES_RECEIVED.unpack(info)[0]
-        self._peers.pop(descriptor, None)
-        return None
-
     def _cut(self, descriptor: int, reason: str) -> None:
-        peer = self._peers.pop(descriptor, None)
-        if peer is None:
-            return
-        with contextlib.suppress(OSError), _borrow(descriptor) as connection:
-            if connection.getpeername() == peer.address:
-                connection.shutdown(socket.SHUT_RDWR)  # libzmq then closes it
-                self._log.add(time.monotonic_ns(), "cut_off", {"peers": 1}, reason=reason, newest=peer.address)
-
-
-@contextlib.contextmanager
-def _borrow(descriptor: int) -> Iterator[socket.socket]:
-    """A connection of libzmq's as a socket, which stays libzmq's; OSError if it is none."""
-    connection = socket.socket(fileno=descriptor)
-    try:
-        yield connection
-    finally:
-        connection.detach()
+        peer = self._peers.pop(descriptor)
+        if reason == "flood":
+            peer.link.drop(EVERYTHING)
+        if peer.link.end_input() and reason != "gone":
+            self._log.add(time.monotonic_ns(), "cut_off", {"peers": 1}, reason=reason, newest=peer.link.address)

@@ -112,7 +112,7 @@ class Joiner:
             return None
         reply = read_reply(receive(join.socket, most=1), self.rejects)
         if reply is None:
-            return None
+            return []
         if not reply.ok:
             self._note(stream, "join_refused", error=repr(reply.error))
             return []

@@ -97,13 +97,13 @@ class Publisher:
         self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
-        self.endpoint = self._bind(self._socket, self.bind)
-        if control:
-            self.control_endpoint = self._bind(self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST), control)
-        fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
-        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
+        asked = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST) if control else None
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
             self._guard = PeerGuard([*self._sockets], self._socket, self.curve.allowed if self.curve else None)
+        self.endpoint = self._bind(self._socket, self.bind)
+        self.control_endpoint = None if asked is None else self._bind(asked, control)
+        fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
+        self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
         if control:
             self._control = ControlServer(self._sockets.pop(), self._handlers(), self.rejects)
 

@@ -4,11 +4,16 @@ import contextlib
 import socket
 from itertools import islice
 
+import pytest
 import zmq
 
 from streamtok.wire import guard
+from streamtok.wire.guard import Peer
+from streamtok.wire.header import Limits
 from streamtok.wire.subscriber import subscribe
+from streamtok.wire.tcp import Link, LinkState
 from tests.kit.wire import Served, eventually, make_group
+from tests.kit.zmtp import frame, shake_hands
 
 
 def is_open(connection):
@@ -54,3 +59,41 @@ def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, 
         assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front") == 1))
         node.publish(*[make_group(number) for number in range(3)])
         assert [message.header.seq for message in islice(reader, 3)] == [0, 1, 2]
+
+
+def test_a_request_without_end_is_cut_off(caplog):
+    """libzmq keeps the parts of a message until its last one has come."""
+    with Served("front") as node, contextlib.suppress(OSError):
+        address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
+        asker = shake_hands(socket.create_connection(address), b"DEALER")
+        asker.settimeout(2)  # nothing answers any more
+        for _ in range(4000):
+            asker.sendall(50 * frame(bytes(4000), more=True))
+        pytest.fail("800 MB of one request were taken")
+    assert "reason=flood" in caplog.text
+
+
+def test_an_hour_of_silence_earns_no_right_to_a_flood():
+    peer = Peer(Link(0, None), since=0.0, subscribes=True)
+    seen = {"closed": False, "probes": 0, "unacknowledged": 0, "silent_ms": 0, "dropped": 0}
+    peer.note(LinkState(received=100, **seen), 3600.0)
+    peer.note(LinkState(received=200 + guard.BURST, **seen), 3600.1)
+    assert peer.debt > guard.BURST - 1000
+    peer.note(LinkState(received=200 + guard.BURST, **seen), 3700.0)
+    assert peer.debt == 0
+
+
+def test_a_message_without_end_is_given_up_and_its_reader_goes_on(caplog, monkeypatch):
+    monkeypatch.setattr("streamtok.wire.drain.MAX_BACKLOG", 1 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with subscribe(endpoint, limits=Limits(max_grid=1 << 10, max_frame=1 << 16)) as reader:
+            publisher = shake_hands(server.accept()[0], b"PUB")
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    publisher.sendall(50 * frame(b"tokens/front".ljust(4000), more=True))
+                pytest.fail("200 MB of one message were taken")
+            assert server.accept()  # it is back
+            assert eventually(lambda: "event=overrun" in caplog.text)
+            assert not reader.ended

@@ -60,19 +60,19 @@ class SoakSettings(CommandSettings):
         from streamtok.bench.soak.run import SoakOptions
 
         options = SoakOptions(self.seed, self.seconds, self.every, self.size, self.model)
-        if self.faults is not None:
-            options = replace(options, faults=tuple(self.faults))
         return options if self.readers is None else replace(options, readers=tuple(self.readers))
 
 
 def run(settings: SoakSettings) -> int:
     """Run, print and write the report; 1 if a promise was broken."""
+    from streamtok.bench.soak.faults import FAULTS
     from streamtok.bench.soak.run import Soak
 
+    faults = {name: FAULTS[name] for name in settings.faults or FAULTS}
     with tempfile.TemporaryDirectory(prefix="streamtok-soak-") as temporary:
         folder = settings.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=folder == Path(temporary))
-        report = Soak(settings.soak_options(), folder).run()
+        report = Soak(settings.soak_options(), folder).run(faults)
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(report, indent=1) + "\n")

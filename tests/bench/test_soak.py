@@ -18,11 +18,11 @@ TINY = ["--size", "32x48", "--json"]
 
 def test_the_same_seed_plans_the_same_faults():
     options = SoakOptions(seed=3, seconds=600)
-    plan = options.plan()
-    assert plan == SoakOptions(seed=3, seconds=600).plan() != SoakOptions(seed=4, seconds=600).plan()
+    plan = options.plan(FAULTS)
+    assert plan == SoakOptions(seed=3, seconds=600).plan(FAULTS) != SoakOptions(seed=4, seconds=600).plan(FAULTS)
     assert {name for _, name in plan} == set(FAULTS) == set(get_args(FaultName))
     assert all(at < 200 for at, name in plan if name == "kill_node")
-    assert not [name for _, name in SoakOptions(seconds=600, readers=()).plan() if name.endswith("_reader")]
+    assert not [name for _, name in SoakOptions(seconds=600, readers=()).plan(FAULTS) if name.endswith("_reader")]
     assert set(READERS) == set(options.readers)
 
 
@@ -65,10 +65,10 @@ def test_a_short_run_keeps_every_promise(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_node_that_ends_by_itself_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(FAULTS, "stop_node", lambda soak, chance: os.kill(soak.node.process.pid, signal.SIGABRT))
-    options = SoakOptions(seconds=12, every=3, size=(32, 48), faults=("stop_node",), readers=("subscribe",))
-    report = Soak(options, tmp_path).run()
+def test_a_node_that_ends_by_itself_is_told(tmp_path):
+    options = SoakOptions(seconds=12, every=3, size=(32, 48), readers=("subscribe",))
+    abort = {"abort": lambda soak, chance: os.kill(soak.node.process.pid, signal.SIGABRT)}
+    report = Soak(options, tmp_path).run(abort)
     assert not report["kept"]
     assert "status -6" in report["promises"]["the node goes on"]["examples"][0]
     assert "PROMISES WERE BROKEN" in format_report(report)

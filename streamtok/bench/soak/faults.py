@@ -1,7 +1,5 @@
 """The faults of a soak run: each gets the run and random numbers of its own, does harm, and checks what must hold."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import random
@@ -11,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,13 +17,11 @@ import zmq
 
 from streamtok.bench.soak.link import Link
 from streamtok.bench.soak.programs import Program
+from streamtok.bench.soak.run import DECODABLE_S, START_S, Fault, Soak
 from streamtok.types import TokenGroup
 from streamtok.wire.header import Info
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.subscriber import Subscription, subscribe
-
-if TYPE_CHECKING:
-    from streamtok.bench.soak.run import Soak
 
 REQUESTS = 200
 TOPICS = 1000
@@ -33,8 +29,8 @@ TOPIC_BYTES = 64
 CONNECTIONS = 100
 JUNK_MESSAGES = 300
 LINGER_MS = 1000
+PING_MS = 20  # of strangers' heartbeats: one that waits behind a full queue is dangerous to libzmq (`wire.tcp`)
 ROOM = 1 << 13
-DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound, goes on, or can be reached
 CLOCK_MESSAGES, CLOCK_EVERY = 60, 20
 HOUR_NS = 3_600_000_000_000
 CLOCK_STREAM: dict[str, Any] = {
@@ -45,9 +41,6 @@ CLOCK_STREAM: dict[str, Any] = {
     "image_size": [32, 48],
     "temporal_compression": 4,
 }
-START_S = 120.0  # for a process to start on a busy machine
-
-Fault = Callable[["Soak", random.Random], None]
 
 
 def kill_reader(soak: Soak, chance: random.Random) -> None:
@@ -235,6 +228,7 @@ def stranger(kind: int, endpoint: str) -> Iterator[zmq.Socket[bytes]]:
     try:
         client = context.socket(kind)
         client.sndhwm = 2 * REQUESTS
+        client.heartbeat_ivl = PING_MS
         client.connect(endpoint)
         time.sleep(0.05)
         yield client

@@ -1,6 +1,6 @@
 """One soak run: a node, its readers and watchers, and faults at random times.
 
-report = Soak(SoakOptions(seed=1, seconds=60), folder).run()
+report = Soak(SoakOptions(seed=1, seconds=60), folder).run(FAULTS)
 """
 
 import json
@@ -8,13 +8,12 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.soak.faults import DECODABLE_S, FAULTS, START_S
 from streamtok.bench.soak.programs import Program
 from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
 from streamtok.bench.soak.watching import Scraper, Watcher
@@ -24,6 +23,10 @@ SAMPLE_S = 1.0
 FPS = 30.0
 READERS = ("subscribe", "record", "decode")
 ROTATE_MINUTES = 0.1
+START_S = 120.0  # for a process to start on a busy machine
+DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound, goes on, or can be reached
+
+Fault = Callable[["Soak", random.Random], None]  # does harm, with random numbers of its own, and checks what must hold
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,17 @@ class SoakOptions:
     every: float = 4.0
     size: tuple[int, int] = (64, 96)
     model: str = "nano"
-    faults: tuple[str, ...] = tuple(FAULTS)
     readers: tuple[str, ...] = READERS
 
-    def plan(self) -> list[tuple[float, str]]:
+    def plan(self, faults: Iterable[str]) -> list[tuple[float, str]]:
         """When which fault begins, seconds after the start. The node is killed in the first third only: the one that
         is left then lives long enough for its memory to be judged."""
+        named = [*faults]
         chance = random.Random(self.seed)
         planned, at = [], 0.0
         while (at := at + self.every * chance.uniform(0.5, 1.5)) < self.seconds:
             late = at > self.seconds / 3
-            possible = [name for name in self.faults if not (late and name == "kill_node")]
+            possible = [name for name in named if not (late and name == "kill_node")]
             possible = [name for name in possible if self.readers or not name.endswith("_reader")]
             if possible:
                 planned.append((at, chance.choice(possible)))
@@ -98,8 +101,8 @@ class Soak:
     def _record_arguments(self, _start: int) -> list[str]:
         return ["record", self.endpoint, "--json", "-o", str(self.folder / "reader"), f"--max-minutes={ROTATE_MINUTES}"]
 
-    def run(self) -> dict[str, Any]:
-        """Start everything, do the planned faults, stop everything; returns the report."""
+    def run(self, faults: Mapping[str, Fault]) -> dict[str, Any]:
+        """Start everything, do faults as planned, stop everything; returns the report."""
         for name in ("node", "reader"):
             (self.folder / name).mkdir()
         done: Counter[str] = Counter()
@@ -117,16 +120,16 @@ class Soak:
             self._began = time.monotonic()
             self._samples.clear()
             with suppress(NodeEnded):  # counted already, and the rest is told all the same
-                self._do_faults(done)
+                self._do_faults(faults, done)
             self._end_all()
         return self._report(done)
 
-    def _do_faults(self, done: Counter[str]) -> None:
-        for number, (at, name) in enumerate(self.options.plan()):
+    def _do_faults(self, faults: Mapping[str, Fault], done: Counter[str]) -> None:
+        for number, (at, name) in enumerate(self.options.plan(faults)):
             self.wait(self._began + at - time.monotonic())
             if time.monotonic() > self._began + self.options.seconds:
                 return  # a slow machine: faults before this one took longer
-            FAULTS[name](self, random.Random(f"{self.options.seed}/{number}"))
+            faults[name](self, random.Random(f"{self.options.seed}/{number}"))
             done[name] += 1
         self.wait(self._began + self.options.seconds - time.monotonic())
 

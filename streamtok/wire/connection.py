@@ -19,7 +19,9 @@ from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
 CONNECT_MS = 800  # for one try: a link that comes back is not waited for until the kernel sends its next SYN
-HOLDING_PROBES = 60  # of keep-alive, two seconds each: a reader that holds its node up hears of no dead host meanwhile
+PROBES = 10  # of keep-alive, a second each, that a dead host may leave without an answer
+HOLDING_PROBES = 120  # likewise, of one that its reader may hold up: it is not to hear of that meanwhile (`tcp`)
+ANSWER_MS = 2000  # within which a host that is there has acknowledged one
 LOOK_S = 0.05  # between looks at the connection
 RESET_S = 1.2  # without a message, which info brings each second, after a packet was dropped: it was a reset
 SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
@@ -82,7 +84,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
-        self._set_queue()
+        self._set_options()
         try:
             connect(self.socket, self.endpoint, self.curve)
         except ValueError:
@@ -109,6 +111,11 @@ class Connection:
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 
+    def answers(self) -> bool:
+        """Whether the node's machine acknowledges what it is asked: the link is up, however busy the node may be."""
+        state = None if self._link is None else self._link.look()
+        return state is not None and not state.closed and state.silent_ms < ANSWER_MS
+
     def close(self) -> None:
         """Stop watching and close the socket. Closing twice is fine."""
         if self.socket.closed:
@@ -117,10 +124,11 @@ class Connection:
         self._monitor.close(0)
         self.socket.close(0)
 
-    def _set_queue(self) -> None:
-        if self.holds:
-            self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES)
-        else:
+    def _set_options(self) -> None:
+        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.holds else PROBES)
+        if not self.holds:
             self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
 
     def _on_connected(self, descriptor: int) -> None:

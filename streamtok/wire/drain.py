@@ -24,9 +24,10 @@ POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that came and were not taken yet, beside one message that still comes
-SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, and TCP is slow to notice
+SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, or the node is busy
 LONGEST_GAP_S = 10.0
 PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
+BUSY = 4  # times as much, of a node whose machine answers
 FORGOTTEN = 0.95  # of that gap remains after another one
 BACK_S = 5.0  # how long after an outage a jump is held to be its doing
 Kind = Literal["frames", "tokens", "info"]
@@ -68,12 +69,9 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
-        self._connections = 0
-        self._heard = time.monotonic()
-        self._back_until = 0.0
-        self._gap = 0.0
-        self._stop = threading.Event()
-        self._info_changed = threading.Condition()
+        self._connections, self._heard = 0, time.monotonic()
+        self._back_until = self._gap = 0.0
+        self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
         try:
             self._connection = self._connect()
@@ -167,8 +165,7 @@ class Drain:
             believer.connected_anew = True
 
     def _note_heard(self) -> None:
-        now = time.monotonic()
-        gap, self._heard = now - self._heard, now
+        gap, self._heard = time.monotonic() - self._heard, time.monotonic()
         if gap > self._patience:
             self._note_back()
         self._gap = max(min(gap, LONGEST_GAP_S), FORGOTTEN * self._gap)
@@ -178,9 +175,12 @@ class Drain:
         return max(SILENT_S, PATIENCE * self._gap)
 
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
-        told = self.connected and bool(self.infos) and self.endpoint.startswith("tcp://")
-        return told and time.monotonic() - self._heard > self._patience
+        """Whether a node that is connected, and has announced streams, has said nothing for too long; a while longer
+        if the link is up: it may be busy, and what it sends while the reader connects anew would be lost."""
+        silence, told = time.monotonic() - self._heard, self.connected and self.infos
+        if silence <= self._patience or not told or not self.endpoint.startswith("tcp://"):
+            return False
+        return silence > BUSY * self._patience or not self._connection.answers()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):

@@ -1,6 +1,7 @@
 """Publisher and subscriber over real sockets."""
 
 import asyncio
+import socket
 import sys
 import threading
 import time
@@ -19,10 +20,12 @@ from streamtok.types import Frame
 from streamtok.wire import connection, drain
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.drain import KINDS
-from streamtok.wire.message import FrameMessage, unpack, unpack_frame, unpack_info, unpack_status
+from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
+from streamtok.wire.tcp import EVERYTHING, attach_filter
 from tests.kit.wire import Served, eventually, make_group, make_info
+from tests.kit.zmtp import frame, shake_hands
 
 
 def sequence(messages) -> list[int]:
@@ -237,6 +240,38 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
         assert sequence(messages) == list(range(91))
         assert all(message.decodable and message.lost == 0 for message in messages)
         assert reader.counts()["front"]["stale"] == 0
+
+
+def test_a_node_that_is_busy_for_long_is_not_left_for_it(monkeypatch):
+    """What it sends while a reader connects anew is lost if it lies before a keyframe."""
+    monkeypatch.setattr(drain, "SILENT_S", 0.5)
+    monkeypatch.setattr(drain, "BUSY", 40)
+    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(6)])
+
+        def step(publisher):
+            time.sleep(3)
+            for number in range(6, 10):  # a keyframe among them
+                publisher.publish(make_group(number))
+
+        node.do(step)
+        assert sequence(islice(reader, 10)) == list(range(10))
+        assert [event.kind for event in node.events] == ["joined"]
+
+
+def test_a_link_that_hangs_is_left_although_nobody_is_told(monkeypatch):
+    monkeypatch.setattr(drain, "SILENT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, subscribe(endpoint_of(server), timeout=30):
+        server.settimeout(30)
+        publisher = shake_hands(server.accept()[0], b"PUB")
+        publisher.sendall(b"".join(frame(bytes(part), more=place < 2) for place, part in enumerate(pack(make_info()))))
+        attach_filter(publisher, EVERYTHING)
+        assert server.accept()
+
+
+def endpoint_of(server):
+    return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_a_tail_that_is_lost_shows_in_info():

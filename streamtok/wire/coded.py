@@ -39,7 +39,7 @@ class GridCoder:
 class GridReader:
     """The receiving end of many streams: messages get the tokens that their coded payloads stand for.
 
-    `unreadable` counts per stream those that stay without: a grid before was lost, or the coder is not here.
+    `unreadable` counts per stream those that stay without: a grid before was lost, or what reads them is not here.
     """
 
     coders: Coders
@@ -53,7 +53,7 @@ class GridReader:
         """
         header = message.header
         if not isinstance(header.coding, Coding):
-            return message
+            return self._leave(message, message.unreadable) if message.unreadable else message
         try:
             coder = self.coders.find(header.coding.coder)
         except MissingCoder as error:

@@ -1,5 +1,6 @@
 """zstd for payloads, bounded by the size that the header declares. Optional: needs the `zstandard` package."""
 
+from functools import cache
 from types import ModuleType
 
 from streamtok.extras import missing_extra
@@ -20,7 +21,10 @@ def compress(payload: bytes) -> bytes:
 
 
 def decompress(payload: bytes | memoryview, expected: int) -> bytes:
-    """The `expected` bytes inside one zstd frame; raises WireError for anything else, before allocating it."""
+    """The `expected` bytes inside one zstd frame; WireError for anything else, before allocating it.
+
+    ImportError where the package is not there.
+    """
     zstandard = _zstandard()
     try:
         declared = zstandard.frame_content_size(payload)
@@ -35,5 +39,10 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise missing_extra("compression 'zstd' (not 'none')", "zstd") from error
+        raise ImportError(_explain_lack()) from error
     return zstandard
+
+
+@cache
+def _explain_lack() -> str:
+    return str(missing_extra("compression 'zstd' (not 'none')", "zstd"))

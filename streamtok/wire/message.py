@@ -44,7 +44,7 @@ class _Version(msgspec.Struct):
 class TokenMessage:
     """One token grid with its header.
 
-    `grid` holds the tokens, or None where a coded payload cannot be read; `unreadable` then says why.
+    `grid` holds the tokens, or None where a coded or zstd payload cannot be read here; `unreadable` then says why.
     `decodable` is False from a loss (or from joining) until the next keyframe; `lost` counts the messages of this
     stream that are missing just before this one; `catch_up` is True for what came with joining: the epoch so far, and
     what waited for it. `payload` is as sent, still compressed if the header says so.
@@ -62,7 +62,7 @@ class TokenMessage:
     def tokens(self) -> np.ndarray:
         """(h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16: a read-only view of the received bytes.
 
-        WireError for a coded message that cannot be read.
+        WireError for a message that cannot be read here.
         """
         if self.grid is None:
             raise WireError("coding", f"{self.stream} seq {self.header.seq}: {self.unreadable or 'not decoded yet'}")
@@ -139,7 +139,10 @@ def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[
     if header.compression == "coded":
         return TokenMessage(header, None, payload)
     if header.compression == "zstd":
-        data = compression.decompress(payload, header.nbytes)
+        try:
+            data = compression.decompress(payload, header.nbytes)
+        except ImportError as error:  # whoever sends so is not to end a reader of other streams
+            return TokenMessage(header, None, payload, unreadable=str(error))
     if len(data) != header.nbytes:
         raise WireError("size", f"payload of {len(data)} bytes, grid {header.grid} {header.dtype} has {header.nbytes}")
     return TokenMessage(header, _view(data, header), payload)

@@ -2,6 +2,7 @@
 
 import logging
 import socket as socketlib
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from itertools import chain
@@ -423,6 +424,21 @@ def test_a_grid_that_is_not_that_of_the_info_is_refused_before_it_is_unpacked(fa
         socket.send_multipart(good_parts(0))
         assert next(reader).header.grid == [4, 6]
         assert reader.rejects.counts == {"subscribe.grid": 1}
+
+
+def test_a_message_in_zstd_ends_no_reader_that_lacks_it(fake, monkeypatch):
+    socket, endpoint = fake
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(parts_with(good_parts(0, "rear"), compression="zstd"))
+        socket.send_multipart(good_parts(0))
+        first, second = next(reader), next(reader)
+        assert (first.stream, second.stream) == ("rear", "front")
+        with pytest.raises(WireError, match="pip install 'zstandard"):
+            first.tokens.any()
+        assert np.array_equal(second.tokens, make_group(0).tokens)
+        assert reader.counts()["rear"]["unreadable"] == 1
 
 
 def test_what_waits_to_be_read_is_bounded_in_bytes():

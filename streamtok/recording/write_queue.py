@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from streamtok.event_log import EventLog
 from streamtok.recording.format import Missed
 from streamtok.recording.writer import RecordingWriter
 
@@ -39,6 +40,7 @@ class WriteQueue:
         self._jobs: deque[Job] = deque()
         self._bytes = self._tokens = 0  # of the frames that wait, and how many other jobs do
         self._missed: Counter[tuple[str, str, str]] = Counter()
+        self._logs: dict[tuple[str, str, str], EventLog] = {}
         self._changed = threading.Condition()
         self._closing = self._failed = False
 
@@ -88,6 +90,8 @@ class WriteQueue:
         """Take no more jobs; what waits may still be taken."""
         with self._changed:
             self._closing = True
+            for events in self._logs.values():
+                events.finish()
             self._changed.notify_all()
 
     def fail(self) -> None:
@@ -108,8 +112,8 @@ class WriteQueue:
     def _miss(self, stream: str, kind: str, count: int, reason: str) -> None:
         if kind == "info" or not count:
             return
-        if (stream, kind, reason) not in self._missed:
-            log.warning("stream=%s event=missed kind=%s reason=%s", stream, kind, reason)
+        events = self._logs.setdefault((stream, kind, reason), EventLog(stream, log))
+        events.add(time.monotonic_ns(), "missed", {"messages": count}, kind=kind, reason=reason)
         self._missed[stream, kind, reason] += count
         self._counts["missed"] += count
         self.missed_by_stream[stream] += count

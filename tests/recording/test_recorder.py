@@ -53,6 +53,20 @@ def test_token_messages_come_back_as_they_were_sent(tmp_path):
     assert not recording.damage
 
 
+def test_what_is_missed_again_and_again_is_one_line_in_ten_seconds(tmp_path, caplog):
+    with caplog.at_level("WARNING", "streamtok.record"):
+        recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
+        recorder.add_stream(info())
+        for made, tokens in messages(20):
+            recorder.missed("front", "tokens", 2)
+            recorder.write_group(made, tokens)
+        assert caplog.text.count("event=missed") == 1
+        recorder.close()
+    assert caplog.text.count("event=missed") == 2  # and all that followed, at the end
+    assert "messages=38" in caplog.text
+    assert recorder.counts["missed"] == 40
+
+
 FAR = 2**63 - 1
 UNSTORABLE = {
     "far": lambda made: msgspec.structs.replace(made, capture_ns=[FAR - i for i in range(len(made.capture_ns))][::-1]),

@@ -8,11 +8,13 @@ cameras start their epochs with frames of the same time, so that groups fill up 
 
 import logging
 import math
+import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.event_log import EventLog
 from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
 from streamtok.ingest.token_grid import grids_of
@@ -41,6 +43,7 @@ class Batch:
         self._frames: Tensor  # (slots, C, G, H, W) uint8, C 3 for RGB and grey
         self._holds = False
         self._cold = True  # the encoder has not stepped yet
+        self._log = EventLog(",".join(lane.name for lane in self.lanes), log, "streams")
 
     def open(self, name: str, size: tuple[int, int]) -> None:
         """Allocate what images of `size` (H, W) need; ValueError if others have another size."""
@@ -62,8 +65,8 @@ class Batch:
         shape = slots, picture_channels(self._tokenizer.config.in_channels), frames, height, width
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
-        names = ",".join(lane.name for lane in self.lanes)
-        log.info("streams=%s size=%dx%d state_bytes=%d", names, height, width, self._encoder.nbytes)
+        facts = {"size": f"{height}x{width}", "state_bytes": self._encoder.nbytes}
+        self._log.add(time.monotonic_ns(), "allocated", {"times": 1}, logging.INFO, **facts)
 
     def buffer_of(self, lane: Lane) -> Tensor:
         """The frames of a lane's group, (C, G, H, W) uint8 on the network's device."""

@@ -1,6 +1,6 @@
 """One pass over the packets of a video: every picture that may be used, with its number and its time.
 
-Containers that have no times of presentation (raw H.264 and H.265; AVI, ASF and MXF, which say those of decoding) number
+Containers without times of presentation (raw H.264 and H.265; AVI, ASF and MXF, which say those of decoding) number
 pictures as they come out. A clock that starts anew inside a file begins a stretch: its times go on behind the last one,
 and one number is left out, so that readers see that something may be missing.
 """

@@ -10,6 +10,7 @@ packets before its own alone, so the order of packets decides what damage reache
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class CleanDecoder:
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
     | a JPEG has no end, which its decoder may not notice | it |
-    | H.264 counts on (`frame_num`) over a picture that is not there | the picture, and what needs it |
+    | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
     What needs a lost picture ends at a key frame, or where H.264 and H.265 that are refreshed bit by bit say that all
@@ -81,13 +82,14 @@ class CleanDecoder:
             context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
         self._intra = context.codec.intra_only
-        self._order = follow_order(context.name, context.extradata)
+        self._order = follow_order(context.name, context.extradata, bool(context.has_b_frames))
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
         self._fed = 0
         self._orders: dict[int, int] = {}  # by presentation time, of packets whose pictures have not come out
+        self._told: deque[int | None] = deque(maxlen=MOST_WAITING)  # of packets refused: a frame of theirs may come
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out, with their orders
         self._losses = [Loss(0, None, "before the first key frame")] if self._context.name in MARK_KEYS else []
@@ -159,12 +161,8 @@ class CleanDecoder:
         if frame.pts is not None:
             order, self._shown = self._orders.pop(frame.pts, order), frame.pts
         damage = self._judge(frame, order)
-        if frame.is_corrupt:
-            self._held = [
-                (one._replace(damage=one.damage or DEPENDS) if after > order else one, after)
-                for one, after in self._held
-            ]
-        self._held.append((Checked(frame, damage, disturbed), order))
+        if frame.pts is None or frame.pts not in self._told:
+            self._held.append((Checked(frame, damage, disturbed), order))
         yield from self._release()
 
     def _release(self, everything: bool = False) -> Iterator[Checked]:
@@ -183,8 +181,8 @@ class CleanDecoder:
 
     def _follow(self, order: Order, packet: Any) -> Iterator[Checked]:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
-        if order.missing:
-            self._lose(Loss(self._fed, None, DEPENDS))
+        if order.missing is not None:
+            self._lose(Loss(self._fed - order.missing, None, DEPENDS))
         if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
             with contextlib.suppress(av.FFmpegError):  # what was refused is told already
                 for frame in self._context.decode(None):
@@ -204,12 +202,17 @@ class CleanDecoder:
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
         refused = Checked(None, self.damage or reason, True)
+        self._told.append(pts)
         self._lose(Loss(self._fed, pts, DEPENDS))
         return refused
 
     def _lose(self, loss: Loss) -> None:
         if not _reaches_behind(loss, *self._key):
             return
+        self._held = [
+            (one._replace(damage=one.damage or DEPENDS) if order >= loss.order else one, order)
+            for one, order in self._held
+        ]
         self._losses.append(loss)
         if len(self._losses) > MOST_LOSSES:  # the first says what is damaged, the last when that ends
             del self._losses[1]

@@ -25,7 +25,8 @@ log = logging.getLogger("streamtok.io")
 OPEN_S, READ_S = 5.0, 5.0
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
-RTSP = {"rtsp_transport": "tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
+RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
+WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
@@ -59,12 +60,8 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
-    options = dict(LOW_DELAY) if live else {}
-    if live and is_rtp(target):
-        options |= RTSP if urlsplit(target).scheme in ("rtsp", "rtsps") else RTP
-    timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     try:
-        container = av.open(target, options=options, timeout=timeout, metadata_errors="replace")
+        container = connect(target, live)
     except (av.FFmpegError, OSError) as error:
         raise _explain(target, error) from error
     try:
@@ -72,6 +69,17 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
     except ValueError:
         container.close()
         raise
+
+
+def connect(target: str, live: bool = False) -> Any:
+    """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
+    options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
+    if live and is_rtp(target):
+        options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
+    elif scheme in ("http", "https") and not live:
+        options |= WEB_FILE
+    timeout = (OPEN_S, READ_S) if live or is_url(target) else None
+    return av.open(target, options=options, timeout=timeout, metadata_errors="replace")
 
 
 def video_streams(container: Any) -> list[Any]:

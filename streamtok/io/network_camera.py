@@ -7,15 +7,17 @@ camera had buffered when it was opened so keeps its spacing, and jitter of the n
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections import deque
 from http.client import HTTPException
 from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import (
     HTTPBasicAuthHandler,
     HTTPDigestAuthHandler,
     HTTPPasswordMgrWithDefaultRealm,
+    HTTPSHandler,
     OpenerDirector,
     build_opener,
 )
@@ -35,6 +37,7 @@ WITHOUT_CLOCK = ("mpjpeg", "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers w
 LOW_DELAY = av.codec.context.Flags.low_delay
 MOST_FPS, DEFAULT_FPS = 1000, 25
 MOST_PLAYLIST = 1 << 24  # bytes
+PAGES = "text/html", "multipart"
 BURST_NS = 1_500_000_000  # what is buffered at most
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
 MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # what is late, and for how long it may be
@@ -109,19 +112,16 @@ class NetworkCamera:
         self._waiting: deque[Waiting] = deque()
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None
         self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
+        self._ended = self._failed = False
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
-        while not self._waiting or not self._live:
-            try:
-                going_on = self._read()
-            except (av.FFmpegError, OSError) as error:
-                log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
-                return None
-            if not going_on and self._container.duration:
+        while not self._ended and (not self._waiting or not self._live):
+            self._ended = not self._read()
+        if not self._waiting:
+            if self._container.duration and not self._failed:
                 raise EndOfSource(f"{self.name} is a file that ended")
-            if not going_on:
-                return None
+            return None
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]
         return Grabbed(one.image, self._time(one), damaged=one.damaged, timed=self._clock is not None)
@@ -140,13 +140,18 @@ class NetworkCamera:
         return one.arrival_ns if stream_ns is None or self._clock is None else self._clock.to_local(stream_ns)
 
     def _read(self) -> bool:
-        """Take the next packet and what comes of it; False at the end. What comes at once was buffered: it waits."""
+        """Take the next packet and what comes of it; False at the end, or where the connection fails.
+
+        What comes at once was buffered: it waits.
+        """
         started_ns = time.monotonic_ns()
-        packet = self._next_packet()
+        try:
+            packet = self._next_packet()
+        except (av.FFmpegError, OSError) as error:
+            log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
+            self._failed, packet = True, None
         now_ns = time.monotonic_ns()
-        if packet is None:
-            return False
-        if packet.pts is not None and self._clock is not None:
+        if packet is not None and packet.pts is not None and self._clock is not None:
             self._clock.see(self._to_ns(packet.pts), now_ns)
         for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
@@ -158,7 +163,7 @@ class NetworkCamera:
         self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
         live = self._waits >= LIVE_WAITS and bool(self._waiting)
         self._live = self._live or live or now_ns - self._began_ns > BURST_NS
-        return True
+        return packet is not None
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._time_base * 1_000_000_000)
@@ -186,11 +191,17 @@ def _listen() -> None:
 
 
 def make_opener(url: str) -> tuple[OpenerDirector, str]:
-    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
+    """What opens a web address with the user and the password in it (basic or digest), and the address without them.
+
+    Certificates are not asked for, as FFmpeg does not: cameras sign their own.
+    """
     parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
-    return build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)), bare
+    handlers = HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=trusting)
+    return build_opener(*handlers), bare
 
 
 def ask_web(url: str) -> Literal["file", "picture", "camera"]:
@@ -204,10 +215,19 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
         with opener.open(bare, timeout=OPEN_S) as answer:
             kind = answer.headers.get("Content-Type", "video").lower()
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
-                return "file" if b"#EXT-X-ENDLIST" in answer.read(MOST_PLAYLIST) else "camera"
+                return "file" if _ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture"
-            ends = answer.headers.get("Content-Length") is not None and kind.startswith(("video", "application"))
+            ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
         return "camera"
+
+
+def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
+    """Whether an HLS playlist has an end, or the first of those that it lists."""
+    if "#EXT-X-STREAM-INF" in playlist:
+        first = next(line for line in playlist.splitlines() if line.strip() and not line.startswith("#"))
+        with opener.open(urljoin(url, first.strip()), timeout=OPEN_S) as answer:
+            playlist = answer.read(MOST_PLAYLIST).decode()
+    return "#EXT-X-ENDLIST" in playlist

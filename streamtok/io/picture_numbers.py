@@ -8,7 +8,7 @@ import heapq
 import av
 import numpy as np
 
-from streamtok.io.containers import demux
+from streamtok.io.containers import connect, demux
 
 MOST_WAITING = 1024
 """Presentation times remembered of packets whose pictures have not come out."""
@@ -85,7 +85,7 @@ def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
     ticks: list[int | None] = []
     orders: list[int] = []
     with (
-        av.open(target, metadata_errors="replace") as container,
+        connect(target) as container,
         contextlib.suppress(av.FFmpegError, EOFError),
     ):
         for packet in demux(container, container.streams[stream_index]):

@@ -1,8 +1,8 @@
 """One pass over the packets of a video: every picture that may be used, with its number and its time.
 
-Containers that have no times of presentation (raw H.264 and H.265, AVI) number pictures as they come out. A clock that
-starts anew inside a file begins a stretch: its times go on behind the last one, and one number is left out, so that
-readers see that something may be missing.
+Containers without times of presentation (raw H.264 and H.265; AVI, ASF and MXF, which say those of decoding) number
+pictures as they come out. A clock that starts anew inside a file begins a stretch: its times go on behind the last one,
+and one number is left out, so that readers see that something may be missing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class PictureStream:
         self._open()
         context = self.stream.codec_context
         form = self.container.format.name
-        self.raw, self.counted = form in ("h264", "hevc"), form in ("h264", "hevc", "avi")
+        self.raw = form in ("h264", "hevc")
+        self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and bool(context.has_b_frames))
         claimed = context.framerate if self.raw else self.stream.average_rate
         if self.raw and not 1 <= (claimed or 0) <= MOST_FPS:
             claimed = DEFAULT_FPS
@@ -207,6 +208,7 @@ class PictureStream:
             if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown
                 order = next(count)
                 self._slots[order] = time if time is not None else order
+                self._base = min(self._base, self._slots[order])
                 packet.pts = packet.dts = order
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
@@ -262,7 +264,7 @@ class PictureStream:
         if self.counted and not self.timeless:
             self._slots = {order: time for order, time in self._slots.items() if order >= (number or 0)}
             tick = self._slots.get(number or 0, number or 0)
-            return (tick - min(self._base, tick)) * self.stream.time_base
+            return (tick - self._base) * self.stream.time_base
         if frame.pts is None or self.timeless:
             return (number or 0) / self.rate
         if self._base is None:

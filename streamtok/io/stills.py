@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
 ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
+SUBFILE_TYPE, MOST_PAGES = 254, 1_000_000  # of TIFF
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
 
@@ -42,9 +45,10 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
         return _to_eight_bits(_read_array(data), bits or 16), False
     if not is_whole_jpeg(data):
         raise DamagedFrame("a JPEG that is cut off")
-    orientation, data = find_orientation(data)
-    image = decode_still(data) if bits is None else _decode_deep(data, bits)
-    return orient(image, orientation), orientation == UPRIGHT and bits is None
+    orientation, stored = find_orientation(data)
+    if bits is None:
+        return decode_still(data), orientation == UPRIGHT
+    return orient(_decode_deep(stored, bits), orientation), False
 
 
 def _decode_deep(data: bytes, bits: int) -> np.ndarray:
@@ -73,12 +77,18 @@ def _read_array(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image)
 
 
+def _any_depth() -> int:
+    """The mode in which OpenCV reads colours of 8 or 16 bits as they are stored."""
+    import cv2
+
+    return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+
+
 def _decode_any_depth(data: bytes) -> np.ndarray:
     """uint8 or uint16 BGR (H, W, 3); raises DamagedFrame."""
     import cv2
 
-    mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _any_depth())
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise DamagedFrame(f"no picture of 8 or 16 bits in its {len(data)} bytes")
     return image
@@ -91,9 +101,11 @@ def count_bits(data: bytes) -> int | None:
 
 
 def is_animation(data: bytes) -> bool:
-    """Whether a picture file (WebP, AVIF or PNG) holds several pictures."""
+    """Whether a picture file (WebP, AVIF, PNG or TIFF) holds several pictures."""
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _count_pages(data) > 1
     if data[:4] == b"\x89PNG":
-        return data[37:41] == b"acTL"
+        return b"acTL" in data[: data.find(b"IDAT")]
     if data[8:12] == b"WEBP":
         return data[12:16] == b"VP8X" and bool(data[20] & 2)
     return data[4:12] == b"ftypavis"
@@ -106,8 +118,14 @@ def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np
     """
     import cv2
 
-    if not is_animation(path.read_bytes()):
+    data = path.read_bytes()
+    orientation, _ = find_orientation(data)
+    if not is_animation(data):
         yield 0, read_image(path, bits)
+        return
+    if data[:2] in (b"II", b"MM"):
+        for number in range(_count_pages(data)):
+            yield number * STILL_NS, orient(_read_page(path, number, bits or 16), orientation)
         return
     if not hasattr(cv2, "imreadanimation"):
         raise ValueError(f"{path} is an animation, which needs OpenCV 4.11; this is {cv2.__version__}")
@@ -116,8 +134,31 @@ def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np
         raise ValueError(f"{path} is no animation that can be read: damaged, or not what its name says")
     time_ns = 0
     for image, duration_ms in zip(animation.frames, animation.durations, strict=True):
-        yield time_ns, np.ascontiguousarray(image[..., 2::-1])
+        yield time_ns, orient(image[..., 2::-1], orientation)
         time_ns += int(duration_ms) * 1_000_000 or STILL_NS
+
+
+def _count_pages(data: bytes) -> int:
+    """How many pictures a TIFF file holds; those that are small copies do not count, and end the count."""
+    order, pages, at = "<" if data.startswith(b"I") else ">", 0, 4
+    with contextlib.suppress(struct.error):  # cut off
+        while (at := struct.unpack_from(f"{order}I", data, at)[0]) and pages < MOST_PAGES:
+            (fields,) = struct.unpack_from(f"{order}H", data, at)
+            tag, _, _, kind = struct.unpack_from(f"{order}HHII", data, at + 2)
+            if tag == SUBFILE_TYPE and kind & 1:
+                break
+            pages, at = pages + 1, at + 2 + 12 * fields
+    return pages
+
+
+def _read_page(path: Path, number: int, bits: int) -> np.ndarray:
+    """One picture of a TIFF file, uint8 RGB (H, W, 3), as it is stored."""
+    import cv2
+
+    done, images = cv2.imreadmulti(str(path), number, 1, flags=_any_depth())
+    if not done or images[0].dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: its picture {number} is damaged, or has no 8 or 16 bits")
+    return _to_eight_bits(images[0][..., ::-1], bits)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -7,7 +7,7 @@ VIDEO_SUFFIXES = (
     *(".hevc", ".h265", ".265", ".h264", ".264"),
 )
 IMAGE_SUFFIXES = {f".{codec}": codec for codec in ("png", "jpeg", "webp", "bmp", "tiff", "pgm", "ppm", "avif")}
-IMAGE_SUFFIXES |= {".jpg": "jpeg", ".tif": "tiff", ".npy": "npy"}
+IMAGE_SUFFIXES |= {".jpg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".tif": "tiff", ".pnm": "ppm", ".npy": "npy"}
 """Of files that are one picture, each with the name of its codec."""
 
 

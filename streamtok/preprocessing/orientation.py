@@ -26,6 +26,9 @@ DIRECTIONS = {
 EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
 EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
 """How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
+BOXES = {(0, 1): 2, (0, 0): 4, (1, None): 8, (1, 0): 5, (1, 1): 7, (2, None): 3, (2, 0): 2, (2, 1): 4}
+BOXES |= {(3, None): 6, (3, 0): 7, (3, 1): 5}
+"""Orientations by the boxes of AVIF: quarters of a turn, anticlockwise, then a mirror (0: of top and bottom)."""
 ORIENTATION = 0x0112
 MOST_SKEW = math.sin(math.radians(1))  # what ffmpeg takes for a right angle
 
@@ -63,8 +66,15 @@ def orientation_of_matrix(matrix: np.ndarray) -> int | None:
 def find_orientation(data: bytes) -> tuple[int, bytes]:
     """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
 
-    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8).
+    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8). AVIF
+    has boxes (ISO/IEC 23008-12, 6.5.10 and 6.5.12), which OpenCV passes over: such a file is given as it is.
     """
+    if data[4:8] == b"ftyp":
+        at = data.find(b"ipco")
+        end = at - 4 + int.from_bytes(data[at - 4 : at], "big")
+        turn, mirror = (data.find(name, at, end) for name in (b"irot", b"imir"))
+        said = data[turn + 4] & 3 if turn > 0 else 0, data[mirror + 4] & 1 if mirror > 0 else None
+        return BOXES.get(said, UPRIGHT), data
     mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
     at = data.find(mark) + length
     at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP

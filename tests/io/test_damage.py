@@ -9,8 +9,21 @@ from hypothesis import strategies as st
 
 from streamtok.io.transport_stream import find_losses
 from streamtok.io.video import VideoReader
-from tests.kit.damage import COUNT, KINDS, PID, Videos, cut, flip, pictures_before, rewrite, split_blocks, write_kind
-from tests.kit.videos import number_of
+from tests.kit.damage import (
+    COUNT,
+    KINDS,
+    PID,
+    Videos,
+    cut,
+    cut_one,
+    flip,
+    pictures_before,
+    rewrite,
+    split_blocks,
+    write_kind,
+    write_pictures,
+)
+from tests.kit.videos import noisy, number_of
 
 PACKETS = [name for name in KINDS if not name.endswith(".ts")]
 STREAMS = [name for name in KINDS if name.endswith(".ts")]
@@ -118,6 +131,8 @@ def try_packets(whole, tmp_path, name, kind, places, share):
         kind = "cut"  # a changed bit that a decoder accepts shows in a stream with checksums alone
     if kind == "swap" and name.startswith("mjpeg"):
         kind = "drop"  # nothing says which of two whole pictures was first
+    if kind == "cut" and name in ("mpeg1.mp4", "mpeg2-ordered.mkv"):
+        kind = "drop"  # FFmpeg loses the picture before one that it refuses
     damage_packets(whole, name, kind, places, share, tmp_path / f"damaged-{name}")
 
 
@@ -151,6 +166,12 @@ def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
 @given(**OF_BLOCKS)
 def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)
+
+
+@pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg1.mp4", "mpeg2-ordered.mkv"])
+def test_a_picture_of_mpeg_2_that_is_missing_shows(whole, tmp_path, name):
+    for place in range(COUNT - 2):
+        damage_packets(whole, name, "drop", {place}, 1.0, tmp_path / name)
 
 
 def test_a_packet_of_which_nothing_is_left_is_accounted_for(whole, tmp_path):
@@ -202,3 +223,15 @@ def test_a_clip_trimmed_without_encoding_has_every_picture_that_is_shown(whole, 
         assert video.counts["damaged"] == 0
     assert [number_of(one.image) for one in found] == list(range(start, COUNT))
     assert all((one.image == right[start + n]).all() for n, one in enumerate(found))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "msmpeg4v2", "flv", "h263p", "libx264"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_each_picture_counts_once_where_packets_have_no_times(tmp_path, codec, share):
+    """A decoder may refuse a packet and give a picture of it all the same."""
+    path, images = tmp_path / "a.avi", noisy(COUNT)
+    write_pictures(path, images, codec, {"g": "10"})
+    for hit in (8, 11, 23):
+        rewrite(path, tmp_path / "b.avi", lambda packets, hit=hit: cut_one(packets, hit, share), later=0)
+        with VideoReader(tmp_path / "b.avi") as video:
+            assert len(list(video)) + video.counts["damaged"] == COUNT, hit

@@ -120,14 +120,35 @@ def test_an_animation_is_all_of_its_pictures_at_their_times(suffix, tmp_path):
         assert [round(frame.capture_ns / 1e6) for frame in drive] == [0, 40, 120, 160]
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"big_tiff": False}])
+def test_a_tiff_of_several_pages_is_all_of_its_pictures(options, tmp_path):
+    images = [Image.fromarray(image) for image in numbered(4)]
+    path = tmp_path / "a.tif"
+    images[0].save(path, save_all=True, append_images=images[1:], **options)
+    assert read(path) == [(n, n, 100 * n) for n in range(4)]
+    values = [image[..., 0].astype(np.uint16) * 16 for image in numbered(4)]
+    cv2.imwritemulti(str(path), values)
+    with open_source(f"{path}?bits=12") as source:
+        assert all(np.array_equal(frame.image, numbered(4)[n]) for n, frame in enumerate(source))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_an_animation_comes_upright(suffix, tmp_path):
+    images = [Image.fromarray(image) for image in numbered(2)]
+    path = tmp_path / f"a.{suffix}"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40, exif=exif(6), lossless=True)
+    with open_source(str(path)) as source:
+        assert [frame.image.shape for frame in source] == [(96, 64, 3)] * 2
+
+
 def exif(orientation):
     tag = Image.Exif()
     tag[0x0112] = orientation
     return tag
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "avif"])
 def test_pictures_are_upright_by_every_path(suffix, orientation, tmp_path):
     path = tmp_path / "in" / f"0.{suffix}"
     path.parent.mkdir()
@@ -136,7 +157,7 @@ def test_pictures_are_upright_by_every_path(suffix, orientation, tmp_path):
     upright = read_image(path)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     assert upright.shape == expected.shape
-    assert np.abs(upright.astype(int) - expected).mean() < (20 if suffix == "jpg" else 1e-9)
+    assert np.abs(upright.astype(int) - expected).mean() < (20 if suffix in ("jpg", "avif") else 1e-9)
     for spec in (str(path), f"images:{path.parent}?fps=10"):
         with open_source(spec, keep_packets=True) as source:
             (frame,) = source

@@ -86,10 +86,13 @@ def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, suffix):
         assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 20)) for n in range(COUNT)]
 
 
-def test_h264_in_avi_has_its_pictures_in_order_and_at_their_times(tmp_path):
-    path = tmp_path / "a.avi"
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("libx264", "avi"), ("libx264", "asf"), ("mpeg2video", "asf"), ("libx264", "mxf")]
+)
+def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_their_times(tmp_path, codec, suffix):
+    path = tmp_path / f"a.{suffix}"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options=ORDERED)
+        stream = container.add_stream(codec, rate=25, options=ORDERED)
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
         for number, image in enumerate(noisy(COUNT)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")

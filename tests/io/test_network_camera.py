@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import http.server
 import itertools
 import logging
 import random
@@ -23,7 +22,8 @@ from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
 from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
-from tests.kit.videos import PLAIN, noisy, number_of, write_video
+from tests.kit.videos import PLAIN, noisy, number_of
+from tests.kit.web import Server
 
 COUNT = 60
 X265 = {"x265-params": "keyint=10:scenecut=0:bframes=0:log-level=none:pools=1:repeat-headers=1", "tune": "zerolatency"}
@@ -64,6 +64,13 @@ def test_an_rtsp_camera_gives_every_picture_at_its_own_time(clips, codec):
     steps = np.diff([one.capture_ns for one in grabbed]) / 1e6
     assert abs(np.median(steps) - 20) < 2
     assert abs(np.median(steps[:8]) - 20) < 2  # those of the burst, which came at once
+
+
+def test_an_rtsp_camera_that_knows_udp_alone_is_read(clips):
+    with Camera(clips["libx264"], udp=True) as camera:
+        frames, _ = read(camera.url(), 20)
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == [(numbers[0] + n) % COUNT for n in range(20)]
 
 
 def on_this_clock(packets):
@@ -179,36 +186,6 @@ def test_a_camera_that_changes_its_size_starts_an_epoch(clips):
         assert group.info.source_size == sizes[group.frame_ids[0] - frames[0].frame_id]
 
 
-class Server:
-    """A web server of this process: `answer(path)` gives status, headers and body."""
-
-    def __init__(self, answer):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                status, headers, body = answer(self.path, self.headers)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        self.base = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self._server.shutdown()
-        self._server.server_close()
-
-
 def test_each_refusal_says_what_it_is(clips):
     pages = {
         "/401": (401, {"WWW-Authenticate": 'Basic realm="x"'}, b""),
@@ -238,16 +215,6 @@ def test_each_refusal_says_what_it_is(clips):
             assert "wrong" not in str(error.value).replace("missing or wrong", "")
         frames, _ = read(camera.url("user:right@"), 3)
     assert len(frames) == 3
-
-
-def test_a_video_file_on_a_web_server_is_read_to_its_end(tmp_path):
-    data = write_video(tmp_path / "a.mp4", noisy(30), range(0, 30 * 512, 512), **PLAIN).read_bytes()
-    with Server(lambda path, headers: (200, {"Content-Length": str(len(data))}, data)) as web:
-        with open_source(f"{web.base}/a.mp4") as source:
-            frames = list(source)
-        assert not source.live
-    assert [number_of(frame.image) for frame in frames] == list(range(30))
-    assert [frame.capture_ns - source.start_ns for frame in frames] == [n * 40_000_000 for n in range(30)]
 
 
 def test_a_truncated_jpeg_of_a_camera_is_left_out_and_counted(caplog):

@@ -9,6 +9,7 @@ from tests.kit.videos import noisy
 COUNT = 40
 X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=1"
 X264 = {"g": "10", "sc_threshold": "0"}
+MPEG2 = {"g": "10", "b": "5M", "flags": "+cgop", "sc_threshold": "1000000000"}  # its groups do not need each other
 KINDS = {
     "plain.mkv": ("libx264", {**X264, "bf": "0"}),
     "slices.mp4": ("libx264", {**X264, "bf": "0", "x264-params": "slices=4"}),
@@ -25,6 +26,9 @@ KINDS = {
     "h265.ts": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "sums.mp4": ("libx265", {"x265-params": f"{X265}:bframes=3:hash=1"}),
     "sums.ts": ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}),
+    "mpeg2.mkv": ("mpeg2video", MPEG2),
+    "mpeg1.mp4": ("mpeg1video", {**MPEG2, "bf": "2"}),
+    "mpeg2-ordered.mkv": ("mpeg2video", {**MPEG2, "bf": "2"}),
     "mjpeg.mkv": ("mjpeg", {}),
     "mjpeg.avi": ("mjpeg", {}),
 }
@@ -36,8 +40,11 @@ PID = 256
 def write_kind(folder, name):
     """A whole video of a kind, 25 pictures a second."""
     codec, options = KINDS[name]
-    path = folder / name
-    images = noisy(COUNT)
+    return write_pictures(folder / name, noisy(COUNT), codec, options)
+
+
+def write_pictures(path, images, codec, options):
+    """A video of pictures, 25 a second, of any codec and container."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images.shape[1:3]
@@ -79,6 +86,11 @@ def rewrite(path, target, change, later=5):
 def cut(data, share):
     """The first part of some bytes."""
     return data[: max(1, int(len(data) * share))]
+
+
+def cut_one(packets, hit, share):
+    """Packets as `rewrite` has them, of which one is cut."""
+    return [(cut(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
 
 
 def flip(data, share):

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import itertools
 import socket
 import socketserver
@@ -60,15 +61,20 @@ def stamped(pictures, fps):
             yield number, place, part[:2] + head + part[8:]
 
 
+def send_interleaved(connection, data):
+    """Send an RTP packet on the connection of RTSP."""
+    connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
+
+
 class Camera:
     """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
 
     `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. The first `burst`
-    pictures come at once, as those that a camera had buffered.
+    pictures come at once, as those that a camera had buffered. With `udp` it knows no other way.
     """
 
-    def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0):
-        self.clips, self.codec, self.fps, self.burst = clips, codec, fps, burst
+    def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0, udp=False):
+        self.clips, self.codec, self.fps, self.burst, self.udp = clips, codec, fps, burst, udp
         self.password, self.lose = password, lose or (lambda picture, part: False)
         self._connections = set()
         camera = self
@@ -117,8 +123,15 @@ class Camera:
             length = f"Content-Length: {len(body)}\r\n" if body else ""
             answer = f"RTSP/1.0 {status}\r\nCSeq: {fields.get('cseq', 0)}\r\n{more}{length}\r\n{body}"
             connection.sendall(answer.encode())
+            if method == "SETUP" and self.udp and status.startswith("200"):
+                client = "127.0.0.1", int(fields["transport"].partition("client_port=")[2].partition("-")[0])
             if method == "PLAY" and status.startswith("200"):
-                threading.Thread(target=self._play, args=(connection,), daemon=True).start()
+                send = self._make_datagrams(client) if self.udp else functools.partial(send_interleaved, connection)
+                threading.Thread(target=self._play, args=(send,), daemon=True).start()
+
+    def _make_datagrams(self, client):
+        out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        return lambda data: out.sendto(data, client)
 
     def _answer(self, method, target, fields):
         if self.password is not None:
@@ -127,6 +140,10 @@ class Camera:
                 return "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"\r\n', ""
         if not target.rstrip("/").endswith(("/stream", "/track0")):
             return "404 Not Found", "", ""
+        asked = fields.get("transport", "")
+        if method == "SETUP" and self.udp:
+            answer = f"Transport: {asked};server_port=9-10\r\nSession: 1\r\n", ""
+            return ("461 Unsupported Transport", "", "") if "TCP" in asked else ("200 OK", *answer)
         name, more = NAMES[self.codec]
         known = {
             "OPTIONS": ("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n", ""),
@@ -135,13 +152,13 @@ class Camera:
         }
         return "200 OK", *known.get(method, ("Session: 1\r\n", ""))
 
-    def _play(self, connection):
+    def _play(self, send):
         started = time.monotonic()
         try:
             for number, place, data in stamped([picture for clip in self.clips for picture in clip], self.fps):
                 if place == 0:
                     time.sleep(max(0.0, started + (number - self.burst) / self.fps - time.monotonic()))
                 if not self.lose(number, place):
-                    connection.sendall(b"$\0" + struct.pack(">H", len(data)) + data)
+                    send(data)
         except OSError:
             pass

@@ -1,0 +1,94 @@
+"""Videos on web servers of this process are read as files are: all of their pictures, at their times, to the end."""
+
+import contextlib
+import subprocess
+
+import av
+import numpy as np
+import pytest
+
+from streamtok.io.base import EndOfSource
+from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.source import open_source
+from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
+from tests.kit.web import Server, part_of
+
+COUNT = 30
+TIMES = range(0, COUNT * 512, 512)
+
+
+def read(url):
+    with open_source(url) as source:
+        frames = list(source)
+    times = [frame.capture_ns - frames[0].capture_ns for frame in frames]
+    return source, [number_of(frame.image) for frame in frames], times
+
+
+def check(url):
+    source, numbers, times = read(url)
+    assert not source.live
+    assert numbers == list(range(COUNT))
+    assert times == [n * 40_000_000 for n in range(COUNT)]
+    assert source.counts["damaged"] == 0
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
+def test_a_video_on_a_server_that_sends_parts_is_read_whole(tmp_path, suffix):
+    data = write_video(tmp_path / f"a.{suffix}", noisy(COUNT, 128, 192), TIMES, crf="4", **ORDERED).read_bytes()
+    with Server(lambda path, headers: part_of(data, headers)) as web:
+        for _ in range(5):  # what is lost is lost by chance
+            check(f"{web.base}/a.{suffix}")
+
+
+def test_a_server_that_says_text_or_nothing_of_a_video_sends_a_file(tmp_path):
+    data = write_video(tmp_path / "a.mp4", noisy(COUNT), TIMES, **PLAIN).read_bytes()
+    for kind in ({"Content-Type": "text/plain"}, {"Content-Type": "application/octet-stream"}, {}):
+        answer = 200, {"Content-Length": str(len(data)), **kind}, data
+        with Server(lambda path, headers, answer=answer: answer) as web:
+            check(f"{web.base}/a.mp4")
+
+
+def test_a_certificate_that_a_camera_signed_itself_does_not_matter(tmp_path):
+    data = write_video(tmp_path / "a.mp4", noisy(COUNT), TIMES, **PLAIN).read_bytes()
+    key = tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    subprocess.run([*made, "-keyout", key, "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+    key.write_bytes(key.read_bytes() + (tmp_path / "c.pem").read_bytes())
+    with Server(lambda path, headers: part_of(data, headers), certificate=key) as web:
+        check(f"{web.base}/a.mp4")
+
+
+def test_a_playlist_is_a_file_if_those_that_it_lists_end(tmp_path):
+    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options={"hls_time": "0.4", "hls_list_size": "0"}) as out:
+        stream = out.add_stream("libx264", rate=25, options=PLAIN)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for image in noisy(COUNT):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    (tmp_path / "all.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000000\na.m3u8\n")
+    kinds = {".m3u8": "application/vnd.apple.mpegurl", ".ts": "video/mp2t"}
+
+    def answer(path, headers):
+        file = tmp_path / path.removeprefix("/")
+        return part_of(file.read_bytes(), headers, kinds[file.suffix])
+
+    with Server(answer) as web:
+        check(f"{web.base}/a.m3u8")
+        check(f"{web.base}/all.m3u8")
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mp4"])
+def test_a_stream_that_comes_faster_than_in_real_time_and_ends_gives_all_of_its_pictures(tmp_path, suffix):
+    """As web servers send files whose length they do not say."""
+    fragments = {"movflags": "frag_keyframe+empty_moov"} if suffix == "mp4" else {}
+    path = write_video(tmp_path / f"a.{suffix}", noisy(COUNT), TIMES, container_options=fragments, **ORDERED)
+    with Server(lambda _, headers: (200, {"Content-Type": "video/mp4"}, path.read_bytes())) as web:
+        device = NetworkCamera(f"{web.base}/a")
+        device.connect()
+        grabbed = []
+        with contextlib.suppress(EndOfSource):
+            while (one := device.grab()) is not None:
+                grabbed.append(one)
+        device.release()
+    assert [number_of(one.image) for one in grabbed] == list(range(COUNT))
+    assert np.allclose(np.diff([one.capture_ns for one in grabbed]), 40_000_000, atol=1000)

@@ -10,8 +10,8 @@ from streamtok.drives.clocks import Timed
 from streamtok.drives.item import Item
 from streamtok.io.depth import DepthRange, depth_picture
 from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
-from streamtok.io.video_packets import Decoded, VideoDecoder
-from streamtok.measures import TimeJudge
+from streamtok.io.video_packets import TELL_LOSSES, Decoded, VideoDecoder
+from streamtok.measures import GAP_STEPS, LOST_STEPS, TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
@@ -38,7 +38,7 @@ class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
     def __init__(
-        self, depth_of: Callable[[ImageMessage], DepthRange | None], judge_of: Callable[[str], TimeJudge]
+        self, depth_of: Callable[[ImageMessage], DepthRange | None], judge_of: Callable[[str, float], TimeJudge]
     ) -> None:
         self._videos: dict[str, _Video] = {}
         self._depth_of, self._judge_of = depth_of, judge_of
@@ -80,10 +80,11 @@ class ItemMaker:
                 yield from _finish_items(video.decoder.flush())
             try:
                 decoder = VideoDecoder[Item](image.encoding)
-                video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream))
             except DamagedFrame as error:
                 yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
+            gap_steps = LOST_STEPS if image.encoding in TELL_LOSSES else GAP_STEPS
+            video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream, gap_steps))
         if video.misses_some(item):
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)

@@ -17,6 +17,7 @@ from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
 
 IDR, IRAP = 5, range(16, 24)  # types of NAL units that a decoder of H.264 and of H.265 can begin with
 COUNTED = Fraction(1, 1)  # times are the numbers of units
+TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # AV1 and VP9 go on over a unit that never came, without a word
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 

@@ -37,7 +37,8 @@ from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
 
-FLUSH_S = 0.25  # between two flushes to the system, which a process outlives; a busy machine may be late with it
+FLUSH_S = 0.25  # at most between two flushes to the system, whose files a process does not take with it
+PAUSE_S = 0.05  # at least between two flushes, each of which ends a chunk
 SYNC_S = 1.0  # between two flushes to the disk, which may take long: another thread does them
 
 
@@ -172,16 +173,16 @@ class Recorder:
                 return
 
     def _write_all(self) -> None:
-        due = time.monotonic() + FLUSH_S
+        """Write jobs, and flush once none waits: on a busy machine a thread that waits for longer comes back late."""
+        flushed, unsafe = 0.0, False
         while True:
-            job = self._queue.take(due)
+            job = self._queue.take(flushed + (PAUSE_S if unsafe else FLUSH_S))
             if job is not None:
                 self._write(job)
-                if job.kind == "tokens" and self.counts["tokens"] == 1:
-                    due = 0.0  # from its first keyframe on a recording can be replayed
-            if time.monotonic() >= due:
+                unsafe = True
+            if time.monotonic() >= flushed + (PAUSE_S if unsafe and not self._queue.waiting else FLUSH_S):
                 self._make_safe()
-                due = time.monotonic() + FLUSH_S
+                flushed, unsafe = time.monotonic(), False
             if job is None and self._queue.finished:
                 return
 

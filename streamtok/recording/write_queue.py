@@ -45,6 +45,11 @@ class WriteQueue:
         self._closing = self._failed = False
 
     @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._jobs)
+
+    @property
     def finished(self) -> bool:
         return self._closing and not self._jobs
 

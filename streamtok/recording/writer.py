@@ -82,6 +82,8 @@ class RecordingWriter:
         with contextlib.suppress(OSError):  # `repair` leaves a file alone that is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
+        if frames != "none" or pictures:
+            _import_images()
         library = f"streamtok {version('streamtok')}"
         self._writer.start(profile=form.PROFILE, library=library)
         facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": library}
@@ -236,6 +238,13 @@ def _open_writer(stream: BinaryIO) -> Writer:
     except ImportError as error:
         raise missing_extra("recording", "record") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
+
+
+def _import_images() -> None:
+    """Import what images are written with: on a busy machine that takes seconds, for which the first would wait."""
+    for name in ("RawImage", "CompressedImage", "CompressedVideo"):
+        _pack_message(name, 0, "")
+    import mcap_protobuf.schema  # noqa: F401
 
 
 def _pack_message(name: str, utc_ns: int, stream: str, **fields: Any) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamtok.coding.coder import FILE, TokenCoder, load_coder
 from streamtok.coding.library import SHIPPED, coder_for
-from streamtok.recording.repack import repack_recording
+from streamtok.recording.recode import recode_recording
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
 
 ABOUT_CODING = ("coder", "independent", "grid")
@@ -28,7 +28,7 @@ def repack(path: Path, out: Path, compression: str, coder_path: Path | None = No
         if is_token_file(path):
             _repack_token_file(path, part, compression, coder)
         else:
-            repack_recording(path, part, compression, coder)
+            recode_recording(path, part, compression, coder)
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from streamtok.training.data import Cache, Stored
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch before it is cut: places (B, 10) int64, colours (B, 4) float32 (gain of R, G, B, and offset)."""
+    """A batch before it is cut: places (B, 10) int64, colours (B, C + 1) float32 (gain of each channel, and offset)."""
 
     places: np.ndarray
     colours: np.ndarray
@@ -89,11 +89,11 @@ class Sampler:
 
     def _pick_colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
         b = self.config.brightness
-        gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, 3)) / 4
+        gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, self.cache.pixels.shape[1])) / 4
         return np.concatenate([gain, rng.uniform(-b, b, (batch, 1))], axis=1).astype(np.float32)
 
     def cut(self, plan: Plan, first: int, frames: int, crop: int) -> Tensor:
-        """Frames first ... first + frames - 1 of a plan -> (B, 3, frames, crop, crop) float32 in -1..1."""
+        """Frames first ... first + frames - 1 of a plan -> (B, C, frames, crop, crop) float32 in -1..1."""
         device = self.cache.pixels.device
         p = torch.from_numpy(plan.places).to(device, non_blocking=True)
         t = torch.arange(first, first + frames, device=device)
@@ -105,9 +105,9 @@ class Sampler:
         x = column[LEFT] + column[RIGHT] * time // DRIFT + across
         z = column[START] + column[STRIDE] * time
         index = column[OFFSET] + (z * column[HEIGHT] + y) * column[WIDTH] + x
-        video = self.cache.pixels[index].float().div_(127.5).sub_(1)  # (B, T, crop, crop, 3)
-        colours = torch.from_numpy(plan.colours).to(device, non_blocking=True).view(-1, 1, 1, 1, 4)
-        video = video.mul_(colours[..., :3]).add_(colours[..., 3:]).clamp_(-1, 1)
+        video = self.cache.pixels[index].float().div_(127.5).sub_(1)  # (B, T, crop, crop, C)
+        colours = torch.from_numpy(plan.colours).to(device, non_blocking=True).view(-1, 1, 1, 1, plan.colours.shape[1])
+        video = video.mul_(colours[..., :-1]).add_(colours[..., -1:]).clamp_(-1, 1)
         return video.permute(0, 4, 1, 2, 3).contiguous()
 
 
@@ -130,7 +130,7 @@ class Course:
     segments: int = 0  # of the clips under way; 0: none
 
     def next_batch(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
-        """The batch of this step, float32 (B, 3, T, H, W) in -1..1, and whether it continues the last one's clips.
+        """The batch of this step, float32 (B, C, T, H, W) in -1..1, and whether it continues the last one's clips.
 
         T is the phase's frames, one less where clips continue, since those have had their keyframe.
         """

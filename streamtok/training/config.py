@@ -17,7 +17,7 @@ ShortSide = Annotated[int, Field(ge=16)]  # in pixels
 class DataConfig(Strict):
     """Where clips come from and how batches are cut from them. Sizes are in pixels, fractions in 0..1."""
 
-    paths: tuple[str, ...] = ()  # folders, files or synthetic:HxW@FPS?seed=S specifications
+    paths: tuple[str, ...] = ()  # folders, files, images:DIR?fps=N (one clip) or synthetic:HxW@FPS?seed=S
     # What is kept for validation: clips by name (or its beginning), or the last part of every video.
     holdout: tuple[str, ...] = ()
     holdout_tail: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamtok.io.spec import split_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
+from streamtok.model.frames import check_channels, picture_channels
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
 from streamtok.training.footage import WHOLE, Footage, survey
@@ -42,7 +43,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Cache:
-    """pixels (N, 3) uint8 RGB, the table of what lies where, and the clips' names."""
+    """pixels (N, C) uint8, RGB for C 3, the table of what lies where, and the clips' names."""
 
     pixels: Tensor
     stored: tuple[Stored, ...]
@@ -54,22 +55,22 @@ class Cache:
         return sum(next(s.frames for s in self.stored if s.clip == i) for i in range(len(self.names)))
 
     def clip(self, name: str, lines: int) -> Tensor:
-        """The whole clip `name` at the stored size nearest to `lines` -> (T, 3, H, W) uint8."""
+        """The whole clip `name` at the stored size nearest to `lines` -> (T, C, H, W) uint8."""
         index = self.names.index(name)
         best = min((s for s in self.stored if s.clip == index), key=lambda s: abs(min(s.height, s.width) - lines))
         size = best.frames * best.height * best.width
         pixels = self.pixels[best.offset : best.offset + size]
-        return pixels.view(best.frames, best.height, best.width, 3).permute(0, 3, 1, 2)
+        return pixels.view(best.frames, best.height, best.width, -1).permute(0, 3, 1, 2)
 
 
 def list_media(paths: tuple[str, ...]) -> list[str]:
-    """Every video and image file in `paths` (folders are searched), in name order; synthetic: specifications stay.
+    """Every video and image file in `paths` (folders are searched), in name order; images:DIR and synthetic: stay.
 
     SettingsError for a path that is not there, and where there is no such file at all.
     """
     found: list[str] = []
     for path in paths:
-        if path.startswith("synthetic:"):
+        if path.startswith(("synthetic:", "images:")):
             found.append(path)
         elif Path(path).is_dir():
             found += [str(file) for file in sorted(Path(path).rglob("*")) if is_image(file) or is_video(file)]
@@ -94,7 +95,7 @@ def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One clip: at each size (T, H, W, 3) uint8, and how many frames follow one another in each of its runs.
+    """One clip: at each size (T, H, W, C) uint8, and how many frames follow one another in each of its runs.
 
     `damaged` frames were left out.
     """
@@ -104,8 +105,8 @@ class _Decoded:
     damaged: int = 0
 
 
-def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
-    """One clip at every size; without runs when the file is damaged from its first frame."""
+def _decode(file: Footage, config: DataConfig, smallest: int, channels: int) -> _Decoded:
+    """One clip at every size; without runs when it is damaged from its first frame, or of other channels."""
     arrays: list[np.ndarray] = []
     runs: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
@@ -114,19 +115,20 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
         for run, frame in file.read(left_out):
             if not arrays:
                 shape = frame.shape
+                check_channels(shape[2], channels)
                 sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
-                arrays = [np.empty((file.taken, *size, 3), np.uint8) for size in sizes]  # untouched rows are free
+                arrays = [
+                    np.empty((file.taken, *size, shape[2]), np.uint8) for size in sizes
+                ]  # untouched rows are free
             if frame.shape != shape:
                 log.warning("event=size_changed file=%s kept=%d", file.path, count)
                 break
             for array in arrays:
-                h, w = array.shape[1:3]
-                method = cv2.INTER_AREA if h <= shape[0] else cv2.INTER_CUBIC
-                array[count] = frame if (h, w) == shape[:2] else cv2.resize(frame, (w, h), interpolation=method)
+                array[count] = _resize(frame, array.shape[1], array.shape[2])
             runs[run] += 1
             count += 1
     except ValueError as error:
-        log.warning("event=damaged_file kept=%d reason=%s", count, error)
+        log.warning("event=damaged_file file=%s kept=%d reason=%r", file.path, count, str(error))
     if left_out["damaged"]:
         log.warning("event=damaged_frames file=%s left_out=%d kept=%d", file.path, left_out["damaged"], count)
     if file.frames > file.taken or (not file.frames and count == file.taken):
@@ -135,18 +137,35 @@ def _decode(file: Footage, config: DataConfig, smallest: int) -> _Decoded:
     return _Decoded([array[:count] for array in arrays], tuple(runs.values()), left_out["damaged"])
 
 
+def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame (H, W, C) at another size; OpenCV takes four channels at once."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    method = cv2.INTER_AREA if height <= frame.shape[0] else cv2.INTER_CUBIC
+    if frame.shape[2] <= 4:
+        return cv2.resize(frame, (width, height), interpolation=method)
+    return np.stack([cv2.resize(plane, (width, height), interpolation=method) for plane in np.moveaxis(frame, 2, 0)], 2)
+
+
 def load_cache(
-    paths: list[str], config: DataConfig, smallest: int, device: torch.device, part: tuple[float, float] = WHOLE
+    paths: list[str],
+    config: DataConfig,
+    smallest: int,
+    device: torch.device,
+    part: tuple[float, float] = WHOLE,
+    *,
+    channels: int = 3,
 ) -> Cache:
     """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
 
-    `smallest` is the largest crop, `part` from and up to which fraction of each video is taken. SettingsError when the
+    `smallest` is the largest crop, `part` from and up to which fraction of each video is taken, `channels` those of the
+    model: files of others are skipped, too. SettingsError when the
     frames would not fit into memory, ValueError when nothing could be read.
     """
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
-        _check_memory(files, config, smallest, device)
-        clips = list(pool.map(lambda file: _decode(file, config, smallest), files))
+        _check_memory(files, config, smallest, device, channels)
+        clips = list(pool.map(lambda file: _decode(file, config, smallest, channels), files))
     names: list[str] = []
     stored: list[Stored] = []
     offset = 0
@@ -158,29 +177,34 @@ def load_cache(
             offset += frames * height * width
         names.append(path if path.startswith("synthetic:") else Path(path).stem)
     if not names:
-        raise ValueError(f"none of the {len(paths)} files in the data folders could be decoded")
-    cache = Cache(_join_pixels(clips, offset, device), tuple(stored), tuple(names))
+        raise ValueError(
+            f"none of the {len(paths)} files in the data folders could be decoded, or has the model's channels"
+        )
+    cache = Cache(_join_pixels(clips, (offset, picture_channels(channels)), device), tuple(stored), tuple(names))
     there, damaged = max(cache.frames, sum(file.frames for file in files)), sum(clip.damaged for clip in clips)
     counts = len(names), len(stored), cache.frames, there, damaged, cache.pixels.numel()
     log.info("event=cache clips=%d sizes=%d frames=%d of=%d damaged=%d bytes=%d", *counts)
     return cache
 
 
-def _join_pixels(clips: list[_Decoded], rows: int, device: torch.device) -> Tensor:
-    """All pixels in order (rows, 3); each array is let go once it is copied, so that not everything is held twice."""
-    pixels = torch.empty((rows, 3), dtype=torch.uint8, device=device)
+def _join_pixels(clips: list[_Decoded], shape: tuple[int, int], device: torch.device) -> Tensor:
+    """All pixels in order, of `shape` (N, C); each array is let go once it is copied, so that little is held twice."""
+    pixels = torch.empty(shape, dtype=torch.uint8, device=device)
     offset = 0
     for clip in clips:
         while clip.sizes:
-            part = torch.from_numpy(clip.sizes.pop(0).reshape(-1, 3))
+            part = torch.from_numpy(clip.sizes.pop(0).reshape(-1, shape[1]))
             pixels[offset : offset + len(part)] = part.to(device)
             offset += len(part)
     return pixels
 
 
-def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device) -> None:
+def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device, channels: int) -> None:
     """SettingsError if what is to be decoded does not fit into the free memory of `device` and the host."""
-    needed, free = sum(_count_bytes(file, config, smallest) for file in files), free_memory(device)
+    needed, free = (
+        picture_channels(channels) * sum(_count_pixels(file, config, smallest) for file in files),
+        free_memory(device),
+    )
     log.info("event=decoding files=%d bytes=%d free=%d", len(files), needed, free)
     if needed > free:
         raise SettingsError(
@@ -190,12 +214,12 @@ def _check_memory(files: list[Footage], config: DataConfig, smallest: int, devic
         )
 
 
-def _count_bytes(file: Footage, config: DataConfig, smallest: int) -> int:
-    """Bytes of one file's frames at every size; 0 if it cannot be opened."""
+def _count_pixels(file: Footage, config: DataConfig, smallest: int) -> int:
+    """Pixels of one file's frames at every size; 0 if it cannot be opened."""
     if file.size is None:
         return 0
     pixels = sum(height * width for height, width in sizes_for(*file.size, config.scales, smallest))
-    return 3 * pixels * min(file.taken, file.frames or file.taken)
+    return pixels * min(file.taken, file.frames or file.taken)
 
 
 def free_memory(device: torch.device) -> int:

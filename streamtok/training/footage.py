@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamtok.io.spec import split_file
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.images import OPTIONS, TimedImage, list_images
+from streamtok.io.spec import split_file, split_options
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import parse_synthetic
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 WHOLE = (0.0, 1.0)
 Numbered = Iterator[tuple[int, np.ndarray]]
-"""Frames, uint8 RGB (H, W, 3), each with its number in its file."""
+"""Frames, uint8 RGB (H, W, 3) or of other channels, each with its number in its file."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Footage:
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:
-        """All that is taken, as (run, frame (H, W, 3) uint8 RGB): the frames of a run follow one another in the file.
+        """All that is taken, as (run, frame uint8 (H, W, C)): the frames of a run follow one another in the file.
 
         A run ends with its stretch, and where a damaged frame is left out; `counts` gets what was left out, as
         `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
@@ -60,7 +62,8 @@ class Footage:
 
 
 def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] = WHOLE) -> Footage:
-    """What to take of a video, image or synthetic: drive: `max_frames` at most, `stretch` or more of them in a row.
+    """What to take of a video, image, images: folder or synthetic: drive: `max_frames` at most, `stretch` or more of
+    them in a row.
 
     The length is what the container says; it may differ from the true one by a few frames. `part` is from and up to
     which fraction of it. ValueError for a part of a video that does not say its length.
@@ -85,6 +88,9 @@ def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
         if path.startswith("synthetic:"):
             source = parse_synthetic(path)
             return source.frames or 0, source.size
+        if path.startswith("images:"):
+            images = list_folder(path)
+            return len(images), images[0].load()[0].shape[:2]
         if _is_image(path):
             return 1, _read_image(path).shape[:2]
         with open_video(path) as video:
@@ -93,26 +99,34 @@ def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
         return 0, None
 
 
+def list_folder(path: str) -> list[TimedImage]:
+    """The images of "images:DIR?fps=10", which are one clip, as `ingest` reads them. ValueError says what is wrong."""
+    folder, options = split_options(path, path.partition(":")[2], OPTIONS)
+    return list_images(folder, **options)
+
+
 def _is_image(path: str) -> bool:
-    return not path.startswith("synthetic:") and split_file(path)[0].suffix.lower() in IMAGE_SUFFIXES
+    return not path.startswith(("synthetic:", "images:")) and split_file(path)[0].suffix.lower() in IMAGE_SUFFIXES
 
 
 def _read_image(path: str) -> np.ndarray:
     file, options = split_file(path)
-    image = read_image(file, **options)
-    if image.shape[2] != 3:
-        raise ValueError(f"{path} has {image.shape[2]} channels, training from files takes RGB")
-    return image
+    return read_image(file, **options)
 
 
 @contextmanager
 def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, int], Numbered]]:
-    """What reads the frames numbered from a first to before a last of a video, image or synthetic: drive.
+    """What reads the frames numbered from a first to before a last of a video, image, images: folder or
+    synthetic: drive.
 
     Damaged ones are left out and counted in `counts`.
     """
     if path.startswith("synthetic:"):
         yield partial(_draw, path)
+        return
+    if path.startswith("images:"):
+        images = list_folder(path)
+        yield lambda first, stop: _read_folder(images[first:stop], counts)
         return
     if _is_image(path):
         yield lambda first, stop: iter([(0, _read_image(path))])
@@ -122,6 +136,14 @@ def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, i
     with open_video(path) as video:
         video.counts = counts
         yield partial(_read_video, video)
+
+
+def _read_folder(images: list[TimedImage], counts: Counter[str]) -> Numbered:
+    for image in images:
+        try:
+            yield image.frame_id, image.load()[0]
+        except DamagedFrame:
+            counts["damaged"] += 1
 
 
 def _read_video(video: "VideoReader", first: int, stop: int) -> Numbered:

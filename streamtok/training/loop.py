@@ -40,8 +40,9 @@ class Summary:
     before: dict[str, float]
 
 
-def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache | None]:
-    """The training cache and the held-out clips at the size of the samples (None without a holdout)."""
+def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> tuple[Cache, Cache | None]:
+    """The training cache and the held-out clips at the size of the samples (None without a holdout), for a model of so
+    many `channels`."""
     paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     kept = 1 - config.data.holdout_tail
     if kept < 1 and held:
@@ -54,10 +55,10 @@ def load_data(config: TrainConfig, device: torch.device) -> tuple[Cache, Cache |
     if held:
         count = config.sample_frames
         short = config.data.model_copy(update={"scales": (config.sample_lines,), "max_frames": count, "stretch": count})
-        validation = load_cache(held, short, 16, device, (kept, 1.0) if kept < 1 else WHOLE)
+        validation = load_cache(held, short, 16, device, (kept, 1.0) if kept < 1 else WHOLE, channels=channels)
     longest = max(phase.frames - 1 for phase in config.phases) * max(config.data.strides) + 1
     data = config.data.model_copy(update={"stretch": max(config.data.stretch, longest)})
-    return load_cache(paths, data, smallest, device, (0.0, kept)), validation
+    return load_cache(paths, data, smallest, device, (0.0, kept), channels=channels), validation
 
 
 @dataclass
@@ -144,7 +145,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not config.deterministic
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    cache, held = load_data(config, device)
+    cache, held = load_data(config, device, model.config.in_channels)
     model.to(device).train()
     if isinstance(model, PredictiveTokenizer):
         model.reference_noise = config.reference_noise

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streamtok.evaluation.layouts import video_to_unit
 from streamtok.evaluation.metrics import psnr
-from streamtok.io.stills import write_png
+from streamtok.io.stills import show_channels, write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
 from streamtok.model.frames import match_channels
@@ -53,12 +53,12 @@ def judge_weights(step: Step, cache: Cache, config: TrainConfig, number: int) ->
 
 
 def _cut_to_grid(frames: Tensor) -> Tensor:
-    """(T, 3, H, W) uint8 -> (1, 3, T, H, W) in -1..1 with sides cut to multiples of 16."""
+    """(T, C, H, W) uint8 -> (1, C, T, H, W) in -1..1 with sides cut to multiples of 16."""
     height, width = (side // 16 * 16 for side in frames.shape[-2:])
     return frames[:, :, :height, :width].float().div(127.5).sub(1).movedim(0, 1)[None]
 
 
 def _join_frames(source: Tensor, shown: Tensor) -> np.ndarray:
-    """Two videos (3, T, H, W) in -1..1 -> uint8 (H, 4 W, 3): first and last frame, each with its reconstruction."""
+    """Two videos (C, T, H, W) in -1..1 -> uint8 (H, 4 W, 3): first and last frame, each with its reconstruction."""
     frames = [to_uint8(video[:, [i]])[0] for i in (0, -1) for video in (source, shown)]
-    return np.concatenate(frames, axis=1)
+    return np.concatenate([show_channels(frame) for frame in frames], axis=1)

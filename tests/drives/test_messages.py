@@ -141,7 +141,7 @@ def test_video_is_decoded_whatever_message_it_comes_in(tmp_path, carrier, codec)
         np.testing.assert_array_equal(frame.image, expected)
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1", "vp9"])
 @pytest.mark.parametrize("lost", [[3], [3, 4], [9, 10], [10], range(5, 15), range(4, 20)])
 def test_pictures_that_a_lost_packet_may_have_touched_are_left_out_until_clean(tmp_path, codec, lost):
     frames = frames_of("front", 40)

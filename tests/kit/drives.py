@@ -15,8 +15,8 @@ from streamtok.types import Frame
 START_NS = 1_700_000_000_000_000_000
 STEP_NS = 33_000_000
 SIZE = 32, 48
-ENCODERS = {"h264": "libx264", "h265": "libx265", "av1": "libsvtav1"}
-DECODERS = {"h264": "h264", "h265": "hevc", "av1": "libdav1d"}
+ENCODERS = {"h264": "libx264", "h265": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9"}
+DECODERS = {"h264": "h264", "h265": "hevc", "av1": "libdav1d", "vp9": "vp9"}
 BAG_DELAY_NS = 4_000_000  # a bag notes when a message arrived, which is later than its stamp
 
 
@@ -183,7 +183,9 @@ def encode_video(images: Sequence[np.ndarray], codec: str = "h264", key_every: i
     quiet = ":log-level=none" if codec == "h265" else ""
     context.options = {"preset": "ultrafast", "tune": "zerolatency", name[3:] + "-params": params + quiet}
     if codec == "av1":
-        context.options = {"preset": "12", "svtav1-params": f"keyint={key_every}:pred-struct=1:lp=1"}
+        context.options = {"preset": "12", "svtav1-params": f"keyint={key_every}:pred-struct=1:rtc=1:lp=1"}
+    elif codec == "vp9":
+        context.options = {"deadline": "realtime", "cpu-used": "8", "g": str(key_every), "lag-in-frames": "0"}
     packets = []
     for number, image in enumerate(images):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

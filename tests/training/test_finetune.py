@@ -4,12 +4,14 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import streamtok
 from streamtok.checkpoint import save
+from streamtok.cli import main
 from streamtok.commands import finetune
 from streamtok.config import PRESETS
 from streamtok.model import build
@@ -119,6 +121,41 @@ def test_one_channel_trains_from_scratch_on_videos(tmp_path):
     assert summary.complete
     assert model.encoder.conv_in.spatial.weight.shape[1] == 64
     assert {line["kind"] for line in read_journal(Path(tmp_path) / "log.jsonl")} >= {"train"}
+
+
+def write_arrays(folder: Path, channels: int, count: int = 20) -> str:
+    """A folder of .npy pictures of noise that moves, as a source of ten a second."""
+    folder.mkdir()
+    noise = np.random.default_rng(channels).integers(0, 256, (48, 64, channels), dtype=np.uint8)
+    for number in range(count):
+        np.save(folder / f"{number}.npy", np.roll(noise, number, axis=1))
+    return f"images:{folder}?fps=10"
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_models_of_other_channels_train_on_the_folders_that_ingest_reads(tmp_path, channels):
+    """From camera to decoder: a folder of arrays, training with held-out frames, the weights, and the frames back."""
+    data = {"paths": [write_arrays(tmp_path / "arrays", channels)], "holdout_tail": 0.3, "scales": [32, 48]}
+    run = config(tmp_path / "run", model_overrides=TINY | {"in_channels": channels}, steps=3, data=data)
+    model = build_model(run)
+    assert train(run, model).validation["psnr"] > 0
+    save(model, tmp_path / "weights")
+    assert not main(
+        ["encode", data["paths"][0], "--model", str(tmp_path / "weights"), "-o", str(tmp_path / "a.safetensors")]
+    )
+    assert not main(
+        ["decode", str(tmp_path / "a.safetensors"), "--model", str(tmp_path / "weights"), "-o", str(tmp_path / "back")]
+    )
+    assert np.load(next((tmp_path / "back").glob("**/*.npy"))).shape == (48, 64, channels)
+
+
+def test_training_refuses_pictures_of_other_channels_by_name(tmp_path, caplog):
+    data = {"paths": [write_arrays(tmp_path / "arrays", 4)]}
+    run = config(tmp_path / "run", model_overrides=TINY, steps=3, data=data)
+    with pytest.raises(ValueError, match="none of the 1 files"):
+        train(run, build_model(run))
+    assert "arrays" in caplog.text
+    assert "pictures have 4 channels, the tokenizer takes RGB" in caplog.text
 
 
 def test_six_channels_train_from_scratch():

@@ -16,7 +16,7 @@ from streamtok.wire.header import Info, TokenHeader
 from streamtok.wire.message import checksum_of, encode
 
 
-class Repacking(Copying):
+class Recoding(Copying):
     """Token messages with another payload; `coders` by tokenizer, as far as they are known. ValueError for damage."""
 
     def __init__(self, path: Path, compression: str, coder: TokenCoder | None):
@@ -74,9 +74,9 @@ class Repacking(Copying):
         raise ValueError(text)
 
 
-def repack_recording(path: Path, target: Path, compression: str, coder: TokenCoder | None) -> None:
+def recode_recording(path: Path, target: Path, compression: str, coder: TokenCoder | None) -> None:
     """Copy one MCAP file. ValueError for a message that cannot be read."""
     file = McapFile(path)
-    copy_file(file, target, Repacking(path, compression, coder))
+    copy_file(file, target, Recoding(path, compression, coder))
     if file.damage:
         raise ValueError(f"{path}: {file.damage[0]}; run `streamtok repair {path}` first")

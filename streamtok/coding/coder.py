@@ -117,7 +117,7 @@ class TokenCoder:
             activate(heads)
             for group, own in enumerate(logits):
                 own[:, taken] = network.logits(phase, group).by_output(heads[:, group * head : (group + 1) * head])
-        intervals = [_intervals(network.frequencies(own, 0), now) for own, now in zip(logits, ordered.T, strict=True)]
+        intervals = [_intervals(network.frequencies(own), now) for own, now in zip(logits, ordered.T, strict=True)]
         for taken, interval in itertools.product(cells, intervals):
             encoder.encode(*interval[:, taken])
         return encoder.finish(), past.then(symbols, grid.shape)
@@ -155,9 +155,9 @@ class TokenCoder:
             said = np.zeros((len(heads), network.known_width), np.float32)
             for group in range(len(self.digits.sizes)):
                 own = activate(heads[:, group * head : (group + 1) * head].copy())
-                each = network.frequencies(network.logits(phase, group)(own), 1)
+                each = network.frequencies(network.logits(phase, group).by_output(own))
                 try:
-                    ordered[cells, group] = decoder.decode(each.cumsum(1, dtype=np.int32))
+                    ordered[cells, group] = decoder.decode(np.ascontiguousarray(each.T).cumsum(1, dtype=np.int32))
                 except ValueError as error:
                     raise CodingError(str(error)) from None
                 now, before = ordered[cells, group : group + 1], glance.before[cells, group : group + 1]
@@ -186,9 +186,14 @@ class TokenCoder:
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
     """Of each symbol (n,), by the frequencies (size, n) of all: those of what is below it, its own, and all, (3, n)."""
-    size, count = frequencies.shape
-    below = frequencies * (np.arange(size)[:, None] < symbols)
-    return np.stack([below.sum(0, dtype=np.int32), frequencies[symbols, np.arange(count)], frequencies.sum(0)])
+    cells = np.arange(len(symbols))
+    own = frequencies[symbols, cells]
+    up_to = frequencies  # in place
+    for below, row in itertools.pairwise(
+        up_to
+    ):  # `cumsum` goes along the other axis, which takes several times as long
+        row += below
+    return np.stack([up_to[symbols, cells] - own, own, up_to[-1]])
 
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:

@@ -49,7 +49,7 @@ class Linear:
 
 def activate(x: np.ndarray) -> np.ndarray:
     """x within 0 to 127, in place."""
-    return np.minimum(np.maximum(x, 0, out=x), ACTIVATION_MAX, out=x)  # `np.clip` takes longer to begin
+    return x.clip(0, ACTIVATION_MAX, out=x)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class Network:
         seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
         narrow = activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
-        mean = wide.sum(0, dtype=np.float64) // count
+        lines = wide.reshape(height, width, -1).sum(int(width < height))  # of the shorter side: exact in float32
+        mean = lines.sum(0, dtype=np.float64) // count
         features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
         heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
         return Glance(phases, features, heads, self._mean(mean.astype(np.float32)[None])[0], one[phases.order])
@@ -173,9 +174,9 @@ class Network:
         """What maps heads (n, H) of one group, within 0..127, to the logits of its symbols, whole numbers."""
         return self._logits[phase][group]
 
-    def frequencies(self, logits: np.ndarray, axis: int) -> np.ndarray:
-        """Logits of symbols along `axis` -> their frequencies, int32 of the same shape."""
-        below = (logits.max(axis, keepdims=True) - logits).astype(np.int32)
+    def frequencies(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
+        below = (logits.max(0) - logits).astype(np.int32)
         return self._exponential.take(below, mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:

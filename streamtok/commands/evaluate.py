@@ -21,7 +21,21 @@ from pydantic import BeforeValidator, Field
 
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
-from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Paths, Switch, Whole, option
+from streamtok.settings.fields import (
+    HOLD_HELP,
+    Count,
+    Device,
+    File,
+    Flag,
+    Folder,
+    Hold,
+    Model,
+    Off,
+    Paths,
+    Switch,
+    Whole,
+    option,
+)
 from streamtok.settings.shared import CommandSettings
 
 NATIVE = "native"
@@ -46,6 +60,7 @@ class EvaluateSettings(CommandSettings):
         256, f"short side in pixels, or {NATIVE!r}"
     )
     frames: Count = option(33, "frames of each clip at most")
+    hold: Hold = option(0.0, HOLD_HELP)
     images: Switch = option(False, "every picture is its own clip")
     sequences: Switch = option(False, "a folder of pictures is one clip")
     baselines: Switch = option(False, "x264 and x265 at equal bits, grid average, the net without rounding")
@@ -89,7 +104,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     files = find_clips(settings.places, images=settings.by_image)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
     options = SuiteOptions(
-        **settings.model_dump(include={"motion", "baselines", "backbone", "i3d", "inception"}),
+        **settings.model_dump(include={"motion", "baselines", "backbone", "i3d", "inception", "hold"}),
         steps=settings.lines is None,
         drift_groups=settings.drift,
         coder=find_coder(tok.fingerprint, Path(settings.model)),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
 
 
-FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size"  # of a stream, as its node tells them
+FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # of a stream
 
 
 class InfoSettings(CommandSettings, ReadSettings):
@@ -96,6 +96,7 @@ def to_group(message: TokenMessage) -> TokenGroup:
         repeated=header.repeated,
         encode_ns=header.encode_ns,
         image_size=(header.image_size[0], header.image_size[1]),
+        hold=header.hold or 0.0,
     )
 
 
@@ -146,7 +147,8 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
     groups = ((group, group.tokens.nbytes, 0) for group in file)
     surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)
     facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
-    streams = {name: facts | survey.report() for name, survey in surveys.items()}
+    held = {"hold_margin": file.meta.get("hold", 0.0)}
+    streams = {name: facts | survey.report() | held for name, survey in surveys.items()}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
     return report, surveys
 
@@ -202,6 +204,9 @@ def format_stream(stream: dict[str, Any]) -> list[str]:
             f"  {stream['codes_used']} of {stream['codes']} codes used, entropy {stream['entropy_bits_per_token']:.2f} "
             f"of {stream['bits_per_token']:.2f} bits per token"
         )
+    if stream["hold_margin"] or stream.get("bitrate"):
+        asked = f", its messages held to {stream['bitrate'] / 1e3:.1f} kbit/s" if stream.get("bitrate") else ""
+        lines.append(f"  levels held within {stream['hold_margin']:.2f} in the mean{asked}")
     if stream["metadata"]:
         lines.append(f"  metadata {textwrap.shorten(json.dumps(stream['metadata']), 200)} (whole with --json)")
     for at, seconds in stream["time_gaps"][:5]:

@@ -213,7 +213,7 @@ def start_viewer(endpoint: str, port: int) -> BaseProcess:
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
     from streamtok.engine.loading import default_engine, load
-    from streamtok.ingest.budget import MOST_HOLD
+    from streamtok.ingest.budget import MOST_HOLD, share_budget
     from streamtok.ingest.core import IngestCore
     from streamtok.node.rig import batches_of
 
@@ -234,10 +234,14 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
     for stream in settings.resolved():
-        if stream.bitrate and stream.hold is None and tokenizer.config.holds_levels:
+        asked = stream.bitrate or settings.rig_bitrate
+        if asked and stream.hold is None and tokenizer.config.holds_levels:
             options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
     wait_ms = settings.batch_wait_ms or 0.0
-    return IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+    core = IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+    if settings.rig_bitrate is not None:
+        share_budget(settings.rig_bitrate, [lane.budget for lane in core.lanes.values()])
+    return core
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:

@@ -60,6 +60,7 @@ class TokenSurvey:
         self.times = Times()
         self.counts: Counter[str] = Counter()
         self.grid: tuple[int, ...] = ()
+        self.hold = 0.0  # of all groups
         self.usage = np.zeros(codes if 0 < codes <= MOST_CODES else 0, np.int64)
         self.columns: list[tuple[int, np.ndarray, float]] = []
         self._picture, self._every = picture, 1
@@ -68,7 +69,7 @@ class TokenSurvey:
     def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
         """Count one group; `nbytes` is what its payload takes, `lost` the messages missing before it."""
         self.times.values.extend(group.capture_ns)
-        self.grid = group.tokens.shape
+        self.grid, self.hold = group.tokens.shape, self.hold + group.hold
         size = group.tokens.nbytes if nbytes is None else nbytes
         self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
         self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
@@ -84,6 +85,7 @@ class TokenSurvey:
         seconds = self.times.seconds
         result: dict[str, Any] = {**self.counts, "grid": list(self.grid), **self.times.report()}
         result["bits_per_second"] = round(self.counts["bytes"] * 8 / seconds) if seconds else 0
+        result["hold_margin"] = round(self.hold / max(1, self.counts["groups"]), 4)
         if len(self.usage) and self.usage.sum():
             result |= {"codes": self.codes, "codes_used": int((self.usage > 0).sum())}
             result["entropy_bits_per_token"] = round(entropy_bits(self.usage), 3)

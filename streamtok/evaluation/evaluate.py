@@ -135,12 +135,14 @@ def evaluate_clips(
     metrics: Sequence[Metric] = (),
     on_clip: Callable[[Clip, Tensor, ClipResult], None] | None = None,
     coder: TokenCoder | None = None,
+    hold: float = 0.0,
 ) -> Evaluation:
     """Judge a tokenizer on clips whose sizes fit its grid and whose lengths are 1 + kG.
 
     steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures.
     on_clip receives each clip, its reconstruction (T, 3, H, W) float in 0..1, and its figures. coder: the
-    tokenizer's, to count the bits that its tokens carry. Raises ValueError when there is no clip at all.
+    tokenizer's, to count the bits that its tokens carry. hold: the margin in levels, as for `Tokenizer.encode`. Raises
+    ValueError when there is no clip at all.
     """
     config = tok.config
     codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
@@ -148,7 +150,7 @@ def evaluate_clips(
     predictability = Predictability(config.levels, config.refinement, coder) if fsq else None
     results = []
     for clip in clips:
-        rebuilt, indices = reconstruct(tok, clip, steps=steps)
+        rebuilt, indices = reconstruct(tok, clip, steps=steps, hold=hold)
         if codes is not None and indices is not None:
             codes.add(indices)
         results.append(_judge(tok, clip, rebuilt, metrics))
@@ -176,27 +178,27 @@ def evaluate_folder(
 
 
 @torch.inference_mode()
-def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False) -> tuple[Tensor, Tensor | None]:
+def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False, hold: float = 0.0) -> tuple[Tensor, Tensor | None]:
     """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
     video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
-        shown = [_through(tok, frame) for frame in video[0].transpose(0, 1).split(8)]
+        shown = [_through(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
         tokens = [indices for _, indices in shown if indices is not None]
         return as_unit(torch.cat([frames for frames, _ in shown])), torch.cat(tokens) if tokens else None
     if not steps:
-        rebuilt, indices = _through(tok, video)
+        rebuilt, indices = _through(tok, video, hold)
         return video_to_unit(rebuilt[0]), indices
-    _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group)), strict=True)
+    _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group), hold), strict=True)
     return video_to_unit(torch.cat(groups, dim=1)), torch.cat(grids, -3) if tok.config.discrete else None
 
 
-def _through(tok: Tokenizer, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+def _through(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
     """pixels (B, 3, T, H, W) or (B, 3, H, W) -> the same in -1..1, and the tokens."""
-    out = tok.encode(pixels.contiguous())
+    out = tok.encode(pixels.contiguous(), hold=hold)
     return tok.decode(tokens_of(out)), out.indices
 
 
-def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Code uint8 groups (1, 3, T, H, W), the keyframe first, in one running stream.
 
     Yields each group with its tokens, as the encoder gives them (latents of continuous models), and its reconstruction,
@@ -205,7 +207,10 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor]) -> Iterator[tuple[Tens
     encoder, decoder = None, GridDecoder(tok)
     for group in groups:
         first = encoder is None
-        encoder = encoder or tok.stream(1, *group.shape[-2:])
+        if encoder is None:
+            encoder = tok.stream(1, *group.shape[-2:])
+            if hold:
+                encoder.hold(hold)
         out = encoder.step(group.contiguous(), keyframe=[first])
         tokens = tokens_of(out)
         yield group, tokens, decoder.frames(tokens[0], first)

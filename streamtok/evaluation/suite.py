@@ -52,6 +52,7 @@ class SuiteOptions:
     sheet_clips: int = 6
     side_by_side: Path | None = None  # where to write the video of original and reconstruction
     coder: TokenCoder | None = None  # the tokenizer's, to count the bits that its tokens carry
+    hold: float = 0.0  # margin in levels of the clips' tokens; what is measured over time is without
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,13 @@ def run_suite(
     with contextlib.ExitStack() as stack:
         suite = _Suite(tok, options, progress or (lambda name: None), stack)
         evaluation = evaluate_clips(
-            tok, clips, steps=options.steps, metrics=suite.metrics(), on_clip=suite.see, coder=options.coder
+            tok,
+            clips,
+            steps=options.steps,
+            metrics=suite.metrics(),
+            on_clip=suite.see,
+            coder=options.coder,
+            hold=options.hold,
         )
     return suite.finish(evaluation)
 

@@ -113,7 +113,7 @@ class Batch:
         self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
         held = [self.slots.index(lane) for lane in lanes] if self._holds else []
         for slot, lane in zip(held, lanes, strict=False):
-            self._encoder.hold(lane.hold, [slot])
+            self._encoder.hold(lane.budget.hold, [slot])
         error = None
         try:
             out = self._step(active, fresh)
@@ -122,7 +122,8 @@ class Batch:
                 raise
             out, error = raised.out, raised
         for slot, lane in zip(held, lanes, strict=False):
-            lane.note_noise(self._measure_noise(out, slot) if lane.hold and not lane.fresh else 0.0)
+            margin = 0.0 if lane.fresh else lane.budget.hold
+            lane.budget.note_cost(margin, self._measure_noise(out, slot) if margin else 0.0)
         return grids_of(out, self._tokenizer.config), error
 
     def _measure_noise(self, out: Encoded, slot: int) -> float:

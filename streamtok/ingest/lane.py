@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamtok.ingest.budget import ByteBudget
+from streamtok.ingest.budget import StreamBudget
 from streamtok.ingest.stream_options import StreamOptions
 from streamtok.ingest.verdict import Because, Reason, Verdict
 from streamtok.preprocessing.preprocessor import Rectangle
@@ -26,7 +26,7 @@ class Lane:
 
     `counts` has frames, groups, keyframes, dropped, gaps, nonfinite, repeated and resizes; `reasons` splits dropped.
     Every frame from the first on is in a group, pending in `frame_ids`, or dropped for one reason. Times are in ns.
-    `budget` holds a bitrate. `hold` is the margin of the next group; `noise_db` says what it cost the last one.
+    `budget` says within which margin the next group is held, and which frames are left out.
     """
 
     name: str
@@ -48,10 +48,6 @@ class Lane:
     dropped: int = 0  # since the last group
     full_ns: int | None = None  # since when a full group waits for its step
     ended: bool = False  # nothing will come, as far as is known
-    budget: ByteBudget | None = None
-    hold: float = 0.0
-    noise_db: float = 0.0
-    _sent_ns: int | None = None
     _keyframe_tokens: np.ndarray | None = None
     _drift: float = 0.0
     _expected_id: int | None = None
@@ -61,10 +57,7 @@ class Lane:
     _source_was_lost: bool = False
 
     def __post_init__(self) -> None:
-        if self.options.bitrate is None:
-            self.hold = self.options.hold
-        else:
-            self.budget = ByteBudget(self.options.bitrate, self.options.hold)
+        self.budget = StreamBudget(self.options.hold, self.options.bitrate)
 
     @property
     def needed(self) -> int:
@@ -150,7 +143,7 @@ class Lane:
             repeated=repeated,
             encode_ns=encode_ns,
             image_size=self.image_size,
-            hold=0.0 if keyframe else self.hold,
+            hold=0.0 if keyframe else self.budget.hold,
             info=self.info,
         )
         self._note_drift(tokens, keyframe)
@@ -164,22 +157,15 @@ class Lane:
 
     def leave_out(self, frame_id: int, capture_ns: int) -> bool:
         """Whether the next frame is left out, and dropped, to hold the bitrate: one that goes on with the epoch."""
-        if self.budget is None or self.fresh or not self.budget.leaves_out():
+        if self.fresh or not self.budget.leaves_out():
             return False
         self._expected_id, self._last_capture_ns = frame_id + 1, capture_ns
         self.drop(1, "budget")
         return True
 
     def note_sent(self, group: TokenGroup, nbytes: int) -> None:
-        """A message of so many bytes was made of a group: what follows keeps to the bitrate, if there is one."""
-        now = group.capture_ns[-1]
-        if self.budget is not None:
-            self.budget.note(nbytes, max(0, now - self._sent_ns) / 1e9 if self._sent_ns is not None else 0.0)
-            self._sent_ns, self.hold = now, self.budget.hold
-
-    def note_noise(self, noise_db: float) -> None:
-        """How much more the levels of the last group differ from its latent than rounded ones, in dB."""
-        self.noise_db = noise_db
+        """A message of so many bytes was made of a group: what follows keeps to the budget, if there is one."""
+        self.budget.note(nbytes, group.capture_ns[-1])
 
     def cut(self, reason: Reason = "cut") -> None:
         """End the epoch: what is pending is dropped, the next frame starts another."""
@@ -231,6 +217,7 @@ class Lane:
     def end(self) -> None:
         """Nothing will come, as far as is known."""
         self.ended = True
+        self.budget.end()
 
     def request_keyframe(self) -> None:
         """Start an epoch at the next group boundary."""
@@ -257,7 +244,7 @@ class Lane:
 
     def set_hold(self, margin: float) -> None:
         """Encode the next groups with this margin, as a recorded header says."""
-        self.hold = margin
+        self.budget.hold = margin
 
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None

@@ -66,6 +66,9 @@ HELP = {
     "bitrate_asked": "bits per second that the stream's messages may take",
     "bitrate_sent": "bits per second of capture time that they took, averaged over 10 s",
     "bitrate_debt_seconds": "how long the asked bitrate takes for what was sent too much; negative: what was saved",
+    "rig_bitrate_asked": "bits per second that the messages of all streams may take together",
+    "rig_bitrate_sent": "bits per second of capture time that they took, averaged over 10 s",
+    "rig_bitrate_debt_seconds": "how long the rig's bitrate takes for what was sent too much; negative: what was saved",
     "encoded_share": "of the frames that come, that are encoded to hold the bitrate",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from streamtok.ingest.budget import StreamBudget
 from streamtok.ingest.lane import Lane
 from streamtok.io.base import Source
 from streamtok.io.capture import Captured
@@ -36,14 +37,24 @@ def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
     metrics.gauge("up", name, source.state == "up")
     metrics.gauge("is_frozen", name, source.frozen)
     metrics.gauge("epoch", name, lane.epoch)
-    if lane.options.hold:
-        metrics.gauge("hold_margin", name, lane.hold)
-        metrics.gauge("hold_noise_db", name, lane.noise_db)
-    if lane.budget is not None:
-        metrics.gauge("bitrate_asked", name, lane.budget.bitrate)
-        metrics.gauge("bitrate_sent", name, lane.budget.sent)
-        metrics.gauge("bitrate_debt_seconds", name, lane.budget.debt)
-        metrics.gauge("encoded_share", name, lane.budget.share)
+    copy_budget(metrics, name, lane.budget)
+
+
+def copy_budget(metrics: Metrics, name: str, budget: StreamBudget) -> None:
+    """Take over what a stream spends, where it holds levels or keeps to a bitrate."""
+    if budget.most_hold:
+        metrics.gauge("hold_margin", name, budget.hold)
+        metrics.gauge("hold_noise_db", name, budget.noise_db)
+    if budget.budgets:
+        metrics.gauge("bitrate_sent", name, budget.spent.recent)
+        metrics.gauge("encoded_share", name, budget.kept)
+    if budget.own is not None:
+        metrics.gauge("bitrate_asked", name, budget.own.bitrate)
+        metrics.gauge("bitrate_debt_seconds", name, budget.own.debt)
+    if budget.rig is not None:
+        metrics.gauge("rig_bitrate_asked", "", budget.rig.budget.bitrate)
+        metrics.gauge("rig_bitrate_sent", "", budget.rig.budget.sent.recent)
+        metrics.gauge("rig_bitrate_debt_seconds", "", budget.rig.budget.debt)
 
 
 def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:

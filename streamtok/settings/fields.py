@@ -123,6 +123,7 @@ def check_plain(value: object, where: str) -> None:
         raise ValueError(f"expected text, numbers, booleans, lists and maps, found {kind}{where}; put text in quotes")
 
 
+HOLD_HELP = "keep a token's level while the latent is so near to it (0.25): fewer bits, a little less quality"
 Switch = Annotated[bool, BeforeValidator(check_switch)]
 Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag say that it is not
 Count = Annotated[int, Field(ge=1), Flag("N")]
@@ -134,6 +135,7 @@ Megabytes = Annotated[Positive, Flag("MB")]  # 10^6 bytes
 Size = Annotated[tuple[int, int], BeforeValidator(read_size), Flag("HxW")]  # (height, width) in pixels
 Range = Annotated[tuple[float, float], BeforeValidator(read_range), Flag("NEAR:FAR")]  # in metres
 Bitrate = Annotated[int, BeforeValidator(read_bitrate), Field(ge=1, le=2**31 - 1), Flag("BITS")]  # per second
+Hold = Annotated[float, Field(ge=0, le=1), Flag("LEVELS")]
 Port = Annotated[int, Field(ge=0, le=65535), Flag("PORT")]
 Endpoint = Annotated[str, BeforeValidator(check_endpoint), Flag("ENDPOINT")]
 Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]

@@ -70,6 +70,9 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     compression: Literal["none", "zstd", "coded", "independent"] = option(
         "none", "of the tokens that are sent; coded: by the tokenizer's token coder, independent: each grid by itself"
     )
+    rig_bitrate: Bitrate | None = option(
+        None, "of the messages of all streams together; each gets what it needs at equal effort, see --bitrate"
+    )
     record: FileOrFolder | None = option(None, "also write the token stream to an MCAP file, or a new one in a folder")
     record_frames: Literal["none", "lossless", "lossy"] = option(
         "lossless", "camera images in --record: lossless replays to the same tokens"

@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from streamtok.settings.fields import (
+    HOLD_HELP,
     Count,
     Device,
     Endpoint,
     Flag,
     Folder,
     Group,
+    Hold,
     Model,
     Name,
     Range,
@@ -54,9 +56,7 @@ class FrameSettings(Strict):
     keyframe_drift: Annotated[float, Field(gt=0, le=1), Flag("SHARE")] | None = option(
         None, "a keyframe also once this share of tokens is unlike the last keyframe's (0.9), a second apart at least"
     )
-    hold: Annotated[float, Field(ge=0, le=1), Flag("LEVELS")] | None = option(
-        None, "keep a token's level while the latent is so near to it (0.25): fewer bits, a little less quality"
-    )
+    hold: Hold | None = option(None, HOLD_HELP)
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = option(
         10.0, "of capture time, 0 for never"
     )

@@ -65,7 +65,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resize_frames(frames, size)
             size = None  # the core pads what is off the grid
-        stream_options = StreamOptions("lossless", keyframe_interval=0, size=size)
+        stream_options = StreamOptions("lossless", keyframe_interval=0, size=size, hold=options.hold)
         core = IngestCore(tok, {"cam0": stream_options}, context=options.context)
         frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
         first = next(frames, None)

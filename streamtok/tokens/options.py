@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from streamtok.settings.fields import Count, Flag, Model, Names, Positive, Size, Strict, Switch
+from streamtok.settings.fields import HOLD_HELP, Count, Flag, Hold, Model, Names, Positive, Size, Strict, Switch
 from streamtok.settings.shared import ComputeSettings
 
 
@@ -12,6 +12,7 @@ class EncodeOptions(ComputeSettings):
     """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's."""
 
     size: Size | None = Field(default=None, description="resize to this first (default: the video's own size)")
+    hold: Hold = Field(default=0.0, description=HOLD_HELP)
     max_frames: Count | None = Field(default=None, description="stop after so many frames")
     progress: bool = False
 

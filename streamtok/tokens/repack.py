@@ -9,7 +9,7 @@ from streamtok.coding.library import SHIPPED, coder_for
 from streamtok.recording.recode import recode_recording
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
 
-ABOUT_CODING = ("coder", "independent", "grid")
+ABOUT_CODING = ("coder", "independent")
 ADDED = ("format", "version", "groups", "frames", "repeated", "dropped", "crc32")  # by the writer
 
 

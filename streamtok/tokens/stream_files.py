@@ -85,4 +85,4 @@ def token_meta(core: IngestCore, info: StreamInfo) -> dict[str, Any]:
         "source_rect": info.source_rect,
         "grid": config.grid(*info.image_size),
         "levels": levels_of(config),
-    }
+    } | ({"hold": info.hold} if info.hold else {})

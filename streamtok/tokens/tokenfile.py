@@ -124,7 +124,7 @@ class TokenFileWriter:
         self._integers("frame_start", [self.frames])
         if self._coder is not None:
             self._integers("coded_start", [self._coder.nbytes])
-            self.meta["grid"] = self._grid[0]
+        self.meta["grid"] = self._grid[0]
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
             with open(partial, "wb") as out:

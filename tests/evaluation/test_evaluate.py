@@ -46,6 +46,17 @@ def test_figures_of_a_folder_follow_from_encode_and_decode(tiny: Make, two_clips
 LOOPS = pytest.mark.parametrize("changes", [{}, {"predictive": True}, {"refinement": 8}])
 
 
+def test_held_levels_are_judged_as_they_are_encoded(tiny: Make):
+    tok, clips = tiny(), [Clip("scene", scene(17, 32, 48), 24.0)]
+    plain, held, steps = (
+        evaluate_clips(tok, clips, hold=hold, steps=steps) for hold, steps in ((0.0, False), (1.0, False), (1.0, True))
+    )
+    assert held.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
+    assert plain.codes is not None
+    assert held.codes is not None
+    assert held.codes["last_grid_bits"] < plain.codes["last_grid_bits"]
+
+
 @LOOPS
 def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, changes: dict):
     tok, clips = tiny(**changes), [Clip("scene", scene(9, 32, 48), 24.0)]

@@ -23,6 +23,7 @@ from streamtok.io.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
+from streamtok.node.summary import format_summary
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.types import Frame
@@ -90,6 +91,27 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
     }
     assert set(summary) == {"streams", "latency_ms", "fps"}
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in summary["latency_ms"].values())
+
+
+def test_the_summary_says_what_was_asked_sent_and_paid(endpoint):
+    """Two cameras share a budget that is too small for both, one of which has its own as well."""
+    sources = {name: {"source": f"synthetic:32x48@30?seed={n}&frames=150"} for n, name in enumerate("ab")}
+    sources["a"]["bitrate"] = "8k"
+    node = make_node(rig(endpoint, sources, rig_bitrate="30k", wait_subscribers=1), TINY)
+    with RunningNode(node) as running:
+        messages = read_all(endpoint)
+        summary = running.result()
+    first, second = summary["streams"]["a"], summary["streams"]["b"]
+    assert (first["bitrate_asked"], second["bitrate_asked"], summary["rig_bitrate_asked"]) == (8000, None, 30_000)
+    assert first["bitrate_sent"] < 9500
+    assert summary["rig_bitrate_sent"] == pytest.approx(first["bitrate_sent"] + second["bitrate_sent"], rel=0.1)
+    assert summary["rig_bitrate_sent"] == pytest.approx(30_000, rel=0.15)
+    held = [message.header.hold or 0.0 for message in messages if message.stream == "b"]
+    assert second["hold_margin"] == pytest.approx(np.mean(held), abs=1e-4)
+    assert (first["left_out"], second["left_out"]) == (first["dropped"], second["dropped"])
+    words = format_summary(summary)
+    assert "8.0 asked" in words
+    assert "all streams: " in words
 
 
 def test_a_decoder_that_gives_nothing_finite_says_so_once(endpoint, caplog):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import streamtok
 from streamtok.commands import decode, encode
+from streamtok.commands.info import inspect
 from streamtok.config import TokenizerConfig
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_frames
@@ -73,15 +74,17 @@ def test_any_length_and_size_comes_back(tmp_path_factory, model, frames, height,
     assert cv2.imread(str(folder / "back" / "frame_000000.png")).shape == (height, width, 3)
 
 
-def test_tokens_are_those_of_the_whole_clip(tmp_path, model):
+@pytest.mark.parametrize("hold", [0.0, 0.5])
+def test_tokens_are_those_of_the_whole_clip(tmp_path, model, hold):
     source = video(tmp_path / "in.mp4", 14, (40, 48))
-    encode_file(source, tmp_path / "t.safetensors", model, EXACT)
+    encode_file(source, tmp_path / "t.safetensors", model, EXACT.model_copy(update={"hold": hold}))
     with open_frames(source) as opened:
         frames = [frame.image for frame in opened.frames]
     frames += frames[-1:] * 3
     clip = torch.from_numpy(np.stack(frames).transpose(3, 0, 1, 2)[None])
-    want = streamtok.load(model, deterministic=True).encode(clip).indices[0]
+    want = streamtok.load(model, deterministic=True).encode(clip, hold=hold).indices[0]
     np.testing.assert_array_equal(TokenFile(tmp_path / "t.safetensors").tokens, want.numpy())
+    assert inspect(tmp_path / "t.safetensors")[0]["streams"]["cam0"]["hold_margin"] == hold
 
 
 def test_decoded_pictures_are_those_of_the_whole_clip(tmp_path, model):

@@ -32,7 +32,7 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
     plain, coded, back = (tmp_path / name / "drive.safetensors" for name in ("plain", "coded", "back"))
     for path in (plain, coded, back):
         path.parent.mkdir()
-    write_token_file(plain, GROUPS)
+    write_token_file(plain, GROUPS, grid=GROUPS[0].tokens.shape)  # amid its facts, where `encode` has it
     arguments = ["--compression", compression, "--coder", str(coder_folder), "--json"]
     assert main([str(plain), "-o", str(coded), *arguments]) == 0
     assert json.loads(capsys.readouterr().out)["bytes"] == coded.stat().st_size

@@ -87,7 +87,7 @@ def test_a_config_says_what_may_refine():
     assert (config.codebook_size, config.content_codes, config.closed_loop) == (65_536, 64_000, True)
     assert TokenizerConfig.from_dict(config.to_dict()) == config
     assert "refinement" not in PRESETS["nano"].to_dict()  # or fingerprints of 0.1.0 would change
-    for wrong in ({"refinement": -1}, {"predictive": True}, {"quantizer": "vq"}):
+    for wrong in ({"refinement": -1}, {"quantizer": "vq"}):
         with pytest.raises(ValueError, match="refinement is"):
             replace(config, **wrong)
     with pytest.raises(ValueError, match="do not fit"):

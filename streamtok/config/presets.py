@@ -54,7 +54,8 @@ _SMALL = replace(
 
 _NANO_P = replace(_NANO, name="nano-p", predictive=True)
 _NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
-_PRESETS = (_NANO, _NANO_P, _NANO_R, _SMALL, *_PUBLISHED)
+_NANO_PR = replace(_NANO_R, name="nano-pr", predictive=True)
+_PRESETS = (_NANO, _NANO_P, _NANO_R, _NANO_PR, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 
 

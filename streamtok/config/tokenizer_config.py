@@ -109,10 +109,10 @@ class TokenizerConfig:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
-        if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq" or self.predictive):
+        if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq"):
             raise ValueError(
                 f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
-                "quantizer 'fsq' that is not predictive"
+                "quantizer 'fsq'"
             )
 
     def _check_statistics(self) -> None:

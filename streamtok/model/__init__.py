@@ -5,6 +5,7 @@ from streamtok.model.decode_stream import DecodeStream
 from streamtok.model.encode_stream import Encoded, EncodeStream
 from streamtok.model.frames import NonFiniteError
 from streamtok.model.predictive import PredictiveTokenizer
+from streamtok.model.predictive_refining import PredictiveRefiningTokenizer
 from streamtok.model.refining import RefiningTokenizer
 from streamtok.model.state import detach
 from streamtok.model.stream import Stream
@@ -13,9 +14,13 @@ from streamtok.model.tokenizer import Context, Reconstruction, Tokenizer
 
 def build(config: TokenizerConfig, deterministic: bool = False) -> Tokenizer:
     """The tokenizer that a configuration describes, with freshly initialised weights, in eval mode."""
-    if config.refinement:
-        return RefiningTokenizer(config, deterministic)
-    return (PredictiveTokenizer if config.predictive else Tokenizer)(config, deterministic)
+    kinds = {
+        (False, False): Tokenizer,
+        (True, False): PredictiveTokenizer,
+        (False, True): RefiningTokenizer,
+        (True, True): PredictiveRefiningTokenizer,
+    }
+    return kinds[config.predictive, config.refinement > 0](config, deterministic)
 
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "EncodeStream",
     "Encoded",
     "NonFiniteError",
+    "PredictiveRefiningTokenizer",
     "PredictiveTokenizer",
     "Reconstruction",
     "RefiningTokenizer",

@@ -187,7 +187,7 @@ class Network(nn.Module):
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
         """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
-        features, encoder = self.encoder(self.to_bands(x), state["encoder"], clock)
+        features, encoder = self.encoder(self.observe(x, state, clock), state["encoder"], clock)
         coded, held = self.quantize(features, x.shape[0], state, clock)
         return coded, {"encoder": encoder} | held
 
@@ -196,6 +196,10 @@ class Network(nn.Module):
         z = self.post_quant_conv(fold(codes.to(self.dtype)))
         bands, decoder = self.decoder(z, state["decoder"], clock)
         return self.to_pixels(bands, codes.shape[0]), {"decoder": decoder}
+
+    def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
+        """What the encoder reads: frames (B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""
+        return self.to_bands(x)
 
     def to_bands(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""

@@ -45,7 +45,7 @@ class PredictiveTokenizer(Tokenizer):
         still = config.patch_channels // config.patch_size
         self.encoder = Encoder(config, config.patch_channels + still)
         self.quant_conv = nn.Conv2d(config.z_channels * config.z_factor, self.quantizer.inputs, 1)
-        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.code_channels, config.z_channels, 1)
         self.decoder = Decoder(config, config.patch_channels + still)
         self.prediction = Prediction(config, self.decoder.fine_channels)
         self.still_bands, self.reference_noise = still, 0.0
@@ -66,26 +66,30 @@ class PredictiveTokenizer(Tokenizer):
         parts = []
         for i, group in enumerate(x.split(self.group, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
-            reference = started(state["reference"], now)
-            bands = haar3d(group, self.config.patch_size, self.axes)
-            change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
-            features, encoder = self.encoder(torch.cat([bands, change], 1).to(self.dtype), state["encoder"], now)
+            features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
             coded, held = self.quantize(features, len(x), state, now)
-            shown, decoded = self._decode_group(coded.codes, state, now)
+            shown, decoded = self._redraw_group(coded.codes, state, now)
             state = {"encoder": encoder} | decoded | held
             parts.append(replace(coded, frames=shown))
         return join_coded(parts, 2), state
+
+    def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
+        """The bands of a group (B, 3, G, H, W), and how those that can stand still differ from the reference's."""
+        bands = haar3d(x, self.config.patch_size, self.axes)
+        reference = started(state["reference"], clock)
+        change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
+        return torch.cat([bands, change], 1).to(self.dtype)
 
     def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
         frames = []
         for i, step in enumerate(codes.split(1, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
-            shown, state = self._decode_group(step, state, now)
+            shown, state = self._redraw_group(step, state, now)
             frames.append(shown)
         return torch.cat(frames, 2), state
 
-    def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+    def _redraw_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C, 1, h, w) -> frames (B, 3, G, H, W), and the new decoder state."""
         reference = started(state["reference"], clock)
         if self.training and self.reference_noise:

@@ -84,8 +84,8 @@ class Refinement(nn.Module):
 class RefiningTokenizer(Tokenizer):
     """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
 
-    The state holds what is shown, and for each cell its age, its log size and the code that it was last drawn with: the
-    network goes on seeing that code while the cell is kept.
+    The state holds what is shown, the reference, and for each cell its age, its log size and the code that it was last
+    drawn with: the network goes on seeing that code while the cell is kept.
     """
 
     def _build(self, config: TokenizerConfig) -> None:
@@ -97,12 +97,12 @@ class RefiningTokenizer(Tokenizer):
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's; by slot shown (3, H, W) and size (h, w), float32 or better; age int64; held (C, h, w)."""
+        """The decoder's; by slot reference (3, H, W) and size (h, w), float32 or better; age int64; held (C, h, w)."""
         grid, cell = (grid_height, grid_width), self.config.spatial_compression
         wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
         return super().init_decode_state(spec, *grid) | {
-            "shown": wide.zeros(self.config.in_channels, grid_height * cell, grid_width * cell),
+            "reference": wide.zeros(self.config.in_channels, grid_height * cell, grid_width * cell),
             "size": wide.zeros(*grid),
             "age": whole.zeros(*grid),
             "held": spec.zeros(self.config.latent_channels, *grid),
@@ -113,7 +113,7 @@ class RefiningTokenizer(Tokenizer):
         parts = []
         for i, group in enumerate(x.split(self.group, 2)):
             now = Clock(clock.count + i, clock.context, clock.active)
-            features, encoder = self.encoder(self.to_bands(group), state["encoder"], now)
+            features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
             coded, decoded = self.choose(group, self.quantize(features, len(x), state, now)[0], state, now)
             state = {"encoder": encoder} | decoded
             parts.append(coded)
@@ -121,9 +121,20 @@ class RefiningTokenizer(Tokenizer):
 
     def choose(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
         """Keep the cells of which a refined picture is nearer to `group` (B, 3, G, H, W) than `drawn`, all redrawn."""
+        word, keep = self._choose_words(group, drawn.codes, state, clock)
+        assert drawn.indices is not None  # a refining tokenizer is discrete
+        indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
+        codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])
+        frames, decoded = self._decode_group(codes[:, :, 0], state, clock)
+        return Coded(codes, drawn.latent, indices, drawn.losses, frames if self.training else None), decoded
+
+    @torch.no_grad()
+    def _choose_words(self, group: Tensor, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, Tensor]:
+        """codes (B, C, 1, h, w) -> codewords int64 (B, h, w), and which cells they keep, bool (B, h, w)."""
         cell = self.config.spatial_compression
-        shown, age, size = (state[name] for name in ("shown", "age", "size"))
-        redrawn = super().decode_groups(drawn.codes, {"decoder": state["decoder"]}, clock)[0].clamp(-1, 1)
+        shown, age, size = (state[name] for name in ("reference", "age", "size"))
+        content, _ = self.mask_codes(codes[:, :, 0], torch.zeros_like(age, dtype=torch.bool), state)
+        redrawn = super().decode_groups(content[:, :, None], state, clock)[0].clamp(-1, 1)
         target = group.to(shown.dtype)
         mean = target.mean(2)
         redrawn_error = to_cells((target - redrawn).square().mean(2), cell).sum(-1) * GREY**2
@@ -132,12 +143,7 @@ class RefiningTokenizer(Tokenizer):
         residual = to_cells((mean - shown) * GREY, cell)
         word = self.refinement.find(residual, age, size, wanted)
         left = residual - self.refinement.read(word, age, size)
-        keep = wanted & (left.square().sum(-1) + moving < redrawn_error)
-        assert drawn.indices is not None  # a refining tokenizer is discrete
-        indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
-        codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])
-        _, decoded = self._decode_group(codes[:, :, 0], state, clock)
-        return Coded(codes, drawn.latent, indices, drawn.losses), decoded
+        return word, wanted & (left.square().sum(-1) + moving < redrawn_error)
 
     def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C + 1, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
@@ -152,20 +158,24 @@ class RefiningTokenizer(Tokenizer):
         """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W) with the edges that the state keeps, and the new state."""
         cell, age, size = self.config.spatial_compression, state["age"], state["size"]
         kept = (codes[:, -1] > 0) & clock.started.view(-1, 1, 1)
-        held = torch.where(kept[:, None], state["held"], codes[:, :-1].to(state["held"].dtype))
-        frames, decoded = super().decode_groups(held[:, :, None], {"decoder": state["decoder"]}, clock)
+        seen, held = self.mask_codes(codes[:, :-1], kept, state)
+        frames, decoded = super().decode_groups(seen[:, :, None], state, clock)
         added = self.refinement.read((codes[:, -1].long() - 1).clamp(min=0), age, size)
-        refined = state["shown"] + from_cells(added, cell) / GREY
+        refined = state["reference"] + from_cells(added, cell) / GREY
         mask = kept.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
         frames = torch.where(mask[:, :, None], refined[:, :, None], frames)
         shown = frames[:, :, -1].clamp(-1, 1)
-        sizes = self.refinement.next_size(size, added, kept, age), self.refinement.start_size(shown)
-        return frames, decoded | {
-            "shown": shown,
-            "size": torch.where(kept, *sizes),
-            "age": torch.where(kept, age + 1, 0),
-            "held": held,
-        }
+        sizes = self.refinement.next_size(size, added, kept, age), self.refinement.start_size(shown.detach())
+        new = {"reference": shown, "size": torch.where(kept, *sizes), "age": torch.where(kept, age + 1, 0)}
+        return frames, decoded | new | held
+
+    def mask_codes(self, codes: Tensor, kept: Tensor, state: State) -> tuple[Tensor, State]:
+        """What the network decodes where cells are kept, and the new state `held`.
+
+        codes (B, C, h, w), kept bool (B, h, w) -> (B, C, h, w): a kept cell's code is the one it was last drawn with.
+        """
+        held = torch.where(kept[:, None], state["held"], codes.to(state["held"].dtype))
+        return held, {"held": held}
 
     def read_codes(self, tokens: Tensor) -> Tensor:
         """Indices (B, n, h, w) -> codes (B, C + 1, n, h, w), float32: they count codewords."""

@@ -1,16 +1,17 @@
 """Fits the codebooks of a refining tokenizer to what its network leaves unsaid of pictures that are held still.
 
-The network is not changed. Age by age, codewords are fitted by k-means to the residual that the ages before have left,
+The network is not trained. Age by age, codewords are fitted by k-means to the residual that the ages before have left,
 each cell in units of its size, and the size's weights by least squares.
 """
 
 import logging
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.config import TokenizerConfig
-from streamtok.model import RefiningTokenizer, Tokenizer
+from streamtok.model import RefiningTokenizer, Tokenizer, build
 from streamtok.model.refining import (
     AGES,
     BOOK_STEP,
@@ -30,11 +31,18 @@ log = logging.getLogger("streamtok.training")
 def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor, seed: int = 0) -> RefiningTokenizer:
     """A refining tokenizer of `config` with the network of `source`, its codebooks fitted to held pictures.
 
+    A source that refines already keeps its network. One that is predictive has to learn then what a kept cell is.
+
     pictures: float (N, 3, H, W) in [-1, 1], sizes on the token grid. ValueError if the network does not fit `config`.
     """
-    model = RefiningTokenizer(config)
+    model = build(config)
+    assert isinstance(model, RefiningTokenizer)
+    weights = model.refinement.state_dict(prefix="refinement.")
+    weights = {name: value for name, value in source.state_dict().items() if name not in weights} | weights
+    missing = model.post_quant_conv.in_channels - weights["post_quant_conv.weight"].shape[1]
+    weights["post_quant_conv.weight"] = F.pad(weights["post_quant_conv.weight"], (0, 0, 0, 0, 0, max(0, missing)))
     try:
-        model.load_state_dict(source.state_dict() | model.refinement.state_dict(prefix="refinement."))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights of {source.config.name!r} do not fit {config.name!r}: {error}") from error
     generator = torch.Generator().manual_seed(seed)

@@ -71,7 +71,7 @@ def test_steps_of_every_kind_chain(config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nano", "nano-p", "nano-r"])
+@pytest.mark.parametrize("name", ["nano", "nano-p", "nano-r", "nano-pr"])
 def test_the_command_compares_shipped_models(name, tmp_path, capsys):
     path = str(tmp_path / "step.onnx")
     for direction in ("encode", "decode"):

@@ -50,6 +50,7 @@ CONFIGS = {
     "slim": SLIM,
     "slim-p": replace(SLIM, predictive=True),
     "slim-r": replace(SLIM, refinement=64),
+    "slim-pr": replace(SLIM, predictive=True, refinement=64),
 }
 IMAGES = {
     "di8x8": replace(

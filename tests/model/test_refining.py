@@ -17,14 +17,14 @@ from tests.kit.models import CONFIGS, build, tiny, video
 SIZE = (32, 48)
 
 
-@pytest.fixture(scope="module")
-def fitted():
+@pytest.fixture(scope="module", params=["slim", "slim-p"])
+def fitted(request):
     """A refining tokenizer whose codebooks fit its network, and pictures (12, 3, H, W); fitted to the first 8."""
     torch.manual_seed(5)
-    source = tiny("slim", dtype=torch.float32)
+    source = tiny(request.param, dtype=torch.float32)
     coarse = torch.rand(12, 3, 8, 12) * 2 - 1
     pictures = torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")
-    return fit_refinement(source, replace(source.config, name="slim-r", refinement=64), pictures[:8]), pictures
+    return fit_refinement(source, replace(source.config, refinement=64), pictures[:8]), pictures
 
 
 def hold(picture, groups):
@@ -87,11 +87,34 @@ def test_a_config_says_what_may_refine():
     assert (config.codebook_size, config.content_codes, config.closed_loop) == (65_536, 64_000, True)
     assert TokenizerConfig.from_dict(config.to_dict()) == config
     assert "refinement" not in PRESETS["nano"].to_dict()  # or fingerprints of 0.1.0 would change
-    for wrong in ({"refinement": -1}, {"predictive": True}, {"quantizer": "vq"}):
+    for wrong in ({"refinement": -1}, {"quantizer": "vq"}):
         with pytest.raises(ValueError, match="refinement is"):
             replace(config, **wrong)
+    assert PRESETS["nano-pr"].code_channels == config.code_channels == PRESETS["nano-p"].code_channels + 1
     with pytest.raises(ValueError, match="do not fit"):
         fit_refinement(build(CONFIGS["dv4x8x8"]), replace(CONFIGS["slim"], refinement=8), video(1)[:, :, 0])
+
+
+def test_training_reaches_the_network_where_cells_are_kept(fitted):
+    """The choice has no gradient; what it leaves to redraw has one, and so has the sign of a kept cell."""
+    model, pictures = fitted
+    clip = hold(pictures[9], 3).clone()
+    clip[..., 24:] = (torch.arange(13) % 2 * 2.0 - 1)[:, None, None]  # this half flickers, so it is redrawn
+    indices = model.encode(clip).indices
+    kept = indices >= model.config.content_codes
+    assert kept.any()
+    assert not kept[:, 1:].all()
+    model.train()
+    output = model(clip)
+    model.eval()
+    assert torch.equal(output.indices, indices)
+    output.reconstruction[:, :, 1:].square().mean().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+    read = model.post_quant_conv.weight.grad
+    assert read is not None
+    assert read[:, -1].abs().sum() > 0
+    model.zero_grad(set_to_none=True)
 
 
 def test_edges_of_kept_cells_are_leveled_and_those_of_the_picture_are_not():

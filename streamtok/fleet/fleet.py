@@ -28,7 +28,7 @@ from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
 from streamtok.fleet.store import is_url, open_store
-from streamtok.recording.parts import leave_out_repaired
+from streamtok.recording.parts import leave_out_copies
 
 log = logging.getLogger("streamtok.fleet")
 
@@ -109,7 +109,7 @@ class Fleet:
 
     def _list_drives(self) -> Iterator[str]:
         """The drives that were given; of a folder with several that do not belong together, each of them."""
-        kept = set(leave_out_repaired([Path(drive) for drive in self.drives]).paths)
+        kept = set(leave_out_copies([Path(drive) for drive in self.drives]).paths)
         for drive in self.drives:
             if is_url(drive):
                 yield drive

@@ -123,7 +123,7 @@ def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
         return False
     stream.seek(offset)
     footer = stream.read(end - offset)
-    if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or len(footer) < FOOTER_BYTES:
+    if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or len(footer) != FOOTER_BYTES:
         return False
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
     if start > offset:
@@ -155,7 +155,17 @@ def _walk(stream: BinaryIO) -> Contents:
         contents.note(f"it has no end: cut off, or not closed ({end} bytes, {len(contents.chunks)} chunks found)")
     elif not contents.indexed:
         contents.note("its index cannot be read; the chunks were found without it")
+        _note_rest(stream, contents, (offset + len(MAGIC), end))
     return contents
+
+
+def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> None:
+    """Note what comes after the end of a file, `place` being where that begins and ends."""
+    offset, end = place
+    stream.seek(offset)
+    what = "another MCAP file, to be cut off there and read" if stream.read(len(MAGIC)) == MAGIC else "no part of it"
+    if end > offset:
+        contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
 
 
 def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple[int, int, int]) -> None:

@@ -22,6 +22,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 NUMBERED = re.compile(r"(.+?)_(\d+)")
 REPAIRED = "_repaired"
 COPY_BYTES = 1 << 20
+SIZE_UNKNOWN = (0, (1 << 64) - 1)  # of what is packed, as zstd says it
 
 
 @dataclass
@@ -48,10 +49,12 @@ def is_recording_name(path: Path) -> bool:
 def list_files(folder: Path) -> Parts:
     """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
     left out with a note."""
-    whole = leave_out_repaired(sorted(filter(is_recording_name, folder.iterdir()), key=natural_key))
+    whole = leave_out_copies(sorted(filter(is_recording_name, folder.iterdir()), key=natural_key))
     found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
     notes += whole.notes
     there = {path.name: path for path in found}
+    if listed is not None:
+        listed = [name if name in there or _other_form(name) not in there else _other_form(name) for name in listed]
     if listed is not None and not there.keys() & set(listed):
         notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
         listed = None
@@ -102,17 +105,42 @@ def find_missing(paths: Iterable[Path]) -> list[str]:
     return [f"part {', '.join(map(str, gone[:10]))} of {found[0][0]} is not there"] if gone else []
 
 
-def leave_out_repaired(paths: list[Path]) -> Parts:
-    """The files without those of which `streamtok repair` made another one (NAME_repaired) that is there too."""
+def leave_out_copies(paths: list[Path]) -> Parts:
+    """The files without those that are there twice: of which `streamtok repair` made another one (NAME_repaired), and
+    those that lie there packed (NAME.zstd) and unpacked, as players of ROS 2 leave them."""
     kept, notes, given = [], [], set(paths)
     for path in paths:
         bare = path.name.removesuffix(".zstd")
         repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
         if repaired in given:
             notes.append(f"{path.name} is left out: {repaired.name} was made of it")
+        elif (
+            (other := path.with_name(_other_form(path.name))) in given and other.is_file() and not _is_read(path, other)
+        ):
+            notes.append(f"{path.name} is left out: {other.name} holds the same")
         else:
             kept.append(path)
     return Parts(kept, notes)
+
+
+def _other_form(name: str) -> str:
+    """The name of a file packed instead of unpacked, or the other way round."""
+    return name.removesuffix(".zstd") if name.endswith(".zstd") else f"{name}.zstd"
+
+
+def _is_read(path: Path, other: Path) -> bool:
+    """Whether to read this of two forms of a file: the unpacked one, unless it is shorter than what is packed."""
+    import zstandard
+
+    packed, plain = (path, other) if path.suffix == ".zstd" else (other, path)
+    with packed.open("rb") as stream:
+        head = stream.read(COPY_BYTES)
+    try:
+        size = zstandard.get_frame_parameters(head).content_size
+    except zstandard.ZstdError:
+        size = 0
+    whole = size in SIZE_UNKNOWN or plain.stat().st_size >= size
+    return whole == (path == plain)
 
 
 def is_packed(head: bytes) -> bool:

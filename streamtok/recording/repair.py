@@ -1,6 +1,6 @@
 """Recovering MCAP files that were cut off: everything that can be read goes into a new file with an index.
 
-The old file stays as it is. Whoever is given both reads the repaired one alone (`parts.leave_out_repaired`).
+The old file stays as it is. Whoever is given both reads the repaired one alone (`parts.leave_out_copies`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from streamtok.io.images import natural_key
-from streamtok.recording.parts import leave_out_repaired
+from streamtok.recording.parts import leave_out_copies
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
@@ -121,7 +121,7 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
             elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
-    for path in set(given) - set(leave_out_repaired(given).paths):
+    for path in set(given) - set(leave_out_copies(given).paths):
         del drives[path]
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")

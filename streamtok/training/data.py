@@ -178,7 +178,7 @@ def load_cache(
         names.append(path if path.startswith("synthetic:") else Path(path).stem)
     if not names:
         raise ValueError(
-            f"none of the {len(paths)} files in the data folders could be decoded, or has the model's channels"
+            f"none of the {len(paths)} files can be used: they are damaged, or of other channels than the model's"
         )
     cache = Cache(_join_pixels(clips, (offset, picture_channels(channels)), device), tuple(stored), tuple(names))
     there, damaged = max(cache.frames, sum(file.frames for file in files)), sum(clip.damaged for clip in clips)

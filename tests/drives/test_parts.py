@@ -190,6 +190,32 @@ def test_parts_of_our_own_past_999_come_in_order(tmp_path):
     assert [path.name for (path,) in find_drives(tmp_path)][-2:] == ["d_999.mcap", "d_1000.mcap"]
 
 
+@pytest.mark.parametrize("unpacked", ["whole", "cut off"])
+def test_a_file_that_lies_there_packed_and_unpacked_counts_once(tmp_path, unpacked):
+    """Players of ROS 2 unpack beside the packed file, and leave it there; killed, they leave a part of it."""
+    import zstandard
+
+    folder = write_bag2(tmp_path / "bag", FRAMES)
+    plain = folder / "bag.db3"
+    data = plain.read_bytes()
+    (folder / "bag.db3.zstd").write_bytes(zstandard.ZstdCompressor().compress(data))
+    write_list(folder, yaml.safe_load((folder / "metadata.yaml").read_text()), ["bag.db3.zstd"])
+    plain.write_bytes(data if unpacked == "whole" else data[: len(data) // 2])
+    found, notes = read(folder)
+    assert_same_frames(found, FRAMES)
+    assert f"bag.db3{'.zstd' if unpacked == 'whole' else ''} is left out" in notes
+    assert "metadata.yaml" not in notes
+
+
+def test_what_comes_after_the_end_of_a_file_is_said(tmp_path):
+    first, second = (write_mcap(tmp_path / name, frames) for name, frames in zip("ab", thirds(2), strict=True))
+    (tmp_path / "both.mcap").write_bytes(first.read_bytes() + second.read_bytes())
+    found, notes = read(tmp_path / "both.mcap")
+    assert_same_frames(found, thirds(2)[0])
+    assert f"from byte {first.stat().st_size} on, is left out" in notes
+    assert "another MCAP file" in notes
+
+
 def test_a_file_and_what_was_repaired_of_it_count_once(tmp_path):
     with Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", wait=True, min_free_bytes=0)) as recorder:
         recorder.add_stream(info())

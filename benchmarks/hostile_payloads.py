@@ -100,6 +100,8 @@ def main() -> int:
     for number in range(arguments.count):
         if number == arguments.count // 10:
             begun = peak_mb()
+        if number % 10_000 == 0:
+            print(f"{number}: {dict(ends)}, at most {peak_mb():.1f} MB", file=sys.stderr, flush=True)
         ends[attack(coder, coded, rng)] += 1
     height, width = coded[0].grid.shape
     print(f"{arguments.count} payloads of grids of {height}x{width}: {dict(ends)}")

@@ -4,15 +4,16 @@
 
 The clip is encoded by `nano`, once with a keyframe every 4 s and once with keyframes by drift too. It is
 sent plain, independent and coded, as fast as it goes, over a `LossyLink`. The reader decodes across losses what it can
-read (`streamtok decode --across-losses`), and shows the last picture where it has none. Over all seeds: token messages
-lost, frames whose grid could be read, shown as they were sent (no loss since a keyframe) and shown at all, and the mean
-and the longest time without a frame as it was sent. PSNR is that of all frames under the first seed.
+read (`streamtok decode --across-losses`), and shows the last picture where it has none. Of all seeds, the median and
+from the least to the most: token messages lost, frames whose grid could be read, shown as they were sent (no loss since
+a keyframe) and shown at all. The mean and the longest time without a frame as it was sent are over all seeds, PSNR is
+that of all frames under the first.
 """
 
 import argparse
 import threading
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 import torch
@@ -108,6 +109,12 @@ def measure_psnr(tok: Tokenizer, messages: list[TokenMessage], pictures: np.ndar
     return psnr_from_mse(fmean(map(float, errors)))
 
 
+def format_shares(shares: list[float]) -> str:
+    """Their median, and from the least to the most."""
+    least, most = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
+    return f"{100 * median(shares):.0f} % ({least} to {most})" if least != most else f"{least} %"
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,9 +140,10 @@ def main() -> None:
                 runs = [receive(tok, groups, compression, pattern) for pattern in patterns]
                 seen = [judge(messages, count) for messages in runs]
                 kinds = [[each.readable for each in seen], [each.exact for each in seen], [each.shown for each in seen]]
+                shares = [[float(frames.mean()) for frames in kind] for kind in kinds]
                 outages = [seconds for each in seen for seconds in each.outages] or [0.0]
-                lost = sum(pattern.lost for pattern in patterns) / (len(patterns) * len(groups))
-                row = [every, name, compression, *(f"{100 * share:.0f} %" for share in (lost, *map(np.mean, kinds)))]
+                lost = [pattern.lost / len(groups) for pattern in patterns]
+                row = [every, name, compression, *map(format_shares, (lost, *shares))]
                 row += [f"{fmean(outages):.2f} s", f"{max(outages):.2f} s"]
                 row.append(f"{measure_psnr(tok, runs[0], pictures, count):.2f} dB")
                 print("| " + " | ".join(row) + " |", flush=True)

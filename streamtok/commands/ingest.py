@@ -233,9 +233,9 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             threads=settings.threads,
             slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
         )
+    gains = settings.compression == "coded" and tokenizer.config.holds_levels  # who codes without a past saves nothing
     for stream in settings.resolved():
-        asked = stream.bitrate or settings.rig_bitrate
-        if asked and stream.hold is None and tokenizer.config.holds_levels:
+        if gains and (stream.bitrate or settings.rig_bitrate) and stream.hold is None:
             options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
     wait_ms = settings.batch_wait_ms or 0.0
     core = IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)

@@ -41,7 +41,7 @@ class StreamDefaults(FrameSettings):
     tail: Literal["pad", "drop"] = option("pad", "the last, partial group")
     max_frames: Count | None = option(None, "end each source after N frames")
     bitrate: Bitrate | None = option(
-        None, "of its messages, as 64k or 1.5M bits/s: held by --hold up to 0.5 first, then by leaving out frames"
+        None, "of its messages, as 64k or 1.5M bits/s: by --hold up to 0.5 first (coded), then by leaving out frames"
     )
     required: Switch = True
     metadata: Metadata = Field(default={})

@@ -96,7 +96,8 @@ def test_a_recording_arrives_whole_and_bit_identical_to_tok_stream(name, interva
 def test_the_summary_says_what_was_asked_sent_and_paid(endpoint):
     """Two cameras share a budget that is too small for both, one of which has its own as well."""
     sources = {name: {"source": f"synthetic:32x48@30?seed={n}&frames=150"} for n, name in enumerate("ab")}
-    sources["a"]["bitrate"] = "8k"
+    sources["a"] |= {"bitrate": "8k", "hold": 0.5}
+    sources["b"]["hold"] = 0.5
     node = make_node(rig(endpoint, sources, rig_bitrate="30k", wait_subscribers=1), TINY)
     with RunningNode(node) as running:
         messages = read_all(endpoint)
@@ -112,6 +113,15 @@ def test_the_summary_says_what_was_asked_sent_and_paid(endpoint):
     words = format_summary(summary)
     assert "8.0 asked" in words
     assert "all streams: " in words
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "independent", "coded"])
+def test_a_bitrate_holds_levels_where_that_makes_messages_smaller(compression):
+    """Grids that are sent by themselves take no fewer bytes for being like those before."""
+    given = {"source": "synthetic:32x48@30?frames=9", "name": "a", "bitrate": "8k"}
+    settings = load_rig(None, {"streams": [given], "compression": compression})
+    core = make_core(settings, TINY, make_sources(settings))
+    assert core.lane("a").budget.most_hold == (0.5 if compression == "coded" else 0)
 
 
 def test_a_decoder_that_gives_nothing_finite_says_so_once(endpoint, caplog):

@@ -447,7 +447,7 @@ def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypa
 def test_held_levels_a_bitrate_and_keyframes_by_drift_are_replayed_from_the_headers(tmp_path, tokenizer):
     streams = [
         {"name": "held", "source": "synthetic:32x48@30?seed=1&frames=40", "hold": 0.25},
-        {"name": "cheap", "source": "synthetic:32x48@30?seed=2&frames=90", "bitrate": "8k"},
+        {"name": "cheap", "source": "synthetic:32x48@30?seed=2&frames=90", "bitrate": "8k", "hold": 0.5},
         {"name": "drifts", "source": "synthetic:32x48@30?seed=3&frames=90", "keyframe_drift": 0.01},
     ]
     ingest(tmp_path / "d.mcap", tokenizer, streams, defaults={"keyframe_interval": 0})

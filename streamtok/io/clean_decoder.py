@@ -18,9 +18,9 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from streamtok.io.image_messages import is_whole_jpeg
 from streamtok.io.nal_units import add_orientation, length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
+from streamtok.io.whole_packets import is_whole
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
@@ -68,7 +68,7 @@ class CleanDecoder:
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
-    | a JPEG has no end, which its decoder may not notice | it |
+    | a packet is cut off, which its decoder may not notice (`is_whole`) | it, and what needs it |
     | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -148,9 +148,7 @@ class CleanDecoder:
         """Why a packet is not given to the decoder; empty if it is."""
         if marked and packet.pts is None:  # the rest of a picture that lost its beginning
             return MARKED
-        if self._context.name == "mjpeg" and not is_whole_jpeg(bytes(packet)):
-            return "a JPEG that is cut off"
-        return ""
+        return "" if is_whole(self._context.name, packet) else "it is cut off"
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.

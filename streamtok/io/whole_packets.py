@@ -1,9 +1,14 @@
-"""Whether a packet of video is whole, where its codec says so and its decoder does not ask, but fills up the rest."""
+"""Whether a packet of video is whole, where its codec says so and its decoder does not ask, but fills up the rest.
+
+What neither packets nor decoders show is named here, too, so that nobody takes it for good.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import av
 
 from streamtok.io.image_messages import is_whole_jpeg
 
@@ -55,3 +60,21 @@ RULES: dict[str, Callable[[bytes], bool]] = {
     "gif": _is_whole_gif,
 }
 """Of decoders' names: whether a packet is whole."""
+
+FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
+FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
+"""Decoders that take a packet that is cut off for a whole one, where nothing in it says how long it is."""
+COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video"}
+"""Decoders of streams in which a picture that is missing shows."""
+CHECKS = {"ffv1", "png", "apng"}
+"""Decoders that compare checksums, which streams of others have at most by choice."""
+
+
+def say_unseen(codec: str) -> Iterator[str]:
+    """What damage to a stream of a decoder cannot be seen, in words."""
+    if codec in FILLS_UP:
+        yield f"a packet of {codec} that is cut off is not noticed: its decoder fills up the rest"
+    if codec not in COUNTS and not av.Codec(codec, "r").intra_only:
+        yield f"nothing in {codec} counts pictures: behind one that is missing from the file, others may be wrong"
+    if codec not in CHECKS:
+        yield "a changed byte is noticed only where the decoder refuses it, or by checksums (H.265 may have them)"

@@ -15,6 +15,7 @@ from tests.kit.damage import (
     COUNT,
     KINDS,
     PID,
+    X264,
     Videos,
     cut,
     cut_one,
@@ -237,6 +238,18 @@ def test_each_picture_counts_once_where_packets_have_no_times(tmp_path, codec, s
         rewrite(path, tmp_path / "b.avi", lambda packets, hit=hit: cut_one(packets, hit, share), later=0)
         with VideoReader(tmp_path / "b.avi") as video:
             assert len(list(video)) + video.counts["damaged"] == COUNT, hit
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_no_wrong_picture_comes_where_packets_have_no_times_and_another_order(tmp_path, codec):
+    path, images = tmp_path / "a.avi", noisy(COUNT)
+    write_pictures(path, images, codec, {**X264, "bf": "2", "b": "5M"})
+    with VideoReader(path) as video:
+        right = {one.image.tobytes() for one in video}
+    for hit in range(4, 20):
+        rewrite(path, tmp_path / "b.avi", lambda packets, hit=hit: cut_one(packets, hit, 0.5))
+        with VideoReader(tmp_path / "b.avi") as video:
+            assert all(one.image.tobytes() in right for one in video), hit
 
 
 @pytest.mark.parametrize(

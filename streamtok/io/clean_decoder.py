@@ -18,15 +18,16 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from streamtok.io.image_messages import is_whole_jpeg
 from streamtok.io.nal_units import add_orientation, length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
+from streamtok.io.whole_packets import is_whole
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
 MARKED = "the container marks it as damaged"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
+MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
 MOST_PACKETS = 64  # kept
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
@@ -64,11 +65,13 @@ class Loss(NamedTuple):
 class CleanDecoder:
     """Decodes with a codec context of PyAV that is not open yet, and judges what comes out.
 
+    `counted`: times of presentation are not known, and those of packets are their numbers in order of decoding.
+
     | sign of damage | what it costs |
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
-    | a JPEG has no end, which its decoder may not notice | it |
+    | a packet is cut off, which its decoder may not notice (`is_whole`) | it, and what needs it |
     | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -76,12 +79,12 @@ class CleanDecoder:
     is right again. In codecs of `intra` pictures only, nothing needs another one.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         if context.name not in MARK_ERRORS:
             context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
         self._context = context
-        self._intra = context.codec.intra_only
+        self._intra, self._counted = context.codec.intra_only, counted
         self._order = follow_order(context.name, context.extradata, bool(context.has_b_frames))
         self.restart()
 
@@ -89,7 +92,7 @@ class CleanDecoder:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
         self._fed = 0
         self._orders: dict[int, int] = {}  # by presentation time, of packets whose pictures have not come out
-        self._told: deque[int | None] = deque(maxlen=MOST_WAITING)  # of packets refused: a frame of theirs may come
+        self._told: deque[int] = deque(maxlen=MOST_WAITING)  # of packets refused: a frame of theirs may come
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out, with their orders
         self._losses = [Loss(0, None, "before the first key frame")] if self._context.name in MARK_KEYS else []
@@ -148,9 +151,7 @@ class CleanDecoder:
         """Why a packet is not given to the decoder; empty if it is."""
         if marked and packet.pts is None:  # the rest of a picture that lost its beginning
             return MARKED
-        if self._context.name == "mjpeg" and not is_whole_jpeg(bytes(packet)):
-            return "a JPEG that is cut off"
-        return ""
+        return "" if is_whole(self._context.name, packet) else "it is cut off"
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.
@@ -160,14 +161,15 @@ class CleanDecoder:
         disturbed, order = bool(self._losses), self._fed
         if frame.pts is not None:
             order, self._shown = self._orders.pop(frame.pts, order), frame.pts
-        damage = self._judge(frame, order)
         if frame.pts is None or frame.pts not in self._told:
-            self._held.append((Checked(frame, damage, disturbed), order))
+            self._held.append((Checked(frame, self._judge(frame, order), disturbed), order))
         yield from self._release()
 
     def _release(self, everything: bool = False) -> Iterator[Checked]:
         """The frames held before which nothing was decoded that is still to be shown."""
-        first = min((order for pts, order in self._orders.items() if pts > self._shown), default=self._fed + 1)
+        late = self._fed - MOST_REORDERED
+        waiting = (n for pts, n in self._orders.items() if (n > late if self._counted else pts > self._shown))
+        first = min(waiting, default=self._fed + 1)
         while self._held and (everything or self._held[0][1] < first):
             yield self._held.pop(0)[0]
 
@@ -202,7 +204,9 @@ class CleanDecoder:
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
         refused = Checked(None, self.damage or reason, True)
-        self._told.append(pts)
+        if pts is not None:
+            self._told.append(pts)
+            self._orders.pop(pts, None)
         self._lose(Loss(self._fed, pts, DEPENDS))
         return refused
 
@@ -228,7 +232,12 @@ class CleanDecoder:
         elif frame.key_frame or self._intra or clean_since == order:
             self._pass_key(frame.pts, order)
         key_pts, key_order = self._key
-        if frame.pts is not None and key_pts is not None and order < key_order and frame.pts > key_pts:
+        if (
+            frame.pts is not None
+            and key_pts is not None
+            and order < key_order
+            and (self._counted or frame.pts > key_pts)
+        ):
             return DEPENDS  # it came before the key frame that it follows
         return next((loss.reason for loss in self._losses if loss.order <= order), "")
 

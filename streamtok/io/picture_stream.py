@@ -59,9 +59,6 @@ class PictureStream:
         self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
-        form = self.container.format.name
-        self.raw = form in ("h264", "hevc")
-        self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and bool(context.has_b_frames))
         claimed = context.framerate if self.raw else self.stream.average_rate
         if self.raw and not 1 <= (claimed or 0) <= MOST_FPS:
             claimed = DEFAULT_FPS
@@ -79,10 +76,13 @@ class PictureStream:
     def _open(self) -> None:
         self.container, self.stream = open_container(self.target, stream=self._wanted)
         self._wanted = video_streams(self.container).index(self.stream)
-        if self.container.format.name == "mpegts" and self._losses is None and Path(self.target).is_file():
+        form, reordered = self.container.format.name, bool(self.stream.codec_context.has_b_frames)
+        if form == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
-        self.decoder = CleanDecoder(self.stream.codec_context)
-        kept = self._keep_packets and not self.stream.codec_context.has_b_frames
+        self.raw = form in ("h264", "hevc")
+        self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and reordered)
+        self.decoder = CleanDecoder(self.stream.codec_context, self.counted)
+        kept = self._keep_packets and not reordered
         self.packets = KeptPackets(self.stream) if kept else None
         self._at_start = True
 

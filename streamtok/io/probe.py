@@ -26,6 +26,7 @@ from streamtok.io.opencv_device import OpenCVDevice
 from streamtok.io.played_device import PlayedDevice
 from streamtok.io.snapshot_device import SnapshotDevice
 from streamtok.io.source import VideoSource, open_source
+from streamtok.io.whole_packets import say_unseen
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
@@ -236,6 +237,12 @@ def _say_what_it_does(found: Probe) -> list[str]:
         does.append("damaged pictures are left out and counted; the encoder starts anew behind each gap")
     if found.counts.get("backwards"):
         does.append("pictures whose time does not rise are left out and counted")
+    does += [
+        text
+        for stream in found.streams
+        if stream.read and stream.codec in av.codecs_available
+        for text in say_unseen(stream.codec)
+    ]
     if len(found.sizes) > 1:
         does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
     rate = found.rate or found.claimed_rate

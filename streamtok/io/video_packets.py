@@ -38,7 +38,7 @@ class VideoDecoder(Generic[Key]):
     def __init__(self, codec: str) -> None:
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
-        self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"))
+        self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"), counted=True)
         self._waiting: dict[int, Key] = {}
         self._next = 0
 

@@ -3,9 +3,11 @@
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from streamtok.io.transport_stream import find_losses
 from streamtok.io.video import VideoReader
@@ -13,6 +15,7 @@ from tests.kit.damage import (
     COUNT,
     KINDS,
     PID,
+    X264,
     Videos,
     cut,
     cut_one,
@@ -235,3 +238,47 @@ def test_each_picture_counts_once_where_packets_have_no_times(tmp_path, codec, s
         rewrite(path, tmp_path / "b.avi", lambda packets, hit=hit: cut_one(packets, hit, share), later=0)
         with VideoReader(tmp_path / "b.avi") as video:
             assert len(list(video)) + video.counts["damaged"] == COUNT, hit
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_no_wrong_picture_comes_where_packets_have_no_times_and_another_order(tmp_path, codec):
+    path, images = tmp_path / "a.avi", noisy(COUNT)
+    write_pictures(path, images, codec, {**X264, "bf": "2", "b": "5M"})
+    with VideoReader(path) as video:
+        right = {one.image.tobytes() for one in video}
+    for hit in range(4, 20):
+        rewrite(path, tmp_path / "b.avi", lambda packets, hit=hit: cut_one(packets, hit, 0.5))
+        with VideoReader(tmp_path / "b.avi") as video:
+            assert all(one.image.tobytes() in right for one in video), hit
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("jpeg2000", "mkv"), ("qtrle", "mov"), ("png", "mov"), ("prores", "mov")]
+)
+def test_a_packet_that_is_cut_off_is_left_out_whatever_its_codec(tmp_path, codec, suffix):
+    path, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    write_pictures(path, noisy(COUNT), codec, {"strict": "-2", "g": "10"})
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for share in (0.02, 0.3, 0.6, 0.95):
+        rewrite(path, target, lambda packets, share=share: cut_one(packets, 11, share), later=0)
+        with VideoReader(target) as video:
+            found = {one.number: one.image for one in video}
+            assert 11 not in found
+            assert all(np.array_equal(image, right[number]) for number, image in found.items())
+            assert len(found) + video.counts["damaged"] == COUNT
+
+
+def test_a_gif_that_is_cut_off_gives_its_whole_pictures(tmp_path):
+    images = [Image.fromarray(image).quantize(64) for image in noisy(COUNT)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=40)
+    data = (tmp_path / "a.gif").read_bytes()
+    with VideoReader(tmp_path / "a.gif") as video:
+        right = [one.image for one in video]
+    assert len(right) == COUNT
+    for size in range(len(data) // 2, len(data) - 2, 997):
+        (tmp_path / "b.gif").write_bytes(data[:size])
+        with VideoReader(tmp_path / "b.gif") as video:
+            found = list(video)
+        assert len(found) >= COUNT * size // len(data) - 1
+        assert all(np.array_equal(one.image, right[one.number]) for one in found), size

@@ -33,6 +33,7 @@ KINDS = {
     "mjpeg.avi": ("mjpeg", {}),
 }
 """Of videos of every kind: their codec and its options. Those named "sums" carry checksums of their pictures."""
+PIXELS = {"mjpeg": "yuvj420p", "qtrle": "rgb24", "png": "rgb24", "prores": "yuv422p10le"}
 BLOCK = 188
 PID = 256
 
@@ -48,7 +49,7 @@ def write_pictures(path, images, codec, options):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = PIXELS.get(codec, "yuv420p")
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
@@ -78,6 +79,7 @@ def rewrite(path, target, change, later=5):
             packet = av.Packet(data)
             period = round(Fraction(1, 25) / old.time_base)
             packet.pts, packet.dts, packet.time_base = pts + later * period, number * period, old.time_base
+            packet.duration = period
             packet.is_keyframe, packet.stream = old.is_keyframe, out
             container.mux(packet)
     return target

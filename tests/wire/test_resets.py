@@ -101,6 +101,25 @@ def test_a_reader_that_was_reset_is_forgotten():
         assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0, 10)
 
 
+def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
+    with Served("front") as node:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        client = shake_hands(connect_to(node.endpoint), b"SUB")
+        place = client.getsockname()
+        client.sendall(SUBSCRIBED)
+        node.wait_subscribers(1)
+        reset(client)
+
+        def comes_back():
+            node.publish(make_group(0))
+            with contextlib.suppress(OSError):
+                return shake_hands(socket.create_connection(address, 0.5, place), b"SUB")
+
+        again = eventually(comes_back, 20)
+        assert again
+        again.close()
+
+
 def test_a_client_with_heartbeats_that_asks_more_than_is_read_ends_no_node_on_ipc_either(tmp_path):
     """There its end cannot be kept from libzmq: the queue is long instead."""
     script = NODE.replace("tcp://127.0.0.1:*", f"ipc://{tmp_path}/tokens")

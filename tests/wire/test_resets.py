@@ -1,6 +1,7 @@
 """Peers that fill a queue, ask for a sign of life behind it, and break off: libzmq 4.3.5 ends a process over them."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from streamtok.wire.message import checksum_of, pack
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
 
+CLIENTS = int(os.environ.get("ENDINGS", "24"))
 ASKED = frame(msgpack.packb({"version": 1, "id": 1, "op": "info"}))
 SUBSCRIBED = frame(b"\x01tokens/front")
 NODE = """
@@ -59,11 +61,13 @@ def running(script, *arguments):
         process.communicate()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("place", "kind", "body"), [(0, b"SUB", SUBSCRIBED), (1, b"DEALER", ASKED)])
 def test_a_client_that_pings_behind_a_full_queue_and_is_reset_ends_no_node(place, kind, body):
+    """`ENDINGS=1000` makes it as many."""
     with running(NODE) as node:
         endpoint = node.stdout.readline().split()[place]
-        for number in range(24):
+        for number in range(CLIENTS):
             client = shake_hands(connect_to(endpoint), kind)
             with contextlib.suppress(OSError):  # cut off
                 client.sendall((70 * body + 3 * ping()) * 10)

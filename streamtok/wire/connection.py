@@ -137,7 +137,7 @@ class Connection:
             return
         self._link.drop(RESETS)
         state = self._link.look()
-        if state is None or state.closed:  # before it was shielded
+        if state is not None and state.closed:  # before it was shielded
             self.connect_anew()
 
     def _look(self) -> None:

@@ -55,8 +55,8 @@ class Link:
     address: object
 
     def look(self) -> LinkState | None:
-        """What the kernel knows of it; None once libzmq has closed it."""
-        with contextlib.suppress(OSError), self._borrow() as connection:
+        """What the kernel knows of it; None once libzmq has closed it, and on systems that do not tell."""
+        with contextlib.suppress(OSError, AttributeError, struct.error), self._borrow() as connection:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
             state, *counts = TCP_INFO.unpack(info)
             dropped = MEMINFO.unpack(connection.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO.size))

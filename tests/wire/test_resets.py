@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import msgpack
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 import zmq
 
 from streamtok.wire.message import checksum_of, pack
+from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
 
@@ -122,6 +124,16 @@ def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
         again = eventually(comes_back, 20)
         assert again
         again.close()
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_system_that_tells_nothing_of_its_connections_is_no_obstacle(lossless, monkeypatch):
+    monkeypatch.delattr(socket, "TCP_INFO")
+    monkeypatch.setattr("streamtok.wire.tcp.SO_ATTACH_FILTER", 4000)
+    with Served("front") as node, subscribe(node.endpoint, lossless=lossless, timeout=20) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(3)])
+        assert [message.header.seq for message in islice(reader, 3)] == [0, 1, 2]
 
 
 def test_a_client_with_heartbeats_that_asks_more_than_is_read_ends_no_node_on_ipc_either(tmp_path):

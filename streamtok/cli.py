@@ -70,8 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"did you mean {near[0]!r}?" if near else "see streamtok --help"
         print(f"streamtok: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}")
-    status = module.main(rest)
+    try:
+        status = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}").main(rest)
+    except KeyboardInterrupt:  # while it is imported
+        status = 130
     return status if argv is not None else end_process(status)
 
 

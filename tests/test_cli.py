@@ -52,6 +52,17 @@ def test_how_a_command_ends(error, status, told, capsys):
     assert capsys.readouterr().err == told
 
 
+def test_ctrl_c_while_a_command_is_imported_ends_it_as_later(monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, *rest):
+            if name == "streamtok.commands.repair":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "streamtok.commands.repair", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main(["repair", "a.mcap"]) == 130
+
+
 def test_the_file_of_a_command_runs_as_a_module():
     line = [sys.executable, "-m", "streamtok.commands.repair", "/absent.mcap"]
     done = subprocess.run(line, capture_output=True, text=True)

@@ -2,14 +2,42 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from streamtok.names import as_utf8
 
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Sizes = Annotated[list[Size], Meta(min_length=2, max_length=2)]
 TEXT_KEYS = ("format", "tokenizer", "coder", "model", "stream", "source", "clock")
 LONGEST_HEADER = 100_000_000
+
+
+class Column(msgspec.Struct, frozen=True):
+    """Where a column lies, in bytes from the end of the header, and what it holds."""
+
+    dtype: Literal["U8", "U16", "U32", "F16", "I64", "BOOL"]
+    shape: Annotated[list[Count], Meta(min_length=1, max_length=4)]
+    data_offsets: tuple[Count, Count]
+
+
+class KnownMeta(msgspec.Struct, frozen=True):
+    """The metadata that readers rely on, of the types that a file must have."""
+
+    crc32: dict[str, Count] = {}
+    image_size: Sizes | None = None
+    source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
+    grid: Annotated[list[Size], Meta(min_length=2, max_length=3)] | None = None
+    levels: list[Size] | None = None
+    config: dict[str, Any] = {}
+    context: Size | None = None
+    fps: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    clock_offset_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] = 0
 
 
 def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
@@ -20,9 +48,36 @@ def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def unpack_meta(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The values `pack_meta` was given (tuples come back as lists)."""
-    return {key: value if key in TEXT_KEYS else json.loads(value) for key, value in meta.items()}
+def unpack_meta(meta: object) -> dict[str, Any]:
+    """The values `pack_meta` was given (tuples come back as lists); ValueError for what it would not have made."""
+    try:
+        text = msgspec.convert(meta, dict[str, str])
+        values = {key: value if key in TEXT_KEYS else json.loads(value) for key, value in text.items()}
+        msgspec.convert({key: values[key] for key in KnownMeta.__struct_fields__ if key in values}, KnownMeta)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(f"metadata: {error}") from error
+    return values
+
+
+def read_columns(header: Mapping[str, Any], names: Sequence[str]) -> dict[str, Column]:
+    """The named columns of a header; ValueError for one that is missing, or not of one stream's groups and frames."""
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise ValueError(f"columns {missing} are missing; write the file again")
+    try:
+        columns = {name: msgspec.convert(header[name], Column) for name in names}
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a column is none: {error}") from error
+    groups, frames = columns["keyframe"].shape[0], columns["frame_ids"].shape[0]
+    kinds = {"tokens": ("U16", "U32", "F16"), "keyframe": ("BOOL",), "coded": ("U8",)}
+    lengths = {"frame_start": groups + 1, "coded_start": groups + 1, "frame_ids": frames, "capture_ns": frames}
+    for name, column in columns.items():
+        length = column.shape[0] if name == "coded" else lengths.get(name, groups)
+        fits = groups and column.shape[0] == length and column.dtype in kinds.get(name, ("I64",))
+        if not fits or len(column.shape) not in ((3, 4) if name == "tokens" else (1,)):
+            what = f"{column.dtype} {column.shape}"
+            raise ValueError(f"column {name!r} is {what}, of {groups} groups and {frames} frames; write the file again")
+    return columns
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -35,5 +90,5 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise ValueError(f"{path} is no safetensors file (or cut off within its header)")
     try:
         return json.loads(text), 8 + length
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its safetensors header does not parse: {error}") from error

@@ -24,6 +24,7 @@ name only when it is whole.
 """
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -38,7 +39,7 @@ import numpy as np
 from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import Coders, coders_beside
 from streamtok.tokens.coded import CodedTokens, GroupCoder
-from streamtok.tokens.file_header import pack_meta, read_header, unpack_meta
+from streamtok.tokens.file_header import pack_meta, read_columns, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
@@ -190,8 +191,11 @@ class TokenFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header, start = read_header(self.path)
-        self.meta = unpack_meta(header.get("__metadata__", {}))
+        header, self._start = read_header(self.path)
+        try:
+            self.meta = unpack_meta(header.get("__metadata__", {}))
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         if self.meta.get("format") != FORMAT:
             lacking = f"no format={FORMAT!r} in its header"
             raise ValueError(f"{self.path} is a safetensors file but holds no token stream ({lacking})")
@@ -199,11 +203,10 @@ class TokenFile:
         if version != VERSION:
             raise ValueError(f"{self.path} has token file version {version}: this release reads {VERSION}")
         self._columns = CODED_COLUMNS if "coded" in header else COLUMNS
-        missing = [name for name in self._columns if name not in header]
-        if missing:
-            raise ValueError(f"{self.path}: columns {missing} are missing; write the file again")
-        self._layout = {name: header[name] for name in self._columns}
-        self._start = start
+        try:
+            self._layout = read_columns(header, self._columns)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         self._map()
 
     def __len__(self) -> int:
@@ -235,20 +238,27 @@ class TokenFile:
         for name, expected in self.meta.get("crc32", {}).items():
             if name in self._columns and zlib.crc32(self._arrays[name].data) != expected:
                 raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
+        self.check_frames()
+
+    def check_frames(self) -> None:
+        """ValueError unless each group has frames of its own."""
+        begins, ends = self.frame_start[:-1], self.frame_start[1:]
+        if self.frame_start[0] != 0 or np.any(ends <= begins) or self.frame_start[-1] != len(self.frame_ids):
+            raise ValueError(f"{self.path} is damaged: its groups do not share out its {len(self.frame_ids)} frames")
 
     def _map(self) -> None:
         size = self.path.stat().st_size
         memory: np.ndarray | None = None  # one mapping of all columns, for each holds a file open
         columns = {}
         for name, entry in self._layout.items():
-            dtype = np.dtype(DTYPES[entry["dtype"]])
-            begin, end = entry["data_offsets"]
-            wanted = int(np.prod(entry["shape"], dtype=np.int64)) * dtype.itemsize
+            dtype = np.dtype(DTYPES[entry.dtype])
+            begin, end = entry.data_offsets
+            wanted = math.prod(entry.shape) * dtype.itemsize
             if end - begin != wanted or self._start + end > size:
                 needs = f"column {name!r} needs {wanted} bytes up to byte {self._start + end}, the file has {size}"
                 raise ValueError(f"{self.path} is cut off or damaged: {needs}")
             memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
-            columns[name] = memory[begin:end].view(dtype).reshape(entry["shape"])
+            columns[name] = memory[begin:end].view(dtype).reshape(entry.shape)
         self._arrays = columns
         self.tokens: np.ndarray | CodedTokens = self._open_tokens(columns)
         self.keyframe, self.epoch, self.dropped, self.repeated, *frames = (columns[name] for name in OTHERS)
@@ -273,6 +283,6 @@ def is_token_file(path: str | Path) -> bool:
     """Whether `path` is a safetensors file that says it holds tokens (a broken one answers no)."""
     try:
         header, _ = read_header(Path(path))
+        return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT
     except (OSError, ValueError):
         return False
-    return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT

@@ -98,7 +98,8 @@ class Connection:
             if told["event"] == zmq.EVENT_CONNECTED:
                 self._on_connected(told["value"])
             self._on_event(told["event"])
-        self._look()
+        if self._link is not None and time.monotonic() >= self._look_due:
+            self._look(self._link)
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
@@ -137,15 +138,13 @@ class Connection:
             return
         self._link.drop(RESETS)
         state = self._link.look()
-        if state is None or state.closed:  # before it was shielded
+        if state is not None and state.closed:  # before it was shielded
             self.connect_anew()
 
-    def _look(self) -> None:
+    def _look(self, link: Link) -> None:
         """Give up a connection that was reset, or that brings more than is taken."""
-        now = time.monotonic()
-        if self._link is None or now < self._look_due:
-            return
-        self._look_due, state = now + LOOK_S, self._link.look()
+        now, state = time.monotonic(), link.look()
+        self._look_due = now + LOOK_S
         if state is None:
             self._link = None
         elif self._base is None or self.drained:

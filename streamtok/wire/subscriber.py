@@ -75,7 +75,7 @@ class Subscription(Generic[Message]):
         until_end: Stop iterating when the node says that its streams have ended.
         curve: Keys, for a node that demands them.
         limits: The largest grids, headers and frames that are accepted.
-        messages_per_second: Expected over all streams; about one second of them may wait in the socket.
+        messages_per_second: Expected over all streams; with `lossless` about one second of them waits in the socket.
         max_streams: More streams than this are refused.
         coders: Files coder.safetensors, or folders of tokenizers, for coded streams; those that ship are known.
 

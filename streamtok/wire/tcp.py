@@ -17,9 +17,10 @@ SO_ATTACH_FILTER, SO_MEMINFO = 26, 55
 MEMINFO = struct.Struct("=32xI")  # packets that were dropped
 TCP_INFO = struct.Struct("=B2xB20xI28xI68xQ")  # within Linux's struct tcp_info
 CLOSED = 7
+UNREAD = 1 << 16  # bytes that are thrown away at a time
 PROBES = 3  # keep-alive probes without an answer, of a peer that is gone
 SILENT_MS = 60_000  # without an acknowledgement of what was sent, likewise
-RESET_MS = 150  # likewise, after a packet that was dropped
+RESET_MS = 500  # likewise, after a packet that was dropped: a kernel answers sooner, however busy its machine is
 Filter = tuple[tuple[int, int, int, int], ...]  # classic BPF: code, jump if true, jump if false, value
 RESETS: Filter = ((0x30, 0, 0, 13), (0x45, 0, 1, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))  # byte 13: the flags
 EVERYTHING: Filter = ((0x06, 0, 0, 0),)
@@ -41,9 +42,9 @@ class LinkState:
 
     def is_gone(self, dropped_before: int) -> bool:
         """Whether the peer has reset the connection, or has vanished."""
+        asked = bool(self.unacknowledged or self.probes)
         after_reset = self.dropped > dropped_before and self.silent_ms > RESET_MS
-        waits = bool(self.unacknowledged) and (after_reset or self.silent_ms > SILENT_MS)
-        return self.closed or self.probes >= PROBES or waits
+        return self.closed or self.probes >= PROBES or (asked and (after_reset or self.silent_ms > SILENT_MS))
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Link:
     address: object
 
     def look(self) -> LinkState | None:
-        """What the kernel knows of it; None once libzmq has closed it."""
-        with contextlib.suppress(OSError), self._borrow() as connection:
+        """What the kernel knows of it; None once libzmq has closed it, and on systems that do not tell."""
+        with contextlib.suppress(OSError, AttributeError, struct.error), self._borrow() as connection:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
             state, *counts = TCP_INFO.unpack(info)
             dropped = MEMINFO.unpack(connection.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO.size))
@@ -68,13 +69,18 @@ class Link:
             attach_filter(connection, packets)
 
     def end_input(self) -> bool:
-        """Let libzmq read what has come, then the end, upon which it closes; no time-out comes before.
+        """Let libzmq read the end next, upon which it closes; no time-out comes before. Returns whether it was open.
 
-        Returns whether it was open.
+        What it has not read is thrown away, and nothing stays in the kernel, which would turn away a peer that comes
+        back with the same port.
         """
         with contextlib.suppress(OSError), self._borrow() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(BlockingIOError):
+                while connection.recv(UNREAD, socket.MSG_TRUNC | socket.MSG_DONTWAIT):
+                    pass
             return True
         return False
 

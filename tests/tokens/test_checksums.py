@@ -11,7 +11,7 @@ from tests.kit.tokens import write_grids as write
 
 def flip(file: TokenFile, column: str) -> None:
     """Flip a bit in the middle of a column."""
-    first, end = file._layout[column]["data_offsets"]
+    first, end = file._layout[column].data_offsets
     data = bytearray(file.path.read_bytes())
     data[file._start + (first + end) // 2] ^= 1
     file.path.write_bytes(data)

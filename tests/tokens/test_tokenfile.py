@@ -1,5 +1,7 @@
 """Token files: what goes in comes out, in constant memory, and damage is named."""
 
+import contextlib
+import json
 import pickle
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+from streamtok.tokens.tracks import FileTrack
 from tests.kit.tokens import META, random_grids
 from tests.kit.tokens import group_of as group
 from tests.kit.tokens import write_grids as write
@@ -73,6 +76,60 @@ def test_a_cut_file_says_so(tmp_path, keep):
     path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
     with pytest.raises(ValueError, match="cut off"):
         TokenFile(path)
+
+
+ODD = st.sampled_from([None, True, 0, -1, 2**63, 1e308, float("nan"), "", "x", "../x", [], {}, [1] * 5, {"a": 1}])
+
+
+def change(data, value):
+    """A value of JSON with one thing in it that is something else, also in text that holds JSON."""
+    if isinstance(value, dict) and value and data.draw(st.booleans()):
+        name = data.draw(st.sampled_from(sorted(value)))
+        return value | {name: change(data, value[name])}
+    if isinstance(value, list) and value and data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(value) - 1))
+        return [*value[:place], change(data, value[place]), *value[place + 1 :]]
+    if isinstance(value, str) and data.draw(st.booleans()):
+        with contextlib.suppress(ValueError):
+            return json.dumps(change(data, json.loads(value)))
+    return data.draw(ODD)
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_file_with_a_wrong_header_is_refused_by_its_name_or_read(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("t") / "a.safetensors"
+    write(path, random_grids(3))
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = change(data, json.loads(whole[8:end]))
+    if data.draw(st.booleans()) and isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
+        header["__metadata__"].pop("crc32", None)  # whoever changes a file may leave out what would tell
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+    said = ""
+    try:
+        file = TokenFile(path)
+        file.check()
+        assert len([*file]) == 3
+    except ValueError as error:
+        said = str(error)
+    assert not said or str(path) in said
+    assert is_token_file(path) or said
+
+
+def test_groups_that_do_not_share_out_the_frames_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write(path, random_grids(3))
+    whole, starts = path.read_bytes(), TokenFile(path).frame_start
+    far = np.array(starts)
+    far[1] = 2**60
+    header = whole.replace(b'"crc32"', b'"crc33"')
+    path.write_bytes(header.replace(starts.tobytes(), far.tobytes()))
+    with pytest.raises(ValueError, match="share out"):
+        TokenFile(path).check()
+    with pytest.raises(ValueError, match="share out"):
+        FileTrack(path)
 
 
 def test_other_files_are_told_apart(tmp_path):

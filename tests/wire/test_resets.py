@@ -1,10 +1,12 @@
 """Peers that fill a queue, ask for a sign of life behind it, and break off: libzmq 4.3.5 ends a process over them."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import msgpack
 import msgspec
@@ -12,9 +14,11 @@ import pytest
 import zmq
 
 from streamtok.wire.message import checksum_of, pack
+from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
 
+CLIENTS = int(os.environ.get("ENDINGS", "24"))
 ASKED = frame(msgpack.packb({"version": 1, "id": 1, "op": "info"}))
 SUBSCRIBED = frame(b"\x01tokens/front")
 NODE = """
@@ -59,11 +63,13 @@ def running(script, *arguments):
         process.communicate()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("place", "kind", "body"), [(0, b"SUB", SUBSCRIBED), (1, b"DEALER", ASKED)])
 def test_a_client_that_pings_behind_a_full_queue_and_is_reset_ends_no_node(place, kind, body):
+    """`ENDINGS=1000` makes it as many."""
     with running(NODE) as node:
         endpoint = node.stdout.readline().split()[place]
-        for number in range(24):
+        for number in range(CLIENTS):
             client = shake_hands(connect_to(endpoint), kind)
             with contextlib.suppress(OSError):  # cut off
                 client.sendall((70 * body + 3 * ping()) * 10)
@@ -99,6 +105,35 @@ def test_a_reader_that_was_reset_is_forgotten():
         reset(client)
         node.publish(make_group(0))
         assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0, 10)
+
+
+def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
+    with Served("front") as node:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        client = shake_hands(connect_to(node.endpoint), b"SUB")
+        place = client.getsockname()
+        client.sendall(SUBSCRIBED)
+        node.wait_subscribers(1)
+        reset(client)
+
+        def comes_back():
+            node.publish(make_group(0))
+            with contextlib.suppress(OSError):
+                return shake_hands(socket.create_connection(address, 0.5, place), b"SUB")
+
+        again = eventually(comes_back, 20)
+        assert again
+        again.close()
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_system_that_tells_nothing_of_its_connections_is_no_obstacle(lossless, monkeypatch):
+    monkeypatch.delattr(socket, "TCP_INFO")
+    monkeypatch.setattr("streamtok.wire.tcp.SO_ATTACH_FILTER", 4000)
+    with Served("front") as node, subscribe(node.endpoint, lossless=lossless, timeout=20) as reader:
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number) for number in range(3)])
+        assert [message.header.seq for message in islice(reader, 3)] == [0, 1, 2]
 
 
 def test_a_client_with_heartbeats_that_asks_more_than_is_read_ends_no_node_on_ipc_either(tmp_path):

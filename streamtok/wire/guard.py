@@ -173,5 +173,5 @@ class PeerGuard:
         peer = self._peers.pop(descriptor)
         if reason == "flood":
             peer.link.drop(EVERYTHING)
-        if peer.link.end_input() and reason != "gone":
+        if peer.link.end_input():
             self._log.add(time.monotonic_ns(), "cut_off", {"peers": 1}, reason=reason, newest=peer.link.address)

@@ -8,6 +8,7 @@ connection finds out and ends what can be read. Linux only: elsewhere nothing is
 
 import contextlib
 import ctypes
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class Link:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.shutdown(socket.SHUT_RD)
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # until nothing is left
                 while connection.recv(UNREAD, socket.MSG_TRUNC | socket.MSG_DONTWAIT):
                     pass
             return True
@@ -117,9 +118,9 @@ def attach_filter(connection: socket.socket, packets: Filter) -> None:
 
 @contextlib.contextmanager
 def borrow(descriptor: int) -> Iterator[socket.socket]:
-    """A socket of libzmq's, which stays libzmq's; OSError if it is none."""
-    connection = socket.socket(fileno=descriptor)
-    try:
+    """A socket of libzmq's, which stays libzmq's; OSError if it is none.
+
+    By a descriptor of our own: libzmq may close its own at any time, and the number may be another's then.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
         yield connection
-    finally:
-        connection.detach()

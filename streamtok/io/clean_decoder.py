@@ -161,8 +161,9 @@ class CleanDecoder:
         disturbed, order = bool(self._losses), self._fed
         if frame.pts is not None:
             order, self._shown = self._orders.pop(frame.pts, order), frame.pts
+        damage = self._judge(frame, order)  # which a later one's depends on, also where this one is told already
         if frame.pts is None or frame.pts not in self._told:
-            self._held.append((Checked(frame, self._judge(frame, order), disturbed), order))
+            self._held.append((Checked(frame, damage, disturbed), order))
         yield from self._release()
 
     def _release(self, everything: bool = False) -> Iterator[Checked]:

@@ -162,10 +162,11 @@ def _walk(stream: BinaryIO) -> Contents:
 def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> None:
     """Note what comes after the end of a file, `place` being where that begins and ends."""
     offset, end = place
+    if offset >= end:  # by far where the length of the last record is damaged
+        return
     stream.seek(offset)
     what = "another MCAP file, to be cut off there and read" if stream.read(len(MAGIC)) == MAGIC else "no part of it"
-    if end > offset:
-        contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
+    contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
 
 
 def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple[int, int, int]) -> None:

@@ -24,6 +24,7 @@ from streamtok.model.refining import (
 
 ITERATIONS = 10
 SAMPLES = 150_000  # cells that a codebook is fitted to
+MOST_SUM = 0.98  # of a size's weights: from 1 on, a receiver's size that differs from the encoder's does so ever more
 log = logging.getLogger("streamtok.training")
 
 
@@ -59,7 +60,8 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
         ages = torch.full(size.shape, age)
         added = books.read(books.find(residual, ages, size, everywhere), ages, size)
         residual = residual - added
-        size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual)
+        most = MOST_SUM if age == AGES - 1 else torch.inf  # the last one is used again and again
+        size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual, most)
     log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))
     model._fingerprint = None
     return model
@@ -101,8 +103,8 @@ def _mirror(values: Tensor, cell: int) -> Tensor:
     return torch.cat([x, x.flip(3), x.flip(2), x.flip(2, 3)]).flatten(1)
 
 
-def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor) -> Tensor:
-    """Fit the weights of log sizes, int32 (n + 1,), in place.
+def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor, most: float = torch.inf) -> Tensor:
+    """Fit the weights of log sizes, int32 (n + 1,), in place; those of features add up to `most` at most.
 
     features (N, h, w, n), residual (N, h, w, D) grey levels -> the sizes that they give, (N, h, w).
     """
@@ -110,6 +112,8 @@ def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor) -> Tensor:
     rows = torch.cat([features, ones], -1).flatten(0, 2).double()
     wanted = torch.log(residual.square().mean(-1) + 0.05).flatten()[:, None].double() / 2
     weights = torch.linalg.lstsq(rows, wanted).solution[:, 0]
+    weights[:-1] *= min(1.0, most / float(weights[:-1].sum().clamp(min=1e-9)))
+    weights[-1] = (wanted[:, 0] - rows[:, :-1] @ weights[:-1]).mean()
     stored.copy_((weights / SIZE_STEP).round())
     return torch.cat([features, ones], -1) @ (stored.float() * SIZE_STEP)
 

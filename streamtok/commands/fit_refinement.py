@@ -46,7 +46,8 @@ def run(settings: FitRefinementSettings) -> int:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     source = streamtok.load(settings.model)
-    config = replace(source.config, name=f"{source.config.name}-r", refinement=settings.words)
+    name = source.config.name if source.config.refinement else f"{source.config.name}-r"
+    config = replace(source.config, name=name, refinement=settings.words)
     paths, _ = split_holdout(list_media(tuple(settings.places)), tuple(settings.holdout))
     data = DataConfig(scales=(CROP,), max_frames=16, stretch=1, brightness=0.0)
     sampler = Sampler(load_cache(paths, data, CROP, torch.device("cpu")), data, settings.seed)

@@ -142,7 +142,7 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
 
     file = TokenFile(path)
     file.check()
-    levels = file.meta.get("config", {}).get("levels") or []
+    levels = file.meta.get("levels") or file.meta.get("config", {}).get("levels") or []
     stream = file.meta.get("stream", "cam0")
     groups = ((group, group.tokens.nbytes, 0) for group in file)
     surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)

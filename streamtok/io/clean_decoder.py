@@ -233,12 +233,8 @@ class CleanDecoder:
         elif frame.key_frame or self._intra or clean_since == order:
             self._pass_key(frame.pts, order)
         key_pts, key_order = self._key
-        if (
-            frame.pts is not None
-            and key_pts is not None
-            and order < key_order
-            and (self._counted or frame.pts > key_pts)
-        ):
+        timed = frame.pts is not None and key_pts is not None
+        if timed and order < key_order and (self._counted or frame.pts > key_pts):
             return DEPENDS  # it came before the key frame that it follows
         return next((loss.reason for loss in self._losses if loss.order <= order), "")
 

@@ -193,7 +193,7 @@ def _listen() -> None:
 def make_opener(url: str) -> tuple[OpenerDirector, str]:
     """What opens a web address with the user and the password in it (basic or digest), and the address without them.
 
-    Certificates are not asked for, as FFmpeg does not: cameras sign their own.
+    Certificates are not verified, as FFmpeg does not: cameras sign their own.
     """
     parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
     trusting = ssl.create_default_context()
@@ -227,7 +227,9 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
 def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
     """Whether an HLS playlist has an end, or the first of those that it lists."""
     if "#EXT-X-STREAM-INF" in playlist:
-        first = next(line for line in playlist.splitlines() if line.strip() and not line.startswith("#"))
-        with opener.open(urljoin(url, first.strip()), timeout=OPEN_S) as answer:
+        listed = [line.strip() for line in playlist.splitlines() if line.strip() and not line.startswith("#")]
+        if not listed:
+            return False
+        with opener.open(urljoin(url, listed[0]), timeout=OPEN_S) as answer:
             playlist = answer.read(MOST_PLAYLIST).decode()
     return "#EXT-X-ENDLIST" in playlist

@@ -110,13 +110,11 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     those that lie there packed (NAME.zstd) and unpacked, as players of ROS 2 leave them."""
     kept, notes, given = [], [], set(paths)
     for path in paths:
-        bare = path.name.removesuffix(".zstd")
+        bare, other = path.name.removesuffix(".zstd"), path.with_name(_other_form(path.name))
         repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
         if repaired in given:
             notes.append(f"{path.name} is left out: {repaired.name} was made of it")
-        elif (
-            (other := path.with_name(_other_form(path.name))) in given and other.is_file() and not _is_read(path, other)
-        ):
+        elif other in given and other.is_file() and not _is_read(path, other):
             notes.append(f"{path.name} is left out: {other.name} holds the same")
         else:
             kept.append(path)

@@ -201,10 +201,8 @@ def _join_pixels(clips: list[_Decoded], shape: tuple[int, int], device: torch.de
 
 def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device, channels: int) -> None:
     """SettingsError if what is to be decoded does not fit into the free memory of `device` and the host."""
-    needed, free = (
-        picture_channels(channels) * sum(_count_pixels(file, config, smallest) for file in files),
-        free_memory(device),
-    )
+    pixels, free = sum(_count_pixels(file, config, smallest) for file in files), free_memory(device)
+    needed = pixels * picture_channels(channels)
     log.info("event=decoding files=%d bytes=%d free=%d", len(files), needed, free)
     if needed > free:
         raise SettingsError(

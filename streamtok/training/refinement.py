@@ -32,7 +32,8 @@ log = logging.getLogger("streamtok.training")
 def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor, seed: int = 0) -> RefiningTokenizer:
     """A refining tokenizer of `config` with the network of `source`, its codebooks fitted to held pictures.
 
-    A source that refines already keeps its network. One that is predictive has to learn then what a kept cell is.
+    The codebooks of a source that refines already are replaced. One that is predictive and did not refine yet has to be
+    trained then: its network does not know kept cells.
 
     pictures: float (N, 3, H, W) in [-1, 1], sizes on the token grid. ValueError if the network does not fit `config`.
     """
@@ -40,8 +41,8 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     assert isinstance(model, RefiningTokenizer)
     weights = model.refinement.state_dict(prefix="refinement.")
     weights = {name: value for name, value in source.state_dict().items() if name not in weights} | weights
-    missing = model.post_quant_conv.in_channels - weights["post_quant_conv.weight"].shape[1]
-    weights["post_quant_conv.weight"] = F.pad(weights["post_quant_conv.weight"], (0, 0, 0, 0, 0, max(0, missing)))
+    if config.predictive and not source.config.refinement and "post_quant_conv.weight" in weights:
+        weights["post_quant_conv.weight"] = F.pad(weights["post_quant_conv.weight"], (0, 0, 0, 0, 0, 1))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

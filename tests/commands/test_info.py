@@ -17,12 +17,15 @@ from streamtok.commands import repair as repair_command
 from streamtok.commands.info import inspect
 from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import Times, TokenSurvey
+from streamtok.io.stills import write_png
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import load_rig
+from streamtok.tokens.files import encode_file
+from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build
 from tests.kit.recordings import header, info
@@ -60,6 +63,20 @@ def test_a_recording_is_described_by_numbers(recording):
     assert report["missed"] == [["cam0", "tokens", 2, "network"]]
     assert report["complete"]
     json.dumps(report)
+
+
+def test_a_token_file_counts_the_codes_that_refine(tmp_path):
+    """What stands still is kept and refined: values above those that the levels make."""
+    path, folder, [frame] = tmp_path / "t.safetensors", tmp_path / "still", frames_of("cam0", 1)
+    folder.mkdir()
+    for number in range(9):
+        write_png(folder / f"{number}.png", frame.image)
+    encode_file(f"images:{folder}?fps=10", path, "nano-r")
+    [stream] = inspect(str(path), picture=False)[0]["streams"].values()
+    assert (stream["codes"], stream["bits_per_token"]) == (65_536, 16)
+    values = [np.unique(group.tokens) for group in TokenFile(path)]
+    assert values[-1].max() >= 64_000
+    assert stream["codes_used"] == len(np.unique(np.concatenate(values)))
 
 
 def test_a_bag_is_described_by_its_cameras(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.network_camera import NetworkCamera
+from streamtok.io.network_camera import NetworkCamera, ask_web
 from streamtok.io.source import open_source
 from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
 from tests.kit.web import Server, part_of
@@ -92,3 +92,9 @@ def test_a_stream_that_comes_faster_than_in_real_time_and_ends_gives_all_of_its_
         device.release()
     assert [number_of(one.image) for one in grabbed] == list(range(COUNT))
     assert np.allclose(np.diff([one.capture_ns for one in grabbed]), 40_000_000, atol=1000)
+
+
+def test_a_playlist_of_playlists_that_lists_none_is_no_file():
+    answer = 200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n"
+    with Server(lambda path, headers: answer) as web:
+        assert ask_web(f"{web.base}/a.m3u8") == "camera"

@@ -37,7 +37,7 @@ class Order:
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
     `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
-    messages beside the picture.
+    messages beside the picture; `empty` where it has no picture.
     """
 
     missing: int | None = None
@@ -165,9 +165,7 @@ class Mpeg2Order:
 
     def __init__(self, reordered: bool) -> None:
         self._reordered = reordered
-        self._followed = self._jumped = (
-            0  # how often reference pictures counted on, and did not: some encoders never do
-        )
+        self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
         self.restart()
 
     def restart(self) -> None:

@@ -1,6 +1,7 @@
 """Connections that a node does not keep: strangers in numbers, and readers that send without end."""
 
 import contextlib
+import os
 import socket
 from itertools import islice
 
@@ -11,7 +12,7 @@ from streamtok.wire import guard
 from streamtok.wire.guard import Peer
 from streamtok.wire.header import Limits
 from streamtok.wire.subscriber import subscribe
-from streamtok.wire.tcp import Link, LinkState
+from streamtok.wire.tcp import Link, LinkState, borrow
 from tests.kit.wire import Served, eventually, make_group
 from tests.kit.zmtp import frame, shake_hands
 
@@ -97,3 +98,16 @@ def test_a_message_without_end_is_given_up_and_its_reader_goes_on(caplog, monkey
             assert server.accept()  # it is back
             assert eventually(lambda: "event=overrun" in caplog.text)
             assert not reader.ended
+
+
+def test_a_number_that_is_given_away_meanwhile_is_not_anothers_connection():
+    """libzmq closes its descriptors when it likes, and the next file that is opened gets the number."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reader, peer = socket.create_connection(listener.getsockname()), listener.accept()[0]
+    number = peer.fileno()
+    with reader, socket.socket() as other, borrow(number) as borrowed:
+        os.dup2(other.fileno(), number)  # which closes what it was
+        assert borrowed.getpeername() == reader.getsockname()
+        reader.sendall(b"here")
+        assert borrowed.recv(4) == b"here"
+    peer.close()

@@ -1,7 +1,6 @@
 """A connecting socket that is made to come back after every kind of break, and says why it cannot."""
 
 import logging
-import math
 import os
 import time
 from collections import Counter
@@ -13,17 +12,14 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
 from streamtok.wire.endpoint import LOCAL_QUEUE
+from streamtok.wire.intake import Intake
 from streamtok.wire.security import CurveClient
-from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
 CONNECT_MS = 800  # for one try: a link that comes back is not waited for until the kernel sends its next SYN
 PROBES = 10  # of keep-alive, a second each, that a dead host may leave without an answer
 HOLDING_PROBES = 120  # likewise, of one that its reader may hold up: it is not to hear of that meanwhile (`tcp`)
-ANSWER_MS = 2000  # within which a host that is there has acknowledged one
-LOOK_S = 0.05  # between looks at the connection
-RESET_S = 1.2  # without a message, which info brings each second, after a packet was dropped: it was a reset
 SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
@@ -59,26 +55,18 @@ class Connection:
     key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now, `waited` whether
     it ever could not be since the socket connected; `counts` has connected, disconnected and refused.
 
-    With `holds` whoever reads may stop for a while (`tcp` says what that takes). Else the socket's queue has no limit,
-    and `drained` is to be set when all messages were taken: if more than `most` bytes come before that happens again,
-    the connection is given up, and `counts` has overrun.
+    `intake` judges what the connection brings: one that it gives up is made anew, and `counts` has those that overran.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: CurveClient | None = None
-    holds: bool = False
-    most: float = math.inf
-    drained: bool = True
+    intake: Intake = field(default_factory=Intake)
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
-    _link: Link | None = None
-    _base: LinkState | None = None
-    _base_at: float = 0.0
-    _look_due: float = 0.0
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
 
@@ -96,10 +84,11 @@ class Connection:
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
-                self._on_connected(told["value"])
+                self.intake.watch(told["value"])
             self._on_event(told["event"])
-        if self._link is not None and time.monotonic() >= self._look_due:
-            self._look(self._link)
+        fault = self.intake.judge()
+        if fault is not None:
+            self._give_up(fault)
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
@@ -108,14 +97,10 @@ class Connection:
 
     def connect_anew(self) -> None:
         """Give up the connection, which may hang, and open another."""
-        self.up, self.waited, self._broken_since, self._link = False, True, time.monotonic(), None
+        self.up, self.waited, self._broken_since = False, True, time.monotonic()
+        self.intake.leave()
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
-
-    def answers(self) -> bool:
-        """Whether the node's machine acknowledges what it is asked: the link is up, however busy the node may be."""
-        state = None if self._link is None else self._link.look()
-        return state is not None and not state.closed and state.silent_ms < ANSWER_MS
 
     def close(self) -> None:
         """Stop watching and close the socket. Closing twice is fine."""
@@ -128,33 +113,16 @@ class Connection:
     def _set_options(self) -> None:
         self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
         self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
-        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.holds else PROBES)
-        if not self.holds:
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.intake.holds else PROBES)
+        if not self.intake.holds:
             self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
 
-    def _on_connected(self, descriptor: int) -> None:
-        self._link, self._base, self.drained = find_link(descriptor), None, True
-        if self._link is None or not self.holds:
-            return
-        self._link.drop(RESETS)
-        state = self._link.look()
-        if state is not None and state.closed:  # before it was shielded
-            self.connect_anew()
-
-    def _look(self, link: Link) -> None:
-        """Give up a connection that was reset, or that brings more than is taken."""
-        now, state = time.monotonic(), link.look()
-        self._look_due = now + LOOK_S
-        if state is None:
-            self._link = None
-        elif self._base is None or self.drained:
-            self._base, self._base_at, self.drained = state, now, False
-        elif self.holds and state.dropped > self._base.dropped and now - self._base_at > RESET_S:
-            self.connect_anew()
-        elif not self.holds and state.received - self._base.received > self.most:
+    def _give_up(self, fault: str) -> None:
+        if fault == "overrun":
             self.counts["overrun"] += 1
-            self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=self.most, endpoint=self.endpoint)
-            self.connect_anew()
+            most = self.intake.most
+            self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=most, endpoint=self.endpoint)
+        self.connect_anew()
 
     def _on_event(self, event: int) -> None:
         if event & _UP:

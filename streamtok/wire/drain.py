@@ -14,6 +14,7 @@ from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
+from streamtok.wire.intake import Intake
 from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import FrameMessage, Part, TokenMessage, unpack, unpack_frame, unpack_info
@@ -118,7 +119,7 @@ class Drain:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
-        return Connection(socket, self.endpoint, self.curve, self.lossless, self.limits.max_part + MAX_BACKLOG)
+        return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
         try:
@@ -135,7 +136,7 @@ class Drain:
     def _turn(self) -> None:
         if self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
-            self._heard, self._connection.drained = time.monotonic(), True  # as far as is known
+            self._heard, self._connection.intake.drained = time.monotonic(), True  # as far as is known
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
             self._note_heard()
@@ -180,7 +181,7 @@ class Drain:
         silence, told = time.monotonic() - self._heard, self.connected and self.infos
         if silence <= self._patience or not told or not self.endpoint.startswith("tcp://"):
             return False
-        return silence > BUSY * self._patience or not self._connection.answers()
+        return silence > BUSY * self._patience or not self._connection.intake.answers()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
@@ -189,7 +190,7 @@ class Drain:
             try:
                 parts = receive(self._connection.socket)
             except zmq.Again:
-                self._connection.drained = True
+                self._connection.intake.drained = True
                 return
             self.take(parts)
 

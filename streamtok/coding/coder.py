@@ -96,7 +96,7 @@ class TokenCoder:
         return digest.hexdigest()[:32]
 
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
-        """Grid (h, w) of tokens -> its bytes, and the past of the next one. ValueError for what is no grid of these."""
+        """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
         self._check(grid)
         with _one_thread():
             return self._encode(grid, past)
@@ -177,10 +177,11 @@ class TokenCoder:
 
     def _check(self, grid: np.ndarray) -> None:
         codes = int(np.prod(self.digits.levels, dtype=np.int64))
-        if grid.ndim != 2 or grid.dtype.kind != "u" or not 0 < grid.size <= MOST_CELLS or int(grid.max()) >= codes:
+        least, most = (int(grid.min()), int(grid.max())) if grid.size else (0, 0)
+        whole = grid.dtype.kind in "iu" and least >= 0 and most < codes
+        if grid.ndim != 2 or not 0 < grid.size <= MOST_CELLS or not whole:
             raise ValueError(
-                f"grid {list(grid.shape)} of {grid.dtype} up to {grid.max() if grid.size else None}, expected [h, w] "
-                f"of tokens below {codes}"
+                f"grid {list(grid.shape)} of {grid.dtype}, {least} to {most}, expected [h, w] of tokens below {codes}"
             )
 
 

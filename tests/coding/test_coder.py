@@ -52,6 +52,14 @@ def test_grids_of_any_levels_and_size_come_back(levels, size, seed, keyframes):
     assert np.array_equal(coder.decode(coder.encode(turned, sent)[0], turned.shape, received)[0], turned)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
+def test_tokens_may_be_any_integers(dtype):
+    """int32 is what tensors of tokens are."""
+    coder = make_coder()
+    grids = draw_grids(coder, 3, (6, 7), 1)
+    assert encode_all(coder, [grid.astype(dtype) for grid in grids]) == encode_all(coder, grids)
+
+
 @given(SIZES)
 def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
     phases = phases_of(*size)
@@ -170,7 +178,7 @@ def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
 
 def test_what_is_no_grid_of_these_tokens_is_refused():
     coder = make_coder()
-    wrong = [np.zeros((2, 3, 4), np.uint16), np.full((2, 2), 64_000, np.uint16), np.zeros((2, 2), np.int64)]
+    wrong = [np.zeros((2, 3, 4), np.uint16), np.full((2, 2), 64_000, np.uint16), np.zeros((2, 2)), np.int32([[-1]])]
     for grid in [*wrong, np.zeros((0, 4), np.uint16)]:
         with pytest.raises(ValueError, match="expected \\[h, w\\] of tokens below 64000"):
             coder.encode(grid)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from streamtok.tokens.files import EncodeOptions, encode_file
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "world_model.py"
 
 
@@ -83,3 +85,10 @@ def test_too_little_or_nothing_is_one_clear_line(example, tmp_path, token_file, 
     assert "absent: no such file" in capsys.readouterr().err
     assert example.main([str(token_file(tmp_path / "a.safetensors", groups_of([5])))]) == 1
     assert "1 window of 8 grids, too few" in capsys.readouterr().err
+
+
+def test_tokens_of_a_model_with_a_coder_are_compared_with_it(example, tmp_path, capsys):
+    encode_file("synthetic:32x48@30?seed=1&frames=97", tmp_path / "a.safetensors", "nano", EncodeOptions())
+    example.main([str(tmp_path), "--max-seconds", "0.5", "--window", "6", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert 0 < result["token_coder"] < result["log2_codes"]

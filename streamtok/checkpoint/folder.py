@@ -33,10 +33,17 @@ def check_fit(what: str, missing: list[str], unexpected: list[str], differing: l
         raise ValueError(f"{what}; " + "; ".join(problems))
 
 
-def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None, **extra: object) -> None:
+def save(
+    model: Tokenizer,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    tokens_of: Tokenizer | None = None,
+    **extra: object,
+) -> None:
     """Write config.json and model.safetensors; `dtype` rounds the weights first (to float16, say).
 
-    The fingerprint is that of the weights as stored. `extra` values go to config.json beside it.
+    The fingerprint is that of the weights as stored, or of `tokens_of`, whose tokens they make: ValueError if they do
+    not. `extra` values go to config.json beside it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,8 +52,12 @@ def save(model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None,
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in rounded.items()}
     copy = build(model.config)
     copy.load_state_dict(stored)  # as the float32 that `read_folder` makes of them
+    copy.known_as = model.known_as
+    if tokens_of is not None:
+        copy.keep_fingerprint(tokens_of)
     save_file(stored, folder / "model.safetensors")
-    values = {"format": FORMAT, "fingerprint": copy.fingerprint, "tokenizer": model.config.to_dict(), **extra}
+    values = {"format": FORMAT, "fingerprint": copy.fingerprint, "weights": copy.weights_digest}
+    values |= {"tokenizer": model.config.to_dict(), **extra}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -60,11 +71,14 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     fresh = model.state_dict()
     _check_state(folder, fresh, stored)
     model.load_state_dict({name: tensor.to(fresh[name].dtype) for name, tensor in stored.items()})
-    if values.get("fingerprint") not in (None, model.fingerprint):
+    digest, fingerprint = model.weights_digest, values.get("fingerprint")
+    if values.get("weights", fingerprint) not in (None, digest):
         raise ValueError(
-            f"{folder}: the weights' fingerprint is {model.fingerprint}, config.json says {values['fingerprint']}; "
+            f"{folder}: the weights' fingerprint is {digest}, config.json says {values.get('weights', fingerprint)}; "
             "one of the files was altered or belongs to another model"
         )
+    if isinstance(fingerprint, str):
+        model.known_as = {digest: fingerprint}
     return model
 
 

@@ -41,6 +41,7 @@ class FinetuneSettings(CommandSettings):
     minutes: Annotated[Positive, Flag("MINUTES")] = option(3.0, "how long to train")
     steps: Count | None = option(None, "end after so many steps, if that is sooner")
     device: Device = option("auto", "where to train: auto, cpu, cuda or cuda:N")
+    decoder_only: Switch = option(False, "train the decoder alone: tokens stay, recordings and models made of them fit")
     overwrite: Switch = option(False, "throw away the run that is in out")
     seed: int = 0
 
@@ -62,8 +63,7 @@ def run(settings: FinetuneSettings) -> int:
     model = build_model(config)
     name = model.config.name
     summary = train(config, model, overwrite=settings.overwrite)
-    folder = settings.out / "model"
-    export_model(model, folder)
+    folder = export_model(model, config)
     before, after = summary.before["psnr"], summary.validation["psnr"]
     report = {"model": str(folder), "steps": summary.steps, "before": before, "after": after, "gain": after - before}
     if settings.as_json:
@@ -89,6 +89,7 @@ def plan(settings: FinetuneSettings) -> "TrainConfig":
     data = RECIPE["data"] | {"paths": tuple(settings.videos), "holdout": tuple(held)}
     data |= {"scales": (LINES,), "holdout_tail": 0.0 if held else 1 / ONE_OF}
     values = RECIPE | {"data": data, "init": settings.model, "out": str(settings.out), "seed": settings.seed}
+    values |= {"freeze": "encoder"} if settings.decoder_only else {}
     values |= {"device": settings.device, "max_seconds": 60 * settings.minutes, "steps": settings.steps or 1_000_000}
     values |= {"log_every": 20, "save_every": 200, "sample_every": 100, "sample_lines": LINES, "sample_frames": 33}
     return TrainConfig.model_validate(values)

@@ -12,7 +12,6 @@ The folder `out` gets log.jsonl, curve.png, sample_*.png, last.pt (for --resume)
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import model_validator
@@ -51,7 +50,7 @@ def run(settings: TrainSettings) -> int:
     summary = train(
         settings, model, resume=settings.resume, overwrite=settings.overwrite, stop_after=settings.stop_after
     )
-    export_model(model, Path(settings.out) / "model")
+    export_model(model, settings)
     if settings.as_json:
         print(json.dumps(vars(summary)))
     return 0

@@ -53,6 +53,7 @@ class Network(nn.Module):
         super().__init__()
         self.config, self.deterministic = config, deterministic
         self._fingerprint: tuple[int | None, str] | None = None  # of weights at which version; None: whatever they are
+        self.known_as: dict[str, str] = {}  # digest of weights -> the fingerprint of others, whose tokens they make
         self.quantizer = build_quantizer(config)
         self._build(config)
         if config.slim:
@@ -121,13 +122,29 @@ class Network(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest (128 bits of SHA-256) of configuration and weights, by name, as float32 values."""
+        """What says that tokens mean the same: the `weights_digest`, or with another decoder for the same tokens the
+        fingerprint of the weights that the tokens are of (`known_as`)."""
         version = sum(parameter._version for parameter in self.parameters())
         cached = self._fingerprint
         if cached is None or (cached[0] is not None and cached[0] != version):
-            missing = [half for half in HALVES if half not in self._modules]
-            cached = self._fingerprint = (version, self._digest(missing[0] if missing else None))
+            digest = self.weights_digest
+            cached = self._fingerprint = (version, self.known_as.get(digest, digest))
         return cached[1]
+
+    @property
+    def weights_digest(self) -> str:
+        """Hex digest (128 bits of SHA-256) of configuration and weights, by name, as float32 values."""
+        missing = [half for half in HALVES if half not in self._modules]
+        return self._digest(missing[0] if missing else None)
+
+    def keep_fingerprint(self, source: "Network") -> None:
+        """Take the fingerprint of `source`, until weights change. ValueError if its tokens are not these."""
+        if self.config.closed_loop or self._digest("decoder") != source._digest("decoder"):
+            raise ValueError(
+                f"the tokens of {self.config.name!r} are not those of {source.config.name!r}: its encoder "
+                "is another, or has a decoder in its loop"
+            )
+        self.known_as, self._fingerprint = {self.weights_digest: source.fingerprint}, None
 
     def _digest(self, without: Half | None) -> str:
         """The fingerprint of what is there but one half, so that a whole checkpoint knows what its encoder made.

@@ -10,6 +10,7 @@ from torch import Tensor
 from streamtok.checkpoint import load_checkpoint, save
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
+from streamtok.model.network import HALVES
 from streamtok.model.wavelet import band_order
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
@@ -27,9 +28,18 @@ BANDED = {  # the axis along which a weight meets wavelet bands; a predictive mo
 def build_model(config: TrainConfig) -> Tokenizer:
     """A tokenizer with weights seeded by the config, or those of `config.init`.
 
-    A predictive model can start from the weights of one that is not. SettingsError for an unknown preset, and where
-    init and model say different sizes.
+    A predictive model can start from the weights of one that is not, and a decoder from a larger one. Weights that
+    `config.freeze` names take no gradients. SettingsError for an unknown preset, and where init and model say different
+    sizes.
     """
+    model = _build_trainable(config)
+    if config.freeze is not None:
+        for name in HALVES[config.freeze]:
+            model.get_submodule(name).requires_grad_(False)
+    return model
+
+
+def _build_trainable(config: TrainConfig) -> Tokenizer:
     if config.init and "model" not in config.model_fields_set and not config.model_overrides:
         return load_checkpoint(config.init)
     if config.model not in PRESETS:
@@ -46,6 +56,8 @@ def build_model(config: TrainConfig) -> Tokenizer:
             return close_loop(source, sizes)
         theirs, ours = source.config.to_dict(), sizes.to_dict()
         differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+        if differing and set(differing) <= {"decoder_blocks", "decoder_channels"}:
+            return cut_decoder(source, sizes)
         if differing:
             raise SettingsError(
                 f"init {config.init!r} and model {config.model!r} are two architectures (they differ in "
@@ -82,6 +94,32 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
     return model
 
 
+def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
+    """A tokenizer of `config` whose decoder starts as what `source` has in its first blocks and, at the finest level,
+    in the channels that the last convolution weighs most; all else is the source's.
+
+    ValueError when its decoder is not a smaller one so.
+    """
+    (wide, *coarser), (fine, *same) = source.config.decoder_channels, config.decoder_channels
+    if same != coarser or wide in coarser:
+        raise ValueError(
+            f"decoder_channels {list(config.decoder_channels)}, those to start from are {[wide, *coarser]}: "
+            "only the first may be smaller"
+        )
+    model, learnt = build(config), source.state_dict()
+    weight = learnt["decoder.conv_out.weight"]
+    kept = weight.square().flatten(2).sum((0, 2)).topk(min(fine, wide)).indices.sort().values
+    for name, target in model.state_dict().items():
+        value = learnt.get(name, torch.empty(0))
+        for axis in range(value.ndim):
+            if value.shape[axis] == wide and target.shape[axis] == fine:
+                value = value.index_select(axis, kept)
+        if value.shape != target.shape:
+            raise ValueError(f"the decoder to train has {name} {tuple(target.shape)}, the one to start from has not")
+        target.copy_(value)
+    return model
+
+
 def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> None:
     """`value` into `target`, and where it meets bands only into the `channels` (C,) int64 that both models have."""
     axis, part = BANDED.get(name), target
@@ -93,6 +131,16 @@ def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> 
     part.copy_(value)
 
 
-def export_model(model: Tokenizer, path: Path) -> None:
-    """Write weights and config where `streamtok.load` finds them, in float16."""
-    save(model, path, dtype=torch.float16)
+def export_model(model: Tokenizer, config: TrainConfig) -> Path:
+    """Write weights and config into the run's folder `model`, which is returned, for `streamtok.load`.
+
+    In float16. Where a decoder alone was trained, tokens stay what they are: so does the fingerprint, and the encoder's
+    weights keep their last bits.
+    """
+    path, source = Path(config.out) / "model", None
+    if config.init and config.freeze == "encoder" and not model.config.closed_loop:
+        source = load_checkpoint(config.init)
+    weights = [] if source is None else source.state_dict().values()
+    exact = all(torch.equal(weight, weight.half().to(weight.dtype)) for weight in weights)
+    save(model, path, dtype=torch.float16 if exact else None, tokens_of=source)
+    return path

@@ -54,6 +54,16 @@ def test_one_command_fine_tunes_holds_out_and_tells_what_it_gained(tmp_path, cap
     assert report["before"] == pytest.approx(checks[0]["psnr"], abs=1e-3)
 
 
+def test_a_fine_tune_of_the_decoder_alone_leaves_tokens_what_they_are(tmp_path):
+    torch.manual_seed(0)
+    save(build(SLIM), tmp_path / "start")
+    command = ["synthetic:96x128@30?seed=1&frames=60", "--model", str(tmp_path / "start"), "--steps", "2"]
+    assert finetune.main([*command, "-o", str(tmp_path / "out"), "--device", "cpu", "--decoder-only"]) == 0
+    before, after = (streamtok.load(tmp_path / name) for name in ("start", "out/model"))
+    assert after.fingerprint == before.fingerprint
+    assert not torch.equal(after.decoder.conv_out.weight, before.decoder.conv_out.weight)
+
+
 def test_many_clips_are_held_out_whole_and_few_by_their_ends(tmp_path):
     for name in "abcdef":
         (tmp_path / f"{name}.mp4").write_bytes(b"")

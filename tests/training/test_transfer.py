@@ -1,13 +1,19 @@
 """Weights that become the start of another model: what was learnt is still there."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+import streamtok
+from streamtok.checkpoint import save
 from streamtok.config import PRESETS
 from streamtok.model import build
-from streamtok.training.build import close_loop
+from streamtok.training.build import build_model, close_loop, cut_decoder, export_model
+from streamtok.training.loop import train
+from tests.kit.training import TINY, config
 
 SMALL = replace(
     PRESETS["nano"],
@@ -41,3 +47,71 @@ def test_sizes_that_differ_are_named():
     deeper = replace(SMALL, encoder_blocks=(2, 1))
     with pytest.raises(ValueError, match="has no encoder"):
         close_loop(build(deeper), replace(SMALL, predictive=True))
+
+
+WIDE = replace(SMALL, decoder_channels=(24, 32), decoder_blocks=(2, 1))
+
+
+def test_a_decoder_starts_as_what_weighs_most_in_a_larger_one(video):
+    """Channels and blocks that do nothing are what is left out: the pictures stay."""
+    torch.manual_seed(0)
+    source = build(WIDE).eval()
+    dead = torch.arange(24) % 3 == 1
+    with torch.no_grad():
+        source.decoder.conv_out.weight[:, dead] = 0
+    cut = cut_decoder(source, SMALL)
+    kept = source.decoder.conv_out.weight[:, ~dead]
+    assert torch.equal(cut.decoder.conv_out.weight, kept)
+    assert torch.equal(cut.encode(video).indices, source.encode(video).indices)
+
+
+@pytest.mark.parametrize("wanted", [{"decoder_channels": (16, 24)}, {"decoder_blocks": (3, 1)}])
+def test_a_decoder_that_is_not_a_smaller_one_is_refused(wanted):
+    with pytest.raises(ValueError, match=r"only the first may be smaller|the one to start from has not"):
+        cut_decoder(build(WIDE), replace(SMALL, **wanted))
+
+
+def test_a_decoder_that_was_trained_alone_keeps_tokens_and_fingerprint(tmp_path, video):
+    """A smaller one, trained a few steps; what it makes and what was recorded before fit each other."""
+    torch.manual_seed(0)
+    wider = config(tmp_path, model_overrides=TINY | {"decoder_channels": [20, 24]})
+    save(build_model(wider), tmp_path / "start")
+    run = config(tmp_path / "run", init=str(tmp_path / "start"), freeze="encoder", steps=3)
+    model = build_model(run)
+    train(run, model)
+    before, after = (streamtok.load(folder) for folder in (tmp_path / "start", export_model(model, run)))
+    assert after.config.decoder_channels == (12, 24)
+    assert (
+        after.fingerprint
+        == before.fingerprint
+        == streamtok.load(tmp_path / "start", expect=after.fingerprint).fingerprint
+    )
+    assert after.weights_digest != before.weights_digest
+    assert torch.equal(after.encode(video).latent, before.encode(video).latent)
+    save(after, tmp_path / "again")
+    assert streamtok.load(tmp_path / "again").fingerprint == before.fingerprint
+    with torch.no_grad():
+        after.post_quant_conv.bias += 1
+    assert after.fingerprint == after.weights_digest  # other weights, of which nothing is known
+
+
+def test_tokens_of_another_encoder_keep_no_fingerprint():
+    torch.manual_seed(0)
+    source, other = build(SMALL), build(SMALL)
+    with pytest.raises(ValueError, match="its encoder is another"):
+        other.keep_fingerprint(source)
+    closed = build(replace(SMALL, predictive=True))
+    with pytest.raises(ValueError, match="a decoder in its loop"):
+        closed.keep_fingerprint(closed)
+
+
+def test_a_decoder_that_was_altered_is_refused(tmp_path):
+    torch.manual_seed(0)
+    source, other = build(SMALL), build(SMALL)
+    other.load_state_dict(source.state_dict() | {"decoder.conv_out.bias": torch.ones(192)})
+    save(other, tmp_path, tokens_of=source)
+    assert json.loads((tmp_path / "config.json").read_text())["fingerprint"] == source.fingerprint
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {"decoder.conv_out.bias": torch.zeros(192)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="was altered"):
+        streamtok.load(tmp_path)

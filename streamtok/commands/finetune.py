@@ -74,7 +74,10 @@ def run(settings: FinetuneSettings) -> int:
     if after <= before:
         print(f"it did not gain: go on with {settings.model}, or give it more --minutes or more videos")
     print("use it with")
-    print(f"  streamtok ingest --source /dev/video0 --model {shlex.quote(str(folder))} --bind tcp://127.0.0.1:5555")
+    if settings.decoder_only:  # the node may go on with the model that it has
+        print(f"  streamtok decode tcp://127.0.0.1:5555 --model {shlex.quote(str(folder))} -o back.mp4")
+    else:
+        print(f"  streamtok ingest --source /dev/video0 --model {shlex.quote(str(folder))} --bind tcp://127.0.0.1:5555")
     print(f"  streamtok reconstruct {shlex.quote(settings.videos[0])} --model {shlex.quote(str(folder))}")
     return 0
 

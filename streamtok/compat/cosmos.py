@@ -54,7 +54,10 @@ class _CosmosTokenizer(nn.Module):
             loaded = from_cosmos(files, tokenizer_config)
         if loaded.config.video != self.video:
             raise ValueError(f"{files[0]} holds {loaded.config.name!r}, which is no model of a {type(self).__name__}")
-        self.tokenizer: Tokenizer = loaded.cast(getattr(torch, dtype), device)
+        kind = getattr(torch, dtype, None)
+        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+            raise ValueError(f"dtype is {dtype!r}, expected bfloat16, float16 or float32")
+        self.tokenizer: Tokenizer = loaded.cast(kind, device)
 
     @torch.no_grad()
     def encode(self, input_tensor: Tensor) -> tuple[Tensor, ...]:

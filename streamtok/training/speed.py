@@ -11,26 +11,25 @@ import torch.nn.functional as F
 from streamtok.training.config import Precision
 
 log = logging.getLogger("streamtok.training")
-SLOW = 1.5  # times float32's: what is worth a warning
+SLOW = 1.5  # times the other's: what is worth a warning
 RUNS = 3
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
     """The precision of forward passes and of Muon's products: as told, or with "auto" the faster one of a CPU.
 
-    A GPU has bfloat16. Logs by how much a CPU would be faster in float32 than in the bfloat16 that it was told.
+    A GPU has bfloat16. Logs by how much a CPU would be faster in the other one than in what it was told.
     """
     if device.type != "cpu":
         return torch.float32 if wanted == "float32" else torch.bfloat16
-    if wanted == "float32":
-        return torch.float32
     ratio = measure_bfloat16()
     if wanted == "auto":
         log.info("event=precision bfloat16_costs=%.2f unit=float32", ratio)
         return torch.bfloat16 if ratio < 1 else torch.float32
-    if ratio > SLOW:
-        log.warning("event=slow_setting dtype=bfloat16 costs=%.1f unit=float32 hint='dtype: auto' or float32", ratio)
-    return torch.bfloat16
+    costs, other = (ratio, "float32") if wanted == "bfloat16" else (1 / ratio, "bfloat16")
+    if costs > SLOW:
+        log.warning("event=slow_setting dtype=%s costs=%.1f unit=%s hint='dtype: auto'", wanted, costs, other)
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
 @cache

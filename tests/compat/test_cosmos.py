@@ -87,6 +87,8 @@ def test_continuous_and_image_tokenizers(published):
         CausalVideoTokenizer(**halves(folder), **CPU)
     with pytest.raises(ValueError, match="no checkpoint is given"):
         ImageTokenizer(**CPU)
+    with pytest.raises(ValueError, match="dtype is 'half16', expected bfloat16"):
+        ImageTokenizer(**halves(folder), device="cpu", dtype="half16")
 
 
 def test_reconstruct_writes_every_file_and_reports(published, tmp_path, capsys):

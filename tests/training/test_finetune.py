@@ -88,7 +88,10 @@ def test_the_precision_is_the_faster_one_and_a_slow_one_is_told(monkeypatch, cap
         assert choose_dtype("float32", CPU) == torch.float32
     with caplog.at_level(logging.WARNING):
         assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+        monkeypatch.setattr(speed, "measure_bfloat16", lambda: 0.4)
+        assert choose_dtype("float32", CPU) == torch.float32
     assert "event=slow_setting dtype=bfloat16 costs=9.5" in caplog.text
+    assert "event=slow_setting dtype=float32 costs=2.5" in caplog.text
 
 
 def test_a_resumed_run_keeps_the_precision_that_was_measured(tmp_path, monkeypatch):

@@ -38,9 +38,9 @@ _NANO = TokenizerConfig(
     mid_attention=False,
     stem_channels=48,
     encoder_channels=(48, 160),
-    decoder_channels=(64, 160),
+    decoder_channels=(48, 160),
     encoder_blocks=(1, 2),
-    decoder_blocks=(2, 2),
+    decoder_blocks=(1, 1),
 )
 _SMALL = replace(
     _NANO,
@@ -52,9 +52,10 @@ _SMALL = replace(
     decoder_blocks=(3, 3),
 )
 
-_NANO_P = replace(_NANO, name="nano-p", predictive=True)
-_NANO_R = replace(_NANO, name="nano-r", refinement=65_536 - math.prod(FSQ_LEVELS))  # all that 16 bits hold
-_NANO_PR = replace(_NANO_R, name="nano-pr", predictive=True)
+_NANO_P = replace(_NANO, name="nano-p", predictive=True, decoder_channels=(64, 160), decoder_blocks=(2, 2))
+_REFINEMENT = 65_536 - math.prod(FSQ_LEVELS)  # all that 16 bits hold
+_NANO_R = replace(_NANO, name="nano-r", refinement=_REFINEMENT)
+_NANO_PR = replace(_NANO_P, name="nano-pr", refinement=_REFINEMENT)
 _PRESETS = (_NANO, _NANO_P, _NANO_R, _NANO_PR, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 

@@ -11,7 +11,6 @@ from streamtok.bench.clips import encode_by_steps, read_clip
 from streamtok.bench.timing import time_calls
 from streamtok.engine.loading import load
 from streamtok.engine.optimized import OptimizedTokenizer
-from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
 
 
@@ -69,5 +68,5 @@ def _describe_distance(found: tuple[Tensor, Tensor], wanted: Encoded) -> str:
     latent, indices = found
     apart = (latent.double() - wanted.latent.double()).abs().max()
     bits = ", bit-identical" if torch.equal(latent, wanted.latent) else ""
-    differing = int(torch.ne(indices, tokens_of(wanted)).sum())
+    differing = int(torch.ne(indices, wanted.tokens).sum())
     return f"latents within {apart:.1e}{bits}; {differing} of {indices.numel():,} tokens differ"

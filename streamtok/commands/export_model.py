@@ -80,7 +80,7 @@ def clip_of(step: Any, groups: int) -> list[np.ndarray]:
     stream, grids = step.tokenizer.stream(1, height, width), []
     for number, clip in enumerate(clips):
         out = stream.step(torch.from_numpy(clip.transpose(0, 4, 1, 2, 3)[:, :, : 1 if number == 0 else group].copy()))
-        grids.append((out.latent.squeeze(2) if out.indices is None else out.indices.squeeze(-3)).numpy())
+        grids.append(out.tokens.squeeze(-3).numpy())
     return grids
 
 

@@ -112,8 +112,7 @@ def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator
         images = [np.pad(frame.image, sides, mode="edge") for frame in group]
         images += images[-1:] * (0 if keyframe else tok.group - len(group))
         clip = torch.from_numpy(np.stack(images)).permute(3, 0, 1, 2)[None]
-        out = stream.step(match_channels(clip, tok.config.in_channels))
-        tokens = out.latent if out.indices is None else out.indices
+        tokens = stream.step(match_channels(clip, tok.config.in_channels)).tokens
         shown = decoder.step(tokens[0], keyframe)
         yield from ((frame, picture[:height, :width]) for frame, picture in zip(group, shown, strict=False))
         group = list(itertools.islice(frames, tok.group))

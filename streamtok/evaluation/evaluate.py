@@ -21,7 +21,6 @@ from streamtok.evaluation.layouts import (
     pictures_to_unit,
     pictures_to_video,
     split_groups,
-    tokens_of,
     video_to_unit,
 )
 from streamtok.evaluation.metrics import frame_mse, mean_ssim
@@ -195,7 +194,7 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False, hold: float 
 def _through(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
     """pixels (B, 3, T, H, W) or (B, 3, H, W) -> the same in -1..1, and the tokens."""
     out = tok.encode(pixels.contiguous(), hold=hold)
-    return tok.decode(tokens_of(out)), out.indices
+    return tok.decode(out.tokens), out.indices
 
 
 def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -212,8 +211,7 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> 
             if hold:
                 encoder.hold(hold)
         out = encoder.step(group.contiguous(), keyframe=[first])
-        tokens = tokens_of(out)
-        yield group, tokens, decoder.frames(tokens[0], first)
+        yield group, out.tokens, decoder.frames(out.tokens[0], first)
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:

@@ -64,8 +64,7 @@ def test_decoding_equals_plain(tok, fast):
     grid = SIZE[0] // 8, SIZE[1] // 8
     plain, quick, encoder = tok.decode_stream(1, *grid), fast.decode_stream(1, *grid), tok.stream(1, *SIZE)
     for i, group in enumerate(groups(tok, 5)):
-        out = encoder.step(group, keyframe=[i == 0])
-        tokens = out.latent if out.indices is None else out.indices
+        tokens = encoder.step(group, keyframe=[i == 0]).tokens
         wanted = plain.step(tokens)
         torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 

@@ -6,13 +6,17 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from streamtok.commands.flags import parse_settings
 from streamtok.names import without_password
-from streamtok.node.process import share_cores
+from streamtok.node.logs import log_to_stderr
+from streamtok.node.process import share_cores, stop_on_signals
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
+from streamtok.settings.shared import NodeSettings
 
 Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
@@ -56,6 +60,15 @@ def command(name: str) -> Callable[[Main], Main]:
         return run
 
     return decorate
+
+
+@contextmanager
+def until_stopped(settings: NodeSettings) -> Iterator[threading.Event]:
+    """Log as the settings say, and give the event that a signal to end sets (see `stop_on_signals`)."""
+    log_to_stderr(settings.log_format)
+    stop = threading.Event()
+    with stop_on_signals(stop.set):
+        yield stop
 
 
 def tell_error(name: str, error: Exception) -> int:

@@ -8,15 +8,14 @@ gets model/ (for --model of every command), sample_*.png, curve.png (PSNR of wha
 """
 
 import json
-import logging
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
@@ -57,7 +56,7 @@ def run(settings: FinetuneSettings) -> int:
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr()
     config = plan(settings)
     model = build_model(config)
     name = model.config.name

@@ -5,14 +5,13 @@
 The network and the tokens that redraw a cell stay as they are. Minutes on a CPU; the folder is for streamtok.load.
 """
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Flag, Folder, Model, Texts, Whole, option
 from streamtok.settings.shared import CommandSettings
 
@@ -44,7 +43,7 @@ def run(settings: FitRefinementSettings) -> int:
     from streamtok.training.data import list_media, load_cache, split_holdout
     from streamtok.training.refinement import fit_refinement
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr()
     source = streamtok.load(settings.model)
     name = source.config.name if source.config.refinement else f"{source.config.name}-r"
     config = replace(source.config, name=name, refinement=settings.words)

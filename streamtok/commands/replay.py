@@ -17,18 +17,18 @@ import json
 import sys
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
+from streamtok.node.process import stop_on_signals
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.replay import ReplaySettings
 
 
 def run(settings: ReplaySettings) -> int:
     """Replay and print the summary; 1 if it failed, or tokens differ or were not all compared."""
-    from streamtok.node.display import log_to_stderr
-    from streamtok.node.process import stop_on_signals
     from streamtok.node.replay_node import ReplayNode, format_summary
     from streamtok.node.rig import check_binding
 
-    log_to_stderr(log_format=settings.log_format)
+    log_to_stderr(settings.log_format)
     with blame_settings():  # what cannot be replayed so never can be
         if settings.bind is not None:
             check_binding(settings, settings.bind)

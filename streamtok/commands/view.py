@@ -24,8 +24,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from streamtok.commands.command import make_main
+from streamtok.commands.command import make_main, until_stopped
 from streamtok.names import parse_endpoint
+from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Device, Flag, Folder, Model, Port, Switch, Texts, option
 from streamtok.settings.shared import NodeSettings
 
@@ -76,12 +77,7 @@ class ViewSettings(NodeSettings):
 
 def run(settings: ViewSettings) -> int:
     """Serve the page until told to stop."""
-    from streamtok.node.display import log_to_stderr
-    from streamtok.node.process import stop_on_signals
-
-    log_to_stderr(log_format=settings.log_format)
-    stop = threading.Event()
-    with stop_on_signals(stop.set):
+    with until_stopped(settings) as stop:
         summary = serve_view(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
     print(json.dumps(summary) if settings.as_json else ", ".join(f"{key} {value}" for key, value in summary.items()))
     return 0
@@ -137,8 +133,6 @@ def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str 
 
 def view_beside(endpoint: str, port: int) -> None:
     """Show a node from a process that the node has started: behind the encoder's work, and until the node ends."""
-    from streamtok.node.display import log_to_stderr
-
     parent = parent_process()
     assert parent is not None
     os.nice(NICE)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from streamtok.names import without_password
-from streamtok.node.json_log import JsonFormatter
 from streamtok.node.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -94,31 +91,3 @@ def latency_line(metrics: Metrics) -> str:
         f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()
     ]
     return "ms p50/p95/p99: " + ", ".join(stages) if stages else "waiting for frames"
-
-
-class TextFormatter(logging.Formatter):
-    """A line of text without the secrets of URLs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_password(super().format(record))
-
-
-class StderrHandler(logging.StreamHandler):
-    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-
-def log_to_stderr(level: int = logging.INFO, log_format: str = "text") -> None:
-    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
-    logger = logging.getLogger("streamtok")
-    logger.setLevel(level)
-    handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
-    text = TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logger.addHandler(handler)

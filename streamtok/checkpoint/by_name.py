@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from streamtok.checkpoint.cosmos import PUBLISHED_FILES, find_variant, from_cosmos
+from streamtok.checkpoint.cosmos import from_cosmos
 from streamtok.checkpoint.diffusers import find_diffusers, from_diffusers
 from streamtok.checkpoint.folder import read_folder
 from streamtok.checkpoint.hub import fetch_checkpoint, is_repository
+from streamtok.checkpoint.published_files import PUBLISHED_FILES
+from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 

@@ -118,7 +118,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
     import torch
 
     from streamtok.checkpoint import from_cosmos
-    from streamtok.checkpoint.cosmos import find_variant
+    from streamtok.checkpoint.variants import find_variant
     from streamtok.config import PRESETS
     from streamtok.engine.loading import load, pick_device
 

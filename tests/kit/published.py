@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from streamtok.checkpoint.cosmos import find_variant
+from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
 from tests.kit.models import video

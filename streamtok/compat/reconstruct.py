@@ -99,6 +99,7 @@ def pair_pictures(tok: Tokenizer, frames: Iterable[Frame], window: int | None) -
 
 
 def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator[tuple[Frame, np.ndarray]]:
+    """As `pair_pictures`, of the frames of one epoch: each with its picture, uint8 RGB (H, W, 3)."""
     height, width = first.image.shape[:2]
     step = tok.config.spatial_compression
     sides = ((0, -height % step), (0, -width % step), (0, 0))

@@ -141,8 +141,8 @@ def try_precisions(
 def measure_kinds(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
-    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens on the clip
-    and the median milliseconds of a group."""
+    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens (or latents)
+    on a clip uint8 (B, 3, T, H, W), and the median milliseconds of a group."""
     attends = tok.config.mid_attention or tok.config.attention_levels
     kinds = OVER_SPACE if configuration.kernels == "fused" and attends else (configuration.over_space,)
     found = []
@@ -184,7 +184,10 @@ def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
 
 
 def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
-    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back."""
+    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back.
+
+    frames uint8 (1, 3, T, H, W).
+    """
     most, times = torch.get_num_threads(), {}
     counts = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
     if len(counts) == 1:

@@ -71,6 +71,7 @@ def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> Coded:
 
 
 def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
+    """The pictures of all packets, uint8 RGB (T, H, W, 3)."""
     import av
 
     decoder: Any = av.CodecContext.create({"x264": "h264", "x265": "hevc"}[codec], "r")

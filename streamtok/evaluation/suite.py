@@ -189,6 +189,7 @@ class _Suite:
             self.moving = clip
 
     def _baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
+        """original (T, 3, H, W) in 0..1."""
         group, step = self.config.temporal_compression, self.config.spatial_compression
         self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
         if self.exact is not None:
@@ -207,6 +208,7 @@ class _Suite:
             self._score(f"{codec} veryfast zerolatency{name}", clip, original, shown, coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
+        """Two (T, 3, H, W) in 0..1."""
         shown = shown.to(original.device)
         row = (clip.name, psnr(original, shown), mean_ssim(original, shown), share)
         self.scores.setdefault(name, []).append(row)
@@ -240,6 +242,7 @@ def _baseline(name: str, rows: list[tuple[str, float, float, float | None]]) -> 
 
 
 def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
+    """Two (T, 3, H, W) in 0..1."""
     return {"ms_ssim": mean_ms_ssim(original, rebuilt)} if min(original.shape[-2:]) >= MS_SSIM_SIDE else {}
 
 

@@ -50,7 +50,7 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
+    """Whether a folder with a config.json is one of ours; published checkpoints may bring their own."""
     theirs = any((folder / name).is_file() for name in PUBLISHED_FILES) or any(folder.glob("iter_*"))
     return (folder / "model.safetensors").is_file() or not theirs
 

@@ -32,7 +32,7 @@ def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: st
 
 
 def command(name: str) -> Callable[[Main], Main]:
-    """Make `main(argv)` end as every command does: whatever its user can act on is told without a traceback.
+    """Make `main(argv)` end as every command does: an error that its user can act on is one line, not a traceback.
 
     The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
     left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.

@@ -33,7 +33,7 @@ class ExportModelSettings(CommandSettings):
 
 
 def run(settings: ExportModelSettings) -> int:
-    """Export, compare, tell."""
+    """Export a step; of ONNX, compare it with PyTorch's."""
     from streamtok.engine.loading import load
     from streamtok.exporting.formats import SUFFIXES, export_step
     from streamtok.exporting.step import ExportedStep
@@ -45,19 +45,19 @@ def run(settings: ExportModelSettings) -> int:
     summary: dict[str, Any] = {"out": str(path), "json": f"{path}.json", "model": facts["model"]}
     summary |= {"tokenizer": facts["tokenizer"], "states": len(step.names)}
     if settings.format == "onnx":
-        summary |= compare(step, path, settings.groups)
+        summary |= compare_with_onnx(step, path, settings.groups)
     print(json.dumps(summary) if settings.as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
     return 0
 
 
-def compare(step: Any, path: Path, groups: int) -> dict[str, float]:
+def compare_with_onnx(step: Any, path: Path, groups: int) -> dict[str, float]:
     """Run a synthetic clip through PyTorch's step and the ONNX file's; how many values differ, and by how much."""
     import torch
 
     from streamtok.exporting.formats import OnnxStep
 
     exported, state, differing, values, most = OnnxStep(path), step.example[2:], 0, 0, 0.0
-    for number, x in enumerate(clip_of(step, groups)):
+    for number, x in enumerate(make_inputs(step, groups)):
         with torch.no_grad():
             own, *state = step(torch.from_numpy(x), torch.tensor([number == 0]), *state)
         gap = np.abs(own.numpy().astype(np.float64) - exported.step(x, number == 0))
@@ -65,7 +65,7 @@ def compare(step: Any, path: Path, groups: int) -> dict[str, float]:
     return {"compared": values, "differing": differing, "largest_difference": most}
 
 
-def clip_of(step: Any, groups: int) -> list[np.ndarray]:
+def make_inputs(step: Any, groups: int) -> list[np.ndarray]:
     """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens."""
     import torch
 

@@ -57,7 +57,7 @@ def run(settings: FinetuneSettings) -> int:
     from streamtok.training.loop import train
 
     log_to_stderr()
-    config = plan(settings)
+    config = plan_run(settings)
     model = build_model(config)
     name = model.config.name
     summary = train(config, model, overwrite=settings.overwrite)
@@ -78,7 +78,7 @@ def run(settings: FinetuneSettings) -> int:
     return 0
 
 
-def plan(settings: FinetuneSettings) -> "TrainConfig":
+def plan_run(settings: FinetuneSettings) -> "TrainConfig":
     """The training run that the settings ask for."""
     from streamtok.training.config import TrainConfig
     from streamtok.training.data import list_media

@@ -95,7 +95,7 @@ def run(settings: ReconstructSettings) -> int:
             done.append(reconstruct_file(tok, source, outs[source], options))
         except (OSError, ValueError) as error:
             failed[source] = str(error)
-    tell(settings, tok, [asdict(one) for one in done], failed)
+    print_results(settings, tok, [asdict(one) for one in done], failed)
     return 1 if failed else 0
 
 
@@ -134,7 +134,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
     return load(loaded).cast(getattr(torch, settings.dtype), pick_device(settings.device))
 
 
-def tell(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
+def print_results(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
     """Print what was reconstructed and what failed."""
     mean = round(fmean(one["psnr"] for one in done), 3) if done else None
     if settings.as_json:

@@ -61,19 +61,19 @@ def run(settings: TrainCoderSettings) -> int:
     folder = settings.out or (shipped if shipped.is_dir() else Path(settings.model))
     folder.mkdir(parents=True, exist_ok=True)
     epochs = tokenize_views(tokenizer, paths, VIEWS)
-    tell(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
+    print_progress(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
     recent: list[float] = []
 
     def on_step(step: int, bits: float) -> None:
         recent.append(bits)
         if len(recent) == 200:
-            tell(f"step {step + 1}: {fmean(recent):.3f} bits a token")
+            print_progress(f"step {step + 1}: {fmean(recent):.3f} bits a token")
             recent.clear()
 
     config = tokenizer.config
     coder = train_coder(config.levels, tokenizer.fingerprint, epochs, settings.steps, settings.seed, on_step)
     save_coder(coder, folder)
-    rows = judge(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
+    rows = judge_clips(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
     if settings.as_json:
         print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint, "clips": rows}))
     else:
@@ -81,12 +81,12 @@ def run(settings: TrainCoderSettings) -> int:
     return 0
 
 
-def tell(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
-def judge(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, float]]:
+def judge_clips(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, float]]:
     """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
     from streamtok.training.coder_loop import count_bits
 

@@ -76,7 +76,7 @@ def choose_model(sender: str, named: str | None, given: str | Path | None, *, lo
 
     A name from the network is a preset's, never a path: whoever sends it must not choose what is read here. A file of
     this machine (`local`) may also name a checkpoint folder of ours, which holds nothing but JSON and safetensors.
-    ValueError asks for --model where it is none.
+    ValueError asks for --model if the name is neither.
     """
     if given is not None:
         return given

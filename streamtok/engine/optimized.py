@@ -89,8 +89,10 @@ class OptimizedTokenizer(Tokenizer):
 
 
 def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
-    """The tokenizer as `configuration` says, deterministic if either is. EngineError if the weights do not fit,
-    ValueError if it cannot run so."""
+    """The tokenizer on the engine that `configuration` describes, deterministic if either of them is.
+
+    Raises EngineError if the weights do not fit into memory, ValueError for a configuration that cannot run here.
+    """
     if isinstance(tok, OptimizedTokenizer):
         if tok.engine.precision == "int8" != configuration.precision:
             raise ValueError(f"{_EIGHT_BITS} and cannot run in {configuration.precision}; load it again")

@@ -119,7 +119,7 @@ def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) 
 def try_precisions(
     tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
 ) -> dict[str, Trial]:
-    """What `plan_trials` names, on frames uint8 (B, 3, T, H, W); without a graph where none can be."""
+    """A trial of each plan of `plan_trials` on frames uint8 (B, 3, T, H, W); without a graph where capturing fails."""
     trials: dict[str, Trial] = {}
     for name, configuration in plan_trials(tok, machine, names).items():
         found = None

@@ -43,7 +43,7 @@ class EngineStream(EncodeStream):
 
     @property
     def slot_by_slot(self) -> bool:
-        """As it was told; deterministic mode always."""
+        """As `slots_per_step` says; always in deterministic mode."""
         return self.model.deterministic or self._alone
 
 

@@ -181,17 +181,17 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False, hold: float 
     """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
     video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
-        shown = [_through(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
+        shown = [_code_whole(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
         tokens = [indices for _, indices in shown if indices is not None]
         return as_unit(torch.cat([frames for frames, _ in shown])), torch.cat(tokens) if tokens else None
     if not steps:
-        rebuilt, indices = _through(tok, video, hold)
+        rebuilt, indices = _code_whole(tok, video, hold)
         return video_to_unit(rebuilt[0]), indices
     _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group), hold), strict=True)
     return video_to_unit(torch.cat(groups, dim=1)), torch.cat(grids, -3) if tok.config.discrete else None
 
 
-def _through(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
+def _code_whole(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
     """pixels (B, 3, T, H, W) or (B, 3, H, W) -> the same in -1..1, and the tokens."""
     out = tok.encode(pixels.contiguous(), hold=hold)
     return tok.decode(out.tokens), out.indices

@@ -53,7 +53,7 @@ def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, tok
     return np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
 
 
-def token_picture(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A grid as colours, uint8 RGB of `size` (h, w): one block per token, tokens that differ little look alike.
 
     The first three base-8 digits of an index (the first three FSQ channels), or the first three latent channels.
@@ -83,7 +83,7 @@ def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> None:
             caption(f"frame {sample.frame_id}", width),
             sample.original,
             caption(f"tokens ({rows})", width),
-            token_picture(sample.tokens, (height, width)),
+            draw_tokens(sample.tokens, (height, width)),
             caption("decoded", width),
             sample.decoded,
         ]

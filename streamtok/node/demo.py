@@ -103,7 +103,7 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     """Run the whole pipeline once. Raises RuntimeError with the node's own words if it fails, ValueError or OSError
     for a source that cannot be opened."""
     result = DemoResult()
-    size = options.size or suitable_size(options.source)
+    size = options.size or choose_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
     tokenizer = load(options.model, engine="default", device="cpu")
@@ -120,7 +120,7 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
                 queue_size=FRAMES_WAITING,
             ) as reader:
                 watcher.watch(reader, node)
-            result.node = summary_of(node)
+            result.node = read_summary(node)
     return result
 
 
@@ -262,11 +262,11 @@ def wait_for_socket(path: Path, node: subprocess.Popen[str]) -> None:
     """Return once the node has bound its socket. Raises RuntimeError if it ends before that."""
     while not path.exists():
         if node.poll() is not None:
-            summary_of(node)
+            read_summary(node)
         time.sleep(0.05)
 
 
-def summary_of(node: subprocess.Popen[str]) -> dict[str, Any]:
+def read_summary(node: subprocess.Popen[str]) -> dict[str, Any]:
     """What the node printed at its end, even when it was cut off; RuntimeError if it failed before that."""
     output, _ = node.communicate(timeout=10)
     if output.startswith("{"):
@@ -274,7 +274,7 @@ def summary_of(node: subprocess.Popen[str]) -> dict[str, Any]:
     raise RuntimeError(f"the ingest node ended with status {node.returncode}; its ingest.log says why")
 
 
-def suitable_size(source: str) -> tuple[int, int] | None:
+def choose_size(source: str) -> tuple[int, int] | None:
     """(H, W) to encode a source at: about `PIXELS`, its shape kept to a multiple of 16; None to leave it as it is."""
     with open_source(source) as opened:
         size = opened.size

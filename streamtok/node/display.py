@@ -64,7 +64,7 @@ class LiveDisplay:
         """The table as rich draws it."""
         from rich.table import Table
 
-        table = Table(title=self.title, caption=latency_line(self.metrics), title_justify="left")
+        table = Table(title=self.title, caption=format_latencies(self.metrics), title_justify="left")
         table.caption_justify = "left"
         for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "behind", "readers"):
             table.add_column(column, justify="left" if column in ("stream", "state") else "right")
@@ -85,7 +85,7 @@ class LiveDisplay:
         return table
 
 
-def latency_line(metrics: Metrics) -> str:
+def format_latencies(metrics: Metrics) -> str:
     """`encode 11.2/14.0/19.5` for every stage, as p50/p95/p99 milliseconds."""
     stages = [
         f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()

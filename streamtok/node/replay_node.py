@@ -203,8 +203,8 @@ class ReplayNode:
 def load_as_recorded(
     model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
 ) -> Tokenizer:
-    """The tokenizer `model` on the engine configuration that a recording names, or on this machine's default if none
-    was recorded, or one for other weights or another device.
+    """The tokenizer `model` on the engine configuration that a recording names. This machine's default takes its place
+    if none was recorded, or if it is for other weights or another device.
 
     `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
     """

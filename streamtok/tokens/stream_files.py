@@ -20,7 +20,7 @@ def path_of_size(path: Path, number: int) -> Path:
 
 
 def stream_of_path(path: Path) -> str:
-    """The name of the stream whose token file in a folder is called so; names of streams have no dot."""
+    """The stream whose tokens a file holds, by its name in its folder; names of streams have no dot."""
     return path.name.partition(".")[0]
 
 

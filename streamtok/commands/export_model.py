@@ -11,7 +11,7 @@ other languages, not for speed. docs/export.md says how to use it.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,9 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, File, Flag, Model, Size, option
 from streamtok.settings.shared import CommandSettings
+
+if TYPE_CHECKING:
+    from streamtok.exporting.step import ExportedStep
 
 
 class ExportModelSettings(CommandSettings):
@@ -50,7 +53,7 @@ def run(settings: ExportModelSettings) -> int:
     return 0
 
 
-def compare_with_onnx(step: Any, path: Path, groups: int) -> dict[str, float]:
+def compare_with_onnx(step: "ExportedStep", path: Path, groups: int) -> dict[str, float]:
     """Run a synthetic clip through PyTorch's step and the ONNX file's; how many values differ, and by how much."""
     import torch
 
@@ -65,7 +68,7 @@ def compare_with_onnx(step: Any, path: Path, groups: int) -> dict[str, float]:
     return {"compared": values, "differing": differing, "largest_difference": most}
 
 
-def make_inputs(step: Any, groups: int) -> list[np.ndarray]:
+def make_inputs(step: "ExportedStep", groups: int) -> list[np.ndarray]:
     """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens."""
     import torch
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -127,11 +126,6 @@ def pick_device(device: str | None) -> torch.device:
             raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()}, counted from 0")
         torch.cuda.set_device(chosen)
     return chosen
-
-
-def engine_configuration(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What `describe_engine` says as plain values: published and recorded."""
-    return describe_engine(tokenizer).to_dict()
 
 
 def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:

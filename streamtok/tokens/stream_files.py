@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from streamtok.engine.loading import engine_configuration
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.token_grid import levels_of
 from streamtok.tokens.tokenfile import TokenFileWriter
@@ -77,7 +76,7 @@ def token_meta(core: IngestCore, info: StreamInfo) -> dict[str, Any]:
         "tokenizer": info.tokenizer,
         "config": config.to_dict(),
         "context": info.context,
-        "engine": engine_configuration(core.tokenizer),
+        "engine": core.engine,
         "stream": info.stream,
         "clock": "presentation",
         "source_size": info.source_size,

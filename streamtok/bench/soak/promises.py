@@ -1,9 +1,11 @@
 """What a soak run checks: every check counts, the broken ones are kept in words, and figures are collected beside."""
 
+import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ GROWTH_MB = 24.0  # after the first third of a node's life: an allocator's slack
 MORE_DESCRIPTORS = 8.0
 MORE_THREADS = 4.0
 TENTHS = 10
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Promises:
@@ -57,6 +60,17 @@ class Sample:
     memory_mb: float
     descriptors: int
     threads: int
+
+
+def take_sample(pid: int, at: float) -> Sample | None:
+    """What a process holds now, `at` seconds of the run; None if it is gone."""
+    place = Path(f"/proc/{pid}")
+    try:
+        pages = int((place / "statm").read_text().split()[1])
+        counts = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
+    except OSError:
+        return None
+    return Sample(at, pages * PAGE / 1e6, *counts)
 
 
 def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float | list[float]]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.soak.programs import Program
-from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
+from streamtok.bench.process import Program
+from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth, take_sample
 from streamtok.bench.soak.watching import Scraper, Watcher
 
 TICK_S = 0.05
@@ -190,7 +190,7 @@ class Soak:
                 raise NodeEnded(program.last_words())
             if ended:
                 program.start()  # so that the others go on under the same load
-        sample = None if self.node.down else self.node.sample(self._began)
+        sample = None if self.node.down else take_sample(self.node.process.pid, now - self._began)
         if sample is not None:
             self._samples.append(sample)
 

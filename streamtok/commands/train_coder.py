@@ -11,17 +11,13 @@ import json
 import sys
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Flag, Folder, Model, Whole, option
 from streamtok.settings.shared import CommandSettings
-
-if TYPE_CHECKING:
-    from streamtok.coding.coder import TokenCoder
-    from streamtok.training.coder_tokens import Epoch
 
 HELD_OUT_FRAMES = 33
 
@@ -31,7 +27,7 @@ class TrainCoderSettings(CommandSettings):
 
     model: Annotated[Model, Flag(positional=True)] = Field(description="preset name or checkpoint folder")
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
-    holdout: Annotated[list[str], Flag("NAME")] = option([], "clips to judge by instead: how their names begin")
+    holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
     steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
     seed: Whole = option(0, "of the first weights and of the order of the data")
@@ -49,7 +45,7 @@ def run(settings: TrainCoderSettings) -> int:
     from streamtok.checkpoint import WEIGHTS
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
-    from streamtok.training.coder_loop import train_coder
+    from streamtok.training.coder_loop import judge_clips, train_coder
     from streamtok.training.coder_tokens import VIEWS, tokenize_views
     from streamtok.training.data import list_media, split_holdout
 
@@ -84,22 +80,6 @@ def run(settings: TrainCoderSettings) -> int:
 def print_progress(text: str) -> None:
     """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def judge_clips(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, float]]:
-    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
-    from streamtok.training.coder_loop import count_bits
-
-    rows: dict[str, dict[str, float]] = {}
-    for epoch in epochs:
-        bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)
-        rows[Path(epoch.path).stem] = {
-            "bits": fmean(bits),
-            "keyframe": bits[0],
-            "others": fmean(bits[1:]) if bits[1:] else bits[0],
-            "independent": fmean(alone),
-        }
-    return rows
 
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:

@@ -4,6 +4,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -118,3 +120,17 @@ def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) 
         bits.append(8 * len(data) / grid.size)
         past = FRESH if independent else after
     return bits
+
+
+def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[str, float]]:
+    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
+    rows: dict[str, dict[str, float]] = {}
+    for epoch in epochs:
+        bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)
+        rows[Path(epoch.path).stem] = {
+            "bits": fmean(bits),
+            "keyframe": bits[0],
+            "others": fmean(bits[1:]) if bits[1:] else bits[0],
+            "independent": fmean(alone),
+        }
+    return rows

@@ -5,18 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamtok.config import PRESETS
 from streamtok.model import build
 from streamtok.training.build import close_loop
-
-SMALL = replace(
-    PRESETS["nano"],
-    stem_channels=16,
-    encoder_channels=(16, 32),
-    decoder_channels=(16, 32),
-    encoder_blocks=(1, 1),
-    decoder_blocks=(1, 1),
-)
+from tests.kit.models import SLIM
 
 
 @pytest.fixture
@@ -26,8 +17,8 @@ def video():
 
 def test_a_predictive_model_starts_as_its_source(video):
     torch.manual_seed(0)
-    source = build(SMALL).eval()
-    model = close_loop(source, replace(SMALL, predictive=True)).eval()
+    source = build(SLIM).eval()
+    model = close_loop(source, replace(SLIM, predictive=True)).eval()
     with torch.no_grad():
         key, closed = source(video[:, :, :1]), model(video[:, :, :1])
     torch.testing.assert_close(closed.reconstruction, key.reconstruction, atol=1e-5, rtol=0)
@@ -35,9 +26,9 @@ def test_a_predictive_model_starts_as_its_source(video):
 
 
 def test_sizes_that_differ_are_named():
-    wider = replace(SMALL, predictive=True, stem_channels=24)
+    wider = replace(SLIM, predictive=True, stem_channels=24)
     with pytest.raises(ValueError, match=r"encoder\.conv_in.*24"):
-        close_loop(build(SMALL), wider)
-    deeper = replace(SMALL, encoder_blocks=(2, 1))
+        close_loop(build(SLIM), wider)
+    deeper = replace(SLIM, encoder_blocks=(2, 1))
     with pytest.raises(ValueError, match="has no encoder"):
-        close_loop(build(deeper), replace(SMALL, predictive=True))
+        close_loop(build(deeper), replace(SLIM, predictive=True))

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+import streamtok
 from streamtok.commands.command import make_main
 from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Flag, Folder, Model, Texts, Whole, option
@@ -35,7 +36,6 @@ def run(settings: FitRefinementSettings) -> int:
     """Fit the codebooks and write the refining model."""
     import torch
 
-    import streamtok
     from streamtok.checkpoint import save
     from streamtok.training.refinement import draw_pictures, fit_refinement
 

@@ -21,16 +21,17 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive, describe_losses
+from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.open_drive import find_recording, measure_drive, open_drive
 from streamtok.drives.survey import TokenSurvey, plot_tokens, survey_frames, survey_tokens
 from streamtok.io.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.settings.fields import Flag, option
 from streamtok.settings.shared import CommandSettings, ReadSettings
+from streamtok.types import TokenGroup
 
 if TYPE_CHECKING:
     from streamtok.recording.reader import Recording
-    from streamtok.types import TokenGroup
     from streamtok.wire.message import TokenMessage
 
     Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
@@ -82,8 +83,6 @@ def inspect(
 
 def to_group(message: TokenMessage) -> TokenGroup:
     """A recorded message as the group it was."""
-    from streamtok.types import TokenGroup
-
     header = message.header
     return TokenGroup(
         stream=header.stream,
@@ -127,8 +126,6 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
         "missed": [[one.stream, one.kind, one.count, one.reason] for one in recording.missed()],
     }
     if recording.cameras:
-        from streamtok.drives.mcap_drive import McapDrive
-
         drive = McapDrive(Parts(recording.paths))
         report["cameras"] = survey_frames(drive)
         recording.damage += [text for text in drive.notes if text not in recording.damage]

@@ -13,6 +13,7 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 import json
 from typing import Annotated, Any
 
+import streamtok
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.names import nearest
@@ -121,7 +122,6 @@ def format_or_dash(value: float | None, form: str) -> str:
 
 def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
     """Prepare this machine for models by name or folder, on the first frames of `source`."""
-    import streamtok
     from streamtok.bench.clips import read_clip
     from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare

@@ -183,7 +183,7 @@ def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
     ]
 
 
-def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
+def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor) -> int:
     """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back.
 
     frames uint8 (1, 3, T, H, W).
@@ -195,7 +195,7 @@ def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: 
     try:
         for count in counts:
             made = replace(configuration, threads=count)
-            times[count] = _measure(tok, made, frames, min(groups, frames.shape[2] // tok.group), time.perf_counter)[1]
+            times[count] = _measure(tok, made, frames, min(4, frames.shape[2] // tok.group), time.perf_counter)[1]
     finally:
         torch.set_num_threads(most)
     return min(count for count, ms in times.items() if ms <= SPARE * min(times.values()))

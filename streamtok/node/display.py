@@ -22,16 +22,15 @@ class LiveDisplay:
     `update()` may be called as often as one likes. `streams` are the rows, `title` the line above.
     """
 
-    def __init__(self, metrics: Metrics, streams: Sequence[str], title: str, enabled: bool | None = None) -> None:
+    def __init__(self, metrics: Metrics, streams: Sequence[str], title: str) -> None:
         self.metrics, self.streams, self.title = metrics, list(streams), title
-        self.enabled = sys.stderr.isatty() if enabled is None else enabled
         self._live: Live | None = None
         self._next = 0.0
         self._last: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
 
     def __enter__(self) -> LiveDisplay:
-        if self.enabled:
+        if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 

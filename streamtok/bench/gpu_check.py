@@ -102,7 +102,7 @@ PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds t
     "machine": (gpu_parts.report_machine, 90),
     "compile": (partial(say_entries, compile_kernels), 300),
     "kernels": (gpu_parts.check_kernels, 180),
-    "agreement": (gpu_parts.compare_tokens, 150),
+    "agreement": (gpu_parts.measure_agreement, 150),
     "prepare": (partial(say_entries, check_preparation), 150),
     "step": (gpu_parts.time_step, 150),
     "tests": (run_tests, 240),

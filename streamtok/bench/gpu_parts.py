@@ -141,7 +141,7 @@ def profile_kernels(function: Callable[[], object]) -> list[dict[str, Any]]:
     return table
 
 
-def compare_tokens() -> Entries:
+def measure_agreement() -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wide = build_full_size("float32")

@@ -77,7 +77,7 @@ class SuiteResult:
     drift: Drift | None = None
     rfvd: float | None = None
     rfid: float | None = None
-    samples: list["Sample"] = field(default_factory=list, repr=False)
+    samples: list["SheetRow"] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -96,7 +96,7 @@ class SuiteResult:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SheetRow:
     """The last frame of a clip for the contact sheet: uint8 RGB (H, W, 3) each."""
 
     name: str
@@ -139,7 +139,7 @@ class _Suite:
         self.seams: list[Seam] = []
         self.pictures: list[np.ndarray] = []
         self.moving: Clip | None = None
-        self.samples: list[Sample] = []
+        self.samples: list[SheetRow] = []
         load = functools.partial(FeaturePairs.load, device=self.device)
         self.video_pairs = load(options.i3d, video=True) if options.i3d else None
         self.image_pairs = load(options.inception, video=False) if options.inception else None
@@ -173,7 +173,7 @@ class _Suite:
             self._measure_over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < self.options.sheet_clips:
-            self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
+            self.samples.append(SheetRow(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
         if self.video is not None:
             self.video.add(clip.frames, pictures)
         self.progress(clip.name)

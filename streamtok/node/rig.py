@@ -18,7 +18,7 @@ from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import Source
 from streamtok.io.source import open_source
 from streamtok.model import Tokenizer
-from streamtok.node.loop import Parts
+from streamtok.node.loop import NodeParts
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings, StreamSettings
 from streamtok.settings.shared import PublishSettings
@@ -62,7 +62,7 @@ def open_parts(
     *,
     stats: Callable[[], dict[str, Any]],
     stop: Callable[[], bool],
-) -> Parts:
+) -> NodeParts:
     """Core, publisher and recorder for open sources; `stack` closes the publisher.
 
     `stats` and `stop` are those of `Publisher`. The tokenizer is loaded if it is None.
@@ -75,7 +75,7 @@ def open_parts(
         recorder = make_recorder(settings, core)
     if recorder is not None:
         publisher.on_announce = recorder.add_stream
-    return Parts(core, publisher, recorder)
+    return NodeParts(core, publisher, recorder)
 
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
@@ -152,13 +152,13 @@ def make_publisher(
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
         messages_per_second=max(64.0, sum(rates)),
         compression=settings.compression,
-        coder=find_coder(settings, core),
+        coder=choose_coder(settings, core),
         stats=stats,
         stop=stop,
     )
 
 
-def find_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
+def choose_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
     """The token coder of the core's tokenizer, where the settings ask for one."""
     if settings.compression not in ("coded", "independent"):
         return None

@@ -53,7 +53,7 @@ class Promises:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Usage:
     """What one process held at a time: seconds of the run, MB of resident memory, open files, threads."""
 
     at: float
@@ -62,7 +62,7 @@ class Sample:
     threads: int
 
 
-def take_sample(pid: int, at: float) -> Sample | None:
+def measure_usage(pid: int, at: float) -> Usage | None:
     """What a process holds now, `at` seconds of the run; None if it is gone."""
     place = Path(f"/proc/{pid}")
     try:
@@ -70,10 +70,10 @@ def take_sample(pid: int, at: float) -> Sample | None:
         counts = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
     except OSError:
         return None
-    return Sample(at, pages * PAGE / 1e6, *counts)
+    return Usage(at, pages * PAGE / 1e6, *counts)
 
 
-def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float | list[float]]:
+def judge_growth(promises: Promises, samples: Sequence[Usage]) -> dict[str, float | list[float]]:
     """Check that a process grew by nothing after the first third of its life; returns what was measured."""
     if not samples or samples[-1].at - samples[0].at < JUDGED_S:
         return {}

@@ -23,6 +23,7 @@ from streamtok.recording.repair import repair
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import load_rig
+from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
@@ -463,6 +464,6 @@ def test_held_levels_a_bitrate_and_keyframes_by_drift_are_replayed_from_the_head
     infos = open_recording(tmp_path / "d.mcap").first_infos()
     assert (infos["held"].hold, infos["held"].bitrate) == (0.25, None)
     assert (infos["cheap"].hold, infos["cheap"].bitrate) == (0.5, 8000)
-    shown = info_command.inspect(tmp_path / "d.mcap")[0]["streams"]
+    shown = inspect(tmp_path / "d.mcap")[0]["streams"]
     assert (shown["cheap"]["bitrate"], shown["drifts"]["hold_margin"]) == (8000, 0)
     assert shown["held"]["hold_margin"] == pytest.approx(0.25 * 10 / 11, abs=1e-3)  # the keyframe is not held

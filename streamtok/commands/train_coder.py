@@ -73,7 +73,7 @@ def run(settings: TrainCoderSettings) -> int:
     if settings.as_json:
         print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint, "clips": rows}))
     else:
-        print(format_table(rows) + f"{folder}: token coder {coder.fingerprint}")
+        print(format_clips(rows) + f"{folder}: token coder {coder.fingerprint}")
     return 0
 
 
@@ -82,16 +82,16 @@ def print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def format_table(rows: dict[str, dict[str, float]]) -> str:
+def format_clips(rows: dict[str, dict[str, float]]) -> str:
     """Bits per token by clip as Markdown, with the means over clips; empty without clips."""
+    from streamtok.evaluation.report import format_table
+
     if not rows:
         return ""
     names = list(next(iter(rows.values())))
-    lines = ["| bits per token | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
     means = {"mean": {name: fmean(row[name] for row in rows.values()) for name in names}}
-    for clip, row in (rows | means).items():
-        lines.append(f"| {clip} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |")
-    return "\n".join(lines) + "\n"
+    cells = [[clip, *(f"{row[name]:.2f}" for name in names)] for clip, row in (rows | means).items()]
+    return format_table(["bits per token", *names], cells) + "\n"
 
 
 main = make_main("train-coder", TrainCoderSettings, run, __doc__)

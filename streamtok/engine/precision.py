@@ -103,7 +103,7 @@ def choose(
     frames = reference_clip(groups * tok.group, *machine.size) if clip is None else clip
     trials = try_precisions(tok, machine, names, frames, groups)
     chosen = pick_configuration(tok, trials, names, frames)
-    return chosen, format_table(trials, pick_trial(trials, names))
+    return chosen, format_trials(trials, pick_trial(trials, names))
 
 
 def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) -> dict[str, EngineConfiguration]:
@@ -174,7 +174,7 @@ def pick_configuration(
     return replace(chosen, threads=_choose_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
 
 
-def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
+def format_trials(trials: dict[str, Trial], chosen: str) -> list[str]:
     """One line for each of the trials; `chosen` is the name of one."""
     return [
         f"precision={trial.configuration.precision} convolutions={trial.configuration.convolutions} "

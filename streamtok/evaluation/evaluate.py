@@ -157,14 +157,13 @@ def evaluate_clips(
             results[-1].extra |= predictability.add(indices, config.video)
         if on_clip is not None:
             on_clip(clip, rebuilt, results[-1])
-    skipped = dict(getattr(clips, "skipped", {}))
+    skipped, damaged = (clips.skipped, clips.damaged) if isinstance(clips, ClipSet) else ({}, {})
     if not results:
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")
-    damaged = dict(getattr(clips, "damaged", {}))
     summary = codes.summary() if codes else None
     if summary is not None and predictability is not None:
         summary |= predictability.summary()
-    return Evaluation(config.name, config.temporal_compression, results, summary, skipped, damaged)
+    return Evaluation(config.name, config.temporal_compression, results, summary, dict(skipped), dict(damaged))
 
 
 def evaluate_folder(

@@ -16,13 +16,6 @@ from tests.kit.models import VIDEO
 SIZE = (32, 48)
 
 
-@pytest.fixture
-def restored_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def latents(tok, frames):
     stream = tok.stream(1, *SIZE)
     parts = [frames[:, :, :1], *frames[:, :, 1:].split(4, 2)]
@@ -77,7 +70,7 @@ def test_a_tokenizer_says_what_it_runs(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["auto", "FILE"])
-def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
+def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path))
     torch.set_num_threads(2)
     tok = load("nano")

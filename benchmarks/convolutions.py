@@ -19,7 +19,6 @@ from torch import nn
 import streamtok
 from streamtok.bench.timing import time_calls
 from streamtok.engine.cpu.winograd import WinogradConv
-from streamtok.evaluation.layouts import tokens_of
 from streamtok.names import parse_size
 from streamtok.weights.golden import reference_clip
 
@@ -34,7 +33,7 @@ def list_convolutions(name: str, size: tuple[int, int]) -> Counter[tuple[int, in
             module.register_forward_pre_hook(
                 lambda conv, x: found.update([(conv.in_channels, conv.out_channels, *x[0].shape[-2:])] * len(x[0]))
             )
-    decoder.step(tokens_of(stream.step(reference_clip(1, *size))))
+    decoder.step(stream.step(reference_clip(1, *size)).tokens)
     return found
 
 

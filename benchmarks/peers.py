@@ -33,7 +33,6 @@ from streamtok.bench.timing import time_calls
 from streamtok.engine.configuration import inspect_machine
 from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.precision import plan_precision
-from streamtok.evaluation.layouts import tokens_of
 from streamtok.names import parse_size
 from streamtok.weights.golden import reference_clip
 
@@ -75,7 +74,7 @@ def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str
     for label, engine in engines.items():
         fast = apply_configuration(tok, engine)
         encoder, decoder = fast.stream(1, *size), fast.decode_stream(1, *grid)
-        tokens = tokens_of(encoder.step(group[:, :, :1]))
+        tokens = encoder.step(group[:, :, :1]).tokens
         decoder.step(tokens)
         yield f"streamtok {name}, {label}", "encode", tok.group, partial(encoder.step, group)
         yield f"streamtok {name}, {label}", "decode", tok.group, partial(decoder.step, tokens)

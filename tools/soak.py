@@ -1,8 +1,5 @@
 """`streamtok soak` as a script, from a checkout."""
 
-import sys
+from streamtok.cli import run_script
 
-from streamtok.cli import main
-
-sys.argv.insert(1, "soak")
-sys.exit(main())
+run_script("soak")

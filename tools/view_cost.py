@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -27,11 +26,11 @@ def main() -> None:
     times: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     try:
         with streamtok.subscribe(NODE, timeout=120) as stream:
-            with open_page():
-                pass  # it is served now
-            for turn in range(2 * ROUNDS):
-                with open_page() if turn % 2 else nullcontext():
-                    times[turn % 2 == 1] += measure(stream, seconds)
+            open_page().close()  # it is served now
+            for _ in range(ROUNDS):
+                times[False] += measure(stream, seconds)
+                with open_page():
+                    times[True] += measure(stream, seconds)
     finally:
         node.terminate()
         node.wait()

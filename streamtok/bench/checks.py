@@ -16,7 +16,7 @@ CL = torch.channels_last
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """||found - wanted|| / ||wanted|| of two tensors of one shape; NaN stays NaN."""
+    """||found - wanted|| / ||wanted|| of two tensors (...) of one shape; NaN stays NaN."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 

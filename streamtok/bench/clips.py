@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from streamtok.bench.options import BenchOptions
-from streamtok.evaluation.layouts import pictures_to_video, split_groups, tokens_of
+from streamtok.evaluation.layouts import pictures_to_video, split_groups
 from streamtok.model import EncodeStream
 from streamtok.weights.golden import reference_clip
 
@@ -35,7 +35,7 @@ def paint_groups(options: BenchOptions, groups: int, group: int, cameras: int = 
 def encode_by_steps(stream: EncodeStream, clip: Tensor) -> tuple[Tensor, Tensor]:
     """A clip (B, 3, 1 + k * G, H, W), uint8 or float in -1..1, through a fresh stream of B slots, one group per step.
 
-    Returns the latents, float (B, C, T', h, w), and what a decoder reads, as `tokens_of`.
+    Returns the latents, float (B, C, T', h, w), and the tokens, as `Encoded` has them.
     """
     outs = [stream.step(part) for part in split_groups(clip, stream.model.group)]
-    return torch.cat([out.latent for out in outs], 2), torch.cat([tokens_of(out) for out in outs], -3)
+    return torch.cat([out.latent for out in outs], 2), torch.cat([out.tokens for out in outs], -3)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from streamtok.bench.options import BenchOptions
-from streamtok.bench.process import Child, ingest_command, name_for_child, run_child
+from streamtok.bench.process import Program, ingest_arguments, name_for_child, run_program
 from streamtok.bench.timing import percentiles
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.io.synthetic import SyntheticDrive
@@ -37,13 +37,13 @@ def measure_end_to_end(
         engine_file.write_text(json.dumps(engine.to_dict()))
         record_camera(video, options.size, options.fps, round(seconds * options.fps))
         model = name_for_child(tok, options.model, folder)
-        command = ingest_command(model, str(engine_file), engine.device, socket)
-        command += ["--realtime", "--policy=latest", "--json"]
+        arguments = ingest_arguments(model, str(engine_file), engine.device, socket)
+        arguments += ["--realtime", "--policy=latest", "--json"]
         for camera in range(options.cameras):
-            command += [f"--source={video}", f"--stream=cam{camera}"]
-        with run_child(command, folder) as node:
+            arguments += [f"--source={video}", f"--stream=cam{camera}"]
+        with run_program("node", arguments, folder) as node:
             whole, transport = _time_arrivals(node, socket)
-            summary = json.loads(node.read_line())
+        summary = json.loads(node.output.read_text())
     first = FIRST_MESSAGES * options.cameras
     return {
         "seconds": seconds,
@@ -55,7 +55,7 @@ def measure_end_to_end(
     }
 
 
-def _time_arrivals(node: Child, socket: Path) -> tuple[list[float], list[float]]:
+def _time_arrivals(node: Program, socket: Path) -> tuple[list[float], list[float]]:
     """Read until the node's streams end: milliseconds of each message from its capture, and from its publication."""
     from streamtok.wire.subscriber import subscribe
 
@@ -69,7 +69,7 @@ def _time_arrivals(node: Child, socket: Path) -> tuple[list[float], list[float]]
                 whole.append((now - message.capture_ns) / 1e6)
                 transport.append((now - message.header.publish_ns) / 1e6)
             elif not reader.ended:
-                node.check()
+                node.check_running()
     return whole, transport
 
 

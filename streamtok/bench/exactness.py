@@ -11,8 +11,9 @@ from streamtok.bench.clips import encode_by_steps, read_clip
 from streamtok.bench.timing import time_calls
 from streamtok.engine.loading import load
 from streamtok.engine.optimized import OptimizedTokenizer
-from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
+
+SIZE, REPEATS = (256, 448), 3
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,10 @@ class Row:
     found: str
 
 
-def measure_exactness(
-    name: str = "nano", frames: int = 17, size: tuple[int, int] = (256, 448), repeats: int = 3
-) -> Iterator[Row]:
-    """Compare the ways to encode one synthetic clip with one discrete preset."""
+def measure_exactness(name: str, frames: int) -> Iterator[Row]:
+    """Compare the ways to encode one synthetic clip of so many frames with one discrete preset."""
     plain, deterministic = load(name), load(name, deterministic=True)
-    clip = read_clip(f"synthetic:{size[0]}x{size[1]}@30?seed=7&frames={frames}", size, frames)
+    clip = read_clip(f"synthetic:{SIZE[0]}x{SIZE[1]}@30?seed=7&frames={frames}", SIZE, frames)
     whole, exact = plain.encode(clip), deterministic.encode(clip)
     if whole.indices is None:
         raise ValueError("exactness is measured on tokens, and a continuous model has none; name a discrete preset")
@@ -47,7 +46,7 @@ def measure_exactness(
     yield row("bfloat16 against float32, steps", _encode_by_steps(plain, clip, torch.bfloat16), whole)
 
     def busy_ms(tok: Tokenizer, encode: Callable[[Tokenizer], object]) -> float:
-        return median(time_calls(lambda _: encode(tok), repeats, warm_up=1)[1])
+        return median(time_calls(lambda _: encode(tok), REPEATS, warm_up=1)[1])
 
     def cost(encode: Callable[[Tokenizer], object]) -> str:
         return f"{busy_ms(deterministic, encode) / busy_ms(plain, encode):.2f} times"
@@ -69,5 +68,5 @@ def _describe_distance(found: tuple[Tensor, Tensor], wanted: Encoded) -> str:
     latent, indices = found
     apart = (latent.double() - wanted.latent.double()).abs().max()
     bits = ", bit-identical" if torch.equal(latent, wanted.latent) else ""
-    differing = int(torch.ne(indices, tokens_of(wanted)).sum())
+    differing = int(torch.ne(indices, wanted.tokens).sum())
     return f"latents within {apart:.1e}{bits}; {differing} of {indices.numel():,} tokens differ"

@@ -91,8 +91,8 @@ def time_start() -> Entries:
     yield f"{gpu_parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), HD)
 
 
-def said(entries: Callable[[], Entries]) -> Entries:
-    """The same entries, each said as it comes."""
+def say_entries(entries: Callable[[], Entries]) -> Entries:
+    """The same entries, each say_entries as it comes."""
     for name, entry in entries():
         say(name, entry)
         yield name, entry
@@ -100,14 +100,14 @@ def said(entries: Callable[[], Entries]) -> Entries:
 
 PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds that one may take, far more than it needs
     "machine": (gpu_parts.report_machine, 90),
-    "compile": (partial(said, compile_kernels), 300),
+    "compile": (partial(say_entries, compile_kernels), 300),
     "kernels": (gpu_parts.check_kernels, 180),
-    "agreement": (gpu_parts.compare_tokens, 150),
-    "prepare": (partial(said, check_preparation), 150),
+    "agreement": (gpu_parts.measure_agreement, 150),
+    "prepare": (partial(say_entries, check_preparation), 150),
     "step": (gpu_parts.time_step, 150),
     "tests": (run_tests, 240),
     **{f"bench{row}": (partial(run_bench_row, row), 150) for row in range(len(MATRIX))},
-    "start": (partial(said, time_start), 200),
+    "start": (partial(say_entries, time_start), 200),
     "tune": (time_candidates, 240),
 }
 GROUPS = {"bench": [f"bench{row}" for row in range(len(MATRIX))]}  # the rows of the matrix, the most wanted first

@@ -19,6 +19,8 @@ from streamtok.model import EncodeStream, Tokenizer, build
 from streamtok.weights.golden import reference_clip
 
 FULL_SIZE = "cosmos-dv4x8x8"
+HD_SIZE = 720, 1280
+PROFILED_CALLS, PROFILED_ROWS = 3, 30
 NEAR = 0.1  # by how much fused kernels may agree less with float32 than PyTorch's in the same precision
 Entries = Iterator[tuple[str, Any]]
 
@@ -67,7 +69,7 @@ def check_kernels() -> Entries:
             yield f"{name} {str(dtype).removeprefix('torch.')}", entry
 
 
-def build_full_size(precision: str = "bfloat16") -> Tokenizer:
+def build_full_size(precision: str) -> Tokenizer:
     """The full-size 4x8x8 tokenizer with seeded random weights, on the GPU."""
     torch.manual_seed(0)
     return build(PRESETS[FULL_SIZE]).cast(getattr(torch, precision), "cuda")
@@ -84,17 +86,17 @@ def open_fused(
     return FusedStream(fuse_model(model, over_space), 1, size, 32, configuration)
 
 
-def time_step(size: tuple[int, int] = (720, 1280), precision: str = "bfloat16") -> Entries:
-    """The full-size encoder step: plain and fused, eager and captured; the profile of the fused one."""
-    model, captured = build_full_size(precision), {}
-    frames = torch.randint(0, 256, (1, 3, 4, *size), dtype=torch.uint8, device="cuda")
-    entry = attempt(partial(_time_stream, model.stream(1, *size), frames, 6))
+def time_step() -> Entries:
+    """The full-size encoder step in bfloat16 at 720p: plain and fused, eager and captured; the profile of the fused."""
+    model, captured = build_full_size("bfloat16"), {}
+    frames = torch.randint(0, 256, (1, 3, 4, *HD_SIZE), dtype=torch.uint8, device="cuda")
+    entry = attempt(partial(_time_stream, model.stream(1, *HD_SIZE), frames, 6))
     say("plain eager", entry)
     yield "plain eager", entry
     for over_space in ("flash", "strips"):
         for graph in (False, True):
             free_dead_streams()
-            captured[over_space] = stream = open_fused(model, size, precision, graph, over_space)
+            captured[over_space] = stream = open_fused(model, HD_SIZE, "bfloat16", graph, over_space)
             name = f"fused {over_space} {'graph' if graph else 'eager'}"
             entry = attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
             say(name, entry)
@@ -116,31 +118,35 @@ def _time_stream(stream: EncodeStream, frames: Tensor, count: int) -> dict[str, 
     }
 
 
-def profile_kernels(function: Callable[[], object], calls: int = 3, rows: int = 30) -> list[dict[str, Any]]:
-    """Milliseconds per call of each GPU kernel, the longest first."""
+def profile_kernels(function: Callable[[], object]) -> list[dict[str, Any]]:
+    """Milliseconds per call of the GPU kernels that take longest, the longest first."""
     function()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as run:
-        for _ in range(calls):
+        for _ in range(PROFILED_CALLS):
             function()
         torch.cuda.synchronize()
     events = sorted(run.key_averages(), key=lambda event: -event.self_device_time_total)
     table = [
-        {"kernel": event.key[:90], "ms": event.self_device_time_total / 1000 / calls, "calls": event.count / calls}
-        for event in events[:rows]
+        {
+            "kernel": event.key[:90],
+            "ms": event.self_device_time_total / 1000 / PROFILED_CALLS,
+            "calls": event.count / PROFILED_CALLS,
+        }
+        for event in events[:PROFILED_ROWS]
     ]
     for row in table:
         say(f"{row['ms']:8.3f} ms {row['calls']:6.1f} calls  {row['kernel']}")
-    say(f"{sum(event.self_device_time_total for event in events) / 1000 / calls:8.3f} ms in all")
+    say(f"{sum(event.self_device_time_total for event in events) / 1000 / PROFILED_CALLS:8.3f} ms in all")
     return table
 
 
-def compare_tokens(size: tuple[int, int] = (256, 448), groups: int = 8) -> Entries:
+def measure_agreement() -> Entries:
     """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wide = build_full_size("float32")
-    clip = reference_clip(1 + (groups - 1) * wide.group, *size).to("cuda")
-    wanted = encode_by_steps(wide.stream(1, *size), clip)[1]
+    clip = reference_clip(1 + 7 * wide.group, 256, 448).to("cuda")
+    wanted = encode_by_steps(wide.stream(1, 256, 448), clip)[1]
     for precision in ("bfloat16", "float16"):
         yield from _compare_precision(wide.cast(getattr(torch, precision)), precision, clip, wanted)
 

@@ -24,7 +24,6 @@ from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
 from streamtok.engine.gpu.graph import free_dead_streams
 from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration, memory_needed
-from streamtok.evaluation.layouts import tokens_of
 from streamtok.model import Encoded, Tokenizer
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.weights.golden import reference_clip
@@ -139,7 +138,7 @@ def measure_decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[s
     decoder = fast.decode_stream(1, *grid)
     groups = paint_groups(options, 3, fast.group)
     outs = [encoder.step(group, keyframe=[i == 0]) for i, group in enumerate(groups)]
-    codes = [tokens_of(out) for out in outs]
+    codes = [out.tokens for out in outs]
     decoder.step(codes[0], keyframe=[True])
     times, busy = time_calls(lambda i: decoder.step(codes[1 + i % 2]), max(4, options.groups // 2), options.device)
     found = percentiles(times)
@@ -152,7 +151,7 @@ def measure_decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[s
 
 def _copy_to_host(out: Encoded) -> Tensor:
     """Tokens as published: uint16 on the host, (S, T, h, w); of continuous models float16 (S, C, T, h, w)."""
-    return tokens_of(out).to(torch.float16 if out.indices is None else torch.uint16).cpu()
+    return out.tokens.to(torch.float16 if out.indices is None else torch.uint16).cpu()
 
 
 def measure_stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:

@@ -13,7 +13,7 @@ from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.precision import (
     GROUPS,
     cpu_has_int8,
-    format_table,
+    format_trials,
     list_candidates,
     measure_kinds,
     pick_configuration,
@@ -44,7 +44,7 @@ def compare_precisions(
     trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
     chosen = pick_trial(trials, names)
     engine = pick_configuration(tok, trials, names, clip) if auto else trials[chosen].configuration
-    for line in format_table(trials, chosen):
+    for line in format_trials(trials, chosen):
         say(line)
     agreement = {name: trial.agreement for name, trial in trials.items()}
     compared = {

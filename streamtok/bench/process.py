@@ -1,15 +1,15 @@
-"""Commands of this project that the benchmark runs beside itself, as a user would have them."""
+"""Commands of this project in processes of their own, as a user has them: measured, killed, stopped, begun again."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
 import torch
 
@@ -17,81 +17,133 @@ from streamtok.checkpoint import WEIGHTS, save
 from streamtok.model import Tokenizer
 
 LIMIT_S = 600.0  # a first start measures every precision, and compiles on a GPU
-STOP_S = 5.0
+END_S = 20.0  # for a process to end on a busy machine, after SIGTERM
 ROOT = Path(__file__).resolve().parents[2]
+HANDLES_SIGTERM = 1 << (signal.SIGTERM - 1)
 
 
-@dataclass(frozen=True)
-class Child:
-    """A process that was started, and the file of its standard error."""
+@dataclass
+class Program:
+    """One command in a process of its own; `arguments` gives those of its n-th start. Its cache is in `folder`."""
 
-    process: subprocess.Popen[str]
-    log: Path
+    name: str
+    arguments: Callable[[int], list[str]]
+    folder: Path
+    starts: int = 0
+    down: bool = True  # by us: not started yet, killed, or ended
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _log_start: int = 0
 
-    def check(self) -> None:
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process of the newest start."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._process
+
+    @property
+    def log(self) -> Path:
+        """Standard error of all starts."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def output(self) -> Path:
+        """Standard output of the newest start."""
+        return self.folder / f"{self.name}.out"
+
+    def start(self) -> None:
+        """Start the command (anew)."""
+        command = [sys.executable, "-m", "streamtok.cli", *self.arguments(self.starts)]
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"STREAMTOK_CACHE": str(self.folder / "cache"), "PYTHONPATH": paths}
+        self.starts += 1
+        with self.log.open("ab") as log, self.output.open("wb") as output:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=log
+            )
+        self.down = False
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait until the process is gone."""
+        self.down = True
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int | None:
+        """Send SIGTERM; returns the exit status, or None if the process did not end in time and was killed."""
+        self.down = True
+        self.process.terminate()  # does nothing to a process that has ended
+        try:
+            return self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def check_running(self) -> None:
         """RuntimeError with its last words if the process has ended."""
         if self.process.poll() is not None:
-            words = " / ".join(self.log.read_text().strip().splitlines()[-3:])
-            raise RuntimeError(f"the process to measure ended with status {self.process.returncode}: {words}")
+            raise RuntimeError(self.last_words())
 
     def wait_for(self, socket: Path) -> None:
         """Wait until it has bound `socket`: a reader that is there before its node retries later and later."""
         while not socket.exists():
-            self.check()
+            self.check_running()
             time.sleep(0.001)
 
-    def read_line(self) -> str:
-        """The next line that it prints; RuntimeError if it ends without one."""
-        line = cast("IO[str]", self.process.stdout).readline()
-        if not line:
-            self.process.wait()
-            self.check()
-        return line
+    def has_ended(self) -> bool:
+        """Whether the process ended although nobody told it to."""
+        return not self.down and self.process.poll() is not None
 
+    def has_logged(self, words: str) -> bool:
+        """Whether the newest start has logged some words."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return words.encode() in log.read()
 
-def child_environment(folder: Path) -> dict[str, str]:
-    """The variables of a process that runs this code with a cache in `folder`."""
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return os.environ | {"STREAMTOK_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
+    def takes_signals(self) -> bool:
+        """Whether it handles SIGTERM: one that comes before ends it as it ends any program."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) & HANDLES_SIGTERM)
+        return False
+
+    def last_words(self) -> str:
+        """Its exit status and the last lines of its log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+        return f"{self.name} ended with status {self.process.poll()}: " + " / ".join(lines)
 
 
 @contextmanager
-def run_child(command: list[str], folder: Path) -> Iterator[Child]:
-    """`python -m COMMAND` with a cache in `folder`; it ends by itself, or with the block if the block fails."""
-    with (folder / "log").open("w") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            env=child_environment(folder),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    limit = threading.Timer(LIMIT_S, started.kill)
+def run_program(name: str, arguments: list[str], folder: Path) -> Iterator[Program]:
+    """A command that ends by itself, or with the block if the block fails; RuntimeError unless its status is 0."""
+    program = Program(name, lambda _: arguments, folder)
+    program.start()
+    limit = threading.Timer(LIMIT_S, program.process.kill)
     limit.start()
-    running = Child(started, folder / "log")
     try:
-        yield running
-        started.wait()
+        yield program
+        program.process.wait()
     finally:
         limit.cancel()
-        started.terminate()  # does nothing to a process that has ended
-        try:
-            started.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-    if started.returncode:
-        running.check()
+        program.end()
+    if program.process.returncode:
+        raise RuntimeError(program.last_words())
 
 
-def ingest_command(model: str, engine: str, device: str, socket: Path) -> list[str]:
+def ingest_arguments(model: str, engine: str, device: str, socket: Path) -> list[str]:
     """`streamtok ingest` without its sources; it publishes at `socket` and waits there for one reader.
 
     `engine`: "auto" or a file that holds an engine configuration. `device`: "cpu" or "cuda", that of this process.
     """
     where = device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
     told = {"model": model, "engine": engine, "device": where, "bind": f"ipc://{socket}", "wait-subscribers": "1"}
-    return ["streamtok.cli", "ingest", *(f"--{flag}={value}" for flag, value in told.items())]
+    return ["ingest", *(f"--{flag}={value}" for flag, value in told.items())]
 
 
 def name_for_child(tok: Tokenizer, name: str | None, folder: Path) -> str:

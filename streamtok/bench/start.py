@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from streamtok.bench.options import BenchOptions
-from streamtok.bench.process import ingest_command, name_for_child, run_child
+from streamtok.bench.process import ingest_arguments, name_for_child, run_program
 from streamtok.model import Tokenizer
 
 NEEDS = ("zmq", "msgspec", "msgpack", "pydantic", "yaml", "rich", "prometheus_client", "cv2")
@@ -51,14 +51,14 @@ def _start_node(model: str, options: BenchOptions, folder: Path) -> tuple[float,
     from streamtok.wire.subscriber import subscribe
 
     socket, (height, width) = folder / "tokens", options.size
-    command = ingest_command(model, "auto", options.device, socket)
-    command += [f"--source=synthetic:{height}x{width}@{options.fps:g}?seed=0&frames=1"]
-    command += [f"--threads={torch.get_num_threads()}"]
+    arguments = ingest_arguments(model, "auto", options.device, socket)
+    arguments += [f"--source=synthetic:{height}x{width}@{options.fps:g}?seed=0&frames=1"]
+    arguments += [f"--threads={torch.get_num_threads()}"]
     begin = time.monotonic()
-    with run_child(command, folder) as process:
-        process.wait_for(socket)
+    with run_program("node", arguments, folder) as node:
+        node.wait_for(socket)
         with subscribe(f"ipc://{socket}") as reader:
             while (message := reader.get(0.1)) is None:
-                process.check()
+                node.check_running()
             passed_ms = 1000 * (time.monotonic() - begin)
             return passed_ms, reader.info(message.stream).engine

@@ -35,7 +35,7 @@ def measure_stateless(
     """Milliseconds per window, eager and in `dtype`, with their ratios to a step.
 
     `step` is what `measure_latency` found. The ratios are to one camera's step, to an eager step and, of processor
-    time, to one camera's step. A window that does not fit into memory is named so.
+    time, to one camera's step. A window that does not fit into memory has an `error`.
     """
     model = tok.cast(dtype, options.device)
     eager = model.stream(1, *options.size)

@@ -117,16 +117,14 @@ def _roofline_rows(part: dict[str, Any]) -> list[str]:
 def plot_ratios(report: dict[str, Any], path: Path) -> Path:
     """Bars of a step against the stateless windows; written to `path` (.png or .svg)."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("drawing", "plot") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     part = report["stateless"]
     bars = {"step": part["step_ms"], "step, eager": part["eager_step_ms"]}
     bars |= {f"window of {n}": found["ms"] for n, found in part["windows"].items() if "ms" in found}
-    figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(bars) + 1.4))
+    figure = Figure(figsize=(7, 0.6 * len(bars) + 1.4))
+    axes = figure.subplots()
     drawn = axes.barh(list(bars), list(bars.values()), color=["#2a6f97", *["#a9bcd0"] * (len(bars) - 1)])
     axes.bar_label(drawn, fmt="%.1f ms", padding=3)
     axes.invert_yaxis()
@@ -136,5 +134,4 @@ def plot_ratios(report: dict[str, Any], path: Path) -> Path:
     axes.set_title(f"{report['model']}, {height}x{width}, {report['engine']['precision']}, {report['machine']['name']}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
     return path

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+ROUNDS = 5
+
 
 def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p99, mean and count of a list of milliseconds."""
@@ -15,8 +17,8 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {"p50_ms": middle, "p99_ms": ordered[at], "mean_ms": mean, "count": len(ordered)}
 
 
-def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5) -> float:
-    """Median milliseconds of one call on the GPU, from graphs of `repeat` calls replayed `rounds` times."""
+def kernel_ms(function: Callable[[], object], repeat: int = 10) -> float:
+    """Median milliseconds of one call on the GPU, from graphs of `repeat` calls replayed ROUNDS times."""
     function()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -25,7 +27,7 @@ def kernel_ms(function: Callable[[], object], repeat: int = 10, rounds: int = 5)
             function()
     graph.replay()
     times = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         graph.replay()

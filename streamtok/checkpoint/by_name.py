@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from streamtok.checkpoint.cosmos import PUBLISHED_FILES, find_variant, from_cosmos
+from streamtok.checkpoint.cosmos import from_cosmos
 from streamtok.checkpoint.diffusers import find_diffusers, from_diffusers
 from streamtok.checkpoint.folder import read_folder
 from streamtok.checkpoint.hub import fetch_checkpoint, is_repository
+from streamtok.checkpoint.published_files import PUBLISHED_FILES
+from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS
 from streamtok.model import Tokenizer, build
 
@@ -48,7 +50,7 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder with a config.json is one of ours; published checkpoints may bring a config.json of theirs."""
+    """Whether a folder with a config.json is one of ours; published checkpoints may bring their own."""
     theirs = any((folder / name).is_file() for name in PUBLISHED_FILES) or any(folder.glob("iter_*"))
     return (folder / "model.safetensors").is_file() or not theirs
 

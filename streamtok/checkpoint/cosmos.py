@@ -10,19 +10,16 @@ from torch import Tensor
 
 from streamtok.checkpoint.folder import check_fit
 from streamtok.checkpoint.published_files import (
-    PUBLISHED_FILES,
     clean_names,
     read_files,
     read_published,
     read_statistics,
 )
-from streamtok.checkpoint.variants import find_variant, infer_config
+from streamtok.checkpoint.variants import infer_config
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
 from streamtok.model.layers import Norm, TemporalConv
 from streamtok.model.network import HALVES
-
-__all__ = ["PUBLISHED_FILES", "find_variant", "from_cosmos", "load_published", "published_names", "to_published"]
 
 # Parameters of resampling modules that published models hold but never run, and buffers that tracing adds.
 _UNUSED = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.(downsample|upsample)\.conv[123]\.conv3d\.(weight|bias)$")

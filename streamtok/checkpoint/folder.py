@@ -93,8 +93,8 @@ def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tenso
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; ValueError names a file that is cut off or none, FileNotFoundError one that is
-    not there."""
+    """The tensors of a safetensors file; ValueError if it is cut off or of another kind, FileNotFoundError if it is
+    missing."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or no file; expected safetensors")
     try:
@@ -104,10 +104,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
-    """What a config.json says, and the state of its tokenizer without memory (device meta) and without quantizer, some
-    of which cannot be made so. Nothing absurd is built.
+    """What a config.json says, and the state of its tokenizer without memory (device meta).
 
-    ValueError names the file.
+    The quantizer's is left out: some cannot be made without memory.
+    ValueError, which names the file, before a tokenizer of absurd sizes is built.
     """
     values = read_json(path)
     try:

@@ -39,8 +39,8 @@ def is_repository(name: str) -> bool:
 def fetch_checkpoint(name: str) -> Path:
     """The folder of a repository of the hub, from the hub's cache, else downloaded.
 
-    Raises ValueError where there is none (or none that may be read), OSError where the hub cannot be reached, and
-    ImportError without the extra.
+    Raises ValueError if the hub has no such repository or does not let it be read, OSError if the hub cannot be
+    reached, and ImportError without the extra.
     """
     match = REPOSITORY.fullmatch(name)
     if match is None:
@@ -68,7 +68,7 @@ def fetch_checkpoint(name: str) -> Path:
 def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
     """Upload a tokenizer with a model card to "org/name" on the hub, which is made if it is not there; returns its URL.
 
-    Who uploads is whoever `hf auth login` knows.
+    The account is that of `hf auth login`.
     """
     try:
         from huggingface_hub import HfApi

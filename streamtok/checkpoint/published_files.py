@@ -114,7 +114,7 @@ def _plain_name(name: str) -> str:
 
 def read_statistics(path: Path, config: TokenizerConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of continuous latents, (channels * steps) values of each, where they lie beside a
-    checkpoint; else none of both.
+    checkpoint; else two empty tuples.
 
     ValueError, which names the file, unless it holds two tensors of (channels, steps) values.
     """

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+import streamtok
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Device, File, Flag, Model, Positive, Size, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
@@ -52,7 +53,6 @@ def run(settings: BenchSettings) -> int:
     """Measure, print and write the report; returns 0."""
     import torch
 
-    import streamtok
     from streamtok.bench.measure import measure_model
     from streamtok.bench.options import BenchOptions
     from streamtok.bench.tables import format_report, plot_ratios

@@ -6,13 +6,17 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from streamtok.commands.flags import parse_settings
 from streamtok.names import without_password
-from streamtok.node.process import share_cores
+from streamtok.node.logs import log_to_stderr
+from streamtok.node.process import share_cores, stop_on_signals
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
+from streamtok.settings.shared import NodeSettings
 
 Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
@@ -28,7 +32,7 @@ def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: st
 
 
 def command(name: str) -> Callable[[Main], Main]:
-    """Make `main(argv)` end as every command does: whatever its user can act on is told without a traceback.
+    """Make `main(argv)` end as every command does: an error that its user can act on is one line, not a traceback.
 
     The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
     left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.
@@ -56,6 +60,15 @@ def command(name: str) -> Callable[[Main], Main]:
         return run
 
     return decorate
+
+
+@contextmanager
+def until_stopped(settings: NodeSettings) -> Iterator[threading.Event]:
+    """Log as the settings say, and give the event that a signal to end sets (see `stop_on_signals`)."""
+    log_to_stderr(settings.log_format)
+    stop = threading.Event()
+    with stop_on_signals(stop.set):
+        yield stop
 
 
 def tell_error(name: str, error: Exception) -> int:

@@ -7,9 +7,8 @@ streamtok decode tcp://127.0.0.1:5555 -o zmq:tcp://127.0.0.1:5556        (JPEG o
 """
 
 import json
-import threading
 
-from streamtok.commands.command import make_main
+from streamtok.commands.command import make_main, until_stopped
 from streamtok.settings.decode import DecodeSettings
 
 
@@ -38,13 +37,9 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
 
 def decode_stream(settings: DecodeSettings) -> dict[str, str | int]:
     """A live stream to pictures, until it is stopped; returns where they are and how many."""
-    from streamtok.node.display import log_to_stderr
     from streamtok.node.live_view import view_stream
-    from streamtok.node.process import stop_on_signals
 
-    log_to_stderr(log_format=settings.log_format)
-    stop = threading.Event()
-    with stop_on_signals(stop.set):
+    with until_stopped(settings) as stop:
         return view_stream(settings, stop)
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+import streamtok
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
 from streamtok.settings.fields import (
@@ -91,7 +92,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, Any], list[str]]:
     """Load, run and write; the report's values and its main lines."""
-    import streamtok
     from streamtok.coding.library import find_coder
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
@@ -110,7 +110,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
         coder=find_coder(tok.fingerprint, Path(settings.model)),
         side_by_side=settings.out / "side_by_side.mp4" if settings.video else None,
     )
-    result = run_suite(tok, clips, options, print_progress(len(files)))
+    result = run_suite(tok, clips, options, make_progress(len(files)))
     run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
@@ -119,7 +119,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 
 
-def print_progress(total: int) -> Callable[[str], None]:
+def make_progress(total: int) -> Callable[[str], None]:
     """What prints one line per clip on standard error."""
     counter = itertools.count(1)
     return lambda name: print(f"[{min(next(counter), total)}/{total}] {name}", file=sys.stderr, flush=True)

@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from streamtok.commands.command import make_main
@@ -33,8 +32,9 @@ class ExportModelSettings(CommandSettings):
 
 
 def run(settings: ExportModelSettings) -> int:
-    """Export, compare, tell."""
+    """Export a step; of ONNX, compare it with PyTorch's."""
     from streamtok.engine.loading import load
+    from streamtok.exporting.comparing import compare_with_onnx
     from streamtok.exporting.formats import SUFFIXES, export_step
     from streamtok.exporting.step import ExportedStep
 
@@ -45,43 +45,9 @@ def run(settings: ExportModelSettings) -> int:
     summary: dict[str, Any] = {"out": str(path), "json": f"{path}.json", "model": facts["model"]}
     summary |= {"tokenizer": facts["tokenizer"], "states": len(step.names)}
     if settings.format == "onnx":
-        summary |= compare(step, path, settings.groups)
+        summary |= compare_with_onnx(step, path, settings.groups)
     print(json.dumps(summary) if settings.as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
     return 0
-
-
-def compare(step: Any, path: Path, groups: int) -> dict[str, float]:
-    """Run a synthetic clip through PyTorch's step and the ONNX file's; how many values differ, and by how much."""
-    import torch
-
-    from streamtok.exporting.formats import OnnxStep
-
-    exported, state, differing, values, most = OnnxStep(path), step.example[2:], 0, 0, 0.0
-    for number, x in enumerate(clip_of(step, groups)):
-        with torch.no_grad():
-            own, *state = step(torch.from_numpy(x), torch.tensor([number == 0]), *state)
-        gap = np.abs(own.numpy().astype(np.float64) - exported.step(x, number == 0))
-        differing, values, most = differing + int((gap > 0).sum()), values + gap.size, max(most, float(gap.max()))
-    return {"compared": values, "differing": differing, "largest_difference": most}
-
-
-def clip_of(step: Any, groups: int) -> list[np.ndarray]:
-    """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens."""
-    import torch
-
-    from streamtok.io.source import open_source
-
-    group, (height, width) = step.tokenizer.group, step.size
-    with open_source(f"synthetic:{height}x{width}@10?seed=5&frames={group * groups}", "clip") as source:
-        frames = np.stack([frame.image for frame in source])
-    clips = list(frames.reshape(groups, 1, group, height, width, 3))
-    if step.direction == "encode":
-        return clips
-    stream, grids = step.tokenizer.stream(1, height, width), []
-    for number, clip in enumerate(clips):
-        out = stream.step(torch.from_numpy(clip.transpose(0, 4, 1, 2, 3)[:, :, : 1 if number == 0 else group].copy()))
-        grids.append((out.latent.squeeze(2) if out.indices is None else out.indices.squeeze(-3)).numpy())
-    return grids
 
 
 main = make_main("export-model", ExportModelSettings, run, __doc__)

@@ -8,15 +8,14 @@ gets model/ (for --model of every command), sample_*.png, curve.png (PSNR of wha
 """
 
 import json
-import logging
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
@@ -58,8 +57,8 @@ def run(settings: FinetuneSettings) -> int:
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    config = plan(settings)
+    log_to_stderr()
+    config = plan_run(settings)
     model = build_model(config)
     name = model.config.name
     summary = train(config, model, overwrite=settings.overwrite)
@@ -82,7 +81,7 @@ def run(settings: FinetuneSettings) -> int:
     return 0
 
 
-def plan(settings: FinetuneSettings) -> "TrainConfig":
+def plan_run(settings: FinetuneSettings) -> "TrainConfig":
     """The training run that the settings ask for."""
     from streamtok.training.config import TrainConfig
     from streamtok.training.data import list_media

@@ -13,6 +13,7 @@ that of one camera in float16, convolution tails plus `context` steps of attenti
 import json
 from typing import Annotated, Any
 
+import streamtok
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.names import nearest
@@ -92,9 +93,9 @@ def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) 
             "preset": row["name"],
             "TxHxW": row["compression"],
             "ratio": f"{row['compression_ratio']:.0f}",
-            "codes": or_dash(row["codebook_size"], "d"),
-            "bits/token": or_dash(row["bits_per_token"], ".2f"),
-            "tokens/s": or_dash(row["tokens_per_second"], ",.0f"),
+            "codes": format_or_dash(row["codebook_size"], "d"),
+            "bits/token": format_or_dash(row["bits_per_token"], ".2f"),
+            "tokens/s": format_or_dash(row["tokens_per_second"], ",.0f"),
             "kbit/s": f"{row['bits_per_second'] / 1e3:,.0f}",
             "params": f"{row['parameters'] / 1e6:.1f} M",
             "GFLOP enc": f"{row['encode_flops'] / 1e9:,.1f}",
@@ -114,14 +115,13 @@ def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) 
     return title + "\n".join("  ".join(line) for line in aligned)
 
 
-def or_dash(value: float | None, form: str) -> str:
+def format_or_dash(value: float | None, form: str) -> str:
     """The value in a format, a dash for None."""
     return "-" if value is None else format(value, form)
 
 
 def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
     """Prepare this machine for models by name or folder, on the first frames of `source`."""
-    import streamtok
     from streamtok.bench.clips import read_clip
     from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare

@@ -95,7 +95,7 @@ def run(settings: ReconstructSettings) -> int:
             done.append(reconstruct_file(tok, source, outs[source], options))
         except (OSError, ValueError) as error:
             failed[source] = str(error)
-    tell(settings, tok, [asdict(one) for one in done], failed)
+    print_results(settings, tok, [asdict(one) for one in done], failed)
     return 1 if failed else 0
 
 
@@ -118,7 +118,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
     import torch
 
     from streamtok.checkpoint import from_cosmos
-    from streamtok.checkpoint.cosmos import find_variant
+    from streamtok.checkpoint.variants import find_variant
     from streamtok.config import PRESETS
     from streamtok.engine.loading import load, pick_device
 
@@ -134,7 +134,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
     return load(loaded).cast(getattr(torch, settings.dtype), pick_device(settings.device))
 
 
-def tell(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
+def print_results(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
     """Print what was reconstructed and what failed."""
     mean = round(fmean(one["psnr"] for one in done), 3) if done else None
     if settings.as_json:

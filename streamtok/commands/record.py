@@ -10,13 +10,12 @@ Ctrl-C ends it with a summary. A file that was cut off is still readable; `strea
 
 import json
 import sys
-import threading
 from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from streamtok.commands.command import make_main
+from streamtok.commands.command import make_main, until_stopped
 from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 
@@ -60,25 +59,21 @@ def run(settings: RecordSettings) -> int:
 
 def record_streams(settings: RecordSettings) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
-    from streamtok.node.display import log_to_stderr
-    from streamtok.node.process import stop_on_signals
     from streamtok.recording.network_recorder import NetworkRecorder
     from streamtok.recording.recorder import Recorder
     from streamtok.recording.recorder_options import RecorderOptions
     from streamtok.wire.security import CurveClient
 
-    log_to_stderr(log_format=settings.log_format)
-    stopping = threading.Event()
     curve = CurveClient.load(settings.curve) if settings.curve else None
     limits = settings.max_size, settings.max_minutes, settings.min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)
     endpoint, until_end = settings.endpoint, settings.until_end
     with (
-        stop_on_signals(stopping.set),
+        until_stopped(settings) as stop,
         Recorder(settings.out, options, metadata={"recorded_from": endpoint}) as recorder,
         closing(NetworkRecorder(endpoint, recorder, settings.streams, until_end=until_end, curve=curve)) as reader,
     ):
-        reader.run(stopping.is_set, seconds=settings.max_seconds)
+        reader.run(stop.is_set, seconds=settings.max_seconds)
     malformed = {kind.replace("subscribe.", "record."): count for kind, count in reader.rejects.counts.items()}
     before = reader.counts["before_keyframe"]
     lacking = reader.without_key_frame

@@ -17,21 +17,21 @@ import json
 import sys
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
+from streamtok.node.process import stop_on_signals
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.replay import ReplaySettings
-from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 
 
 def run(settings: ReplaySettings) -> int:
     """Replay and print the summary; 1 if it failed, or tokens differ or were not all compared."""
-    from streamtok.node.display import log_to_stderr
-    from streamtok.node.process import stop_on_signals
     from streamtok.node.replay_node import ReplayNode, format_summary
+    from streamtok.node.rig import check_binding
 
-    log_to_stderr(log_format=settings.log_format)
+    log_to_stderr(settings.log_format)
     with blame_settings():  # what cannot be replayed so never can be
-        if settings.bind is not None:  # before a model is loaded for nothing
-            probe(settings, settings.bind)
+        if settings.bind is not None:
+            check_binding(settings, settings.bind)
         node = ReplayNode(settings)
         with stop_on_signals(node.stop):
             summary = node.run()
@@ -46,13 +46,6 @@ def run(settings: ReplaySettings) -> int:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)
         return 1
     return 1 if settings.verify and node.verification.faults() else 0
-
-
-def probe(settings: ReplaySettings, bind: str) -> None:
-    """Raise ValueError or BindError for endpoints that could not be bound now."""
-    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
-    control = check_endpoints(bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
-    probe_endpoints(bind, control)
 
 
 main = make_main("replay", ReplaySettings, run, __doc__)

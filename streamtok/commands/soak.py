@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import File, Flag, Folder, Model, Seconds, Size, Whole, read_list
+from streamtok.settings.fields import File, Flag, Folder, Model, Seconds, Size, Whole, option, read_list
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -40,20 +40,20 @@ FaultName = Literal[
 class SoakSettings(CommandSettings):
     """How long, with what, and which faults."""
 
-    seconds: Seconds = Field(default=60.0, description="how long, from when everything runs")
-    seed: Whole = Field(default=0, description="of the faults and the camera")
-    every: Seconds = Field(default=4.0, description="between faults, on average")
-    out: Annotated[File, Flag(short="-o")] | None = Field(default=None, description="also write the report here (JSON)")
-    faults: Annotated[list[FaultName], BeforeValidator(read_list), Flag(long="--fault")] | None = Field(
-        default=None, description="only this fault (repeat it; default: all)"
+    seconds: Seconds = option(60.0, "how long, from when everything runs")
+    seed: Whole = option(0, "of the faults and the camera")
+    every: Seconds = option(4.0, "between faults, on average")
+    out: Annotated[File, Flag(short="-o")] | None = option(None, "also write the report here (JSON)")
+    faults: Annotated[list[FaultName], BeforeValidator(read_list), Flag(long="--fault")] | None = option(
+        None, "only this fault (repeat it; default: all)"
     )
     readers: (
         Annotated[list[Literal["subscribe", "record", "decode"]], BeforeValidator(read_list), Flag(long="--reader")]
         | None
-    ) = Field(default=None, description="only this reader (repeat it; default: all)")
-    size: Size = Field(default=(64, 96), description="of the camera's picture")
-    model: Model = Field(default="nano", description="preset name or checkpoint folder")
-    keep: Folder | None = Field(default=None, description="keep logs, recordings and pictures in this new folder")
+    ) = option(None, "only this reader (repeat it; default: all)")
+    size: Size = option((64, 96), "of the camera's picture")
+    model: Model = option("nano", "preset name or checkpoint folder")
+    keep: Folder | None = option(None, "keep logs, recordings and pictures in this new folder")
 
     def soak_options(self) -> "SoakOptions":
         """What the run needs of it."""

@@ -19,10 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.commands.command import make_main
+from streamtok.commands.command import make_main, until_stopped
 from streamtok.measures import LatestSamples
-from streamtok.node.display import log_to_stderr
-from streamtok.node.process import stop_on_signals
 from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
 from streamtok.wire.message import TokenMessage
@@ -72,11 +70,9 @@ class SubscribeSettings(NodeSettings):
 
 def run(settings: SubscribeSettings) -> int:
     """Read until the end, Ctrl-C or --max-messages; TimeoutError after --timeout seconds of silence."""
-    log_to_stderr(log_format=settings.log_format)
-    stop = threading.Event()
     began = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(stop_on_signals(stop.set))
+        stop = stack.enter_context(until_stopped(settings))
         subscription = stack.enter_context(open_subscription(settings))
         relay = None
         if settings.forward is not None:

@@ -10,13 +10,12 @@ The folder `out` gets log.jsonl, curve.png, sample_*.png, last.pt (for --resume)
 """
 
 import json
-import logging
-import sys
 from typing import Annotated
 
 from pydantic import model_validator
 
 from streamtok.commands.command import make_main
+from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Flag, Switch, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.training.config import TrainConfig
@@ -45,7 +44,7 @@ def run(settings: TrainSettings) -> int:
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr()
     model = build_model(settings)
     summary = train(
         settings, model, resume=settings.resume, overwrite=settings.overwrite, stop_after=settings.stop_after

@@ -11,17 +11,13 @@ import json
 import sys
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Flag, Folder, Model, Whole, option
 from streamtok.settings.shared import CommandSettings
-
-if TYPE_CHECKING:
-    from streamtok.coding.coder import TokenCoder
-    from streamtok.training.coder_tokens import Epoch
 
 HELD_OUT_FRAMES = 33
 
@@ -31,7 +27,7 @@ class TrainCoderSettings(CommandSettings):
 
     model: Annotated[Model, Flag(positional=True)] = Field(description="preset name or checkpoint folder")
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
-    holdout: Annotated[list[str], Flag("NAME")] = option([], "clips to judge by instead: how their names begin")
+    holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
     steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
     seed: Whole = option(0, "of the first weights and of the order of the data")
@@ -49,7 +45,7 @@ def run(settings: TrainCoderSettings) -> int:
     from streamtok.checkpoint import WEIGHTS
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
-    from streamtok.training.coder_loop import train_coder
+    from streamtok.training.coder_loop import judge_clips, train_coder
     from streamtok.training.coder_tokens import VIEWS, tokenize_views
     from streamtok.training.data import list_media, split_holdout
 
@@ -61,57 +57,41 @@ def run(settings: TrainCoderSettings) -> int:
     folder = settings.out or (shipped if shipped.is_dir() else Path(settings.model))
     folder.mkdir(parents=True, exist_ok=True)
     epochs = tokenize_views(tokenizer, paths, VIEWS)
-    tell(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
+    print_progress(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
     recent: list[float] = []
 
     def on_step(step: int, bits: float) -> None:
         recent.append(bits)
         if len(recent) == 200:
-            tell(f"step {step + 1}: {fmean(recent):.3f} bits a token")
+            print_progress(f"step {step + 1}: {fmean(recent):.3f} bits a token")
             recent.clear()
 
     config = tokenizer.config
     coder = train_coder(config.levels, tokenizer.fingerprint, epochs, settings.steps, settings.seed, on_step)
     save_coder(coder, folder)
-    rows = judge(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
+    rows = judge_clips(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
     if settings.as_json:
         print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint, "clips": rows}))
     else:
-        print(format_table(rows) + f"{folder}: token coder {coder.fingerprint}")
+        print(format_clips(rows) + f"{folder}: token coder {coder.fingerprint}")
     return 0
 
 
-def tell(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
-def judge(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, float]]:
-    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
-    from streamtok.training.coder_loop import count_bits
-
-    rows: dict[str, dict[str, float]] = {}
-    for epoch in epochs:
-        bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)
-        rows[Path(epoch.path).stem] = {
-            "bits": fmean(bits),
-            "keyframe": bits[0],
-            "others": fmean(bits[1:]) if bits[1:] else bits[0],
-            "independent": fmean(alone),
-        }
-    return rows
-
-
-def format_table(rows: dict[str, dict[str, float]]) -> str:
+def format_clips(rows: dict[str, dict[str, float]]) -> str:
     """Bits per token by clip as Markdown, with the means over clips; empty without clips."""
+    from streamtok.evaluation.report import format_table
+
     if not rows:
         return ""
     names = list(next(iter(rows.values())))
-    lines = ["| bits per token | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
     means = {"mean": {name: fmean(row[name] for row in rows.values()) for name in names}}
-    for clip, row in (rows | means).items():
-        lines.append(f"| {clip} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |")
-    return "\n".join(lines) + "\n"
+    cells = [[clip, *(f"{row[name]:.2f}" for name in names)] for clip, row in (rows | means).items()]
+    return format_table(["bits per token", *names], cells) + "\n"
 
 
 main = make_main("train-coder", TrainCoderSettings, run, __doc__)

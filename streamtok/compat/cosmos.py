@@ -73,7 +73,7 @@ class _CosmosTokenizer(nn.Module):
         return self.tokenizer.decode(input_latent, context="all").to(self.tokenizer.dtype)
 
     def autoencode(self, input_tensor: Tensor) -> Tensor:
-        """Frames to tokens and back."""
+        """Frames (B, 3, [T,] H, W) to tokens and back."""
         return self.decode(self.encode(input_tensor)[0])
 
     def _reconstruct(self, frames: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ class CausalVideoTokenizer(_CosmosTokenizer):
         return np.concatenate([self._reconstruct_window(part, centred=bool(temporal_window)) for part in parts], 1)
 
     def _reconstruct_window(self, video: np.ndarray, centred: bool) -> np.ndarray:
-        """Of theirs, half of the frames that fill a window come before it (`centred`)."""
+        """uint8 (B, T, H, W, 3) of any size -> same; `centred`: half of the frames that fill it come before."""
         frames = video.shape[1]
         more = -(frames - 1) % (TIME if centred else self.tokenizer.group)
         before = more // 2 if centred else 0

@@ -99,6 +99,7 @@ def pair_pictures(tok: Tokenizer, frames: Iterable[Frame], window: int | None) -
 
 
 def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator[tuple[Frame, np.ndarray]]:
+    """As `pair_pictures`, of the frames of one epoch: each with its picture, uint8 RGB (H, W, 3)."""
     height, width = first.image.shape[:2]
     step = tok.config.spatial_compression
     sides = ((0, -height % step), (0, -width % step), (0, 0))
@@ -112,8 +113,7 @@ def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator
         images = [np.pad(frame.image, sides, mode="edge") for frame in group]
         images += images[-1:] * (0 if keyframe else tok.group - len(group))
         clip = torch.from_numpy(np.stack(images)).permute(3, 0, 1, 2)[None]
-        out = stream.step(match_channels(clip, tok.config.in_channels))
-        tokens = out.latent if out.indices is None else out.indices
+        tokens = stream.step(match_channels(clip, tok.config.in_channels)).tokens
         shown = decoder.step(tokens[0], keyframe)
         yield from ((frame, picture[:height, :width]) for frame, picture in zip(group, shown, strict=False))
         group = list(itertools.islice(frames, tok.group))

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -76,7 +75,7 @@ def choose_model(sender: str, named: str | None, given: str | Path | None, *, lo
 
     A name from the network is a preset's, never a path: whoever sends it must not choose what is read here. A file of
     this machine (`local`) may also name a checkpoint folder of ours, which holds nothing but JSON and safetensors.
-    ValueError asks for --model where it is none.
+    ValueError asks for --model if the name is neither.
     """
     if given is not None:
         return given
@@ -127,11 +126,6 @@ def pick_device(device: str | None) -> torch.device:
             raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()}, counted from 0")
         torch.cuda.set_device(chosen)
     return chosen
-
-
-def engine_configuration(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What `describe_engine` says as plain values: published and recorded."""
-    return describe_engine(tokenizer).to_dict()
 
 
 def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:

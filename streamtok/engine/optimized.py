@@ -16,7 +16,7 @@ from streamtok.engine.cpu.winograd import use_winograd
 from streamtok.engine.gpu.graph import check_room
 from streamtok.engine.gpu.graph_streams import GraphStreams
 from streamtok.engine.streams import PlainStreams, Streams
-from streamtok.model import Context, DecodeStream, EncodeStream, Tokenizer
+from streamtok.model import DecodeStream, EncodeStream, Tokenizer
 from streamtok.model.network import Coded
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.stream import CompileStep
@@ -67,41 +67,32 @@ class OptimizedTokenizer(Tokenizer):
         """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W) in [-1, 1] scale, and the new state."""
         return self.streams.plain.decode_groups(codes, state, clock)
 
-    def stream(
-        self,
-        slots: int,
-        height: int,
-        width: int,
-        context: Context = "model",
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        compile_step: CompileStep | None = None,
-    ) -> EncodeStream:
-        """As `Tokenizer.stream`, on this engine. Another dtype, device or `compile_step` gives a plain stream."""
-        if compile_step or not self.holds(dtype, device):
-            return super().stream(slots, height, width, context, dtype, device, compile_step)
-        return self.streams.open_encoder(slots, (height, width), self.stream_context(context))
+    def read_codes(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Indices (B, n, h, w) or a latent (B, C, n, h, w) -> codes (B, C, n, h, w), as the plain layers read them."""
+        return self.streams.plain.read_codes(tokens)
 
-    def decode_stream(
-        self,
-        slots: int,
-        grid_height: int,
-        grid_width: int,
-        context: Context = "model",
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        compile_step: CompileStep | None = None,
+    def _open_encoder(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
+    ) -> EncodeStream:
+        """A stream of this engine; a cast, or a step that is compiled otherwise, gives a plain one."""
+        if model is self and compile_step is None:
+            return self.streams.open_encoder(slots, size, context)
+        return super()._open_encoder(model, slots, size, context, compile_step)
+
+    def _open_decoder(
+        self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
     ) -> DecodeStream:
-        """As `Tokenizer.decode_stream`, captured or compiled where the engine is."""
-        if compile_step or not self.holds(dtype, device):
-            step = compile_step or self.streams.decode_step
-            return super().decode_stream(slots, grid_height, grid_width, context, dtype, device, step)
-        return self.streams.open_decoder(slots, (grid_height, grid_width), self.stream_context(context))
+        """As `_open_encoder`; that of a cast is captured or compiled where the engine is."""
+        if model is self and compile_step is None:
+            return self.streams.open_decoder(slots, size, context)
+        return super()._open_decoder(model, slots, size, context, compile_step or self.streams.decode_step)
 
 
 def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> OptimizedTokenizer:
-    """The tokenizer as `configuration` says, deterministic if either is. EngineError if the weights do not fit,
-    ValueError if it cannot run so."""
+    """The tokenizer on the engine that `configuration` describes, deterministic if either of them is.
+
+    Raises EngineError if the weights do not fit into memory, ValueError for a configuration that cannot run here.
+    """
     if isinstance(tok, OptimizedTokenizer):
         if tok.engine.precision == "int8" != configuration.precision:
             raise ValueError(f"{_EIGHT_BITS} and cannot run in {configuration.precision}; load it again")

@@ -103,7 +103,7 @@ def choose(
     frames = reference_clip(groups * tok.group, *machine.size) if clip is None else clip
     trials = try_precisions(tok, machine, names, frames, groups)
     chosen = pick_configuration(tok, trials, names, frames)
-    return chosen, format_table(trials, pick_trial(trials, names))
+    return chosen, format_trials(trials, pick_trial(trials, names))
 
 
 def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) -> dict[str, EngineConfiguration]:
@@ -119,7 +119,7 @@ def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) 
 def try_precisions(
     tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
 ) -> dict[str, Trial]:
-    """What `plan_trials` names, on frames uint8 (B, 3, T, H, W); without a graph where none can be."""
+    """A trial of each plan of `plan_trials` on frames uint8 (B, 3, T, H, W); without a graph where capturing fails."""
     trials: dict[str, Trial] = {}
     for name, configuration in plan_trials(tok, machine, names).items():
         found = None
@@ -141,8 +141,8 @@ def try_precisions(
 def measure_kinds(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
-    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens on the clip
-    and the median milliseconds of a group."""
+    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens (or latents)
+    on a clip uint8 (B, 3, T, H, W), and the median milliseconds of a group."""
     attends = tok.config.mid_attention or tok.config.attention_levels
     kinds = OVER_SPACE if configuration.kernels == "fused" and attends else (configuration.over_space,)
     found = []
@@ -174,7 +174,7 @@ def pick_configuration(
     return replace(chosen, threads=_choose_threads(tok, chosen, frames)) if chosen.device == "cpu" else chosen
 
 
-def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
+def format_trials(trials: dict[str, Trial], chosen: str) -> list[str]:
     """One line for each of the trials; `chosen` is the name of one."""
     return [
         f"precision={trial.configuration.precision} convolutions={trial.configuration.convolutions} "
@@ -183,8 +183,11 @@ def format_table(trials: dict[str, Trial], chosen: str) -> list[str]:
     ]
 
 
-def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int = 4) -> int:
-    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back."""
+def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor) -> int:
+    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back.
+
+    frames uint8 (1, 3, T, H, W).
+    """
     most, times = torch.get_num_threads(), {}
     counts = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
     if len(counts) == 1:
@@ -192,7 +195,7 @@ def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: 
     try:
         for count in counts:
             made = replace(configuration, threads=count)
-            times[count] = _measure(tok, made, frames, min(groups, frames.shape[2] // tok.group), time.perf_counter)[1]
+            times[count] = _measure(tok, made, frames, min(4, frames.shape[2] // tok.group), time.perf_counter)[1]
     finally:
         torch.set_num_threads(most)
     return min(count for count, ms in times.items() if ms <= SPARE * min(times.values()))

@@ -19,7 +19,7 @@ def copy_module(module: M, **children: nn.Module) -> M:
 
 
 def copy_conv(conv: C, weight: Tensor, bias: Tensor) -> C:
-    """A copy of a convolution with other values, in its own precision, channels last."""
+    """A copy of a convolution with another weight (D, C, kh, kw) and bias (D,), in its precision, channels last."""
     copied, dtype = copy.copy(conv), conv.weight.dtype
     values = {"weight": weight.to(dtype).contiguous(memory_format=torch.channels_last), "bias": bias.to(dtype)}
     copied._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in values.items()}

@@ -43,7 +43,7 @@ class EngineStream(EncodeStream):
 
     @property
     def slot_by_slot(self) -> bool:
-        """As it was told; deterministic mode always."""
+        """As `slots_per_step` says; always in deterministic mode."""
         return self.model.deterministic or self._alone
 
 
@@ -84,10 +84,12 @@ class PlainSnapshots:
     model: Network
 
     def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
+        """past (S, ...), count (S,) -> (S, P, H, W, C); what no such layer keeps stays as it is."""
         layer = find_module(self.model, name)
         return layer.to_plain(past, count).contiguous() if isinstance(layer, KeepsPast) else past
 
     def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `_to_plain`, from (S, P, H, W, C)."""
         layer = find_module(self.model, name)
         return layer.from_plain(past, count) if isinstance(layer, KeepsPast) else past
 

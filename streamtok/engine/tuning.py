@@ -50,10 +50,10 @@ def optimize(
     if stored and precision in ("auto", stored.precision):
         log.info("engine=stored precision=%s kernels=%s graph=%s", stored.precision, stored.kernels, stored.graph)
         return apply_configuration(tok, stored)
-    return _measured(tok, machine, precision, "; ".join(reasons))
+    return _measure_and_store(tok, machine, precision, "; ".join(reasons))
 
 
-def _measured(
+def _measure_and_store(
     tok: Tokenizer, machine: EngineConfiguration, precision: str, because: str, clip: Tensor | None = None
 ) -> OptimizedTokenizer:
     chosen, table = choose(tok, machine, precision, clip=clip)
@@ -76,13 +76,14 @@ def prepare(
 
     `compile`: run the step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it:
     measure on it, whatever is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from
-    now on. EngineError if it cannot run so, OSError if it cannot be stored.
+    now on. EngineError if the configuration cannot run, OSError if it cannot be
+    stored.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if clip is None:
         fast = optimize(tok, size=size, device=device)
     else:
-        fast = _measured(tok, inspect_machine(tok.fingerprint, size, device), "auto", "a clip was given", clip)
+        fast = _measure_and_store(tok, inspect_machine(tok.fingerprint, size, device), "auto", "a clip was given", clip)
     if compile and not fast.engine.compile:
         fast = apply_configuration(
             tok, replace(fast.engine, kernels="plain", convolutions="direct", graph=False, compile=True)

@@ -20,7 +20,7 @@ _CRF_RANGE, _CRF_STEPS = (0.0, 51.0), 9
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodecClip:
     """A clip through a video codec: frames uint8 RGB (T, H, W, 3), the bits it took and the quality setting found."""
 
     frames: np.ndarray
@@ -28,7 +28,7 @@ class Coded:
     crf: float
 
 
-def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
+def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> CodecClip:
     """The best quality that "x264" or "x265" reaches within the bits: frames uint8 RGB (T, H, W, 3), even sides.
 
     Preset veryfast, tune zerolatency (no delay, as a live stream has it), one key frame at the start, 4:2:0; the
@@ -48,7 +48,7 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> Coded:
     return best
 
 
-def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> Coded:
+def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> CodecClip:
     """frames uint8 RGB (T, H, W, 3), even sides, through "x264" or "x265" at a constant-rate factor."""
     try:
         import av
@@ -67,10 +67,11 @@ def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> Coded:
         frame.pts = number
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    return Coded(_decode(packets, codec, encoder.extradata), 8 * sum(packet.size for packet in packets), crf)
+    return CodecClip(_decode(packets, codec, encoder.extradata), 8 * sum(packet.size for packet in packets), crf)
 
 
 def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
+    """The pictures of all packets, uint8 RGB (T, H, W, 3)."""
     import av
 
     decoder: Any = av.CodecContext.create({"x264": "h264", "x265": "hevc"}[codec], "r")

@@ -131,7 +131,7 @@ def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
 def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None, int]:
     """The first frames of a video, uint8 RGB (H, W, 3), its rate, and how many damaged ones were left out of them.
 
-    ValueError, which names the file, where there is none.
+    ValueError that names the file if it holds no frame.
     """
     from streamtok.io.source import open_video
 

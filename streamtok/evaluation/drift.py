@@ -118,7 +118,7 @@ def measure_drift(
 
 
 def _to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndarray]:
-    """The first frame, then `groups` groups of the clip played forwards and backwards without end."""
+    """The first frame, then `groups` groups of the clip (T, H, W, 3) played forwards and backwards without end."""
     period = max(1, 2 * (len(frames) - 1))
     yield frames[:1]
     for start in range(1, 1 + groups * group, group):

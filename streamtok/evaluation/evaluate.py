@@ -21,7 +21,6 @@ from streamtok.evaluation.layouts import (
     pictures_to_unit,
     pictures_to_video,
     split_groups,
-    tokens_of,
     video_to_unit,
 )
 from streamtok.evaluation.metrics import frame_mse, mean_ssim
@@ -158,14 +157,13 @@ def evaluate_clips(
             results[-1].extra |= predictability.add(indices, config.video)
         if on_clip is not None:
             on_clip(clip, rebuilt, results[-1])
-    skipped = dict(getattr(clips, "skipped", {}))
+    skipped, damaged = (clips.skipped, clips.damaged) if isinstance(clips, ClipSet) else ({}, {})
     if not results:
         raise ValueError(f"no clip could be judged; skipped: {skipped or 'none'}")
-    damaged = dict(getattr(clips, "damaged", {}))
     summary = codes.summary() if codes else None
     if summary is not None and predictability is not None:
         summary |= predictability.summary()
-    return Evaluation(config.name, config.temporal_compression, results, summary, skipped, damaged)
+    return Evaluation(config.name, config.temporal_compression, results, summary, dict(skipped), dict(damaged))
 
 
 def evaluate_folder(
@@ -182,20 +180,20 @@ def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False, hold: float 
     """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
     video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
-        shown = [_through(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
+        shown = [_code_whole(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
         tokens = [indices for _, indices in shown if indices is not None]
         return as_unit(torch.cat([frames for frames, _ in shown])), torch.cat(tokens) if tokens else None
     if not steps:
-        rebuilt, indices = _through(tok, video, hold)
+        rebuilt, indices = _code_whole(tok, video, hold)
         return video_to_unit(rebuilt[0]), indices
     _, grids, groups = zip(*code_groups(tok, split_groups(video, tok.group), hold), strict=True)
     return video_to_unit(torch.cat(groups, dim=1)), torch.cat(grids, -3) if tok.config.discrete else None
 
 
-def _through(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
+def _code_whole(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Tensor | None]:
     """pixels (B, 3, T, H, W) or (B, 3, H, W) -> the same in -1..1, and the tokens."""
     out = tok.encode(pixels.contiguous(), hold=hold)
-    return tok.decode(tokens_of(out)), out.indices
+    return tok.decode(out.tokens), out.indices
 
 
 def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -212,8 +210,7 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> 
             if hold:
                 encoder.hold(hold)
         out = encoder.step(group.contiguous(), keyframe=[first])
-        tokens = tokens_of(out)
-        yield group, tokens, decoder.frames(tokens[0], first)
+        yield group, out.tokens, decoder.frames(out.tokens[0], first)
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.model import Encoded
-
 
 def as_unit(frames: Tensor) -> Tensor:
     """Frames of any shape, uint8 or float in -1..1 -> float32 in 0..1, clipped."""
@@ -41,8 +39,3 @@ def unit_to_video(frames: Tensor) -> Tensor:
 def split_groups(video: Tensor, group: int) -> list[Tensor]:
     """A video (B, 3, 1 + k * group, H, W) as its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
     return [video[:, :, :1], *video[:, :, 1:].split(group, dim=2)]
-
-
-def tokens_of(out: Encoded) -> Tensor:
-    """What a decoder reads: indices, int (B, T', h, w), or of a continuous model the latent, float (B, C, T', h, w)."""
-    return out.latent if out.indices is None else out.indices

@@ -97,6 +97,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _check_pair(reference: Tensor, other: Tensor) -> None:
+    """ValueError unless both are (N, 3, H, W) of one size."""
     if reference.shape != other.shape or reference.ndim != 4:
         raise ValueError(
             f"expected two (N, 3, H, W) tensors of equal shape, got {tuple(reference.shape)} and {tuple(other.shape)}"

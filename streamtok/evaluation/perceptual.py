@@ -122,6 +122,7 @@ class Features(nn.Module):
         return list(self.network(((frames + 1) / 2 - self.mean) / self.std))
 
     def _pairs(self, reconstruction: Tensor, source: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Videos (B, 3, T, H, W) in -1..1 -> both at each tap, (B*T, C, h, w)."""
         with torch.no_grad():
             wanted = self.taps(source)
         return zip(self.taps(reconstruction), wanted, strict=True)

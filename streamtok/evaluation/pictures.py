@@ -54,7 +54,7 @@ class SideBySide:
             self.frames += 1
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
-        """Scaled down if too large, centred on black."""
+        """uint8 RGB (H, W, 3) at the size of one half: scaled down if too large, centred on black."""
         height, width = self.size
         scale = min(1.0, height / image.shape[0], width / image.shape[1])
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -78,6 +78,7 @@ def worst_patch(original: np.ndarray, rebuilt: np.ndarray) -> tuple[int, int]:
 
 
 def _strip(title: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -> np.ndarray:
+    """One row of the sheet, from two pictures uint8 RGB (H, W, 3)."""
     top, left = worst_patch(original, rebuilt)
     patches = [x[top : top + _PATCH, left : left + _PATCH] for x in (original, rebuilt)]
     enlarged = [np.repeat(np.repeat(patch, _ZOOM, 0), _ZOOM, 1) for patch in patches]
@@ -87,6 +88,7 @@ def _strip(title: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -
 
 
 def _to_height(image: np.ndarray, height: int) -> np.ndarray:
+    """uint8 RGB (H, W, 3) at another height, its shape kept."""
     if image.shape[0] == height:
         return image
     width = max(1, round(image.shape[1] * height / image.shape[0]))

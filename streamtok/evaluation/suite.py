@@ -77,7 +77,7 @@ class SuiteResult:
     drift: Drift | None = None
     rfvd: float | None = None
     rfid: float | None = None
-    samples: list["Sample"] = field(default_factory=list, repr=False)
+    samples: list["SheetRow"] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -96,7 +96,7 @@ class SuiteResult:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SheetRow:
     """The last frame of a clip for the contact sheet: uint8 RGB (H, W, 3) each."""
 
     name: str
@@ -119,7 +119,7 @@ def run_suite(
             clips,
             steps=options.steps,
             metrics=suite.metrics(),
-            on_clip=suite.see,
+            on_clip=suite.add_clip,
             coder=options.coder,
             hold=options.hold,
         )
@@ -139,7 +139,7 @@ class _Suite:
         self.seams: list[Seam] = []
         self.pictures: list[np.ndarray] = []
         self.moving: Clip | None = None
-        self.samples: list[Sample] = []
+        self.samples: list[SheetRow] = []
         load = functools.partial(FeaturePairs.load, device=self.device)
         self.video_pairs = load(options.i3d, video=True) if options.i3d else None
         self.image_pairs = load(options.inception, video=False) if options.inception else None
@@ -158,27 +158,27 @@ class _Suite:
         if self.options.motion:
             chosen.append(lambda a, b: flicker_summary(a, b, self.config.temporal_compression))
         if self.options.backbone is not None:
-            chosen.append(_perceptual(self.options.backbone, self.device))
+            chosen.append(_make_perceptual(self.options.backbone, self.device))
         return chosen
 
-    def see(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
+    def add_clip(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """Take one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)
         if self.options.baselines:
-            self._baselines(clip, original, result.extra.get("coded_bits"))
+            self._score_baselines(clip, original, result.extra.get("coded_bits"))
         if self.config.video and len(clip.frames) > 1:
-            self._over_time(clip, rebuilt, result)
+            self._measure_over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < self.options.sheet_clips:
-            self.samples.append(Sample(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
+            self.samples.append(SheetRow(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
         if self.video is not None:
             self.video.add(clip.frames, pictures)
         self.progress(clip.name)
 
-    def _over_time(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
+    def _measure_over_time(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """rebuilt (T, 3, H, W) in 0..1."""
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
@@ -188,7 +188,8 @@ class _Suite:
         if self.moving is None:
             self.moving = clip
 
-    def _baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
+    def _score_baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
+        """original (T, 3, H, W) in 0..1."""
         group, step = self.config.temporal_compression, self.config.spatial_compression
         self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
         if self.exact is not None:
@@ -207,6 +208,7 @@ class _Suite:
             self._score(f"{codec} veryfast zerolatency{name}", clip, original, shown, coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
+        """Two (T, 3, H, W) in 0..1."""
         shown = shown.to(original.device)
         row = (clip.name, psnr(original, shown), mean_ssim(original, shown), share)
         self.scores.setdefault(name, []).append(row)
@@ -215,7 +217,7 @@ class _Suite:
         """What was gathered, and what is measured once all clips are seen."""
         options = self.options
         result = SuiteResult(evaluation, samples=self.samples)
-        result.baselines = [_baseline(name, rows) for name, rows in self.scores.items()]
+        result.baselines = [_average_rows(name, rows) for name, rows in self.scores.items()]
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
         result.seam = average_seams(self.seams) if self.seams else None
@@ -228,7 +230,7 @@ class _Suite:
         return result
 
 
-def _baseline(name: str, rows: list[tuple[str, float, float, float | None]]) -> Baseline:
+def _average_rows(name: str, rows: list[tuple[str, float, float, float | None]]) -> Baseline:
     shares = [row[3] for row in rows if row[3] is not None]
     return Baseline(
         name,
@@ -240,10 +242,11 @@ def _baseline(name: str, rows: list[tuple[str, float, float, float | None]]) -> 
 
 
 def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
+    """Two (T, 3, H, W) in 0..1."""
     return {"ms_ssim": mean_ms_ssim(original, rebuilt)} if min(original.shape[-2:]) >= MS_SSIM_SIDE else {}
 
 
-def _perceptual(path: Path, device: torch.device) -> Metric:
+def _make_perceptual(path: Path, device: torch.device) -> Metric:
     """The feature distance that training uses, with the same backbone file."""
     features = Features.load(path).to(device)
 

@@ -67,12 +67,14 @@ class ExportedStep(nn.Module):
         return out, count + 1, *(tensors[name].contiguous() for name in self.names)
 
     def _encode(self, x: Tensor, keyframe: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x uint8 (1, G, H, W, 3) -> tokens or latent, and the new state; see the class."""
         frames = torch.where(keyframe.view(-1, 1, 1, 1, 1), x[:, :1], x).permute(0, 4, 1, 2, 3)
         coded, new = self.tokenizer.encode_groups(to_float(frames, self.tokenizer.dtype), state, clock)
         out = coded.latent.float() if coded.indices is None else coded.indices.int()
         return out.squeeze(-3), new
 
     def _decode(self, x: Tensor, keyframe: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """The inverse of `_encode`: tokens or latent -> frames uint8 (1, G, H, W, 3), and the new state."""
         codes = self.tokenizer.read_codes(x.unsqueeze(-3).long() if self.tokenizer.config.discrete else x.unsqueeze(-3))
         frames, new = self.tokenizer.decode_groups(codes, state, clock)
         pixels = frames.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)

@@ -82,11 +82,11 @@ def load_for_fleet(options: FleetOptions) -> Tokenizer:
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
     engine = replace(engine, torch_version=torch.__version__)
     tokenizer = load(options.model, options.deterministic, engine=engine, device=options.device)
-    check_size(options.size, tokenizer.config.spatial_compression)
+    check_on_grid(options.size, tokenizer.config.spatial_compression)
     return tokenizer
 
 
-def check_size(size: tuple[int, int] | None, step: int) -> None:
+def check_on_grid(size: tuple[int, int] | None, step: int) -> None:
     """SettingsError naming the nearest sizes that fit if a side of `size` (H, W) is no multiple of `step`."""
     if size is None or not any(side % step for side in size):
         return
@@ -103,7 +103,7 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     if options.deterministic or choice == "eager":
         return options
     tokenizer = load(options.model)
-    check_size(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
+    check_on_grid(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
     size = options.size or (256, 448)
     fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
     engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from streamtok.engine.loading import engine_configuration
+from streamtok.engine.loading import describe_engine
 from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
 from streamtok.ingest.lane import Lane, StreamOptions
@@ -128,7 +128,7 @@ class IngestCore:
     @cached_property
     def engine(self) -> dict[str, Any]:
         """The engine configuration, as it is published and recorded."""
-        return engine_configuration(self.tokenizer)
+        return describe_engine(self.tokenizer).to_dict()
 
     def stream_info(self, stream: str) -> StreamInfo:
         """What readers are told of a stream, as of now. ValueError before its `open`."""

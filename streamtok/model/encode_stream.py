@@ -23,12 +23,17 @@ class Encoded:
     latent: Tensor
     codes: Tensor | None = None
 
+    @property
+    def tokens(self) -> Tensor:
+        """What a decoder reads: the indices, or of a continuous model the latent (B, C, T', h, w)."""
+        return self.latent if self.indices is None else self.indices
+
     def __iter__(self) -> Iterator[Tensor | None]:
         return iter((self.indices, self.latent))
 
 
 def check_margin(margin: float) -> None:
-    """ValueError for a `hold` that is none."""
+    """ValueError for a `hold` outside 0 to 1."""
     if not 0 <= margin <= 1:
         raise ValueError(f"hold is {margin!r}, expected 0 (off) to 1, in levels of the quantizer")
 

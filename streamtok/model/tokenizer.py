@@ -137,8 +137,8 @@ class Tokenizer(ClipCoder):
             device: of the computation, by default the weights'.
             compile_step: takes the eager step function and returns a faster one (see `streamtok.engine`).
         """
-        model, size = self.cast(dtype, device), (height, width)
-        return EncodeStream(model, slots, size, self.stream_context(context), compile_step)
+        model, keep = self.cast(dtype, device), self.stream_context(context)
+        return self._open_encoder(model, slots, (height, width), keep, compile_step)
 
     def decode_stream(
         self,
@@ -151,5 +151,17 @@ class Tokenizer(ClipCoder):
         compile_step: CompileStep | None = None,
     ) -> DecodeStream:
         """As `stream`, for decoding grids of (grid_height, grid_width); see `DecodeStream`."""
-        model, size = self.cast(dtype, device), (grid_height, grid_width)
-        return DecodeStream(model, slots, size, self.stream_context(context), compile_step)
+        model, keep = self.cast(dtype, device), self.stream_context(context)
+        return self._open_decoder(model, slots, (grid_height, grid_width), keep, compile_step)
+
+    def _open_encoder(
+        self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
+    ) -> EncodeStream:
+        """The stream of `model`, this tokenizer or a cast of it; an engine opens its own."""
+        return EncodeStream(model, slots, size, context, compile_step)
+
+    def _open_decoder(
+        self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
+    ) -> DecodeStream:
+        """As `_open_encoder`, for grids of `size` (h, w)."""
+        return DecodeStream(model, slots, size, context, compile_step)

@@ -12,7 +12,7 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True)
-class Sample:
+class Moment:
     """One moment: `original` and `decoded` uint8 RGB (h, w, 3), `tokens` the grid of its group."""
 
     frame_id: int
@@ -21,24 +21,24 @@ class Sample:
     decoded: np.ndarray
 
 
-class SampleKeeper:
+class MomentKeeper:
     """Keeps between `COLUMNS` and twice as many moments, evenly spread over a stream of unknown length."""
 
     def __init__(self) -> None:
-        self._kept: list[Sample] = []
+        self._kept: list[Moment] = []
         self._every = 1
         self._seen = 0
 
-    def add(self, sample: Sample) -> None:
+    def add(self, moment: Moment) -> None:
         """Offer the next moment."""
         if self._seen % self._every == 0:
-            self._kept.append(sample)
+            self._kept.append(moment)
         self._seen += 1
         if len(self._kept) > 2 * COLUMNS:
             self._kept, self._every = self._kept[::2], 2 * self._every
 
     @property
-    def samples(self) -> list[Sample]:
+    def moments(self) -> list[Moment]:
         """`COLUMNS` of them, or fewer if there were not as many."""
         chosen = np.linspace(0, len(self._kept) - 1, min(COLUMNS, len(self._kept))).round().astype(int)
         return [self._kept[index] for index in chosen]
@@ -53,7 +53,7 @@ def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, tok
     return np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
 
 
-def token_picture(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A grid as colours, uint8 RGB of `size` (h, w): one block per token, tokens that differ little look alike.
 
     The first three base-8 digits of an index (the first three FSQ channels), or the first three latent channels.
@@ -73,19 +73,19 @@ def token_picture(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def write_contact_sheet(path: Path, samples: Sequence[Sample]) -> None:
+def write_contact_sheet(path: Path, moments: Sequence[Moment]) -> None:
     """A PNG with one column per moment: the camera's frame, its tokens, the picture they give back."""
     columns = []
-    for sample in samples:
-        height, width = sample.original.shape[:2]
-        rows = "h, w = " + "x".join(map(str, sample.tokens.shape))
+    for moment in moments:
+        height, width = moment.original.shape[:2]
+        rows = "h, w = " + "x".join(map(str, moment.tokens.shape))
         parts = [
-            caption(f"frame {sample.frame_id}", width),
-            sample.original,
+            caption(f"frame {moment.frame_id}", width),
+            moment.original,
             caption(f"tokens ({rows})", width),
-            token_picture(sample.tokens, (height, width)),
+            draw_tokens(moment.tokens, (height, width)),
             caption("decoded", width),
-            sample.decoded,
+            moment.decoded,
         ]
         columns.append(np.pad(np.vstack(parts), ((0, 0), (0, 4), (0, 0))))
     write_png(path, np.hstack(columns))

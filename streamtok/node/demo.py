@@ -27,7 +27,7 @@ from streamtok.io.zmq_frames import picture_of
 from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
-from streamtok.node.contact_sheet import Sample, SampleKeeper, side_by_side, write_contact_sheet
+from streamtok.node.contact_sheet import Moment, MomentKeeper, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.settings.demo import DemoSettings
@@ -103,11 +103,11 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
     """Run the whole pipeline once. Raises RuntimeError with the node's own words if it fails, ValueError or OSError
     for a source that cannot be opened."""
     result = DemoResult()
-    size = options.size or suitable_size(options.source)
+    size = options.size or choose_size(options.source)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
     tokenizer = load(options.model, engine="default", device="cpu")
-    watcher = Watcher(options, tokenizer, result, on_progress)
+    viewer = DemoViewer(options, tokenizer, result, on_progress)
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         socket = Path(folder) / "tokens"
         with ingest_process(options, size, f"ipc://{socket}") as node:
@@ -119,12 +119,12 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
                 until_end=True,
                 queue_size=FRAMES_WAITING,
             ) as reader:
-                watcher.watch(reader, node)
-            result.node = summary_of(node)
+                viewer.watch(reader, node)
+            result.node = read_summary(node)
     return result
 
 
-class Watcher:
+class DemoViewer:
     """The reading side: tokens to pictures, compared with the frames they came from."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Watcher:
         self.options, self.result, self.on_progress = options, result, on_progress
         self.decoder = LiveDecoder(tokenizer)
         self.originals = Originals()
-        self.keeper = SampleKeeper()
+        self.keeper = MomentKeeper()
         self.video: PictureWriter | None = None
         self._first_ns = 0
         self._late = False
@@ -196,7 +196,7 @@ class Watcher:
             self._first_ns = picture.capture_ns
             self.video = open_pictures(self.options.out / "side_by_side.mp4", image.shape[:2], result.fps)
         self.video.write(image, picture.capture_ns - self._first_ns)
-        self.keeper.add(Sample(picture.frame_id, original, tokens, decoded))
+        self.keeper.add(Moment(picture.frame_id, original, tokens, decoded))
 
     def _close(self) -> None:
         if self.video is None:
@@ -204,7 +204,7 @@ class Watcher:
         self.video.close()
         self.result.video = self.options.out / "side_by_side.mp4"
         self.result.picture = self.options.out / "picture.png"
-        write_contact_sheet(self.result.picture, self.keeper.samples)
+        write_contact_sheet(self.result.picture, self.keeper.moments)
 
 
 class Originals:
@@ -262,11 +262,11 @@ def wait_for_socket(path: Path, node: subprocess.Popen[str]) -> None:
     """Return once the node has bound its socket. Raises RuntimeError if it ends before that."""
     while not path.exists():
         if node.poll() is not None:
-            summary_of(node)
+            read_summary(node)
         time.sleep(0.05)
 
 
-def summary_of(node: subprocess.Popen[str]) -> dict[str, Any]:
+def read_summary(node: subprocess.Popen[str]) -> dict[str, Any]:
     """What the node printed at its end, even when it was cut off; RuntimeError if it failed before that."""
     output, _ = node.communicate(timeout=10)
     if output.startswith("{"):
@@ -274,7 +274,7 @@ def summary_of(node: subprocess.Popen[str]) -> dict[str, Any]:
     raise RuntimeError(f"the ingest node ended with status {node.returncode}; its ingest.log says why")
 
 
-def suitable_size(source: str) -> tuple[int, int] | None:
+def choose_size(source: str) -> tuple[int, int] | None:
     """(H, W) to encode a source at: about `PIXELS`, its shape kept to a multiple of 16; None to leave it as it is."""
     with open_source(source) as opened:
         size = opened.size

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from streamtok.names import without_password
-from streamtok.node.json_log import JsonFormatter
 from streamtok.node.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -25,16 +22,15 @@ class LiveDisplay:
     `update()` may be called as often as one likes. `streams` are the rows, `title` the line above.
     """
 
-    def __init__(self, metrics: Metrics, streams: Sequence[str], title: str, enabled: bool | None = None) -> None:
+    def __init__(self, metrics: Metrics, streams: Sequence[str], title: str) -> None:
         self.metrics, self.streams, self.title = metrics, list(streams), title
-        self.enabled = sys.stderr.isatty() if enabled is None else enabled
         self._live: Live | None = None
         self._next = 0.0
         self._last: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
 
     def __enter__(self) -> LiveDisplay:
-        if self.enabled:
+        if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
@@ -67,7 +63,7 @@ class LiveDisplay:
         """The table as rich draws it."""
         from rich.table import Table
 
-        table = Table(title=self.title, caption=latency_line(self.metrics), title_justify="left")
+        table = Table(title=self.title, caption=format_latencies(self.metrics), title_justify="left")
         table.caption_justify = "left"
         for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "behind", "readers"):
             table.add_column(column, justify="left" if column in ("stream", "state") else "right")
@@ -88,37 +84,9 @@ class LiveDisplay:
         return table
 
 
-def latency_line(metrics: Metrics) -> str:
+def format_latencies(metrics: Metrics) -> str:
     """`encode 11.2/14.0/19.5` for every stage, as p50/p95/p99 milliseconds."""
     stages = [
         f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()
     ]
     return "ms p50/p95/p99: " + ", ".join(stages) if stages else "waiting for frames"
-
-
-class TextFormatter(logging.Formatter):
-    """A line of text without the secrets of URLs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_password(super().format(record))
-
-
-class StderrHandler(logging.StreamHandler):
-    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-
-def log_to_stderr(level: int = logging.INFO, log_format: str = "text") -> None:
-    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
-    logger = logging.getLogger("streamtok")
-    logger.setLevel(level)
-    handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
-    text = TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logger.addHandler(handler)

@@ -1,6 +1,6 @@
 """The ingest node: cameras through the core to the publisher, with everything that waits, fails or tells the time.
 
-    node = make_node(load_rig("configs/demo.yaml"))     # in streamtok.commands.ingest: what the settings say
+    node = IngestNode(load_rig("configs/demo.yaml"))
     signal.signal(signal.SIGTERM, lambda *_: node.stop())
     summary = node.run()
 
@@ -14,19 +14,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from streamtok.ingest.core import IngestCore
-from streamtok.io.base import Source
 from streamtok.io.capture import Capture
-from streamtok.node.loop import IngestLoop, Parts
+from streamtok.model import Tokenizer
+from streamtok.node.loop import IngestLoop
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
-from streamtok.node.rig import open_streams
+from streamtok.node.rig import check_binding, make_sources, open_parts, open_streams
 from streamtok.node.stream_metrics import copy_recording, export_zeros
 from streamtok.node.summary import summarize
 from streamtok.settings.errors import blame_settings
+from streamtok.settings.rig import RigSettings
+from streamtok.wire import compression
 from streamtok.wire.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -38,16 +40,6 @@ RECORDER_S = 0.5  # of the 2 s that a node has to stop, for what the recorder ha
 HUNG_S = 30.0  # as WatchdogSec in the unit of docs/operations.md: more than any step takes
 
 
-@dataclass(frozen=True)
-class NodeOptions:
-    """What a node does beside encoding: also send the camera images, wait for readers, serve metrics on a port."""
-
-    publish_frames: bool = False
-    wait_subscribers: int = 0
-    metrics_port: int | None = None
-    metrics_address: str = "127.0.0.1"
-
-
 class StoppedAtStart(BaseException):
     """The signal handler's way out of a model that loads: whoever starts a node has nothing to finish."""
 
@@ -55,25 +47,32 @@ class StoppedAtStart(BaseException):
 class IngestNode:
     """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
 
-    `sources` are by stream, not opened yet; `open_parts` makes the rest for the node, once they are open. `stop` may be
-    called from a signal handler or another thread. `on_update` is called with the node on every turn of the
-    loop (a live display). `failures` says what went wrong with single sources while the others went on.
+    The tokenizer is loaded at the start unless it is given. `stop` may be called from a signal handler or another
+    thread. `on_update` is called with the node on every turn of the loop (a live display). `start_reader` starts a
+    process that reads the endpoint it is given; it is killed when the node ends. `failures` says what went wrong with
+    single sources while the others went on.
+
+    Raises SettingsError for what could not work on this machine, whatever the cameras do; BindError for an endpoint
+    that is taken.
     """
 
     def __init__(
         self,
-        sources: dict[str, Source],
-        open_parts: Callable[[IngestNode, ExitStack], Parts],
-        metrics: Metrics,
-        options: NodeOptions | None = None,
+        settings: RigSettings,
+        tokenizer: Tokenizer | None = None,
         on_update: Callable[[IngestNode], None] = lambda node: None,
+        start_reader: Callable[[str], BaseProcess] | None = None,
     ) -> None:
-        self.sources, self.metrics, self.on_update = sources, metrics, on_update
-        self.options = options or NodeOptions()
+        with blame_settings():
+            check_binding(settings, settings.bind)
+            compression.check(settings.compression)
+            self.sources = make_sources(settings)
+        self.settings, self.on_update = settings, on_update
+        self.metrics = Metrics({"node": settings.node, "model": settings.model})
         self.metrics_port: int | None = None
         self.failures: list[str] = []
-        export_zeros(metrics, sources)
-        self._open_parts = open_parts
+        export_zeros(self.metrics, self.sources)
+        self._tokenizer, self._start_reader = tokenizer, start_reader
         self._loop: IngestLoop | None = None  # once the node is bound
         self._stopping = threading.Event()
         self._starter: threading.Thread | None = None  # the thread that starts the node, while it does
@@ -123,7 +122,7 @@ class IngestNode:
             return ["starting: not bound yet"]
         if self.stopping():
             return ["stopping"]
-        if self.options.wait_subscribers and not self.captures:
+        if self.settings.wait_subscribers and not self.captures:
             return []
         without = [name for name, source in self.sources.items() if source.required and not source.counts["frames"]]
         return [f"{name}: no frame yet" for name in without]
@@ -139,7 +138,7 @@ class IngestNode:
                 return self.summary()
             loop = self._started()
             try:
-                loop.wait_for_subscribers(self.options.wait_subscribers)
+                loop.wait_for_subscribers(self.settings.wait_subscribers)
                 loop.run()
             finally:
                 self.failures += loop.failures
@@ -167,16 +166,14 @@ class IngestNode:
         return True
 
     def _start(self, stack: ExitStack) -> None:
-        options = self.options
-        if options.metrics_port is not None:
-            probes = {"/healthz": self.hung, "/readyz": self.unready}
-            server = PrometheusServer(self.metrics, options.metrics_port, options.metrics_address, probes)
-            stack.callback(server.close)
-            self.metrics_port = server.port
-            log.info("event=metrics url=http://%s:%d/metrics", options.metrics_address, server.port)
+        settings = self.settings
+        if settings.metrics is not None:
+            self._serve_metrics(stack, settings.metrics, settings.metrics_address)
         for source in self.sources.values():
             stack.enter_context(source)
-        parts = self._open_parts(self, stack)
+        parts = open_parts(settings, self._tokenizer, self.sources, stack, stats=self.summary, stop=self.stopping)
+        if self._start_reader is not None:
+            stack.callback(self._start_reader(parts.publisher.endpoint).kill)
         if parts.recorder is not None:
             stack.callback(self._close_recorder, parts.recorder)
         with blame_settings():
@@ -187,10 +184,16 @@ class IngestNode:
             self.sources,
             self.metrics,
             self._stopping,
-            publish_frames=options.publish_frames,
+            publish_frames=settings.publish_frames,
             on_update=lambda: self.on_update(self),
         )
         notify_systemd("READY=1")
+
+    def _serve_metrics(self, stack: ExitStack, port: int, address: str) -> None:
+        server = PrometheusServer(self.metrics, port, address, {"/healthz": self.hung, "/readyz": self.unready})
+        stack.callback(server.close)
+        self.metrics_port = server.port
+        log.info("event=metrics url=http://%s:%d/metrics", address, server.port)
 
     def _close_recorder(self, recorder: Recorder) -> None:
         """Write what waits; after `stop` only as long as there is time for it."""

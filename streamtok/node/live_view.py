@@ -113,9 +113,10 @@ def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str) -> No
 
 
 def first_info(subscription: Subscription, options: DecodeSettings, stop: threading.Event) -> Info | None:
-    """Info of the stream to show; None if told to stop or all others have ended, TimeoutError after `options.timeout`.
+    """Info of the stream to show; None if told to stop, or if only other streams came and have ended.
 
-    What is waited for is told once, as the subscription tells of a node that does not answer.
+    Raises TimeoutError after `options.timeout`. What is waited for is logged once, unless the subscription says that
+    the node does not answer.
     """
     stream, began, told = options.stream, time.monotonic(), False
     while not (stop.is_set() or subscription.ended):

@@ -37,7 +37,7 @@ STEPS_KEPT = 9  # of which the median tells how long a step takes: one of them m
 
 
 @dataclass(frozen=True)
-class Parts:
+class NodeParts:
     """What turns the frames of open sources into messages."""
 
     core: IngestCore
@@ -55,7 +55,7 @@ class IngestLoop:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: NodeParts,
         sources: Mapping[str, Source],
         metrics: Metrics,
         stopping: threading.Event,

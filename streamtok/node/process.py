@@ -152,8 +152,8 @@ def notify_systemd(message: str) -> None:
 
 
 def share_cores() -> None:
-    """Let OpenCV work in the thread that calls it; to be called before it is imported. `import streamtok` does the like
-    for PyTorch.
+    """Let OpenCV work in the thread that calls it; to be called before it is imported. `import streamtok` does the
+    same for PyTorch.
 
     Both spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
     OpenCV also takes no picture of more pixels than cameras have: a few bytes of a PNG may claim gigabytes.

@@ -103,7 +103,7 @@ class RecordedReplay(Replay):
             tokenizer.check_fingerprint(self.infos[name].tokenizer, f"stream {name!r} was recorded with tokenizer")
         drive = McapDrive(Parts(recording.paths), ReadOptions({FRAMES + name: name for name in self.streams}))
         multiple = tokenizer.config.spatial_compression
-        options = {name: options_of(self.infos[name], multiple) for name in self.streams}
+        options = {name: recorded_options(self.infos[name], multiple) for name in self.streams}
         contexts = {self.infos[name].context for name in self.streams}
         if len(contexts) > 1:
             raise ValueError(f"the streams were encoded with different contexts {contexts}: replay one at a time")
@@ -185,7 +185,7 @@ class DriveReplay(Replay):
         return Replayed(group, used)
 
 
-def options_of(info: Info, multiple: int) -> StreamOptions:
+def recorded_options(info: Info, multiple: int) -> StreamOptions:
     """The options under which a recorded stream's frames are prepared and encoded as they were."""
     height, width = info.requested_size or info.image_size
     sized = StreamOptions("lossless", size=(height, width), fit=info.fit, hold=info.hold)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from streamtok.drives.drive import LEFT_OUT, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
-from streamtok.engine.loading import engine_configuration, load, pick_device
+from streamtok.engine.loading import describe_engine, load, pick_device
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.node.replay import DriveReplay, RecordedReplay, Replay
@@ -138,7 +138,7 @@ class ReplayNode:
             options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut, hold=hold, keyframe_drift=drift))
             return DriveReplay(drive, IngestCore(tokenizer, options, context=settings.context))
         for info in self.infos.values():
-            different = compare_engines(info.engine, engine_configuration(tokenizer))
+            different = compare_engines(info.engine, describe_engine(tokenizer).to_dict())
             self.notes += [f"{info.stream}: engine {text}" for text in different]
         if settings.verify:
             check_verifiable(self.recording)
@@ -203,8 +203,8 @@ class ReplayNode:
 def load_as_recorded(
     model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
 ) -> Tokenizer:
-    """The tokenizer `model` on the engine configuration that a recording names, or on this machine's default if none
-    was recorded, or one for other weights or another device.
+    """The tokenizer `model` on the engine configuration that a recording names. This machine's default takes its place
+    if none was recorded, or if it is for other weights or another device.
 
     `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
     """

@@ -1,9 +1,119 @@
-"""What a rig's sources say of how a node runs: who shares a step, what readers are told before the first frame."""
+"""A rig's settings made into what a node runs: its sources, and once they are open its core, publisher and recorder."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamtok.coding.coder import TokenCoder
+from streamtok.coding.library import coder_for
+from streamtok.engine.loading import default_engine, load, pick_device
+from streamtok.ingest.budget import MOST_HOLD, share_budget
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
-from streamtok.io.base import RecordedSource, Source
+from streamtok.io.base import Source
+from streamtok.io.source import open_source
+from streamtok.model import Tokenizer
+from streamtok.node.loop import NodeParts
+from streamtok.settings.errors import blame_settings
+from streamtok.settings.rig import RigSettings, StreamSettings
+from streamtok.settings.shared import PublishSettings
+from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 from streamtok.wire.publisher import Publisher
+from streamtok.wire.security import CurveServer
+
+if TYPE_CHECKING:
+    from streamtok.recording.recorder import Recorder
+
+MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
+
+
+def check_binding(settings: PublishSettings, bind: str) -> None:
+    """Raise ValueError or BindError for endpoints that could not be bound now: before a model is loaded for nothing."""
+    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
+    control = check_endpoints(bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
+    probe_endpoints(bind, control)
+
+
+def make_sources(settings: RigSettings) -> dict[str, Source]:
+    """The sources by stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
+    packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
+    sources: dict[str, Source] = {}
+    for stream in settings.resolved():
+        name, realtime, most = stream.name, stream.realtime, stream.max_frames
+        try:
+            source = open_source(stream.source, name, realtime=realtime, max_frames=most, keep_packets=packets)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"stream {name}: {error}") from error
+        source.required = stream.required
+        sources[name] = source
+    return sources
+
+
+def open_parts(
+    settings: RigSettings,
+    tokenizer: Tokenizer | None,
+    sources: dict[str, Source],
+    stack: ExitStack,
+    *,
+    stats: Callable[[], dict[str, Any]],
+    stop: Callable[[], bool],
+) -> NodeParts:
+    """Core, publisher and recorder for open sources; `stack` closes the publisher.
+
+    `stats` and `stop` are those of `Publisher`. The tokenizer is loaded if it is None.
+    """
+    if tokenizer is None:
+        pick_device(settings.device)  # by itself: a GPU that is not there yet is no mistake in the settings
+    with blame_settings():
+        core = make_core(settings, tokenizer, sources)
+        publisher = stack.enter_context(make_publisher(settings, core, sources, stats, stop))
+        recorder = make_recorder(settings, core)
+    if recorder is not None:
+        publisher.on_announce = recorder.add_stream
+    return NodeParts(core, publisher, recorder)
+
+
+def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
+    """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
+    options = {stream.name: options_of(stream, sources[stream.name].live) for stream in settings.resolved()}
+    rates = {name: source.fps for name, source in sources.items()}
+    batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
+    if tokenizer is None:
+        sizes = [option.size or sources[name].size for name, option in options.items()]
+        largest = max(filter(None, sizes), default=None, key=math.prod)
+        slots = max(map(len, batches), default=1)
+        tokenizer = load(
+            settings.model,
+            settings.deterministic,
+            engine="eager" if settings.deterministic else settings.engine or default_engine(settings.device),
+            size=largest or (256, 448),
+            device=settings.device,
+            threads=settings.threads,
+            slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
+        )
+    gains = settings.compression == "coded" and tokenizer.config.holds_levels  # who codes without a past saves nothing
+    for stream in settings.resolved():
+        if gains and (stream.bitrate or settings.rig_bitrate) and stream.hold is None:
+            options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
+    wait_ms = settings.batch_wait_ms or 0.0
+    core = IngestCore(tokenizer, options, context=settings.context, batches=batches, batch_wait_ms=wait_ms)
+    if settings.rig_bitrate is not None:
+        share_budget(settings.rig_bitrate, [lane.budget for lane in core.lanes.values()])
+    return core
+
+
+def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
+    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
+    and bounds the pictures of a stream without a size."""
+    policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
+    same = {"on_gap", "tail", "keyframe_interval", "size", "fit", "metadata", "bitrate", "keyframe_drift"}
+    given, limit = stream.model_dump(include=same), MAX_PIXELS if live else math.inf
+    return StreamOptions(policy, hold=stream.hold or 0.0, max_pixels=limit, **given)
 
 
 def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
@@ -23,9 +133,49 @@ def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]
     return [[name for name, of in cameras.items() if of == kind] for kind in kinds]
 
 
-def is_paced(source: Source) -> bool:
-    """Whether frames come at the times they carry: a camera, or a recording in real time."""
-    return source.live or (isinstance(source, RecordedSource) and source.realtime)
+def make_publisher(
+    settings: RigSettings,
+    core: IngestCore,
+    sources: dict[str, Source],
+    stats: Callable[[], dict[str, Any]],
+    stop: Callable[[], bool],
+) -> Publisher:
+    """The bound publisher, whose readers may be a second of the node's groups behind."""
+    rates = [(source.fps or 30.0) / core.group_frames for source in sources.values()]
+    return Publisher(
+        settings.bind,
+        settings.control,
+        node=settings.node,
+        curve=CurveServer.load(settings.curve) if settings.curve else None,
+        insecure=settings.insecure,
+        ipc_group=settings.ipc_group,
+        lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
+        messages_per_second=max(64.0, sum(rates)),
+        compression=settings.compression,
+        coder=choose_coder(settings, core),
+        stats=stats,
+        stop=stop,
+    )
+
+
+def choose_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
+    """The token coder of the core's tokenizer, where the settings ask for one."""
+    if settings.compression not in ("coded", "independent"):
+        return None
+    return coder_for(core.tokenizer.fingerprint, Path(settings.model))
+
+
+def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
+    """The recorder that the settings ask for; None if nothing is recorded."""
+    if settings.record is None:
+        return None
+    from streamtok.recording.recorder import Recorder  # the extra `record`
+    from streamtok.recording.recorder_options import RecorderOptions
+
+    waits = all(lane.options.policy == "lossless" for lane in core.lanes.values())
+    limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
+    options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)
+    return Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})
 
 
 def open_streams(core: IngestCore, sources: dict[str, Source], publisher: Publisher) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from streamtok.ingest.budget import StreamBudget
 from streamtok.ingest.lane import Lane
-from streamtok.io.base import Source
+from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Captured
 from streamtok.node.metrics import Metrics
-from streamtok.node.rig import is_paced
 from streamtok.types import TokenGroup
 
 if TYPE_CHECKING:
@@ -70,6 +69,11 @@ def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> Non
     metrics.observe("publish", group.stream, publish_ns / 1e9)
     metrics.count("published", group.stream)
     metrics.count("published_bytes", group.stream, group.tokens.nbytes)
+
+
+def is_paced(source: Source) -> bool:
+    """Whether frames come at the times they carry: a camera, or a recording in real time."""
+    return source.live or (isinstance(source, RecordedSource) and source.realtime)
 
 
 def observe_latency(

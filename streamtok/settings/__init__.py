@@ -2,5 +2,5 @@
 
 `fields` has the kinds, `shared` what several commands have, `reading` and `yaml_file` read files and say what is wrong.
 The settings of a command are in its file in `streamtok/commands/`; those that a node needs too (`rig`, `replay`,
-`demo`, `decode`) are here.
+`demo`, `decode`, `view`) are here.
 """

@@ -10,7 +10,7 @@ class SettingsError(ValueError):
 
 @contextmanager
 def blame_settings() -> Iterator[None]:
-    """Make a ValueError a SettingsError: around what makes things of settings, and would fail alike at each start.
+    """Turn a ValueError into a SettingsError, around code that builds from settings: it would fail at every start.
 
     What may heal by itself (a device that is not there, a port that is taken) is an OSError and stays one.
     """

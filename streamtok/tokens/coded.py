@@ -26,6 +26,7 @@ class CodedTokens:
         return self.shape[0]
 
     def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
+        """The grid (h, w) of a number, or (n, h, w) of a slice or an array of n numbers."""
         if isinstance(index, int | np.integer):
             return self._epochs.read(range(len(self))[index])
         chosen = np.arange(len(self))[index]
@@ -48,7 +49,7 @@ class GroupCoder:
         self._past: Past = FRESH
 
     def encode(self, group: TokenGroup) -> tuple[bytes, int, int]:
-        """The bytes of a grid, where they begin in its file, and the grid's checksum."""
+        """The bytes of a group's grid (h, w), where they begin in its file, and the grid's checksum."""
         fresh, start = group.keyframe or self.independent, self.nbytes
         payload, self._past = self.coder.encode(group.tokens, FRESH if fresh else self._past)
         self.nbytes += len(payload)

@@ -67,7 +67,7 @@ def read_columns(header: Mapping[str, Any], names: Sequence[str]) -> dict[str, C
     try:
         columns = {name: msgspec.convert(header[name], Column) for name in names}
     except msgspec.ValidationError as error:
-        raise ValueError(f"a column is none: {error}") from error
+        raise ValueError(f"a column is not described as one: {error}") from error
     groups, frames = columns["keyframe"].shape[0], columns["frame_ids"].shape[0]
     kinds = {"tokens": ("U16", "U32", "F16"), "keyframe": ("BOOL",), "coded": ("U8",)}
     lengths = {"frame_start": groups + 1, "coded_start": groups + 1, "frame_ids": frames, "capture_ns": frames}
@@ -81,7 +81,7 @@ def read_columns(header: Mapping[str, Any], names: Sequence[str]) -> dict[str, C
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where its columns begin; ValueError for what is none."""
+    """The header of a safetensors file, and where its columns begin; ValueError for another kind of file."""
     with open(path, "rb") as file:
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0

@@ -95,10 +95,10 @@ class Track(ABC):
         """The grids of `indices` (n,) int64, rising; reads those from disk and nothing else."""
 
 
-def read_blocks(track: Track, size: int = BLOCK) -> Iterator[Grids]:
-    """All grids of a track in order, `size` at a time."""
-    for first in range(0, len(track), size):
-        yield track.read(np.arange(first, min(first + size, len(track))))
+def read_blocks(track: Track) -> Iterator[Grids]:
+    """All grids of a track in order, BLOCK at a time."""
+    for first in range(0, len(track), BLOCK):
+        yield track.read(np.arange(first, min(first + BLOCK, len(track))))
 
 
 def read_headers(track: Track) -> Grids:

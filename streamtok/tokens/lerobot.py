@@ -166,6 +166,7 @@ def _describe_columns(names: list[str], facts: Facts) -> dict[str, dict]:
 
 
 def _make_columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
+    """The columns of n rows, (n,), tokens (n, D) flat, from the grids of each camera at these rows."""
     columns = {}
     for name, grids in zip(names, rows, strict=True):
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from streamtok.engine.loading import engine_configuration
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.token_grid import levels_of
 from streamtok.tokens.tokenfile import TokenFileWriter
@@ -20,7 +19,7 @@ def path_of_size(path: Path, number: int) -> Path:
 
 
 def stream_of_path(path: Path) -> str:
-    """The name of the stream whose token file in a folder is called so; names of streams have no dot."""
+    """The stream whose tokens a file holds, by its name in its folder; names of streams have no dot."""
     return path.name.partition(".")[0]
 
 
@@ -77,7 +76,7 @@ def token_meta(core: IngestCore, info: StreamInfo) -> dict[str, Any]:
         "tokenizer": info.tokenizer,
         "config": config.to_dict(),
         "context": info.context,
-        "engine": engine_configuration(core.tokenizer),
+        "engine": core.engine,
         "stream": info.stream,
         "clock": "presentation",
         "source_size": info.source_size,

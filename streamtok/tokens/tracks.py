@@ -140,7 +140,7 @@ def read_facts(track: Track) -> Facts:
 
 
 def check_identity(tracks: list[Track], source: TokenSource, streams: Sequence[str] | None) -> None:
-    """ValueError naming two tracks of which tokenizer, grid or dtype differ, or that there are none."""
+    """ValueError that names two tracks of different tokenizers, grids or dtypes, or says that there is no track."""
     if not tracks:
         lacking = "holds no tokens" if streams is None else f"has none of the streams {list(streams)}"
         raise ValueError(f"{source} {lacking}: `streamtok info FILE` says what a file holds")

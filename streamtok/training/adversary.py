@@ -34,7 +34,7 @@ class Adversary:
     def adaptive_weight(self, rest: Tensor, adversarial: Tensor, reconstruction: Tensor) -> Tensor:
         """The factor that gives the adversarial loss the same gradient norm as all the rest (Esser et al. 2021, eq. 7).
 
-        Taken at the reconstruction itself, so that it holds for any decoder.
+        Of two scalars, a scalar; taken at the reconstruction (B, 3, T, H, W) itself, so that it holds for any decoder.
         """
         sizes = []
         for loss in (rest, adversarial):

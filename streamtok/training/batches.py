@@ -88,6 +88,7 @@ class Sampler:
         return int(rng.integers(max(0, -drift), room - max(0, drift) + 1))
 
     def _pick_colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
+        """(B, C + 1) float32: as `Plan.colours`."""
         b = self.config.brightness
         gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, self.cache.pixels.shape[1])) / 4
         return np.concatenate([gain, rng.uniform(-b, b, (batch, 1))], axis=1).astype(np.float32)

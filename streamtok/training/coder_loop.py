@@ -4,6 +4,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ ALONE = 0.1  # share of grids that are coded without their past: for keyframes, 
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _FileGrids:
     """All grids of one file that have one size, as digits (n, h * w, D) uint8, with their places in their epochs."""
 
     digits: np.ndarray
@@ -40,16 +42,16 @@ class _Shelf:
         return back(0), (back(1), back(2), back(3))
 
 
-def _shelve(model: CoderModel, epochs: Sequence[Epoch]) -> list[_Shelf]:
+def _join_files(model: CoderModel, epochs: Sequence[Epoch]) -> list[_FileGrids]:
     kinds: dict[tuple[str, tuple[int, ...]], list[np.ndarray]] = {}
     for epoch in epochs:
         kinds.setdefault((epoch.path, epoch.grids.shape[1:]), []).append(epoch.grids)
-    shelves = []
+    files = []
     for (_, size), runs in kinds.items():
         grids = np.concatenate(runs)
         digits = model.digits.split(grids.reshape(len(grids), -1)).astype(np.uint8)
-        shelves.append(_Shelf(digits, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1])))
-    return shelves
+        files.append(_FileGrids(digits, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1])))
+    return files
 
 
 def train_coder(
@@ -82,16 +84,16 @@ def _train(
     rng: np.random.Generator,
     on_step: Callable[[int, float], None],
 ) -> None:
-    shelves = _shelve(model, epochs)
-    weights = np.array([shelf.digits.size for shelf in shelves]) ** 0.7  # long files less often than their length says
+    files = _join_files(model, epochs)
+    weights = np.array([file.digits.size for file in files]) ** 0.7  # long files less often than their length says
     parameters = list(model.parameters())
     averages = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
     for step in range(steps):
         rate = min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate + 1e-5
-        shelf = shelves[rng.choice(len(shelves), p=weights / weights.sum())]
-        loss = model(*shelf.draw(rng, model.digits.none), *shelf.size).mean()
+        file = files[rng.choice(len(files), p=weights / weights.sum())]
+        loss = model(*file.draw(rng, model.digits.none), *file.size).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -118,3 +120,17 @@ def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) 
         bits.append(8 * len(data) / grid.size)
         past = FRESH if independent else after
     return bits
+
+
+def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[str, float]]:
+    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
+    rows: dict[str, dict[str, float]] = {}
+    for epoch in epochs:
+        bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)
+        rows[Path(epoch.path).stem] = {
+            "bits": fmean(bits),
+            "keyframe": bits[0],
+            "others": fmean(bits[1:]) if bits[1:] else bits[0],
+            "independent": fmean(alone),
+        }
+    return rows

@@ -18,12 +18,12 @@ SEEN, OLDER, KNOWN, FEATURES, HIDDEN, HEAD = 24, 8, 16, 40, 64, 32  # widths
 
 
 def floor_through(x: Tensor) -> Tensor:
-    """floor(x), with the gradient of x."""
+    """floor(x) of an x (...), with the gradient of x."""
     return x + (x.floor() - x).detach()
 
 
 def activate(x: Tensor) -> Tensor:
-    """x within 0 to 127."""
+    """x (...) within 0 to 127."""
     return x.clamp(0, ACTIVATION_MAX)
 
 
@@ -37,7 +37,7 @@ class Linear(nn.Module):
         self.unit = unit
 
     def rounded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, biases with the half for rounding, and the power of two of each output, with gradients."""
+        """Weights (D, C), biases (D,) with the half for rounding, and powers of two (D,), with gradients."""
         weight = self.weight * (self.unit / UNIT)
         largest = weight.detach().abs().amax(1).clamp(min=1e-6)
         shift = torch.floor(torch.log2(ACTIVATION_MAX / largest)).clamp(1, 16)
@@ -47,6 +47,7 @@ class Linear(nn.Module):
         return whole, bias, shift
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., C) -> (..., D), whole numbers both."""
         weight, bias, shift = self.rounded()
         return floor_through(F.linear(x, weight, bias) * 0.5**shift)
 
@@ -64,6 +65,7 @@ class Table(nn.Module):
         self.table = nn.Parameter(torch.randn(rows, width) * spread)
 
     def rounded(self) -> Tensor:
+        """The table in whole numbers, (rows, width)."""
         return floor_through(self.table * UNIT + 0.5).clamp(-2047, 2047)
 
 
@@ -117,6 +119,7 @@ class CoderModel(nn.Module):
         return torch.cat(bits, 1)
 
     def _bits(self, phase: int, heads: Tensor, digits: Tensor) -> Tensor:
+        """heads (B, n, groups * HEAD) and digits (B, n, D) of the n cells of a phase -> bits (B, n)."""
         total = torch.zeros(heads.shape[:2])
         for group, layer in enumerate(cast(nn.ModuleList, self.symbols[phase])):
             logits = layer(heads[:, :, group * HEAD : (group + 1) * HEAD]) / NAT
@@ -126,9 +129,11 @@ class CoderModel(nn.Module):
         return total
 
     def _pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        """Digits (B, n, D) of two grids -> rows of a table, int64 (B, n, D)."""
         return torch.from_numpy(self.digits.pairs(a.numpy(), b.numpy()))
 
     def _sum(self, table: Tensor, rows: Tensor) -> Tensor:
+        """table (rows, W), rows (B, n, D) -> their sums (B, n, W)."""
         return F.embedding_bag(rows.flatten(0, 1), table, mode="sum").unflatten(0, rows.shape[:2])
 
     def _look_up(self, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -141,6 +146,7 @@ class CoderModel(nn.Module):
         return activate(torch.cat([seen, older], 2)), torch.cat(heads, 2)
 
     def _convolve(self, x: Tensor, layer: int, height: int, width: int) -> Tensor:
+        """x (B, h * w, C) -> (B, h * w, FEATURES)."""
         padded = F.pad(x.unflatten(1, (height, width)), (0, 0, 1, 1, 1, 1))
         taps = [padded[:, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)]
         return activate(self.conv[layer](torch.cat(taps, 3).flatten(1, 2)))

@@ -26,16 +26,15 @@ Numbered = Iterator[tuple[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Footage:
-    """A file before it is decoded: `frames` (0 where it does not say) of `size` (height, width; None if it cannot be
-    opened) from number `begin` on, of which `stretches` of `length` frames in a row are taken; a single stretch is
-    their beginning."""
+    """Which frames of a file are taken, known before it is decoded: stretches spread evenly, a single one at the
+    beginning."""
 
     path: str
-    frames: int
-    size: tuple[int, int] | None
+    frames: int  # to take from; 0 where the file does not say how many it has
+    size: tuple[int, int] | None  # height, width; None if it cannot be opened
     stretches: int
-    length: int
-    begin: int = 0
+    length: int  # of each stretch, in frames
+    begin: int = 0  # number of the first frame to take from
 
     @property
     def taken(self) -> int:
@@ -43,7 +42,7 @@ class Footage:
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:
-        """All that is taken, as (run, frame uint8 (H, W, C)): the frames of a run follow one another in the file.
+        """Read all that is taken, as (run, frame uint8 (H, W, C)): the frames of a run follow one another in the file.
 
         A run ends with its stretch, and where a damaged frame is left out; `counts` gets what was left out, as
         `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
@@ -62,11 +61,11 @@ class Footage:
 
 
 def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] = WHOLE) -> Footage:
-    """What to take of a video, image, images: folder or synthetic: drive: `max_frames` at most, `stretch` or more of
-    them in a row.
+    """Choose what to take of a video, image, images: folder or synthetic: drive.
 
-    The length is what the container says; it may differ from the true one by a few frames. `part` is from and up to
-    which fraction of it. ValueError for a part of a video that does not say its length.
+    That is `max_frames` at most, `stretch` or more of them in a row. The length is what the container says; it may
+    differ from the true one by a few frames. `part` is from and up to which fraction of it. ValueError for a part of a
+    video that does not say its length.
     """
     frames, size = _measure(path)
     if _is_image(path):
@@ -100,7 +99,7 @@ def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
 
 
 def list_folder(path: str) -> list[TimedImage]:
-    """The images of "images:DIR?fps=10", which are one clip, as `ingest` reads them. ValueError says what is wrong."""
+    """List the images of "images:DIR?fps=10", one clip, as `ingest` reads them. ValueError says what is wrong."""
     folder, options = split_options(path, path.partition(":")[2], OPTIONS)
     return list_images(folder, **options)
 
@@ -116,8 +115,7 @@ def _read_image(path: str) -> np.ndarray:
 
 @contextmanager
 def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, int], Numbered]]:
-    """What reads the frames numbered from a first to before a last of a video, image, images: folder or
-    synthetic: drive.
+    """Open a video, image, images: folder or synthetic: drive; gives a function that reads frames [first, stop) of it.
 
     Damaged ones are left out and counted in `counts`.
     """

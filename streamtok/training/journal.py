@@ -45,15 +45,13 @@ def find_first_validation(folder: Path) -> dict[str, float]:
 def plot_curves(folder: Path) -> Path | None:
     """Draw log.jsonl into curve.png; None when matplotlib is missing (pip install 'streamtok[plot]')."""
     try:
-        import matplotlib
-    except ModuleNotFoundError:
+        from matplotlib.figure import Figure
+    except ImportError:
         log.warning("event=no_plot reason=matplotlib is missing; pip install 'streamtok[plot]'")
         return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     lines = read_journal(folder / "log.jsonl")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     steps = [line for line in lines if line["kind"] == "train"]
     for name in sorted({k.removeprefix("loss_") for line in steps for k in line if k.startswith("loss_")}):
         points = [(line["step"], line[f"loss_{name}"]) for line in steps if f"loss_{name}" in line]
@@ -67,5 +65,4 @@ def plot_curves(folder: Path) -> Path | None:
             axis.legend()
     path = folder / "curve.png"
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
     return path

@@ -67,6 +67,7 @@ def _as_matrix(parameter: Tensor) -> Tensor:
 
 
 def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_as_matrix`: (outputs, inputs) in the shape of the weight `like`."""
     if _taps_first(like):
         return matrix.view(like.shape[1], like.shape[0], like.shape[2]).transpose(0, 1)
     return matrix.view(like.shape)

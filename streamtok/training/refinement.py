@@ -21,11 +21,22 @@ from streamtok.model.refining import (
     measure_detail,
     to_cells,
 )
+from streamtok.training.batches import Sampler
+from streamtok.training.config import DataConfig
+from streamtok.training.data import list_media, load_cache, split_holdout
 
 ITERATIONS = 10
 SAMPLES = 150_000  # cells that a codebook is fitted to
 MOST_SUM = 0.98  # of a size's weights: from 1 on, a receiver's size that differs from the encoder's does so ever more
 log = logging.getLogger("streamtok.training")
+
+
+def draw_pictures(places: tuple[str, ...], holdout: tuple[str, ...], count: int, crop: int, seed: int) -> Tensor:
+    """Crops of pictures and of frames of videos, float (count, 3, crop, crop) in [-1, 1]; `holdout` is left out."""
+    paths, _ = split_holdout(list_media(places), holdout)
+    data = DataConfig(scales=(crop,), max_frames=16, stretch=1, brightness=0.0)
+    sampler = Sampler(load_cache(paths, data, crop, torch.device("cpu")), data, seed)
+    return torch.cat([sampler.cut(sampler.draw(i, 1, 1, crop), 0, 1, crop)[:, :, 0] for i in range(count)])
 
 
 @torch.no_grad()

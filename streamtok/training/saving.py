@@ -17,7 +17,7 @@ PARTS = "model", "optimizer", "average", "adversary"  # of a Step; only the last
 
 
 def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a run; SettingsError if it holds one that would be lost, or none to resume."""
+    """Make the folder of a run; SettingsError if a run in it would be lost, or there is none to resume."""
     path = out / LAST
     if resume and not path.exists():
         raise SettingsError(f"nothing to resume: {path} does not exist; start without --resume")

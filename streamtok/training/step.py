@@ -43,7 +43,7 @@ class TrainingKernels(Kernels):
         self.fused = torch.compile(_norm, dynamic=True) if compiled else None
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-        """As `Kernels.norm`, in x's precision with float32 statistics."""
+        """As `Kernels.norm`: x (N, C, H, W) -> same, in its precision with float32 statistics."""
         if self.fused is None:
             return super().norm(x, weight, bias, groups, silu)
         with torch.autocast(x.device.type, enabled=False):
@@ -52,11 +52,12 @@ class TrainingKernels(Kernels):
     def causal_conv(
         self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
     ) -> tuple[Tensor, Tensor]:
-        """As `Kernels.causal_conv`, with the past in x's precision."""
+        """As `Kernels.causal_conv`: x (B*T, C, H, W), past (B, P, H, W, C), which takes x's precision."""
         return super().causal_conv(x, past.to(x.dtype), started, weight, bias, stride)
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+    """x (N, C, H, W) -> same."""
     wide = x.float().reshape(x.shape[0], groups, -1, *x.shape[2:])
     variance, mean = torch.var_mean(wide, dim=(2, 3, 4), correction=0, keepdim=True)
     y = ((wide - mean) * torch.rsqrt(variance + 1e-6)).reshape(x.shape)
@@ -121,7 +122,10 @@ class Step:
     def __call__(
         self, step: int, video: Tensor, state: State | None, weights: dict[str, float]
     ) -> tuple[dict[str, Tensor], State]:
-        """One whole step, as `find_gradients`; raises NonFiniteTraining before any weight is touched."""
+        """As `find_gradients`, and the update; raises NonFiniteTraining before any weight is touched.
+
+        video (B, 3, T, H, W) in -1..1.
+        """
         torch.manual_seed((self.config.seed << 32) + step)
         if self.captures and not any(w for name, w in weights.items() if name in UNCAPTURED):
             named, state = self._replay(video, state, weights)
@@ -144,6 +148,7 @@ class Step:
         return "the gradient norm"
 
     def _replay(self, video: Tensor, state: State | None, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
+        """As `find_gradients` of video (B, 3, T, H, W), by the graph of its shape, captured at the first use."""
         key = (video.shape, state is None, tuple(sorted(weights.items())))
         if key not in self.graphs:
             self.graphs[key] = _Graph(self, lambda v, s: self.find_gradients(v, s, weights), video, state)
@@ -177,6 +182,7 @@ class _Graph:
         owner.pool = owner.pool or self.graph.pool()
 
     def __call__(self, video: Tensor, state: State | None) -> tuple[dict[str, Tensor], State]:
+        """As the function, of a video (B, 3, T, H, W) and a state like those that were captured."""
         self.video.copy_(video)
         for mine, given in zip(leaves(self.state or {}), leaves(state or {}), strict=True):
             mine.copy_(given)

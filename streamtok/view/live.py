@@ -56,9 +56,7 @@ class LiveShow:
             self._readers = []
 
     def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
-        if order["op"] != "pictures":
-            raise ValueError(f"op {order['op']!r}, expected 'pictures'")
-        page.wants_pictures = bool(order["on"])
+        raise ValueError(f"op {order['op']!r}, expected 'pictures'")
 
     def state(self, page: OpenPage) -> dict[str, Any]:
         readers = list(self._readers)

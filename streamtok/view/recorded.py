@@ -143,8 +143,6 @@ class Player:
                 self.playing = order["op"] == "play"
                 if self.playing and self._next >= len(self._line):
                     self._seek = 0.0
-            elif order["op"] == "pictures":
-                self._page.wants_pictures = bool(order["on"])
             else:
                 raise ValueError(f"op {order['op']!r}, expected play, pause, seek, speed or pictures")
             self._changed.notify_all()

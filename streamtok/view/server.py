@@ -122,7 +122,7 @@ class Show(Protocol):
         """Send nothing more to it."""
 
     def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
-        """Do what the user of a page asks for; ValueError or KeyError for what makes no sense."""
+        """Do what the user of a page asks for, beside `pictures`; ValueError or KeyError for what makes no sense."""
 
     def state(self, page: OpenPage) -> dict[str, Any]:
         """What the page is told twice a second."""
@@ -143,7 +143,7 @@ class PageServer:
         browser: BrowserFiles | None = None,
     ) -> None:
         self.show, self.port, self.address, self.token = show, port, address, token
-        self.local = is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
+        self.local = is_loopback(address)
         if token is None and not self.local:
             raise ValueError(f"a page on {address} can be reached by others: it needs a token")
         self.visits = 0
@@ -248,10 +248,19 @@ class PageServer:
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:
         """Do what a page asks for; what makes no sense is told to the page."""
         try:
-            self.show.take_order(page, json.loads(order))
+            asked = json.loads(order)
+            if asked["op"] == "pictures":
+                page.wants_pictures = bool(asked["on"])
+            else:
+                self.show.take_order(page, asked)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             page.send(json.dumps({"kind": "error", "error": f"{type(error).__name__}: {error}"}))
         self._tell_state(page)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    return is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
 
 
 async def _send_all(connection: ServerConnection, page: OpenPage) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from streamtok.bench.soak.faults import FAULTS
-from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
+from streamtok.bench.soak.promises import Promises, Usage, compare_tenths, judge_growth
 from streamtok.bench.soak.run import READERS, Soak, SoakOptions
 from streamtok.cli import main
 from streamtok.commands.soak import FaultName, format_report
@@ -29,11 +29,11 @@ def test_the_same_seed_plans_the_same_faults():
 @pytest.mark.parametrize(
     ("sample", "broken"),
     [
-        (lambda at: Sample(at, 300 + 100 / (1 + at), 20, 9), set()),
-        (lambda at: Sample(at, 300 + at, 20, 9), {"memory stays flat"}),
-        (lambda at: Sample(at, 300, 20 + int(at / 2), 9), {"open files stay flat"}),
-        (lambda at: Sample(at, 300, 20, 9 + int(at / 4)), {"threads stay flat"}),
-        (lambda at: Sample(at, 300, 120 if at % 10 < 2 else 20, 60 if at % 10 < 2 else 9), set()),  # floods come and go
+        (lambda at: Usage(at, 300 + 100 / (1 + at), 20, 9), set()),
+        (lambda at: Usage(at, 300 + at, 20, 9), {"memory stays flat"}),
+        (lambda at: Usage(at, 300, 20 + int(at / 2), 9), {"open files stay flat"}),
+        (lambda at: Usage(at, 300, 20, 9 + int(at / 4)), {"threads stay flat"}),
+        (lambda at: Usage(at, 300, 120 if at % 10 < 2 else 20, 60 if at % 10 < 2 else 9), set()),  # floods come and go
     ],
 )
 def test_what_grows_is_found(sample, broken):
@@ -44,7 +44,7 @@ def test_what_grows_is_found(sample, broken):
 
 def test_a_short_life_is_not_judged_and_tenths_are_compared():
     promises = Promises()
-    assert judge_growth(promises, [Sample(at, 1e3 * at, 20, 9) for at in range(10)]) == {}
+    assert judge_growth(promises, [Usage(at, 1e3 * at, 20, 9) for at in range(10)]) == {}
     assert promises.summary() == {}
     found = compare_tenths(range(100), [1.0] * 50 + [2.0] * 50)
     assert found == {"first_tenth_p99": 1.0, "last_tenth_p99": 2.0}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import streamtok
 from streamtok.checkpoint import from_cosmos, from_diffusers, save, save_diffusers, to_published
-from streamtok.checkpoint.cosmos import find_variant
+from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
 from tests.checkpoint.test_checkpoint import PUBLISHED
 from tests.kit.models import tiny, tokens, video

@@ -39,6 +39,18 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def start_node(model: str, endpoint: str, *flags: str, source: str = ENDLESS) -> subprocess.Popen:
+    """`streamtok ingest` of one camera in real time that loses nothing."""
+    live = ("--realtime", "--policy", "lossless")
+    return start("ingest", "--source", source, *live, "--model", model, "--bind", endpoint, *flags)
+
+
+def wait_for(event: str, node: subprocess.Popen) -> None:
+    """Read the node's log until it tells of the event."""
+    while f"event={event}" not in node.stderr.readline():
+        assert node.poll() is None
+
+
 @pytest.mark.parametrize(("stream", "text"), [(None, "no stream at ipc:"), ("front", "no stream front at ipc:")])
 def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
     with subscribe(endpoint) as subscription, pytest.raises(TimeoutError, match=text):
@@ -68,21 +80,7 @@ def test_help_says_that_a_recording_may_go_into_a_folder(command, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number, model, endpoint):
-    node = start(
-        "ingest",
-        "--source",
-        ENDLESS,
-        "--realtime",
-        "--policy",
-        "lossless",
-        "--model",
-        model,
-        "--bind",
-        endpoint,
-        "--wait-subscribers",
-        "1",
-        "--json",
-    )
+    node = start_node(model, endpoint, "--wait-subscribers", "1", "--json")
     with subscribe(endpoint, until_end=True, timeout=60) as subscription:
         messages = [next(subscription) for _ in range(6)]
         node.send_signal(number)
@@ -97,8 +95,7 @@ def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number,
 
 def test_a_signal_while_waiting_for_readers_ends_ingest(model, endpoint):
     node = start("ingest", "--source", ENDLESS, "--model", model, "--bind", endpoint, "--wait-subscribers", "9")
-    while "event=waiting" not in node.stderr.readline():
-        assert node.poll() is None
+    wait_for("waiting", node)
     node.send_signal(signal.SIGTERM)
     output, log = node.communicate(timeout=60)
     assert node.returncode == 0, log
@@ -298,23 +295,10 @@ def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(end
 def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys):
     import av
 
-    node = start(
-        "ingest",
-        "--source",
-        "synthetic:40x60@50?seed=3&frames=600",
-        "--realtime",
-        "--policy",
-        "lossless",
-        "--model",
-        model,
-        "--bind",
-        endpoint,
-        "--wait-subscribers",
-        "1",
-    )
+    source = "synthetic:40x60@50?seed=3&frames=600"
+    node = start_node(model, endpoint, "--wait-subscribers", "1", source=source)
     video = tmp_path / "back.mp4"
-    while "event=waiting" not in node.stderr.readline():
-        assert node.poll() is None
+    wait_for("waiting", node)
     arguments = [endpoint, "-o", str(video), "--model", model, "--max-frames", "22", "--json"]
     assert decode.main(arguments) == 0
     node.send_signal(signal.SIGTERM)
@@ -329,11 +313,8 @@ def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys
 def test_decode_sends_jpeg_over_zeromq(model, endpoint):
     import zmq
 
-    node = start(
-        "ingest", "--source", ENDLESS, "--realtime", "--policy", "lossless", "--model", model, "--bind", endpoint
-    )
-    while "event=bound" not in node.stderr.readline():
-        assert node.poll() is None
+    node = start_node(model, endpoint)
+    wait_for("bound", node)
     viewer = start("decode", endpoint, "-o", f"zmq:{endpoint}.jpeg", "--model", model)
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.subscribe(b"frames/")
@@ -352,8 +333,7 @@ def test_decode_sends_jpeg_over_zeromq(model, endpoint):
 def test_decode_refuses_another_model(model, endpoint, tmp_path, capsys):
     streamtok.save(build(VIDEO, seed=1), tmp_path / "other")
     node = start("ingest", "--source", ENDLESS, "--realtime", "--model", model, "--bind", endpoint)
-    while "event=bound" not in node.stderr.readline():
-        assert node.poll() is None
+    wait_for("bound", node)
     assert decode.main([endpoint, "-o", str(tmp_path / "x.mp4"), "--model", str(tmp_path / "other")]) == 1
     node.send_signal(signal.SIGTERM)
     node.communicate(timeout=60)

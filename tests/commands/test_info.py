@@ -14,7 +14,6 @@ from safetensors import safe_open
 from streamtok.commands import info as info_command
 from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
-from streamtok.commands.info import inspect
 from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import Times, TokenSurvey
 from streamtok.io.stills import write_png
@@ -25,6 +24,7 @@ from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import load_rig
 from streamtok.tokens.files import encode_file
+from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build

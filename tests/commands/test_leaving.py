@@ -12,11 +12,13 @@ import time
 import pytest
 
 from streamtok.commands import ingest, replay
+from streamtok.node import rig
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 STARTING = """
 import sys, time
 import streamtok.commands.ingest as ingest
+import streamtok.node.rig as rig
 {slow}
 sys.argv = ["streamtok", "ingest", "--source", "{source}", "--bind", "{bind}", "--model", "nano", "--json"]
 from streamtok.cli import main
@@ -24,13 +26,13 @@ sys.exit(main())
 """
 SLOW = {
     "loading": "def make_core(*a): print('busy', file=sys.stderr, flush=True); [time.sleep(0.01) for _ in range(3000)]"
-    "\ningest.make_core = make_core",
+    "\nrig.make_core = make_core",
     "in one call": "def make_core(*a): print('busy', file=sys.stderr, flush=True); b''.join(Stuck())\n"
     "class Stuck:\n"
     "    def __iter__(self):\n"
     "        try: time.sleep(30)\n"
     "        except BaseException: time.sleep(30)\n"
-    "ingest.make_core = make_core",
+    "rig.make_core = make_core",
     "importing": "def make_node(*a, **b): print('busy', file=sys.stderr, flush=True); time.sleep(30)"
     "\ningest.make_node = make_node",
 }
@@ -56,7 +58,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
 def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, endpoint, capsys, monkeypatch):
     from streamtok.wire.publisher import Publisher
 
-    monkeypatch.setattr(ingest, "make_core", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(rig, "make_core", lambda *_: pytest.fail("a model was loaded"))
     with Publisher("tcp://127.0.0.1:*" if scheme == "tcp" else endpoint) as other:
         other_end = {"--bind": "--control", "--control": "--bind"}[option]
         free = "tcp://127.0.0.1:*"

@@ -14,7 +14,7 @@ import pytest
 
 from streamtok.commands import replay
 from streamtok.commands import subscribe as node_of
-from streamtok.node.display import log_to_stderr
+from streamtok.node.logs import log_to_stderr
 from streamtok.wire import connection
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay

@@ -21,6 +21,7 @@ SIZE = (32, 48)
 TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (16, 32)}
 
 
+KINDS = ("nano", "nano-p", "nano-r", "nano-pr", "cosmos-cv4x8x8")
 CASES = [("nano", "direct"), ("nano", "winograd"), ("nano-p", "winograd"), ("cosmos-cv4x8x8", "direct")]
 COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
 
@@ -29,8 +30,12 @@ COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
 def case(request):
     """A tokenizer, and the convolutions that its engine has."""
     name, convolutions = request.param
+    return build_tiny(name), convolutions
+
+
+def build_tiny(name):
     torch.manual_seed(0)
-    return build(replace(PRESETS[name], **TINY, **(COSMOS if name.startswith("cosmos") else {}))), convolutions
+    return build(replace(PRESETS[name], **TINY, **(COSMOS if name.startswith("cosmos") else {})))
 
 
 @pytest.fixture
@@ -64,10 +69,28 @@ def test_decoding_equals_plain(tok, fast):
     grid = SIZE[0] // 8, SIZE[1] // 8
     plain, quick, encoder = tok.decode_stream(1, *grid), fast.decode_stream(1, *grid), tok.stream(1, *SIZE)
     for i, group in enumerate(groups(tok, 5)):
-        out = encoder.step(group, keyframe=[i == 0])
-        tokens = out.latent if out.indices is None else out.indices
+        tokens = encoder.step(group, keyframe=[i == 0]).tokens
         wanted = plain.step(tokens)
         torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whole_clips_run_on_the_plain_layers_whatever_kind_the_model_is(name):
+    tok = build_tiny(name)
+    fast = apply_configuration(tok, EngineConfiguration(kernels="interleaved"))
+    clip = reference_clip(1 + 2 * tok.group, *SIZE)
+    wanted = tok.encode(clip)
+    assert torch.equal(fast.encode(clip).tokens, wanted.tokens)
+    assert torch.equal(fast.codes(wanted.tokens), tok.codes(wanted.tokens))
+    assert torch.equal(fast.decode(wanted.tokens), tok.decode(wanted.tokens))
+
+
+def test_another_precision_of_an_engines_tokenizer_is_plain(tok, fast):
+    wide = fast.stream(1, *SIZE, dtype=torch.float64), tok.stream(1, *SIZE, dtype=torch.float64)
+    for i, group in enumerate(groups(tok, 2)):
+        found, wanted = (stream.step(group, keyframe=[i == 0]).latent for stream in wide)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, wanted)
 
 
 def test_snapshots_pass_between_engines(tok, fast):

@@ -12,7 +12,7 @@ from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.cpu import eight_bit
 from streamtok.engine.optimized import apply_configuration, memory_needed
-from streamtok.engine.precision import FLOOR, Trial, choose, format_table, list_candidates, pick_configuration
+from streamtok.engine.precision import FLOOR, Trial, choose, format_trials, list_candidates, pick_configuration
 from streamtok.model import NonFiniteError, build
 from streamtok.model.layers import SpatialConv
 from streamtok.weights.golden import reference_clip
@@ -144,7 +144,7 @@ def test_a_precision_is_picked_only_above_the_floor(nano, agreement, chosen):
     found = pick_configuration(nano, trials, list(trials), reference_clip(5, *SIZE))
     assert found.precision == chosen
     assert found.agreement == {"float32": 1.0, "int8": agreement}
-    assert sum("chosen" in line for line in format_table(trials, found.precision)) == 1
+    assert sum("chosen" in line for line in format_trials(trials, found.precision)) == 1
 
 
 def test_weights_take_less_and_keep_their_fingerprint(nano):

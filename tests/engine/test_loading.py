@@ -9,18 +9,11 @@ import torch
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, optimize
 from streamtok.engine.configuration import store
-from streamtok.engine.loading import default_engine, engine_configuration, load, pick_device
+from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.model import Tokenizer, build
 from tests.kit.models import VIDEO
 
 SIZE = (32, 48)
-
-
-@pytest.fixture
-def restored_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def latents(tok, frames):
@@ -56,7 +49,7 @@ def test_models_without_such_layers_and_deterministic_ones_stay_plain():
 
 def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
     tok = build(VIDEO).double()
-    described = EngineConfiguration.from_dict(engine_configuration(tok))
+    described = EngineConfiguration.from_dict(describe_engine(tok).to_dict())
     assert (described.kernels, described.precision, described.deterministic) == ("plain", "float64", False)
     assert (described.fingerprint, described.threads) == (tok.fingerprint, torch.get_num_threads())
     same, frames = optimize(tok, described), torch.randint(0, 256, (1, 3, 13, *SIZE), dtype=torch.uint8)
@@ -66,18 +59,18 @@ def test_a_plain_tokenizer_is_described_as_the_engine_that_computes_the_same():
 
 def test_a_tokenizer_says_what_it_runs(tmp_path):
     assert default_engine("cpu") == "default"
-    engine = engine_configuration(load("nano", engine="default", device="cpu"))
+    engine = describe_engine(load("nano", engine="default", device="cpu")).to_dict()
     assert engine["kernels"] == "interleaved"
     (tmp_path / "engine.json").write_text(json.dumps(engine))
     for file in (tmp_path / "engine.json", str(tmp_path / "engine.json")):
-        assert engine_configuration(load("nano", engine=file, device="cpu")) == engine
+        assert describe_engine(load("nano", engine=file, device="cpu")).to_dict() == engine
     with pytest.raises(ValueError, match="engine 'eagr': expected auto, eager or"):
         load("nano", engine="eagr", device="cpu")
-    assert engine_configuration(load("nano", engine="eager", device="cpu"))["kernels"] == "plain"
+    assert describe_engine(load("nano", engine="eager", device="cpu")).to_dict()["kernels"] == "plain"
 
 
 @pytest.mark.parametrize("engine", ["auto", "FILE"])
-def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch, restored_threads):
+def test_the_threads_that_are_asked_for_hold_over_a_stored_engine(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path))
     torch.set_num_threads(2)
     tok = load("nano")

@@ -46,7 +46,7 @@ def check(tokenizer, folder, count=6, second_keyframe=3):
     for number, group in enumerate(groups_of(tokenizer, count)):
         keyframe = number in (0, second_keyframe)
         out = stream.step(group.permute(0, 4, 1, 2, 3), keyframe=[keyframe])
-        expected = (out.latent.squeeze(2) if out.indices is None else out.indices.squeeze(-3)).numpy()
+        expected = out.tokens.squeeze(-3).numpy()
         found = encode.step(group.numpy(), keyframe)
         assert list(found.shape) == [1, *facts["grid"]]
         if out.indices is None:

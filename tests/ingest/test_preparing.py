@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.config import PRESETS
 from streamtok.engine.gpu.kernels import preprocess
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.ingest.preparing import CudaLink, Preparing, preparing_for
@@ -25,20 +24,11 @@ from streamtok.model import Tokenizer
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
+from tests.kit.models import SLIM
 from tests.kit.pictures import camera_bytes
 from tests.kit.pictures import image as picture
 
-CONFIG = replace(
-    PRESETS["nano"],
-    name="tiny",
-    stem_channels=8,
-    encoder_channels=(8, 16),
-    decoder_channels=(8, 16),
-    encoder_blocks=(1, 1),
-    decoder_blocks=(1, 1),
-    z_channels=8,
-)
-TINY = Tokenizer(CONFIG, deterministic=True)
+TINY = Tokenizer(SLIM, deterministic=True)
 SIZE = 16, 24
 ENCODINGS = "rgb8", "bgr8", "rgba8", "mono8", "uyvy", "yuyv", "nv12", "i420", "bayer_rggb8", "bayer_gbrg8"
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -316,7 +306,7 @@ def test_cameras_are_paused_in_an_encoders_first_step_alone(monkeypatch):
         encoder.step = lambda *args: paused.append(preparing.paused().locked()) or step(*args)
         return encoder
 
-    tokenizer = Tokenizer(CONFIG)
+    tokenizer = Tokenizer(SLIM)
     monkeypatch.setattr(tokenizer, "stream", watched)
     core = IngestCore(tokenizer, {"a": StreamOptions(size=None)}, preparing=preparing)
     for number in range(9):

@@ -102,11 +102,6 @@ def video(frames: int, height: int = 16, width: int = 32, batch: int = 1, dtype:
     return torch.rand(batch, 3, frames, height, width, dtype=dtype) * 2 - 1
 
 
-def tokens(out) -> Tensor:
-    """What a decoder reads: indices, or the latent of a continuous model."""
-    return out.latent if out.indices is None else out.indices
-
-
 def groups(clip: Tensor, size: int) -> list[Tensor]:
     """A clip (B, 3, 1 + kG, H, W) as its keyframe and its groups."""
     return [clip[:, :, :1], *clip[:, :, 1:].split(size, 2)]
@@ -116,7 +111,7 @@ def encode_by_steps(model: Tokenizer, clip: Tensor, **kwargs: object):
     """Latent (B, C, T', h, w) and tokens of a clip, one group per step, the batch as slots."""
     stream = model.stream(slots=len(clip), height=clip.shape[-2], width=clip.shape[-1], **kwargs)
     outs = [stream.step(group) for group in groups(clip, model.group)]
-    return torch.cat([out.latent for out in outs], 2), torch.cat([tokens(out) for out in outs], -3)
+    return torch.cat([out.latent for out in outs], 2), torch.cat([out.tokens for out in outs], -3)
 
 
 def decode_by_steps(model: Tokenizer, grids: Tensor, **kwargs: object) -> Tensor:

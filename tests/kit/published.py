@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from streamtok.checkpoint.cosmos import find_variant
+from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
-from tests.kit.models import tokens, video
+from tests.kit.models import video
 
 
 class Archive(nn.Module):
@@ -39,7 +39,7 @@ def same_function(a, b):
     clip = video(9, dtype=torch.float32)
     out = a.encode(clip)
     assert torch.equal(out.latent, b.encode(clip).latent)
-    assert torch.equal(a.decode(tokens(out)), b.decode(tokens(out)))
+    assert torch.equal(a.decode(out.tokens), b.decode(out.tokens))
 
 
 def shrink(config: TokenizerConfig) -> TokenizerConfig:

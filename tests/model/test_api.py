@@ -15,7 +15,7 @@ import streamtok.model.clip_coder
 from streamtok.checkpoint import save
 from streamtok.model import Encoded
 from streamtok.model.decoding import to_uint8
-from tests.kit.models import SLIM, encode_by_steps, tiny, tokens, video
+from tests.kit.models import SLIM, encode_by_steps, tiny, video
 
 
 @pytest.mark.parametrize("name", ["dv4x8x8", "cv4x8x8", "di8x8"])
@@ -26,8 +26,8 @@ def test_codes_are_what_the_decoder_reads_with_gradients_from_end_to_end(name):
     plain = model.encode(clip)
     indices, latent = plain  # an `Encoded` unpacks
     assert not latent.requires_grad
-    torch.testing.assert_close(model.codes(tokens(plain)), plain.codes, atol=1e-6, rtol=0)
-    assert torch.equal(model.decode(plain.codes), model.decode(tokens(plain)))
+    torch.testing.assert_close(model.codes(plain.tokens), plain.codes, atol=1e-6, rtol=0)
+    assert torch.equal(model.decode(plain.codes), model.decode(plain.tokens))
     out = model.encode(clip, gradients=True)
     assert (out.indices is None and indices is None) or torch.equal(out.indices, indices)
     model.decode(out.codes, gradients=True).square().mean().backward()
@@ -45,7 +45,7 @@ def test_a_latent_is_not_taken_for_codes():
 @pytest.mark.parametrize("name", ["dv4x8x8", "slim-p", "dv8x8x8"])
 def test_a_long_clip_in_parts_gives_the_tokens_of_its_steps(name, monkeypatch):
     model, clip = tiny(name), video(1 + 6 * 8, batch=2)
-    whole = model.encode(clip), model.decode(tokens(model.encode(clip)))
+    whole = model.encode(clip), model.decode(model.encode(clip).tokens)
     monkeypatch.setattr(streamtok.model.clip_coder, "MOST_PIXELS", 2 * 2 * model.group * 16 * 32)
     for context in (3, "model", "all"):
         monkeypatch.setattr(streamtok.model.clip_coder, "MOST_PIXELS", 1 << 30)
@@ -216,6 +216,6 @@ def test_attention_over_space_never_holds_its_whole_matrix(name):
     model = tiny(name, dtype=torch.float32)
     clip = video(9, dtype=torch.float32) if model.config.video else video(1, dtype=torch.float32)[:, :, 0]
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        model.decode(tokens(model.encode(clip)))
+        model.decode(model.encode(clip).tokens)
         if model.config.video:
             encode_by_steps(model, clip)

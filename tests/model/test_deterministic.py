@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.kit.models import decode_by_steps, encode_by_steps, tiny, tokens, video
+from tests.kit.models import decode_by_steps, encode_by_steps, tiny, video
 
 
 @pytest.mark.parametrize("name", ["slim", "dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"])
@@ -13,13 +13,13 @@ def test_whole_clips_and_steps_of_any_slots_agree_to_the_bit(name):
     whole = model.encode(clip)
     latent, grids = encode_by_steps(model, clip)
     assert torch.equal(latent, whole.latent)
-    assert torch.equal(grids, tokens(whole))
+    assert torch.equal(grids, whole.tokens)
     for row in range(3):
         assert torch.equal(encode_by_steps(model, clip[row : row + 1])[0], whole.latent[row : row + 1])
         assert torch.equal(model.encode(clip[row : row + 1]).latent, whole.latent[row : row + 1])
-    frames = model.decode(tokens(whole))
+    frames = model.decode(whole.tokens)
     assert torch.equal(decode_by_steps(model, grids), frames)
-    assert torch.equal(model.decode(tokens(whole)[1:2]), frames[1:2])
+    assert torch.equal(model.decode(whole.tokens[1:2]), frames[1:2])
 
 
 def test_paused_slots_change_nothing():

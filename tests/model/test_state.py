@@ -8,7 +8,7 @@ import torch
 
 from streamtok import NonFiniteError
 from streamtok.model import EncodeStream
-from tests.kit.models import CONFIGS, groups, tiny, tokens, video
+from tests.kit.models import CONFIGS, groups, tiny, video
 
 KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"]
 
@@ -146,7 +146,7 @@ def test_returned_tensors_belong_to_the_caller():
 @pytest.mark.parametrize("name", KINDS)
 def test_decoder_slots_reset_pause_and_resume(name):
     model = tiny(name)
-    grids = tokens(model.encode(video(1 + 4 * model.group, batch=2)))
+    grids = model.encode(video(1 + 4 * model.group, batch=2)).tokens
     h, w = grids.shape[-2:]
     pieces = [grids[..., i : i + 1, :, :] for i in range(5)]
     stream = model.decode_stream(slots=2, grid_height=h, grid_width=w)

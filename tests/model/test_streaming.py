@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kit.models import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, groups, tiny, tokens, video
+from tests.kit.models import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, groups, tiny, video
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -19,8 +19,8 @@ def test_steps_equal_the_whole_clip(name):
     torch.testing.assert_close(latent, whole.latent, **EXACT)
     if model.config.discrete:
         assert torch.equal(grids, whole.indices)
-    torch.testing.assert_close(decode_by_steps(model, grids), model.decode(tokens(whole)), **EXACT)
-    assert model.decode(tokens(whole)).shape == clip.shape
+    torch.testing.assert_close(decode_by_steps(model, grids), model.decode(whole.tokens), **EXACT)
+    assert model.decode(whole.tokens).shape == clip.shape
 
 
 @settings(deadline=None, max_examples=20)
@@ -73,9 +73,9 @@ def test_the_future_leaves_the_past_bit_identical(name):
     before, after = model.encode(clip), model.encode(changed)
     assert torch.equal(before.latent[:, :, :-1], after.latent[:, :, :-1])
     assert not torch.equal(before.latent[:, :, -1], after.latent[:, :, -1])
-    grids = tokens(before)
+    grids = before.tokens
     other = grids.clone()
-    other[..., -1, :, :] = tokens(after)[..., 0, :, :]
+    other[..., -1, :, :] = after.tokens[..., 0, :, :]
     past = slice(0, 1 + 2 * model.group)
     assert torch.equal(model.decode(grids)[:, :, past], model.decode(other)[:, :, past])
 
@@ -94,9 +94,9 @@ def test_an_image_encodes_as_the_first_frame_of_a_video(name):
     clip = video(1 + 2 * model.group)
     image = model.encode(clip[:, :, 0])
     torch.testing.assert_close(image.latent, model.encode(clip).latent[:, :, 0], **EXACT)
-    decoded = model.decode(tokens(image))
+    decoded = model.decode(image.tokens)
     assert decoded.shape == clip[:, :, 0].shape
-    torch.testing.assert_close(decoded, model.decode(tokens(model.encode(clip)))[:, :, 0], **EXACT)
+    torch.testing.assert_close(decoded, model.decode(model.encode(clip).tokens)[:, :, 0], **EXACT)
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -107,8 +107,8 @@ def test_an_image_model_streams_images(name):
     whole = model.encode(frames[:, :, 0])
     torch.testing.assert_close(out.latent[:, :, 0], whole.latent, **EXACT)
     h, w = whole.latent.shape[-2:]
-    back = model.decode_stream(slots=2, grid_height=h, grid_width=w).step(tokens(out))
-    torch.testing.assert_close(back[:, :, 0], model.decode(tokens(whole)), **EXACT)
+    back = model.decode_stream(slots=2, grid_height=h, grid_width=w).step(out.tokens)
+    torch.testing.assert_close(back[:, :, 0], model.decode(whole.tokens), **EXACT)
 
 
 @pytest.mark.parametrize("name", ["dv4x8x8", "dv8x8x8", "slim-p"])

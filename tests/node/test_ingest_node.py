@@ -14,7 +14,7 @@ import zmq
 
 import streamtok
 from streamtok.coding.coder import save_coder
-from streamtok.commands.ingest import make_core, make_node, make_sources
+from streamtok.commands.ingest import make_node
 from streamtok.engine.loading import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.base import RecordedSource
@@ -23,6 +23,7 @@ from streamtok.io.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
+from streamtok.node.rig import make_core, make_sources
 from streamtok.node.summary import format_summary
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig

@@ -9,8 +9,7 @@ import pytest
 
 import streamtok
 from streamtok.commands import ingest
-from streamtok.node.display import log_to_stderr
-from streamtok.node.json_log import JsonFormatter
+from streamtok.node.logs import JsonFormatter, log_to_stderr
 from tests.kit.models import VIDEO, build
 
 

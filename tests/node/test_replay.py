@@ -1,9 +1,9 @@
 """Live, recorded and replayed: the same tokens to the bit."""
 
-import dataclasses
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from streamtok.commands import info as info_command
 from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
+from streamtok.engine.loading import describe_engine, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
@@ -22,6 +23,7 @@ from streamtok.recording.repair import repair
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import load_rig
+from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
@@ -320,7 +322,7 @@ def test_differences_in_shape_and_kind_are_told(tokenizer, tmp_path):
     assert node.run()["streams"]["front"]["groups"] == 1
     group = next(iter(node._open())).group
     assert find_difference(message, group) == ""
-    smaller = dataclasses.replace(group, tokens=group.tokens[:2])
+    smaller = replace(group, tokens=group.tokens[:2])
     assert "recorded [6, 8] uint16" in find_difference(message, smaller)
 
 
@@ -382,7 +384,7 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
     frames = frames_of("front", 12)
     frames = [
-        dataclasses.replace(frame, picture=picture(frame.frame_id, size=(48, 48))) if frame.frame_id >= 6 else frame
+        replace(frame, picture=picture(frame.frame_id, size=(48, 48))) if frame.frame_id >= 6 else frame
         for frame in frames
     ]
     path = write_mcap(tmp_path / "d.mcap", frames)
@@ -396,27 +398,25 @@ def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):
 
 
 def test_deterministic_is_kept_whatever_engine_was_recorded():
-    from streamtok.engine.loading import engine_configuration, load
     from streamtok.node.replay_node import load_as_recorded
 
-    recorded = engine_configuration(load("nano", engine="default", device="cpu"))
+    recorded = describe_engine(load("nano", engine="default", device="cpu")).to_dict()
     assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
     assert load_as_recorded("nano", recorded, deterministic=True).deterministic
-    exact = engine_configuration(load("nano", deterministic=True))
+    exact = describe_engine(load("nano", deterministic=True)).to_dict()
     assert load_as_recorded("nano", exact).deterministic
     assert not load_as_recorded("nano", exact, deterministic=False).deterministic
 
 
 def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default():
-    from streamtok.engine.loading import engine_configuration, load
     from streamtok.node.replay_node import compare_engines, load_as_recorded
 
-    recorded = engine_configuration(load("nano"))
+    recorded = describe_engine(load("nano")).to_dict()
     assert load_as_recorded("nano", recorded).engine.kernels == "plain"
     assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
     assert elsewhere.engine.kernels == "interleaved"
-    different = compare_engines(recorded | {"torch_version": "1.0"}, engine_configuration(elsewhere))
+    different = compare_engines(recorded | {"torch_version": "1.0"}, describe_engine(elsewhere).to_dict())
     names = {text.split(":")[0] for text in different} - {"convolutions"}  # these follow from the processor
     assert names == {"slots_per_step", "kernels", "torch_version"}
 
@@ -424,13 +424,12 @@ def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default(
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypatch, deterministic):
     import streamtok
-    from streamtok.engine.loading import engine_configuration
 
     plain = build(VIDEO)
     plain.deterministic = deterministic
     streamtok.save(plain, tmp_path / "model")
-    then = engine_configuration(plain) | {"torch_version": "1.0"}
-    monkeypatch.setattr("streamtok.ingest.core.engine_configuration", lambda tok: then)
+    then = replace(describe_engine(plain), torch_version="1.0")
+    monkeypatch.setattr("streamtok.ingest.core.describe_engine", lambda tok: then)
     front, rear = TWO_CAMERAS[0], TWO_CAMERAS[0] | {"name": "rear"}
     ingest(tmp_path / "d.mcap", plain, [front, rear], batch_wait_ms=50)
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
@@ -465,6 +464,6 @@ def test_held_levels_a_bitrate_and_keyframes_by_drift_are_replayed_from_the_head
     infos = open_recording(tmp_path / "d.mcap").first_infos()
     assert (infos["held"].hold, infos["held"].bitrate) == (0.25, None)
     assert (infos["cheap"].hold, infos["cheap"].bitrate) == (0.5, 8000)
-    shown = info_command.inspect(tmp_path / "d.mcap")[0]["streams"]
+    shown = inspect(tmp_path / "d.mcap")[0]["streams"]
     assert (shown["cheap"]["bitrate"], shown["drifts"]["hold_margin"]) == (8000, 0)
     assert shown["held"]["hold_margin"] == pytest.approx(0.25 * 10 / 11, abs=1e-3)  # the keyframe is not held

@@ -6,8 +6,8 @@ from importlib.resources import files
 import pytest
 import yaml
 
-from streamtok.commands.ingest import options_of
 from streamtok.io.source import open_source
+from streamtok.node.rig import options_of
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.settings.yaml_file import parse_set

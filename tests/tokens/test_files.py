@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import streamtok
 from streamtok.commands import decode, encode
-from streamtok.commands.info import inspect
 from streamtok.config import TokenizerConfig
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_frames
 from streamtok.model import build
 from streamtok.tokens.files import EncodeOptions, decode_file, encode_file
+from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 
 EXACT = EncodeOptions(deterministic=True, device="cpu")

@@ -7,10 +7,10 @@ import pytest
 from safetensors import safe_open
 
 from streamtok.coding.coder import FILE, load_coder, save_coder
-from streamtok.commands.info import inspect
 from streamtok.commands.repack import main
 from streamtok.data import TokenDataset, TokenFile
 from streamtok.recording.reader import open_recording
+from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tracks import open_tracks
 from tests.kit.coders import make_coder
 from tests.kit.tokens import make_groups, write_recording, write_token_file

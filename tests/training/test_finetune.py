@@ -67,9 +67,9 @@ def test_a_fine_tune_of_the_decoder_alone_leaves_tokens_what_they_are(tmp_path):
 def test_many_clips_are_held_out_whole_and_few_by_their_ends(tmp_path):
     for name in "abcdef":
         (tmp_path / f"{name}.mp4").write_bytes(b"")
-    many = finetune.plan(finetune.FinetuneSettings(videos=[str(tmp_path)]))
+    many = finetune.plan_run(finetune.FinetuneSettings(videos=[str(tmp_path)]))
     assert (many.data.holdout, many.data.holdout_tail) == (("a", "f"), 0.0)
-    few = finetune.plan(finetune.FinetuneSettings(videos=[str(tmp_path / "a.mp4")]))
+    few = finetune.plan_run(finetune.FinetuneSettings(videos=[str(tmp_path / "a.mp4")]))
     assert (few.data.holdout, few.data.holdout_tail) == ((), 0.2)
     spec = "synthetic:32x32@30?seed=1&frames=50"
     first, last = (survey(spec, 100, 10, part) for part in ((0.0, 0.8), (0.8, 1.0)))

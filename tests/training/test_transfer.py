@@ -9,20 +9,11 @@ from safetensors.torch import load_file, save_file
 
 import streamtok
 from streamtok.checkpoint import save
-from streamtok.config import PRESETS
 from streamtok.model import build
 from streamtok.training.build import build_model, close_loop, cut_decoder, export_model
 from streamtok.training.loop import train
+from tests.kit.models import SLIM
 from tests.kit.training import TINY, config
-
-SMALL = replace(
-    PRESETS["nano"],
-    stem_channels=16,
-    encoder_channels=(16, 32),
-    decoder_channels=(16, 32),
-    encoder_blocks=(1, 1),
-    decoder_blocks=(1, 1),
-)
 
 
 @pytest.fixture
@@ -32,8 +23,8 @@ def video():
 
 def test_a_predictive_model_starts_as_its_source(video):
     torch.manual_seed(0)
-    source = build(SMALL).eval()
-    model = close_loop(source, replace(SMALL, predictive=True)).eval()
+    source = build(SLIM).eval()
+    model = close_loop(source, replace(SLIM, predictive=True)).eval()
     with torch.no_grad():
         key, closed = source(video[:, :, :1]), model(video[:, :, :1])
     torch.testing.assert_close(closed.reconstruction, key.reconstruction, atol=1e-5, rtol=0)
@@ -41,34 +32,34 @@ def test_a_predictive_model_starts_as_its_source(video):
 
 
 def test_sizes_that_differ_are_named():
-    wider = replace(SMALL, predictive=True, stem_channels=24)
+    wider = replace(SLIM, predictive=True, stem_channels=24)
     with pytest.raises(ValueError, match=r"encoder\.conv_in.*24"):
-        close_loop(build(SMALL), wider)
-    deeper = replace(SMALL, encoder_blocks=(2, 1))
+        close_loop(build(SLIM), wider)
+    deeper = replace(SLIM, encoder_blocks=(2, 1))
     with pytest.raises(ValueError, match="has no encoder"):
-        close_loop(build(deeper), replace(SMALL, predictive=True))
+        close_loop(build(deeper), replace(SLIM, predictive=True))
 
 
-WIDE = replace(SMALL, decoder_channels=(24, 32), decoder_blocks=(2, 1))
+WIDE = replace(SLIM, decoder_channels=(12, 16), decoder_blocks=(2, 1))
 
 
 def test_a_decoder_starts_as_what_weighs_most_in_a_larger_one(video):
     """Channels and blocks that do nothing are what is left out: the pictures stay."""
     torch.manual_seed(0)
     source = build(WIDE).eval()
-    dead = torch.arange(24) % 3 == 1
+    dead = torch.arange(12) % 3 == 1
     with torch.no_grad():
         source.decoder.conv_out.weight[:, dead] = 0
-    cut = cut_decoder(source, SMALL)
+    cut = cut_decoder(source, SLIM)
     kept = source.decoder.conv_out.weight[:, ~dead]
     assert torch.equal(cut.decoder.conv_out.weight, kept)
     assert torch.equal(cut.encode(video).indices, source.encode(video).indices)
 
 
-@pytest.mark.parametrize("wanted", [{"decoder_channels": (16, 24)}, {"decoder_blocks": (3, 1)}])
+@pytest.mark.parametrize("wanted", [{"decoder_channels": (8, 24)}, {"decoder_blocks": (3, 1)}])
 def test_a_decoder_that_is_not_a_smaller_one_is_refused(wanted):
     with pytest.raises(ValueError, match=r"only the first may be smaller|the one to start from has not"):
-        cut_decoder(build(WIDE), replace(SMALL, **wanted))
+        cut_decoder(build(WIDE), replace(SLIM, **wanted))
 
 
 def test_a_decoder_that_was_trained_alone_keeps_tokens_and_fingerprint(tmp_path, video):
@@ -97,17 +88,17 @@ def test_a_decoder_that_was_trained_alone_keeps_tokens_and_fingerprint(tmp_path,
 
 def test_tokens_of_another_encoder_keep_no_fingerprint():
     torch.manual_seed(0)
-    source, other = build(SMALL), build(SMALL)
+    source, other = build(SLIM), build(SLIM)
     with pytest.raises(ValueError, match="its encoder is another"):
         other.keep_fingerprint(source)
-    closed = build(replace(SMALL, predictive=True))
+    closed = build(replace(SLIM, predictive=True))
     with pytest.raises(ValueError, match="a decoder in its loop"):
         closed.keep_fingerprint(closed)
 
 
 def test_a_decoder_that_was_altered_is_refused(tmp_path):
     torch.manual_seed(0)
-    source, other = build(SMALL), build(SMALL)
+    source, other = build(SLIM), build(SLIM)
     other.load_state_dict(source.state_dict() | {"decoder.conv_out.bias": torch.ones(192)})
     save(other, tmp_path, tokens_of=source)
     assert json.loads((tmp_path / "config.json").read_text())["fingerprint"] == source.fingerprint

@@ -19,15 +19,14 @@ pytest.importorskip("websockets", reason="the page needs: pip install 'websocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-import streamtok.commands.ingest
 from streamtok.commands.ingest import make_node
-from streamtok.commands.view import ViewSettings
 from streamtok.exporting.formats import export_step
 from streamtok.exporting.step import ExportedStep
 from streamtok.io.image_messages import decode_still
 from streamtok.io.stills import encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
+from streamtok.settings.view import ViewSettings
 from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, colours_of
@@ -75,7 +74,7 @@ def test_a_browser_shows_streams_and_which_camera_is_lost(model, models, endpoin
     lost = threading.Event()
     script = {"a": lambda n: image(n, stream="a"), "b": lambda n: None if lost.is_set() else image(n, stream="b")}
     cameras = {name: ScriptedCamera(name, 20, 1 << 20, script[name]) for name in "ab"}
-    monkeypatch.setattr(streamtok.commands.ingest, "make_sources", lambda settings: cameras)
+    monkeypatch.setattr("streamtok.node.ingest.make_sources", lambda settings: cameras)
     node = make_node(rig(endpoint, ["x", "y"], publish_frames=True), model)
     with open_browser() as browser, RunningNode(node), served(LiveShow([endpoint], models)) as server:
         browser.open(server.url)

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import zmq
 
+from streamtok.bench.process import Program
 from streamtok.bench.soak.link import Link
-from streamtok.bench.soak.programs import Program
 from streamtok.bench.soak.run import DECODABLE_S, START_S, Fault, Soak
 from streamtok.types import TokenGroup
 from streamtok.wire.header import Info

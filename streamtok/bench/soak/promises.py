@@ -1,9 +1,11 @@
 """What a soak run checks: every check counts, the broken ones are kept in words, and figures are collected beside."""
 
+import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ GROWTH_MB = 24.0  # after the first third of a node's life: an allocator's slack
 MORE_DESCRIPTORS = 8.0
 MORE_THREADS = 4.0
 TENTHS = 10
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Promises:
@@ -50,7 +53,7 @@ class Promises:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Usage:
     """What one process held at a time: seconds of the run, MB of resident memory, open files, threads."""
 
     at: float
@@ -59,7 +62,18 @@ class Sample:
     threads: int
 
 
-def judge_growth(promises: Promises, samples: Sequence[Sample]) -> dict[str, float | list[float]]:
+def measure_usage(pid: int, at: float) -> Usage | None:
+    """What a process holds now, `at` seconds of the run; None if it is gone."""
+    place = Path(f"/proc/{pid}")
+    try:
+        pages = int((place / "statm").read_text().split()[1])
+        counts = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
+    except OSError:
+        return None
+    return Usage(at, pages * PAGE / 1e6, *counts)
+
+
+def judge_growth(promises: Promises, samples: Sequence[Usage]) -> dict[str, float | list[float]]:
     """Check that a process grew by nothing after the first third of its life; returns what was measured."""
     if not samples or samples[-1].at - samples[0].at < JUDGED_S:
         return {}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.soak.programs import Program
-from streamtok.bench.soak.promises import Promises, Sample, compare_tenths, judge_growth
+from streamtok.bench.process import Program
+from streamtok.bench.soak.promises import Promises, Usage, compare_tenths, judge_growth, measure_usage
 from streamtok.bench.soak.watching import Scraper, Watcher
 
 TICK_S = 0.05
@@ -74,7 +74,7 @@ class Soak:
         self.link_s: list[float] = []
         self._bound_at = 0.0
         self._began = time.monotonic()
-        self._samples: list[Sample] = []
+        self._usage: list[Usage] = []
         self._sampled_at = 0.0
         self.watcher: Watcher
         self.scraper: Scraper
@@ -118,7 +118,7 @@ class Soak:
             for reader in self.readers:
                 self.wait_until(reader.takes_signals, START_S)
             self._began = time.monotonic()
-            self._samples.clear()
+            self._usage.clear()
             with suppress(NodeEnded):  # counted already, and the rest is told all the same
                 self._do_faults(faults, done)
             self._end_all()
@@ -138,7 +138,7 @@ class Soak:
         self.node.start()
         bound = self.wait_until(lambda: self.node.process.poll() is not None or self._is_bound(), START_S)
         self._bound_at = time.monotonic()
-        self._samples.clear()  # those of a process that starts tell nothing
+        self._usage.clear()  # those of a process that starts tell nothing
         bound = bound and self.node.process.poll() is None
         self.promises.check("the node starts", bound, "" if bound else self.node.last_words())
         if not bound:
@@ -190,9 +190,9 @@ class Soak:
                 raise NodeEnded(program.last_words())
             if ended:
                 program.start()  # so that the others go on under the same load
-        sample = None if self.node.down else self.node.sample(self._began)
-        if sample is not None:
-            self._samples.append(sample)
+        usage = None if self.node.down else measure_usage(self.node.process.pid, now - self._began)
+        if usage is not None:
+            self._usage.append(usage)
 
     def _end_all(self) -> None:
         """End readers and node as a supervisor does; each must end with status 0, and readers with their summary."""
@@ -214,7 +214,7 @@ class Soak:
         figures["restart_s"] = [round(seconds, 3) for seconds in self.restart_s]
         figures["link_s"] = [round(seconds, 3) for seconds in self.link_s]
         figures["encode_ms"] = compare_tenths(watcher.times, watcher.encode_ms)
-        figures["node"] = judge_growth(self.promises, self._samples)
+        figures["node"] = judge_growth(self.promises, self._usage)
         self.promises.check("messages came", watcher.messages > 0)
         return {
             "kept": not self.promises.broken,

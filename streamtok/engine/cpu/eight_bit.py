@@ -23,7 +23,8 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qc
 def quantize_frame(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """rows (H, W, C) float32, a 0 among them -> the same as uint8 or int8, scale and zero point, float32 scalars.
 
-    A value is scale * (byte - zero point); 0 is exact, as padding must be. What is not finite leaves the scale so.
+    A value is scale * (byte - zero point); 0 is exact, as padding must be. What is not finite
+    makes the scale not finite.
     """
     low, high = rows.amin(), rows.amax()
     scale = ((high - low) / STEPS).clamp_min(TINY)

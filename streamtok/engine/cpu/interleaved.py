@@ -132,6 +132,7 @@ class PixelDecoder:
         assert last.bias is not None
 
         def merge(values: Tensor) -> Tensor:
+            """A weight or bias of bands, (C * 64, ...), as one of pixels, float64."""
             bands = values.detach().double().unflatten(0, (PATCH**3, -1))
             return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
 

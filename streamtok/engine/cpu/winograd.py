@@ -112,7 +112,7 @@ def has_wide(model: nn.Module) -> bool:
 
 
 def use_winograd(model: Tokenizer) -> Tokenizer:
-    """A copy of the model whose wide 3x3 convolutions are computed so; it shares the rest, weights too."""
+    """A copy of the model with its wide 3x3 convolutions by Winograd; it shares the rest, weights too."""
     return model.with_modules(**{name: exchange_wide(child) for name, child in model.named_children()}).eval()
 
 

@@ -79,7 +79,7 @@ class CapturedStep:
             with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode=CAPTURE_MODE):
                 return function(self.frames, self.masks[0], self.masks[1])
         except torch.cuda.OutOfMemoryError as error:
-            raise EngineError(_no_room(error)) from error
+            raise EngineError(_describe_shortage(error)) from error
         except RuntimeError as error:
             self._abandon(before)
             raise EngineError(
@@ -113,7 +113,7 @@ def free_dead_streams() -> None:
         torch.cuda.empty_cache()
 
 
-def _no_room(error: Exception) -> str:
+def _describe_shortage(error: Exception) -> str:
     free, total = torch.cuda.mem_get_info()
     return (
         f"the step did not fit into the GPU's memory: {format_gib(torch.cuda.max_memory_allocated())} were in use at "

@@ -33,6 +33,7 @@ class GraphStream(EngineStream):
         self._graphs: dict[tuple, CapturedStep] = {}
 
     def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
+        """x (S, 3, G, H, W) -> tokens and latents, and which slots have moved."""
         if not self.configuration.graph:
             return super()._call(x, active, keyframe)
         if self.slots == 1 or self.slot_by_slot:
@@ -62,6 +63,7 @@ class GraphStream(EngineStream):
                 state = map_state(lambda tensor: tensor[row], self.state)
 
             def step(frames: Tensor, active: Tensor, keyframe: Tensor) -> tuple:
+                """frames (S, 3, G, H, W), masks (S,) bool."""
                 return self._advance_slots(frames, active, keyframe, state)
 
             with torch.no_grad():

@@ -33,7 +33,7 @@ def pad_edges(x: Tensor) -> Tensor:
 
 
 def copy_parameter(parameter: Tensor | None) -> Tensor:
-    """The values of a weight or bias, without their history; ValueError if there is none."""
+    """The values of a weight (D, ...) or bias (D,), without their history; ValueError if there is none."""
     if parameter is None:
         raise ValueError("a convolution has no bias, the fused kernels need one")
     return parameter.detach().clone()

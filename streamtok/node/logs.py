@@ -1,17 +1,46 @@
-"""Log records as lines of JSON, for collectors that take logs apart."""
+"""The log on standard error: lines of text, or of JSON for collectors that take logs apart."""
 
 import json
 import logging
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from streamtok.names import without_password
 
 KEY = re.compile(r"(?:^|\s)(\w+)=")
 PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
+
+
+def log_to_stderr(log_format: str = "text") -> None:
+    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
+    logger = logging.getLogger("streamtok")
+    logger.setLevel(logging.INFO)
+    handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
+    text = TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    logger.addHandler(handler)
+
+
+class TextFormatter(logging.Formatter):
+    """A line of text without the secrets of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))
+
+
+class StderrHandler(logging.StreamHandler):
+    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
 
 class JsonFormatter(logging.Formatter):

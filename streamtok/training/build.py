@@ -33,6 +33,11 @@ def build_model(config: TrainConfig) -> Tokenizer:
     sizes.
     """
     model = _build_trainable(config)
+    if config.freeze == "encoder" and model.config.closed_loop:
+        raise SettingsError(
+            f"freeze is encoder, which leaves tokens as they are; {model.config.name!r} makes its tokens with its decoder: "
+            "train all of it"
+        )
     if config.freeze is not None:
         for name in HALVES[config.freeze]:
             model.get_submodule(name).requires_grad_(False)
@@ -138,7 +143,7 @@ def export_model(model: Tokenizer, config: TrainConfig) -> Path:
     weights keep their last bits.
     """
     path, source = Path(config.out) / "model", None
-    if config.init and config.freeze == "encoder" and not model.config.closed_loop:
+    if config.init and config.freeze == "encoder":
         source = load_checkpoint(config.init)
     weights = [] if source is None else source.state_dict().values()
     exact = all(torch.equal(weight, weight.half().to(weight.dtype)) for weight in weights)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import streamtok
 from streamtok.checkpoint import save
 from streamtok.model import build
+from streamtok.settings.errors import SettingsError
 from streamtok.training.build import build_model, close_loop, cut_decoder, export_model
 from streamtok.training.loop import train
 from tests.kit.models import SLIM
@@ -84,6 +85,11 @@ def test_a_decoder_that_was_trained_alone_keeps_tokens_and_fingerprint(tmp_path,
     with torch.no_grad():
         after.post_quant_conv.bias += 1
     assert after.fingerprint == after.weights_digest  # other weights, of which nothing is known
+
+
+def test_a_decoder_that_makes_tokens_is_not_trained_alone(tmp_path):
+    with pytest.raises(SettingsError, match="'nano-p' makes its tokens with its decoder"):
+        build_model(config(tmp_path, model="nano-p", freeze="encoder"))
 
 
 def test_tokens_of_another_encoder_keep_no_fingerprint():

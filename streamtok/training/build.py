@@ -35,8 +35,8 @@ def build_model(config: TrainConfig) -> Tokenizer:
     model = _build_trainable(config)
     if config.freeze == "encoder" and model.config.closed_loop:
         raise SettingsError(
-            f"freeze is encoder, which leaves tokens as they are; {model.config.name!r} makes its tokens with its decoder: "
-            "train all of it"
+            f"freeze is encoder, which leaves tokens as they are; {model.config.name!r} makes its tokens with its "
+            "decoder: train all of it"
         )
     if config.freeze is not None:
         for name in HALVES[config.freeze]:

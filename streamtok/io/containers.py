@@ -18,6 +18,7 @@ import av
 import av.error
 from av.stream import Disposition
 
+from streamtok.io.certificates import find_fault, tls_options, without_option
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -78,8 +79,9 @@ def connect(target: str, live: bool = False) -> Any:
         options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
     elif scheme in ("http", "https") and not live:
         options |= WEB_FILE
+    options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
-    return av.open(target, options=options, timeout=timeout, metadata_errors="replace")
+    return av.open(without_option(target), options=options, timeout=timeout, metadata_errors="replace")
 
 
 def video_streams(container: Any) -> list[Any]:
@@ -126,7 +128,7 @@ def _explain(target: str, error: Exception) -> Exception:
         if _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "")
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):

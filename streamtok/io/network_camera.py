@@ -7,7 +7,6 @@ camera had buffered when it was opened so keeps its spacing, and jitter of the n
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections import deque
 from http.client import HTTPException
@@ -27,6 +26,7 @@ import numpy as np
 
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
+from streamtok.io.certificates import make_context, verifies
 from streamtok.io.clean_decoder import CleanDecoder, to_image
 from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
@@ -87,6 +87,7 @@ class NetworkCamera:
     """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
 
     def __init__(self, url: str) -> None:
+        verifies(url)  # nonsense in an option is told at once
         self.url, self.name = url, without_password(url)
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
@@ -191,16 +192,13 @@ def _listen() -> None:
 
 
 def make_opener(url: str) -> tuple[OpenerDirector, str]:
-    """What opens a web address with the user and the password in it (basic or digest), and the address without them.
-
-    Certificates are not verified, as FFmpeg does not: cameras sign their own.
-    """
+    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
     parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
-    handlers = HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=trusting)
+    handlers = [HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)]
+    if parts.scheme == "https":
+        handlers.append(HTTPSHandler(context=make_context(url)))
     return build_opener(*handlers), bare
 
 

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
 
-from streamtok.io.nal_units import add_orientation, length_size_of, without_sei
+from streamtok.io.nal_units import length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
 from streamtok.io.whole_packets import whole_rule
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
@@ -28,12 +27,11 @@ MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
-MOST_PACKETS = 64  # kept
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
-ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
 
 
 BY_ANGLE = {90: 8, 180: 3, 270: 6}
@@ -83,8 +81,14 @@ class CleanDecoder:
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
         self._is_whole = whole_rule(context)
-        self._order = follow_order(context.name, context.extradata, bool(context.has_b_frames))
+        self._describe(context.extradata)
         self.restart()
+
+    def _describe(self, extradata: bytes | None) -> None:
+        """Note what describes the packets from here on."""
+        name = self._context.name
+        self._length_size = length_size_of(name, extradata)
+        self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
@@ -122,6 +126,8 @@ class CleanDecoder:
         pts = None if packet is None else packet.pts
         self._feed(pts)
         if packet is not None and packet.size:
+            if extradata := new_extradata(packet):
+                self._describe(extradata)
             if refusal := self._refusal(packet, marked):
                 yield self._refused(refusal, pts)
                 return
@@ -199,7 +205,7 @@ class CleanDecoder:
                 self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
 
     def _without_sei(self, packet: Any) -> Any:
-        bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
+        bare = av.Packet(without_sei(bytes(packet), self._length_size))
         bare.pts, bare.dts = packet.pts, packet.dts
         if packet.time_base is not None:
             bare.time_base = packet.time_base
@@ -268,30 +274,6 @@ def to_image(frame: Any) -> np.ndarray:
     return orient(frame.to_ndarray(format="rgb24"), orientation_of(frame))
 
 
-class KeptPackets:
-    """Packets of one stream of PyAV until their pictures come out, H.264 and H.265 as Annex B access units."""
-
-    def __init__(self, stream: Any) -> None:
-        context = stream.codec_context
-        self._codec = context.name
-        name = ANNEX_B.get(context.name) if context.extradata else None
-        self._filter = BitStreamFilterContext(name, in_stream=stream) if name else None
-        self._packets: dict[int, bytes] = {}
-
-    def keep(self, packet: Any) -> None:
-        """Keep what a packet of PyAV holds; raises FFmpegError where no access unit can be made of it."""
-        if not packet.size or packet.pts is None:
-            return
-        data = bytes(packet)
-        if self._filter is not None:  # it empties what it is given, so it gets a copy
-            data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
-        self._packets[packet.pts] = data
-        while len(self._packets) > MOST_PACKETS:
-            del self._packets[next(iter(self._packets))]
-
-    def take(self, frame: Any) -> bytes | None:
-        """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
-        packet, orientation = self._packets.pop(frame.pts, None), orientation_of(frame)
-        if packet is None or orientation == UPRIGHT:
-            return packet
-        return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None
+def new_extradata(packet: Any) -> bytes | None:
+    """The extradata of a stream from a packet on; None where they stay as they are."""
+    return bytes(packet.get_sidedata(NEW_EXTRADATA)) if packet.has_sidedata(NEW_EXTRADATA) else None

@@ -81,7 +81,8 @@ def connect(target: str, live: bool = False) -> Any:
         options |= WEB_FILE
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
-    return av.open(without_option(target), options=options, timeout=timeout, metadata_errors="replace")
+    address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
+    return av.open(address, options=options, timeout=timeout, metadata_errors="replace")
 
 
 def video_streams(container: Any) -> list[Any]:

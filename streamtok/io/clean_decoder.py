@@ -22,6 +22,7 @@ from streamtok.io.whole_packets import whole_rule
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
+BEFORE_KEY = "before the first key frame"
 MARKED = "the container marks it as damaged"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
@@ -97,7 +98,7 @@ class CleanDecoder:
         self._told: dict[int, int] = {}  # the same of packets refused: a frame of theirs may come all the same
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out, with their orders
-        self._losses = [Loss(0, None, "before the first key frame")] if self._context.name in MARK_KEYS else []
+        self._losses = [Loss(0, None, BEFORE_KEY)] if self._context.name in MARK_KEYS else []
         self._key: tuple[int | None, int] = None, 0  # presentation time and order of the last one that came out
         self._clean_since: dict[int | None, int] = {}  # orders by presentation time: see `Order`
         if self._order:

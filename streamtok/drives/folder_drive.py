@@ -1,6 +1,7 @@
 """Drives that are videos or folders of images, one per camera."""
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from streamtok.io.images import TimedImage, list_images
 from streamtok.io.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
+from streamtok.recording.parts import list_files
 
 DEEPEST = 3
 ReadItems = Callable[[Drive, str], Iterator[Item]]
@@ -41,28 +43,61 @@ class FilesDrive(Drive):
 def open_files(path: Path, topics: Topics) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(filter(is_video, path.iterdir()))
-    if videos:
-        return FilesDrive(path, {file.stem: partial(_video_items, file, {}) for file in videos}, topics)
-    if not _image_folders(path, DEEPEST):
+    if not videos and not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
             f"folders of images ({' '.join(IMAGE_SUFFIXES)})"
         )
-    return open_images(path, topics, {})
+    if not videos:
+        return open_images(path, topics, {})
+    drive = FilesDrive(path, {file.stem: partial(_video_items, file, {}) for file in videos}, topics)
+    if len(videos) > 1:
+        drive.note("", f"{len(videos)} videos are read as the cameras of one drive, each from its own start")
+    return drive
 
 
 def has_files(path: Path) -> bool:
-    """Whether a folder is a drive of videos or folders of images."""
-    return any(file.suffix.lower() in VIDEO_SUFFIXES for file in path.iterdir()) or bool(_image_folders(path, DEEPEST))
+    """Whether videos or images lie in a folder itself, or images in its data/."""
+    return any(map(is_video, path.iterdir())) or _image_folders(path, 0) == [path]
+
+
+def belong_together(folders: list[Path]) -> bool:
+    """Whether folders, each a drive of images, are the cameras of one: none is there twice, and their times overlap.
+
+    False where one of them is another kind of drive. Folders without times have none that could overlap.
+    """
+    cameras: set[Path] = set()
+    spans: list[tuple[int, int]] = []
+    for folder in folders:
+        others = bool(list_files(folder).paths) or any(map(is_video, folder.iterdir()))
+        found = [] if others else _image_folders(folder, DEEPEST - 1)
+        names = {each.relative_to(folder if each != folder else folder.parent) for each in found}
+        if not found or names & cameras:
+            return False
+        cameras |= names
+        timed, _ = _list_timed({str(each): each for each in found}, {})
+        spans += [(images[0].time_ns, images[-1].time_ns) for images in timed.values()]
+    return len(spans) < 2 or any(max(a[0], b[0]) <= min(a[1], b[1]) for a, b in itertools.combinations(spans, 2))
 
 
 def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
-    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them."""
+    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them.
+
+    ValueError where none of them has times; those that have none are left out and said.
+    """
     folders = _image_folders(path, DEEPEST) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
-    return FilesDrive(path, {name: partial(_image_items, at, options) for name, at in names.items()}, topics)
+    timed, faults = _list_timed(names, options)
+    if not timed:
+        raise next(iter(faults.values()))
+    drive = FilesDrive(path, {name: partial(_image_items, images) for name, images in timed.items()}, topics)
+    for fault in faults.values():
+        drive.note("", f"left out: {fault}")
+    if len(timed) > 1:
+        drive.note("", f"{len(timed)} folders of images are read as the cameras of one drive, by their times")
+    return drive
 
 
 def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
@@ -78,6 +113,19 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)
     cameras = {f"cam{n}": partial(_video_items, path, options | {"stream": number}) for n, number in enumerate(chosen)}
     return FilesDrive(path, cameras, topics)
+
+
+def _list_timed(
+    folders: dict[str, Path], options: dict[str, Any]
+) -> tuple[dict[str, list[TimedImage]], dict[str, ValueError]]:
+    """The images of folders, by name, and why those of others cannot be had."""
+    timed, faults = {}, {}
+    for name, folder in folders.items():
+        try:
+            timed[name] = list_images(folder, **options)
+        except ValueError as error:
+            faults[name] = error
+    return timed, faults
 
 
 def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
@@ -100,8 +148,8 @@ def _image_folders(path: Path, deepest: int) -> list[Path]:
     return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
 
 
-def _image_items(folder: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
-    for image in list_images(folder, **options):
+def _image_items(images: list[TimedImage], drive: Drive, stream: str) -> Iterator[Item]:
+    for image in images:
         yield Item(stream, image.time_ns, partial(_load_image, image), image.frame_id)
 
 

@@ -20,13 +20,13 @@ from typing import Any
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import has_files, open_files, open_images, open_picture, open_video
+from streamtok.drives.folder_drive import belong_together, has_files, open_files, open_images, open_picture, open_video
 from streamtok.drives.folders import kind_of, list_recordings, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.topics import Topics
 from streamtok.io.depth import DepthRange
-from streamtok.io.images import OPTIONS
+from streamtok.io.images import OPTIONS, natural_key
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.format import MAIN_METADATA
@@ -76,8 +76,11 @@ def open_drive(
     if path.is_dir() and options:
         return open_images(path, topics, options)
     if path.is_dir():
-        recordings = list_recordings(path)
-        return _open_parts(_the_only(path, recordings), path, told) if recordings else open_files(path, topics)
+        if recordings := list_recordings(path):
+            return _open_parts(_the_only(path, recordings), path, told)
+        if (names := _drives_in(path)) not in ([], [str(path)]):
+            raise _several(path, names)
+        return open_files(path, topics)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -134,13 +137,22 @@ def list_drives(name: str) -> list[str]:
     path, images = parse_drive(name)
     if images or name.startswith(PARTS) or not path.is_dir():
         return [name]
+    found = _drives_in(path)
+    return [name] if found in ([], [str(path)]) else found
+
+
+def _drives_in(path: Path) -> list[str]:
+    """The names of the drives in a folder and those in it."""
     recordings = list_recordings(path)
     if len(recordings) > 1:
         return [_name_parts(recording) for recording in recordings]
     if recordings or has_files(path):
-        return [name]
-    inside = [each for folder in sorted(path.iterdir()) if folder.is_dir() for each in list_drives(str(folder))]
-    return inside or [name]
+        return [str(path)]
+    inside = {folder: _drives_in(folder) for folder in sorted(path.iterdir(), key=natural_key) if folder.is_dir()}
+    folders = [folder for folder, drives in inside.items() if drives]
+    if folders and all(inside[each] == [str(each)] for each in folders) and belong_together(folders):
+        return [str(path)]
+    return [drive for folder in folders for drive in inside[folder]]
 
 
 def _name_parts(recording: Parts) -> str:
@@ -163,10 +175,16 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
             joined.paths += each.paths
             joined.notes += each.notes
         return joined
-    names = ", ".join(recording.paths[0].name for recording in recordings[:5])
-    raise ValueError(
-        f"{path} holds {len(recordings)} recordings that do not belong together: {names}"
-        f"{', ...' if len(recordings) > 5 else ''}; name one of them, or let `streamtok tokenize` do each"
+    raise _several(path, [str(recording.paths[0]) for recording in recordings])
+
+
+def _several(path: Path, names: list[str]) -> ValueError:
+    """The error of a folder with drives that are not one; `names` begin with its own."""
+    first = [str(Path(name.removeprefix(PARTS)).relative_to(path)) for name in names[:5]]
+    what = "recordings that do not belong together" if len(names) > 1 else "recording in a folder of its own"
+    return ValueError(
+        f"{path} holds {len(names)} {what}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of them, "
+        f"or let `streamtok tokenize` do each"
     )
 
 

@@ -162,6 +162,7 @@ class CameraSource(Source):
         self._next_id += max(missed, grabbed.damaged)
         if self.state == "lost":
             self.state = "up"
+            self._backoff.reset()
             log.info("stream=%s event=up device=%s missed=%d", self.stream, self.device.name, missed)
         capture_ns = grabbed.capture_ns if self._last_ns is None else max(grabbed.capture_ns, self._last_ns + 1)
         self._last_ns = capture_ns
@@ -212,7 +213,6 @@ class CameraSource(Source):
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False
-        self._backoff.reset()
         self.counts["reconnects"] += 1
         return True
 

@@ -10,33 +10,29 @@ packets before its own alone, so the order of packets decides what damage reache
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
 
-from streamtok.io.nal_units import add_orientation, length_size_of, without_sei
+from streamtok.io.nal_units import length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
-from streamtok.io.whole_packets import is_whole
+from streamtok.io.whole_packets import whole_rule
 from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
+BEFORE_KEY = "before the first key frame"
 MARKED = "the container marks it as damaged"
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
-MOST_PACKETS = 64  # kept
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
-HAVE_SUMS = {"hevc", "ffv1"}
-"""Decoders that compare pictures with the checksums in their stream, where it has them."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
-ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
 
 
 BY_ANGLE = {90: 8, 180: 3, 270: 6}
@@ -71,7 +67,7 @@ class CleanDecoder:
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
-    | a packet is cut off, which its decoder may not notice (`is_whole`) | it, and what needs it |
+    | a packet is cut off, which its decoder may not notice (`whole_rule`) | it, and what needs it |
     | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -82,20 +78,27 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         if context.name not in MARK_ERRORS:
-            context.options = {"err_detect": "explode+crccheck" if context.name in HAVE_SUMS else "explode"}
+            context.options = {"err_detect": "explode+crccheck"}
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
-        self._order = follow_order(context.name, context.extradata, bool(context.has_b_frames))
+        self._is_whole = whole_rule(context)
+        self._describe(context.extradata)
         self.restart()
+
+    def _describe(self, extradata: bytes | None) -> None:
+        """Note what describes the packets from here on."""
+        name = self._context.name
+        self._length_size = length_size_of(name, extradata)
+        self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
         self._fed = 0
         self._orders: dict[int, int] = {}  # by presentation time, of packets whose pictures have not come out
-        self._told: deque[int] = deque(maxlen=MOST_WAITING)  # of packets refused: a frame of theirs may come
+        self._told: dict[int, int] = {}  # the same of packets refused: a frame of theirs may come all the same
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out, with their orders
-        self._losses = [Loss(0, None, "before the first key frame")] if self._context.name in MARK_KEYS else []
+        self._losses = [Loss(0, None, BEFORE_KEY)] if self._context.name in MARK_KEYS else []
         self._key: tuple[int | None, int] = None, 0  # presentation time and order of the last one that came out
         self._clean_since: dict[int | None, int] = {}  # orders by presentation time: see `Order`
         if self._order:
@@ -124,6 +127,8 @@ class CleanDecoder:
         pts = None if packet is None else packet.pts
         self._feed(pts)
         if packet is not None and packet.size:
+            if extradata := new_extradata(packet):
+                self._describe(extradata)
             if refusal := self._refusal(packet, marked):
                 yield self._refused(refusal, pts)
                 return
@@ -151,7 +156,8 @@ class CleanDecoder:
         """Why a packet is not given to the decoder; empty if it is."""
         if marked and packet.pts is None:  # the rest of a picture that lost its beginning
             return MARKED
-        return "" if is_whole(self._context.name, packet) else "it is cut off"
+        whole = self._is_whole is None or self._is_whole(bytes(packet))
+        return "" if whole else "it is cut off, or its checksum is wrong"
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.
@@ -160,7 +166,8 @@ class CleanDecoder:
         """
         disturbed, order = bool(self._losses), self._fed
         if frame.pts is not None:
-            order, self._shown = self._orders.pop(frame.pts, order), frame.pts
+            order = self._orders.pop(frame.pts, self._told.get(frame.pts, order))
+            self._shown = frame.pts
         damage = self._judge(frame, order)  # which a later one's depends on, also where this one is told already
         if frame.pts is None or frame.pts not in self._told:
             self._held.append((Checked(frame, damage, disturbed), order))
@@ -176,11 +183,13 @@ class CleanDecoder:
 
     def _feed(self, pts: int | None) -> None:
         self._fed += 1
-        if pts is None:
-            return
-        self._orders[pts] = self._fed
-        if len(self._orders) > MOST_WAITING:
-            del self._orders[next(iter(self._orders))]
+        self._remember(self._orders, pts)
+
+    def _remember(self, orders: dict[int, int], pts: int | None) -> None:
+        if pts is not None:
+            orders[pts] = self._fed
+        if len(orders) > MOST_WAITING:
+            del orders[next(iter(orders))]
 
     def _follow(self, order: Order, packet: Any) -> Iterator[Checked]:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
@@ -197,7 +206,7 @@ class CleanDecoder:
                 self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
 
     def _without_sei(self, packet: Any) -> Any:
-        bare = av.Packet(without_sei(bytes(packet), length_size_of(self._context.name, self._context.extradata)))
+        bare = av.Packet(without_sei(bytes(packet), self._length_size))
         bare.pts, bare.dts = packet.pts, packet.dts
         if packet.time_base is not None:
             bare.time_base = packet.time_base
@@ -205,8 +214,8 @@ class CleanDecoder:
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
         refused = Checked(None, self.damage or reason, True)
+        self._remember(self._told, pts)
         if pts is not None:
-            self._told.append(pts)
             self._orders.pop(pts, None)
         self._lose(Loss(self._fed, pts, DEPENDS))
         return refused
@@ -266,30 +275,6 @@ def to_image(frame: Any) -> np.ndarray:
     return orient(frame.to_ndarray(format="rgb24"), orientation_of(frame))
 
 
-class KeptPackets:
-    """Packets of one stream of PyAV until their pictures come out, H.264 and H.265 as Annex B access units."""
-
-    def __init__(self, stream: Any) -> None:
-        context = stream.codec_context
-        self._codec = context.name
-        name = ANNEX_B.get(context.name) if context.extradata else None
-        self._filter = BitStreamFilterContext(name, in_stream=stream) if name else None
-        self._packets: dict[int, bytes] = {}
-
-    def keep(self, packet: Any) -> None:
-        """Keep what a packet of PyAV holds; raises FFmpegError where no access unit can be made of it."""
-        if not packet.size or packet.pts is None:
-            return
-        data = bytes(packet)
-        if self._filter is not None:  # it empties what it is given, so it gets a copy
-            data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
-        self._packets[packet.pts] = data
-        while len(self._packets) > MOST_PACKETS:
-            del self._packets[next(iter(self._packets))]
-
-    def take(self, frame: Any) -> bytes | None:
-        """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
-        packet, orientation = self._packets.pop(frame.pts, None), orientation_of(frame)
-        if packet is None or orientation == UPRIGHT:
-            return packet
-        return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None
+def new_extradata(packet: Any) -> bytes | None:
+    """The extradata of a stream from a packet on; None where they stay as they are."""
+    return bytes(packet.get_sidedata(NEW_EXTRADATA)) if packet.has_sidedata(NEW_EXTRADATA) else None

@@ -18,6 +18,7 @@ import av
 import av.error
 from av.stream import Disposition
 
+from streamtok.io.certificates import find_fault, tls_options, without_option
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -52,16 +53,18 @@ def is_rtp(target: str) -> bool:
     return urlsplit(target).scheme in ("rtsp", "rtsps", "rtp") or target.endswith(".sdp")
 
 
-def open_container(target: str, *, stream: int | None = None, live: bool = False) -> tuple[Any, Any]:
+def open_container(
+    target: str, *, stream: int | None = None, live: bool = False, form: str | None = None
+) -> tuple[Any, Any]:
     """The container of PyAV, and its video stream: number `stream` of them, else the default one, else the first.
 
-    `live` asks for the options of least delay. Raises FileNotFoundError, OSError for what the network refuses, and
-    ValueError for what is no video, each saying what to do.
+    `live` asks for the options of least delay, `form` for one of FFmpeg's demuxers. Raises FileNotFoundError, OSError
+    for what the network refuses, and ValueError for what is no video, each saying what to do.
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
     try:
-        container = connect(target, live)
+        container = connect(target, live, form)
     except (av.FFmpegError, OSError) as error:
         raise _explain(target, error) from error
     try:
@@ -71,15 +74,17 @@ def open_container(target: str, *, stream: int | None = None, live: bool = False
         raise
 
 
-def connect(target: str, live: bool = False) -> Any:
+def connect(target: str, live: bool = False, form: str | None = None) -> Any:
     """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
         options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
     elif scheme in ("http", "https") and not live:
         options |= WEB_FILE
+    options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
-    return av.open(target, options=options, timeout=timeout, metadata_errors="replace")
+    address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
+    return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
 
 
 def video_streams(container: Any) -> list[Any]:
@@ -126,7 +131,7 @@ def _explain(target: str, error: Exception) -> Exception:
         if _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "")
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):

@@ -13,6 +13,9 @@ KEPT_MESSAGES = (PICTURE_TIMING, RECOVERY_POINT, DISPLAY_ORIENTATION)
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 """Of the orientations 1 to 8: whether they mirror, and the quarters of a turn, anticlockwise, that follow."""
 START = b"\0\0\1"
+KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}
+"""Types of NAL units that a decoder can begin with."""
+PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35}
 
 
 class Bits:
@@ -98,7 +101,7 @@ def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
     first_slice = range(1, 6) if codec == "h264" else HEVC_SLICES
     at = data.find(START)
     while at >= 0:
-        kind = data[at + 3] & 31 if codec == "h264" else data[at + 3] >> 1 & 63
+        kind = unit_type(codec, data[at + 3 : at + 4])
         if kind in first_slice:
             at -= at > 0 and not data[at - 1]
             return data[:at] + b"\0" + message + data[at:]
@@ -106,16 +109,47 @@ def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
     return data
 
 
-def units_of_avcc(data: bytes | None) -> Iterator[bytes]:
-    """The parameter sets of an avcC box (ISO/IEC 14496-15, 5.3.3.1)."""
-    data = data or b""
-    at, left = 6, data[5] & 31 if len(data) > 5 else 0
-    for _ in range(2):
-        while left and at + 2 <= len(data):
-            size = int.from_bytes(data[at : at + 2], "big")
-            yield data[at + 2 : at + 2 + size]
-            at, left = at + 2 + size, left - 1
-        left, at = data[at] if at < len(data) else 0, at + 1
+def parameter_sets(codec: str, extradata: bytes | None) -> list[bytes]:
+    """The parameter sets of a stream's extradata: avcC or hvcC (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1), or Annex B."""
+    data = extradata or b""
+    if not length_size_of(codec, data):
+        return list(split_units(data, 0))
+    if codec == "h264":
+        sets, at = _take_sets(data, 6, data[5:6], 31)
+        return sets + _take_sets(data, at + 1, data[at : at + 1])[0]
+    sets, at = [], 23
+    for _ in range(int.from_bytes(data[22:23], "big")):  # of one type each
+        more, at = _take_sets(data, at + 3, data[at + 1 : at + 3])
+        sets += more
+    return sets
+
+
+def _take_sets(data: bytes, at: int, count: bytes, mask: int = 0xFFFF) -> tuple[list[bytes], int]:
+    """The next parameter sets, as many as bytes say, and where they end."""
+    sets = []
+    for _ in range(int.from_bytes(count, "big") & mask):
+        size = int.from_bytes(data[at : at + 2], "big")
+        sets.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    return sets, at
+
+
+def to_annex_b(data: bytes, codec: str, extradata: bytes | None) -> bytes:
+    """An access unit with start codes, and with the parameter sets of its stream where a decoder can begin with it."""
+    length_size = length_size_of(codec, extradata)
+    if not length_size:
+        return data
+    units = [unit for unit in split_units(data, length_size) if unit]
+    kinds = [unit_type(codec, unit) for unit in units]
+    if any(kind in KEY_UNITS[codec] for kind in kinds) and PARAMETER_UNIT[codec] not in kinds:
+        at = kinds[0] == DELIMITER_UNIT[codec]
+        units[at:at] = parameter_sets(codec, extradata)
+    return b"".join(b"\0" + START + unit for unit in units)
+
+
+def unit_type(codec: str, unit: bytes) -> int:
+    """The type of a NAL unit that is not empty."""
+    return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
 
 
 def recovery_count(payload: bytes, signed: bool = False) -> int | None:

@@ -7,7 +7,6 @@ camera had buffered when it was opened so keeps its spacing, and jitter of the n
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections import deque
 from http.client import HTTPException
@@ -27,13 +26,15 @@ import numpy as np
 
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
-from streamtok.io.clean_decoder import CleanDecoder, to_image
+from streamtok.io.certificates import make_context, verifies
+from streamtok.io.clean_decoder import BEFORE_KEY, CleanDecoder, to_image
 from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
-WITHOUT_CLOCK = ("mpjpeg", "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
+MULTIPART = "mpjpeg"
+WITHOUT_CLOCK = (MULTIPART, "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
 LOW_DELAY = av.codec.context.Flags.low_delay
 MOST_FPS, DEFAULT_FPS = 1000, 25
 MOST_PLAYLIST = 1 << 24  # bytes
@@ -87,10 +88,12 @@ class NetworkCamera:
     """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
 
     def __init__(self, url: str) -> None:
+        verifies(url)  # nonsense in an option is told at once
         self.url, self.name = url, without_password(url)
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
         self._container: Any = None
+        self._form: str | None = None  # FFmpeg's demuxer, where its own choice was not right
 
     def connect(self) -> None:
         """Open the stream; raises OSError that says what is wrong."""
@@ -99,7 +102,7 @@ class NetworkCamera:
         if self._rtp:
             _listen()
         try:
-            self._container, stream = open_container(self.url, live=True)
+            self._container, stream = open_container(self.url, live=True, form=self._form)
         except ValueError as error:
             raise OSError(str(error)) from error
         context, self._time_base = stream.codec_context, stream.time_base
@@ -112,7 +115,7 @@ class NetworkCamera:
         self._waiting: deque[Waiting] = deque()
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None
         self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
-        self._ended = self._failed = False
+        self._ended = self._failed = self._told = False
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
@@ -150,12 +153,15 @@ class NetworkCamera:
         except (av.FFmpegError, OSError) as error:
             log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
             self._failed, packet = True, None
+            if self._container.format.name == MULTIPART and isinstance(error, av.error.InvalidDataError):
+                self._form = "mjpeg"  # which finds pictures by their marks, whatever the heads of parts say
         now_ns = time.monotonic_ns()
         if packet is not None and packet.pts is not None and self._clock is not None:
             self._clock.see(self._to_ns(packet.pts), now_ns)
         for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # what comes before the first key frame was not meant for us
+                self._tell_damage(damage)
                 continue
             stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
@@ -164,6 +170,12 @@ class NetworkCamera:
         live = self._waits >= LIVE_WAITS and bool(self._waiting)
         self._live = self._live or live or now_ns - self._began_ns > BURST_NS
         return packet is not None
+
+    def _tell_damage(self, reason: str) -> None:
+        """Warn of damage once in a connection: a camera of which all is damaged gives nothing else to tell it by."""
+        if not self._told and reason != BEFORE_KEY:
+            log.warning("device=%s event=damaged reason=%r", self.name, reason)
+            self._told = True
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._time_base * 1_000_000_000)
@@ -191,16 +203,13 @@ def _listen() -> None:
 
 
 def make_opener(url: str) -> tuple[OpenerDirector, str]:
-    """What opens a web address with the user and the password in it (basic or digest), and the address without them.
-
-    Certificates are not verified, as FFmpeg does not: cameras sign their own.
-    """
+    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
     parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
-    handlers = HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=trusting)
+    handlers = [HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)]
+    if parts.scheme == "https":
+        handlers.append(HTTPSHandler(context=make_context(url)))
     return build_opener(*handlers), bare
 
 

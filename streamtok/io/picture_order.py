@@ -16,9 +16,9 @@ from streamtok.io.nal_units import (
     START,
     Bits,
     length_size_of,
+    parameter_sets,
     recovery_count,
     split_units,
-    units_of_avcc,
 )
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
@@ -65,7 +65,7 @@ class H264Order:
         self._pps: dict[int, int] = {}
         self._last: int | None = None  # frame_num of the last reference picture
         self._ages: dict[int, int] = {}  # of recovery points, in units, by the frame_num at which all is right
-        for unit in units_of_avcc(extradata) if self._length_size else split_units(extradata or b"", 0):
+        for unit in parameter_sets("h264", extradata):
             self._read_parameters(unit)
 
     def restart(self) -> None:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import av
 
-from streamtok.io.clean_decoder import Checked, CleanDecoder, KeptPackets
+from streamtok.io.clean_decoder import Checked, CleanDecoder
 from streamtok.io.containers import demux, is_url, open_container, steps_back, video_streams
+from streamtok.io.kept_packets import KeptPackets
 from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.transport_stream import Losses, find_losses
 from streamtok.names import without_password
@@ -83,7 +84,7 @@ class PictureStream:
         self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and reordered)
         self.decoder = CleanDecoder(self.stream.codec_context, self.counted)
         kept = self._keep_packets and not reordered
-        self.packets = KeptPackets(self.stream) if kept else None
+        self.packets = KeptPackets(self.stream.codec_context) if kept else None
         self._at_start = True
 
     def close(self) -> None:
@@ -227,11 +228,8 @@ class PictureStream:
     def _decode(self, packet: Any) -> Iterator[Checked]:
         if packet is None:
             return self.decoder.decode(None)
-        try:
-            if self.packets is not None:
-                self.packets.keep(packet)
-        except av.FFmpegError as error:
-            return iter([self.decoder.refuse(f"no access unit can be made of it: {error.strerror}", packet.pts)])
+        if self.packets is not None:
+            self.packets.keep(packet)
         if self._losses is None:
             return self.decoder.decode(packet, packet.is_corrupt)
         self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there

@@ -42,7 +42,7 @@ class VideoPictures(PictureWriter):
     def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:
         self.path = path
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        self._container = av.open(str(self.partial), "w")
+        self._container = av.open(f"file:{self.partial}", "w")  # a time in its name is no protocol
         rate = Fraction(fps or 30).limit_denominator(1001)
         self._stream: Any = self._container.add_stream("libx264", rate, {"crf": "17", "preset": "fast"})
         self._stream.height, self._stream.width = size

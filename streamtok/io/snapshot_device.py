@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import logging
+import ssl
 import threading
 import time
 import urllib.error
 from urllib.parse import urlsplit
 
 from streamtok.io.camera import Grabbed
+from streamtok.io.certificates import OPTION, explain, parse_verify
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.network_camera import make_opener
 from streamtok.io.spec import parse_rate, split_options
@@ -96,7 +98,9 @@ class SnapshotDevice:
             advice = ADVICE.get(error.code, "the camera refuses")
             raise OSError(f"camera {self.name} answers {error.code} {error.reason}: {advice}") from error
         except urllib.error.URLError as error:
-            raise OSError(f"camera {self.name} cannot be reached: {error.reason}") from error
+            reason = error.reason
+            reason = explain(reason) if isinstance(reason, ssl.SSLCertVerificationError) else reason
+            raise OSError(f"camera {self.name} cannot be reached: {reason}") from error
         except (http.client.HTTPException, ValueError) as error:
             raise OSError(f"camera {self.name} does not speak HTTP: {error!r}") from error
         return data, arrival_ns
@@ -104,6 +108,7 @@ class SnapshotDevice:
 
 def parse_snapshot(spec: str) -> SnapshotDevice:
     """The device of "http://CAMERA/snapshot.jpg#fps=2" or "snapshot:http://CAMERA/path?query#fps=2"."""
-    url, _, fragment = spec.removeprefix(PREFIX).partition("#")
-    _, options = split_options(without_password(spec), f"?{fragment}", {"fps": parse_rate})
-    return SnapshotDevice(url, **options)
+    url = spec.removeprefix(PREFIX)
+    known = {"fps": parse_rate, OPTION: parse_verify}
+    _, options = split_options(without_password(spec), f"?{urlsplit(url).fragment}", known)
+    return SnapshotDevice(url, options.get("fps", DEFAULT_FPS))

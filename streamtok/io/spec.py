@@ -71,8 +71,8 @@ def split_file(text: str) -> tuple[Path, dict[str, Any]]:
     A file that is called exactly so comes first. Videos have the options `fps` (where they have no times) and `stream`
     (which video stream, from 0), pictures `bits`. ValueError for others, and for files of another machine.
     """
-    if Path(text).exists():
-        return Path(text), {}
+    if (exactly := Path(text.removeprefix("file://"))).exists():
+        return exactly, {}
     name, mark, query = text.partition("?")
     if name.startswith("file:"):
         url = urlsplit(name)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 SYNC, SIZE = 0x47, 188
+ERROR = 0x80  # in a packet's second byte: the receiver could not correct it
 SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
 CHUNK = 1 << 16  # packets
 HEAD = 32  # bytes that tell a packet from one that is sent twice
@@ -46,7 +47,7 @@ def find_losses(path: Path, pid: int) -> Losses:
             if jumps and begins:
                 losses.missing.add(place)
             start = place if begins else start
-            if head[1] & 0x80:  # the receiver could not correct it
+            if head[1] & ERROR:
                 losses.touched.add(start)
             stuffed = bool(control & 2) and head[4] > (PCR_BYTES if head[5] & 0x10 else 1)
     if not stuffed:  # the file may be cut off here: nothing shows that its last picture is whole
@@ -63,7 +64,10 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = np.lib.stride_tricks.as_strided(data[at:], (count, HEAD), (size, 1))
         bad = np.flatnonzero(rows[:, 0] != SYNC)
         good = int(bad[0]) if len(bad) else count
-        yield at + size * np.arange(good), np.array(rows[:good])
+        heads = np.array(rows[:good])
+        if len(bad) and good:  # something is missing, perhaps of the last one
+            heads[-1, 1] |= ERROR
+        yield at + size * np.arange(good), heads
         at += size * good
         if len(bad):
             at, size = _find_sync(data, at)

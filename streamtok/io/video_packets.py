@@ -14,8 +14,8 @@ import numpy as np
 
 from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
+from streamtok.io.nal_units import KEY_UNITS, split_units, unit_type
 
-IDR, IRAP = 5, range(16, 24)  # types of NAL units that a decoder of H.264 and of H.265 can begin with
 COUNTED = Fraction(1, 1)  # times are the numbers of units
 TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # AV1 and VP9 go on over a unit that never came, without a word
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
@@ -83,12 +83,9 @@ class VideoDecoder(Generic[Key]):
 
 def begins_video(codec: str, data: ImageData) -> bool:
     """Whether a decoder can begin with a packet: a key frame (H.264 and H.265 as Annex B), or no video at all."""
-    packet = bytes(data)
-    units = [unit[0] for unit in packet.split(b"\0\0\1")[1:] if unit]  # the first bytes of its NAL units
-    if codec == "h264":
-        return any(first & 31 == IDR for first in units)
-    if codec in ("h265", "hevc"):
-        return any(first >> 1 & 63 in IRAP for first in units)
+    packet, codec = bytes(data), VIDEO_CODECS.get(codec, codec)
+    if codec in KEY_UNITS:
+        return any(unit_type(codec, unit) in KEY_UNITS[codec] for unit in split_units(packet, 0) if unit)
     if codec == "vp9":  # frame_marker, profile, show_existing_frame and frame_type of the uncompressed header
         return bool(packet) and not packet[0] & 0b1100
     return True

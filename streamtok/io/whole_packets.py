@@ -5,6 +5,8 @@ What neither packets nor decoders show is named here, too, so that nobody takes 
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,12 +16,43 @@ from streamtok.io.image_messages import is_whole_jpeg
 
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
+MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
+PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
+NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
 
 
-def is_whole(codec: str, packet: Any) -> bool:
-    """Whether a packet of PyAV holds all that its codec says it does; True where that says nothing."""
-    rule = RULES.get(codec)
-    return rule is None or rule(bytes(packet))
+def whole_rule(context: Any) -> Callable[[bytes], bool] | None:
+    """What tells, for a codec context of PyAV, whether a packet holds all that it should; None where nothing does."""
+    if context.name == "ffv1" and not context.extradata:  # of a version whose slices do not say their size
+        return None
+    return RULES.get(context.name)
+
+
+def _is_whole_mjpeg(data: bytes) -> bool:
+    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there."""
+    first = MARK.search(data)
+    return first is not None and first[0] == JPEG_BEGINS and is_whole_jpeg(data[first.start() :])
+
+
+def _is_whole_ffv1(data: bytes) -> bool:
+    """Slices that say their size, and have a checksum if the stream has any: over all of a slice it is 0."""
+    summed = _split_slices(data, SUMMED_FOOTER)
+    if summed is None:
+        return _split_slices(data, PLAIN_FOOTER) is not None
+    return all(zlib.crc32(part.translate(MIRRORED), NO_BITS) == NO_BITS for part in summed)
+
+
+def _split_slices(data: bytes, footer: int) -> list[bytes] | None:
+    """The slices of FFV1 (RFC 9043, 4.9), each with its footer, which begins with its size; None if they do not fit."""
+    slices, end = [], len(data)
+    while end >= footer:
+        size = int.from_bytes(data[end - footer : end - footer + 3], "big") + footer
+        if size > end:
+            return None
+        slices.append(data[end - size : end])
+        end -= size
+    return None if end else slices
 
 
 def _is_whole_jpeg2000(data: bytes) -> bool:
@@ -53,8 +86,9 @@ def _palette_size(flags: int) -> int:
 
 
 RULES: dict[str, Callable[[bytes], bool]] = {
-    "mjpeg": is_whole_jpeg,
-    "amv": is_whole_jpeg,
+    "mjpeg": _is_whole_mjpeg,
+    "amv": _is_whole_mjpeg,
+    "ffv1": _is_whole_ffv1,
     "jpeg2000": _is_whole_jpeg2000,
     "qtrle": _is_whole_rle,
     "gif": _is_whole_gif,

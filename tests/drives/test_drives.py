@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.open_drive import open_drive
+from streamtok.drives.open_drive import list_drives, open_drive
 from streamtok.drives.topics import stream_names
 from streamtok.recording.mcap_file import McapFile
 from tests.kit.drives import (
@@ -465,6 +465,40 @@ def test_a_video_per_camera_is_one_drive(tmp_path):
     assert [frame.stream for frame in found] == ["left", "right"] * 8
     assert [frame.capture_ns for frame in found[::2]] == [number * 50_000_000 for number in range(8)]
     assert [frame.frame_id for frame in read(tmp_path / "left.mp4")] == list(range(8))
+
+
+def test_folders_of_images_that_are_no_rig_are_drives_of_their_own(tmp_path):
+    """The same camera twice, or times that have nothing in common; a rig may lie deeper."""
+    first, later = rig(4), [replace(frame, capture_ns=frame.capture_ns + 10**12) for frame in rig(4)]
+    layouts = {
+        "kitti": {"drive_1": first, "drive_2": rig(4), "drive_10": later},
+        "runs": {"one/a": frames_of("front", 4), "two/b": [frame for frame in later if frame.stream == "rear"]},
+    }
+    for name, drives in layouts.items():
+        for drive, frames in drives.items():
+            write_folders(tmp_path / name / "deeper" / drive, frames)
+    kitti = [str(tmp_path / "kitti" / "deeper" / drive) for drive in layouts["kitti"]]
+    assert list_drives(str(tmp_path / "kitti")) == kitti
+    assert len(list_drives(str(tmp_path / "runs"))) == 2
+    with pytest.raises(ValueError, match=r"3 recordings that do not belong together: deeper/drive_1, .*tokenize"):
+        open_drive(tmp_path / "kitti")
+    with open_drive(kitti[0]) as drive:
+        assert drive.notes == ["drive_1: 2 folders of images are read as the cameras of one drive, by their times"]
+        assert_same_frames(list(drive), first)
+
+
+def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):
+    write_folders(tmp_path / "rig", rig(4))
+    (tmp_path / "rig" / "maps").mkdir()
+    (tmp_path / "rig" / "maps" / "5399e2.png").write_bytes((tmp_path / "rig/front/data/0000000000.png").read_bytes())
+    with open_drive(tmp_path / "rig") as drive:
+        assert_same_frames(list(drive), rig(4))
+        assert "left out" in drive.notes[0]
+        assert "no times for its 1 images" in drive.notes[0]
+    for folder in ("day", "meta"):
+        (tmp_path / "rig" / folder).mkdir()
+    write_mcap(tmp_path / "rig" / "day" / "day.mcap", rig(4))
+    assert [Path(name).name for name in list_drives(str(tmp_path / "rig"))] == ["day", "front", "maps", "rear"]
 
 
 def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):

@@ -20,6 +20,7 @@ from tests.kit.damage import (
     cut,
     cut_one,
     flip,
+    flip_one,
     pictures_before,
     rewrite,
     split_blocks,
@@ -104,6 +105,8 @@ def damage_blocks(whole, name, kind, place, count, target):
         blocks[lost[0]], blocks[lost[-1]] = blocks[lost[-1]], blocks[lost[0]]
     elif kind == "cut":
         blocks = [*blocks[:at], blocks[at][: count * 9]]
+    elif kind == "gap":
+        blocks[at] = blocks[at][:20] + blocks[at][20 + count * 9 :]
     else:
         blocks[at] = flip(blocks[at], (count - 1) / 200)
     target.write_bytes(b"".join(blocks))
@@ -123,7 +126,7 @@ OF_PACKETS = {
 }
 OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
-    "kind": st.sampled_from(["drop", "cut", "swap", "flip"]),
+    "kind": st.sampled_from(["drop", "cut", "gap", "swap", "flip"]),
     "place": st.floats(0, 1),
     "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
@@ -267,6 +270,34 @@ def test_a_packet_that_is_cut_off_is_left_out_whatever_its_codec(tmp_path, codec
             assert 11 not in found
             assert all(np.array_equal(image, right[number]) for number, image in found.items())
             assert len(found) + video.counts["damaged"] == COUNT
+
+
+def test_a_changed_byte_of_ffv1_shows_in_its_checksums(tmp_path):
+    path, target = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    write_pictures(path, noisy(COUNT), "ffv1", {"level": "3", "g": "10", "slices": "4", "slicecrc": "1"})
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+        assert len(right) == COUNT
+    for share in (0.0, 0.3, 0.6, 0.9, 1.0):
+        rewrite(path, target, lambda packets, share=share: flip_one(packets, 11, share), later=0)
+        with VideoReader(target) as video:
+            found = {one.number: one.image for one in video}
+        assert set(found) == set(range(COUNT)) - set(range(11, 20)), share
+        assert all(np.array_equal(image, right[number]) for number, image in found.items())
+
+
+def test_a_motion_jpeg_without_its_beginning_is_left_out(tmp_path):
+    path, target = tmp_path / "a.mkv", tmp_path / "b.mjpeg"
+    write_pictures(path, noisy(4), "mjpeg", {})
+    with av.open(str(path)) as container:
+        files = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for lost in (2, 25, 60):
+        target.write_bytes(files[0][lost:] + b"".join(files[1:]))
+        with VideoReader(target) as video:
+            found = [one.image for one in video]
+        assert np.array_equal(found, right[2:])  # FFmpeg's parser has the second in one packet with what is left
 
 
 def test_a_gif_that_is_cut_off_gives_its_whole_pictures(tmp_path):

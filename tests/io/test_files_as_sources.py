@@ -80,6 +80,14 @@ def test_a_file_of_another_machine_and_options_of_another_kind_are_refused(raw, 
             open_source(spec)
 
 
+@pytest.mark.parametrize("name", ["2024-05-01T12:30:00.h264", "a b?c#d%20e.h264"])
+def test_any_name_of_a_file_is_read(raw, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(raw.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for text in (name, f"file://{tmp_path}/{name}"):
+        assert len(read(text)) == 12
+
+
 def test_a_pipe_is_read_to_its_end(raw, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(raw.read_bytes()))

@@ -235,3 +235,38 @@ def test_a_truncated_jpeg_of_a_camera_is_left_out_and_counted(caplog):
     assert [number_of(one.image) for one in grabbed] == whole[: len(grabbed)]
     assert len(grabbed) >= len(whole) - 1
     assert sum(one.damaged for one in grabbed) == 4
+    assert caplog.text.count("event=damaged") == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: image/jpg\r\nContent-Length: %d",
+        b"content-type: image/jpeg; charset=x\r\nContent-Length: %d",
+        b"X-Timestamp: %d",
+        b"Content-Type: image/jpeg\r\nX-Size: %d\r\nContent-Length: 50",
+    ],
+    ids=["jpg", "parameters", "no kind", "too short"],
+)
+def test_parts_of_a_motion_jpeg_are_found_whatever_their_heads_say(head):
+    files = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(20)]
+    body = b"".join(b"--f\r\n" + head % len(data) + b"\r\n\r\n" + data + b"\r\n" for data in files)
+    kind = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
+    with Server(lambda path, headers: (200, kind, body)) as web:
+        frames, source = read(f"{web.base}/stream", 18)
+    assert {number_of(frame.image) for frame in frames} >= set(range(18))
+    assert source.counts["damaged"] == 0
+
+
+def test_a_camera_that_sends_no_picture_is_asked_less_and_less():
+    asked = []
+
+    def answer(path, headers):
+        asked.append(time.monotonic())
+        return 200, {"Content-Type": "multipart/x-mixed-replace; boundary=f"}, b"--f\r\n\r\nno picture\r\n" * 1000
+
+    with Server(answer) as web, CameraSource(NetworkCamera(f"{web.base}/stream")) as source:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            assert source.read(0.2) is None
+    assert len(asked) < 12

@@ -10,7 +10,10 @@ import pytest
 
 from streamtok.io.source import VideoSource, open_source
 from streamtok.io.video import VideoReader
-from tests.kit.videos import ORDERED, PLAIN, TICKS, number_of, numbered, write_video
+from streamtok.io.video_packets import VideoDecoder
+from tests.kit.damage import write_pictures
+from tests.kit.mp4 import join_mp4
+from tests.kit.videos import ORDERED, PLAIN, TICKS, noisy, number_of, numbered, write_video
 
 
 @pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["b-frames", "plain"])
@@ -144,6 +147,24 @@ def test_kept_packets_decode_to_the_same_pictures(tmp_path):
     images = [p.to_ndarray(format="rgb24") for f in frames for p in decoder.decode(av.Packet(f.packet))]
     images += [p.to_ndarray(format="rgb24") for p in decoder.decode(None)]
     assert np.array_equal(images, [frame.image for frame in frames])
+
+
+@pytest.mark.parametrize(("codec", "name"), [("libx264", "h264"), ("libx265", "h265")])
+def test_an_mp4_whose_camera_changed_its_size_is_read_and_kept(tmp_path, codec, name):
+    """Its parts have descriptions of their own, and their packets need them."""
+    options = PLAIN if codec == "libx264" else {"x265-params": "keyint=10:bframes=0:log-level=none"}
+    clips = noisy(20), noisy(20, 128, 160)
+    parts = [write_pictures(tmp_path / f"{n}.mp4", clip, codec, options) for n, clip in enumerate(clips)]
+    right = [frame.to_ndarray(format="rgb24") for part in parts for frame in av.open(str(part)).decode(video=0)]
+    with VideoReader(join_mp4(parts, tmp_path / "a.mp4"), keep_packets=True) as video:
+        found = list(video)
+        assert video.counts == {"damaged": 0}
+    assert [one.image.shape for one in found] == [(64, 96, 3)] * 20 + [(128, 160, 3)] * 20
+    assert all(np.array_equal(one.image, image) for one, image in zip(found, right, strict=True))
+    decoder = VideoDecoder(name)
+    decoded = [each for one in found for each in decoder.decode(one.packet, one.number)] + list(decoder.flush())
+    assert [each.key for each in decoded if each.image is not None] == list(range(40))
+    assert all(np.array_equal(each.image, right[each.key]) for each in decoded)
 
 
 def test_packets_out_of_order_are_not_kept(tmp_path):

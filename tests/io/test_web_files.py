@@ -1,7 +1,6 @@
 """Videos on web servers of this process are read as files are: all of their pictures, at their times, to the end."""
 
 import contextlib
-import subprocess
 
 import av
 import numpy as np
@@ -46,16 +45,6 @@ def test_a_server_that_says_text_or_nothing_of_a_video_sends_a_file(tmp_path):
         answer = 200, {"Content-Length": str(len(data)), **kind}, data
         with Server(lambda path, headers, answer=answer: answer) as web:
             check(f"{web.base}/a.mp4")
-
-
-def test_a_certificate_that_a_camera_signed_itself_does_not_matter(tmp_path):
-    data = write_video(tmp_path / "a.mp4", noisy(COUNT), TIMES, **PLAIN).read_bytes()
-    key = tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
-    subprocess.run([*made, "-keyout", key, "-out", tmp_path / "c.pem"], check=True, capture_output=True)
-    key.write_bytes(key.read_bytes() + (tmp_path / "c.pem").read_bytes())
-    with Server(lambda path, headers: part_of(data, headers), certificate=key) as web:
-        check(f"{web.base}/a.mp4")
 
 
 def test_a_playlist_is_a_file_if_those_that_it_lists_end(tmp_path):

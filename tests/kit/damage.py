@@ -102,6 +102,11 @@ def flip(data, share):
     return bytes(changed)
 
 
+def flip_one(packets, hit, share):
+    """Packets as `rewrite` has them, of which one has a bit that is another."""
+    return [(flip(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+
+
 def split_blocks(path):
     """The packets of a transport stream, and which of them are the video's."""
     data = path.read_bytes()

@@ -13,6 +13,8 @@ from fractions import Fraction
 
 import av
 
+from tests.kit.web import speak_tls
+
 TICKS = 90_000
 SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -70,10 +72,13 @@ class Camera:
     """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
 
     `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. The first `burst`
-    pictures come at once, as those that a camera had buffered. With `udp` it knows no other way.
+    pictures come at once, as those that a camera had buffered. With `udp` it knows no other way. With a `certificate`
+    (a file of a key and of it) it speaks RTSPS.
     """
 
-    def __init__(self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0, udp=False):
+    def __init__(
+        self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0, udp=False, certificate=None
+    ):
         self.clips, self.codec, self.fps, self.burst, self.udp = clips, codec, fps, burst, udp
         self.password, self.lose = password, lose or (lambda picture, part: False)
         self._connections = set()
@@ -89,11 +94,14 @@ class Camera:
         socketserver.ThreadingTCPServer.allow_reuse_address = True
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if certificate:
+            speak_tls(self._server, certificate)
+        self._scheme = "rtsps" if certificate else "rtsp"
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def url(self, user=""):
-        return f"rtsp://{user}127.0.0.1:{self.port}/stream"
+        return f"{self._scheme}://{user}127.0.0.1:{self.port}/stream"
 
     def stop(self):
         """As if the plug were pulled."""

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import ssl
+import subprocess
 import threading
 
 
@@ -36,9 +37,7 @@ class Server:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            speak_tls(self._server, certificate)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.base = f"http{'s' * bool(certificate)}://127.0.0.1:{self._server.server_port}"
 
@@ -55,3 +54,21 @@ def part_of(data, headers, kind="video/mp4"):
     first = int((headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
     span = {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
     return 206, span | {"Content-Length": str(len(data) - first), "Content-Type": kind}, data[first:]
+
+
+def make_certificate(folder, address="127.0.0.1"):
+    """A file of a key and a certificate that it signed itself, which is an authority, too."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    made += ["-addext", f"subjectAltName=IP:{address}", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    both = folder / f"{address}.pem"
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    return both
+
+
+def speak_tls(server, certificate):
+    """Have a server of `socketserver` speak TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -38,7 +38,8 @@ def time_groups(seconds: float) -> tuple[list[Times], list[Times]]:
     """The times of groups while a page was open, and while none was."""
     with_page, without = [], []
     with streamtok.subscribe(NODE, timeout=120) as stream:
-        open_page().close()  # it is served now
+        with open_page():
+            pass  # it is served now
         for _ in range(ROUNDS):
             without += measure(stream, seconds)
             with open_page():

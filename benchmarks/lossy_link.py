@@ -11,6 +11,7 @@ that of all frames under the first.
 """
 
 import argparse
+import itertools
 import threading
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -35,6 +36,7 @@ from streamtok.wire.subscriber import subscribe
 FPS, INTERVAL_S, DRIFT = 30.0, 4.0, 0.7
 PATTERNS = {"5 %": (0.05, 1.0), "10 %": (0.1, 1.0), "20 %": (0.2, 1.0), "10 % in bursts of 4": (0.1, 4.0)}
 SENT: tuple[Compression, ...] = ("none", "independent", "coded")
+Pattern = LossPattern[list[bytes]]
 
 
 @dataclass
@@ -67,9 +69,7 @@ def send(publisher: Publisher, groups: list[TokenGroup]) -> None:
     publisher.close()
 
 
-def receive(
-    tok: Tokenizer, groups: list[TokenGroup], compression: Compression, pattern: LossPattern[list[bytes]]
-) -> list[TokenMessage]:
+def receive(tok: Tokenizer, groups: list[TokenGroup], compression: Compression, pattern: Pattern) -> list[TokenMessage]:
     """What a reader gets of all groups over one link, to the end."""
     coder = coder_for(tok.fingerprint)
     options = {"control": "", "lossless": True, "lossless_timeout": 60.0}  # nobody can ask for what was lost
@@ -109,6 +109,26 @@ def measure_psnr(tok: Tokenizer, messages: list[TokenMessage], pictures: np.ndar
     return psnr_from_mse(fmean(map(float, errors)))
 
 
+def measure(
+    tok: Tokenizer, pictures: np.ndarray, groups: list[TokenGroup], compression: Compression, patterns: list[Pattern]
+) -> list[str]:
+    """The figures of a row of the table: what arrives of a clip, (T, H, W, 3) uint8, under each pattern of loss."""
+    count = groups[-1].frame_ids[-1] + 1
+    runs = [receive(tok, groups, compression, pattern) for pattern in patterns]
+    seen = [judge(messages, count) for messages in runs]
+    lost = [pattern.lost / len(groups) for pattern in patterns]
+    kinds = [[each.readable for each in seen], [each.exact for each in seen], [each.shown for each in seen]]
+    shares = [[float(frames.mean()) for frames in kind] for kind in kinds]
+    outages = [seconds for each in seen for seconds in each.outages] or [0.0]
+    decibels = measure_psnr(tok, runs[0], pictures, count)
+    return [
+        *map(format_shares, (lost, *shares)),
+        f"{fmean(outages):.2f} s",
+        f"{max(outages):.2f} s",
+        f"{decibels:.2f} dB",
+    ]
+
+
 def format_shares(shares: list[float]) -> str:
     """Their median, and from the least to the most."""
     least, most = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
@@ -130,23 +150,11 @@ def main() -> None:
     print("| --- " * 10 + "|", flush=True)
     for by_drift in (False, True):
         groups = encode(tok, pictures, DRIFT if by_drift else None)
-        count = groups[-1].frame_ids[-1] + 1
-        every = f"{sum(group.keyframe for group in groups)}{' by drift' if by_drift else ''}"
-        for name, (loss, burst) in PATTERNS.items():
-            for compression in SENT:
-                patterns = [
-                    LossPattern[list[bytes]](loss, burst, arguments.late, seed=n) for n in range(arguments.seeds)
-                ]
-                runs = [receive(tok, groups, compression, pattern) for pattern in patterns]
-                seen = [judge(messages, count) for messages in runs]
-                kinds = [[each.readable for each in seen], [each.exact for each in seen], [each.shown for each in seen]]
-                shares = [[float(frames.mean()) for frames in kind] for kind in kinds]
-                outages = [seconds for each in seen for seconds in each.outages] or [0.0]
-                lost = [pattern.lost / len(groups) for pattern in patterns]
-                row = [every, name, compression, *map(format_shares, (lost, *shares))]
-                row += [f"{fmean(outages):.2f} s", f"{max(outages):.2f} s"]
-                row.append(f"{measure_psnr(tok, runs[0], pictures, count):.2f} dB")
-                print("| " + " | ".join(row) + " |", flush=True)
+        keyframes = f"{sum(group.keyframe for group in groups)}{' by drift' if by_drift else ''}"
+        for (name, (loss, burst)), compression in itertools.product(PATTERNS.items(), SENT):
+            patterns = [Pattern(loss, burst, arguments.late, seed=seed) for seed in range(arguments.seeds)]
+            figures = measure(tok, pictures, groups, compression, patterns)
+            print("| " + " | ".join([keyframes, name, compression, *figures]) + " |", flush=True)
 
 
 if __name__ == "__main__":

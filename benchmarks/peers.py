@@ -19,7 +19,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -47,22 +47,28 @@ class Work:
     what: str
     frames: int
     call: Callable[[], object]
-    walls: list[float]
-    busy: list[float]
+    walls: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def measure(self) -> None:
+        """One call more, with caches as a loop has them."""
+        walls, busy = time_calls(lambda _: self.call(), 1, warm_up=1)
+        self.walls += walls
+        self.busy += busy
 
     def describe(self) -> dict[str, str | int | float]:
         """Plain values; `cpu_ms` of all threads, `ms` by the clock."""
-        times = {"cpu_ms": statistics.median(self.busy), "least_cpu_ms": min(self.busy)}
         return {
             "peer": self.peer,
             "what": self.what,
             "frames": self.frames,
-            **times,
+            "cpu_ms": statistics.median(self.busy),
+            "least_cpu_ms": min(self.busy),
             "ms": statistics.median(self.walls),
         }
 
 
-def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[Work]:
     """A group through our streams on three engines, and our own network as a stateless window."""
     tok = streamtok.load(name)
     planned = plan_precision(tok, inspect_machine(tok.fingerprint, size), precision)
@@ -76,15 +82,11 @@ def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[tuple[str
         encoder, decoder = fast.stream(1, *size), fast.decode_stream(1, *grid)
         tokens = encoder.step(group[:, :, :1]).tokens
         decoder.step(tokens)
-        yield f"streamtok {name}, {label}", "encode", tok.group, partial(encoder.step, group)
-        yield f"streamtok {name}, {label}", "decode", tok.group, partial(decoder.step, tokens)
+        yield Work(f"streamtok {name}, {label}", "encode", tok.group, partial(encoder.step, group))
+        yield Work(f"streamtok {name}, {label}", "decode", tok.group, partial(decoder.step, tokens))
     clip = reference_clip(1 + (WINDOW - 1) // tok.group * tok.group, *size)
-    yield (
-        f"streamtok {name}, window of {clip.shape[2]}",
-        "encode",
-        tok.group,
-        partial(tok.cast(fast.dtype).encode, clip),
-    )
+    encode = partial(tok.cast(fast.dtype).encode, clip)
+    yield Work(f"streamtok {name}, window of {clip.shape[2]}", "encode", tok.group, encode)
 
 
 def read_floats(size: tuple[int, int], frames: int) -> Tensor:
@@ -92,7 +94,7 @@ def read_floats(size: tuple[int, int], frames: int) -> Tensor:
     return reference_clip(frames, *size).float() / 127.5 - 1
 
 
-def taehv(folder: Path, size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+def taehv(folder: Path, size: tuple[int, int]) -> Iterator[Work]:
     """Four frames in a row through TAEHV's streaming encoder, and a latent through its decoder."""
     sys.path.insert(0, str(folder))
     from taehv import TAEHV, StreamingTAEHV
@@ -111,19 +113,19 @@ def taehv(folder: Path, size: tuple[int, int]) -> Iterator[tuple[str, str, int, 
         while stream.decode() is not None:  # four frames of one latent
             pass
 
-    yield "TAEHV", "encode", 4, encode
-    yield "TAEHV", "decode", 4, decode
+    yield Work("TAEHV", "encode", 4, encode)
+    yield Work("TAEHV", "decode", 4, decode)
 
 
-def cosmos(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+def cosmos(size: tuple[int, int]) -> Iterator[Work]:
     """diffusers' AutoencoderKLCosmos: the window again for every group."""
     from diffusers import AutoencoderKLCosmos
 
     vae = AutoencoderKLCosmos().eval()
-    yield "diffusers AutoencoderKLCosmos", "encode", 8, partial(vae.encode, read_floats(size, WINDOW))
+    yield Work("diffusers AutoencoderKLCosmos", "encode", 8, partial(vae.encode, read_floats(size, WINDOW)))
 
 
-def wan(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+def wan(size: tuple[int, int]) -> Iterator[Work]:
     """diffusers' AutoencoderKLWan, a group of 4 frames at a time with its feature cache."""
     from diffusers import AutoencoderKLWan
 
@@ -135,10 +137,10 @@ def wan(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], obj
         vae.quant_conv(vae.encoder(part, feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx))
 
     step(frames[:, :, :1])
-    yield "diffusers AutoencoderKLWan", "encode", 4, partial(step, frames[:, :, 1:])
+    yield Work("diffusers AutoencoderKLWan", "encode", 4, partial(step, frames[:, :, 1:]))
 
 
-def x264(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], object]]]:
+def x264(size: tuple[int, int]) -> Iterator[Work]:
     """Four frames through libx264 at its fastest, from RGB."""
     codec = av.CodecContext.create("libx264", "w")
     assert isinstance(codec, av.VideoCodecContext)
@@ -150,7 +152,7 @@ def x264(size: tuple[int, int]) -> Iterator[tuple[str, str, int, Callable[[], ob
         for image in images:
             codec.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p"))
 
-    yield "x264 ultrafast", "encode", 4, encode
+    yield Work("x264 ultrafast", "encode", 4, encode)
 
 
 PEERS = {"x264": x264, "wan": wan, "cosmos": cosmos}
@@ -176,14 +178,12 @@ def main(argv: list[str] | None = None) -> int:
     peers += [partial(taehv, arguments.taehv)] if arguments.taehv else []
     for peer in peers:
         try:
-            works += [Work(*found, [], []) for found in peer(size=size)]
+            works += list(peer(size=size))
         except ImportError as error:
             missing.append(str(error))
     for _ in range(arguments.count):
         for work in works:
-            walls, busy = time_calls(lambda _, work=work: work.call(), 1, warm_up=1)  # caches as a loop has them
-            work.walls += walls
-            work.busy += busy
+            work.measure()
     report = [work.describe() for work in works]
     for row in report:
         print("{peer:<42} {what} {frames} frames {cpu_ms:9.1f} {least_cpu_ms:9.1f} {ms:9.1f} ms".format(**row))

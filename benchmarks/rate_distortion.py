@@ -13,12 +13,14 @@ from statistics import fmean
 import numpy as np
 import torch
 
+from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import coder_for
 from streamtok.engine.loading import load
 from streamtok.evaluation.baselines import CODECS, encode_at_crf
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
 from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
 from streamtok.evaluation.metrics import psnr
+from streamtok.model import Tokenizer
 from streamtok.training.coder_loop import count_bits
 
 CRFS = range(14, 47, 4)
@@ -30,6 +32,16 @@ def trace(clip: Clip, codec: str) -> Curve:
     coded = [encode_at_crf(clip.frames, codec, crf) for crf in reversed(CRFS)]
     rates = [float(np.log2(each.bits / clip.frames[..., 0].size)) for each in coded]
     return rates, [psnr(pictures_to_unit(clip.frames), pictures_to_unit(each.frames)) for each in coded]
+
+
+def measure(tok: Tokenizer, coder: TokenCoder, clip: Clip, hold: float) -> tuple[float, float, float]:
+    """Bits per token, bits per pixel and PSNR in dB of a clip's tokens, encoded with a margin."""
+    out = tok.encode(pictures_to_video(clip.frames), hold=hold)
+    assert out.indices is not None  # of a discrete tokenizer
+    grids = out.indices[0].numpy().astype(coder.dtype)
+    bits = fmean(count_bits(coder, grids))
+    decoded = video_to_unit(tok.decode(out.indices)[0])
+    return bits, bits * grids.size / clip.frames[..., 0].size, psnr(pictures_to_unit(clip.frames), decoded)
 
 
 @torch.inference_mode()
@@ -47,15 +59,8 @@ def main() -> None:
         tok = load(model)
         coder = coder_for(tok.fingerprint)
         for hold in arguments.hold or [0.0, 0.125, 0.25, 0.5]:
-            bits, rates, decibels = [], [], []
-            for clip in clips:
-                out = tok.encode(pictures_to_video(clip.frames), hold=hold)
-                assert out.indices is not None  # of a discrete tokenizer
-                grids = out.indices[0].numpy().astype(coder.dtype)
-                bits.append(fmean(count_bits(coder, grids)))
-                rates.append(bits[-1] * grids.size / clip.frames[..., 0].size)
-                shown = video_to_unit(tok.decode(out.indices)[0])
-                decibels.append(psnr(pictures_to_unit(clip.frames), shown))
+            found = [measure(tok, coder, clip, hold) for clip in clips]
+            bits, rates, decibels = zip(*found, strict=True)
             beside = [
                 fmean(float(np.interp(np.log2(rate), *curve)) for rate, curve in zip(rates, of, strict=True))
                 for of in curves

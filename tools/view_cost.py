@@ -4,10 +4,10 @@ One node (nano, 256x448, 5 frames per second, `ingest --view`) runs throughout; 
 of SECONDS (10). Printed are medians of the stretches with a page over those without, so a busy machine tells little.
 """
 
-import statistics
 import subprocess
 import sys
 import time
+from statistics import median
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -16,6 +16,7 @@ from streamtok.wire.subscriber import Subscription
 
 NODE, PORT = "tcp://127.0.0.1:5997", 8097
 ROUNDS = 4
+Times = tuple[int, int]  # of a group: encode, capture to publish, in ns
 
 
 def main() -> None:
@@ -23,22 +24,27 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", "synthetic:256x448@5?seed=7", "--realtime"]
     node = subprocess.Popen([*command, "--bind", NODE, "--view", str(PORT)], stderr=subprocess.DEVNULL)
-    times: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     try:
-        with streamtok.subscribe(NODE, timeout=120) as stream:
-            open_page().close()  # it is served now
-            for _ in range(ROUNDS):
-                times[False] += measure(stream, seconds)
-                with open_page():
-                    times[True] += measure(stream, seconds)
+        with_page, without = time_groups(seconds)
     finally:
         node.terminate()
         node.wait()
     for place, name in enumerate(("encode", "capture to publish")):
-        with_page, without = (statistics.median(each[place] for each in times[key]) for key in (True, False))
-        print(
-            f"{name}: {with_page / without:.2f} times with a page open ({len(times[True])}, {len(times[False])} groups)"
-        )
+        ratio = median(each[place] for each in with_page) / median(each[place] for each in without)
+        print(f"{name}: {ratio:.2f} times with a page open ({len(with_page)}, {len(without)} groups)")
+
+
+def time_groups(seconds: float) -> tuple[list[Times], list[Times]]:
+    """The times of groups while a page was open, and while none was."""
+    with_page, without = [], []
+    with streamtok.subscribe(NODE, timeout=120) as stream:
+        with open_page():
+            pass  # it is served now
+        for _ in range(ROUNDS):
+            without += measure(stream, seconds)
+            with open_page():
+                with_page += measure(stream, seconds)
+    return with_page, without
 
 
 def open_page() -> ClientConnection:
@@ -50,8 +56,8 @@ def open_page() -> ClientConnection:
             time.sleep(0.5)
 
 
-def measure(stream: Subscription, seconds: float) -> list[tuple[int, int]]:
-    """(encode, capture to publish) in ns of each group of the next `seconds`, without their first third."""
+def measure(stream: Subscription, seconds: float) -> list[Times]:
+    """The times of each group of the next `seconds`, without their first third."""
     start, found = time.monotonic(), []
     for message in stream:
         passed = time.monotonic() - start

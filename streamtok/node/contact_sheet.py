@@ -45,7 +45,10 @@ class MomentKeeper:
 
 
 def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, token_bits: float) -> np.ndarray:
-    """Camera on the left, what the tokens give back on the right, each with its bits per second; uint8 RGB."""
+    """Draw two pictures (h, w, 3) beside one another, uint8 RGB, even height and width: each under its bits per second.
+
+    The camera's is on the left, the one decoded from tokens on the right.
+    """
     width = original.shape[1]
     left = np.vstack([caption(f"camera: {raw_bits / 1e6:.1f} Mbit/s", width), original])
     right = np.vstack([caption(f"decoded from tokens: {token_bits / 1e6:.2f} Mbit/s", width), decoded])

@@ -23,6 +23,7 @@ from tests.kit.coders import LEVELS, draw_grids, make_coder
 ROOT = Path(__file__).parents[2]
 SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 LEVEL_SETS = [LEVELS, (2,) * 9, (5, 5, 5), (64, 3), (8, 8, 8, 6, 5, 5, 4)]
+KINDS = [(levels, 0) for levels in LEVEL_SETS] + [(LEVELS, 1536), ((5, 5), 1), ((5, 5), 7), ((64, 3), 1000)]
 
 
 def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -> list[bytes]:
@@ -34,10 +35,10 @@ def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(LEVEL_SETS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=6))
-def test_grids_of_any_levels_and_size_come_back(levels, size, seed, keyframes):
+@given(st.sampled_from(KINDS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=12))
+def test_grids_of_any_levels_and_size_come_back(kind, size, seed, keyframes):
     """Resets anywhere, a change of size in between, and a stream that is kept and taken up again."""
-    coder = make_coder(levels)
+    coder = make_coder(kind[0], refinement=kind[1])
     sent = received = FRESH
     for keyframe, grid in zip(keyframes, draw_grids(coder, len(keyframes), size, seed), strict=True):
         if keyframe:
@@ -103,19 +104,24 @@ def test_the_order_of_summation_and_the_precision_change_no_byte():
     assert encode_all(wide, grids) == expected
 
 
-def test_training_computes_what_the_coder_codes():
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_training_computes_what_the_coder_codes(refinement):
     """The bits that the loss counts are those of the bytes, up to the ends of the stream."""
+    coder = make_coder(refinement=refinement)
     torch.manual_seed(0)
-    model = CoderModel(LEVELS)
-    coder = model.export("0" * 32)
-    assert coder.fingerprint == make_coder().fingerprint
+    model = CoderModel(LEVELS, coder.tensors.get("words"))
+    assert model.export("0" * 32).fingerprint == coder.fingerprint
     grids, size = draw_grids(coder, 4, (16, 20)), (16, 20)
-    digits = [torch.from_numpy(coder.digits.split(grid.ravel()))[None] for grid in grids]
-    none = torch.from_numpy(np.broadcast_to(coder.digits.none, (320, 6)).copy())[None]
-    for step, data in enumerate(encode_all(coder, grids)):
-        before = [digits[step - back] if step >= back else none for back in (1, 2, 3)]
-        bits = model(digits[step], tuple(before), *size).sum().item()
-        assert bits - 1 < 8 * len(data) < bits * 1.001 + 9
+    past = [np.broadcast_to(coder.alphabet.symbols.none, (320, len(coder.alphabet.sizes)))] * 3
+    for grid, data in zip(grids, encode_all(coder, grids), strict=True):
+        past.insert(0, coder.alphabet.split(grid.ravel(), past[0]))
+        now, *before = (torch.from_numpy(each.copy())[None] for each in past[:4])
+        bits = model(now, tuple(before), *size).sum().item()
+        if refinement:
+            kept = np.flatnonzero(past[0][:, 0])
+            shares = coder.tensors["words"] / coder.tensors["words"].sum(1, keepdims=True)
+            bits -= np.log2(shares[past[1][kept, 0], grid.ravel()[kept] - 64_000]).sum()
+        assert bits * 0.998 - 1 < 8 * len(data) < bits * 1.001 + 9  # what is least likely costs 16 bits at most
 
 
 SCRIPT = """
@@ -206,7 +212,7 @@ def test_shipped_coders_belong_to_the_weights_beside_them():
         config = json.loads((WEIGHTS / name / "config.json").read_text())
         coder = load_coder(WEIGHTS / name)
         assert coder.tokenizer == config["fingerprint"], f"the weights of {name} have changed: streamtok train-coder"
-        assert list(coder.digits.levels) == config["tokenizer"]["levels"]
+        assert list(coder.levels) == config["tokenizer"]["levels"]
 
 
 def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page():

@@ -40,8 +40,8 @@ class Past:
         return self.grids if size == self.size else ()
 
     def then(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
-        """The past of the grid after that of `symbols`."""
-        return Past((symbols.astype(np.uint8), *self.of(size))[:GRIDS_BEFORE], size)
+        """The past of the grid after that of `symbols`, uint8 (h * w, groups)."""
+        return Past((symbols, *self.of(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -116,7 +116,7 @@ class TokenCoder:
         for taken, interval in itertools.product(cells, intervals):
             encoder.encode(*interval[:, taken])
         self.alphabet.encode_words(encoder, tokens, ordered, glance.before)
-        return encoder.finish(), past.then(phases.restore(ordered), grid.shape)
+        return encoder.finish(), past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
@@ -169,7 +169,8 @@ class TokenCoder:
         self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        return phases.restore(tokens).reshape(size).astype(self.dtype), past.then(phases.restore(ordered), size)
+        after = past.then(phases.restore(ordered.astype(np.uint8)), size)
+        return phases.restore(tokens).reshape(size).astype(self.dtype), after
 
     @property
     def dtype(self) -> np.dtype:

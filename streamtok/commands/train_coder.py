@@ -4,11 +4,12 @@
     streamtok train-coder runs/mine/model --data my/videos
 
 Writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds it.
-The first 33 frames of each clip in --holdout are coded and decoded again, and their bits per token printed; of tokens
-that refine also those of its first picture, held for 65 frames.
+The first 33 frames of each clip in --holdout are coded and decoded again, and its first picture, held for 65 frames;
+their bits per token are printed.
 """
 
 import json
+import lzma
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -77,11 +78,7 @@ def run(settings: TrainCoderSettings) -> int:
         config.levels, tokenizer.fingerprint, epochs, settings.steps, refinement=refinement, seed=seed, on_step=on_step
     )
     save_coder(coder, folder)
-    judged = {
-        name: judge(coder, tokenize_views(tokenizer, held, [view], view.epoch))
-        for name, view in JUDGED.items()
-        if config.refinement or not view.still
-    }
+    judged = {name: judge(coder, tokenize_views(tokenizer, held, [view], view.epoch)) for name, view in JUDGED.items()}
     if settings.as_json:
         print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint} | judged))
     else:
@@ -96,7 +93,8 @@ def tell(text: str) -> None:
 
 
 def judge(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, float]]:
-    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
+    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, of grids coded alone, and of
+    all by lzma."""
     from streamtok.training.coder_loop import count_bits
 
     rows: dict[str, dict[str, float]] = {}
@@ -107,6 +105,7 @@ def judge(coder: "TokenCoder", epochs: "list[Epoch]") -> dict[str, dict[str, flo
             "keyframe": bits[0],
             "others": fmean(bits[1:]) if bits[1:] else bits[0],
             "independent": fmean(alone),
+            "lzma": 8 * len(lzma.compress(epoch.grids.tobytes())) / epoch.grids.size,
         }
     return rows
 

@@ -67,8 +67,9 @@ def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
         known |= own
 
 
-def test_streams_do_not_touch_each_other():
-    coder = make_coder()
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_streams_do_not_touch_each_other(refinement):
+    coder = make_coder(refinement=refinement)
     cameras = [draw_grids(coder, 4, (6, 7), seed) for seed in (1, 2)]
     alone = [encode_all(coder, grids) for grids in cameras]
     pasts, mixed = [FRESH, FRESH], [[], []]
@@ -90,8 +91,10 @@ class Shuffled:
         return np.floor(x[:, self.order] @ self.weight + self.bias)
 
 
-def test_the_order_of_summation_and_the_precision_change_no_byte():
-    coder, grids = make_coder(), draw_grids(make_coder(), 4, (9, 12))
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_the_order_of_summation_and_the_precision_change_no_byte(refinement):
+    coder = make_coder(refinement=refinement)
+    grids = draw_grids(coder, 4, (9, 12))
     expected = encode_all(coder, grids)
     shuffled = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
     for layers in (shuffled.network._hidden, shuffled.network._heads):
@@ -154,9 +157,10 @@ def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment):
     assert int(done.stdout) == zlib.crc32(b"".join(encode_all(coder, grids)))
 
 
-def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
+@pytest.mark.parametrize("refinement", [0, 1500])
+def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens(refinement):
     """Never more than a grid; that it is another one than was sent, only a checksum can tell."""
-    coder, rng = make_coder(), np.random.default_rng(0)
+    coder, rng = make_coder(refinement=refinement), np.random.default_rng(0)
     grid = draw_grids(coder, 1, (4, 5))[0]
     data = coder.encode(grid)[0]
     damaged = [bytes(rng.integers(0, 256, rng.integers(0, 60)).astype(np.uint8)) for _ in range(100)]
@@ -171,7 +175,7 @@ def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
         except CodingError:
             continue
         assert found.shape == (4, 5)
-        assert found.max() < 64_000
+        assert found.max() < 64_000 + refinement
 
 
 def test_what_is_no_grid_of_these_tokens_is_refused():
@@ -182,6 +186,12 @@ def test_what_is_no_grid_of_these_tokens_is_refused():
             coder.encode(grid)
     with pytest.raises(ValueError, match="FSQ of 2 to 64"):
         make_coder((1024,))
+    refining = make_coder(refinement=1500)
+    with pytest.raises(ValueError, match="of tokens below 65500"):
+        refining.encode(np.full((2, 2), 65_500, np.uint16))
+    for words in (refining.tensors["words"][1:], refining.tensors["words"] * np.uint16(0)):
+        with pytest.raises(ValueError, match="expected uint16, 10 rows above 0"):
+            TokenCoder(LEVELS, refining.tokenizer, refining.tensors | {"words": words})
 
 
 def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
@@ -208,23 +218,25 @@ def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
 
 
 def test_shipped_coders_belong_to_the_weights_beside_them():
-    for name in ("nano", "nano-p"):
+    for name in ("nano", "nano-p", "nano-r", "nano-pr"):
         config = json.loads((WEIGHTS / name / "config.json").read_text())
         coder = load_coder(WEIGHTS / name)
         assert coder.tokenizer == config["fingerprint"], f"the weights of {name} have changed: streamtok train-coder"
         assert list(coder.levels) == config["tokenizer"]["levels"]
+        assert coder.alphabet.codes == 64_000 + config["tokenizer"].get("refinement", 0)
 
 
-def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page():
+@pytest.mark.parametrize("name", ["nano", "nano-r"])
+def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page(name):
     """Our coder gives them, and an implementation in 64-bit integers that shares no code with it reads them."""
-    vectors = ROOT / "tests" / "golden" / "coded_nano.json"
-    coder, past = load_coder(WEIGHTS / "nano"), FRESH
+    vectors = ROOT / "tests" / "golden" / f"coded_{name}.json"
+    coder, past = load_coder(WEIGHTS / name), FRESH
     for message in json.loads(vectors.read_text())["messages"]:
         alone = message["keyframe"] or message["independent"]
         size, payload = tuple(message["grid"]), bytes.fromhex(message["payload"])
         grid, after = coder.decode_checked(payload, size, message["checksum"], FRESH if alone else past)
         assert coder.encode(grid, FRESH if alone else past)[0] == payload
         past = after
-    reader = [sys.executable, ROOT / "examples" / "plain_coder.py", WEIGHTS / "nano" / FILE, vectors]
+    reader = [sys.executable, ROOT / "examples" / "plain_coder.py", WEIGHTS / name / FILE, vectors]
     done = subprocess.run(reader, capture_output=True, text=True, check=True)
     assert done.stdout.count("right") == 6

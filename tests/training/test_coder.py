@@ -43,7 +43,7 @@ def test_the_command_writes_a_coder_beside_its_figures(tmp_path, capsys, model):
     printed = json.loads(capsys.readouterr().out)
     coder = load_coder(tmp_path)
     assert printed["fingerprint"] == coder.fingerprint
-    for rows in (printed["clips"], *([printed["held_still"]] if model == "nano-r" else [])):
+    for rows in (printed["clips"], printed["held_still"]):
         (row,) = rows.values()
         assert 5 < row["bits"] < 30
         assert row["independent"] > 5

@@ -147,8 +147,9 @@ print(total)
         {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
     ],
 )
-def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment):
-    coder = make_coder()
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment, refinement):
+    coder = make_coder(refinement=refinement)
     save_coder(coder, tmp_path)
     grids = draw_grids(coder, 3, (20, 24))
     np.save(tmp_path / "grids.npy", np.stack(grids))

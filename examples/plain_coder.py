@@ -17,7 +17,7 @@ import numpy as np
 STRAIGHT = [(-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1)]
 DIAGONAL = [(-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1)]
 NEIGHBOURS = [[], [(2 * y, 2 * x) for y, x in STRAIGHT], DIAGONAL, STRAIGHT]
-KINDS = {"I8": "<i1", "U8": "<u1", "I16": "<i2", "I32": "<i4"}
+KINDS = {"I8": "<i1", "U8": "<u1", "I16": "<i2", "U16": "<u2", "I32": "<i4"}
 
 
 def read_coder(path):
@@ -81,7 +81,11 @@ class PlainCoder:
 
     def __init__(self, path):
         self.fingerprint, self.levels, self.tensors = read_coder(path)
+        self.words, self.content = self.tensors.get("words"), np.prod(self.levels)
         self.groups = group_digits(self.levels)
+        if self.words is not None:  # tokens may refine: the age is a digit before theirs, and a group of its own
+            self.levels = [9, *self.levels]
+            self.groups = [[0], *([digit + 1 for digit in group] for group in self.groups)]
         self.first_row = np.cumsum([0, *((level + 1) ** 2 for level in self.levels)])
         self.head = self.tensors["symbols.0.0.weight"].shape[1]
         self.reset()
@@ -115,16 +119,45 @@ class PlainCoder:
         bias = self.linear("mean", wide.sum((0, 1)) // (height * width))
         return one, np.concatenate([wide, narrow], -1), np.stack(heads, -2), bias
 
+    def begin(self, before):
+        """The digits (h, w, D) of a grid before anything of it is decoded."""
+        if self.words is None:
+            return np.zeros_like(before)
+        digits = before.copy()
+        digits[..., 0] = np.where(before[..., 0] == 9, 1, np.minimum(before[..., 0] + 1, 8))
+        return digits
+
+    def set_symbol(self, group, symbol, digits):
+        """Put what was decoded into the digits (D,) of a cell."""
+        if self.words is not None and group == 0:
+            digits[0] *= symbol
+            return
+        for d in self.groups[group]:
+            digits[d] = symbol % self.levels[d]
+            symbol //= self.levels[d]
+
+    def join(self, decoder, digits, before, cells):
+        """Digits (h, w, D) -> tokens (h, w), with the codewords that follow in the bytes, in the order of `cells`."""
+        if self.words is None:
+            return digits @ np.cumprod([1, *self.levels[:-1]])
+        tokens = digits[..., 1:] @ np.cumprod([1, *self.levels[1:-1]])
+        for y, x in cells:
+            if digits[y, x, 0]:
+                tokens[y, x] = self.content + decoder.next(self.words[before[y, x, 0]].tolist())
+        return tokens
+
     def decode(self, data, height, width):
         """The bytes of a grid -> tokens (h, w) int64."""
         before, features, heads, bias = self.look_back(height, width)
         decoder = RangeDecoder(data)
-        digits = np.zeros((height, width, len(self.levels)), np.int64)
+        digits = self.begin(before)
         said = np.zeros(
             (height + 8, width + 8, self.tensors["known"].shape[1] - len(self.groups) * self.head), np.int64
         )
+        ordered = []
         for phase in range(4):
             cells = [(y, x) for y in range(height) for x in range(width) if phase_of(y, x) == phase]
+            ordered += cells
             for y, x in cells:
                 near = [said[y + 4 + dy, x + 4 + dx] for dy, dx in NEIGHBOURS[phase]]
                 hidden = self.linear(f"mix.{phase}", np.concatenate([features[y, x], *near])) + bias
@@ -132,19 +165,19 @@ class PlainCoder:
                 heads[y, x] += self.linear(f"heads.{phase}", hidden).reshape(len(self.groups), self.head)
             for group, members in enumerate(self.groups):
                 for y, x in cells:
-                    logits = self.linear(f"symbols.{phase}.{group}", heads[y, x, group].clip(0, 127))
-                    below = np.minimum(logits.max() - logits, 511)
-                    symbol = decoder.next(self.tensors["exponential"][below].tolist())
+                    if self.words is None or group == 0 or digits[y, x, 0] == 0:  # otherwise it is as it was
+                        logits = self.linear(f"symbols.{phase}.{group}", heads[y, x, group].clip(0, 127))
+                        below = np.minimum(logits.max() - logits, 511)
+                        symbol = decoder.next(self.tensors["exponential"][below].tolist())
+                        self.set_symbol(group, symbol, digits[y, x])
                     for d in members:
-                        digits[y, x, d] = symbol % self.levels[d]
-                        symbol //= self.levels[d]
                         known = self.tensors["known"][self.row(d, digits[y, x, d], before[y, x, d])]
                         said[y + 4, x + 4] += known[: said.shape[2]]
                         heads[y, x] += known[said.shape[2] :].reshape(len(self.groups), self.head)
             for y, x in cells:
                 said[y + 4, x + 4] = said[y + 4, x + 4].clip(0, 127)
         self.past = [digits, *self.past][:3]
-        return digits @ np.cumprod([1, *self.levels[:-1]])
+        return self.join(decoder, digits, before, ordered)
 
 
 def main(coder_path, vectors_path):

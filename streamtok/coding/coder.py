@@ -14,19 +14,15 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from streamtok.coding.layout import Digits
+from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.network import Network, Tensors, activate
-from streamtok.coding.range_coder import RangeDecoder, RangeEncoder
+from streamtok.coding.range_coder import CodingError, RangeDecoder, RangeEncoder
 
 FILE = "coder.safetensors"
 FORMAT = "streamtok-token-coder-1"
 GRIDS_BEFORE = 3
 MOST_CELLS = 1 << 18  # of a grid: 8K video, and some seconds of one core
-MOST_BYTES = 9  # of a token
-
-
-class CodingError(ValueError):
-    """Bytes that are no coded grid, or of another grid, another coder or another past than they were made with."""
+MOST_BYTES = 3  # of a symbol
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,8 @@ class Past:
         return self.grids if size == self.size else ()
 
     def then(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
-        """The past of the grid after that of `symbols`."""
-        return Past((symbols.astype(np.uint8), *self.of(size))[:GRIDS_BEFORE], size)
+        """The past of the grid after that of `symbols`, uint8 (h * w, groups)."""
+        return Past((symbols, *self.of(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -78,18 +74,19 @@ class TokenCoder:
     """
 
     def __init__(self, levels: Sequence[int], tokenizer: str, tensors: Tensors):
-        self.digits = Digits(tuple(levels))
+        self.levels = tuple(levels)
+        self.alphabet = make_alphabet(self.levels, tensors.get("words"))
         self.tokenizer = tokenizer
         self.tensors = dict(sorted(tensors.items()))
         try:
-            self.network = Network(self.digits, tensors)
+            self.network = Network(self.alphabet, tensors)
         except KeyError as error:
             raise ValueError(f"tensor {error} is missing") from None
 
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits of SHA-256 over levels, tokenizer and tensors."""
-        digest = hashlib.sha256(json.dumps([FORMAT, self.digits.levels, self.tokenizer]).encode())
+        digest = hashlib.sha256(json.dumps([FORMAT, self.levels, self.tokenizer]).encode())
         for name, tensor in self.tensors.items():
             digest.update(f"{name} {tensor.dtype.name} {tensor.shape}".encode())
             digest.update(np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<")).tobytes())
@@ -102,25 +99,35 @@ class TokenCoder:
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
-        symbols = self.network.symbols.split(grid.ravel())
         network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
-        phases, head = glance.phases, network.head
-        ordered = symbols[phases.order]
-        known, encoder = network.blank(phases), RangeEncoder()
+        phases, known, encoder = glance.phases, network.blank(glance.phases), RangeEncoder()
+        tokens = grid.ravel().take(phases.order)
+        ordered = self.alphabet.split(tokens, glance.before)
         known[phases.inside] = activate(network.say_around(ordered, glance.before))
-        logits = [np.empty((size, grid.size), np.float32) for size in self.digits.sizes]
+        logits = [np.empty((size, grid.size), np.float32) for size in self.alphabet.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
         for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
             for group in range(len(logits) - 1):
                 network.say_later(group, ordered[taken, group], glance.before[taken, group], heads)
-            activate(heads)
             for group, own in enumerate(logits):
-                own[:, taken] = network.logits(phase, group).by_output(heads[:, group * head : (group + 1) * head])
-        intervals = [_intervals(network.frequencies(own), now) for own, now in zip(logits, ordered.T, strict=True)]
+                own[:, taken] = network.logits(phase, group, heads)
+        intervals = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
         for taken, interval in itertools.product(cells, intervals):
             encoder.encode(*interval[:, taken])
-        return encoder.finish(), past.then(symbols, grid.shape)
+        self.alphabet.encode_words(encoder, tokens, ordered, glance.before)
+        return encoder.finish(), past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
+
+    def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
+
+        What is not coded is certain: that changes nothing.
+        """
+        cells = self.alphabet.coded(group, symbols)
+        intervals = np.array([[0], [1], [1]], np.int32).repeat(len(symbols), 1)
+        frequencies = self.network.frequencies(logits[:, cells])
+        intervals[:, cells] = _intervals(frequencies, self.alphabet.values(group, symbols[cells, group]))
+        return intervals
 
     def decode(self, data: bytes, size: tuple[int, int], past: Past = FRESH) -> tuple[np.ndarray, Past]:
         """Bytes of a grid of `size` (h, w) -> the grid, uint16 or uint32, and the past of the next one.
@@ -130,7 +137,7 @@ class TokenCoder:
         """
         if not 0 < size[0] * size[1] <= MOST_CELLS:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
-        if len(data) > MOST_BYTES * size[0] * size[1] + 8:
+        if len(data) > MOST_BYTES * len(self.alphabet.sizes) * size[0] * size[1] + 8:
             raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
         with _one_thread():
             return self._decode(data, size, past)
@@ -146,37 +153,32 @@ class TokenCoder:
 
     def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
         network, glance = self.network, self.network.look_back(past.of(size), *size)
-        phases, head = glance.phases, network.head
-        decoder, known = RangeDecoder(data), network.blank(phases)
-        ordered = np.empty(glance.before.shape, np.int64)
+        phases, known, decoder = glance.phases, network.blank(glance.phases), RangeDecoder(data)
+        ordered = self.alphabet.begin(glance.before)
         for phase in range(len(phases.neighbours)):
             cells = slice(*phases.cuts[phase : phase + 2])
-            heads = network.heads(phase, glance, known)
-            said = np.zeros((len(heads), network.known_width), np.float32)
-            for group in range(len(self.digits.sizes)):
-                own = activate(heads[:, group * head : (group + 1) * head].copy())
-                each = network.frequencies(network.logits(phase, group).by_output(own))
-                try:
-                    ordered[cells, group] = decoder.decode(np.ascontiguousarray(each.T).cumsum(1, dtype=np.int32))
-                except ValueError as error:
-                    raise CodingError(str(error)) from None
-                now, before = ordered[cells, group : group + 1], glance.before[cells, group : group + 1]
-                said += network.say_around(now, before, range(group, group + 1))
-                network.say_later(group, now[:, 0], before[:, 0], heads)
-            known[phases.inside[cells]] = activate(said)
+            heads, now, before = network.heads(phase, glance, known), ordered[cells], glance.before[cells]
+            for group in range(len(self.alphabet.sizes)):
+                at = self.alphabet.coded(group, now)
+                each = network.frequencies(network.logits(phase, group, heads[at]))
+                values = decoder.decode(np.ascontiguousarray(each.T).cumsum(1, dtype=np.int32))
+                self.alphabet.put(group, values, at, now)
+                network.say_later(group, now[:, group], before[:, group], heads)
+            known[phases.inside[cells]] = activate(network.say_around(now, before))
+        tokens = self.alphabet.join(ordered)
+        self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        symbols = np.empty_like(ordered)
-        symbols[phases.order] = ordered
-        return network.symbols.join(symbols).reshape(size).astype(self.dtype), past.then(symbols, size)
+        after = past.then(phases.restore(ordered.astype(np.uint8)), size)
+        return phases.restore(tokens).reshape(size).astype(self.dtype), after
 
     @property
     def dtype(self) -> np.dtype:
         """Of tokens: uint16, or uint32 above 65,536 codes."""
-        return np.dtype(np.uint16 if np.prod(self.digits.levels, dtype=np.int64) <= 1 << 16 else np.uint32)
+        return np.dtype(np.uint16 if self.alphabet.codes <= 1 << 16 else np.uint32)
 
     def _check(self, grid: np.ndarray) -> None:
-        codes = int(np.prod(self.digits.levels, dtype=np.int64))
+        codes = self.alphabet.codes
         least, most = (int(grid.min()), int(grid.max())) if grid.size else (0, 0)
         whole = grid.dtype.kind in "iu" and least >= 0 and most < codes
         if grid.ndim != 2 or not 0 < grid.size <= MOST_CELLS or not whole:
@@ -199,7 +201,7 @@ def save_coder(coder: TokenCoder, folder: Path) -> None:
     """Write coder.safetensors beside a tokenizer's weights."""
     from safetensors.numpy import save_file
 
-    metadata = {"format": FORMAT, "levels": json.dumps(coder.digits.levels), "tokenizer": coder.tokenizer}
+    metadata = {"format": FORMAT, "levels": json.dumps(coder.levels), "tokenizer": coder.tokenizer}
     save_file(coder.tensors, folder / FILE, metadata | {"fingerprint": coder.fingerprint})
 
 

@@ -19,10 +19,12 @@ NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = ((), _WIDE, _DIAGONAL, _ST
 class Digits:
     """Tokens of FSQ with `levels` as digits, the first varying fastest, and digits as symbols of several in a row.
 
-    Digit d has `levels[d]` values; `levels[d]` itself stands for none, where there is no past.
+    Digit d has `levels[d]` values; `levels[d]` itself stands for none, where there is no past. At `breaks` a symbol
+    begins, whatever is before it.
     """
 
     levels: tuple[int, ...]
+    breaks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.levels or not all(2 <= level <= MOST_SYMBOLS for level in self.levels):
@@ -34,7 +36,7 @@ class Digits:
         groups = [range(1)]
         for digit in range(1, len(self.levels)):
             joined = range(groups[-1].start, digit + 1)
-            if math.prod(self.levels[d] for d in joined) <= MOST_SYMBOLS:
+            if digit not in self.breaks and math.prod(self.levels[d] for d in joined) <= MOST_SYMBOLS:
                 groups[-1] = joined
             else:
                 groups.append(range(digit, digit + 1))
@@ -63,10 +65,13 @@ class Digits:
         """Digits (..., D) -> tokens int64 (...)."""
         return digits @ self._weights
 
-    def symbols(self, digits: np.ndarray, group: int) -> np.ndarray:
-        """Digits (n, D) -> the symbols of a group, int64 (n,), the first of its digits varying fastest."""
-        taken = self.groups[group]
-        return digits[:, taken.start : taken.stop] @ self._within[group]
+    def spread(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols (..., groups), the first of a group's digits varying fastest -> digits int64 (..., D)."""
+        parts = []
+        for taken, group, size in zip(self.groups, np.moveaxis(symbols, -1, 0), self.sizes, strict=True):
+            own = Digits(self.levels[taken.start : taken.stop])
+            parts.append(np.where((group == size)[..., None], own.none, own.split(group)))
+        return np.concatenate(parts, -1)
 
     def join_table(self, table: np.ndarray) -> np.ndarray:
         """A table of pairs of digits, (rows, W), as one of pairs of symbols: a row is the sum of its digits' rows.
@@ -89,10 +94,6 @@ class Digits:
     def _weights(self) -> np.ndarray:
         return np.cumprod([1, *self.levels[:-1]])
 
-    @cached_property
-    def _within(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.cumprod([1, *self.levels[group.start : group.stop - 1]]) for group in self.groups)
-
 
 @dataclass(frozen=True)
 class Phases:
@@ -108,6 +109,12 @@ class Phases:
     neighbours: tuple[np.ndarray, ...]
     inside: np.ndarray
     padded: int
+
+    def restore(self, ordered: np.ndarray) -> np.ndarray:
+        """What is in `order` (n, ...) -> row-major."""
+        rows = np.empty_like(ordered)
+        rows[self.order] = ordered
+        return rows
 
 
 @lru_cache(maxsize=16)

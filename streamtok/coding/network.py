@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamtok.coding.layout import NEIGHBOURS, Digits, Phases, phases_of
+from streamtok.coding.alphabet import Alphabet
+from streamtok.coding.layout import NEIGHBOURS, Phases, phases_of
 
 ACTIVATION_MAX = 127
 EXACT = 1 << 24  # float32 holds every whole number up to it
@@ -76,8 +77,9 @@ class Network:
     `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
     """
 
-    def __init__(self, digits: Digits, tensors: Tensors):
-        self.symbols = Digits(digits.sizes)
+    def __init__(self, alphabet: Alphabet, tensors: Tensors):
+        digits = alphabet.digits
+        self.symbols = alphabet.symbols
         self._exponential = tensors["exponential"]
         self._conv = [Linear(tensors, f"conv.{layer}") for layer in range(2)]
         self._taps = [np.concatenate(np.split(conv.weight, 3), 1) for conv in self._conv]  # (3 C, 3 outputs)
@@ -89,18 +91,18 @@ class Network:
         self._logits = [[Linear(tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases]
         self.head = self._logits[0][0].weight.shape[0]
         tables = [tensors[name] for name in ("past", "older", "known")]
-        self._check(digits, tables)
+        self._check(alphabet, tables)
         past, self._older, known = (digits.join_table(table.astype(np.float32)) for table in tables)
         self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
         self.known_width = known.shape[1] - len(groups) * self.head
         self._around = np.ascontiguousarray(known[:, : self.known_width])
         self._later = self._split_later(known)
 
-    def _check(self, digits: Digits, tables: list[np.ndarray]) -> None:
-        rows = [len(table) for table in tables]
+    def _check(self, alphabet: Alphabet, tables: list[np.ndarray]) -> None:
+        digits, rows = alphabet.digits, [len(table) for table in tables]
         sizes = [layer.weight.shape[1] for layer in self._logits[0]]
-        if rows != [digits.rows[-1]] * 3 or sizes != list(digits.sizes) or len(self._exponential) != EXPONENTS:
-            raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(digits.levels)}")
+        if rows != [digits.rows[-1]] * 3 or sizes != list(alphabet.sizes) or len(self._exponential) != EXPONENTS:
+            raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(alphabet.levels)}")
 
     def _split_later(self, known: np.ndarray) -> list[np.ndarray]:
         """Per group the table (rows of the group, later groups * H) of what its symbols say to later heads."""
@@ -170,14 +172,14 @@ class Network:
         rows = now * (self.symbols.levels[group] + 1) + before
         heads[:, (group + 1) * self.head :] += self._later[group].take(rows, 0)
 
-    def logits(self, phase: int, group: int) -> Linear:
-        """What maps heads (n, H) of one group, within 0..127, to the logits of its symbols, whole numbers."""
-        return self._logits[phase][group]
+    def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
+        """The logits of a group's symbols in cells of a phase, by their heads (n, groups * H): (symbols, n)."""
+        own = heads[:, group * self.head : (group + 1) * self.head].clip(0, ACTIVATION_MAX)
+        return self._logits[phase][group].by_output(own)
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
         """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
-        below = (logits.max(0) - logits).astype(np.int32)
-        return self._exponential.take(below, mode="clip")
+        return self._exponential.take((logits.max(0) - logits).astype(np.int32), mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
         """Of no cell anything is known yet: (padded cells, K)."""

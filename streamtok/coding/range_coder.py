@@ -13,6 +13,10 @@ LOWEST = 1 << WORD
 MASK = LOWEST - 1
 
 
+class CodingError(ValueError):
+    """Bytes that are no coded grid, or of another grid, another coder or another past than they were made with."""
+
+
 class RangeEncoder:
     """Narrows an interval symbol by symbol; `finish` gives the bytes."""
 
@@ -56,15 +60,16 @@ class RangeDecoder:
         self._range = 1 << 2 * WORD
         self._read, self._size = 8, len(data)
 
-    def decode(self, up_to: np.ndarray) -> np.ndarray:
+    def decode(self, up_to: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """The next symbols (n,) int64, by the frequencies of the symbols up to and with each, int32 (n, symbols).
 
-        ValueError for bytes that no encoder gives, though not for all of them.
+        With `rows` (n,) those of each symbol are a row of `up_to`. CodingError for bytes that no encoder gives, though
+        not for all of them.
         """
         count, size = up_to.shape
         sums = up_to.ravel().data
         code, width, found = self._code, self._range, []
-        for first in range(0, count * size, size):
+        for first in range(0, count * size, size) if rows is None else (rows.astype(np.int64) * size).tolist():
             last = first + size - 1
             part = width // sums[last]
             place = bisect_right(sums, code // part, first, last)
@@ -73,7 +78,7 @@ class RangeDecoder:
             width = part * (sums[place] - under)
             if width < LOWEST:
                 if code >= width:
-                    raise ValueError("the bytes lie outside what any symbols give")
+                    raise CodingError("the bytes lie outside what any symbols give")
                 code, width = (code << WORD) | next(self._words, 0), width << WORD
                 self._read += 4
             found.append(place - first)

@@ -4,7 +4,8 @@
     streamtok train-coder runs/mine/model --data my/videos
 
 Writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds it.
-The first 33 frames of each clip in --holdout are coded and decoded again, and their bits per token printed.
+The first 33 frames of each clip in --holdout are coded and decoded again, and its first picture, held for 65 frames;
+their bits per token are printed.
 """
 
 import json
@@ -19,8 +20,6 @@ from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Flag, Folder, Model, Whole, option
 from streamtok.settings.shared import CommandSettings
 
-HELD_OUT_FRAMES = 33
-
 
 class TrainCoderSettings(CommandSettings):
     """Flags of `streamtok train-coder`."""
@@ -29,6 +28,7 @@ class TrainCoderSettings(CommandSettings):
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
     holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
+    frames: Count = option(300, "of each file at most")
     steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
     seed: Whole = option(0, "of the first weights and of the order of the data")
 
@@ -46,17 +46,19 @@ def run(settings: TrainCoderSettings) -> int:
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
     from streamtok.training.coder_loop import judge_clips, train_coder
-    from streamtok.training.coder_tokens import VIEWS, tokenize_views
+    from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, tokenize_views
     from streamtok.training.data import list_media, split_holdout
 
     paths, held = split_holdout(list_media(tuple(settings.data)), tuple(settings.holdout))
     tokenizer = load(settings.model, engine="default", device="cpu")
-    if tokenizer.config.quantizer != "fsq" or tokenizer.config.refinement:
-        raise ValueError(f"{settings.model} has tokens of another kind: the token coder is for plain FSQ")
+    config = tokenizer.config
+    if config.quantizer != "fsq":
+        raise ValueError(f"{settings.model} has tokens of another kind: the token coder is for FSQ")
     shipped = WEIGHTS / str(settings.model)
     folder = settings.out or (shipped if shipped.is_dir() else Path(settings.model))
     folder.mkdir(parents=True, exist_ok=True)
-    epochs = tokenize_views(tokenizer, paths, VIEWS)
+    views = REFINING_VIEWS if config.refinement else VIEWS
+    epochs = tokenize_views(tokenizer, paths, views, settings.frames)
     print_progress(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
     recent: list[float] = []
 
@@ -66,14 +68,19 @@ def run(settings: TrainCoderSettings) -> int:
             print_progress(f"step {step + 1}: {fmean(recent):.3f} bits a token")
             recent.clear()
 
-    config = tokenizer.config
-    coder = train_coder(config.levels, tokenizer.fingerprint, epochs, settings.steps, settings.seed, on_step)
+    refinement, seed = config.refinement, settings.seed
+    coder = train_coder(
+        config.levels, tokenizer.fingerprint, epochs, settings.steps, refinement=refinement, seed=seed, on_step=on_step
+    )
     save_coder(coder, folder)
-    rows = judge_clips(coder, tokenize_views(tokenizer, held, VIEWS[:1], HELD_OUT_FRAMES))
+    judged = {
+        name: judge_clips(coder, tokenize_views(tokenizer, held, [view], view.epoch)) for name, view in JUDGED.items()
+    }
     if settings.as_json:
-        print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint, "clips": rows}))
+        print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint} | judged))
     else:
-        print(format_clips(rows) + f"{folder}: token coder {coder.fingerprint}")
+        tables = [format_clips(name, rows) for name, rows in judged.items()]
+        print("\n".join([*filter(None, tables), f"{folder}: token coder {coder.fingerprint}"]))
     return 0
 
 
@@ -82,16 +89,16 @@ def print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def format_clips(rows: dict[str, dict[str, float]]) -> str:
+def format_clips(name: str, rows: dict[str, dict[str, float]]) -> str:
     """Bits per token by clip as Markdown, with the means over clips; empty without clips."""
     from streamtok.evaluation.report import format_table
 
     if not rows:
         return ""
     names = list(next(iter(rows.values())))
-    means = {"mean": {name: fmean(row[name] for row in rows.values()) for name in names}}
-    cells = [[clip, *(f"{row[name]:.2f}" for name in names)] for clip, row in (rows | means).items()]
-    return format_table(["bits per token", *names], cells) + "\n"
+    means = {"mean": {each: fmean(row[each] for row in rows.values()) for each in names}}
+    cells = [[clip, *(f"{row[each]:.2f}" for each in names)] for clip, row in (rows | means).items()]
+    return format_table([f"bits per token, {name}", *names], cells) + "\n"
 
 
 main = make_main("train-coder", TrainCoderSettings, run, __doc__)

@@ -1,6 +1,7 @@
 """Training of a token coder: minutes on one core."""
 
 import logging
+import lzma
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.coding.alphabet import OLDEST, Alphabet, RefiningAlphabet
 from streamtok.coding.coder import FRESH, TokenCoder
 from streamtok.training.coder_model import CoderModel
 from streamtok.training.coder_tokens import Epoch
@@ -19,39 +21,69 @@ log = logging.getLogger("streamtok.training")
 GRIDS = 3  # of a step, of one file
 LEARNING_RATE, WARMUP = 4e-3, 100
 AVERAGE = 0.997
+WORDS = 60_000  # frequencies of all codewords together, about
 ALONE = 0.1  # share of grids that are coded without their past: for keyframes, and for `independent`
 
 
 @dataclass(frozen=True)
 class _FileGrids:
-    """All grids of one file that have one size, as digits (n, h * w, D) uint8, with their places in their epochs."""
+    """All grids of one file that have one size, as tokens (n, h * w) and as symbols (n, h * w, groups) uint8.
 
-    digits: np.ndarray
+    `place` (n,): theirs in their epochs.
+    """
+
+    tokens: np.ndarray
+    symbols: np.ndarray
     place: np.ndarray
     size: tuple[int, int]
 
-    def draw(self, rng: np.random.Generator, none: np.ndarray) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """GRIDS grids and the three before each, int64 (GRIDS, h * w, D)."""
+    def draw(self, rng: np.random.Generator, alphabet: Alphabet) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """GRIDS grids and the three before each, int64 (GRIDS, h * w, groups)."""
         chosen = rng.integers(len(self.place), size=GRIDS)
         place = np.where(rng.random(GRIDS) < ALONE, 0, self.place[chosen])
 
-        def back(steps: int) -> Tensor:
+        def back(steps: int) -> np.ndarray:
             there = (place >= steps)[:, None, None]
-            return torch.from_numpy(np.where(there, self.digits[chosen - steps], none).astype(np.int64))
+            return np.where(there, self.symbols[chosen - steps], alphabet.symbols.none).astype(np.int64)
 
-        return back(0), (back(1), back(2), back(3))
+        one, two, three = (back(steps) for steps in (1, 2, 3))
+        now = alphabet.split(self.tokens[chosen], one)
+        return torch.from_numpy(now), (torch.from_numpy(one), torch.from_numpy(two), torch.from_numpy(three))
 
 
-def _join_files(model: CoderModel, epochs: Sequence[Epoch]) -> list[_FileGrids]:
+def _join_files(alphabet: Alphabet, epochs: Sequence[Epoch]) -> list[_FileGrids]:
     kinds: dict[tuple[str, tuple[int, ...]], list[np.ndarray]] = {}
     for epoch in epochs:
         kinds.setdefault((epoch.path, epoch.grids.shape[1:]), []).append(epoch.grids)
     files = []
     for (_, size), runs in kinds.items():
-        grids = np.concatenate(runs)
-        digits = model.digits.split(grids.reshape(len(grids), -1)).astype(np.uint8)
-        files.append(_FileGrids(digits, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1])))
+        symbols = np.concatenate([_split_epoch(alphabet, run) for run in runs])
+        tokens = np.concatenate(runs).reshape(len(symbols), -1)
+        files.append(
+            _FileGrids(tokens, symbols, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1]))
+        )
     return files
+
+
+def _split_epoch(alphabet: Alphabet, grids: np.ndarray) -> np.ndarray:
+    """Grids (T, h, w) of an epoch -> their symbols uint8 (T, h * w, groups)."""
+    symbols = [np.broadcast_to(alphabet.symbols.none, (grids[0].size, len(alphabet.symbols.none)))]
+    for grid in grids:
+        symbols.append(alphabet.split(grid.ravel(), symbols[-1]))
+    return np.stack(symbols[1:]).astype(np.uint8)
+
+
+def count_words(levels: tuple[int, ...], count: int, epochs: Sequence[Epoch]) -> np.ndarray:
+    """The `words` of a `RefiningAlphabet` for `count` codewords."""
+    alphabet, content = RefiningAlphabet(levels, np.ones((OLDEST + 2, count), np.uint16)), math.prod(levels)
+    seen = np.full((OLDEST + 2, count), 0.5)
+    for epoch in epochs:
+        ages = _split_epoch(alphabet, epoch.grids)[..., 0]
+        before = np.concatenate([alphabet.symbols.none[:1].repeat(len(ages[0]))[None], ages[:-1]])
+        words = epoch.grids.reshape(ages.shape).astype(np.int64) - content
+        np.add.at(seen, (before[ages > 0], words[ages > 0]), 1)
+    seen[-1] += seen[:-1].sum(0)  # of cells without a past the age is not known
+    return np.clip(np.round(seen / seen.sum(1, keepdims=True) * WORDS), 1, WORDS).astype(np.uint16)
 
 
 def train_coder(
@@ -59,18 +91,20 @@ def train_coder(
     tokenizer: str,
     epochs: Sequence[Epoch],
     steps: int,
+    *,
+    refinement: int = 0,
     seed: int = 0,
     on_step: Callable[[int, float], None] = lambda step, bits: None,
 ) -> TokenCoder:
     """The coder of a tokenizer's fingerprint from its tokens: Adam, averaged weights, rounded from the start.
 
-    It runs in one thread: its products are small.
+    `refinement`: how many codewords the tokenizer has. It runs in one thread: its products are small.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         torch.manual_seed(seed)
-        model = CoderModel(levels)
+        model = CoderModel(levels, count_words(levels, refinement, epochs) if refinement else None)
         _train(model, epochs, steps, np.random.default_rng(seed), on_step)
         return model.export(tokenizer)
     finally:
@@ -84,8 +118,8 @@ def _train(
     rng: np.random.Generator,
     on_step: Callable[[int, float], None],
 ) -> None:
-    files = _join_files(model, epochs)
-    weights = np.array([file.digits.size for file in files]) ** 0.7  # long files less often than their length says
+    files = _join_files(model.alphabet, epochs)
+    weights = np.array([file.tokens.size for file in files]) ** 0.7  # long files less often than their length says
     parameters = list(model.parameters())
     averages = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
@@ -93,7 +127,7 @@ def _train(
         rate = min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate + 1e-5
         file = files[rng.choice(len(files), p=weights / weights.sum())]
-        loss = model(*file.draw(rng, model.digits.none), *file.size).mean()
+        loss = model(*file.draw(rng, model.alphabet), *file.size).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -123,7 +157,8 @@ def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) 
 
 
 def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[str, float]]:
-    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, and of grids coded alone."""
+    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, of grids coded alone, and of
+    all by lzma."""
     rows: dict[str, dict[str, float]] = {}
     for epoch in epochs:
         bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)
@@ -132,5 +167,6 @@ def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[st
             "keyframe": bits[0],
             "others": fmean(bits[1:]) if bits[1:] else bits[0],
             "independent": fmean(alone),
+            "lzma": 8 * len(lzma.compress(epoch.grids.tobytes())) / epoch.grids.size,
         }
     return rows

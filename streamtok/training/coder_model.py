@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.coder import TokenCoder
-from streamtok.coding.layout import NEIGHBOURS, Digits, phases_of
+from streamtok.coding.layout import NEIGHBOURS, phases_of
 from streamtok.coding.network import ACTIVATION_MAX, EXPONENTS
 
 UNIT = 16.0  # of an activation of 1
@@ -70,12 +71,17 @@ class Table(nn.Module):
 
 
 class CoderModel(nn.Module):
-    """Bits of the digits of grids, given the grids before; `export` gives the coder that it is."""
+    """Bits of the symbols of grids, given the grids before; `export` gives the coder that it is.
 
-    def __init__(self, levels: tuple[int, ...]):
+    `words`: as in `RefiningAlphabet`, of a tokenizer that refines.
+    """
+
+    def __init__(self, levels: tuple[int, ...], words: np.ndarray | None = None):
         super().__init__()
-        self.digits = Digits(levels)
-        rows, sizes = int(self.digits.rows[-1]), self.digits.sizes
+        self.words = words
+        self.levels, self.alphabet = levels, make_alphabet(levels, words)
+        self.digits, sizes = self.alphabet.digits, self.alphabet.sizes
+        rows = int(self.digits.rows[-1])
         self.past, self.older = Table(rows, SEEN + HEAD), Table(rows, OLDER)
         self.known = Table(rows, KNOWN + len(sizes) * HEAD, 0.15)
         self.later = self._mark_later(rows)
@@ -98,14 +104,15 @@ class CoderModel(nn.Module):
         return marks
 
     def forward(self, now: Tensor, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> Tensor:
-        """Digits (B, h * w, D) of grids and of the three before each, the newest first -> bits (B, h * w)."""
-        batch, phases = len(now), phases_of(height, width)
+        """Symbols (B, h * w, groups) of grids and of the three before each, the newest first -> bits (B, h * w)."""
+        batch, phases, symbols = len(now), phases_of(height, width), now
+        now, *back = (torch.from_numpy(self.digits.spread(each.numpy())) for each in (now, *past))
         order, inside = torch.from_numpy(phases.order), torch.from_numpy(phases.inside)
-        narrow, heads = self._look_up(past, height, width)
+        narrow, heads = self._look_up(back)
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
         bias = self.mean(floor_through(wide.mean(1)))
         features = torch.cat([wide, narrow], 2)[:, order]
-        said = self._sum(self.known.rounded() * self.later, self._pairs(now, past[0]))
+        said = self._sum(self.known.rounded() * self.later, self._pairs(now, back[0]))
         known = torch.zeros(batch, phases.padded, KNOWN)
         known[:, inside] = activate(said[:, order, :KNOWN])
         heads = (heads + said[:, :, KNOWN:])[:, order]
@@ -115,17 +122,17 @@ class CoderModel(nn.Module):
             near = known[:, torch.from_numpy(around)].flatten(2)
             x = self.mix[phase](torch.cat([features[:, cells], near], 2)) + bias[:, None]
             x = self.heads[phase](activate(self.hidden[phase](activate(x)))) + heads[:, cells]
-            bits.append(self._bits(phase, activate(x), now[:, order[cells]]))
-        return torch.cat(bits, 1)
+            bits.append(self._bits(phase, activate(x).flatten(0, 1), symbols[:, order[cells]].flatten(0, 1)))
+        return torch.cat([each.view(batch, -1) for each in bits], 1)
 
-    def _bits(self, phase: int, heads: Tensor, digits: Tensor) -> Tensor:
-        """heads (B, n, groups * HEAD) and digits (B, n, D) of the n cells of a phase -> bits (B, n)."""
-        total = torch.zeros(heads.shape[:2])
+    def _bits(self, phase: int, heads: Tensor, symbols: Tensor) -> Tensor:
+        """Heads (n, groups * HEAD) and symbols (n, groups) of cells of a phase -> bits (n,)."""
+        total = torch.zeros(len(symbols))
         for group, layer in enumerate(cast(nn.ModuleList, self.symbols[phase])):
-            logits = layer(heads[:, :, group * HEAD : (group + 1) * HEAD]) / NAT
-            symbols = torch.from_numpy(self.digits.symbols(digits.flatten(0, 1).numpy(), group))
-            cost = F.cross_entropy(logits.flatten(0, 1), symbols, reduction="none")
-            total = total + cost.view(total.shape) / math.log(2)
+            cells = self.alphabet.coded(group, symbols.numpy())
+            logits = layer(heads[cells, group * HEAD : (group + 1) * HEAD]) / NAT
+            values = torch.from_numpy(self.alphabet.values(group, symbols[cells, group].numpy()))
+            total[cells] = total[cells] + F.cross_entropy(logits, values, reduction="none") / math.log(2)
         return total
 
     def _pairs(self, a: Tensor, b: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ class CoderModel(nn.Module):
         """table (rows, W), rows (B, n, D) -> their sums (B, n, W)."""
         return F.embedding_bag(rows.flatten(0, 1), table, mode="sum").unflatten(0, rows.shape[:2])
 
-    def _look_up(self, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _look_up(self, past: list[Tensor]) -> tuple[Tensor, Tensor]:
         """What the grids before say to all (B, n, SEEN + OLDER), and to the heads (B, n, groups * HEAD)."""
         rows, table = self._pairs(past[0], past[1]), self.past.rounded()
         seen = self._sum(table[:, :SEEN].contiguous(), rows)
@@ -158,10 +165,11 @@ class CoderModel(nn.Module):
             "older": self.older.rounded(),
             "known": self.known.rounded() * self.later,
         }
-        exported = {name: value.detach().numpy().astype(np.int16) for name, value in tensors.items()}
+        exported = {} if self.words is None else {"words": self.words}
+        exported |= {name: value.detach().numpy().astype(np.int16) for name, value in tensors.items()}
         for name, layer in self.named_modules():
             if isinstance(layer, Linear):
                 exported |= layer.export(name)
         powers = np.exp(-np.arange(EXPONENTS) / NAT) * (1 << 16)
         exported["exponential"] = np.maximum(1, np.floor(powers + 0.5)).astype(np.int32)
-        return TokenCoder(self.digits.levels, tokenizer, exported)
+        return TokenCoder(self.levels, tokenizer, exported)

@@ -18,16 +18,23 @@ MAX_FRAMES = 300  # of each file
 
 @dataclass(frozen=True)
 class View:
-    """Footage at `lines` (its short side), every `stride`-th frame of it, a keyframe every `epoch` frames."""
+    """Footage at `lines` (its short side), every `stride`-th frame of it, a keyframe every `epoch` frames.
+
+    `still`: each epoch is its first picture, held.
+    """
 
     lines: int
     stride: int
     epoch: int
     mirrored: bool = False
+    still: bool = False
 
 
 # Many keyframes, long epochs, and what moves faster and is nearer: each costs one run of the encoder over all footage.
 VIEWS = (View(256, 1, 33), View(256, 1, MAX_FRAMES, mirrored=True), View(320, 2, 41))
+# Tokens that refine are made for stills, and cost several times as much to encode.
+REFINING_VIEWS = (View(256, 1, 33), View(256, 1, 65, mirrored=True, still=True))
+JUDGED = {"clips": View(256, 1, 33), "held_still": View(256, 1, 65, still=True)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def _tokenize(tok: Tokenizer, footage: Footage, view: View) -> Iterator[Epoch]:
         frames = [fit(frame, view.lines, tok.config.spatial_compression) for _, frame in run][:: view.stride]
         pictures = np.stack(frames)[:, :, :: -1 if view.mirrored else 1]
         for first in range(0, len(pictures), view.epoch):
-            yield Epoch(footage.path, encode_epoch(tok, pictures[first : first + view.epoch]))
+            shown = pictures[first : first + view.epoch]
+            yield Epoch(footage.path, encode_epoch(tok, shown[:1].repeat(len(shown), 0) if view.still else shown))
 
 
 @torch.inference_mode()

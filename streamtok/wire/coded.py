@@ -74,8 +74,9 @@ class GridReader:
 
 def decode_grid(header: TokenHeader, payload: bytes, coder: TokenCoder, past: Past) -> tuple[np.ndarray, Past]:
     """The grid (h, w) of a coded payload, and the past of the next; WireError unless it is the one that was coded."""
-    if not isinstance(header.coding, Coding) or list(coder.digits.levels) != header.levels:
-        raise WireError("coding", f"coder {coder.fingerprint} is of levels {list(coder.digits.levels)}, not these")
+    levels = list(coder.alphabet.levels)
+    if not isinstance(header.coding, Coding) or levels != header.levels:
+        raise WireError("coding", f"coder {coder.fingerprint} is of levels {levels}, the message of {header.levels}")
     try:
         tokens, after = coder.decode_checked(payload, (header.grid[0], header.grid[1]), header.coding.checksum, past)
     except CodingError as error:

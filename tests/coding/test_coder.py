@@ -23,6 +23,7 @@ from tests.kit.coders import LEVELS, draw_grids, make_coder
 ROOT = Path(__file__).parents[2]
 SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 LEVEL_SETS = [LEVELS, (2,) * 9, (5, 5, 5), (64, 3), (8, 8, 8, 6, 5, 5, 4)]
+KINDS = [(levels, 0) for levels in LEVEL_SETS] + [(LEVELS, 1536), ((5, 5), 1), ((5, 5), 7), ((64, 3), 1000)]
 
 
 def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -> list[bytes]:
@@ -34,10 +35,10 @@ def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(LEVEL_SETS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=6))
-def test_grids_of_any_levels_and_size_come_back(levels, size, seed, keyframes):
+@given(st.sampled_from(KINDS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=12))
+def test_grids_of_any_levels_and_size_come_back(kind, size, seed, keyframes):
     """Resets anywhere, a change of size in between, and a stream that is kept and taken up again."""
-    coder = make_coder(levels)
+    coder = make_coder(kind[0], refinement=kind[1])
     sent = received = FRESH
     for keyframe, grid in zip(keyframes, draw_grids(coder, len(keyframes), size, seed), strict=True):
         if keyframe:
@@ -74,8 +75,9 @@ def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
         known |= own
 
 
-def test_streams_do_not_touch_each_other():
-    coder = make_coder()
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_streams_do_not_touch_each_other(refinement):
+    coder = make_coder(refinement=refinement)
     cameras = [draw_grids(coder, 4, (6, 7), seed) for seed in (1, 2)]
     alone = [encode_all(coder, grids) for grids in cameras]
     pasts, mixed = [FRESH, FRESH], [[], []]
@@ -97,8 +99,10 @@ class Shuffled:
         return np.floor(x[:, self.order] @ self.weight + self.bias)
 
 
-def test_the_order_of_summation_and_the_precision_change_no_byte():
-    coder, grids = make_coder(), draw_grids(make_coder(), 4, (9, 12))
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_the_order_of_summation_and_the_precision_change_no_byte(refinement):
+    coder = make_coder(refinement=refinement)
+    grids = draw_grids(coder, 4, (9, 12))
     expected = encode_all(coder, grids)
     shuffled = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
     for layers in (shuffled.network._hidden, shuffled.network._heads):
@@ -111,19 +115,24 @@ def test_the_order_of_summation_and_the_precision_change_no_byte():
     assert encode_all(wide, grids) == expected
 
 
-def test_training_computes_what_the_coder_codes():
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_training_computes_what_the_coder_codes(refinement):
     """The bits that the loss counts are those of the bytes, up to the ends of the stream."""
+    coder = make_coder(refinement=refinement)
     torch.manual_seed(0)
-    model = CoderModel(LEVELS)
-    coder = model.export("0" * 32)
-    assert coder.fingerprint == make_coder().fingerprint
+    model = CoderModel(LEVELS, coder.tensors.get("words"))
+    assert model.export("0" * 32).fingerprint == coder.fingerprint
     grids, size = draw_grids(coder, 4, (16, 20)), (16, 20)
-    digits = [torch.from_numpy(coder.digits.split(grid.ravel()))[None] for grid in grids]
-    none = torch.from_numpy(np.broadcast_to(coder.digits.none, (320, 6)).copy())[None]
-    for step, data in enumerate(encode_all(coder, grids)):
-        before = [digits[step - back] if step >= back else none for back in (1, 2, 3)]
-        bits = model(digits[step], tuple(before), *size).sum().item()
-        assert bits - 1 < 8 * len(data) < bits * 1.001 + 9
+    past = [np.broadcast_to(coder.alphabet.symbols.none, (320, len(coder.alphabet.sizes)))] * 3
+    for grid, data in zip(grids, encode_all(coder, grids), strict=True):
+        past.insert(0, coder.alphabet.split(grid.ravel(), past[0]))
+        now, *before = (torch.from_numpy(each.copy())[None] for each in past[:4])
+        bits = model(now, tuple(before), *size).sum().item()
+        if refinement:
+            kept = np.flatnonzero(past[0][:, 0])
+            shares = coder.tensors["words"] / coder.tensors["words"].sum(1, keepdims=True)
+            bits -= np.log2(shares[past[1][kept, 0], grid.ravel()[kept] - 64_000]).sum()
+        assert bits * 0.998 - 1 < 8 * len(data) < bits * 1.001 + 9  # what is least likely costs 16 bits at most
 
 
 SCRIPT = """
@@ -146,8 +155,9 @@ print(total)
         {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
     ],
 )
-def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment):
-    coder = make_coder()
+@pytest.mark.parametrize("refinement", [0, 1536])
+def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment, refinement):
+    coder = make_coder(refinement=refinement)
     save_coder(coder, tmp_path)
     grids = draw_grids(coder, 3, (20, 24))
     np.save(tmp_path / "grids.npy", np.stack(grids))
@@ -156,9 +166,10 @@ def test_instruction_sets_and_threads_change_no_byte(tmp_path, environment):
     assert int(done.stdout) == zlib.crc32(b"".join(encode_all(coder, grids)))
 
 
-def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
+@pytest.mark.parametrize("refinement", [0, 1500])
+def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens(refinement):
     """Never more than a grid; that it is another one than was sent, only a checksum can tell."""
-    coder, rng = make_coder(), np.random.default_rng(0)
+    coder, rng = make_coder(refinement=refinement), np.random.default_rng(0)
     grid = draw_grids(coder, 1, (4, 5))[0]
     data = coder.encode(grid)[0]
     damaged = [bytes(rng.integers(0, 256, rng.integers(0, 60)).astype(np.uint8)) for _ in range(100)]
@@ -173,7 +184,7 @@ def test_hostile_bytes_end_in_an_error_or_in_a_grid_of_tokens():
         except CodingError:
             continue
         assert found.shape == (4, 5)
-        assert found.max() < 64_000
+        assert found.max() < 64_000 + refinement
 
 
 def test_what_is_no_grid_of_these_tokens_is_refused():
@@ -184,6 +195,12 @@ def test_what_is_no_grid_of_these_tokens_is_refused():
             coder.encode(grid)
     with pytest.raises(ValueError, match="FSQ of 2 to 64"):
         make_coder((1024,))
+    refining = make_coder(refinement=1500)
+    with pytest.raises(ValueError, match="of tokens below 65500"):
+        refining.encode(np.full((2, 2), 65_500, np.uint16))
+    for words in (refining.tensors["words"][1:], refining.tensors["words"] * np.uint16(0)):
+        with pytest.raises(ValueError, match="expected uint16, 10 rows above 0"):
+            TokenCoder(LEVELS, refining.tokenizer, refining.tensors | {"words": words})
 
 
 def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
@@ -210,23 +227,25 @@ def test_a_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
 
 
 def test_shipped_coders_belong_to_the_weights_beside_them():
-    for name in ("nano", "nano-p"):
+    for name in ("nano", "nano-p", "nano-r", "nano-pr"):
         config = json.loads((WEIGHTS / name / "config.json").read_text())
         coder = load_coder(WEIGHTS / name)
         assert coder.tokenizer == config["fingerprint"], f"the weights of {name} have changed: streamtok train-coder"
-        assert list(coder.digits.levels) == config["tokenizer"]["levels"]
+        assert list(coder.levels) == config["tokenizer"]["levels"]
+        assert coder.alphabet.codes == 64_000 + config["tokenizer"].get("refinement", 0)
 
 
-def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page():
+@pytest.mark.parametrize("name", ["nano", "nano-r"])
+def test_a_plain_reader_decodes_the_vectors_of_the_protocol_page(name):
     """Our coder gives them, and an implementation in 64-bit integers that shares no code with it reads them."""
-    vectors = ROOT / "tests" / "golden" / "coded_nano.json"
-    coder, past = load_coder(WEIGHTS / "nano"), FRESH
+    vectors = ROOT / "tests" / "golden" / f"coded_{name}.json"
+    coder, past = load_coder(WEIGHTS / name), FRESH
     for message in json.loads(vectors.read_text())["messages"]:
         alone = message["keyframe"] or message["independent"]
         size, payload = tuple(message["grid"]), bytes.fromhex(message["payload"])
         grid, after = coder.decode_checked(payload, size, message["checksum"], FRESH if alone else past)
         assert coder.encode(grid, FRESH if alone else past)[0] == payload
         past = after
-    reader = [sys.executable, ROOT / "examples" / "plain_coder.py", WEIGHTS / "nano" / FILE, vectors]
+    reader = [sys.executable, ROOT / "examples" / "plain_coder.py", WEIGHTS / name / FILE, vectors]
     done = subprocess.run(reader, capture_output=True, text=True, check=True)
     assert done.stdout.count("right") == 6

@@ -26,7 +26,7 @@ def test_counts_know_tokens_that_stay_and_tokens_that_cannot_be_foreseen():
 def test_the_coder_is_judged_by_its_bytes():
     coder = make_coder()
     grids = np.random.default_rng(0).integers(64_000, size=(1, 3, 8, 9))
-    found = Predictability(coder.digits.levels, coder=coder).add(torch.from_numpy(grids), video=True)
+    found = Predictability(coder.levels, coder=coder).add(torch.from_numpy(grids), video=True)
     assert 15.5 < found["coded_bits"] < 18
 
 

@@ -1,11 +1,13 @@
 """Token coders that nobody has trained: their bytes are as exact as those of trained ones."""
 
+import math
 import zlib
 from functools import cache
 
 import numpy as np
 import torch
 
+from streamtok.coding.alphabet import OLDEST
 from streamtok.coding.coder import FRESH, TokenCoder
 from streamtok.training.coder_model import CoderModel
 
@@ -13,20 +15,31 @@ LEVELS = (8, 8, 8, 5, 5, 5)
 
 
 @cache
-def make_coder(levels: tuple[int, ...] = LEVELS, tokenizer: str = "0" * 32, seed: int = 0) -> TokenCoder:
+def make_coder(
+    levels: tuple[int, ...] = LEVELS, tokenizer: str = "0" * 32, seed: int = 0, refinement: int = 0
+) -> TokenCoder:
     """A coder with random weights."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(1, 1 << 16, (OLDEST + 2, refinement), np.uint16) if refinement else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CoderModel(levels).export(tokenizer)
+        return CoderModel(levels, words).export(tokenizer)
 
 
 def draw_grids(coder: TokenCoder, count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
-    """Grids of tokens of which most stay as they were."""
+    """Grids of tokens of which most stay as they were; where some may refine, half of them do."""
     rng = np.random.default_rng(seed)
-    codes = int(np.prod(coder.digits.levels, dtype=np.int64))
-    grids = [rng.integers(codes, size=size).astype(coder.dtype)]
+    content = math.prod(coder.levels)
+
+    def draw() -> np.ndarray:
+        grid = rng.integers(content, size=size)
+        if coder.alphabet.codes > content:
+            grid = np.where(rng.random(size) < 0.5, grid, rng.integers(content, coder.alphabet.codes, size=size))
+        return grid.astype(coder.dtype)
+
+    grids = [draw()]
     for _ in range(count - 1):
-        fresh = rng.integers(codes, size=size).astype(coder.dtype)
+        fresh = draw()
         grids.append(np.where(rng.random(size) < 0.3, fresh, grids[-1]))
     return grids
 
@@ -39,4 +52,4 @@ def make_vectors(coder: TokenCoder, grids: list[np.ndarray]) -> dict[str, object
         payload, past = coder.encode(grid, FRESH if independent else past)
         facts = {"seq": seq, "keyframe": seq == 0, "independent": independent, "grid": list(grid.shape)}
         messages.append(facts | {"checksum": zlib.crc32(grid.astype("<u2").tobytes()), "payload": payload.hex()})
-    return {"coder": coder.fingerprint, "levels": list(coder.digits.levels), "messages": messages}
+    return {"coder": coder.fingerprint, "levels": list(coder.alphabet.levels), "messages": messages}

@@ -10,6 +10,7 @@ from streamtok.coding.coder import FILE, load_coder, save_coder
 from streamtok.commands.repack import main
 from streamtok.data import TokenDataset, TokenFile
 from streamtok.recording.reader import open_recording
+from streamtok.tokens.files import encode_file
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tracks import open_tracks
 from tests.kit.coders import make_coder
@@ -50,6 +51,19 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
     assert back.read_bytes() == plain.read_bytes()
     with safe_open(coded, "numpy") as stored:
         assert set(stored.keys()) >= {"coded", "coded_start", "grid_crc32"}
+
+
+def test_tokens_that_refine_are_coded_by_the_coder_that_ships(tmp_path):
+    plain, coded, back = (tmp_path / f"{name}.safetensors" for name in ("plain", "coded", "back"))
+    encode_file("synthetic:64x96@30?seed=5&frames=29", plain, "nano-r")
+    for compression in ("coded", "independent"):
+        for path in (coded, back):
+            path.unlink(missing_ok=True)
+        assert main([str(plain), "-o", str(coded), "--compression", compression]) == 0
+        assert (TokenFile(coded).tokens[:] >= 64_000).any()
+        assert main([str(coded), "-o", str(back), "--compression", "none"]) == 0
+        assert back.read_bytes() == plain.read_bytes()
+    assert inspect(coded)[0]["streams"] == inspect(plain)[0]["streams"]
 
 
 def test_a_recording_is_coded_read_anywhere_and_plain_again(tmp_path, coder_folder):

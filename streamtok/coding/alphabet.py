@@ -1,0 +1,115 @@
+"""Which symbols a token is coded as: those of an FSQ code, or of one that may refine its cell instead."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamtok.coding.layout import Digits
+from streamtok.coding.range_coder import RangeDecoder, RangeEncoder
+
+OLDEST = 8  # how often in a row a cell was refined, as far as it is told apart
+Cells = slice | np.ndarray
+
+
+class Alphabet:
+    """Tokens of FSQ: a symbol for each group of `digits`, of `sizes` values. `levels` are as headers have them."""
+
+    def __init__(self, levels: Sequence[int], first: tuple[int, ...] = ()):
+        self.digits = Digits((*first, *levels), tuple(range(1, 1 + len(first))))
+        self.sizes = self.digits.sizes
+        self.symbols = Digits(self.sizes)
+        self.levels = tuple(levels)
+        self.codes = math.prod(levels)
+
+    def split(self, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Tokens (...), and the symbols of the grid before (..., groups) -> their symbols, int64 (..., groups)."""
+        return self.symbols.split(tokens)
+
+    def join(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols (n, groups) -> tokens int64 (n,)."""
+        return self.symbols.join(symbols)
+
+    def begin(self, before: np.ndarray) -> np.ndarray:
+        """Symbols (..., groups), for `put` to complete: those of cells of which nothing is coded."""
+        return np.zeros(before.shape, np.int64)
+
+    def coded(self, group: int, symbols: np.ndarray) -> Cells:
+        """Of which cells a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
+        return slice(None)
+
+    def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
+        """What is coded for symbols (n,) of a group, below `sizes[group]`."""
+        return symbols
+
+    def put(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
+        """Complete a group of symbols (n, groups) by what was decoded of its `coded` cells."""
+        symbols[cells, group] = values
+
+    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+        """Code what the symbols (n, groups) do not say of tokens (n,)."""
+
+    def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+        """Set what the symbols (n, groups) do not say in tokens (n,)."""
+
+
+class RefiningAlphabet(Alphabet):
+    """Tokens of FSQ, and above them codewords, which keep a cell and add to it.
+
+    The first symbol is the age: how often in a row the cell was refined, 0 where it is redrawn. Of it one bit is coded.
+    The others are those that the cell was last drawn with, coded where it is redrawn. Codewords follow when all symbols
+    of a grid are known. What is around them says next to nothing of them, their cell's age much: `words` (OLDEST + 2,
+    codewords) is how frequent each is by the age before, in its last row without one. ValueError for no such table.
+    """
+
+    def __init__(self, levels: Sequence[int], words: np.ndarray):
+        super().__init__(levels, (OLDEST + 1,))
+        if len(words) != OLDEST + 2 or words.dtype != np.uint16 or not words.all():
+            raise ValueError(f"words {list(words.shape)} of {words.dtype}: expected uint16, {OLDEST + 2} rows above 0")
+        self.sizes = (2, *self.sizes[1:])
+        self._content, self._drawn = self.codes, Digits(self.sizes[1:])
+        self.codes += words.shape[1]
+        self.levels = (self.codes,)
+        self._up_to = words.cumsum(1, dtype=np.int32)
+        self._words = words.astype(np.int32)
+
+    def split(self, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+        symbols, redrawn = self.begin(before), tokens < self._content
+        symbols[redrawn, 0] = 0
+        symbols[redrawn, 1:] = self._drawn.split(tokens[redrawn])
+        return symbols
+
+    def join(self, symbols: np.ndarray) -> np.ndarray:
+        return self._drawn.join(symbols[:, 1:])
+
+    def begin(self, before: np.ndarray) -> np.ndarray:
+        symbols = before.astype(np.int64)
+        symbols[..., 0] = np.where(symbols[..., 0] > OLDEST, 1, np.minimum(symbols[..., 0] + 1, OLDEST))
+        return symbols
+
+    def coded(self, group: int, symbols: np.ndarray) -> Cells:
+        return np.flatnonzero(symbols[:, 0] == 0) if group else slice(None)
+
+    def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
+        return symbols if group else np.minimum(symbols, 1)
+
+    def put(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
+        if group:
+            super().put(group, values, cells, symbols)
+        else:
+            symbols[:, 0] *= values
+
+    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+        cells = np.flatnonzero(symbols[:, 0])
+        words, ages = tokens[cells].astype(np.int64) - self._content, before[cells, 0]
+        own = self._words[ages, words]
+        encoder.encode(self._up_to[ages, words] - own, own, self._up_to[ages, -1])
+
+    def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+        cells = np.flatnonzero(symbols[:, 0])
+        tokens[cells] = self._content + decoder.decode(self._up_to, before[cells, 0])
+
+
+def make_alphabet(levels: Sequence[int], words: np.ndarray | None) -> Alphabet:
+    """The alphabet of FSQ with `levels`, and with `words` where tokens may refine."""
+    return Alphabet(levels) if words is None else RefiningAlphabet(levels, words)

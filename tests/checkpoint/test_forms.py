@@ -14,7 +14,7 @@ from streamtok.checkpoint import from_cosmos, from_diffusers, save, save_diffuse
 from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
 from tests.checkpoint.test_checkpoint import PUBLISHED
-from tests.kit.models import tiny, tokens, video
+from tests.kit.models import tiny, video
 from tests.kit.published import half, same_function, seeded, shrink, small, write_archive
 
 RELEASES = {
@@ -53,7 +53,7 @@ def test_all_published_checkpoints_load_by_their_folders_names(name, folder):
     back, clip = streamtok.load(where), clip_for(model)
     assert back.config == model.config
     assert torch.equal(back.encode(clip).latent, model.encode(clip).latent)
-    assert torch.equal(back.decode(tokens(back.encode(clip))), model.decode(tokens(model.encode(clip))))
+    assert torch.equal(back.decode(back.encode(clip).tokens), model.decode(model.encode(clip).tokens))
 
 
 @pytest.mark.slow
@@ -119,13 +119,13 @@ def test_one_half_alone_does_its_half(name, folder):
     assert encoder.stream(1, 32, 32).step(clip.view(1, 3, -1, 32, 32)[:, :, :1]).latent.isfinite().all()
     model.check_fingerprint(encoder.fingerprint)  # whoever has it all may decode
     assert encoder.fingerprint != model.fingerprint
-    for refused in (lambda: encoder.decode(tokens(out)), lambda: encoder.decode_stream(1, 4, 4)):
+    for refused in (lambda: encoder.decode(out.tokens), lambda: encoder.decode_stream(1, 4, 4)):
         with pytest.raises(ValueError, match="of the encoder alone, which cannot decode"):
             refused()
     write_archive(half(weights, "decoder", "post_quant_conv"), where / "decoder.jit")
     (where / "encoder.jit").unlink()
     decoder = streamtok.load(where)
-    assert torch.equal(decoder.decode(tokens(out)), model.decode(tokens(out)))
+    assert torch.equal(decoder.decode(out.tokens), model.decode(out.tokens))
     with pytest.raises(ValueError, match="of the decoder alone, which cannot encode"):
         decoder.encode(clip)
 

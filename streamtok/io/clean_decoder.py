@@ -24,6 +24,7 @@ from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
 MARKED = "the container marks it as damaged"
+MARKED_BEHIND = 2  # packets that a sign of loss may belong to: the one that comes out, and the one behind it
 MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times

@@ -37,9 +37,10 @@ ROS_FOXGLOVE = {
     "RawImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint32 width\nuint32 height\nstring encoding\n"
     "uint32 step\nuint8[] data\n",
 }
-ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "yuv420": "i420"}
+ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
 RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?")
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
+BAYER = re.compile(r"bayer_[rgb]{4}")
 PACKED_VIDEO = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
@@ -215,8 +216,13 @@ def _parse_flatbuffer(name: str, data: ImageData) -> ImageMessage:
 
 def raw_image(message: ImageMessage) -> RawImage:
     """Rows of pixels as they are; raises DamagedFrame when they do not fill the picture they declare."""
-    data = np.frombuffer(message.data, np.uint8)
-    encoding, step = ALIASES.get(message.encoding, message.encoding), message.step or None
+    data, step = np.frombuffer(message.data, np.uint8), message.step or None
+    encoding = ALIASES.get(message.encoding, message.encoding.strip().lower())
+    if encoding == "nv21":  # whose chroma samples are the other way round
+        luma = message.height * (step or message.width)
+        chroma = data[luma:]
+        chroma = chroma[: chroma.size // 2 * 2].reshape(-1, 2)[:, ::-1]
+        data, encoding = np.concatenate([data[:luma], chroma.reshape(-1)]), "nv12"
     wide = WIDE.fullmatch(encoding)
     if wide:  # the high bytes
         data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
@@ -229,7 +235,7 @@ def raw_image(message: ImageMessage) -> RawImage:
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
 
-    Bayer patterns, which are stored as one channel, are resolved.
+    Bayer patterns are resolved where the picture has one channel; some senders do that before they pack it.
     """
     import cv2
 
@@ -237,18 +243,17 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     buffer = np.frombuffer(stored, np.uint8)
     if not buffer.size:
         raise DamagedFrame("an empty image")
-    source = encoding.split(";")[0].strip()
-    bayer = source.startswith("bayer_")
-    mode = cv2.IMREAD_GRAYSCALE if bayer else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bayer = BAYER.match(encoding)
+    mode = (cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(buffer, mode)
     except cv2.error as error:
         raise DamagedFrame(f"the decoder refuses it: {error}") from error
     if image is None:
         raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
-    if bayer:
+    if bayer and image.ndim == 2:
         height, width = image.shape
-        return raw_image(ImageMessage("raw", source, image.tobytes(), 0, height, width, width)).rgb()
+        return raw_image(ImageMessage("raw", f"{bayer[0]}8", image.tobytes(), 0, height, width, width)).rgb()
     return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
 
 

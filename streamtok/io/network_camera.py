@@ -27,7 +27,7 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.camera import Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.clean_decoder import BEFORE_KEY, CleanDecoder, to_image
+from streamtok.io.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, to_image
 from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
 
@@ -44,7 +44,6 @@ WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the o
 MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # what is late, and for how long it may be
 MOST_BACK_NS = 500_000_000  # by which order of decoding may differ from that of time
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
-MARKED_BEHIND = 2  # packets that a sign of loss may belong to: the one that comes out, and the one behind it
 RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # of what the demuxer says, as it marks nothing
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from streamtok.io.clean_decoder import Checked, CleanDecoder
+from streamtok.io.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
 from streamtok.io.containers import demux, is_url, open_container, steps_back, video_streams
 from streamtok.io.kept_packets import KeptPackets
 from streamtok.io.picture_numbers import PictureNumbers
@@ -85,6 +85,7 @@ class PictureStream:
         self.decoder = CleanDecoder(self.stream.codec_context, self.counted)
         kept = self._keep_packets and not reordered
         self.packets = KeptPackets(self.stream.codec_context) if kept else None
+        self._marks_late, self._marked = form == "mpegts", 0
         self._at_start = True
 
     def close(self) -> None:
@@ -231,7 +232,8 @@ class PictureStream:
         if self.packets is not None:
             self.packets.keep(packet)
         if self._losses is None:
-            return self.decoder.decode(packet, packet.is_corrupt)
+            self._marked = MARKED_BEHIND if packet.is_corrupt else max(self._marked - 1, 0)
+            return self.decoder.decode(packet, packet.is_corrupt or (self._marked > 0 and self._marks_late))
         self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there
         if packet.pos in self._losses.missing:
             self.decoder.lose_packets()

@@ -87,6 +87,56 @@ def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, b
     np.testing.assert_array_equal(one.image, other.image)
 
 
+COLOURED = np.kron(np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+
+
+def test_a_colour_picture_that_was_a_bayer_pattern_before_it_was_packed_is_one(tmp_path):
+    """image_transport names the raw image's encoding, then that of the picture: a pattern is stored as one channel."""
+    colour = cv2.imencode(".png", COLOURED[..., ::-1])[1].tobytes()
+    pattern = np.random.default_rng(4).integers(0, 256, SIZE, np.uint8)
+    grey = cv2.imencode(".png", pattern)[1].tobytes()
+    topics = [
+        ros(
+            "/colour",
+            [compressed(FRAMES[0], colour, "bayer_rggb8; png compressed bgr8")],
+            "sensor_msgs/msg/CompressedImage",
+        ),
+        ros(
+            "/pattern",
+            [compressed(FRAMES[0], grey, "bayer_rggb8; png compressed bayer_rggb8")],
+            "sensor_msgs/msg/CompressedImage",
+        ),
+        ros("/plain", [image(FRAMES[0], pattern, "bayer_rggb8")]),
+    ]
+    found = {frame.stream: frame.image for frame in read(write(tmp_path / "d.mcap", topics))[0]}
+    assert np.array_equal(found["colour"], COLOURED)
+    assert np.array_equal(found["pattern"], found["plain"])
+
+
+def test_encodings_of_opencv_and_of_phones_are_read(tmp_path):
+    wide, alpha = COLOURED[..., ::-1].astype("<u2") << 8, np.full((*SIZE, 1), 0xFFFF, "<u2")
+    yuv = np.random.default_rng(5).integers(0, 256, (SIZE[0] * 3 // 2, SIZE[1]), np.uint8)
+    swapped = yuv.copy()
+    swapped[SIZE[0] :] = yuv[SIZE[0] :].reshape(-1, 2)[:, ::-1].reshape(-1, SIZE[1])
+    size = {"height": SIZE[0], "width": SIZE[1], "step": SIZE[1], "is_bigendian": 0}
+    planes = [
+        cdr("sensor_msgs/msg/Image", frame=FRAMES[0], encoding=encoding, data=data.reshape(-1), **size)
+        for encoding, data in (("nv12", yuv), ("nv21", swapped))
+    ]
+    topics = [
+        ros("/three", [image(FRAMES[0], wide, "16UC3")]),
+        ros("/four", [image(FRAMES[0], np.concatenate([wide, alpha], 2), "16UC4")]),
+        ros("/nv12", planes[:1]),
+        ros("/nv21", planes[1:]),
+        ros("/capitals", [image(FRAMES[0], COLOURED, "RGB8")]),
+    ]
+    frames, notes = read(write(tmp_path / "d.mcap", topics))
+    found = {frame.stream: frame.image for frame in frames}
+    assert set(found) == {"three", "four", "nv12", "nv21", "capitals"}, notes
+    assert np.array_equal(found["nv21"], found["nv12"])
+    assert all(np.array_equal(found[name], COLOURED) for name in ("three", "four", "capitals"))
+
+
 def test_depth_is_told_by_its_encoding_and_never_by_a_name(tmp_path):
     colour = [image(frame, frame.image, "rgb8") for frame in FRAMES]
     depth = [image(frame, GREY, "16UC1") for frame in FRAMES]

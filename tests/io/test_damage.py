@@ -1,5 +1,7 @@
 """Whatever damage does to a video: no wrong picture is delivered, none before the damage is lost, counters add up."""
 
+import os
+import threading
 from fractions import Fraction
 
 import av
@@ -22,6 +24,7 @@ from tests.kit.damage import (
     flip,
     flip_one,
     pictures_before,
+    pictures_begin,
     rewrite,
     split_blocks,
     write_kind,
@@ -195,6 +198,25 @@ def test_a_whole_transport_stream_has_no_losses(whole):
     for name in STREAMS:
         losses = find_losses(whole[name][0], PID)
         assert (losses.touched, losses.missing) == (set(), set())
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_lost_packets_of_a_transport_stream_from_a_pipe_cost_what_they_touched(whole, tmp_path, name):
+    """Which is read once, so that the marks of the demuxer tell of them: the right packet's, or the one before."""
+    path, right = whole[name]
+    blocks, mine = split_blocks(path)
+    first = pictures_begin(path)[1]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for seed in range(8):
+        lost = set(np.random.default_rng(seed).choice([n for n in mine if n >= first], 3, replace=False).tolist())
+        data = b"".join(block for n, block in enumerate(blocks) if n not in lost)
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        found, _, _ = read(pipe)
+        writer.join()
+        assert found
+        assert all((one.image == right[number]).all() for number, one in found.items()), seed
 
 
 def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):

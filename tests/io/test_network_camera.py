@@ -217,6 +217,14 @@ def test_each_refusal_says_what_it_is(clips):
     assert len(frames) == 3
 
 
+def test_a_password_is_told_by_its_digest_where_the_camera_asks_for_that(clips):
+    with Camera(clips["libx264"], password="p@ss", digest=True) as camera:
+        frames, _ = read(camera.url("user:p%40ss@"), 3)
+        assert len(frames) == 3
+        with pytest.raises(OSError, match="user name or password"):
+            open_source(camera.url("user:wrong@")).open()
+
+
 def test_a_truncated_jpeg_of_a_camera_is_left_out_and_counted(caplog):
     caplog.set_level(logging.INFO, "streamtok.io")
     pictures = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(20)]

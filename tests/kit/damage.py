@@ -114,6 +114,12 @@ def split_blocks(path):
     return blocks, [n for n, block in enumerate(blocks) if (block[1] & 0x1F) << 8 | block[2] == PID]
 
 
+def pictures_begin(path):
+    """The packets of a transport stream with which its pictures begin."""
+    with av.open(str(path)) as container:
+        return [packet.pos // BLOCK for packet in container.demux(video=0) if packet.size]
+
+
 def pictures_before(path, block):
     """How many pictures of a transport stream are decoded before the one that has a block, and their numbers."""
     with av.open(str(path)) as container:

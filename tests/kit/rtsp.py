@@ -3,7 +3,9 @@
 import base64
 import contextlib
 import functools
+import hashlib
 import itertools
+import re
 import socket
 import socketserver
 import struct
@@ -73,13 +75,24 @@ class Camera:
 
     `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. The first `burst`
     pictures come at once, as those that a camera had buffered. With `udp` it knows no other way. With a `certificate`
-    (a file of a key and of it) it speaks RTSPS.
+    (a file of a key and of it) it speaks RTSPS. Users named "user" may say the `password` as it is, or its `digest`.
     """
 
     def __init__(
-        self, *clips, codec="libx264", fps=50, password=None, lose=None, burst=0, port=0, udp=False, certificate=None
+        self,
+        *clips,
+        codec="libx264",
+        fps=50,
+        password=None,
+        lose=None,
+        burst=0,
+        port=0,
+        udp=False,
+        certificate=None,
+        digest=False,
     ):
         self.clips, self.codec, self.fps, self.burst, self.udp = clips, codec, fps, burst, udp
+        self.digest = digest
         self.password, self.lose = password, lose or (lambda picture, part: False)
         self._connections = set()
         camera = self
@@ -142,10 +155,9 @@ class Camera:
         return lambda data: out.sendto(data, client)
 
     def _answer(self, method, target, fields):
-        if self.password is not None:
-            given = base64.b64encode(f"user:{self.password}".encode()).decode()
-            if fields.get("authorization") != f"Basic {given}":
-                return "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"\r\n', ""
+        if self.password is not None and not self._is_right(method, fields.get("authorization", "")):
+            asked = 'Digest realm="camera", nonce="once", qop="auth"' if self.digest else 'Basic realm="camera"'
+            return "401 Unauthorized", f"WWW-Authenticate: {asked}\r\n", ""
         if not target.rstrip("/").endswith(("/stream", "/track0")):
             return "404 Not Found", "", ""
         asked = fields.get("transport", "")
@@ -159,6 +171,15 @@ class Camera:
             "SETUP": ("Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n", ""),
         }
         return "200 OK", *known.get(method, ("Session: 1\r\n", ""))
+
+    def _is_right(self, method, given):
+        if not self.digest:
+            return given == f"Basic {base64.b64encode(f'user:{self.password}'.encode()).decode()}"
+        said = dict(re.findall(r'(\w+)="?([^",]+)"?', given))
+        ours = [f"user:camera:{self.password}", f"{method}:{said.get('uri')}"]
+        user, request = [hashlib.md5(text.encode()).hexdigest() for text in ours]
+        parts = [user, "once", *(said.get(name, "") for name in ("nc", "cnonce", "qop")), request]
+        return said.get("response") == hashlib.md5(":".join(parts).encode()).hexdigest()
 
     def _play(self, send):
         started = time.monotonic()

@@ -77,7 +77,7 @@ def kill_while(target: Callable[[str, str], None], endpoint: str, path: Path, ch
     last = -1, 0
     with subscribe(endpoint, join="epoch", timeout=30) as reader:
         child.start()
-        assert eventually(lambda: has_tokens(path)), "nothing was recorded"
+        assert eventually(lambda: has_tokens(path), 120), "nothing was recorded"
         until = time.monotonic() + chance.uniform(0, 2)
         while time.monotonic() < until:
             message = reader.get(0.05)

@@ -163,11 +163,12 @@ class RecordedSource(Source):
         self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
 
     def skip_to(self, capture_ns: int) -> None:
-        """Pass over the frames before a time; they do not count as delivered."""
+        """Pass over the frames before a time, but for the last of all, which tells how many are missing before it."""
         while self._pending is None or self._pending.capture_ns < capture_ns:
-            self._pending = self._next()
-            if self._pending is None:
+            following = self._next()
+            if following is None:
                 return
+            self._pending = following
 
     @abstractmethod
     def _next(self) -> Frame | None: ...

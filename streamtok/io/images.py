@@ -215,11 +215,11 @@ class ImageFolderSource(RecordedSource):
                 return
 
     def skip_to(self, capture_ns: int) -> None:
-        """Pass over the frames before a time, without reading them."""
-        if self._pending is not None and self._pending.capture_ns < capture_ns:
+        """As `RecordedSource.skip_to`, without reading what is passed over."""
+        if self._left and self._pending is not None and self._pending.capture_ns < capture_ns:
             self._pending = None
         first_ns = capture_ns - self.start_ns + self.images[0].time_ns
-        while self._pending is None and self._left and self._left[0].time_ns < first_ns:
+        while self._pending is None and len(self._left) > 1 and self._left[0].time_ns < first_ns:
             self._left.popleft()
 
     def _look_at(self, image: TimedImage) -> None:

@@ -165,16 +165,17 @@ class VideoSource(RecordedSource):
         self._pictures, self._empty = iter(self._reader), True
 
     def skip_to(self, capture_ns: int) -> None:
-        """Pass over the frames before a time. Where decoding them takes more than half as long as playing them would,
+        """As `RecordedSource.skip_to`. Where decoding them takes more than half as long as playing them would,
         the rest up to the next key frame is not decoded."""
         patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
         until_ns = time.monotonic_ns() + patience_ns
         while self._pending is None or self._pending.capture_ns < capture_ns:
             if self._reader is not None and time.monotonic_ns() > until_ns:
                 self._reader.pass_over(Fraction(capture_ns - self.start_ns, 1_000_000_000))
-            self._pending = self._next()
-            if self._pending is None:
+            following = self._next()
+            if following is None:
                 return
+            self._pending = following
 
     def _next(self) -> Frame | None:
         picture = next(self._pictures, None)

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Capture
+from streamtok.io.source import open_source
+from streamtok.io.stills import write_png
 from streamtok.types import Frame, Prepared
+from tests.kit.pictures import scene, write_video
 from tests.kit.wire import eventually
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
@@ -216,3 +219,22 @@ def test_a_recording_in_real_time_that_is_painted_too_slowly_goes_on_with_what_i
         assert source.counts["frames"] - len(found) == source.counts["dropped"] == passed_over
         assert (passed_over == 0) == lossless
         assert all(number == before + 1 + behind for (before, _), (number, behind) in pairwise(found))
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "images", "video"])
+def test_frames_that_are_passed_over_up_to_the_end_of_a_recording_are_counted(kind, tmp_path):
+    pictures = scene(20, 32, 48)
+    for number, picture in enumerate(pictures):
+        write_png(tmp_path / f"{number:02}.png", picture)
+    video = write_video(tmp_path / "a.mp4", pictures, 10)
+    spec = {"synthetic": "synthetic:32x48@10?frames=20", "images": f"images:{tmp_path}?fps=10", "video": str(video)}[
+        kind
+    ]
+    with open_source(spec, "a", realtime=True) as source:
+        source.start_ns -= 10_000_000_000  # as if this machine had stood still: all of it is late
+        capture = Capture(source)
+        begin(capture)
+        capture.join(20)
+        capture.arrivals()
+        assert source.counts["frames"] == 20
+        assert len(taken(capture)) + source.counts["dropped"] == 20

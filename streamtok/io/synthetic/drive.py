@@ -192,12 +192,13 @@ class SyntheticSource(RecordedSource):
             art.ground(biome)
 
     def skip_to(self, capture_ns: int) -> None:
-        """Pass over the frames before a time, without drawing them."""
+        """As `RecordedSource.skip_to`, without drawing what is passed over."""
         if self._pending is not None and self._pending.capture_ns < capture_ns:
-            self._pending = None
+            self._number, self._pending = self._pending.frame_id, None
         if self._pending is None:
             first = math.ceil((capture_ns - self.start_ns) * self.drive.fps / 1e9 - 1e-6)
-            self._number = max(self._number, first)
+            last = first if self.frames is None else self.frames - 1
+            self._number = max(self._number, min(first, last))
 
     def _next(self) -> Frame | None:
         n = self._number

@@ -1,6 +1,7 @@
 """Our checkpoints: a folder with the configuration, the weights and their fingerprint."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ MOST_LEVELS = 16
 MOST_CODEBOOK_BITS = 24
 MOST_QUANTIZERS = 64
 QUANTIZER = "quantizer."
+HEX = re.compile("[0-9a-f]{32}")
 
 
 def check_fit(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
@@ -46,7 +48,6 @@ def save(
     not. `extra` values go to config.json beside it.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict().items()
     rounded = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in weights}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in rounded.items()}
@@ -55,6 +56,7 @@ def save(
     copy.known_as = model.known_as
     if tokens_of is not None:
         copy.keep_fingerprint(tokens_of)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(stored, folder / "model.safetensors")
     values = {"format": FORMAT, "fingerprint": copy.fingerprint, "weights": copy.weights_digest}
     values |= {"tokenizer": model.config.to_dict(), **extra}
@@ -71,15 +73,26 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     fresh = model.state_dict()
     _check_state(folder, fresh, stored)
     model.load_state_dict({name: tensor.to(fresh[name].dtype) for name, tensor in stored.items()})
-    digest, fingerprint = model.weights_digest, values.get("fingerprint")
-    if values.get("weights", fingerprint) not in (None, digest):
+    _identify(folder, values, model)
+    return model
+
+
+def _identify(folder: Path, values: dict, model: Tokenizer) -> None:
+    """Hold the weights to what config.json says of them, and give them the fingerprint that it says."""
+    digest = model.weights_digest
+    fingerprint = values.get("fingerprint") or digest
+    expected = values.get("weights") or fingerprint
+    if expected != digest:
         raise ValueError(
-            f"{folder}: the weights' fingerprint is {digest}, config.json says {values.get('weights', fingerprint)}; "
+            f"{folder}: the weights' fingerprint is {digest}, config.json says {expected}; "
             "one of the files was altered or belongs to another model"
         )
-    if isinstance(fingerprint, str):
-        model.known_as = {digest: fingerprint}
-    return model
+    if fingerprint != digest and (model.config.closed_loop or not HEX.fullmatch(str(fingerprint))):
+        raise ValueError(
+            f"{folder}: config.json says the fingerprint {fingerprint!r} for other weights; expected 32 hex digits, "
+            "and a tokenizer without a decoder in its loop"
+        )
+    model.known_as = {digest: fingerprint}
 
 
 def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:

@@ -36,7 +36,7 @@ class OptimizedTokenizer(Tokenizer):
         plain = streams.plain
         self._modules = dict(plain._modules)
         self.config, self.deterministic, self.axes = plain.config, plain.deterministic, plain.axes
-        self._casts, self._fingerprint = {}, (None, plain.fingerprint)
+        self._casts, self._fingerprint, self.known_as = {}, (None, plain.fingerprint), plain.known_as
         self.streams, self.engine, self.training = streams, engine, plain.training
 
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tokenizer:

@@ -6,16 +6,14 @@ sign their own; a URL that ends with `#verify=no` accepts any, and whoever stand
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-log = logging.getLogger("streamtok.io")
-
 PORTS = {"https": 443, "rtsps": 322}
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")  # of systems
 OPTION = "verify"
 ADVICE = "SSL_CERT_FILE=FILE.pem trusts who signed it, and #verify=no at the end of the URL accepts any"
 
@@ -28,15 +26,16 @@ def parse_verify(text: str) -> bool:
 
 
 def verifies(url: str) -> bool:
-    """Whether a URL asks for a certificate that is trusted; ValueError where its option is none."""
+    """Whether a URL asks for a certificate that is trusted; ValueError if `verify` is neither yes nor no."""
     return all(parse_verify(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
 
 
 def make_context(url: str) -> ssl.SSLContext:
     """What Python's clients need for a URL."""
+    if verifies(url):
+        return ssl.create_default_context(cafile=_find_authorities())
     context = ssl.create_default_context()
-    if not verifies(url) or _authorities() is None:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
@@ -47,9 +46,13 @@ def without_option(url: str) -> str:
 
 
 def tls_options(url: str) -> dict[str, str]:
-    """What FFmpeg needs for a URL."""
-    authorities = _authorities() if urlsplit(url).scheme in PORTS and verifies(url) else None
-    return {"tls_verify": "1", "ca_file": authorities} if authorities else {}
+    """What FFmpeg needs for a URL. FileNotFoundError where nothing says whom to trust."""
+    if urlsplit(url).scheme not in PORTS or not verifies(url):
+        return {}
+    authorities = _find_authorities()
+    if authorities is None:
+        raise FileNotFoundError(f"this machine has no file of authorities to verify a certificate by: {ADVICE}")
+    return {"tls_verify": "1", "ca_file": authorities}
 
 
 def find_fault(url: str, timeout: float) -> str:
@@ -75,14 +78,11 @@ def explain(error: ssl.SSLCertVerificationError) -> str:
     return f"its certificate is not trusted ({error.verify_message}): {ADVICE}"
 
 
-def _authorities() -> str | None:
-    """The file of authorities that are trusted, None where this machine has none; OSError where it is not there."""
+def _find_authorities() -> str | None:
+    """The file of authorities that are trusted, None where there is none. FileNotFoundError if SSL_CERT_FILE names
+    one that does not exist."""
     named = os.environ.get("SSL_CERT_FILE")
     if named and not Path(named).is_file():
         raise FileNotFoundError(f"SSL_CERT_FILE is {named!r}: no such file")
-    file = ssl.get_default_verify_paths().cafile
-    if file is None:
-        log.warning(
-            "event=certificates_not_verified reason='this machine has no authorities: SSL_CERT_FILE names them'"
-        )
-    return file
+    files = [named] if named else [ssl.get_default_verify_paths().openssl_cafile, *BUNDLES]
+    return next((file for file in files if Path(file).is_file()), None)

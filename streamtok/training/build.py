@@ -1,5 +1,6 @@
 """The model of a run: a preset by name with overrides, from random weights or a checkpoint, and its export."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,18 @@ def build_model(config: TrainConfig) -> Tokenizer:
     sizes.
     """
     model = _build_trainable(config)
-    if config.freeze == "encoder" and model.config.closed_loop:
+    if config.freeze is None:
+        return model
+    if not config.init:
+        raise SettingsError(f"freeze is {config.freeze}, but there is nothing to keep: give init, a checkpoint")
+    if model.config.closed_loop or model.quantizer.state_dict():
+        why = "with its decoder" if model.config.closed_loop else "with a quantizer that learns"
         raise SettingsError(
-            f"freeze is encoder, which leaves tokens as they are; {model.config.name!r} makes its tokens with its "
-            "decoder: train all of it"
+            f"freeze is {config.freeze}, which leaves tokens as they are; {model.config.name!r} makes its tokens "
+            f"{why}: train all of it"
         )
-    if config.freeze is not None:
-        for name in HALVES[config.freeze]:
-            model.get_submodule(name).requires_grad_(False)
+    for name in HALVES[config.freeze]:
+        model.get_submodule(name).requires_grad_(False)
     return model
 
 
@@ -58,11 +63,11 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
     if config.init:
         source = load_checkpoint(config.init)
         if sizes.predictive and not source.config.predictive:
-            return close_loop(source, sizes)
+            return _transfer(close_loop, source, sizes)
         theirs, ours = source.config.to_dict(), sizes.to_dict()
         differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
         if differing and set(differing) <= {"decoder_blocks", "decoder_channels"}:
-            return cut_decoder(source, sizes)
+            return _transfer(cut_decoder, source, sizes)
         if differing:
             raise SettingsError(
                 f"init {config.init!r} and model {config.model!r} are two architectures (they differ in "
@@ -77,6 +82,17 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model
+
+
+def _transfer(
+    change: Callable[[Tokenizer, TokenizerConfig], Tokenizer], source: Tokenizer, sizes: TokenizerConfig
+) -> Tokenizer:
+    try:
+        return change(source, sizes)
+    except ValueError as error:
+        theirs = f"{{decoder_channels: {list(source.config.decoder_channels)}, decoder_blocks: "
+        theirs += f"{list(source.config.decoder_blocks)}}}"
+        raise SettingsError(f"init does not fit: {error}; its decoder has model_overrides: {theirs}") from error
 
 
 def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
@@ -139,8 +155,8 @@ def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> 
 def export_model(model: Tokenizer, config: TrainConfig) -> Path:
     """Write weights and config into the run's folder `model`, which is returned, for `streamtok.load`.
 
-    In float16. Where a decoder alone was trained, tokens stay what they are: so does the fingerprint, and the encoder's
-    weights keep their last bits.
+    In float16, or in float32 where a decoder alone was trained and rounding would change the encoder: tokens stay what
+    they are, and so does the fingerprint.
     """
     path, source = Path(config.out) / "model", None
     if config.init and config.freeze == "encoder":

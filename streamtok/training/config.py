@@ -79,7 +79,7 @@ class TrainConfig(Strict):
     model: Model = "nano"
     model_overrides: dict[str, Any] = Field(default={})
     init: str | None = None  # checkpoint to start the weights from
-    freeze: Literal["encoder", "decoder"] | None = None  # what stays as it is: with the encoder, tokens do
+    freeze: Literal["encoder"] | None = None  # what stays as init has it: with the encoder, tokens do
     out: str = "out/train"
     seed: int = 0
     steps: Count = 100_000

@@ -53,7 +53,7 @@ class Intake:
         if state is None:
             self._link = None
             return None
-        if self.holds and state.closed:
+        if self.holds and self._base is None and state.closed:
             return "reset"  # before it was shielded
         if self._base is None or self.drained:
             self._base, self._base_at, self.drained = state, now, False

@@ -69,6 +69,14 @@ def test_one_that_is_trusted_is_for_its_address_alone(certificates, bodies, kind
                 count_frames(url)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "jpg"])
+def test_an_empty_name_of_authorities_trusts_nobody_else(certificates, bodies, monkeypatch, kind):
+    """As a compose file gives it by `${SSL_CERT_FILE:-}`."""
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    with serve(kind, certificates["127.0.0.1"], bodies) as url, pytest.raises(OSError, match="certificate"):
+        count_frames(url)
+
+
 def test_authorities_that_are_not_there_are_no_reason_to_trust_all(certificates, bodies, monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     for kind in ("mp4", "jpg", "rtsps"):

@@ -12,6 +12,7 @@ from streamtok.checkpoint import save
 from streamtok.model import build
 from streamtok.settings.errors import SettingsError
 from streamtok.training.build import build_model, close_loop, cut_decoder, export_model
+from streamtok.training.config import TrainConfig
 from streamtok.training.loop import train
 from tests.kit.models import SLIM
 from tests.kit.training import TINY, config
@@ -87,9 +88,24 @@ def test_a_decoder_that_was_trained_alone_keeps_tokens_and_fingerprint(tmp_path,
     assert after.fingerprint == after.weights_digest  # other weights, of which nothing is known
 
 
-def test_a_decoder_that_makes_tokens_is_not_trained_alone(tmp_path):
-    with pytest.raises(SettingsError, match="'nano-p' makes its tokens with its decoder"):
-        build_model(config(tmp_path, model="nano-p", freeze="encoder"))
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"predictive": True}, "decoder"), ({"quantizer": "vq"}, "quantizer that")]
+)
+def test_a_decoder_is_trained_alone_only_where_tokens_stay(changes, why, tmp_path):
+    save(build(replace(SLIM, **changes)), tmp_path / "start")
+    values = {"init": str(tmp_path / "start"), "out": str(tmp_path), "freeze": "encoder"}
+    with pytest.raises(SettingsError, match=f"makes its tokens with .*{why}"):
+        build_model(TrainConfig.model_validate(values))
+    with pytest.raises(SettingsError, match="there is nothing to keep: give init"):
+        build_model(config(tmp_path, freeze="encoder"))
+
+
+def test_a_predictive_model_from_another_decoder_is_told_what_to_give(tmp_path):
+    save(build(SLIM), tmp_path / "start")
+    with pytest.raises(
+        SettingsError, match=r"model_overrides: \{decoder_channels: \[8, 16\], decoder_blocks: \[1, 1\]"
+    ):
+        build_model(config(tmp_path, model="nano-p", init=str(tmp_path / "start")))
 
 
 def test_tokens_of_another_encoder_keep_no_fingerprint():
@@ -112,3 +128,18 @@ def test_a_decoder_that_was_altered_is_refused(tmp_path):
     save_file(tensors | {"decoder.conv_out.bias": torch.zeros(192)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="was altered"):
         streamtok.load(tmp_path)
+
+
+@pytest.mark.parametrize(("predictive", "fingerprint"), [(False, "../../escaped"), (False, 5), (True, "0" * 32)])
+def test_a_fingerprint_that_cannot_be_of_these_tokens_is_refused(predictive, fingerprint, tmp_path):
+    save(build(replace(SLIM, predictive=predictive)), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"fingerprint": fingerprint}))
+    with pytest.raises(ValueError, match="expected 32 hex digits"):
+        streamtok.load(tmp_path)
+
+
+def test_a_tokenizer_on_an_engine_is_saved_with_its_fingerprint(tmp_path):
+    nano = streamtok.load("nano", engine="default", device="cpu")
+    save(nano, tmp_path)
+    assert streamtok.load(tmp_path).fingerprint == nano.fingerprint

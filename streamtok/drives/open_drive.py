@@ -148,7 +148,10 @@ def _drives_in(path: Path) -> list[str]:
         return [_name_parts(recording) for recording in recordings]
     if recordings or has_files(path):
         return [str(path)]
-    inside = {folder: _drives_in(folder) for folder in sorted(path.iterdir(), key=natural_key) if folder.is_dir()}
+    folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir()]
+    inside = {
+        each: _drives_in(each) for each in folders if not path.resolve().is_relative_to(each.resolve())
+    }  # no links up
     folders = [folder for folder, drives in inside.items() if drives]
     if folders and all(inside[each] == [str(each)] for each in folders) and belong_together(folders):
         return [str(path)]
@@ -181,7 +184,7 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
 def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
     first = [str(Path(name.removeprefix(PARTS)).relative_to(path)) for name in names[:5]]
-    what = "recordings that do not belong together" if len(names) > 1 else "recording in a folder of its own"
+    what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
     return ValueError(
         f"{path} holds {len(names)} {what}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of them, "
         f"or let `streamtok tokenize` do each"

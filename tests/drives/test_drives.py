@@ -478,9 +478,11 @@ def test_folders_of_images_that_are_no_rig_are_drives_of_their_own(tmp_path):
         for drive, frames in drives.items():
             write_folders(tmp_path / name / "deeper" / drive, frames)
     kitti = [str(tmp_path / "kitti" / "deeper" / drive) for drive in layouts["kitti"]]
+    for name in ("up", "home"):  # links that lead up are no drives, and no end of them
+        (tmp_path / "kitti" / "deeper" / name).symlink_to(tmp_path / "kitti", target_is_directory=True)
     assert list_drives(str(tmp_path / "kitti")) == kitti
     assert len(list_drives(str(tmp_path / "runs"))) == 2
-    with pytest.raises(ValueError, match=r"3 recordings that do not belong together: deeper/drive_1, .*tokenize"):
+    with pytest.raises(ValueError, match=r"3 drives that do not belong together: deeper/drive_1, .*tokenize"):
         open_drive(tmp_path / "kitti")
     with open_drive(kitti[0]) as drive:
         assert drive.notes == ["drive_1: 2 folders of images are read as the cameras of one drive, by their times"]

@@ -171,7 +171,7 @@ def test_recordings_that_do_not_belong_together_are_a_drive_each(tmp_path):
     hours_later = [replace(frame, capture_ns=frame.capture_ns + 10**13) for frame in FRAMES]
     write_mcap(tmp_path / "d" / "evening.mcap", hours_later)
     write_bag1(tmp_path / "d" / "d_99.bag", FRAMES)
-    with pytest.raises(ValueError, match=r"3 recordings that do not belong together: .*`streamtok tokenize` do each"):
+    with pytest.raises(ValueError, match=r"3 drives that do not belong together: .*`streamtok tokenize` do each"):
         open_drive(tmp_path / "d")
     names = list_drives(str(tmp_path))
     assert [len(read(name)[0]) for name in names] == [36, 36, 36]

@@ -21,7 +21,7 @@ MOST_LEVELS = 16
 MOST_CODEBOOK_BITS = 24
 MOST_QUANTIZERS = 64
 QUANTIZER = "quantizer."
-HEX = re.compile("[0-9a-f]{32}")
+FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
 def check_fit(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
@@ -87,7 +87,7 @@ def _identify(folder: Path, values: dict, model: Tokenizer) -> None:
             f"{folder}: the weights' fingerprint is {digest}, config.json says {expected}; "
             "one of the files was altered or belongs to another model"
         )
-    if fingerprint != digest and (model.config.closed_loop or not HEX.fullmatch(str(fingerprint))):
+    if fingerprint != digest and (model.config.closed_loop or not FINGERPRINT.fullmatch(str(fingerprint))):
         raise ValueError(
             f"{folder}: config.json says the fingerprint {fingerprint!r} for other weights; expected 32 hex digits, "
             "and a tokenizer without a decoder in its loop"

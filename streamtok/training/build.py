@@ -116,10 +116,10 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config` whose decoder starts as what `source` has in its first blocks and, at the finest level,
-    in the channels that the last convolution weighs most; all else is the source's.
+    """A tokenizer of `config` whose decoder starts as part of the one of `source`: the first blocks of each level, and of
+    the finest level the channels that the last convolution weighs most. All else is the source's.
 
-    ValueError when its decoder is not a smaller one so.
+    ValueError when the decoder has more blocks than the source's, or other channels of the coarser levels.
     """
     (wide, *coarser), (fine, *same) = source.config.decoder_channels, config.decoder_channels
     if same != coarser or wide in coarser:
@@ -158,9 +158,8 @@ def export_model(model: Tokenizer, config: TrainConfig) -> Path:
     In float16, or in float32 where a decoder alone was trained and rounding would change the encoder: tokens stay what
     they are, and so does the fingerprint.
     """
-    path, source = Path(config.out) / "model", None
-    if config.init and config.freeze == "encoder":
-        source = load_checkpoint(config.init)
+    path = Path(config.out) / "model"
+    source = load_checkpoint(config.init) if config.init and config.freeze else None
     weights = [] if source is None else source.state_dict().values()
     exact = all(torch.equal(weight, weight.half().to(weight.dtype)) for weight in weights)
     save(model, path, dtype=torch.float16 if exact else None, tokens_of=source)

@@ -116,7 +116,7 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config` whose decoder starts as part of the one of `source`: the first blocks of each level, and of
+    """A tokenizer of `config` whose decoder starts as part of the `source`'s: the first blocks of each level, and of
     the finest level the channels that the last convolution weighs most. All else is the source's.
 
     ValueError when the decoder has more blocks than the source's, or other channels of the coarser levels.

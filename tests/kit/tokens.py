@@ -1,5 +1,6 @@
 """Token files and recordings with known content, for the tests of datasets and exports."""
 
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ from streamtok.types import TokenGroup
 GRID = (3, 4)
 FRAME_NS = 33_000_000
 LEVELS = [8, 8, 8, 5, 5, 5]
+
+
+def use_workers(count: int) -> dict[str, Any]:
+    """Arguments of a DataLoader. Its workers are forked from a process without threads: one that is forked here while
+    another test's thread holds a lock would wait for it for ever."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "streamtok.data"])
+    return {"num_workers": count, "multiprocessing_context": context} if count else {}
 
 
 def make_groups(lengths: Sequence[int], stream: str = "front", seed: int = 0, first_ns: int = 0) -> list[TokenGroup]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from streamtok.data import IterableTokenDataset, TokenDataset
+from tests.kit.tokens import use_workers
 
 KINDS = ["tokens", "recording"]
 QUIET = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -111,9 +112,7 @@ def test_workers_see_each_window_exactly_once(tmp_path, token_file, groups_of, w
         (data, {"shuffle": shuffle}),
         (IterableTokenDataset(data, shuffle=shuffle, buffer=16), {}),
     ]:
-        loader = DataLoader(
-            source, batch_size=4, num_workers=workers, multiprocessing_context="fork" if workers else None, **options
-        )
+        loader = DataLoader(source, batch_size=4, **use_workers(workers), **options)
         assert Counter(bytes(tokens.numpy()) for batch in loader for tokens in batch["tokens"]) == want
 
 
@@ -132,9 +131,7 @@ def test_shuffling_differs_by_epoch_and_repeats_by_seed(store, groups_of):
 
 def test_workers_that_persist_see_the_epoch(store, groups_of):
     data = IterableTokenDataset(TokenDataset(store("tokens", groups_of([80])), window=2), shuffle=True)
-    loader = DataLoader(
-        data, batch_size=None, num_workers=1, persistent_workers=True, multiprocessing_context="fork", prefetch_factor=1
-    )
+    loader = DataLoader(data, batch_size=None, persistent_workers=True, prefetch_factor=1, **use_workers(1))
     orders = []
     for epoch in range(2):
         data.set_epoch(epoch)

@@ -202,8 +202,8 @@ class Player:
             return
         info = self._line.infos[message.stream]
         picture = self.pictures.picture_of(message, info, self._page.wants_pictures)
-        if quietly:
-            return
+        if quietly and self._page.wants_pictures:
+            return  # a page that decodes by itself needs what lies between
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from streamtok.view.pictures import Group
 
 WAITING = 16  # messages for one page; a slow browser misses the oldest
+WAITING_TOKENS = 256  # the same for a page that decodes by itself: they are small, and it needs each since a keyframe
 MOST_PAGES = 16
 MAX_ORDER = 4096  # bytes of what a page may send
 TURN_S, STATE_S = 0.1, 0.5
@@ -78,7 +79,7 @@ class OpenPage:
         return self._waiting.popleft()
 
     def _put(self, message: bytes | str) -> None:
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
             self._waiting.popleft()
             self.skipped += 1
         self._waiting.append(message)
@@ -234,6 +235,7 @@ class PageServer:
         self._pages.add(page)
         self.visits += 1
         sending = asyncio.create_task(_send_all(connection, page))
+        self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
         try:
             await asyncio.to_thread(self.show.join, page)
             async for order in connection:

@@ -59,6 +59,7 @@ class Card {
     this.numbers = {};
     this.began = performance.now() / 1e3;
     this.drawing = false;
+    this.known = new Promise((resolve) => (this.onKnown = resolve)); // the stream's facts, which may come after its first group
   }
 
   text(name, value) {
@@ -105,18 +106,19 @@ class Card {
 
   // Decodes one group after the other; where no step fits, the viewer's problem says so.
   decodeHere(head, data) {
-    const step = (state.steps ?? []).find((each) => each.tokenizer === this.stream?.tokenizer && String(each.grid) === String(head.grid));
-    if (!step || this.behind > MOST_BEHIND) return;
-    this.decoder ??= Decoder.load(step.file);
+    if (this.behind > MOST_BEHIND) return;
     this.behind = (this.behind ?? 0) + 1;
-    this.chain = (this.chain ?? Promise.resolve()).then(async () => {
-      const image = await (await this.decoder).step(head, readTokens(head, data)).finally(() => this.behind--);
+    this.chain = (this.chain ?? this.known).then(async () => {
+      const step = (state.steps ?? []).find((each) => each.tokenizer === this.stream.tokenizer && String(each.grid) === String(head.grid));
+      if (!step) return;
+      this.decoder ??= Decoder.load(step.file);
+      const image = await (await this.decoder).step(head, readTokens(head, data));
       if (!image) return;
       const canvas = this.canvas("picture");
       if (canvas.width !== image.width || canvas.height !== image.height) [canvas.width, canvas.height] = [image.width, image.height];
       canvas.getContext("2d").putImageData(image, 0, 0);
       this.root.dataset.decodedHere = head.seq;
-    }).catch((error) => note(`decoding here: ${error.message}`));
+    }).catch((error) => note(`decoding here: ${error.message}`)).finally(() => this.behind--);
   }
 
   numbersOf(head) {
@@ -168,6 +170,7 @@ class Card {
 
   facts(stream) {
     this.stream = stream;
+    this.onKnown();
     this.text("stream", stream.stream);
     this.text("model", [stream.node, stream.model, `${stream.temporal_compression}x${stream.spatial_compression}x${stream.spatial_compression}`].join(" · "));
     this.text("grid", `tokens, ${stream.grid.join(" x ")}`);

@@ -3,19 +3,17 @@
 import hashlib
 import itertools
 import json
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from streamtok.coding.alphabet import make_alphabet
-from streamtok.coding.network import Network, Tensors, activate
+from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
+from streamtok.coding.network import Network, Tensors
 from streamtok.coding.range_coder import CodingError, RangeDecoder, RangeEncoder
 
 FILE = "coder.safetensors"
@@ -45,20 +43,6 @@ class Past:
 
 
 FRESH = Past()
-_LOCK = threading.Lock()
-
-
-@cache
-def _pools() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """NumPy's products in the thread that calls: they are small, and threads that wait for each other cost many times
-    as much. It changes no byte."""
-    with _LOCK, _pools().limit(limits=1, user_api="blas"):
-        yield
 
 
 def grid_checksum(tokens: np.ndarray) -> int:
@@ -70,16 +54,17 @@ class TokenCoder:
     """Codes grids of tokens of one tokenizer, whose fingerprint is `tokenizer`; `fingerprint` is the coder's own.
 
     `encode` and `decode` are functions of a grid, or of bytes, and of the past. Give `FRESH` at a keyframe and after a
-    gap, or always, for grids that can be decoded each by itself. ValueError for tensors that do not fit each other.
+    gap, or always, for grids that can be decoded each by itself. The `arithmetic` changes no byte (default: the faster
+    one). ValueError for tensors that do not fit each other.
     """
 
-    def __init__(self, levels: Sequence[int], tokenizer: str, tensors: Tensors):
+    def __init__(self, levels: Sequence[int], tokenizer: str, tensors: Tensors, arithmetic: Arithmetic | None = None):
         self.levels = tuple(levels)
         self.alphabet = make_alphabet(self.levels, tensors.get("words"))
         self.tokenizer = tokenizer
         self.tensors = dict(sorted(tensors.items()))
         try:
-            self.network = Network(self.alphabet, tensors)
+            self.network = Network(self.alphabet, tensors, arithmetic or choose_arithmetic())
         except KeyError as error:
             raise ValueError(f"tensor {error} is missing") from None
 
@@ -95,7 +80,7 @@ class TokenCoder:
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
         """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
         self._check(grid)
-        with _one_thread():
+        with one_thread():
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
@@ -103,8 +88,8 @@ class TokenCoder:
         phases, known, encoder = glance.phases, network.blank(glance.phases), RangeEncoder()
         tokens = grid.ravel().take(phases.order)
         ordered = self.alphabet.split(tokens, glance.before)
-        known[phases.inside] = activate(network.say_around(ordered, glance.before))
-        logits = [np.empty((size, grid.size), np.float32) for size in self.alphabet.sizes]
+        known[phases.inside] = network.say_around(ordered, glance.before)
+        logits = [np.empty((size, grid.size), network.sums) for size in self.alphabet.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
         for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
@@ -139,7 +124,7 @@ class TokenCoder:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
         if len(data) > MOST_BYTES * len(self.alphabet.sizes) * size[0] * size[1] + 8:
             raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
-        with _one_thread():
+        with one_thread():
             return self._decode(data, size, past)
 
     def decode_checked(
@@ -164,7 +149,7 @@ class TokenCoder:
                 values = decoder.decode(np.ascontiguousarray(each.T).cumsum(1, dtype=np.int32))
                 self.alphabet.put(group, values, at, now)
                 network.say_later(group, now[:, group], before[:, group], heads)
-            known[phases.inside[cells]] = activate(network.say_around(now, before))
+            known[phases.inside[cells]] = network.say_around(now, before)
         tokens = self.alphabet.join(ordered)
         self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:

@@ -1,8 +1,8 @@
 """The network that says how likely each symbol is, in whole numbers.
 
-Activations are 0 to 127, weights int8 with one power of two per output. Float32 carries them exactly: all that is
-added up is a multiple of that power's inverse, less than 2^24 of them, which is checked on loading. So sums do not
-depend on their order, on threads, instructions or devices. There is no `conv2d`: some of its algorithms are not exact.
+Activations are 0 to 127, weights int8 with one power of two per output, sums below 2^24, which is checked on loading.
+So sums do not depend on their order, on threads, instructions or devices (`arithmetic`). There is no `conv2d`: some of
+its algorithms are not exact.
 """
 
 import itertools
@@ -12,45 +12,47 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtok.coding.alphabet import Alphabet
+from streamtok.coding.arithmetic import ACTIVATION_MAX, EXACT, Arithmetic
 from streamtok.coding.layout import NEIGHBOURS, Phases, phases_of
 
-ACTIVATION_MAX = 127
-EXACT = 1 << 24  # float32 holds every whole number up to it
 EXPONENTS = 512
 Tensors = Mapping[str, np.ndarray]
 
 
 class Linear:
-    """y = floor((W x + b) / 2^shift), of x (n, in) within 0..127 -> y (n, out), whole numbers in float32.
+    """y = floor((W x + b) / 2^shift), of activations x (n, in) -> sums y (n, out).
 
-    The tensors NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. ValueError if a
-    sum could be beyond what float32 holds exactly.
+    The tensors NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. `parts` are the
+    weights (in, out), cut where the inputs are. ValueError if a sum could reach 2^24.
     """
 
-    def __init__(self, tensors: Tensors, name: str):
+    def __init__(self, arithmetic: Arithmetic, tensors: Tensors, name: str, *cuts: int):
         weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
         largest = np.abs(weight.astype(np.int64)).sum(1) * ACTIVATION_MAX + np.abs(bias.astype(np.int64))
         if largest.max() >= EXACT or not 1 <= shift.min() <= shift.max() <= 24:
             raise ValueError(f"{name}: sums of up to {largest.max()}, expected less than 2^24 and shifts of 1 to 24")
-        scale = np.float32(0.5) ** shift.astype(np.float32)
-        self.weight = np.ascontiguousarray((weight * scale[:, None]).T)
-        self.bias = bias.astype(np.float32) * scale
+        self.outputs, self.inputs = weight.shape
+        self.parts = [arithmetic.scale(part, shift) for part in np.split(weight.T, cuts)]
+        self._arithmetic, self._shift = arithmetic, shift.astype(np.int32)
+        self._bias = arithmetic.scale(bias, shift)
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        y = x @ self.weight
-        y += self.bias
-        return np.floor(y, out=y)
+    def __call__(self, *x: np.ndarray) -> np.ndarray:
+        """Of x in its parts; those at the end that are not given are zero."""
+        y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
+        for each in more:
+            y += each
+        return self.round(y)
 
     def by_output(self, x: np.ndarray) -> np.ndarray:
         """As a call, but y (out, n)."""
-        y = self.weight.T @ x.T
-        y += self.bias[:, None]
-        return np.floor(y, out=y)
+        y = self._arithmetic.multiply(self.parts[0].T, x.T)
+        y += self._bias[:, None]
+        return self._arithmetic.floor(y, self._shift[:, None])
 
-
-def activate(x: np.ndarray) -> np.ndarray:
-    """x within 0 to 127, in place."""
-    return x.clip(0, ACTIVATION_MAX, out=x)
+    def round(self, y: np.ndarray) -> np.ndarray:
+        """W x (n, out) -> y, in place."""
+        y += self._bias
+        return self._arithmetic.floor(y, self._shift)
 
 
 @dataclass(frozen=True)
@@ -77,22 +79,28 @@ class Network:
     `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
     """
 
-    def __init__(self, alphabet: Alphabet, tensors: Tensors):
-        digits = alphabet.digits
-        self.symbols = alphabet.symbols
+    def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):
+        digits, self.symbols = alphabet.digits, alphabet.symbols
+        self.sums, self._arithmetic = arithmetic.sums, arithmetic
         self._exponential = tensors["exponential"]
-        self._conv = [Linear(tensors, f"conv.{layer}") for layer in range(2)]
-        self._taps = [np.concatenate(np.split(conv.weight, 3), 1) for conv in self._conv]  # (3 C, 3 outputs)
-        self._mean = Linear(tensors, "mean")
+        narrow = [tensors[name].shape[1] // 9 for name in ("conv.0.weight", "conv.1.weight")]
+        self._conv = [Linear(arithmetic, tensors, f"conv.{n}", 3 * width, 6 * width) for n, width in enumerate(narrow)]
+        self._mean = Linear(arithmetic, tensors, "mean")
         phases, groups = range(len(NEIGHBOURS)), range(len(digits.sizes))
-        self._mix, self._hidden, self._heads = (
-            [Linear(tensors, f"{name}.{phase}") for phase in phases] for name in ("mix", "hidden", "heads")
+        features = self._conv[1].outputs + narrow[0]
+        self._mix = [Linear(arithmetic, tensors, f"mix.{phase}", features) for phase in phases]
+        self._hidden, self._heads = (
+            [Linear(arithmetic, tensors, f"{name}.{phase}") for phase in phases] for name in ("hidden", "heads")
         )
-        self._logits = [[Linear(tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases]
-        self.head = self._logits[0][0].weight.shape[0]
+        self._logits = [
+            [Linear(arithmetic, tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases
+        ]
+        self.head = self._logits[0][0].inputs
         tables = [tensors[name] for name in ("past", "older", "known")]
         self._check(alphabet, tables)
-        past, self._older, known = (digits.join_table(table.astype(np.float32)) for table in tables)
+        past, self._older, known = (
+            arithmetic.table(digits.join_table(table.astype(np.int32)), len(groups)) for table in tables
+        )
         self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
         self.known_width = known.shape[1] - len(groups) * self.head
         self._around = np.ascontiguousarray(known[:, : self.known_width])
@@ -100,7 +108,7 @@ class Network:
 
     def _check(self, alphabet: Alphabet, tables: list[np.ndarray]) -> None:
         digits, rows = alphabet.digits, [len(table) for table in tables]
-        sizes = [layer.weight.shape[1] for layer in self._logits[0]]
+        sizes = [layer.outputs for layer in self._logits[0]]
         if rows != [digits.rows[-1]] * 3 or sizes != list(alphabet.sizes) or len(self._exponential) != EXPONENTS:
             raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(alphabet.levels)}")
 
@@ -121,25 +129,22 @@ class Network:
         one, two, three = (*past, none, none, none)[:3]
         rows = self.symbols.pairs(one, two)
         seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
-        narrow = activate(np.concatenate([seen, older], 1))
+        narrow = self._arithmetic.activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
-        lines = wide.reshape(height, width, -1).sum(int(width < height))  # of the shorter side: exact in float32
-        mean = lines.sum(0, dtype=np.float64) // count
+        lines = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # the shorter: exact in float32
+        mean = self._arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
         features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
         heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
-        return Glance(phases, features, heads, self._mean(mean.astype(np.float32)[None])[0], one[phases.order])
+        return Glance(phases, features, heads, self._mean(mean)[0], one[phases.order])
 
     def _convolve(self, x: np.ndarray, layer: int, height: int, width: int) -> np.ndarray:
-        """3x3 over (h * w, C) with zeros around: three cells side by side, times the weights of all three rows."""
-        channels, count, conv = x.shape[1], height * width, self._conv[layer]
-        padded = np.zeros((height + 2, width + 2, channels), np.float32)
+        """3x3 over (h * w, C) with zeros around: three cells side by side, the weights of a row of taps at a time."""
+        channels, count = x.shape[1], height * width
+        padded = np.zeros((height + 2, width + 2, channels), x.dtype)
         padded[1:-1, 1:-1] = x.reshape(height, width, channels)
         cells = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
-        rows = np.split(cells @ self._taps[layer], 3, 1)
-        total = rows[0][:count] + rows[1][width : width + count]
-        total += rows[2][2 * width :]
-        total += conv.bias
-        return activate(np.floor(total, out=total))
+        rows = [cells[row * width : row * width + count] for row in range(3)]
+        return self._arithmetic.activate(self._conv[layer](*rows))
 
     def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
         """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
@@ -148,24 +153,19 @@ class Network:
 
     def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
         """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
-        cells, mix = slice(*glance.phases.cuts[phase : phase + 2]), self._mix[phase]
-        features = glance.features[cells]
-        x = features @ mix.weight[: features.shape[1]]
-        if phase:  # the first has no known neighbours
-            x += self.around(phase, glance.phases, known) @ mix.weight[features.shape[1] :]
-        x += mix.bias
-        x = np.floor(x, out=x)
+        cells = slice(*glance.phases.cuts[phase : phase + 2])
+        near = [self.around(phase, glance.phases, known)] if phase else []  # the first has no known neighbours
+        x = self._mix[phase](glance.features[cells], *near)
         x += glance.bias
-        x = self._heads[phase](activate(self._hidden[phase](activate(x))))
+        x = self._hidden[phase](self._arithmetic.activate(x))
+        x = self._heads[phase](self._arithmetic.activate(x))
         x += glance.heads[cells]
         return x
 
     def say_around(self, now: np.ndarray, before: np.ndarray, group: range | None = None) -> np.ndarray:
-        """What symbols that are known, (n, groups or of `group`), and those of the grid before say to the cells around.
-
-        (n, K), not yet within 0..127.
-        """
-        return _sum_rows(self._around, self.symbols.pairs(now, before, group))
+        """What symbols that are known, (n, groups or of `group`), and those of the grid before say to the cells around:
+        activations (n, K)."""
+        return self._arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before, group)))
 
     def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
         """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""
@@ -174,16 +174,16 @@ class Network:
 
     def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
         """The logits of a group's symbols in cells of a phase, by their heads (n, groups * H): (symbols, n)."""
-        own = heads[:, group * self.head : (group + 1) * self.head].clip(0, ACTIVATION_MAX)
-        return self._logits[phase][group].by_output(own)
+        own = heads[:, group * self.head : (group + 1) * self.head]
+        return self._logits[phase][group].by_output(self._arithmetic.activate(own))
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
         """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
-        return self._exponential.take((logits.max(0) - logits).astype(np.int32), mode="clip")
+        return self._exponential.take((logits.max(0) - logits).astype(np.intp), mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
         """Of no cell anything is known yet: (padded cells, K)."""
-        return np.zeros((phases.padded, self.known_width), np.float32)
+        return np.zeros((phases.padded, self.known_width), self._arithmetic.activation)
 
 
 def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.checkpoint import WEIGHTS
+from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_pay
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
 from streamtok.coding.layout import phases_of
-from streamtok.coding.network import Linear
 from streamtok.training.coder_model import KNOWN, CoderModel
 from tests.kit.coders import LEVELS, draw_grids, make_coder
 
@@ -88,31 +88,55 @@ def test_streams_do_not_touch_each_other(refinement):
     assert mixed == alone
 
 
-class Shuffled:
-    """A layer that adds up its products in another order."""
+class Shuffled(Floats):
+    """Adds up products in another order."""
 
-    def __init__(self, layer: Linear):
-        self.order = np.random.default_rng(0).permutation(len(layer.weight))
-        self.weight, self.bias = np.ascontiguousarray(layer.weight[self.order]), layer.bias
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        order = np.random.default_rng(0).permutation(len(weight))
+        return np.ascontiguousarray(x[:, order]) @ np.ascontiguousarray(weight[order])
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return np.floor(x[:, self.order] @ self.weight + self.bias)
+
+class Wide(Floats):
+    """In float64."""
+
+    activation = sums = np.float64
+
+
+class Slow(Integers):
+    """Whole numbers without PyTorch, whatever the processor has."""
+
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return x.astype(np.int32) @ weight.astype(np.int32)
 
 
 @pytest.mark.parametrize("refinement", [0, 1536])
-def test_the_order_of_summation_and_the_precision_change_no_byte(refinement):
+@pytest.mark.parametrize("arithmetic", [Floats(), Shuffled(), Wide(), Slow()], ids=lambda each: type(each).__name__)
+def test_the_order_of_summation_and_the_kind_of_numbers_change_no_byte(refinement, arithmetic):
     coder = make_coder(refinement=refinement)
-    grids = draw_grids(coder, 4, (9, 12))
-    expected = encode_all(coder, grids)
-    shuffled = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
-    for layers in (shuffled.network._hidden, shuffled.network._heads):
-        layers[:] = [Shuffled(layer) for layer in layers]
-    assert encode_all(shuffled, grids) == expected
-    wide = TokenCoder(LEVELS, coder.tokenizer, coder.tensors)
-    wide.network._taps = [taps.astype(np.float64) for taps in wide.network._taps]
-    for layer in wide.network._mix:
-        layer.weight, layer.bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
-    assert encode_all(wide, grids) == expected
+    other = TokenCoder(LEVELS, coder.tokenizer, coder.tensors, arithmetic)
+    for size in ((9, 12), (1, 1), (1, 30)):
+        grids = draw_grids(coder, 4, size)
+        coded = encode_all(coder, grids)
+        assert encode_all(other, grids) == coded
+        past = FRESH
+        for grid, data in zip(grids, coded, strict=True):
+            found, past = other.decode(data, size, past)
+            np.testing.assert_array_equal(found, grid)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 70), st.integers(0, 1 << 32))
+def test_products_of_whole_numbers_are_exact_where_they_are_used(cells, inputs, outputs, seed):
+    if not integers_pay():
+        pytest.skip("needs a processor with instructions for products of int8")
+    rng = np.random.default_rng(seed)
+    x = rng.choice([0, 1, ACTIVATION_MAX], (cells, inputs)).astype(np.int8)
+    weight = rng.choice([-128, -1, 0, ACTIVATION_MAX], (inputs, outputs)).astype(np.int8)
+    expected = x.astype(np.int64) @ weight.astype(np.int64)
+    np.testing.assert_array_equal(Integers().multiply(x, weight), expected)
+    np.testing.assert_array_equal(Integers().multiply(weight.T, x.T), expected.T)
+    np.testing.assert_array_equal(Integers().multiply(x[:1], weight), expected[:1])
+    same = x[0][None]  # a stride of 0
+    np.testing.assert_array_equal(Integers().multiply(same, weight), expected[:1])
 
 
 @pytest.mark.parametrize("refinement", [0, 1536])
@@ -152,7 +176,7 @@ print(total)
     "environment",
     [
         {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX2 FMA3"},  # SSE3 alone
-        {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
+        {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     ],
 )
 @pytest.mark.parametrize("refinement", [0, 1536])

@@ -1,0 +1,138 @@
+"""Two ways to add up the same whole numbers: int8 weights times activations of 0 to 127, sums below 2^24.
+
+Either is exact, so both give the same bytes. Which is faster depends on the processor.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+ACTIVATION_MAX = 127
+EXACT = 1 << 24  # float32 holds every whole number up to it
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
+    It changes no byte."""
+    with _LOCK, _pools("torch" in sys.modules).limit(limits=1):
+        yield
+
+
+@cache
+def _pools(with_torch: bool) -> ThreadpoolController:
+    """Those of the libraries that are loaded by then."""
+    return ThreadpoolController()
+
+
+class Arithmetic(Protocol):
+    """What the network computes with: activations (n, C) of one type, sums (n, D) of another."""
+
+    activation: type[np.generic]
+    sums: type[np.generic]
+
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
+
+    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
+        """A table int32 (n, W) of which up to `terms` rows are added up."""
+
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
+
+    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Sums (n, out) / 2^shift, rounded down, in place."""
+
+    def activate(self, x: np.ndarray) -> np.ndarray:
+        """x (n, C) within 0 to 127, as activations."""
+
+
+class Floats:
+    """In float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
+
+    activation: type[np.generic] = np.float32
+    sums: type[np.generic] = np.float32
+
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x * 0.5 ** shift.astype(self.sums), self.activation)
+
+    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
+        return rows.astype(self.sums)
+
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return x @ weight
+
+    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.floor(y, out=y)
+
+    def activate(self, x: np.ndarray) -> np.ndarray:
+        return x.clip(0, ACTIVATION_MAX).astype(self.activation, copy=False)
+
+
+class Integers:
+    """In int8 and int32, by PyTorch, for processors with instructions for that (VNNI)."""
+
+    activation: type[np.generic] = np.int8
+    sums: type[np.generic] = np.int32
+
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x)
+
+    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
+        return rows.astype(np.int16 if terms * np.abs(rows).max() < 1 << 15 else np.int32)
+
+    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        import torch
+
+        return torch._int_mm(*(torch.from_numpy(_plain_strides(each)) for each in (x, weight))).numpy()
+
+    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        y >>= shift
+        return y
+
+    def activate(self, x: np.ndarray) -> np.ndarray:
+        return x.clip(0, ACTIVATION_MAX).astype(self.activation)
+
+
+def _plain_strides(x: np.ndarray) -> np.ndarray:
+    """x, where a size is 1 with the strides of a new array: PyTorch takes others for a transposed one."""
+    return np.ascontiguousarray(x).ravel().reshape(x.shape) if 1 in x.shape else x
+
+
+def choose_arithmetic() -> Arithmetic:
+    """The faster one of what this process has loaded: a reader does not load PyTorch for this."""
+    return Integers() if "torch" in sys.modules and integers_pay() else Floats()
+
+
+@cache
+def integers_pay() -> bool:
+    """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's.
+
+    Without those instructions they are neither: sums of two products are cut to 16 bits.
+    """
+    x = np.full((900, 264), ACTIVATION_MAX, np.int8)
+    weight = np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
+    floats, integers = Floats(), Integers()
+    real = [x.astype(np.float32), weight.astype(np.float32)]
+    with one_thread():
+        exact = (integers.multiply(x, weight) == floats.multiply(*real)).all()
+        exact &= (integers.multiply(weight.T, x.T) == floats.multiply(*real).T).all()
+        return bool(exact) and _time(integers.multiply, x, weight) < _time(floats.multiply, *real)
+
+
+def _time(work: Callable[..., object], *arguments: np.ndarray) -> float:
+    """The least of five times, s."""
+    spent = []
+    for _ in range(5):
+        began = time.perf_counter()
+        work(*arguments)
+        spent.append(time.perf_counter() - began)
+    return min(spent)

@@ -38,7 +38,9 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize(("slow", "number"), zip(SLOW, [signal.SIGINT, signal.SIGTERM, signal.SIGINT], strict=True))
+@pytest.mark.parametrize(
+    ("slow", "number"), list(zip(SLOW, [signal.SIGINT, signal.SIGTERM, signal.SIGINT], strict=True))
+)
 def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and_status_0(slow, number, endpoint):
     program = STARTING.format(slow=SLOW[slow], source=ENDLESS, bind=endpoint)
     node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -88,7 +88,7 @@ class SyntheticDrive:
         outside = np.abs(x) > half
         x[outside] = _fold(x[outside], half - 20.0, half)
 
-        step = np.abs(np.gradient(z)) if len(z) > 1 else np.ones(1)
+        step = np.abs(np.gradient(z)) + 1e-9 if len(z) > 1 else np.ones(1)  # at a crest rows may be equally far
         along = np.clip(np.log2(step * art.TILE_PIXELS / art.TILE_LENGTH) + 0.4, 0, 7).astype(int)
         across = np.clip(np.log2(z / view.focal * art.TILE_PIXELS / art.TILE_WIDTH) + 0.2, 0, 6).astype(int)
         biome = biome_at(self.seed, view.s + z)

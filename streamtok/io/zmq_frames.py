@@ -28,7 +28,7 @@ from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 from streamtok.wire.header import FrameHeader
 from streamtok.wire.message import FrameMessage
-from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
 log = logging.getLogger("streamtok.io")
@@ -134,7 +134,7 @@ class ZmqSource(Source):
             lossless=True,
             queue_size=QUEUE_SIZE,
             messages_per_second=QUEUE_SIZE,
-            curve=CurveClient.load(self._keys) if self._keys else None,
+            curve=load_keys(CurveClient, self._keys),
         )
         self.rejects, self._video = self._subscription.rejects, None
         self._heard = time.monotonic()

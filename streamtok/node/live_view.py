@@ -26,7 +26,7 @@ from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription, subscribe
 
 log = logging.getLogger("streamtok.decode")
@@ -41,7 +41,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
 
     Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in `options.timeout`.
     """
-    curve = CurveClient.load(options.curve) if options.curve else None
+    curve = load_keys(CurveClient, options.curve)
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
     beside = [options.model] if options.model and (Path(options.model) / CODER_FILE).is_file() else []

@@ -24,7 +24,7 @@ from streamtok.settings.rig import RigSettings, StreamSettings
 from streamtok.settings.shared import PublishSettings
 from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveServer
+from streamtok.wire.security import CurveServer, load_keys
 
 if TYPE_CHECKING:
     from streamtok.recording.recorder import Recorder
@@ -146,7 +146,7 @@ def make_publisher(
         settings.bind,
         settings.control,
         node=settings.node,
-        curve=CurveServer.load(settings.curve) if settings.curve else None,
+        curve=load_keys(CurveServer, settings.curve),
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),

@@ -94,7 +94,9 @@ def expand_key(values: dict, key: str) -> list[str]:
     """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; any other key is itself."""
     name, star, rest = key.partition(".*.")
     items = values.get(name)
-    return [f"{name}.{index}.{rest}" for index in range(len(items) if isinstance(items, list) else 0)] if star else [key]
+    if not star:
+        return [key]
+    return [f"{name}.{index}.{rest}" for index in range(len(items) if isinstance(items, list) else 0)]
 
 
 def put(values: dict, key: str, value: Any) -> None:

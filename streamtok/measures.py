@@ -125,8 +125,8 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
 class LatestSamples:
     """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
 
-    def __init__(self, size: int = KEPT) -> None:
-        self._samples = np.zeros(size)
+    def __init__(self) -> None:
+        self._samples = np.zeros(KEPT)
         self.count = 0
         self.total = 0.0
 
@@ -138,7 +138,7 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept, in no order."""
+        """Those that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:

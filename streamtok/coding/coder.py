@@ -12,6 +12,8 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from threadpoolctl import ThreadpoolController
 
 from streamtok.coding.alphabet import make_alphabet
@@ -199,16 +201,12 @@ def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:
     """Write coder.safetensors beside a tokenizer's weights."""
-    from safetensors.numpy import save_file
-
     metadata = {"format": FORMAT, "levels": json.dumps(coder.levels), "tokenizer": coder.tokenizer}
     save_file(coder.tensors, folder / FILE, metadata | {"fingerprint": coder.fingerprint})
 
 
 def load_coder(path: Path) -> TokenCoder:
     """Read coder.safetensors, or that of a tokenizer's folder. ValueError names a file that is none, or was altered."""
-    from safetensors import SafetensorError, safe_open
-
     path = path / FILE if path.is_dir() else path
     try:
         with safe_open(path, "numpy") as file:

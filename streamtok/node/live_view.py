@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from streamtok.coding.coder import FILE as CODER_FILE
@@ -216,8 +217,6 @@ class Window:
         self._shown = 0.0
 
     def show(self, picture: Frame, image: np.ndarray) -> bool:
-        import cv2
-
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
         wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
         cv2.imshow(self.title, np.ascontiguousarray(show_channels(image)[..., ::-1]))
@@ -227,8 +226,6 @@ class Window:
         return True
 
     def close(self) -> None:
-        import cv2
-
         cv2.destroyAllWindows()
 
 

@@ -27,7 +27,7 @@ def psnr_from_mse(mse: float) -> float:
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy of a histogram in bits; 0 for an empty one."""
+    """Entropy in bits of a histogram (n,); 0 for an empty one."""
     seen = counts[counts > 0]
     share = seen / seen.sum()
     return float(max(0.0, -(share * np.log2(share)).sum()))
@@ -146,7 +146,7 @@ class LatestSamples:
 
 
 def quantiles(samples: np.ndarray) -> dict[str, float]:
-    """{"p50": ..., "p95": ..., "p99": ...} of some samples; empty if there are none."""
+    """{"p50": ..., "p95": ..., "p99": ...} of samples (n,); empty if there are none."""
     if not samples.size:
         return {}
     return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))

@@ -64,7 +64,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def grid_checksum(tokens: np.ndarray) -> int:
-    """zlib CRC-32 of a grid as an uncompressed payload holds it: row-major, little-endian."""
+    """zlib CRC-32 of a grid (h, w) as an uncompressed payload holds it: row-major, little-endian."""
     return zlib.crc32(np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes())
 
 

@@ -76,7 +76,7 @@ def _split_epoch(alphabet: Alphabet, grids: np.ndarray) -> np.ndarray:
 
 
 def count_words(levels: tuple[int, ...], count: int, epochs: Sequence[Epoch]) -> np.ndarray:
-    """The `words` of a `RefiningAlphabet` for `count` codewords."""
+    """The `words` of a `RefiningAlphabet` for `count` codewords: how often each was used, uint16 (ages, count)."""
     alphabet, content = RefiningAlphabet(levels, np.ones((OLDEST + 2, count), np.uint16)), math.prod(levels)
     seen = np.full((OLDEST + 2, count), 0.5)
     for epoch in epochs:

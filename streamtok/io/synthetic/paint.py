@@ -58,10 +58,12 @@ class View:
         return bend, rise, crest
 
     def haze(self, z: float | np.ndarray) -> np.ndarray:
+        """The share of haze, 0 to 1, in what is `z` (...) metres ahead."""
         return 1 - np.exp(-((np.asarray(z) / 270.0) ** 1.25))
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """The corners of a rectangle, (4, 2) as x and y."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
 
 
@@ -118,6 +120,7 @@ def wide(rows: np.ndarray, width: int) -> np.ndarray:
 
 
 def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> None:
+    """Paint one thing into the scene, float32 (H, W, 3)."""
     far = thing.z + thing.size[2]
     if far < NEAR + 0.3:
         return

@@ -40,7 +40,7 @@ class Light:
 
 
 def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
-    """Hash of integers to float64 in 0..1, elementwise over arrays (the splitmix64 finaliser, Steele et al. 2014)."""
+    """Hash of integers (...) to float64 (...) in 0..1, one by one (the splitmix64 finaliser, Steele et al. 2014)."""
     mixed = np.full(np.broadcast(*keys).shape or (1,), seed % 2**63, dtype=np.uint64)
     for key in keys:
         mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + np.asarray(key, dtype=np.int64).astype(np.uint64)
@@ -57,7 +57,7 @@ def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
 
 
 def biome_at(seed: int, s: np.ndarray) -> np.ndarray:
-    """Index into BIOMES of the country at `s`."""
+    """Indices (n,) into BIOMES of the country at `s` (n,)."""
     return (unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
 
 
@@ -128,17 +128,18 @@ class World:
         return float(yaw * grow), float(pitch * grow)
 
     def heading(self, s: np.ndarray | float) -> np.ndarray:
+        """Which way the road runs at `s` (...), its sideways slope (...)."""
         angle = np.asarray(s)[..., None] / self._bend_scale + self._phase[9:12]
         return -(self._bend * self._bend_scale * np.cos(angle)).sum(-1)
 
     def centre(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How far right the road lies at `z` ahead, seen along the road's direction at `s`."""
+        """How far right the road lies (n,) at `z` (n,) ahead, seen along the road's direction at `s`."""
         here, there = s / self._bend_scale + self._phase[9:12], (s + z)[:, None] / self._bend_scale + self._phase[9:12]
         swing = -(self._bend * self._bend_scale**2 * (np.sin(there) - np.sin(here))).sum(-1)
         return swing - self.heading(s) * z
 
     def elevation(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How high the road lies at `z` ahead, relative to the plane that the car stands on."""
+        """How high the road lies (n,) at `z` (n,) ahead, relative to the plane that the car stands on."""
         phase = self._phase[12:14]
         here, there = s / self._hill_scale + phase, (s + z)[:, None] / self._hill_scale + phase
         rise = self._hill * self._hill_scale * (np.sin(there) - np.sin(here))

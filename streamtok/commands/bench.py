@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 import streamtok
+from streamtok.bench.options import BenchOptions
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Device, File, Flag, Model, Positive, Size, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
@@ -55,7 +56,6 @@ def run(settings: BenchSettings) -> int:
     import torch
 
     from streamtok.bench.measure import measure_model
-    from streamtok.bench.options import BenchOptions
     from streamtok.bench.tables import format_report, plot_ratios
     from streamtok.engine.loading import pick_device
 

@@ -97,8 +97,7 @@ class IngestCore:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
             options.check_pixels(stream, *size)
             channels = picture_channels(self.config.in_channels)
-            resize = Preprocessor(size, options.size, options.fit, multiple, channels)
-            kept = size, self._preparing.preparer(resize)
+            kept = size, self._preparing.preparer(Preprocessor(size, options.size, options.fit, multiple, channels))
             self._preparers[stream] = kept
         return kept[1]
 

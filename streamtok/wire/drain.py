@@ -79,8 +79,9 @@ class Drain:
         except BaseException:
             self._context.destroy(0)
             raise
-        capacity = self.mailbox.capacity
-        self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
+        self._joiner = Joiner(
+            self._context, self.endpoint, self.rejects, self.limits, self.mailbox.capacity, self.curve
+        )
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         self._thread.start()
 

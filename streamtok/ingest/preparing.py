@@ -1,9 +1,10 @@
 """A frame from the camera to the network's device, prepared as it arrives: chosen once, by the device.
 
-    preparing = preparing_for(device)                                # one per core
-    prepare = preparing.preparer(Preprocessor((720, 1280), (256, 448)))  # one per camera and size of its pictures
-    planes = prepare(frame)                                          # on the camera's thread
-    planes.copy_to(buffer[0, :, t])                                  # on the thread that steps, before the step
+    preparing = preparing_for(device)                 # one per core
+    resize = Preprocessor((720, 1280), (256, 448))    # one per camera and size of its pictures
+    prepare = preparing.preparer(resize)
+    planes = prepare(frame)                           # on the camera's thread
+    planes.copy_to(buffer[0, :, t])                   # on the thread that steps, before the step
 
 | device | the camera's thread | then, on a CUDA stream of the camera's own |
 | --- | --- | --- |

@@ -70,8 +70,7 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
-        self._connections, self._heard = 0, time.monotonic()
-        self._back_until = self._gap = 0.0
+        self._connections, self._heard, self._back_until, self._gap = 0, time.monotonic(), 0.0, 0.0
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
         try:
@@ -79,9 +78,8 @@ class Drain:
         except BaseException:
             self._context.destroy(0)
             raise
-        self._joiner = Joiner(
-            self._context, self.endpoint, self.rejects, self.limits, self.mailbox.capacity, self.curve
-        )
+        capacity = self.mailbox.capacity
+        self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         self._thread.start()
 

@@ -114,7 +114,7 @@ def blend(region: np.ndarray, cover: np.ndarray, color: np.ndarray) -> None:
     region += color.reshape(region.shape)
 
 
-def wide(rows: np.ndarray, width: int) -> np.ndarray:
+def widen_rows(rows: np.ndarray, width: int) -> np.ndarray:
     """One colour per row (h, 3) as a picture (h, width, 3)."""
     return cv2.repeat(np.ascontiguousarray(rows, np.float32)[:, None], 1, width)
 

@@ -39,7 +39,7 @@ class Light:
     horizon: np.ndarray
 
 
-def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
+def hash_to_unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
     """Hash of integers (...) to float64 (...) in 0..1, one by one (the splitmix64 finaliser, Steele et al. 2014)."""
     mixed = np.full(np.broadcast(*keys).shape or (1,), seed % 2**63, dtype=np.uint64)
     for key in keys:
@@ -53,12 +53,12 @@ def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4096)
 def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
     """Five hashed numbers of 0..1."""
-    return tuple(unit(seed, salt, number, np.arange(5)).tolist())
+    return tuple(hash_to_unit(seed, salt, number, np.arange(5)).tolist())
 
 
 def biome_at(seed: int, s: np.ndarray) -> np.ndarray:
     """Indices (n,) into BIOMES of the country at `s` (n,)."""
-    return (unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
+    return (hash_to_unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
 
 
 @lru_cache(maxsize=1024)
@@ -67,7 +67,7 @@ def plan_slot(seed: int, slot: int) -> tuple[Thing, ...]:
     biome = BIOMES[int(biome_at(seed, np.array([slot * SLOT]))[0])]
     found = []
     for side in (-1, 1):
-        r = unit(seed, 7, side, slot, np.arange(6)).tolist()
+        r = hash_to_unit(seed, 7, side, slot, np.arange(6)).tolist()
         found += _plan_side(slot, side, slot * SLOT + (r[0] - 0.5) * 5, biome, r)
     return tuple(found)
 
@@ -165,7 +165,7 @@ class World:
         """Gain of the camera: a slow drift, and now and then a jump that the automatic exposure takes back."""
         gain = 1.0 + 0.07 * np.sin(t / 4.7 + self._phase[14])
         event = int(np.floor(t / 9.0))
-        kick = unit(self.seed, 5, event, np.arange(3))
+        kick = hash_to_unit(self.seed, 5, event, np.arange(3))
         if kick[0] < 0.6:
             since = t - 9.0 * (event + 0.7 * kick[1])
             size = 0.55 if kick[2] > 0.5 else -0.38

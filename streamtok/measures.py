@@ -78,8 +78,9 @@ class TimeJudge:
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
         """Judge the next image by its time.
 
-        Its clock was set if the time does not rise, or `arrival_ns`, on a clock of its own (0: not known), does not
-        confirm a jump of more than 5 s, but has gone as fast before: that of a file that was converted has not.
+        Its clock was set if the time does not rise, or jumps by more than 5 s while `arrival_ns` does not. That is on a
+        clock of its own (0: not known), and counts for nothing where it went at less than half the pace so far, as in
+        a file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:

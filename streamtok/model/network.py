@@ -178,13 +178,13 @@ class Network(nn.Module):
     # Groups: what clips, streams and training share.
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The state of an encoder of height x width frames, all zeros; ValueError where there is none."""
+        """The state of an encoder of height x width frames, all zeros; ValueError without an encoder."""
         self.check_has("encoder")
         patch = self.config.patch_size
         return {"encoder": self.encoder.init_state(spec, height // patch, width // patch)}
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError where there is none."""
+        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError without a decoder."""
         self.check_has("decoder")
         return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
 

@@ -194,7 +194,7 @@ class Drain:
             self.take(parts)
 
     def _has_ended(self) -> bool:
-        """Whether nothing more is to come; while a node is there, named streams that it has not announced are awaited."""
+        """Whether nothing more is to come; while a node is there, streams that were named are awaited."""
         names = self.infos.keys() if self.streams is None or not self.connected else self.streams
         ended = all(name in self.infos and self.infos[name].ended for name in names)
         return bool(self.infos) and ended and not self._joiner.waiting

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtok.event_log import EventLog
-from streamtok.io.base import STREAM_NAME, Source
+from streamtok.io.base import Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import parse_positive, split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
+from streamtok.names import check_stream_name
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 from streamtok.wire.header import FrameHeader
@@ -104,14 +105,11 @@ class ZmqSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         spec = f"zmq:{target}"
-        self.endpoint, options = split_options(
-            spec, target, {"stream": str, "curve": str, "freeze_after": parse_positive}
-        )
+        known = {"stream": check_stream_name, "curve": str, "freeze_after": parse_positive}
+        self.endpoint, options = split_options(spec, target, known)
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)
-        if not STREAM_NAME.fullmatch(self.remote):
-            raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets
         self._log = EventLog(stream, log)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,11 @@ from streamtok.wire.message import FrameMessage
 from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "stream": check_stream_name,
+    "curve": str,
+    "freeze_after": parse_positive,
+}
 log = logging.getLogger("streamtok.io")
 
 SILENT_S = 5.0
@@ -105,8 +111,7 @@ class ZmqSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         spec = f"zmq:{target}"
-        known = {"stream": check_stream_name, "curve": str, "freeze_after": parse_positive}
-        self.endpoint, options = split_options(spec, target, known)
+        self.endpoint, options = split_options(spec, target, OPTIONS)
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)

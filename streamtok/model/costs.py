@@ -45,8 +45,7 @@ def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, An
     config = PRESETS[name]
     with torch.device("meta"):
         model = build(config)
-    step = config.spatial_compression
-    height, width = (-(-side // step) * step for side in size)
+    step, (height, width) = config.spatial_compression, config.pad_size(size)
     grid = config.grid(height, width)
     groups = fps / config.temporal_compression
     per_second = grid[0] * grid[1] * groups * config.num_quantizers

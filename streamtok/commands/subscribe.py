@@ -187,9 +187,8 @@ class Reading:
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return
-        monotonic, utc = info.clock
-        now = time.time_ns() - utc + monotonic  # of the node's clock
-        self.ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+        now = time.time_ns()
+        self.ages.add((now - info.to_utc(header.publish_ns)) / 1e9, (now - info.to_utc(message.capture_ns)) / 1e9)
 
 
 def open_subscription(settings: SubscribeSettings) -> Subscription:

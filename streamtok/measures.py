@@ -27,7 +27,7 @@ def psnr_from_mse(mse: float) -> float:
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy of a histogram in bits; 0 for an empty one."""
+    """Entropy in bits of a histogram (n,); 0 for an empty one."""
     seen = counts[counts > 0]
     share = seen / seen.sum()
     return float(max(0.0, -(share * np.log2(share)).sum()))
@@ -78,8 +78,9 @@ class TimeJudge:
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
         """Judge the next image by its time.
 
-        Its clock was set if the time does not rise, or `arrival_ns`, on a clock of its own (0: not known), does not
-        confirm a jump of more than 5 s, but has gone as fast before: that of a file that was converted has not.
+        Its clock was set if the time does not rise, or jumps by more than 5 s while `arrival_ns` does not. That is on a
+        clock of its own (0: not known), and counts for nothing where it went at less than half the pace so far, as in
+        a file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:
@@ -125,8 +126,8 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
 class LatestSamples:
     """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
 
-    def __init__(self, size: int = KEPT) -> None:
-        self._samples = np.zeros(size)
+    def __init__(self) -> None:
+        self._samples = np.zeros(KEPT)
         self.count = 0
         self.total = 0.0
 
@@ -138,7 +139,7 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept, in no order."""
+        """Those that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
@@ -146,7 +147,7 @@ class LatestSamples:
 
 
 def quantiles(samples: np.ndarray) -> dict[str, float]:
-    """{"p50": ..., "p95": ..., "p99": ...} of some samples; empty if there are none."""
+    """{"p50": ..., "p95": ..., "p99": ...} of samples (n,); empty if there are none."""
     if not samples.size:
         return {}
     return dict(zip(QUANTILES, np.quantile(samples, list(QUANTILES.values())).tolist(), strict=True))

@@ -59,7 +59,7 @@ def parse_endpoint(text: str) -> str:
 
 
 def is_camera_path(text: str) -> bool:
-    """Whether a path is that of a camera of this machine: any in /dev, but for shared memory and what pipes are."""
+    """Whether a path is that of a camera of this machine: any in /dev, except shared memory and pipes."""
     return text.startswith("/dev/") and not text.startswith(("/dev/shm/", "/dev/fd/", "/dev/stdin"))
 
 

@@ -21,11 +21,11 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 class Case:
-    """Random tensors of one dtype on one device, from one seed."""
+    """Random tensors of one dtype on one device, the same in every run."""
 
-    def __init__(self, device: str, dtype: torch.dtype, seed: int = 0):
+    def __init__(self, device: str, dtype: torch.dtype):
         self.device, self.dtype = device, dtype
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(0)
 
     def __call__(self, *shape: int, scale: float = 1.0) -> Tensor:
         values = torch.randn(*shape, device=self.device, generator=self.generator)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
+from streamtok.model.network import HALVES
 
 FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json
@@ -44,9 +45,11 @@ def save(
 ) -> None:
     """Write config.json and model.safetensors; `dtype` rounds the weights first (to float16, say).
 
-    The fingerprint is that of the weights as stored, or of `tokens_of`, whose tokens they make: ValueError if they do
-    not. `extra` values go to config.json beside it.
+    The fingerprint is that of the weights as stored, or of `tokens_of`, whose tokens they make. `extra` values go to
+    config.json beside it. ValueError for half a model, and for weights whose tokens are not those of `tokens_of`.
     """
+    for half in HALVES:
+        model.check_has(half)
     folder = Path(folder)
     weights = model.state_dict().items()
     rounded = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in weights}

@@ -111,5 +111,5 @@ class RefiningAlphabet(Alphabet):
 
 
 def make_alphabet(levels: Sequence[int], words: np.ndarray | None) -> Alphabet:
-    """The alphabet of FSQ with `levels`, and with `words` where tokens may refine."""
+    """The alphabet of FSQ with `levels`, and where tokens may refine with their `words` (ages, codewords)."""
     return Alphabet(levels) if words is None else RefiningAlphabet(levels, words)

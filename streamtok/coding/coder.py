@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
@@ -46,7 +48,7 @@ FRESH = Past()
 
 
 def grid_checksum(tokens: np.ndarray) -> int:
-    """zlib CRC-32 of a grid as an uncompressed payload holds it: row-major, little-endian."""
+    """zlib CRC-32 of a grid (h, w) as an uncompressed payload holds it: row-major, little-endian."""
     return zlib.crc32(np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes())
 
 
@@ -184,16 +186,12 @@ def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:
     """Write coder.safetensors beside a tokenizer's weights."""
-    from safetensors.numpy import save_file
-
     metadata = {"format": FORMAT, "levels": json.dumps(coder.levels), "tokenizer": coder.tokenizer}
     save_file(coder.tensors, folder / FILE, metadata | {"fingerprint": coder.fingerprint})
 
 
 def load_coder(path: Path) -> TokenCoder:
     """Read coder.safetensors, or that of a tokenizer's folder. ValueError names a file that is none, or was altered."""
-    from safetensors import SafetensorError, safe_open
-
     path = path / FILE if path.is_dir() else path
     try:
         with safe_open(path, "numpy") as file:

@@ -58,7 +58,7 @@ class Digits:
         return np.array(self.levels)
 
     def split(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens of any shape -> digits int64 (..., D)."""
+        """Tokens (...) -> digits int64 (..., D)."""
         return tokens[..., None].astype(np.int64) // self._weights % self.none
 
     def join(self, digits: np.ndarray) -> np.ndarray:

@@ -162,10 +162,10 @@ class Network:
         x += glance.heads[cells]
         return x
 
-    def say_around(self, now: np.ndarray, before: np.ndarray, group: range | None = None) -> np.ndarray:
-        """What symbols that are known, (n, groups or of `group`), and those of the grid before say to the cells around:
-        activations (n, K)."""
-        return self._arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before, group)))
+    def say_around(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What symbols that are known, (n, groups), and those of the grid before say to the cells around: activations
+        (n, K)."""
+        return self._arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
 
     def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
         """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""

@@ -12,12 +12,14 @@ Every comparison is made in one run, with the same input and precision. `--json`
 import json
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 import streamtok
+from streamtok.bench.options import BenchOptions
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Device, File, Flag, Model, Positive, Size, Switch, Whole, option
 from streamtok.settings.shared import CommandSettings
@@ -54,19 +56,15 @@ def run(settings: BenchSettings) -> int:
     import torch
 
     from streamtok.bench.measure import measure_model
-    from streamtok.bench.options import BenchOptions
     from streamtok.bench.tables import format_report, plot_ratios
     from streamtok.engine.loading import pick_device
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    options = BenchOptions(
-        **settings.model_dump(
-            include={"size", "cameras", "precision", "fps", "groups", "steady", "end_to_end", "clip", "start", "model"}
-        ),
-        device=pick_device(settings.device).type,
-        windows=tuple(int(frames) for frames in settings.windows.split(",") if frames),
-    )
+    given = settings.model_dump(include={field.name for field in fields(BenchOptions)})
+    given["device"] = pick_device(settings.device).type
+    given["windows"] = tuple(int(frames) for frames in settings.windows.split(",") if frames)
+    options = BenchOptions(**given)
     report = measure_model(streamtok.load(settings.model), options, lambda line: print(line, file=sys.stderr))
     written = write_report(report, settings.out) if settings.out else None
     if settings.plot:

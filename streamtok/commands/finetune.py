@@ -10,7 +10,7 @@ gets model/ (for --model of every command), sample_*.png, curve.png (PSNR of wha
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -18,9 +18,7 @@ from streamtok.commands.command import make_main
 from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
-
-if TYPE_CHECKING:
-    from streamtok.training.config import TrainConfig
+from streamtok.training.config import TrainConfig
 
 ONE_OF = 5  # videos is held out, or a fifth of each
 LINES = 256  # of the held-out pictures
@@ -81,9 +79,8 @@ def run(settings: FinetuneSettings) -> int:
     return 0
 
 
-def plan_run(settings: FinetuneSettings) -> "TrainConfig":
+def plan_run(settings: FinetuneSettings) -> TrainConfig:
     """The training run that the settings ask for."""
-    from streamtok.training.config import TrainConfig
     from streamtok.training.data import list_media
 
     paths = list_media(tuple(settings.videos))

@@ -47,43 +47,11 @@ def run(settings: ModelsSettings) -> int:
     for name in settings.names:
         if name not in PRESETS:
             raise SettingsError(f"{name!r} is no preset; {nearest(name, PRESETS)}")
+    from streamtok.model.costs import measure_preset
+
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
     print(json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps))
     return 0
-
-
-def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
-    """The facts of one preset at one frame size and rate, computed on the meta device (no weights are allocated)."""
-    import torch
-
-    from streamtok.model import DecodeStream, EncodeStream, build
-    from streamtok.model.costs import group_flops
-
-    config = PRESETS[name]
-    with torch.device("meta"):
-        model = build(config)
-    step = config.spatial_compression
-    height, width = (-(-side // step) * step for side in size)
-    grid = config.grid(height, width)
-    groups = fps / config.temporal_compression
-    per_second = grid[0] * grid[1] * groups * config.num_quantizers
-    bits = (config.bits_per_token or 16 * config.latent_channels) * grid[0] * grid[1] * groups
-    half = model.to(torch.float16)
-    return {
-        "name": name,
-        "compression": "x".join(map(str, ([config.temporal_compression] if config.video else []) + [step, step])),
-        "compression_ratio": config.compression_ratio,
-        "codebook_size": config.codebook_size,
-        "bits_per_token": config.bits_per_token,
-        "grid": list(grid),
-        "tokens_per_second": per_second if config.discrete else None,
-        "bits_per_second": bits,
-        "parameters": model.parameters_count,
-        "encode_flops": group_flops(model, (height, width), encode=True),
-        "decode_flops": group_flops(model, grid, encode=False),
-        "encode_state_bytes": EncodeStream.state_bytes(half, 1, (height, width), config.context),
-        "decode_state_bytes": DecodeStream.state_bytes(half, 1, grid, config.context),
-    }
 
 
 def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:

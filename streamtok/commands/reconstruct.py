@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from streamtok.commands.command import make_main
+from streamtok.config import PRESETS
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
@@ -119,7 +120,6 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
 
     from streamtok.checkpoint import from_cosmos
     from streamtok.checkpoint.variants import find_variant
-    from streamtok.config import PRESETS
     from streamtok.engine.loading import load, pick_device
 
     config = None

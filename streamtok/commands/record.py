@@ -62,9 +62,9 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     from streamtok.recording.network_recorder import NetworkRecorder
     from streamtok.recording.recorder import Recorder
     from streamtok.recording.recorder_options import RecorderOptions
-    from streamtok.wire.security import CurveClient
+    from streamtok.wire.security import CurveClient, load_keys
 
-    curve = CurveClient.load(settings.curve) if settings.curve else None
+    curve = load_keys(CurveClient, settings.curve)
     limits = settings.max_size, settings.max_minutes, settings.min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)
     endpoint, until_end = settings.endpoint, settings.until_end

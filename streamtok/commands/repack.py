@@ -16,6 +16,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import File, FileOrFolder, Flag, option
 from streamtok.settings.shared import CommandSettings
+from streamtok.tokens.repack import repack
 
 
 class RepackSettings(CommandSettings):
@@ -31,8 +32,6 @@ class RepackSettings(CommandSettings):
 
 def run(settings: RepackSettings) -> int:
     """Write the file with its tokens coded otherwise, and tell both sizes."""
-    from streamtok.tokens.repack import repack
-
     before, after = repack(Path(settings.path), Path(settings.out), settings.compression, settings.coder)
     if settings.as_json:
         print(json.dumps({"out": str(settings.out), "bytes_before": before, "bytes": after}))

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from streamtok.commands.command import make_main
+from streamtok.recording.repair import repair
 from streamtok.settings.fields import File, Flag, option
 from streamtok.settings.shared import CommandSettings
 
@@ -27,8 +28,6 @@ class RepairSettings(CommandSettings):
 
 def run(settings: RepairSettings) -> int:
     """Repair one file; 0 when done or nothing was wrong, an error if nothing could be recovered."""
-    from streamtok.recording.repair import repair
-
     done = repair(settings.path, settings.out)
     out = None if done.path is None else str(done.path)
     if settings.as_json:

@@ -9,18 +9,15 @@ and a scraper. Faults come at random times, the same ones for the same seed. Sta
 
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from streamtok.bench.soak.options import SoakOptions
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import File, Flag, Folder, Model, Seconds, Size, Whole, option, read_list
+from streamtok.settings.fields import File, Flag, Folder, option, read_list
 from streamtok.settings.shared import CommandSettings
-
-if TYPE_CHECKING:
-    from streamtok.bench.soak.run import SoakOptions
 
 FaultName = Literal[
     "kill_reader",
@@ -37,30 +34,14 @@ FaultName = Literal[
 ]
 
 
-class SoakSettings(CommandSettings):
-    """How long, with what, and which faults."""
+class SoakSettings(CommandSettings, SoakOptions):
+    """A run, its faults, and where its report goes."""
 
-    seconds: Seconds = option(60.0, "how long, from when everything runs")
-    seed: Whole = option(0, "of the faults and the camera")
-    every: Seconds = option(4.0, "between faults, on average")
     out: Annotated[File, Flag(short="-o")] | None = option(None, "also write the report here (JSON)")
     faults: Annotated[list[FaultName], BeforeValidator(read_list), Flag(long="--fault")] | None = option(
         None, "only this fault (repeat it; default: all)"
     )
-    readers: (
-        Annotated[list[Literal["subscribe", "record", "decode"]], BeforeValidator(read_list), Flag(long="--reader")]
-        | None
-    ) = option(None, "only this reader (repeat it; default: all)")
-    size: Size = option((64, 96), "of the camera's picture")
-    model: Model = option("nano", "preset name or checkpoint folder")
     keep: Folder | None = option(None, "keep logs, recordings and pictures in this new folder")
-
-    def soak_options(self) -> "SoakOptions":
-        """What the run needs of it."""
-        from streamtok.bench.soak.run import SoakOptions
-
-        options = SoakOptions(self.seed, self.seconds, self.every, self.size, self.model)
-        return options if self.readers is None else replace(options, readers=tuple(self.readers))
 
 
 def run(settings: SoakSettings) -> int:
@@ -72,7 +53,7 @@ def run(settings: SoakSettings) -> int:
     with tempfile.TemporaryDirectory(prefix="streamtok-soak-") as temporary:
         folder = settings.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=folder == Path(temporary))
-        report = Soak(settings.soak_options(), folder).run(faults)
+        report = Soak(settings, folder).run(faults)
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -26,7 +26,7 @@ from streamtok.settings.shared import NodeSettings
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
-from streamtok.wire.security import CurveClient, CurveServer
+from streamtok.wire.security import CurveClient, CurveServer, load_keys
 from streamtok.wire.subscriber import Subscription, subscribe
 
 WAIT_S = 0.05
@@ -187,9 +187,8 @@ class Reading:
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return
-        monotonic, utc = info.clock
-        now = time.time_ns() - utc + monotonic  # of the node's clock
-        self.ages.add((now - header.publish_ns) / 1e9, (now - message.capture_ns) / 1e9)
+        now = time.time_ns()
+        self.ages.add((now - info.to_utc(header.publish_ns)) / 1e9, (now - info.to_utc(message.capture_ns)) / 1e9)
 
 
 def open_subscription(settings: SubscribeSettings) -> Subscription:
@@ -202,7 +201,7 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
         lossless=settings.lossless,
         join=join,
         until_end=settings.until_end,
-        curve=CurveClient.load(settings.curve) if settings.curve else None,
+        curve=load_keys(CurveClient, settings.curve),
         coders=settings.coder,
     )
 
@@ -213,7 +212,7 @@ def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.E
         endpoint,
         settings.control,
         node="relay",
-        curve=CurveServer.load(settings.forward_curve) if settings.forward_curve else None,
+        curve=load_keys(CurveServer, settings.forward_curve),
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
         lossless=settings.lossless,

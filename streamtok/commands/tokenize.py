@@ -6,9 +6,8 @@
     streamtok tokenize --plan 100000 --size 256x448
 
 A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. Recordings in a folder that do not
-belong together are a drive each. What is done is skipped when the
-command runs again, what broke is listed and tried again. `--plan` measures this machine and computes what so many hours
-of video need.
+belong together are a drive each. When the command runs again, what is done is skipped, and what broke is tried again
+and listed. `--plan` measures this machine and computes what so many hours of video need.
 """
 
 import functools
@@ -85,7 +84,7 @@ def run(settings: TokenizeSettings) -> int:
 
 
 def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
-    """Tokenize all drives; 1 if some are broken or were not reached."""
+    """Tokenize all drives; returns what became of them."""
     from streamtok.fleet.fleet import Fleet
 
     assert settings.out is not None  # as the settings have checked

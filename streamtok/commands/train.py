@@ -22,7 +22,7 @@ from streamtok.training.config import TrainConfig
 
 
 class TrainSettings(CommandSettings, TrainConfig):
-    """A training run and how it begins; all but these flags is for the config and --set."""
+    """A training run and how it begins; everything else than these flags is set by the config and --set."""
 
     out: Annotated[str, Flag("DIR", short="-o")] = option("out/train", "folder for everything the run writes")
     resume: Switch = option(False, "go on from out/last.pt")

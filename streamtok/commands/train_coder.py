@@ -42,46 +42,34 @@ class TrainCoderSettings(CommandSettings):
 
 def run(settings: TrainCoderSettings) -> int:
     """Train a token coder and write it beside the weights."""
-    from streamtok.checkpoint import WEIGHTS
     from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
-    from streamtok.training.coder_loop import judge_clips, train_coder
-    from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, tokenize_views
+    from streamtok.training.coder_loop import judge_views, train_on_files
     from streamtok.training.data import list_media, split_holdout
 
     paths, held = split_holdout(list_media(tuple(settings.data)), tuple(settings.holdout))
     tokenizer = load(settings.model, engine="default", device="cpu")
-    config = tokenizer.config
-    if config.quantizer != "fsq":
+    if tokenizer.config.quantizer != "fsq":
         raise ValueError(f"{settings.model} has tokens of another kind: the token coder is for FSQ")
-    shipped = WEIGHTS / str(settings.model)
-    folder = settings.out or (shipped if shipped.is_dir() else Path(settings.model))
+    folder = settings.out or find_home(str(settings.model))
     folder.mkdir(parents=True, exist_ok=True)
-    views = REFINING_VIEWS if config.refinement else VIEWS
-    epochs = tokenize_views(tokenizer, paths, views, settings.frames)
-    print_progress(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
-    recent: list[float] = []
-
-    def on_step(step: int, bits: float) -> None:
-        recent.append(bits)
-        if len(recent) == 200:
-            print_progress(f"step {step + 1}: {fmean(recent):.3f} bits a token")
-            recent.clear()
-
-    refinement, seed = config.refinement, settings.seed
-    coder = train_coder(
-        config.levels, tokenizer.fingerprint, epochs, settings.steps, refinement=refinement, seed=seed, on_step=on_step
-    )
+    coder = train_on_files(tokenizer, paths, settings.frames, settings.steps, settings.seed, print_progress)
     save_coder(coder, folder)
-    judged = {
-        name: judge_clips(coder, tokenize_views(tokenizer, held, [view], view.epoch)) for name, view in JUDGED.items()
-    }
+    judged = judge_views(coder, tokenizer, held)
     if settings.as_json:
         print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint} | judged))
     else:
         tables = [format_clips(name, rows) for name, rows in judged.items()]
         print("\n".join([*filter(None, tables), f"{folder}: token coder {coder.fingerprint}"]))
     return 0
+
+
+def find_home(model: str) -> Path:
+    """The folder of a tokenizer: that of its shipped weights, else the one that it is named by."""
+    from streamtok.checkpoint import WEIGHTS
+
+    shipped = WEIGHTS / model
+    return shipped if shipped.is_dir() else Path(model)
 
 
 def print_progress(text: str) -> None:

@@ -195,13 +195,25 @@ class TokenizerConfig:
         bits = self.bits_per_token or 16 * self.latent_channels
         return 8 * self.in_channels * self.temporal_compression * self.spatial_compression**2 / bits
 
+    @property
+    def token_dtype(self) -> str:
+        """What tokens are stored and sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
+        if self.codebook_size is None:
+            return "float16"
+        return "uint16" if self.codebook_size <= 1 << 16 else "uint32"
+
+    def pad_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (height, width) on the grid that frames of `size` are padded to."""
+        height, width = (-(-side // self.spatial_compression) * self.spatial_compression for side in size)
+        return height, width
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The token grid (h, w) of frames of this size; ValueError if the size is not on the grid."""
         step = self.spatial_compression
         if height % step or width % step or min(height, width) < step:
             raise ValueError(
                 f"frames are {height}x{width} (height x width), expected positive multiples of {step}; "
-                f"resize or pad to {-(-height // step) * step}x{-(-width // step) * step}"
+                "resize or pad to {}x{}".format(*self.pad_size((height, width)))
             )
         return height // step, width // step
 

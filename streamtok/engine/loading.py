@@ -61,7 +61,8 @@ def load(
         machine = inspect_machine(tokenizer.fingerprint, (0, 0))
         fast = apply_configuration(tokenizer, plan_precision(tokenizer, machine, "float32"))
     else:
-        fast = optimize(tokenizer, read_engine(engine), size=_fit(size, tokenizer), device=chosen.type)
+        padded = tokenizer.config.pad_size(size)
+        fast = optimize(tokenizer, read_engine(engine), size=padded, device=chosen.type)
     wanted = fast.engine
     if threads is not None and wanted.device == "cpu":
         wanted = replace(wanted, threads=threads)
@@ -98,13 +99,6 @@ def read_engine(engine: Engine | Path) -> Engine:
         return json.loads(Path(engine).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"engine {str(engine)!r}: expected auto, eager or auto's JSON file: {error}") from error
-
-
-def _fit(size: tuple[int, int], tokenizer: Tokenizer) -> tuple[int, int]:
-    """The size (H, W) on the tokenizer's grid that frames of `size` are padded to."""
-    step = tokenizer.config.spatial_compression
-    height, width = (-(-side // step) * step for side in size)
-    return height, width
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -166,7 +166,7 @@ def pick_configuration(
 ) -> EngineConfiguration:
     """The configuration of `pick_trial`, with what was measured.
 
-    On a CPU with its threads too, measured on frames (1, 3, T, H, W) uint8.
+    On a CPU with its threads too, measured on `frames`, uint8 (1, 3, T, H, W).
     """
     agreement, times = ({name: getattr(trial, fact) for name, trial in trials.items()} for fact in ("agreement", "ms"))
     best = trials[pick_trial(trials, precisions)].configuration

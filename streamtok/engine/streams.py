@@ -84,7 +84,7 @@ class PlainSnapshots:
     model: Network
 
     def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """past (S, ...), count (S,) -> (S, P, H, W, C); what no such layer keeps stays as it is."""
+        """past (S, ...), count (S,) -> (S, P, H, W, C); the past of any other layer stays as it is."""
         layer = find_module(self.model, name)
         return layer.to_plain(past, count).contiguous() if isinstance(layer, KeepsPast) else past
 

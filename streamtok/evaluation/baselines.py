@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -50,10 +51,6 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> CodecCl
 
 def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> CodecClip:
     """frames uint8 RGB (T, H, W, 3), even sides, through "x264" or "x265" at a constant-rate factor."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("the codec baselines need PyAV: pip install av") from error
     encoder: Any = av.CodecContext.create(CODECS[codec], "w")
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 30), Fraction(30)
@@ -72,8 +69,6 @@ def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> CodecClip:
 
 def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
     """The pictures of all packets, uint8 RGB (T, H, W, 3)."""
-    import av
-
     decoder: Any = av.CodecContext.create({"x264": "h264", "x265": "hevc"}[codec], "r")
     decoder.thread_count = 1
     decoder.extradata = headers

@@ -17,10 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from streamtok.io.source import open_video
 from streamtok.io.spec import split_file
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
+SEQUENCE_FPS = 24.0  # of numbered pictures, as in DAVIS
 KNOWN = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 log = logging.getLogger("streamtok.evaluation")
 
@@ -83,12 +85,12 @@ class ClipSet:
         return Clip(file.name, fitted, fps)
 
 
-def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps: float = 24.0) -> list[ClipFile]:
+def find_clips(places: Sequence[str | Path], *, images: bool | None = None) -> list[ClipFile]:
     """The clips of folders and files, sorted by name.
 
     images: True takes every picture as its own clip, False groups numbered pictures of a folder to a sequence, None
-    decides by layout (a folder above them named JPEGImages or frames means sequences). fps: of such sequences (DAVIS
-    is 24). Raises FileNotFoundError for a missing place and ValueError where nothing is found.
+    decides by layout (a folder above them named JPEGImages or frames means sequences). Raises FileNotFoundError for a
+    missing place and ValueError where nothing is found.
     """
     found: list[ClipFile] = []
     for given in map(str, places):
@@ -97,7 +99,7 @@ def find_clips(places: Sequence[str | Path], *, images: bool | None = None, fps:
             raise FileNotFoundError(f"{place} does not exist; give a video, a picture or a folder of them")
         if place.suffix.lower() not in KNOWN and not place.is_dir():
             raise ValueError(f"{place}: unknown kind of file; expected one of {', '.join(KNOWN)}")
-        found += _find_in_folder(place, images, fps) if place.is_dir() else [ClipFile(place.stem, (Path(given),))]
+        found += _find_in_folder(place, images) if place.is_dir() else [ClipFile(place.stem, (Path(given),))]
     if not found:
         raise ValueError(f"no videos or pictures in {', '.join(map(str, places))}")
     return _with_distinct_names(found)
@@ -133,8 +135,6 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
     ValueError that names the file if it holds no frame.
     """
-    from streamtok.io.source import open_video
-
     with open_video(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]
         damaged = video.counts["damaged"]
@@ -152,7 +152,7 @@ def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:
     return images
 
 
-def _find_in_folder(root: Path, images: bool | None, fps: float) -> list[ClipFile]:
+def _find_in_folder(root: Path, images: bool | None) -> list[ClipFile]:
     found = []
     pictures: dict[Path, list[Path]] = {}
     for path in sorted(root.rglob("*")):
@@ -165,7 +165,7 @@ def _find_in_folder(root: Path, images: bool | None, fps: float) -> list[ClipFil
     for folder, paths in pictures.items():
         if images is False or (images is None and _is_sequence(folder)):
             name = folder.relative_to(root).as_posix() if folder != root else root.name
-            found.append(ClipFile(name, tuple(sorted(paths, key=_number)), fps))
+            found.append(ClipFile(name, tuple(sorted(paths, key=_number)), SEQUENCE_FPS))
         else:
             found += [ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)) for path in paths]
     return sorted(found, key=lambda clip: clip.name)

@@ -5,7 +5,6 @@ Needs torch and numpy alone once the clips are read, on CPU or GPU, so a trainin
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from streamtok.coding.coder import TokenCoder
 from streamtok.config import TokenizerConfig
 from streamtok.evaluation.codes import CodeCounts
-from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
+from streamtok.evaluation.dataset import Clip, ClipSet
 from streamtok.evaluation.layouts import (
     as_unit,
     pictures_to_unit,
@@ -164,15 +163,6 @@ def evaluate_clips(
     if summary is not None and predictability is not None:
         summary |= predictability.summary()
     return Evaluation(config.name, config.temporal_compression, results, summary, dict(skipped), dict(damaged))
-
-
-def evaluate_folder(
-    tok: Tokenizer, places: Sequence[str | Path], *, lines: int | None = 256, frames: int = 33
-) -> Evaluation:
-    """Judge a tokenizer on the first frames of every clip in folders and files; the short call for training logs."""
-    config = tok.config
-    clips = ClipSet(find_clips(places), lines, frames, config.spatial_compression, config.temporal_compression)
-    return evaluate_clips(tok, clips, steps=lines is None)
 
 
 @torch.inference_mode()

@@ -34,7 +34,7 @@ class Predictability:
         self._words = np.zeros(self.refinement, np.int64)
 
     def add(self, indices: Tensor, video: bool) -> dict[str, float]:
-        """Count one clip's tokens (..., T', h, w), whose first grid has none before it; without `video` no grid has.
+        """Count one clip's tokens (..., T', h, w), whose first grid follows no other; without `video` none follows one.
 
         `coded_bits`: bits per token of the bytes that the coder makes of them, if there is one.
         """

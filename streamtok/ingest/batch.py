@@ -83,7 +83,7 @@ class Batch:
 
     @property
     def complete(self) -> bool:
-        """Whether there is a full group and nobody to wait for."""
+        """Whether a group is full and no other lane needs waiting for."""
         return bool(self.full) and all(lane.full_ns is not None or lane.ended for lane in self.lanes)
 
     @property

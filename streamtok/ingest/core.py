@@ -22,7 +22,7 @@ from streamtok.ingest.token_grid import make_stream_info
 from streamtok.ingest.verdict import Verdict
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.frames import check_channels, picture_channels
-from streamtok.preprocessing.preprocessor import fit_rectangles
+from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles
 from streamtok.types import Frame, Prepared, StreamInfo, TokenGroup
 
 log = logging.getLogger("streamtok.ingest")
@@ -97,7 +97,7 @@ class IngestCore:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
             options.check_pixels(stream, *size)
             channels = picture_channels(self.config.in_channels)
-            kept = size, self._preparing.preparer(size, options.size, options.fit, multiple, channels)
+            kept = size, self._preparing.preparer(Preprocessor(size, options.size, options.fit, multiple, channels))
             self._preparers[stream] = kept
         return kept[1]
 

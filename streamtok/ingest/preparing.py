@@ -1,9 +1,10 @@
 """A frame from the camera to the network's device, prepared as it arrives: chosen once, by the device.
 
-    preparing = preparing_for(device)                           # one per core
-    prepare = preparing.preparer((720, 1280), size=(256, 448))  # one per camera and size of its pictures
-    planes = prepare(frame)                                     # on the camera's thread
-    planes.copy_to(buffer[0, :, t])                             # on the thread that steps, before the step
+    preparing = preparing_for(device)                 # one per core
+    resize = Preprocessor((720, 1280), (256, 448))    # one per camera and size of its pictures
+    prepare = preparing.preparer(resize)
+    planes = prepare(frame)                           # on the camera's thread
+    planes.copy_to(buffer[0, :, t])                   # on the thread that steps, before the step
 
 | device | the camera's thread | then, on a CUDA stream of the camera's own |
 | --- | --- | --- |
@@ -34,8 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.engine.gpu.kernels.preprocess import kernel_of, shape_of
 from streamtok.preprocessing.pixels import RawImage
-from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles
+from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame, Planes, RawPicture
 
 log = logging.getLogger("streamtok.ingest")
@@ -55,7 +57,7 @@ class HostPlanes:
         target.copy_(self._planes)
 
 
-class HostPreparer:
+class Preparer:
     """Prepares the frames of one camera, all of one size: converts and resizes them on the CPU, for a network there.
 
     `size` is the (H, W) of what comes out, `rect` (top, left, height, width) where the picture lies in it.
@@ -119,7 +121,7 @@ class Upload:
             return self._link.run(staged, work)
 
 
-class UploadingPreparer(HostPreparer):
+class UploadingPreparer(Preparer):
     """Converts and resizes on the CPU, for a network on a device."""
 
     def __init__(self, resize: Preprocessor, upload: Upload) -> None:
@@ -131,27 +133,18 @@ class UploadingPreparer(HostPreparer):
         return self._upload([planes.reshape(-1)], lambda data: data.view(planes.shape))
 
 
-class KernelPreparer:
+class KernelPreparer(Preparer):
     """Uploads a camera's bytes as they are and converts and resizes them on the device."""
 
-    def __init__(
-        self,
-        upload: Upload,
-        kernel_of: Callable[[str], Kernel],
-        source_size: tuple[int, int],
-        size: tuple[int, int] | None,
-        fit: str,
-        multiple: int,
-    ) -> None:
-        self.size, _, self.rect = fit_rectangles(source_size, size, fit, multiple)
+    def __init__(self, resize: Preprocessor, upload: Upload, kernel_of: Callable[[str], Kernel]) -> None:
+        super().__init__(resize)
         self._upload, self._kernel_of = upload, kernel_of
-        self._geometry = source_size, size, fit, multiple
         self._numbers: dict[tuple[str, int], np.ndarray] = {}
 
     def __call__(self, frame: Frame) -> Planes:
         raw = raw_rgb(frame.picture) if isinstance(frame.picture, np.ndarray) else frame.picture
-        if raw.shape[:2] != self._geometry[0]:
-            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {(*self._geometry[0], 3)}")
+        if raw.shape[:2] != self._resize.source_size:
+            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self._resize.source_size}")
 
         def convert(data: Tensor) -> Tensor:
             planes = torch.empty(3, *self.size, dtype=torch.uint8, device=data.device)
@@ -162,12 +155,9 @@ class KernelPreparer:
 
     def _numbers_of(self, raw: RawPicture) -> np.ndarray:
         """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
-        from streamtok.engine.gpu.kernels.preprocess import shape_of
-
         key = raw.encoding, raw.step
         if key not in self._numbers:
-            source_size, size, fit, multiple = self._geometry
-            shape = shape_of(source_size, raw.encoding, size, fit, multiple, raw.step)
+            shape = shape_of(self._resize, raw.encoding, raw.step)
             room = np.zeros(NUMBERS_ROOM, np.uint8)
             room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
             self._numbers[key] = room
@@ -179,9 +169,6 @@ def raw_rgb(picture: np.ndarray) -> RawImage:
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"picture of shape {picture.shape}: expected uint8 RGB (height, width, 3)")
     return RawImage(picture, "rgb8", *picture.shape[:2])
-
-
-Preparer = HostPreparer | KernelPreparer
 
 
 class Preparing:
@@ -196,22 +183,15 @@ class Preparing:
         self._link, self._kernel_of = link, kernel_of
         self._gate = threading.Lock()
 
-    def preparer(
-        self,
-        source_size: tuple[int, int],
-        size: tuple[int, int] | None = None,
-        fit: str = "stretch",
-        multiple: int = 8,
-        channels: int = 3,
-    ) -> Preparer:
-        """A preparer for one camera's pictures of `source_size`; arguments as `Preprocessor` takes them."""
+    def preparer(self, resize: Preprocessor) -> Preparer:
+        """A preparer for one camera's pictures, which gives what `resize` gives."""
         if self._link is None:
-            return HostPreparer(Preprocessor(source_size, size, fit, multiple, channels))
+            return Preparer(resize)
         with self._gate:
             upload = Upload(self._link(), self._gate)
-        if self._kernel_of is None or channels != 3:  # the kernel knows colours only
-            return UploadingPreparer(Preprocessor(source_size, size, fit, multiple, channels), upload)
-        return KernelPreparer(upload, self._kernel_of, source_size, size, fit, multiple)
+        if self._kernel_of is None or resize.channels != 3:  # the kernel knows colours only
+            return UploadingPreparer(resize, upload)
+        return KernelPreparer(resize, upload, self._kernel_of)
 
     @property
     def on_device(self) -> bool:
@@ -231,9 +211,7 @@ def preparing_for(device: torch.device) -> Preparing:
 
 
 def _gpu_kernels() -> Callable[[str], Kernel] | None:
-    """The kernels if cupy can build them here; else None, and the log says why."""
-    from streamtok.engine.gpu.kernels.preprocess import kernel_of
-
+    """The GPU's kernels if cupy can build them here; else None, and the log says why."""
     try:
         kernel_of("rgb8")
     except ImportError as error:

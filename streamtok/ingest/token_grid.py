@@ -1,4 +1,4 @@
-"""The token grid of a group: its type, its shape, where it comes from, and what readers are told of its stream."""
+"""The token grid of a group: its shape, where it comes from, and what readers are told of its stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,6 @@ from streamtok.config import TokenizerConfig
 from streamtok.ingest.lane import Lane
 from streamtok.model import Encoded, Tokenizer
 from streamtok.types import StreamInfo
-
-
-def dtype_of(config: TokenizerConfig) -> str:
-    """The type that a model's tokens are sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
-    if config.codebook_size is None:
-        return "float16"
-    return "uint16" if config.codebook_size <= 65536 else "uint32"
 
 
 def levels_of(config: TokenizerConfig) -> list[int]:
@@ -36,10 +29,10 @@ def grid_shape(config: TokenizerConfig, height: int, width: int) -> tuple[int, .
 
 
 def grids_of(out: Encoded, config: TokenizerConfig) -> np.ndarray:
-    """The token grids of a step's output, (slots, *grid_shape) in the type of `dtype_of`, on the host."""
+    """The token grids of a step's output, (slots, *grid_shape) as `token_dtype`, on the host."""
     if out.indices is None:
         return out.latent[:, :, 0].to(torch.float16).cpu().numpy()
-    return out.indices.select(-3, 0).cpu().numpy().astype(dtype_of(config))
+    return out.indices.select(-3, 0).cpu().numpy().astype(config.token_dtype)
 
 
 def make_stream_info(
@@ -57,7 +50,7 @@ def make_stream_info(
         tokenizer=tokenizer.fingerprint,
         model=config.name,
         grid=grid_shape(config, *lane.image_size),
-        dtype=dtype_of(config),
+        dtype=config.token_dtype,
         levels=tuple(levels_of(config)),
         image_size=lane.image_size,
         temporal_compression=lane.group_frames,

@@ -7,7 +7,6 @@ its presentation time, whether or not it is played in real time.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -16,10 +15,9 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from streamtok.io.watch import FreezeWatch
-from streamtok.names import NAME
+from streamtok.names import check_stream_name
 from streamtok.types import Frame
 
-STREAM_NAME = re.compile(NAME)
 GRAB_S = 0.1
 
 
@@ -48,11 +46,9 @@ class Source(ABC):
     """False: a camera that is not there when it is opened is waited for, like one that is lost later."""
 
     def __init__(self, stream: str = "cam0", *, max_frames: int | None = None) -> None:
-        if not STREAM_NAME.fullmatch(stream):
-            raise ValueError(f"stream name {stream!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames is {max_frames}: expected 1 or more, or None for no limit")
-        self.stream = stream
+        self.stream = check_stream_name(stream)
         self.max_frames = max_frames
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None

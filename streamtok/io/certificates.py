@@ -68,12 +68,12 @@ def find_fault(url: str, timeout: float) -> str:
         ):
             return ""
     except ssl.SSLCertVerificationError as error:
-        return explain(error)
+        return explain_refusal(error)
     except OSError:
         return ""
 
 
-def explain(error: ssl.SSLCertVerificationError) -> str:
+def explain_refusal(error: ssl.SSLCertVerificationError) -> str:
     """What is wrong with a certificate, and what to do."""
     return f"its certificate is not trusted ({error.verify_message}): {ADVICE}"
 

@@ -114,7 +114,7 @@ class OnePicture(PictureWriter):
 
 
 def check_colours(image: np.ndarray, path: Path) -> None:
-    """ValueError for a picture that is no RGB, which `path` cannot hold."""
+    """ValueError for a picture (H, W, C) that is no RGB, which `path` cannot hold."""
     if image.shape[2] != 3:
         raise ValueError(f"{path} holds RGB and the pictures have {image.shape[2]} channels: give a folder")
 

@@ -218,9 +218,7 @@ def _read(found: Probe, source: Source) -> None:
 def _say_tokens(size: tuple[int, int], rate: float) -> str:
     """What `nano` makes of pictures of `size` (height, width), `rate` per second."""
     config = PRESETS["nano"]
-    step = config.spatial_compression
-    height, width = (-(-side // step) * step for side in size)
-    rows, columns = config.grid(height, width)
+    rows, columns = config.grid(*config.pad_size(size))
     kbits = 16 * rows * columns * rate / config.temporal_compression / 1000
     return f"nano makes a grid of {rows}x{columns} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s"
 

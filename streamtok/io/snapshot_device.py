@@ -11,7 +11,7 @@ import urllib.error
 from urllib.parse import urlsplit
 
 from streamtok.io.camera import Grabbed
-from streamtok.io.certificates import OPTION, explain, parse_verify
+from streamtok.io.certificates import OPTION, explain_refusal, parse_verify
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.network_camera import make_opener
 from streamtok.io.spec import parse_rate, split_options
@@ -99,7 +99,7 @@ class SnapshotDevice:
             raise OSError(f"camera {self.name} answers {error.code} {error.reason}: {advice}") from error
         except urllib.error.URLError as error:
             reason = error.reason
-            reason = explain(reason) if isinstance(reason, ssl.SSLCertVerificationError) else reason
+            reason = explain_refusal(reason) if isinstance(reason, ssl.SSLCertVerificationError) else reason
             raise OSError(f"camera {self.name} cannot be reached: {reason}") from error
         except (http.client.HTTPException, ValueError) as error:
             raise OSError(f"camera {self.name} does not speak HTTP: {error!r}") from error

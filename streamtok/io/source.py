@@ -23,12 +23,19 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
-from streamtok.io.network_camera import ask_web
+from streamtok.io.camera import CameraSource
+from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
+from streamtok.io.images import ImageFileSource, parse_images
+from streamtok.io.network_camera import NetworkCamera, ask_web
+from streamtok.io.opencv_device import OpenCVDevice
+from streamtok.io.played_device import parse_played
 from streamtok.io.snapshot_device import PREFIX as SNAPSHOT
-from streamtok.io.snapshot_device import is_snapshot
+from streamtok.io.snapshot_device import is_snapshot, parse_snapshot
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.synthetic import parse_synthetic
 from streamtok.io.video import VideoFrame, VideoReader
+from streamtok.io.zmq_frames import ZmqSource
 from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
@@ -65,16 +72,10 @@ def open_source(
     """
     (scheme, _, rest), paced = spec.partition(":"), bool(realtime)
     if scheme == "synthetic":
-        from streamtok.io.synthetic import parse_synthetic
-
         return parse_synthetic(spec, stream, realtime=paced, max_frames=max_frames)
     if scheme == "images":
-        from streamtok.io.images import parse_images
-
         return parse_images(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
     if scheme == "zmq":
-        from streamtok.io.zmq_frames import ZmqSource
-
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
         kind = "camera" if is_snapshot(spec) else ask_web(spec)
@@ -85,21 +86,12 @@ def open_source(
     if path.suffix == ".sdp":
         return _open_camera(str(path), stream, max_frames)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        from streamtok.io.images import ImageFileSource
-
         return ImageFileSource(path, stream, **options, realtime=paced, max_frames=max_frames)
     return VideoSource(path, stream, options=options, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
 
 
 def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
     """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
-    from streamtok.io.camera import CameraSource
-    from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
-    from streamtok.io.network_camera import NetworkCamera
-    from streamtok.io.opencv_device import OpenCVDevice
-    from streamtok.io.played_device import parse_played
-    from streamtok.io.snapshot_device import parse_snapshot
-
     if spec.startswith("camera:"):
         return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
     if is_snapshot(spec):

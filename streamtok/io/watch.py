@@ -29,7 +29,7 @@ class FreezeWatch:
         self._since_ns = 0
 
     def see(self, picture: np.ndarray | RawImage, time_ns: int) -> bool:
-        """Note one picture; True when it is the one that makes the camera count as frozen."""
+        """Note one picture, uint8 (H, W, C) or raw; True when it is the one that makes the camera count as frozen."""
         rows = picture.rows if isinstance(picture, RawImage) else picture
         fingerprint = zlib.crc32(rows[::STRIDE, ::STRIDE].tobytes())
         if fingerprint != self._print:

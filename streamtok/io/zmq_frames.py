@@ -13,24 +13,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from streamtok.event_log import EventLog
-from streamtok.io.base import STREAM_NAME, Source
+from streamtok.io.base import Source
 from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
 from streamtok.io.spec import parse_positive, split_options
 from streamtok.io.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
+from streamtok.names import check_stream_name
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 from streamtok.wire.header import FrameHeader
 from streamtok.wire.message import FrameMessage
-from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "stream": check_stream_name,
+    "curve": str,
+    "freeze_after": parse_positive,
+}
 log = logging.getLogger("streamtok.io")
 
 SILENT_S = 5.0
@@ -104,14 +111,10 @@ class ZmqSource(Source):
     ) -> None:
         super().__init__(stream, max_frames=max_frames)
         spec = f"zmq:{target}"
-        self.endpoint, options = split_options(
-            spec, target, {"stream": str, "curve": str, "freeze_after": parse_positive}
-        )
+        self.endpoint, options = split_options(spec, target, OPTIONS)
         if not self.endpoint.startswith(("tcp://", "ipc://")):
             raise ValueError(f"source {spec!r}: expected zmq:tcp://HOST:PORT or zmq:ipc://PATH")
         self.remote = options.get("stream", stream)
-        if not STREAM_NAME.fullmatch(self.remote):
-            raise ValueError(f"source {spec!r}: stream {self.remote!r} is no stream name")
         self._keys = options.get("curve")
         self._keep_packets = keep_packets
         self._log = EventLog(stream, log)
@@ -134,7 +137,7 @@ class ZmqSource(Source):
             lossless=True,
             queue_size=QUEUE_SIZE,
             messages_per_second=QUEUE_SIZE,
-            curve=CurveClient.load(self._keys) if self._keys else None,
+            curve=load_keys(CurveClient, self._keys),
         )
         self.rejects, self._video = self._subscription.rejects, None
         self._heard = time.monotonic()

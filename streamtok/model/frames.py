@@ -27,7 +27,7 @@ class NonFiniteError(ValueError):
 
 
 def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 to [-1, 1]; float unchanged in range. At least float32, and float64 for a float64 model."""
+    """Frames (B, C, ...), uint8 or float, in [-1, 1] scale: float32 at least, float64 for a float64 model."""
     wide = torch.promote_types(dtype, torch.float32)
     if x.dtype == torch.uint8:
         return x.to(wide) / 127.5 - 1.0
@@ -63,7 +63,7 @@ def check_channels(found: int, channels: int) -> None:
 
 
 def check_scale(x: Tensor, begins: bool = True) -> None:
-    """ValueError for float frames that are not in [-1, 1] but 0..255, or, where a stream `begins`, 0..1.
+    """ValueError for float frames (B, C, T, H, W) in 0..255, or, where a stream `begins`, in 0..1: they are -1..1.
 
     Either would become tokens of other pictures. No clip but a bright one keeps above the middle of [-1, 1], and every
     picture varies; what does not vary may be white.
@@ -121,7 +121,10 @@ def check_finite(latent: Tensor) -> None:
 
 
 def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
-    """Raise unless tokens are integers in [0, codebook_size) of a known shape; True for an image (no T' axis)."""
+    """Raise unless tokens are integers in [0, codebook_size), (B, T', h, w) or (B, h, w) with Q behind B if residual.
+
+    True for images, which have no T' axis.
+    """
     if not isinstance(tokens, Tensor) or tokens.dtype not in INTEGERS:
         found = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
         raise TypeError(f"indices are {found}, expected an integer tensor such as int32 or uint16")
@@ -134,7 +137,7 @@ def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
 
 
 def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
-    """ValueError naming the first index outside [0, codebook_size)."""
+    """ValueError naming the first of indices (B, ...) outside [0, codebook_size)."""
     if torch.compiler.is_compiling():
         return
     wide, size = tokens.long(), config.codebook_size or 0

@@ -112,7 +112,8 @@ class Network(nn.Module):
         for name in HALVES[half]:
             delattr(self, name)
 
-    def _need(self, half: Half) -> None:
+    def check_has(self, half: Half) -> None:
+        """ValueError if the encoder or the decoder was not in the checkpoint."""
         if half not in self._modules:
             other = "decoder" if half == "encoder" else "encoder"
             raise ValueError(
@@ -177,14 +178,14 @@ class Network(nn.Module):
     # Groups: what clips, streams and training share.
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The state of an encoder of height x width frames, all zeros; ValueError where there is none."""
-        self._need("encoder")
+        """The state of an encoder of height x width frames, all zeros; ValueError without an encoder."""
+        self.check_has("encoder")
         patch = self.config.patch_size
         return {"encoder": self.encoder.init_state(spec, height // patch, width // patch)}
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError where there is none."""
-        self._need("decoder")
+        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError without a decoder."""
+        self.check_has("decoder")
         return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
 
     def init_hold(self, spec: StateSpec, height: int, width: int) -> State:

@@ -49,7 +49,7 @@ class Clock:
 
 
 def flatten(state: State, prefix: str = "") -> dict[str, Tensor]:
-    """Nested state -> {"encoder.conv_in": tensor, ...}."""
+    """Nested state -> {"encoder.conv_in": tensor (S, ...), ...}."""
     if isinstance(state, Tensor):
         return {prefix: state}
     parts = ((flatten(value, f"{prefix}.{key}" if prefix else key)) for key, value in state.items())
@@ -81,7 +81,7 @@ def detach(state: State) -> State:
 
 
 def leaves(state: State) -> Iterator[Tensor]:
-    """Every tensor of a state, in the order of `flatten`."""
+    """Every tensor (S, ...) of a state, in the order of `flatten`."""
     if isinstance(state, Tensor):
         yield state
     else:

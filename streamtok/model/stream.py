@@ -48,7 +48,7 @@ def exclusive(method: Callable[Concatenate[S, P], Result]) -> Callable[Concatena
 
 
 def check_size(size: tuple[int, int], *names: str) -> tuple[int, int]:
-    """The same two numbers as ints; TypeError that names one that is none, ValueError one that is not positive."""
+    """The two numbers as ints; TypeError names one that is no integer, ValueError one that is not positive."""
     for name, side in zip(names, size, strict=True):
         if isinstance(side, bool) or not hasattr(side, "__index__"):
             raise TypeError(f"{name} is {side!r}, expected a whole number such as {name}=int({side!r})")

@@ -61,7 +61,7 @@ class Tokenizer(ClipCoder):
         return self._casts[key]
 
     def holds(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
-        """Whether the weights are in this precision and on this device already (None: whatever); "cuda" is any GPU."""
+        """Whether the weights are in this precision and on this device already (None: any); "cuda" is any GPU."""
         wanted = torch.device(device or self.device)
         there = wanted.type == self.device.type and wanted.index in (None, self.device.index)
         return there and (dtype or self.dtype) == self.dtype

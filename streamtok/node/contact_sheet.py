@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from streamtok.io.stills import caption, write_png
@@ -61,8 +62,6 @@ def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     The first three base-8 digits of an index (the first three FSQ channels), or the first three latent channels.
     """
-    import cv2
-
     if tokens.ndim == 3 and tokens.dtype == np.float16:
         planes = tokens[:3].astype(np.float32)
         low, high = planes.min((1, 2), keepdims=True), planes.max((1, 2), keepdims=True)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from streamtok.names import without_password
 from streamtok.node.demo import DemoResult
 from streamtok.settings.demo import DemoSettings
@@ -29,9 +32,6 @@ def progress(options: DemoSettings) -> Iterator[Callable[[DemoResult], None]]:
 
         yield print_status
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     columns = TextColumn("[bold]frames[/]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("starting the ingest node", total=options.max_frames)

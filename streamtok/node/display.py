@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from streamtok.node.metrics import Metrics
-
-if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.table import Table
 
 REFRESH_S = 0.25
 
@@ -31,9 +30,6 @@ class LiveDisplay:
 
     def __enter__(self) -> LiveDisplay:
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
             self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
             self._live.start()
         return self
@@ -61,8 +57,6 @@ class LiveDisplay:
 
     def render(self, now: float) -> Table:
         """The table as rich draws it."""
-        from rich.table import Table
-
         table = Table(title=self.title, caption=format_latencies(self.metrics), title_justify="left")
         table.caption_justify = "left"
         for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "behind", "readers"):

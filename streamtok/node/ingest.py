@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamtok.ingest.core import IngestCore
 from streamtok.io.capture import Capture
@@ -26,13 +26,11 @@ from streamtok.node.process import notify_systemd
 from streamtok.node.rig import check_binding, make_sources, open_parts, open_streams
 from streamtok.node.stream_metrics import copy_recording, export_zeros
 from streamtok.node.summary import summarize
+from streamtok.recording.recorder import Recorder
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings
 from streamtok.wire import compression
 from streamtok.wire.publisher import Publisher
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import Recorder
 
 log = logging.getLogger("streamtok.ingest")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from streamtok.coding.coder import FILE as CODER_FILE
@@ -26,7 +27,7 @@ from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription, subscribe
 
 log = logging.getLogger("streamtok.decode")
@@ -41,7 +42,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
 
     Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in `options.timeout`.
     """
-    curve = CurveClient.load(options.curve) if options.curve else None
+    curve = load_keys(CurveClient, options.curve)
     names = [options.stream] if options.stream else None
     to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
     beside = [options.model] if options.model and (Path(options.model) / CODER_FILE).is_file() else []
@@ -216,8 +217,6 @@ class Window:
         self._shown = 0.0
 
     def show(self, picture: Frame, image: np.ndarray) -> bool:
-        import cv2
-
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
         wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
         cv2.imshow(self.title, np.ascontiguousarray(show_channels(image)[..., ::-1]))
@@ -227,8 +226,6 @@ class Window:
         return True
 
     def close(self) -> None:
-        import cv2
-
         cv2.destroyAllWindows()
 
 

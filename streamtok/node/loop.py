@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamtok.ingest.core import IngestCore
 from streamtok.io.base import Source
@@ -18,12 +18,10 @@ from streamtok.node.metrics import Metrics
 from streamtok.node.process import notify_systemd
 from streamtok.node.stream_metrics import copy_recording, copy_totals, count_published, observe_latency
 from streamtok.node.summary import summarize
+from streamtok.recording.recorder import Recorder
 from streamtok.types import TokenGroup
 from streamtok.wire.errors import ReaderTooSlow
 from streamtok.wire.publisher import Publisher
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import Recorder
 
 log = logging.getLogger("streamtok.ingest")
 

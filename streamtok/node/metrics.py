@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from prometheus_client.core import Metric
 
 log = logging.getLogger("streamtok.ingest")
 
@@ -129,8 +129,6 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The Prometheus families, made at each scrape: counting itself costs no more than a dictionary."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-
         with self._lock:
             tables = (CounterMetricFamily, dict(self._counters)), (GaugeMetricFamily, dict(self._gauges))
             stages = {place: (kept.quantiles(), kept.count, kept.total) for place, kept in self._stages.items()}
@@ -162,8 +160,6 @@ class PrometheusServer:
     def __init__(
         self, metrics: Metrics, port: int, address: str = "127.0.0.1", probes: Mapping[str, Probe] | None = None
     ) -> None:
-        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
-
         registry = CollectorRegistry()  # a private one: the global registry refuses a second node in one process
         registry.register(metrics)
         ProcessCollector(registry=registry)

@@ -31,7 +31,7 @@ NO_START = "no keyframe to start from before it"
 
 @dataclass(frozen=True)
 class Replayed:
-    """One group encoded again, the frames it was made of, and the recorded message it repeats (None: there is none)."""
+    """One group encoded again, the frames it was made of, and the recorded message it repeats, if any."""
 
     group: TokenGroup
     frames: list[Frame]

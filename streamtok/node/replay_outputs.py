@@ -22,7 +22,7 @@ from streamtok.tokens.stream_files import StreamFiles
 from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader, TokenMessage
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveServer
+from streamtok.wire.security import CurveServer, load_keys
 from streamtok.wire.streams import StreamTable, to_info
 
 WAIT_S = 0.02
@@ -207,7 +207,7 @@ class Outputs:
             bind,
             settings.control,
             node=settings.node,
-            curve=CurveServer.load(settings.curve) if settings.curve else None,
+            curve=load_keys(CurveServer, settings.curve),
             insecure=settings.insecure,
             ipc_group=settings.ipc_group,
             lossless=settings.pace is None,

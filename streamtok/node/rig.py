@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import coder_for
@@ -19,15 +19,14 @@ from streamtok.io.base import Source
 from streamtok.io.source import open_source
 from streamtok.model import Tokenizer
 from streamtok.node.loop import NodeParts
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings, StreamSettings
 from streamtok.settings.shared import PublishSettings
 from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveServer
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import Recorder
+from streamtok.wire.security import CurveServer, load_keys
 
 MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
 
@@ -146,7 +145,7 @@ def make_publisher(
         settings.bind,
         settings.control,
         node=settings.node,
-        curve=CurveServer.load(settings.curve) if settings.curve else None,
+        curve=load_keys(CurveServer, settings.curve),
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
@@ -169,9 +168,6 @@ def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
     """The recorder that the settings ask for; None if nothing is recorded."""
     if settings.record is None:
         return None
-    from streamtok.recording.recorder import Recorder  # the extra `record`
-    from streamtok.recording.recorder_options import RecorderOptions
-
     waits = all(lane.options.policy == "lossless" for lane in core.lanes.values())
     limits = settings.record_max_size, settings.record_max_minutes, settings.record_min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, wait=waits)

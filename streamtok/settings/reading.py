@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from streamtok.names import nearest
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.fields import Strict
-from streamtok.settings.yaml_file import put, read_yaml
+from streamtok.settings.yaml_file import expand_key, put, read_yaml
 
 Kind = TypeVar("Kind", bound=Strict)
 
@@ -24,16 +24,19 @@ Kind = TypeVar("Kind", bound=Strict)
 def read_settings(kind: type[Kind], path: str | Path | None, given: Mapping[str, Any]) -> Kind:
     """Settings from a YAML file (None: no file) with what is `given` on top, keyed by path ("streams.0.size").
 
-    Raises SettingsError with every fault.
+    "streams.*.size" is every stream's. Raises SettingsError with every fault.
     """
     values, lines = read_yaml(path) if path is not None else ({}, {})
-    for key, value in given.items():
-        put(values, key, value)
+    placed: set[str] = set()
+    for pattern, value in given.items():
+        for key in expand_key(values, pattern):
+            put(values, key, value)
+            placed.add(key)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         name = "command line" if path is None else str(path)
-        faults = [describe_fault(fault, kind, name, lines, set(given)) for fault in error.errors()]
+        faults = [describe_fault(fault, kind, name, lines, placed) for fault in error.errors()]
     raise SettingsError("\n".join(dict.fromkeys(faults)))
 
 

@@ -28,7 +28,6 @@ from streamtok.settings.fields import (
 )
 from streamtok.settings.reading import read_settings
 from streamtok.settings.shared import ComputeSettings, EncoderSettings, FrameSettings, PublishSettings
-from streamtok.settings.yaml_file import read_yaml
 
 
 class StreamDefaults(FrameSettings):
@@ -119,8 +118,5 @@ def load_rig(
 
     Raises SettingsError with every fault.
     """
-    given = dict(overrides or {})
-    streams = given.get("streams") or (read_yaml(path)[0].get("streams") if path is not None else None)
-    for index in range(len(streams) if isinstance(streams, list) else 0):
-        given |= {f"streams.{index}.{key}": value for key, value in (every_stream or {}).items()}
-    return read_settings(RigSettings, path, given)
+    common = {f"streams.*.{key}": value for key, value in (every_stream or {}).items()}
+    return read_settings(RigSettings, path, {**(overrides or {}), **common})

@@ -35,7 +35,7 @@ class CommandSettings(Strict):
 
 
 class NodeSettings(CommandSettings):
-    """A command that runs on and logs meanwhile."""
+    """A command that keeps running, and logs while it does."""
 
     log_format: Literal["text", "json"] = option("text", "of the log on standard error")
 

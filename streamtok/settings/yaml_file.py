@@ -90,6 +90,15 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
         mark_lines(child, (*where, name), lines)
 
 
+def expand_key(values: dict, key: str) -> list[str]:
+    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; any other key is itself."""
+    name, star, rest = key.partition(".*.")
+    items = values.get(name)
+    if not star:
+        return [key]
+    return [f"{name}.{index}.{rest}" for index in range(len(items) if isinstance(items, list) else 0)]
+
+
 def put(values: dict, key: str, value: Any) -> None:
     """Set `a.0.b` in nested mappings and lists; ValueError if the path runs through something else."""
     *parents, last = key.split(".")

@@ -106,8 +106,7 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     """The files that may belong together: each recording by itself, and the token files of each folder.
 
     Hidden files and folders are left out: drives that are being tokenized lie there. So are recordings that were
-    repaired, where the repaired ones are there too. FileNotFoundError if there are no
-    tokens.
+    repaired, where the repaired ones are there too. FileNotFoundError if there are no tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from streamtok.coding.alphabet import OLDEST, Alphabet, RefiningAlphabet
 from streamtok.coding.coder import FRESH, TokenCoder
+from streamtok.model import Tokenizer
 from streamtok.training.coder_model import CoderModel
-from streamtok.training.coder_tokens import Epoch
+from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, Epoch, tokenize_views
 
 log = logging.getLogger("streamtok.training")
 GRIDS = 3  # of a step, of one file
 LEARNING_RATE, WARMUP = 4e-3, 100
 AVERAGE = 0.997
+TOLD_STEPS = 200  # whose mean is told
 WORDS = 60_000  # frequencies of all codewords together, about
 ALONE = 0.1  # share of grids that are coded without their past: for keyframes, and for `independent`
 
@@ -74,7 +76,7 @@ def _split_epoch(alphabet: Alphabet, grids: np.ndarray) -> np.ndarray:
 
 
 def count_words(levels: tuple[int, ...], count: int, epochs: Sequence[Epoch]) -> np.ndarray:
-    """The `words` of a `RefiningAlphabet` for `count` codewords."""
+    """The `words` of a `RefiningAlphabet` for `count` codewords: how often each was used, uint16 (ages, count)."""
     alphabet, content = RefiningAlphabet(levels, np.ones((OLDEST + 2, count), np.uint16)), math.prod(levels)
     seen = np.full((OLDEST + 2, count), 0.5)
     for epoch in epochs:
@@ -109,6 +111,25 @@ def train_coder(
         return model.export(tokenizer)
     finally:
         torch.set_num_threads(threads)
+
+
+def train_on_files(
+    tok: Tokenizer, paths: Sequence[str], frames: int, steps: int, seed: int, say: Callable[[str], None]
+) -> TokenCoder:
+    """The coder of a tokenizer with FSQ, from `frames` at most of each file; `say` is told how far it is."""
+    views = REFINING_VIEWS if tok.config.refinement else VIEWS
+    epochs = tokenize_views(tok, paths, views, frames)
+    say(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
+    recent: list[float] = []
+
+    def on_step(step: int, bits: float) -> None:
+        recent.append(bits)
+        if len(recent) == TOLD_STEPS:
+            say(f"step {step + 1}: {fmean(recent):.3f} bits a token")
+            recent.clear()
+
+    levels, refinement = tok.config.levels, tok.config.refinement
+    return train_coder(levels, tok.fingerprint, epochs, steps, refinement=refinement, seed=seed, on_step=on_step)
 
 
 def _train(
@@ -154,6 +175,11 @@ def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) 
         bits.append(8 * len(data) / grid.size)
         past = FRESH if independent else after
     return bits
+
+
+def judge_views(coder: TokenCoder, tok: Tokenizer, paths: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """What `judge_clips` finds of held-out files, by the name of the view: as they are, and a held picture."""
+    return {name: judge_clips(coder, tokenize_views(tok, paths, [view], view.epoch)) for name, view in JUDGED.items()}
 
 
 def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[str, float]]:

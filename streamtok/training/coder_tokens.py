@@ -69,5 +69,4 @@ def encode_epoch(tok: Tokenizer, pictures: np.ndarray) -> np.ndarray:
     starts = range(1, video.shape[2] - tok.group + 1, tok.group)
     groups = [video[:, :, :1], *(video[:, :, start : start + tok.group] for start in starts)]
     grids = [stream.step(group.contiguous()).indices for group in groups]
-    dtype = np.uint16 if (tok.codebook_size or 0) <= 1 << 16 else np.uint32
-    return np.stack([grid[0, 0].numpy() for grid in grids if grid is not None]).astype(dtype)
+    return np.stack([grid[0, 0].numpy() for grid in grids if grid is not None]).astype(tok.config.token_dtype)

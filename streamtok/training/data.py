@@ -158,9 +158,9 @@ def load_cache(
 ) -> Cache:
     """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
 
-    `smallest` is the largest crop, `part` from and up to which fraction of each video is taken, `channels` those of the
-    model: files of others are skipped, too. SettingsError when the
-    frames would not fit into memory, ValueError when nothing could be read.
+    `smallest` is the largest crop. `part` says from and up to which fraction of each video is taken. `channels` is how
+    many the model takes: files of others are skipped too. SettingsError when the frames would not fit into memory,
+    ValueError when nothing could be read.
     """
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))

@@ -5,19 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamtok.io.image_messages import DamagedFrame
 from streamtok.io.images import OPTIONS, TimedImage, list_images
+from streamtok.io.source import open_video
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
-from streamtok.io.synthetic.drive import parse_synthetic
-
-if TYPE_CHECKING:
-    from streamtok.io.video import VideoReader
+from streamtok.io.synthetic.drive import SyntheticSource, parse_synthetic
+from streamtok.io.video import VideoReader
 
 WHOLE = (0.0, 1.0)
 Numbered = Iterator[tuple[int, np.ndarray]]
@@ -48,10 +46,10 @@ class Footage:
         `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
         """
         run, expected, room = -1, None, self.frames - self.length
-        with open_stretches(self.path, Counter() if counts is None else counts) as read_stretch:
+        with open_file(self.path, Counter() if counts is None else counts) as file:
             for stretch in range(self.stretches):
                 first = self.begin + stretch * room // max(1, self.stretches - 1)
-                for number, frame in read_stretch(first, first + self.length):
+                for number, frame in file.read(first, first + self.length):
                     run += number != expected
                     expected = number + 1
                     yield run, frame
@@ -67,8 +65,12 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
     differ from the true one by a few frames. `part` is from and up to which fraction of it. ValueError for a part of a
     video that does not say its length.
     """
-    frames, size = _measure(path)
-    if _is_image(path):
+    try:
+        with open_file(path, Counter()) as file:
+            frames, size, is_image = file.frames, file.measure(), file.is_image
+    except ValueError:
+        frames, size, is_image = 0, None, False
+    if is_image:
         return Footage(path, 1, size, 1, 1)
     if part != WHOLE and not frames and size is not None:
         raise ValueError(f"{path} does not say how long it is, so no part of it can be held out; hold out whole clips")
@@ -79,78 +81,58 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
     return Footage(path, there, size, stretches, length if part == WHOLE else min(length, there), begin)
 
 
-def _measure(path: str) -> tuple[int, tuple[int, int] | None]:
-    """How many frames of which (height, width) a file has; 0 and None where it does not say."""
-    from streamtok.io.source import open_video
+@dataclass(frozen=True)
+class OpenFile:
+    """A file whose frames can be read by their numbers; `frames` is 0 where it does not say how many it has.
 
-    try:
-        if path.startswith("synthetic:"):
-            source = parse_synthetic(path)
-            return source.frames or 0, source.size
-        if path.startswith("images:"):
-            images = list_folder(path)
-            return len(images), images[0].load()[0].shape[:2]
-        if _is_image(path):
-            return 1, _read_image(path).shape[:2]
-        with open_video(path) as video:
-            return video.expected_frames, video.size
-    except ValueError:
-        return 0, None
+    `measure` gives the size (height, width) of its frames, `read` the frames [first, stop).
+    """
 
-
-def list_folder(path: str) -> list[TimedImage]:
-    """List the images of "images:DIR?fps=10", one clip, as `ingest` reads them. ValueError says what is wrong."""
-    folder, options = split_options(path, path.partition(":")[2], OPTIONS)
-    return list_images(folder, **options)
-
-
-def _is_image(path: str) -> bool:
-    return not path.startswith(("synthetic:", "images:")) and split_file(path)[0].suffix.lower() in IMAGE_SUFFIXES
-
-
-def _read_image(path: str) -> np.ndarray:
-    file, options = split_file(path)
-    return read_image(file, **options)
+    frames: int
+    measure: Callable[[], tuple[int, int] | None]
+    read: Callable[[int, int], Numbered]
+    is_image: bool = False
 
 
 @contextmanager
-def open_stretches(path: str, counts: Counter[str]) -> Iterator[Callable[[int, int], Numbered]]:
-    """Open a video, image, images: folder or synthetic: drive; gives a function that reads frames [first, stop) of it.
+def open_file(path: str, counts: Counter[str]) -> Iterator[OpenFile]:
+    """Open a video, image, images: folder or synthetic: drive; damaged frames are left out and counted in `counts`.
 
-    Damaged ones are left out and counted in `counts`.
+    ValueError says why it cannot be opened.
     """
     if path.startswith("synthetic:"):
-        yield partial(_draw, path)
+        source = parse_synthetic(path)
+        yield OpenFile(source.frames or 0, lambda: source.size, partial(_draw, source))
         return
     if path.startswith("images:"):
-        images = list_folder(path)
-        yield lambda first, stop: _read_folder(images[first:stop], counts)
+        folder, options = split_options(path, path.partition(":")[2], OPTIONS)
+        images = list_images(folder, **options)  # one clip, as `ingest` reads them
+        yield OpenFile(len(images), lambda: images[0].load()[0].shape[:2], partial(_read_folder, images, counts))
         return
-    if _is_image(path):
-        yield lambda first, stop: iter([(0, _read_image(path))])
+    file, options = split_file(path)
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        image = partial(read_image, file, **options)
+        yield OpenFile(1, lambda: image().shape[:2], lambda first, stop: iter([(0, image())]), is_image=True)
         return
-    from streamtok.io.source import open_video
-
     with open_video(path) as video:
         video.counts = counts
-        yield partial(_read_video, video)
+        yield OpenFile(video.expected_frames, lambda: video.size, partial(_read_video, video))
 
 
-def _read_folder(images: list[TimedImage], counts: Counter[str]) -> Numbered:
-    for image in images:
+def _draw(source: SyntheticSource, first: int, stop: int) -> Numbered:
+    end = stop if source.frames is None else min(stop, source.frames)
+    return ((number, source.drive.frame(number)) for number in range(first, end))
+
+
+def _read_folder(images: list[TimedImage], counts: Counter[str], first: int, stop: int) -> Numbered:
+    for image in images[first:stop]:
         try:
             yield image.frame_id, image.load()[0]
         except DamagedFrame:
             counts["damaged"] += 1
 
 
-def _read_video(video: "VideoReader", first: int, stop: int) -> Numbered:
+def _read_video(video: VideoReader, first: int, stop: int) -> Numbered:
     """Found by time, at the video's average rate, so that nothing before `first` need be read to count it."""
     frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
     return ((frame.number, frame.image) for frame in frames)
-
-
-def _draw(spec: str, first: int, stop: int) -> Numbered:
-    source = parse_synthetic(spec)
-    end = stop if source.frames is None else min(stop, source.frames)
-    return ((number, source.drive.frame(number)) for number in range(first, end))

@@ -14,20 +14,20 @@ from streamtok.config import TokenizerConfig
 from streamtok.training.config import OptimizerConfig
 
 # Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5
 OUTER_LAYERS = ("conv_in", "conv_out", "quant", "prediction.mix")
 LARGEST_ON_CPU = 384  # rows of a matrix whose Newton-Schulz iteration a CPU does in a fraction of the step's own time
 SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is a first or last layer or a depthwise filter
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """matrices (N, rows, columns) -> (N, rows, columns) in `dtype`, in which it computes, singular values near 1."""
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32).to(dtype) + 1e-7)
-    for _ in range(steps):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.mT if tall else x

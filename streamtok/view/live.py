@@ -125,8 +125,7 @@ class Reader:
         stages, picture = stages_of(message), None
         plotted = bool(stages) and not message.catch_up and not (info and info.replay)
         if info is not None:
-            monotonic, utc = info.clock
-            late_s = (time.time_ns() - utc + monotonic - header.publish_ns) / 1e9
+            late_s = (time.time_ns() - info.to_utc(header.publish_ns)) / 1e9
             stages["travel"] = 1e3 * late_s
             began = time.perf_counter()
             wanted = self._show.wants_pictures() and (message.catch_up or late_s < BEHIND_S)
@@ -135,7 +134,7 @@ class Reader:
         head = {"id": f"{self.number}/{message.stream}", "totals": totals, "catch_up": message.catch_up}
         head |= {"stages_ms": stages if plotted else {}}
         source = self._source_of(message)
-        utc_ns = message.capture_ns - info.clock[0] + info.clock[1] if info is not None else message.capture_ns
+        utc_ns = message.capture_ns if info is None else info.to_utc(message.capture_ns)
         self._show.deliver(Group(head, message, picture, source, utc_ns))
 
     def _source_of(self, message: TokenMessage) -> bytes | None:

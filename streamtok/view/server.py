@@ -261,7 +261,7 @@ class PageServer:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether nobody but this machine reaches an address."""
+    """Whether only this machine reaches an address."""
     return is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
 
 

@@ -11,7 +11,7 @@ from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models
 from streamtok.view.recorded import RecordedShow
 from streamtok.view.server import BrowserFiles, PageServer, is_loopback
-from streamtok.wire.security import CurveClient
+from streamtok.wire.security import CurveClient, load_keys
 
 log = logging.getLogger("streamtok.view")
 
@@ -47,7 +47,7 @@ def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str 
 
 def open_nodes(settings: ViewSettings) -> LiveShow:
     """The nodes that the inputs name."""
-    curve = CurveClient.load(settings.curve) if settings.curve else None
+    curve = load_keys(CurveClient, settings.curve)
     return LiveShow(settings.inputs, find_models(settings), curve)
 
 

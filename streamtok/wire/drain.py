@@ -70,8 +70,7 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
-        self._connections, self._heard = 0, time.monotonic()
-        self._back_until = self._gap = 0.0
+        self._connections, self._heard, self._back_until, self._gap = 0, time.monotonic(), 0.0, 0.0
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
         try:
@@ -195,7 +194,7 @@ class Drain:
             self.take(parts)
 
     def _has_ended(self) -> bool:
-        """Whether nothing more is to come; named streams that nobody has announced count as long as a node is there."""
+        """Whether nothing more is to come; while a node is there, streams that were named are awaited."""
         names = self.infos.keys() if self.streams is None or not self.connected else self.streams
         ended = all(name in self.infos and self.infos[name].ended for name in names)
         return bool(self.infos) and ended and not self._joiner.waiting

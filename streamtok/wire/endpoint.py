@@ -180,7 +180,7 @@ class Binding:
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
 
     def _share(self, path: Path, group: str) -> None:
-        """Let a group connect; the socket's own group, which nobody has chosen, never can."""
+        """Let one group connect: never the group that the socket happens to belong to."""
         try:
             os.chown(path, -1, find_group_id(group))
             os.chmod(path, 0o660)

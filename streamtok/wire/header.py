@@ -162,6 +162,10 @@ class Info(Struct, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         check_grid(self.grid, self.dtype, self.levels)
 
+    def to_utc(self, time_ns: int) -> int:
+        """UTC in ns of a time on the node's clock, by the two clocks when the info was made."""
+        return time_ns - self.clock[0] + self.clock[1]
+
 
 class FrameHeader(Struct, kw_only=True, frozen=True):
     """Header of `frames/<stream>`: one camera image, raw rows without padding or one compressed packet."""

@@ -12,6 +12,7 @@ import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import zmq
 import zmq.auth
@@ -75,6 +76,14 @@ class CurveClient:
         """Give `socket` the keys, before it connects."""
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
         socket.curve_serverkey = self.server
+
+
+Keys = TypeVar("Keys", CurveServer, CurveClient)
+
+
+def load_keys(kind: type[Keys], folder: str | Path | None) -> Keys | None:
+    """Load the keys that a `curve` setting names, if it names a folder; raises ValueError as `load` does."""
+    return kind.load(folder) if folder else None
 
 
 class AllowList:

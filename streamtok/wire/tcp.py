@@ -118,7 +118,7 @@ def attach_filter(connection: socket.socket, packets: Filter) -> None:
 
 @contextlib.contextmanager
 def borrow(descriptor: int) -> Iterator[socket.socket]:
-    """A socket of libzmq's, which stays libzmq's; OSError if it is none.
+    """A socket that is and stays libzmq's, by its descriptor; OSError if that is no socket.
 
     By a descriptor of our own: libzmq may close its own at any time, and the number may be another's then.
     """

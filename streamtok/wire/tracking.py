@@ -127,7 +127,7 @@ class Believer(Generic[Item]):
     dropped: int = 0
 
     def take(self, claim: Claim[Item]) -> list[Claim[Item]]:
-        """What is to be believed now, oldest first: none, this one, or one that was held and maybe this one."""
+        """What is to be believed now, oldest first: nothing, this one, or one that was held and perhaps this one."""
         if self.connected_anew or self._continues(claim):
             if self.held:
                 self._contradict()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,8 @@ def test_one_half_alone_does_its_half(name, folder):
     assert encoder.stream(1, 32, 32).step(clip.view(1, 3, -1, 32, 32)[:, :, :1]).latent.isfinite().all()
     model.check_fingerprint(encoder.fingerprint)  # whoever has it all may decode
     assert encoder.fingerprint != model.fingerprint
-    for refused in (lambda: encoder.decode(out.tokens), lambda: encoder.decode_stream(1, 4, 4)):
+    save_half = partial(save, encoder, where / "saved")
+    for refused in (lambda: encoder.decode(out.tokens), lambda: encoder.decode_stream(1, 4, 4), save_half):
         with pytest.raises(ValueError, match="of the encoder alone, which cannot decode"):
             refused()
     write_archive(half(weights, "decoder", "post_quant_conv"), where / "decoder.jit")

@@ -32,8 +32,8 @@ def test_kernel_gives_the_bytes_of_the_numpy_code(kernel_of, device, encoding, s
         pytest.importorskip("cupy", reason="preprocessing on the GPU needs cupy")
         kernel_of = preprocess.kernel_of
     data, step = camera_bytes(encoding, *source, padding=4)
-    numbers = shape_of(source, encoding, size, fit, 4, step).reshape(1).view(np.int32)
     prepare = Preprocessor(source, size, fit, multiple=4)
+    numbers = shape_of(prepare, encoding, step).reshape(1).view(np.int32)
     found = torch.zeros(3, *prepare.size, dtype=torch.uint8, device=device)
     kernel_of(encoding)(torch.from_numpy(data).to(device), found, torch.from_numpy(numbers).to(device))
     np.testing.assert_array_equal(found.cpu().numpy(), prepare(to_rgb(data, encoding, *source, step)))

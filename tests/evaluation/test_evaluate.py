@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.evaluation import ClipSet, evaluate_clips, evaluate_folder, find_clips, reconstruct
-from streamtok.evaluation.dataset import Clip
+from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
 from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, measure_drift, measure_seam, measure_still
+from streamtok.evaluation.evaluate import evaluate_clips, reconstruct
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import frame_mse, psnr
 from streamtok.measures import entropy_bits, psnr_from_mse
@@ -25,7 +25,7 @@ def tensor(frames: np.ndarray) -> torch.Tensor:
 
 def test_figures_of_a_folder_follow_from_encode_and_decode(tiny: Make, two_clips: Path):
     tok = tiny()
-    found = evaluate_folder(tok, [two_clips], lines=32, frames=9)
+    found = evaluate_clips(tok, ClipSet(find_clips([two_clips]), 32, 9, 8, 4))
     assert [(clip.name, clip.frames, clip.size) for clip in found.clips] == [
         ("left", 9, (32, 48)),
         ("sub/right", 9, (32, 48)),
@@ -111,7 +111,7 @@ def test_an_image_tokenizer_takes_each_frame_alone(tiny: Make):
 def test_nothing_to_judge_is_an_error_that_names_what_was_skipped(tiny: Make, tmp_path: Path):
     (tmp_path / "bad.mp4").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no clip could be judged; skipped: .*bad"):
-        evaluate_folder(tiny(), [tmp_path])
+        evaluate_clips(tiny(), ClipSet(find_clips([tmp_path])))
 
 
 def test_seam_compares_the_stream_with_a_fresh_start(tiny: Make):

@@ -8,7 +8,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import streamtok
 from streamtok.commands.evaluate import main
@@ -145,19 +144,3 @@ def test_contact_sheet_holds_rows_of_different_sizes():
 
 def test_table_escapes_bars():
     assert format_table(("a", "b"), [("x|y", 1)]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
-
-
-def test_evaluation_core_runs_without_pyav(
-    tiny: Callable[..., Tokenizer], two_clips: Path, monkeypatch: pytest.MonkeyPatch
-):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "av", None)
-    found = streamtok_evaluate(tiny(), two_clips)
-    assert torch.isfinite(torch.tensor(found.psnr))
-
-
-def streamtok_evaluate(tok: Tokenizer, folder: Path):
-    from streamtok.evaluation import evaluate_folder
-
-    return evaluate_folder(tok, [folder], lines=32, frames=5)

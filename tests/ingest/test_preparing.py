@@ -263,7 +263,7 @@ def test_cameras_on_threads_of_their_own(way):
 
 
 def test_a_wrong_picture_is_refused(way):
-    prepare = way.preparing.preparer((32, 48), SIZE)
+    prepare = way.preparing.preparer(Preprocessor((32, 48), SIZE))
     with pytest.raises(ValueError, match=r"picture of shape \(16, 24, 3\)"):
         prepare(frame(0, (16, 24)))
     with pytest.raises(TypeError, match="float32"):

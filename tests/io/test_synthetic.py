@@ -11,7 +11,7 @@ import pytest
 from streamtok.io.base import EndOfSource
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.io.synthetic.world import World, unit
+from streamtok.io.synthetic.world import World, hash_to_unit
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (33, 47), (96, 48)])
@@ -70,9 +70,9 @@ def test_hours_into_the_drive_there_is_still_a_road():
 
 
 def test_hash_is_even_and_pinned():
-    values = unit(1, np.arange(4000), 7)
+    values = hash_to_unit(1, np.arange(4000), 7)
     assert abs(values.mean() - 0.5) < 0.02
-    assert unit(1, 2, 3)[0] == 0.5395699000245424
+    assert hash_to_unit(1, 2, 3)[0] == 0.5395699000245424
 
 
 def test_source_numbers_and_times_frames_and_ends():

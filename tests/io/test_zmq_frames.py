@@ -292,7 +292,7 @@ def test_a_publisher_is_waited_for_and_close_ends_the_read():
     ("spec", "words"),
     [
         ("zmq:127.0.0.1:5", "tcp://HOST:PORT"),
-        ("zmq:tcp://127.0.0.1:5?stream=a/b", "no stream name"),
+        ("zmq:tcp://127.0.0.1:5?stream=a/b", "stream name 'a/b'"),
         ("zmq:tcp://127.0.0.1:5?topic=a", "stream, curve"),
     ],
 )

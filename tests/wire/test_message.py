@@ -190,22 +190,18 @@ def test_zstd_payloads_are_bounded_by_the_grid():
         assert error.value.kind in ("size", "compression")
 
 
+def make_frame(encoding, image_size):
+    numbers = {"seq": 0, "frame_id": 1, "capture_ns": 2, "publish_ns": 3}
+    return FrameHeader(stream="front", session=SESSION, encoding=encoding, image_size=image_size, **numbers)
+
+
 def test_info_frame_and_status_make_the_round_trip():
     info = Info(stream="front", tokenizer="ab", grid=[4, 6], dtype="uint16", levels=[8] * 5, image_size=[32, 48])
     assert unpack_info(pack(info)) == info
     status = Status(node="rig", session=SESSION, time_ns=5, values={"fps": 29.9, "streams": {"front": 3}})
     assert unpack_status(pack(status)) == status
     pixels = bytes(range(18))
-    frame = FrameHeader(
-        stream="front",
-        session=SESSION,
-        seq=0,
-        frame_id=1,
-        capture_ns=2,
-        publish_ns=3,
-        encoding="rgb8",
-        image_size=[2, 3],
-    )
+    frame = make_frame("rgb8", [2, 3])
     message = unpack_frame(pack(frame, pixels))
     assert (message.header, bytes(message.payload)) == (frame, pixels)
     with pytest.raises(WireError, match="18"):
@@ -218,16 +214,7 @@ def test_info_frame_and_status_make_the_round_trip():
 
 @pytest.mark.parametrize(("encoding", "nbytes"), [("mono8", 24), ("uyvy", 48), ("nv12", 36), ("bayer_rggb8", 24)])
 def test_raw_frames_have_the_size_of_their_encoding(encoding, nbytes):
-    frame = FrameHeader(
-        stream="front",
-        session=SESSION,
-        seq=0,
-        frame_id=1,
-        capture_ns=2,
-        publish_ns=3,
-        encoding=encoding,
-        image_size=[4, 6],
-    )
+    frame = make_frame(encoding, [4, 6])
     assert frame.nbytes == nbytes
 
 

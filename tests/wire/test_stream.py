@@ -324,12 +324,18 @@ def test_latest_only_keeps_one_message_per_stream():
         assert reader.get(0.05) is None
 
 
+def make_small_reader(context, topic, messages):
+    """A plain client whose queue is full after a few messages; not connected yet."""
+    reader = context.socket(zmq.SUB)
+    reader.set(zmq.RCVHWM, messages)
+    reader.set(zmq.RCVBUF, 4096)
+    reader.subscribe(topic)
+    return reader
+
+
 def test_a_reader_that_stops_costs_only_itself(context):
     """A plain client that never reads: the publisher goes on, others lose nothing, it finds a jump in `seq`."""
-    stalled = context.socket(zmq.SUB)
-    stalled.set(zmq.RCVHWM, 4)
-    stalled.set(zmq.RCVBUF, 4096)
-    stalled.subscribe(b"tokens/front")
+    stalled = make_small_reader(context, b"tokens/front", 4)
     big = np.zeros([128, 256], np.uint16)
     with (
         Served("other", messages_per_second=16) as node,
@@ -354,10 +360,7 @@ def test_a_reader_that_stops_costs_only_itself(context):
 
 
 def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
-    slow = context.socket(zmq.SUB)
-    slow.set(zmq.RCVHWM, 4)
-    slow.set(zmq.RCVBUF, 4096)
-    slow.subscribe(b"tokens/")
+    slow = make_small_reader(context, b"tokens/", 4)
     big = np.zeros([128, 256], np.uint16)
     received = []
 
@@ -403,10 +406,7 @@ def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context):
-    stuck = context.socket(zmq.SUB)
-    stuck.set(zmq.RCVHWM, 1)
-    stuck.set(zmq.RCVBUF, 4096)
-    stuck.subscribe(b"tokens/")
+    stuck = make_small_reader(context, b"tokens/", 1)
     stop = threading.Event()
     big = np.zeros([256, 512], np.uint16)
     options = {"lossless": True, "messages_per_second": 16, "stop": stop.is_set}

@@ -237,15 +237,9 @@ def stranger(kind: int, endpoint: str) -> Iterator[zmq.Socket[bytes]]:
 
 
 FAULTS: dict[str, Fault] = {
-    "kill_reader": kill_reader,
-    "stop_reader": stop_reader,
-    "stop_node": stop_node,
-    "kill_node": kill_node,
-    "flood_requests": flood_requests,
-    "flood_subscriptions": flood_subscriptions,
-    "idle_connections": idle_connections,
-    "hostile_publisher": hostile_publisher,
-    "link_down": link_down,
-    "disk_full": disk_full,
-    "clock_jump": clock_jump,
+    fault.__name__: fault
+    for fault in (
+        *(kill_reader, stop_reader, stop_node, kill_node, flood_requests, flood_subscriptions, idle_connections),
+        *(hostile_publisher, link_down, disk_full, clock_jump),
+    )
 }

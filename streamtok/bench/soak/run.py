@@ -8,51 +8,24 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamtok.bench.process import Program
+from streamtok.bench.soak.options import SoakOptions
 from streamtok.bench.soak.promises import Promises, Usage, compare_tenths, judge_growth, measure_usage
 from streamtok.bench.soak.watching import Scraper, Watcher
 
 TICK_S = 0.05
 SAMPLE_S = 1.0
 FPS = 30.0
-READERS = ("subscribe", "record", "decode")
 ROTATE_MINUTES = 0.1
 START_S = 120.0  # for a process to start on a busy machine
 DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound, goes on, or can be reached
 
 Fault = Callable[["Soak", random.Random], None]  # does harm, with random numbers of its own, and checks what must hold
-
-
-@dataclass(frozen=True)
-class SoakOptions:
-    """What a run is made of; `size` is (height, width) in pixels, `every` the mean seconds between faults."""
-
-    seed: int = 0
-    seconds: float = 60.0
-    every: float = 4.0
-    size: tuple[int, int] = (64, 96)
-    model: str = "nano"
-    readers: tuple[str, ...] = READERS
-
-    def plan(self, faults: Iterable[str]) -> list[tuple[float, str]]:
-        """When which fault begins, seconds after the start. The node is killed in the first third only: the one that
-        is left then lives long enough for its memory to be judged."""
-        named = [*faults]
-        chance = random.Random(self.seed)
-        planned, at = [], 0.0
-        while (at := at + self.every * chance.uniform(0.5, 1.5)) < self.seconds:
-            late = at > self.seconds / 3
-            possible = [name for name in named if not (late and name == "kill_node")]
-            possible = [name for name in possible if self.readers or not name.endswith("_reader")]
-            if possible:
-                planned.append((at, chance.choice(possible)))
-        return planned
 
 
 class Soak:

@@ -107,7 +107,7 @@ class CapturedStep:
 
 
 def free_dead_streams() -> None:
-    """Give back what streams held on a GPU that nobody uses any more: each refers to itself, so Python has to look."""
+    """Free what unused streams hold on a GPU: each refers to itself, so Python has to look for them."""
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()

@@ -38,7 +38,7 @@ VERGES = {
 
 @lru_cache(maxsize=8)
 def noise(height: int, width: int, slope: float, salt: int) -> np.ndarray:
-    """Tileable noise, float32 of mean 0 and deviation 1, whose amplitude falls as frequency to the power `slope`."""
+    """Tileable noise (height, width), float32 of mean 0 and deviation 1; amplitude falls as frequency to `slope`."""
     rng = np.random.default_rng([salt, height, width])
     fy, fx = np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
     radius = np.maximum(np.hypot(fy, fx), 1.0)

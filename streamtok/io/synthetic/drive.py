@@ -21,7 +21,7 @@ import numpy as np
 from streamtok.io.base import RecordedSource
 from streamtok.io.spec import parse_count, split_options
 from streamtok.io.synthetic import art
-from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, wide
+from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, widen_rows
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
@@ -71,12 +71,12 @@ class SyntheticDrive:
         self._paint_marks(image, view, top)
 
         haze = view.haze(z)[:, None].astype(np.float32)
-        np.multiply(image, wide((1 - haze) * light.gain, self.width), out=scene[top:])
+        np.multiply(image, widen_rows((1 - haze) * light.gain, self.width), out=scene[top:])
         if light.dark > 0.05:
             beam = light.dark * 1.9 * np.exp(-(((z - 11) / 12.0) ** 2)).astype(np.float32)
             spread = np.exp(-((((self._columns - view.column0) / view.focal)[None] * z[:, None] / 3.4) ** 2))
             scene[top:] *= cv2.merge([1 + beam[:, None] * spread.astype(np.float32)] * 3)
-        scene[top:] += wide(haze * light.horizon, self.width)
+        scene[top:] += widen_rows(haze * light.horizon, self.width)
         return top
 
     def _ground_image(self, view: View, rows: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class SyntheticDrive:
         top = len(sky)
         up = np.maximum(view.horizon - np.arange(top, dtype=np.float32), 0)[:, None] / view.focal
         fade = np.clip(up / 0.42, 0, 1) ** 0.7
-        sky[:] = wide(light.horizon + (light.zenith - light.horizon) * fade, self.width)
+        sky[:] = widen_rows(light.horizon + (light.zenith - light.horizon) * fade, self.width)
 
         angle = (view.azimuth + np.arctan((self._columns - view.column0) / view.focal)).astype(np.float32)
         far = 26.0 / (up + 0.09)

@@ -58,10 +58,12 @@ class View:
         return bend, rise, crest
 
     def haze(self, z: float | np.ndarray) -> np.ndarray:
+        """The share of haze, 0 to 1, in what is `z` (...) metres ahead."""
         return 1 - np.exp(-((np.asarray(z) / 270.0) ** 1.25))
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """The corners of a rectangle, (4, 2) as x and y."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
 
 
@@ -112,12 +114,13 @@ def blend(region: np.ndarray, cover: np.ndarray, color: np.ndarray) -> None:
     region += color.reshape(region.shape)
 
 
-def wide(rows: np.ndarray, width: int) -> np.ndarray:
+def widen_rows(rows: np.ndarray, width: int) -> np.ndarray:
     """One colour per row (h, 3) as a picture (h, width, 3)."""
     return cv2.repeat(np.ascontiguousarray(rows, np.float32)[:, None], 1, width)
 
 
 def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> None:
+    """Paint one thing into the scene, float32 (H, W, 3)."""
     far = thing.z + thing.size[2]
     if far < NEAR + 0.3:
         return

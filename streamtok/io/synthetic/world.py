@@ -39,8 +39,8 @@ class Light:
     horizon: np.ndarray
 
 
-def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
-    """Hash of integers to float64 in 0..1, elementwise over arrays (the splitmix64 finaliser, Steele et al. 2014)."""
+def hash_to_unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
+    """Hash of integers (...) to float64 (...) in 0..1, one by one (the splitmix64 finaliser, Steele et al. 2014)."""
     mixed = np.full(np.broadcast(*keys).shape or (1,), seed % 2**63, dtype=np.uint64)
     for key in keys:
         mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + np.asarray(key, dtype=np.int64).astype(np.uint64)
@@ -53,12 +53,12 @@ def unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4096)
 def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
     """Five hashed numbers of 0..1."""
-    return tuple(unit(seed, salt, number, np.arange(5)).tolist())
+    return tuple(hash_to_unit(seed, salt, number, np.arange(5)).tolist())
 
 
 def biome_at(seed: int, s: np.ndarray) -> np.ndarray:
-    """Index into BIOMES of the country at `s`."""
-    return (unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
+    """Indices (n,) into BIOMES of the country at `s` (n,)."""
+    return (hash_to_unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
 
 
 @lru_cache(maxsize=1024)
@@ -67,7 +67,7 @@ def plan_slot(seed: int, slot: int) -> tuple[Thing, ...]:
     biome = BIOMES[int(biome_at(seed, np.array([slot * SLOT]))[0])]
     found = []
     for side in (-1, 1):
-        r = unit(seed, 7, side, slot, np.arange(6)).tolist()
+        r = hash_to_unit(seed, 7, side, slot, np.arange(6)).tolist()
         found += _plan_side(slot, side, slot * SLOT + (r[0] - 0.5) * 5, biome, r)
     return tuple(found)
 
@@ -128,17 +128,18 @@ class World:
         return float(yaw * grow), float(pitch * grow)
 
     def heading(self, s: np.ndarray | float) -> np.ndarray:
+        """Which way the road runs at `s` (...), its sideways slope (...)."""
         angle = np.asarray(s)[..., None] / self._bend_scale + self._phase[9:12]
         return -(self._bend * self._bend_scale * np.cos(angle)).sum(-1)
 
     def centre(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How far right the road lies at `z` ahead, seen along the road's direction at `s`."""
+        """How far right the road lies (n,) at `z` (n,) ahead, seen along the road's direction at `s`."""
         here, there = s / self._bend_scale + self._phase[9:12], (s + z)[:, None] / self._bend_scale + self._phase[9:12]
         swing = -(self._bend * self._bend_scale**2 * (np.sin(there) - np.sin(here))).sum(-1)
         return swing - self.heading(s) * z
 
     def elevation(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How high the road lies at `z` ahead, relative to the plane that the car stands on."""
+        """How high the road lies (n,) at `z` (n,) ahead, relative to the plane that the car stands on."""
         phase = self._phase[12:14]
         here, there = s / self._hill_scale + phase, (s + z)[:, None] / self._hill_scale + phase
         rise = self._hill * self._hill_scale * (np.sin(there) - np.sin(here))
@@ -164,7 +165,7 @@ class World:
         """Gain of the camera: a slow drift, and now and then a jump that the automatic exposure takes back."""
         gain = 1.0 + 0.07 * np.sin(t / 4.7 + self._phase[14])
         event = int(np.floor(t / 9.0))
-        kick = unit(self.seed, 5, event, np.arange(3))
+        kick = hash_to_unit(self.seed, 5, event, np.arange(3))
         if kick[0] < 0.6:
             since = t - 9.0 * (event + 0.7 * kick[1])
             size = 0.55 if kick[2] > 0.5 else -0.38

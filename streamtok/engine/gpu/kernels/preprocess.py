@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from streamtok.preprocessing.pixels import ALIASES, PACKED_422, PIXEL_BYTES, coefficients
-from streamtok.preprocessing.preprocessor import fit_rectangles
+from streamtok.preprocessing.preprocessor import Preprocessor
 
 PACKED_OFFSETS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
 KINDS = {"mono8": 1, "uyvy": 2, "yuyv": 2, "nv12": 3, "i420": 4} | dict.fromkeys(PACKED_OFFSETS, 0)
@@ -42,20 +42,13 @@ def encoding_kind(encoding: str) -> int:
     return KINDS.get(encoding, 5)
 
 
-def shape_of(
-    source_size: tuple[int, int],
-    encoding: str,
-    size: tuple[int, int] | None = None,
-    fit: str = "stretch",
-    multiple: int = 8,
-    step: int | None = None,
-) -> np.ndarray:
-    """The `Shape` of `pixels.cu` as one record of int32; arguments as `Preprocessor` and `to_rgb` take them."""
+def shape_of(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
+    """The `Shape` of `pixels.cu`, one record of int32: what `resize` does, and rows of `step` bytes in `encoding`."""
     encoding = ALIASES.get(encoding, encoding)
-    kind, (height, width) = encoding_kind(encoding), source_size
-    (tall, wide), window, rect = fit_rectangles(source_size, size, fit, multiple)
+    kind, (height, width) = encoding_kind(encoding), resize.source_size
+    (tall, wide), window, rect = resize.size, resize.window, resize.rect
     shape = np.zeros((), SHAPE)
-    values = {"height": height, "width": width, "step": step or width * PIXEL_BYTES[encoding]}
+    values = {"height": height, "width": width, "step": step}
     values |= {"out_height": tall, "out_width": wide, "window_top": window[0], "window_left": window[1]}
     values |= dict(zip(("rect_top", "rect_left", "rect_height", "rect_width"), rect, strict=True))
     values |= {"pixel_bytes": PIXEL_BYTES[encoding]}

@@ -1,0 +1,38 @@
+"""What a soak run is told, and the plan that follows from it. `streamtok soak` has these as flags."""
+
+import random
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from streamtok.settings.fields import Flag, Model, Seconds, Size, Strict, Whole, option, read_list
+
+Reader = Literal["subscribe", "record", "decode"]
+
+
+class SoakOptions(Strict):
+    """How long, with what, and how often a fault comes."""
+
+    seconds: Seconds = option(60.0, "how long, from when everything runs")
+    seed: Whole = option(0, "of the faults and the camera")
+    every: Seconds = option(4.0, "between faults, on average")
+    readers: Annotated[list[Reader], BeforeValidator(read_list), Flag(long="--reader")] = option(
+        ["subscribe", "record", "decode"], "only this reader (repeat it)"
+    )
+    size: Size = option((64, 96), "of the camera's picture")
+    model: Model = option("nano", "preset name or checkpoint folder")
+
+    def plan(self, faults: Iterable[str]) -> list[tuple[float, str]]:
+        """When which fault begins, seconds after the start. The node is killed in the first third only: the one that
+        is left then lives long enough for its memory to be judged."""
+        named = [*faults]
+        chance = random.Random(self.seed)
+        planned, at = [], 0.0
+        while (at := at + self.every * chance.uniform(0.5, 1.5)) < self.seconds:
+            late = at > self.seconds / 3
+            possible = [name for name in named if not (late and name == "kill_node")]
+            possible = [name for name in possible if self.readers or not name.endswith("_reader")]
+            if possible:
+                planned.append((at, chance.choice(possible)))
+        return planned

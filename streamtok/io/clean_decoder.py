@@ -33,6 +33,7 @@ MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
+AV1 = ("libdav1d", "av1")  # which mark a key frame that is shown again, too; the headers tell which are new
 NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
 
 
@@ -240,7 +241,7 @@ class CleanDecoder:
             return "the decoder marks it as damaged"
         if clean_since is not None and clean_since < order:
             self._pass_key(None, clean_since)
-        elif frame.key_frame or self._intra or clean_since == order:
+        elif (frame.key_frame and self._context.name not in AV1) or self._intra or clean_since == order:
             self._pass_key(frame.pts, order)
         key_pts, key_order = self._key
         timed = frame.pts is not None and key_pts is not None

@@ -98,7 +98,7 @@ RULES: dict[str, Callable[[bytes], bool]] = {
 FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
 FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
 """Decoders that take a packet that is cut off for a whole one, where nothing in it says how long it is."""
-COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video"}
+COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "libdav1d", "av1"}
 """Decoders of streams in which a picture that is missing shows."""
 CHECKS = {"ffv1", "png", "apng"}
 """Decoders that compare checksums, which streams of others have at most by choice."""

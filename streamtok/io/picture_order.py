@@ -7,9 +7,11 @@ count what is shown are in `streamtok.io.shown_order`.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import NamedTuple
 
 from streamtok.io.av1_headers import Av1Numbers
+from streamtok.io.mpeg_headers import Mpeg4Numbers, read_mpeg2
 from streamtok.io.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
@@ -19,11 +21,13 @@ from streamtok.io.nal_units import (
     recovery_count,
     split_units,
 )
-from streamtok.io.shown_order import Order, ShownOrder, read_mpeg2
+from streamtok.io.shown_order import Order, ShownOrder
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+MOST_FPS = 240  # believed of a constant rate: without one, that of the clock may be given
+STEADY = 2  # pictures at a constant rate for each that is missing
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
 
@@ -137,9 +141,9 @@ class H265Order:
 
 
 def follow_order(
-    codec: str, extradata: bytes | None, reordered: bool = True
+    codec: str, extradata: bytes | None, reordered: bool = True, rate: Fraction | None = None
 ) -> H264Order | H265Order | ShownOrder | None:
-    """What follows the order of a decoder's access units; None for codecs that do not say."""
+    """What follows the order of a decoder's access units; None for codecs that do not say (some at a `rate`)."""
     if codec == "h264":
         return H264Order(extradata)
     if codec == "hevc":
@@ -148,6 +152,8 @@ def follow_order(
         return ShownOrder(read_mpeg2, reordered)
     if codec in ("libdav1d", "av1"):
         return ShownOrder(Av1Numbers(extradata).read, reordered=False)
+    if codec == "mpeg4" and rate and rate <= MOST_FPS:
+        return ShownOrder(Mpeg4Numbers(extradata, rate).read, reordered, STEADY)
     return None
 
 

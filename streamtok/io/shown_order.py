@@ -1,19 +1,13 @@
-"""Pictures that their codecs count as they are shown (MPEG-1, MPEG-2, AV1): what is missing in decoding order.
+"""Pictures that their codecs count as they are shown (MPEG-1, 2 and 4, AV1): what is missing in decoding order.
 
 Decoders of them go on over a picture that never came, and say nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from streamtok.io.nal_units import START
-
-PICTURE, GROUP, SEQUENCE_END = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb7"  # start codes of MPEG-2
-LAST_SLICE, B_PICTURE = 0xAF, 3
-MPEG2_NUMBERS = 1024  # to which it counts
 
 
 @dataclass(frozen=True)
@@ -53,63 +47,48 @@ class ShownOrder:
 
     A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
     Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
+    Numbers are believed while `least_followed` count on for each that does not.
     """
 
-    def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
-        self._read, self._reordered = read, reordered
+    def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool, least_followed: int = 1) -> None:
+        self._read, self._reordered, self._least_followed = read, reordered, least_followed
         self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
         self.restart()
 
     def restart(self) -> None:
         """Forget what came before: the next unit is from another place of the stream."""
-        self._last: int | None = None  # the number of the last reference picture
+        self._last: Shown | None = None  # reference picture
         self._awaited: set[int] = set()  # those before it that may be reference pictures
         self._age = 0  # of it, in units
         self._step = self._usual = 0  # from the reference picture before to it, and where all between came
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
-        shown = self._read(data)
+        shown, last = self._read(data), self._last
         if isinstance(shown, Order):
             return shown
-        number, numbers, last = shown.number, shown.numbers, self._last
+        number, numbers = shown.number, shown.numbers
         self._age += 1
         if shown.between:
             self._awaited = {n for n in self._awaited if 0 < (number - n) % numbers < numbers // 2}
-            return self._judge(last is not None and not 0 < (last - number) % numbers < self._step, 0)
+            follows = last is not None and not 0 < (last.number - number) % numbers < self._step
+            missing = follows or (bool(self._awaited) and self._step != self._usual)
+            self._awaited = set() if missing else self._awaited
+            return self._judge(missing, 0)
         begins = last is None or shown.begins
-        if number == last and not begins:
+        if last is not None and number == last.number and not begins:
             return self._judge(not shown.twice, 0)
-        missing, age, self._age, self._last = bool(self._awaited), self._age, 0, number
-        missing, self._usual = missing and self._step != self._usual, self._usual if missing else self._step
-        self._step = number + 1 if last is None or begins else (number - last) % numbers
+        missing, age = bool(self._awaited) and self._step != self._usual and not (last and last.clean), self._age
+        self._usual = self._usual if self._awaited else self._step
+        self._age, self._last = 0, shown
+        self._step = number + 1 if last is None or begins else (number - last.number) % numbers
         self._awaited = set() if begins else {(number - n) % numbers for n in range(1, self._step)}
         lost_head = self._step > numbers // 2  # a group that lost its beginning counts from 0
         if self._awaited and not missing and (not self._reordered or lost_head):
-            missing, age, self._awaited = True, 0, set()
+            missing, age, self._awaited = not shown.clean, 0, set()
         return self._judge(missing, age, 0 if shown.clean else None)
 
     def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:
-        believed = missing and self._jumped <= self._followed
+        believed = missing and self._least_followed * self._jumped <= self._followed
         self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
         return Order(age if believed else None, clean_since)
-
-
-def read_mpeg2(data: bytes) -> Shown | Order:
-    """temporal_reference (ITU-T H.262, 6.3.9), which counts the pictures of a group; MPEG-1 has it too.
-
-    Nothing counts the last pictures of a group.
-    """
-    at = data.find(PICTURE)
-    if not any(1 <= code <= LAST_SLICE for code in _codes_behind(data, at)):
-        return Order(empty=not data.startswith(SEQUENCE_END))
-    head = int.from_bytes(data[at + 4 : at + 6], "big")
-    return Shown(head >> 6, MPEG2_NUMBERS, head >> 3 & 7 == B_PICTURE, GROUP in data[:at], twice=True)
-
-
-def _codes_behind(data: bytes, at: int) -> Iterator[int]:
-    """The start codes behind the one at a place, of which there is none if it is negative."""
-    while at >= 0:
-        at = data.find(START, at + 3)
-        if 0 <= at < len(data) - 3:
-            yield data[at + 3]

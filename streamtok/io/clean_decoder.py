@@ -71,7 +71,7 @@ class CleanDecoder:
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
-    | a packet is cut off, which its decoder may not notice (`whole_rule`) | it, and what needs it |
+    | a packet is cut off or overwritten, which its decoder may not notice (`whole_rule`) | it, and what needs it |
     | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -85,13 +85,13 @@ class CleanDecoder:
             context.options = {"err_detect": "explode+crccheck"}
         self._context = context
         self._intra, self._counted, self._rate = context.codec.intra_only, counted, rate
-        self._is_whole = whole_rule(context)
         self._describe(context.extradata)
         self.restart()
 
     def _describe(self, extradata: bytes | None) -> None:
         """Note what describes the packets from here on."""
         name = self._context.name
+        self._is_whole = whole_rule(name, extradata)
         self._length_size = length_size_of(name, extradata)
         self._order = follow_order(name, extradata, bool(self._context.has_b_frames), self._rate)
 
@@ -161,7 +161,7 @@ class CleanDecoder:
         if marked and packet.pts is None:  # the rest of a picture that lost its beginning
             return MARKED
         whole = self._is_whole is None or self._is_whole(bytes(packet))
-        return "" if whole else "it is cut off, or its checksum is wrong"
+        return "" if whole else "it is cut off, its checksum is wrong, or zeros overwrite it"
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.

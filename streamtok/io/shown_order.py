@@ -16,7 +16,7 @@ class Order:
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
     `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
-    messages beside the picture; `empty` where it has no picture, `broken` where damage shows in its bytes.
+    messages beside the picture; `empty` where it has no picture.
     """
 
     missing: int | None = None
@@ -24,7 +24,6 @@ class Order:
     recovers: bool = False
     has_sei: bool = False
     empty: bool = False
-    broken: bool = False
 
 
 class Shown(NamedTuple):

@@ -8,25 +8,53 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import av
 
 from streamtok.io.image_messages import is_whole_jpeg
+from streamtok.io.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
 
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
+SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
+FORBIDDEN = (b"\0\0\0", b"\0\0\1", b"\0\0\2")  # in a slice
+LONG_FILL = 4  # zeros: fewer may stand before a start code
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
 
 
-def whole_rule(context: Any) -> Callable[[bytes], bool] | None:
-    """What tells, for a codec context of PyAV, whether a packet holds all that it should; None where nothing does."""
-    if context.name == "ffv1" and not context.extradata:  # of a version whose slices do not say their size
+def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] | None:
+    """What tells, for a decoder and a stream, whether a packet holds all that it should; None where nothing does."""
+    if codec in SLICES:
+        return WholeSlices(codec, extradata)
+    if codec == "ffv1" and not extradata:  # of a version whose slices do not say their size
         return None
-    return RULES.get(context.name)
+    return RULES.get(codec)
+
+
+class WholeSlices:
+    """Access units of H.264 or H.265: no slice holds bytes that emulation prevention leaves to start codes.
+
+    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with some.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None) -> None:
+        self._codec, self._length_size = codec, length_size_of(codec, extradata)
+        self._least = 1 if self._length_size else LONG_FILL
+        self._bare = self._filled = 0
+
+    def __call__(self, data: bytes) -> bool:
+        return all(self._is_whole(unit) for unit in split_units(data, self._length_size) if unit)
+
+    def _is_whole(self, unit: bytes) -> bool:
+        if unit_type(self._codec, unit) not in SLICES[self._codec]:
+            return True
+        bare = unit.rstrip(b"\0")
+        filled, believed = len(unit) - len(bare) >= self._least, self._filled < self._bare
+        self._filled, self._bare = self._filled + filled, self._bare + (not filled)
+        return not (filled and believed) and not any(code in bare for code in FORBIDDEN)
 
 
 def _is_whole_mjpeg(data: bytes) -> bool:

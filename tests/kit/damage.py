@@ -41,6 +41,8 @@ KINDS = {
     "mjpeg.avi": ("mjpeg", {}),
 }
 """Of videos of every kind: their codec and its options. Those named "sums" carry checksums of their pictures."""
+ESCAPED = [name for name, (codec, _) in KINDS.items() if codec in ("libx264", "libx265")]
+"""Those in which no zeros follow each other."""
 PIXELS = {"mjpeg": "yuvj420p", "qtrle": "rgb24", "png": "rgb24", "prores": "yuv422p10le"}
 BLOCK = 188
 PID = 256
@@ -108,6 +110,12 @@ def flip(data, share):
     changed = bytearray(data)
     changed[min(int(len(data) * share), len(data) - 1)] ^= 4
     return bytes(changed)
+
+
+def blank(data, share, count=400):
+    """Bytes of which some are zero."""
+    at = int(len(data) * share)
+    return data[:at] + bytes(min(count, len(data) - at)) + data[at + count :]
 
 
 def flip_one(packets, hit, share):

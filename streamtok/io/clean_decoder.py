@@ -20,7 +20,7 @@ import numpy as np
 from streamtok.io.nal_units import length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
 from streamtok.io.whole_packets import whole_rule
-from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
@@ -36,8 +36,7 @@ MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", 
 """Decoders of streams that may begin anywhere, and that mark key frames."""
 AV1 = ("libdav1d", "av1")  # which mark a key frame that is shown again, too; the headers tell which are new
 NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
-
-
+HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # in bytes, with what comes before it
 BY_ANGLE = {90: 8, 180: 3, 270: 6}
 """Orientations by the degrees, anticlockwise, that turn a picture upright."""
 
@@ -152,6 +151,8 @@ class CleanDecoder:
             yield self._refused(f"the decoder refuses it: {error.strerror}", pts)
             return
         for frame in frames:
+            if self._context.name in HAVE_EXIF and packet is not None:
+                frame.opaque = [find_orientation(bytes(packet)[:LONGEST_EXIF])[0]]  # PyAV needs an object of each frame
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
@@ -264,10 +265,12 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 
 
 def orientation_of(frame: Any) -> int:
-    """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
+    """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
+    if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
+        return int(frame.opaque[0])
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # this PyAV knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
+    except ValueError:  # PyAV 18 knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
         return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT

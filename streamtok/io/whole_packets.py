@@ -58,9 +58,14 @@ class WholeSlices:
 
 
 def _is_whole_mjpeg(data: bytes) -> bool:
-    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there."""
-    first = MARK.search(data)
-    return first is not None and first[0] == JPEG_BEGINS and is_whole_jpeg(data[first.start() :])
+    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
+
+    Of two, which are the fields of a picture, both must be whole.
+    """
+    first, last = MARK.search(data), data.rfind(JPEG_BEGINS + b"\xff")
+    if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
+        return False
+    return last <= first.start() or is_whole_jpeg(data[last:])
 
 
 def _is_whole_ffv1(data: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Whatever damage does to a video: no wrong picture is delivered, none before the damage is lost, counters add up."""
 
+import io
 import os
 import threading
 from fractions import Fraction
@@ -349,6 +350,37 @@ def test_a_motion_jpeg_without_its_beginning_is_left_out(tmp_path):
         with VideoReader(target) as video:
             found = [one.image for one in video]
         assert np.array_equal(found, right[2:])  # FFmpeg's parser has the second in one packet with what is left
+
+
+def write_fields(path, images, cut_at=1.0):
+    """Motion JPEG whose pictures are two fields, a JPEG each (AVI1); the third picture is cut."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], "yuvj422p"
+        for number, image in enumerate(images):
+            data = b""
+            for parity in (0, 1):
+                file = io.BytesIO()
+                Image.fromarray(image[parity::2]).save(file, "jpeg", subsampling=1)
+                head = b"\xff\xd8\xff\xe0\0\x10AVI1" + bytes([parity + 1]) + bytes(9)
+                data += head + file.getvalue()[20:]  # instead of JFIF's
+            packet = av.Packet(cut(data, cut_at) if number == 2 else data)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 25), stream, True
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_a_field_of_motion_jpeg_that_is_cut_off_is_left_out(tmp_path, suffix):
+    path = write_fields(tmp_path / f"a.{suffix}", noisy(6))
+    with av.open(str(path)) as container:
+        right = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for share in (0.2, 0.45, 0.8, 0.95, 1.0):
+        with VideoReader(write_fields(tmp_path / f"b.{suffix}", noisy(6), share)) as video:
+            found = {one.number: one.image for one in video}
+        assert set(found) == set(range(6)) - ({2} if share < 1 else set()), share
+        assert all(np.array_equal(image, right[number]) for number, image in found.items()), share
 
 
 def test_a_gif_that_is_cut_off_gives_its_whole_pictures(tmp_path):

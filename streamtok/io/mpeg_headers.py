@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -12,13 +13,14 @@ PICTURE, GROUP, SEQUENCE_END = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb7"  # star
 LAST_SLICE, B_PICTURE = 0xAF, 3
 MPEG2_NUMBERS = 1024  # to which it counts
 LAYERS, PLANE = range(0x20, 0x30), 0xB6  # behind a start code of MPEG-4: how its pictures are coded; a picture
-PICTURE_OF_4 = START + bytes([PLANE])
+PICTURE_OF_4 = re.compile(START + bytes([PLANE]))
 I_PLANE, B_PLANE = 0, 2
 LONG_FORMAT, OWN_RATIO = 1, 15  # values of its fields
 BUFFER_BITS = 79  # of the fields on buffers
-MPEG4_NUMBERS = 1 << 16  # to which pictures are counted here
-OFF_GRID = Fraction(1, 8)  # of the time of a picture: so much beside the rate says that there is none
-LONGEST_HEADER = 32  # bytes
+MPEG4_NUMBERS = 1 << 10  # to which pictures are counted here
+OFF_GRID = 8  # a share of the time of a picture: so much beside the rate says that there is none
+LONGEST_HEADER, HEAD = 32, 512  # bytes: of one header, and of all before a picture
+START_CODE = re.compile(START + rb"([\0-\xff])")
 
 
 def read_mpeg2(data: bytes) -> Shown | Order:
@@ -49,7 +51,7 @@ class Mpeg4Numbers:
         """The number of a picture; an empty `Order` where nothing says it."""
         self._read_layers(data)
         at = _find(data, (PLANE,))
-        self._follows = self._follows and PICTURE_OF_4 not in data[max(at, 0) :]
+        self._follows = self._follows and PICTURE_OF_4.search(data, max(at, 0)) is None
         if at < 0 or not self._resolution or not self._follows:
             return Order()
         bits = Bits(data[at : at + LONGEST_HEADER], escaped=False)
@@ -61,11 +63,12 @@ class Mpeg4Numbers:
             self._before, self._seconds = self._seconds, self._seconds + seconds
         base = self._before + seconds if kind == B_PLANE else self._seconds
         ticks = base * self._resolution + bits.take((self._resolution - 1).bit_length() or 1)
-        number = ticks * self._rate / self._resolution
-        if abs(number - round(number)) > OFF_GRID:
+        shares, whole = ticks * self._rate.numerator, self._resolution * self._rate.denominator
+        number = (shares + whole // 2) // whole
+        if OFF_GRID * abs(shares - number * whole) > whole:
             self._follows = False
             return Order()
-        return Shown(round(number) % MPEG4_NUMBERS, MPEG4_NUMBERS, kind == B_PLANE, clean=kind == I_PLANE, twice=True)
+        return Shown(number % MPEG4_NUMBERS, MPEG4_NUMBERS, kind == B_PLANE, clean=kind == I_PLANE, twice=True)
 
     def _read_layers(self, data: bytes) -> None:
         """Take the resolution of times from the header of a video object layer (6.2.3), where there is one."""
@@ -86,11 +89,9 @@ class Mpeg4Numbers:
 
 
 def _find(data: bytes, codes: range | tuple[int, ...]) -> int:
-    """The place behind the first start code that is one of those; negative if there is none."""
-    at = data.find(START)
-    while 0 <= at < len(data) - 3 and data[at + 3] not in codes:
-        at = data.find(START, at + 3)
-    return at + 4 if 0 <= at < len(data) - 3 else -1
+    """The place behind the first start code near the beginning that is one of those; negative if there is none."""
+    places = (match.start() for match in START_CODE.finditer(data, 0, HEAD) if match[1][0] in codes)
+    return next(places, -5) + 4
 
 
 def _codes_behind(data: bytes, at: int) -> Iterator[int]:

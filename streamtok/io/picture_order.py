@@ -27,7 +27,6 @@ IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 MOST_FPS = 240  # believed of a constant rate: without one, that of the clock may be given
-STEADY = 2  # pictures at a constant rate for each that is missing
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
 
@@ -153,7 +152,7 @@ def follow_order(
     if codec in ("libdav1d", "av1"):
         return ShownOrder(Av1Numbers(extradata).read, reordered=False)
     if codec == "mpeg4" and rate and rate <= MOST_FPS:
-        return ShownOrder(Mpeg4Numbers(extradata, rate).read, reordered, STEADY)
+        return ShownOrder(Mpeg4Numbers(extradata, rate).read, reordered)
     return None
 
 

@@ -46,11 +46,11 @@ class ShownOrder:
 
     A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
     Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
-    Numbers are believed while `least_followed` count on for each that does not.
+    Numbers are believed while most of them count on.
     """
 
-    def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool, least_followed: int = 1) -> None:
-        self._read, self._reordered, self._least_followed = read, reordered, least_followed
+    def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
+        self._read, self._reordered = read, reordered
         self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
         self.restart()
 
@@ -88,6 +88,6 @@ class ShownOrder:
         return self._judge(missing, age, 0 if shown.clean else None)
 
     def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:
-        believed = missing and self._least_followed * self._jumped <= self._followed
+        believed = missing and self._jumped <= self._followed
         self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
         return Order(age if believed else None, clean_since)

@@ -17,7 +17,7 @@ from streamtok.io.nal_units import HEVC_SLICES, length_size_of, split_units, uni
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
 SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
-FORBIDDEN = (b"\0\0\0", b"\0\0\1", b"\0\0\2")  # in a slice
+FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
@@ -54,7 +54,7 @@ class WholeSlices:
         bare = unit.rstrip(b"\0")
         filled, believed = len(unit) - len(bare) >= self._least, self._filled < self._bare
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
-        return not (filled and believed) and not any(code in bare for code in FORBIDDEN)
+        return not (filled and believed) and FORBIDDEN.search(bare) is None
 
 
 def _is_whole_mjpeg(data: bytes) -> bool:

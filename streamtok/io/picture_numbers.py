@@ -81,15 +81,16 @@ class PictureNumbers:
         return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
-def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
+def read_ticks(target: str, stream_index: int, decoders: bool = True) -> np.ndarray | None:
     """When each picture of a video is shown, int64 (N,) rising in units of its time base, from its packets alone.
 
-    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there.
+    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there. Some codecs
+    need no `decoders` for that (see `connect`).
     """
     ticks: list[int | None] = []
     orders: list[int] = []
     with (
-        connect(target) as container,
+        connect(target, decoders=decoders) as container,
         contextlib.suppress(av.FFmpegError, EOFError),
     ):
         for packet in demux(container, container.streams[stream_index]):

@@ -81,7 +81,7 @@ class PictureStream:
     @cached_property
     def ticks(self) -> np.ndarray | None:
         """See `read_ticks`."""
-        return read_ticks(self.target, self.stream.index)
+        return read_ticks(self.target, self.stream.index, self.stream.codec_context.name not in TIMED)
 
     @cached_property
     def _longest_step(self) -> float:

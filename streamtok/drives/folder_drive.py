@@ -3,6 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from streamtok.drives.drive import Drive
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
+from streamtok.drives.named_logs import Logs, list_logs
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.containers import open_container, video_streams
 from streamtok.io.images import TimedImage, list_images
@@ -61,6 +63,11 @@ def has_files(path: Path) -> bool:
     return any(map(is_video, path.iterdir())) or _image_folders(path, 0) == [path]
 
 
+def find_logs(path: Path) -> Logs:
+    """The recordings that the images in a folder, or in those below it, name."""
+    return list_logs(_image_folders(path, DEEPEST))
+
+
 def belong_together(folders: list[Path]) -> bool:
     """Whether folders, each a drive of images, are the cameras of one: none is there twice, and their times overlap.
 
@@ -88,6 +95,9 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     folders = _image_folders(path, DEEPEST) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
+    logs = list_logs(folders)
+    if "log" in options or len(logs) == 1:
+        return _open_log(path, topics, options, logs)
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
     timed, faults = _list_timed(names, options)
     if not timed:
@@ -97,6 +107,24 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
         drive.note("", f"left out: {fault}")
     if len(timed) > 1:
         drive.note("", f"{len(timed)} folders of images are read as the cameras of one drive, by their times")
+    return drive
+
+
+def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs) -> Drive:
+    """The drive of one of the recordings that images name, with the cameras that they name."""
+    log = options.get("log", next(iter(logs), None))
+    if log not in logs:
+        raise ValueError(f"{path} has no images of the recording {log!r}: those named are {', '.join(list(logs)[:5])}")
+    cameras, places = {}, set()
+    for name, folders in logs[log].items():
+        found = [image for folder in folders for image in list_images(folder, **options | {"log": log})]
+        inside = enumerate(sorted(found, key=lambda image: image.time_ns))
+        images = [replace(image, frame_id=number) for number, image in inside]
+        cameras["cam0" if folders == [path] else name] = partial(_image_items, images)
+        places |= set(folders)
+    drive = FilesDrive(path, cameras, topics)
+    if len(places) > 1:
+        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {log}")
     return drive
 
 

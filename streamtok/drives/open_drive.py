@@ -17,13 +17,23 @@ Damage costs the frames it touches: they are counted in `counts` and listed in `
 import contextlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import belong_together, has_files, open_files, open_images, open_picture, open_video
+from streamtok.drives.folder_drive import (
+    belong_together,
+    find_logs,
+    has_files,
+    open_files,
+    open_images,
+    open_picture,
+    open_video,
+)
 from streamtok.drives.folders import kind_of, list_recordings, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
+from streamtok.drives.named_logs import Logs
 from streamtok.drives.topics import Topics
 from streamtok.io.depth import DepthRange
 from streamtok.io.images import OPTIONS, natural_key
@@ -146,7 +156,11 @@ def _drives_in(path: Path) -> list[str]:
     recordings = list_recordings(path)
     if len(recordings) > 1:
         return [_name_parts(recording) for recording in recordings]
-    if recordings or has_files(path):
+    if recordings:
+        return [str(path)]
+    if logs := find_logs(path):
+        return _name_logs(path, logs)
+    if has_files(path):
         return [str(path)]
     folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir()]
     inside = {
@@ -156,6 +170,17 @@ def _drives_in(path: Path) -> list[str]:
     if folders and all(inside[each] == [str(each)] for each in folders) and belong_together(folders):
         return [str(path)]
     return [drive for folder in folders for drive in inside[folder]]
+
+
+def _name_logs(path: Path, logs: Logs) -> list[str]:
+    """The names of the recordings that images in a folder name, and of the drives beside them."""
+    named = {folder for cameras in logs.values() for folders in cameras.values() for folder in folders}
+    folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir() and each not in named]
+    beside = [each for each in folders if not any(each in folder.parents for folder in named)]
+    others = [drive for each in beside for drive in _drives_in(each)]
+    return (
+        [str(path)] if len(logs) == 1 and not others else [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + others
+    )
 
 
 def _name_parts(recording: Parts) -> str:
@@ -183,7 +208,7 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
 
 def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
-    first = [str(Path(name.removeprefix(PARTS)).relative_to(path)) for name in names[:5]]
+    first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
     return ValueError(
         f"{path} holds {len(names)} {what}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of them, "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
@@ -19,7 +20,7 @@ import numpy as np
 from streamtok.io.nal_units import length_size_of, without_sei
 from streamtok.io.picture_order import Order, follow_order
 from streamtok.io.whole_packets import whole_rule
-from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
@@ -33,9 +34,9 @@ MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
+AV1 = ("libdav1d", "av1")  # which mark a key frame that is shown again, too; the headers tell which are new
 NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
-
-
+HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # in bytes, with what comes before it
 BY_ANGLE = {90: 8, 180: 3, 270: 6}
 """Orientations by the degrees, anticlockwise, that turn a picture upright."""
 
@@ -63,12 +64,13 @@ class CleanDecoder:
     """Decodes with a codec context of PyAV that is not open yet, and judges what comes out.
 
     `counted`: times of presentation are not known, and those of packets are their numbers in order of decoding.
+    `rate`: pictures per second, if it is constant.
 
     | sign of damage | what it costs |
     | --- | --- |
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
-    | a packet is cut off, which its decoder may not notice (`whole_rule`) | it, and what needs it |
+    | a packet is cut off or overwritten, which its decoder may not notice (`whole_rule`) | it, and what needs it |
     | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
@@ -76,21 +78,21 @@ class CleanDecoder:
     is right again. In codecs of `intra` pictures only, nothing needs another one.
     """
 
-    def __init__(self, context: Any, counted: bool = False) -> None:
+    def __init__(self, context: Any, counted: bool = False, rate: Fraction | None = None) -> None:
         context.thread_count = 1
         if context.name not in MARK_ERRORS:
             context.options = {"err_detect": "explode+crccheck"}
         self._context = context
-        self._intra, self._counted = context.codec.intra_only, counted
-        self._is_whole = whole_rule(context)
+        self._intra, self._counted, self._rate = context.codec.intra_only, counted, rate
         self._describe(context.extradata)
         self.restart()
 
     def _describe(self, extradata: bytes | None) -> None:
         """Note what describes the packets from here on."""
         name = self._context.name
+        self._is_whole = whole_rule(name, extradata)
         self._length_size = length_size_of(name, extradata)
-        self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
+        self._order = follow_order(name, extradata, bool(self._context.has_b_frames), self._rate)
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""
@@ -149,6 +151,8 @@ class CleanDecoder:
             yield self._refused(f"the decoder refuses it: {error.strerror}", pts)
             return
         for frame in frames:
+            if self._context.name in HAVE_EXIF and packet is not None:
+                frame.opaque = [find_orientation(bytes(packet)[:LONGEST_EXIF])[0]]  # PyAV needs an object of each frame
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
             yield from self._release(everything=True)
@@ -158,7 +162,7 @@ class CleanDecoder:
         if marked and packet.pts is None:  # the rest of a picture that lost its beginning
             return MARKED
         whole = self._is_whole is None or self._is_whole(bytes(packet))
-        return "" if whole else "it is cut off, or its checksum is wrong"
+        return "" if whole else "it is cut off, its checksum is wrong, or zeros overwrite it"
 
     def _take(self, frame: Any) -> Iterator[Checked]:
         """Judge a frame that came out; gives it, and those held before it, once nothing can be said against them.
@@ -240,7 +244,7 @@ class CleanDecoder:
             return "the decoder marks it as damaged"
         if clean_since is not None and clean_since < order:
             self._pass_key(None, clean_since)
-        elif frame.key_frame or self._intra or clean_since == order:
+        elif (frame.key_frame and self._context.name not in AV1) or self._intra or clean_since == order:
             self._pass_key(frame.pts, order)
         key_pts, key_order = self._key
         timed = frame.pts is not None and key_pts is not None
@@ -261,10 +265,12 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 
 
 def orientation_of(frame: Any) -> int:
-    """The orientation, 1 to 8, that a decoded frame was stored in, as its container or its codec says."""
+    """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
+    if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
+        return int(frame.opaque[0])
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # this PyAV knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
+    except ValueError:  # PyAV 18 knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
         return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT

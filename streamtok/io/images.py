@@ -36,6 +36,7 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
     "timestamps": str,
     "unit": parse_unit,
     "bits": parse_bits,
+    "log": str,
 }
 """What may follow images:DIR? in the name of a source or a drive."""
 
@@ -67,8 +68,9 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
 
     Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
     from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else),
-    `bits` how many bits of 16 the values of the images fill (None: all). Where a times file has a line for every number
-    but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows; else it counts files.
+    `bits` how many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
+    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
+    number, so that the gap shows; else it counts files.
     """
     return find_images(folder, **options)[0]
 
@@ -80,7 +82,7 @@ def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) ->
 
 
 def _time_images(
-    folder: Path, *, fps: float | None = None, timestamps: str | None = None, unit: str | None = None
+    folder: Path, *, fps: float | None = None, timestamps: str | None = None, unit: str | None = None, log: str = ""
 ) -> tuple[list[TimedImage], str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
@@ -88,6 +90,7 @@ def _time_images(
     if not files and (folder / "data").is_dir():
         folder = folder / "data"
         files = _files(folder)
+    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
         hint = f"; its folders {', '.join(inside)} do: name one of them" if inside else ""

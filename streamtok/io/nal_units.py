@@ -19,10 +19,13 @@ PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35
 
 
 class Bits:
-    """Reads bits, and the variable-length codes of clause 9.1, from a NAL unit; reading past its end gives zeros."""
+    """Reads bits, and the variable-length codes of clause 9.1; reading past the end gives zeros.
 
-    def __init__(self, data: bytes) -> None:
-        plain = data.replace(b"\0\0\3", b"\0\0")  # without emulation prevention
+    A NAL unit is `escaped` by emulation prevention bytes, which are left out.
+    """
+
+    def __init__(self, data: bytes, escaped: bool = True) -> None:
+        plain = data.replace(b"\0\0\3", b"\0\0") if escaped else data
         self._value, self._left = int.from_bytes(plain, "big"), 8 * len(plain)
 
     def take(self, count: int) -> int:

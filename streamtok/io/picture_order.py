@@ -1,50 +1,34 @@
-"""What the headers of H.264, H.265 and MPEG-2 say about the order of pictures: what is missing, and where damage ends.
+"""What the headers of H.264 and H.265 say about the order of pictures: what is missing, and where damage ends.
 
-Decoders know both and do not tell: those of H.264 and MPEG-2 conceal a picture that never came, and none says how far a
-stream that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264, H.265 and H.262.
+Decoders know both and do not tell: that of H.264 conceals a picture that never came, and none says how far a stream
+that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265. Codecs that
+count what is shown are in `streamtok.io.shown_order`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
+from streamtok.io.av1_headers import Av1Numbers
+from streamtok.io.mpeg_headers import Mpeg4Numbers, read_mpeg2
 from streamtok.io.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
-    START,
     Bits,
     length_size_of,
     parameter_sets,
     recovery_count,
     split_units,
 )
+from streamtok.io.shown_order import Order, ShownOrder
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-PICTURE, GROUP, SEQUENCE_END = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb7"  # start codes of MPEG-2
-LAST_SLICE, B_PICTURE = 0xAF, 3
-NUMBERS = 1024  # to which it counts
+MOST_FPS = 240  # believed of a constant rate: without one, that of the clock may be given
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
-
-
-@dataclass(frozen=True)
-class Order:
-    """What an access unit says: `missing` is n if one that the unit n units before needs did not come; else None.
-
-    `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
-    messages beside the picture; `empty` where it has no picture.
-    """
-
-    missing: int | None = None
-    clean_since: int | None = None
-    recovers: bool = False
-    has_sei: bool = False
-    empty: bool = False
 
 
 class Numbering(NamedTuple):
@@ -155,72 +139,21 @@ class H265Order:
         return Order(None, self._ages.pop(done[0]) if done else None, recovers, has_sei, kind < 0)
 
 
-class Mpeg2Order:
-    """Follows temporal_reference (6.3.9), which counts the pictures of a group as they are shown; MPEG-1 has it too.
-
-    A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
-    Where none is `reordered`, it shows at once. B-pictures, as many as usual, may be missing: nothing needs them.
-    Nothing counts the last pictures of a group.
-    """
-
-    def __init__(self, reordered: bool) -> None:
-        self._reordered = reordered
-        self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what came before: the next unit is from another place of the stream."""
-        self._last: int | None = None  # temporal_reference of the last reference picture
-        self._awaited: set[int] = set()  # those before it that may be reference pictures
-        self._age = 0  # of it, in units
-        self._step = self._usual = 0  # from the reference picture before to it, and where all between came
-
-    def see(self, data: bytes) -> Order:
-        """Take the next access unit in order of decoding."""
-        at = data.find(PICTURE)
-        if not any(1 <= code <= LAST_SLICE for code in _codes_behind(data, at)):
-            return Order(empty=not data.startswith(SEQUENCE_END))
-        head = int.from_bytes(data[at + 4 : at + 6], "big")
-        number, last = head >> 6, self._last
-        self._age += 1
-        if head >> 3 & 7 == B_PICTURE:
-            self._awaited = {n for n in self._awaited if 0 < (number - n) % NUMBERS < NUMBERS // 2}
-            return self._judge(last is not None and not 0 < (last - number) % NUMBERS < self._step, 0)
-        begins = last is None or GROUP in data[:at]
-        if number == last and not begins:  # the other field of a picture
-            return Order()
-        missing, age, self._age, self._last = bool(self._awaited), self._age, 0, number
-        missing, self._usual = missing and self._step != self._usual, self._usual if missing else self._step
-        self._step = number + 1 if last is None or begins else (number - last) % NUMBERS
-        self._awaited = set() if begins else {(number - n) % NUMBERS for n in range(1, self._step)}
-        lost_head = self._step > NUMBERS // 2  # a group that lost its beginning counts from 0
-        if self._awaited and not missing and (not self._reordered or lost_head):
-            missing, age, self._awaited = True, 0, set()
-        return self._judge(missing, age)
-
-    def _judge(self, missing: bool, age: int) -> Order:
-        believed = missing and self._jumped <= self._followed
-        self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
-        return Order(age if believed else None)
-
-
 def follow_order(
-    codec: str, extradata: bytes | None, reordered: bool = True
-) -> H264Order | H265Order | Mpeg2Order | None:
-    """What follows the order of a codec's access units; None for codecs that do not say."""
+    codec: str, extradata: bytes | None, reordered: bool = True, rate: Fraction | None = None
+) -> H264Order | H265Order | ShownOrder | None:
+    """What follows the order of a decoder's access units; None for codecs that do not say (some at a `rate`)."""
     if codec == "h264":
         return H264Order(extradata)
+    if codec == "hevc":
+        return H265Order(extradata)
     if codec in ("mpeg1video", "mpeg2video"):
-        return Mpeg2Order(reordered)
-    return H265Order(extradata) if codec == "hevc" else None
-
-
-def _codes_behind(data: bytes, at: int) -> Iterator[int]:
-    """The start codes behind the one at a place, of which there is none if it is negative."""
-    while at >= 0:
-        at = data.find(START, at + 3)
-        if 0 <= at < len(data) - 3:
-            yield data[at + 3]
+        return ShownOrder(read_mpeg2, reordered)
+    if codec in ("libdav1d", "av1"):
+        return ShownOrder(Av1Numbers(extradata).read, reordered=False)
+    if codec == "mpeg4" and rate and rate <= MOST_FPS:
+        return ShownOrder(Mpeg4Numbers(extradata, rate).read, reordered)
+    return None
 
 
 def _skip_chroma(bits: Bits) -> bool:

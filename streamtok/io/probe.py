@@ -17,8 +17,8 @@ import numpy as np
 from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
 from streamtok.io.camera import CameraSource
-from streamtok.io.clean_decoder import orientation_of
-from streamtok.io.containers import is_url, open_container, video_streams
+from streamtok.io.clean_decoder import CleanDecoder, orientation_of
+from streamtok.io.containers import demux, is_url, open_container, video_streams
 from streamtok.io.gstreamer_device import GStreamerDevice
 from streamtok.io.images import ImageFileSource, ImageFolderSource
 from streamtok.io.network_camera import NetworkCamera
@@ -132,7 +132,9 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
             facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
         orientation = UPRIGHT
         with contextlib.suppress(av.FFmpegError, StopIteration):
-            orientation = orientation_of(next(container.decode(chosen)))
+            decoder = CleanDecoder(chosen.codec_context)
+            found = (one for packet in demux(container, chosen) for one in decoder.decode(packet))
+            orientation = orientation_of(next(one.frame for one in found if one.frame))
         return container.format.name, facts, orientation
 
 

@@ -8,31 +8,64 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import av
 
 from streamtok.io.image_messages import is_whole_jpeg
+from streamtok.io.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
 
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
+SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
+FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
+LONG_FILL = 4  # zeros: fewer may stand before a start code
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
 
 
-def whole_rule(context: Any) -> Callable[[bytes], bool] | None:
-    """What tells, for a codec context of PyAV, whether a packet holds all that it should; None where nothing does."""
-    if context.name == "ffv1" and not context.extradata:  # of a version whose slices do not say their size
+def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] | None:
+    """What tells, for a decoder and a stream, whether a packet holds all that it should; None where nothing does."""
+    if codec in SLICES:
+        return WholeSlices(codec, extradata)
+    if codec == "ffv1" and not extradata:  # of a version whose slices do not say their size
         return None
-    return RULES.get(context.name)
+    return RULES.get(codec)
+
+
+class WholeSlices:
+    """Access units of H.264 or H.265: no slice holds bytes that emulation prevention leaves to start codes.
+
+    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with some.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None) -> None:
+        self._codec, self._length_size = codec, length_size_of(codec, extradata)
+        self._least = 1 if self._length_size else LONG_FILL
+        self._bare = self._filled = 0
+
+    def __call__(self, data: bytes) -> bool:
+        return all(self._is_whole(unit) for unit in split_units(data, self._length_size) if unit)
+
+    def _is_whole(self, unit: bytes) -> bool:
+        if unit_type(self._codec, unit) not in SLICES[self._codec]:
+            return True
+        bare = unit.rstrip(b"\0")
+        filled, believed = len(unit) - len(bare) >= self._least, self._filled < self._bare
+        self._filled, self._bare = self._filled + filled, self._bare + (not filled)
+        return not (filled and believed) and FORBIDDEN.search(bare) is None
 
 
 def _is_whole_mjpeg(data: bytes) -> bool:
-    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there."""
-    first = MARK.search(data)
-    return first is not None and first[0] == JPEG_BEGINS and is_whole_jpeg(data[first.start() :])
+    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
+
+    Of two, which are the fields of a picture, both must be whole.
+    """
+    first, last = MARK.search(data), data.rfind(JPEG_BEGINS + b"\xff")
+    if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
+        return False
+    return last <= first.start() or is_whole_jpeg(data[last:])
 
 
 def _is_whole_ffv1(data: bytes) -> bool:
@@ -98,8 +131,10 @@ RULES: dict[str, Callable[[bytes], bool]] = {
 FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
 FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
 """Decoders that take a packet that is cut off for a whole one, where nothing in it says how long it is."""
-COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video"}
+COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "libdav1d", "av1"}
 """Decoders of streams in which a picture that is missing shows."""
+TIMED = {"vp8", "vp9", "h263", "flv", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2"}
+"""Decoders of streams in which only the times of a file show it, where the rate is constant."""
 CHECKS = {"ffv1", "png", "apng"}
 """Decoders that compare checksums, which streams of others have at most by choice."""
 
@@ -108,7 +143,9 @@ def say_unseen(codec: str) -> Iterator[str]:
     """What damage to a stream of a decoder cannot be seen, in words."""
     if codec in FILLS_UP:
         yield f"a packet of {codec} that is cut off is not noticed: its decoder fills up the rest"
-    if codec not in COUNTS and not av.Codec(codec, "r").intra_only:
+    if codec in TIMED or codec == "mpeg4":
+        yield f"only times at a constant rate show that a picture of {codec} is missing; FILE?fps=N takes all"
+    elif codec not in COUNTS and not av.Codec(codec, "r").intra_only:
         yield f"nothing in {codec} counts pictures: behind one that is missing from the file, others may be wrong"
     if codec not in CHECKS:
         yield "a changed byte is noticed only where the decoder refuses it, or by checksums (H.265 may have them)"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from streamtok.drives.open_drive import list_drives, open_drive
 from streamtok.drives.topics import stream_names
@@ -487,6 +488,33 @@ def test_folders_of_images_that_are_no_rig_are_drives_of_their_own(tmp_path):
     with open_drive(kitti[0]) as drive:
         assert drive.notes == ["drive_1: 2 folders of images are read as the cameras of one drive, by their times"]
         assert_same_frames(list(drive), first)
+
+
+def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
+    """nuScenes: keyframes in samples/, what lies between in sweeps/, and both of all recordings."""
+    first, later = rig(6), [replace(frame, capture_ns=frame.capture_ns + 10**12) for frame in rig(4)]
+    names = ["n015-2018-07-24-11-22-45+0800", "n008-2018-08-01-15-16-36-0400"]
+    for log, frames in zip(names, (first, later), strict=True):
+        for number, frame in enumerate(frames):
+            folder = tmp_path / ("samples" if number % 5 == 0 else "sweeps") / frame.stream.upper()
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{log}__{frame.stream.upper()}__{10**18 + frame.capture_ns}.png"
+            Image.fromarray(frame.image).save(folder / name)
+    found = list_drives(str(tmp_path))
+    assert len(found) == 2
+    with pytest.raises(ValueError, match="2 drives that do not belong together"):
+        open_drive(tmp_path)
+    for frames, log in ((first, names[0]), (later, names[1])):
+        (name,) = (each for each in found if log[:4] in each)
+        with open_drive(name) as drive:
+            assert "are read as one drive, whose recording they name" in drive.notes[0]
+            read = [replace(frame, capture_ns=frame.capture_ns - 10**18) for frame in drive]
+        assert_same_frames(read, frames, {"FRONT": "front", "REAR": "rear"})
+    for file in tmp_path.rglob(f"{names[1]}*"):
+        file.unlink()
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    with open_drive(tmp_path) as drive:
+        assert len(list(drive)) == len(first)
 
 
 def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):

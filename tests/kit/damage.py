@@ -10,6 +10,8 @@ COUNT = 40
 X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=1"
 X264 = {"g": "10", "sc_threshold": "0"}
 MPEG2 = {"g": "10", "b": "5M", "flags": "+cgop", "sc_threshold": "1000000000"}  # its groups do not need each other
+SVT = {"g": "10", "preset": "12", "crf": "10", "svtav1-params": "lp=1"}
+VPX = {"g": "10", "b": "5M", "deadline": "realtime", "cpu-used": "8"}
 KINDS = {
     "plain.mkv": ("libx264", {**X264, "bf": "0"}),
     "slices.mp4": ("libx264", {**X264, "bf": "0", "x264-params": "slices=4"}),
@@ -29,10 +31,18 @@ KINDS = {
     "mpeg2.mkv": ("mpeg2video", MPEG2),
     "mpeg1.mp4": ("mpeg1video", {**MPEG2, "bf": "2"}),
     "mpeg2-ordered.mkv": ("mpeg2video", {**MPEG2, "bf": "2"}),
+    "av1.mkv": ("libsvtav1", SVT),  # of which some pictures are decoded long before they are shown
+    "av1.mp4": ("libsvtav1", {**SVT, "svtav1-params": "lp=1:pred-struct=1"}),
+    "mpeg4.avi": ("mpeg4", {"g": "10", "b": "5M"}),
+    "mpeg4-ordered.mkv": ("mpeg4", {"g": "10", "b": "5M", "bf": "2"}),
+    "vp9.mkv": ("libvpx-vp9", VPX),
+    "vp8.webm": ("libvpx", VPX),
     "mjpeg.mkv": ("mjpeg", {}),
     "mjpeg.avi": ("mjpeg", {}),
 }
 """Of videos of every kind: their codec and its options. Those named "sums" carry checksums of their pictures."""
+ESCAPED = [name for name, (codec, _) in KINDS.items() if codec in ("libx264", "libx265")]
+"""Those in which no zeros follow each other."""
 PIXELS = {"mjpeg": "yuvj420p", "qtrle": "rgb24", "png": "rgb24", "prores": "yuv422p10le"}
 BLOCK = 188
 PID = 256
@@ -72,7 +82,7 @@ def rewrite(path, target, change, later=5):
     """
     with av.open(str(path)) as source, av.open(str(target), "w") as container:
         stream = source.streams.video[0]
-        out = container.add_stream_from_template(stream)
+        out = container.add_stream_from_template(stream, opaque=True)  # AV1 has no encoder of the same name
         packets = [packet for packet in source.demux(stream) if packet.size]
         changed = change([(bytes(one), one.pts) for one in packets])
         for number, ((data, pts), old) in enumerate(zip(changed, packets, strict=False)):
@@ -100,6 +110,12 @@ def flip(data, share):
     changed = bytearray(data)
     changed[min(int(len(data) * share), len(data) - 1)] ^= 4
     return bytes(changed)
+
+
+def blank(data, share, count=400):
+    """Bytes of which some are zero."""
+    at = int(len(data) * share)
+    return data[:at] + bytes(min(count, len(data) - at)) + data[at + count :]
 
 
 def flip_one(packets, hit, share):

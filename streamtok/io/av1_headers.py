@@ -1,0 +1,111 @@
+"""Which picture a temporal unit of AV1 shows: the order hints in its headers (AV1 specification, 5.5, 5.9 and 7.20)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from streamtok.io.nal_units import Bits
+from streamtok.io.shown_order import Order, Shown
+
+SEQUENCE, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
+KEY, INTRA_ONLY, SWITCH = 0, 2, 3  # types of frames
+HEAD = 64  # bytes of an OBU that are looked at
+CONFIGURATION = 4  # bytes of av1C before its OBUs
+PER_FRAME = 2  # instead of a value: each frame says it
+SLOTS = 8
+
+
+class Sequence(NamedTuple):
+    """What a sequence header says of frame headers; `hint_bits` is 0 where they count nothing that is read here."""
+
+    still: bool = False
+    hint_bits: int = 0
+    frame_ids: int = 0  # bits of one
+    screen_content: int = 0
+    integer_motion: int = 0
+
+
+class Av1Numbers:
+    """Reads the order hint of the picture that each temporal unit shows."""
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self._sequence = Sequence()
+        self._hints = [0] * SLOTS  # of the pictures that may be referred to
+        for kind, obu in _split_obus((extradata or b"")[CONFIGURATION:]):
+            if kind == SEQUENCE:
+                self._sequence = read_sequence(obu)
+
+    def read(self, data: bytes) -> Shown | Order:
+        """The number of the picture that a unit shows; where nothing says it, whether it is a key frame."""
+        shown, key = None, self._sequence.still
+        for kind, obu in _split_obus(data):
+            if kind == SEQUENCE:
+                self._sequence = read_sequence(obu)
+            elif kind in (FRAME_HEADER, FRAME) and obu and not self._sequence.still:
+                key = key or obu[0] >> 4 == 1  # new, a key frame, shown
+                hint = self._read_frame(Bits(obu[:HEAD], escaped=False))
+                shown = shown if hint is None else hint
+        if shown is None or not self._sequence.hint_bits:
+            return Order(clean_since=0 if key else None)
+        return Shown(shown, 1 << self._sequence.hint_bits, begins=key, clean=key)
+
+    def _read_frame(self, bits: Bits) -> int | None:
+        """The hint of the picture that a frame header shows; None if it shows none."""
+        rule = self._sequence
+        if bits.take(1):  # one that was decoded before
+            return self._hints[bits.take(3)]
+        kind, shows = bits.take(2), bits.take(1)
+        bits.take(not shows)
+        resilient = kind == SWITCH or (kind == KEY and shows) or bits.take(1)
+        bits.take(1)  # disable_cdf_update
+        screen = bits.take(1) if rule.screen_content == PER_FRAME else rule.screen_content
+        bits.take(bool(screen) and rule.integer_motion == PER_FRAME)
+        bits.take(rule.frame_ids + (kind != SWITCH))  # and frame_size_override_flag
+        hint = bits.take(rule.hint_bits)
+        bits.take(0 if resilient or kind in (KEY, INTRA_ONLY) else 3)
+        refreshed = (1 << SLOTS) - 1 if kind == SWITCH or (kind == KEY and shows) else bits.take(SLOTS)
+        self._hints = [hint if refreshed >> n & 1 else old for n, old in enumerate(self._hints)]
+        return hint if shows else None
+
+
+def read_sequence(obu: bytes) -> Sequence:
+    """Read a sequence header; with a decoder model, or of a single still picture, frame headers are not read."""
+    bits = Bits(obu, escaped=False)
+    bits.take(4)
+    if bits.take(1):
+        return Sequence(still=True)
+    if bits.take(1):  # timing_info
+        bits.take(64)
+        if bits.take(1):
+            bits.ue()
+        if bits.take(1):
+            return Sequence()
+    delays = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        bits.take(bits.take(5) > 7)
+        bits.take(4 * (delays and bits.take(1)))
+    width, height = bits.take(4) + 1, bits.take(4) + 1
+    bits.take(width + height)
+    frame_ids = bits.take(4) + 2 + bits.take(3) + 1 if bits.take(1) else 0
+    bits.take(7)
+    counts = bits.take(1)
+    bits.take(2 * counts)
+    screen = PER_FRAME if bits.take(1) else bits.take(1)
+    motion = PER_FRAME if not screen or bits.take(1) else bits.take(1)
+    return Sequence(False, bits.take(3) + 1 if counts else 0, frame_ids, screen, motion)
+
+
+def _split_obus(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The type of each OBU and what is in it (5.3)."""
+    at = 0
+    while at < len(data):
+        kind, has_size = data[at] >> 3 & 15, data[at] & 2
+        at += 2 if data[at] & 4 else 1
+        size, shift = 0 if has_size else len(data) - at, 0
+        while has_size and at < len(data):
+            size |= (data[at] & 127) << shift
+            shift, at, has_size = shift + 7, at + 1, data[at] & 128
+        yield kind, data[at : at + size]
+        at += size

@@ -1,0 +1,93 @@
+"""Pictures that their codecs count as they are shown (MPEG-1, 2 and 4, AV1): what is missing in decoding order.
+
+Decoders of them go on over a picture that never came, and say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an access unit says: `missing` is n if one that the unit n units before needs did not come; else None.
+
+    `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
+    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
+    messages beside the picture; `empty` where it has no picture.
+    """
+
+    missing: int | None = None
+    clean_since: int | None = None
+    recovers: bool = False
+    has_sei: bool = False
+    empty: bool = False
+
+
+class Shown(NamedTuple):
+    """A picture by its `number` in order of presentation, modulo `numbers`.
+
+    `between` is True for one that no other needs, `begins` where it is not counted from those before, `clean` for a
+    key frame, where its header alone tells. `twice`: its other field may have the same number.
+    """
+
+    number: int
+    numbers: int
+    between: bool = False
+    begins: bool = False
+    clean: bool = False
+    twice: bool = False
+
+
+class ShownOrder:
+    """Follows the numbers that `read` finds in access units; it gives an `Order` for one without a number.
+
+    A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
+    Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
+    Numbers are believed while most of them count on.
+    """
+
+    def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
+        self._read, self._reordered = read, reordered
+        self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what came before: the next unit is from another place of the stream."""
+        self._last: Shown | None = None  # reference picture
+        self._awaited: set[int] = set()  # those before it that may be reference pictures
+        self._age = 0  # of it, in units
+        self._step = self._usual = 0  # from the reference picture before to it, and where all between came
+
+    def see(self, data: bytes) -> Order:
+        """Take the next access unit in order of decoding."""
+        shown, last = self._read(data), self._last
+        if isinstance(shown, Order):
+            return shown
+        number, numbers = shown.number, shown.numbers
+        self._age += 1
+        if shown.between:
+            self._awaited = {n for n in self._awaited if 0 < (number - n) % numbers < numbers // 2}
+            follows = last is not None and not 0 < (last.number - number) % numbers < self._step
+            missing = follows or (bool(self._awaited) and self._step != self._usual)
+            self._awaited = set() if missing else self._awaited
+            return self._judge(missing, 0)
+        begins = last is None or shown.begins
+        if last is not None and number == last.number and not begins:
+            return self._judge(not shown.twice, 0)
+        missing, age = bool(self._awaited) and self._step != self._usual and not (last and last.clean), self._age
+        self._usual = self._usual if self._awaited else self._step
+        self._age, self._last = 0, shown
+        self._step = number + 1 if last is None or begins else (number - last.number) % numbers
+        self._awaited = set() if begins else {(number - n) % numbers for n in range(1, self._step)}
+        lost_head = self._step > numbers // 2  # a group that lost its beginning counts from 0
+        if self._awaited and not missing and (not self._reordered or lost_head):
+            missing, age, self._awaited = not shown.clean, 0, set()
+        return self._judge(missing, age, 0 if shown.clean else None)
+
+    def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:
+        believed = missing and self._jumped <= self._followed
+        self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
+        return Order(age if believed else None, clean_since)

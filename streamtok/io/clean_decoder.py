@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
@@ -64,7 +63,6 @@ class CleanDecoder:
     """Decodes with a codec context of PyAV that is not open yet, and judges what comes out.
 
     `counted`: times of presentation are not known, and those of packets are their numbers in order of decoding.
-    `rate`: pictures per second, if it is constant.
 
     | sign of damage | what it costs |
     | --- | --- |
@@ -78,12 +76,12 @@ class CleanDecoder:
     is right again. In codecs of `intra` pictures only, nothing needs another one.
     """
 
-    def __init__(self, context: Any, counted: bool = False, rate: Fraction | None = None) -> None:
+    def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         if context.name not in MARK_ERRORS:
             context.options = {"err_detect": "explode+crccheck"}
         self._context = context
-        self._intra, self._counted, self._rate = context.codec.intra_only, counted, rate
+        self._intra, self._counted = context.codec.intra_only, counted
         self._describe(context.extradata)
         self.restart()
 
@@ -92,7 +90,7 @@ class CleanDecoder:
         name = self._context.name
         self._is_whole = whole_rule(name, extradata)
         self._length_size = length_size_of(name, extradata)
-        self._order = follow_order(name, extradata, bool(self._context.has_b_frames), self._rate)
+        self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
 
     def restart(self) -> None:
         """Begin anew, for packets from another place of the stream; the context has been flushed."""

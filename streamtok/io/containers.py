@@ -74,17 +74,14 @@ def open_container(
         raise
 
 
-def connect(target: str, live: bool = False, form: str | None = None, decoders: bool = True) -> Any:
-    """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does.
-
-    Without `decoders` nothing is decoded to learn more of the streams, which takes as long as some pictures.
-    """
+def connect(target: str, live: bool = False, form: str | None = None) -> Any:
+    """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
         options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
     elif scheme in ("http", "https") and not live:
         options |= WEB_FILE
-    options |= tls_options(target) | ({} if decoders else {"codec_whitelist": "none"})
+    options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
     return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import math
 
 import av
 import numpy as np
 
 from streamtok.io.containers import connect, demux
-from streamtok.measures import GAP_STEPS, LEAST_STEPS
 
 MOST_WAITING = 1024
 """Presentation times remembered of packets whose pictures have not come out."""
-OFF_GRID = 0.25  # of a step: so much beside a multiple of the usual one is no constant rate
-MOST_HOLES = 0.15  # of all steps at a constant rate
 
 
 class PictureNumbers:
@@ -81,16 +77,15 @@ class PictureNumbers:
         return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
-def read_ticks(target: str, stream_index: int, decoders: bool = True) -> np.ndarray | None:
+def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
     """When each picture of a video is shown, int64 (N,) rising in units of its time base, from its packets alone.
 
-    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there. Some codecs
-    need no `decoders` for that (see `connect`).
+    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there.
     """
     ticks: list[int | None] = []
     orders: list[int] = []
     with (
-        connect(target, decoders=decoders) as container,
+        connect(target) as container,
         contextlib.suppress(av.FFmpegError, EOFError),
     ):
         for packet in demux(container, container.streams[stream_index]):
@@ -100,17 +95,3 @@ def read_ticks(target: str, stream_index: int, decoders: bool = True) -> np.ndar
                 ticks.append(packet.pts)
     known = np.unique(np.array([tick for tick in ticks if tick is not None], np.int64))
     return known if len(known) == len(ticks) and orders == sorted(orders) else None
-
-
-def steady_step(ticks: np.ndarray) -> float:
-    """The step between the times of pictures, as `read_ticks` gives them, at a constant rate.
-
-    Infinite where it is not constant: steps are no multiples of the usual one, or many are longer.
-    """
-    steps = np.diff(ticks)
-    if len(steps) < LEAST_STEPS:
-        return math.inf
-    usual = float(steps[steps <= GAP_STEPS * np.median(steps)].mean())
-    multiples = steps / usual
-    uneven = np.abs(multiples - multiples.round()).max() > OFF_GRID
-    return math.inf if uneven or (multiples > GAP_STEPS).mean() > MOST_HOLES else usual

@@ -7,11 +7,10 @@ count what is shown are in `streamtok.io.shown_order`.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import NamedTuple
 
 from streamtok.io.av1_headers import Av1Numbers
-from streamtok.io.mpeg_headers import Mpeg4Numbers, read_mpeg2
+from streamtok.io.mpeg_headers import read_mpeg2
 from streamtok.io.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
@@ -26,7 +25,6 @@ from streamtok.io.shown_order import Order, ShownOrder
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-MOST_FPS = 240  # believed of a constant rate: without one, that of the clock may be given
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
 
@@ -140,9 +138,9 @@ class H265Order:
 
 
 def follow_order(
-    codec: str, extradata: bytes | None, reordered: bool = True, rate: Fraction | None = None
+    codec: str, extradata: bytes | None, reordered: bool = True
 ) -> H264Order | H265Order | ShownOrder | None:
-    """What follows the order of a decoder's access units; None for codecs that do not say (some at a `rate`)."""
+    """What follows the order of a decoder's access units; None for codecs that do not say."""
     if codec == "h264":
         return H264Order(extradata)
     if codec == "hevc":
@@ -151,8 +149,6 @@ def follow_order(
         return ShownOrder(read_mpeg2, reordered)
     if codec in ("libdav1d", "av1"):
         return ShownOrder(Av1Numbers(extradata).read, reordered=False)
-    if codec == "mpeg4" and rate and rate <= MOST_FPS:
-        return ShownOrder(Mpeg4Numbers(extradata, rate).read, reordered)
     return None
 
 

@@ -12,20 +12,16 @@ import logging
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
-import numpy as np
 
 from streamtok.io.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
 from streamtok.io.containers import demux, is_url, open_container, steps_back, video_streams
 from streamtok.io.kept_packets import KeptPackets
-from streamtok.io.picture_numbers import PictureNumbers, read_ticks, steady_step
+from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.transport_stream import Losses, find_losses
-from streamtok.io.whole_packets import TIMED
-from streamtok.measures import GAP_STEPS
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -57,11 +53,11 @@ class PictureStream:
     def __init__(self, target: str, *, stream: int | None, fps: float | None, keep_packets: bool) -> None:
         self.target, self.name = target, without_password(target)
         self.end = 0
-        self._wanted, self._fps, self._keep_packets = stream, fps, keep_packets
+        self._wanted, self._keep_packets = stream, keep_packets
         self._told: set[str] = set()
         self._losses: Losses | None = None
         self._pass_until: Fraction | None = None
-        self._place = self._latest = None  # of the last packet, in bytes, and its presentation time
+        self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
         claimed = context.framerate if self.raw else self.stream.average_rate
@@ -78,18 +74,6 @@ class PictureStream:
         hides_pictures = context.name == "vp8"  # or has several in a packet
         self.even = not (self.timeless or self.counted or interlaced or hides_pictures)
 
-    @cached_property
-    def ticks(self) -> np.ndarray | None:
-        """See `read_ticks`."""
-        return read_ticks(self.target, self.stream.index, self.stream.codec_context.name not in TIMED)
-
-    @cached_property
-    def _longest_step(self) -> float:
-        """In ticks, to a picture before which none is missing; infinite where times do not tell."""
-        tell = self.stream.codec_context.name in TIMED and not (self.timeless or self.counted)
-        ticks = self.ticks if tell and Path(self.target).is_file() else None
-        return GAP_STEPS * (math.inf if ticks is None else steady_step(ticks))
-
     def _open(self) -> None:
         self.container, self.stream = open_container(self.target, stream=self._wanted)
         self._wanted = video_streams(self.container).index(self.stream)
@@ -98,8 +82,7 @@ class PictureStream:
             self._losses = find_losses(Path(self.target), self.stream.id)
         self.raw = form in ("h264", "hevc")
         self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and reordered)
-        rate = None if self._fps else self.stream.base_rate
-        self.decoder = CleanDecoder(self.stream.codec_context, self.counted, rate)
+        self.decoder = CleanDecoder(self.stream.codec_context, self.counted)
         kept = self._keep_packets and not reordered
         self.packets = KeptPackets(self.stream.codec_context) if kept else None
         self._marks_late, self._marked = form == "mpegts", 0
@@ -166,7 +149,7 @@ class PictureStream:
         Behind a key frame in the midst of the stream a decoder is cold: what looks like damage may be the past that it
         does not know. Given `cold_until`, reading stops there, not `_sure`, and where the key frame comes later.
         """
-        self._sure, self._keys, self._latest = cold_until is None, 0, None
+        self._sure, self._keys = cold_until is None, 0
         self._stretches = 0
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
@@ -248,7 +231,6 @@ class PictureStream:
             return self.decoder.decode(None)
         if self.packets is not None:
             self.packets.keep(packet)
-        self._follow_times(packet)
         if self._losses is None:
             self._marked = MARKED_BEHIND if packet.is_corrupt else max(self._marked - 1, 0)
             return self.decoder.decode(packet, packet.is_corrupt or (self._marked > 0 and self._marks_late))
@@ -256,15 +238,6 @@ class PictureStream:
         if packet.pos in self._losses.missing:
             self.decoder.lose_packets()
         return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
-
-    def _follow_times(self, packet: Any) -> None:
-        """Note where pictures are missing before a packet, of a codec that has them in the order of their times."""
-        latest, self._latest = self._latest, packet.pts
-        known = None not in (latest, packet.pts) and self._longest_step < math.inf
-        if known and not 0 < packet.pts - latest <= self._longest_step:
-            at = f"{float(packet.pts * packet.time_base):.3f} s"
-            self.tell_once("hole", f"before {at} a picture is missing; FILE?fps=N takes all as they come")
-            self.decoder.lose_packets()
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
         """The clock starts anew: go on behind the last picture, and leave a number out."""

@@ -1,4 +1,4 @@
-"""Pictures that their codecs count as they are shown (MPEG-1, 2 and 4, AV1): what is missing in decoding order.
+"""Pictures that their codecs count as they are shown (MPEG-1 and 2, AV1): what is missing in decoding order.
 
 Decoders of them go on over a picture that never came, and say nothing.
 """
@@ -70,10 +70,7 @@ class ShownOrder:
         self._age += 1
         if shown.between:
             self._awaited = {n for n in self._awaited if 0 < (number - n) % numbers < numbers // 2}
-            follows = last is not None and not 0 < (last.number - number) % numbers < self._step
-            missing = follows or (bool(self._awaited) and self._step != self._usual)
-            self._awaited = set() if missing else self._awaited
-            return self._judge(missing, 0)
+            return self._judge(last is not None and not 0 < (last.number - number) % numbers < self._step, 0)
         begins = last is None or shown.begins
         if last is not None and number == last.number and not begins:
             return self._judge(not shown.twice, 0)

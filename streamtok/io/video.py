@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 from streamtok.io.clean_decoder import to_image
-from streamtok.io.picture_numbers import PictureNumbers
+from streamtok.io.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.picture_stream import Numbered, PictureStream
 
 
@@ -139,7 +139,7 @@ class VideoReader:
     @cached_property
     def _ticks(self) -> np.ndarray | None:
         """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
-        return self.pictures.ticks if self.pictures.even else None
+        return read_ticks(self.path, self.pictures.stream.index) if self.pictures.even else None
 
     def _deliver(self, pictures: Iterator[Numbered], first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""

@@ -131,10 +131,8 @@ RULES: dict[str, Callable[[bytes], bool]] = {
 FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
 FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
 """Decoders that take a packet that is cut off for a whole one, where nothing in it says how long it is."""
-COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "libdav1d", "av1"}
+COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "libdav1d", "av1"}
 """Decoders of streams in which a picture that is missing shows."""
-TIMED = {"vp8", "vp9", "h263", "flv", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2"}
-"""Decoders of streams in which only the times of a file show it, where the rate is constant."""
 CHECKS = {"ffv1", "png", "apng"}
 """Decoders that compare checksums, which streams of others have at most by choice."""
 
@@ -143,9 +141,7 @@ def say_unseen(codec: str) -> Iterator[str]:
     """What damage to a stream of a decoder cannot be seen, in words."""
     if codec in FILLS_UP:
         yield f"a packet of {codec} that is cut off is not noticed: its decoder fills up the rest"
-    if codec in TIMED or codec == "mpeg4":
-        yield f"only times at a constant rate show that a picture of {codec} is missing; FILE?fps=N takes all"
-    elif codec not in COUNTS and not av.Codec(codec, "r").intra_only:
+    if codec not in COUNTS and not av.Codec(codec, "r").intra_only:
         yield f"nothing in {codec} counts pictures: behind one that is missing from the file, others may be wrong"
     if codec not in CHECKS:
         yield "a changed byte is noticed only where the decoder refuses it, or by checksums (H.265 may have them)"

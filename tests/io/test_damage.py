@@ -145,10 +145,8 @@ def try_packets(whole, tmp_path, name, kind, places, share):
         kind = "cut"  # zeros may be good; of the first packet they may hide the lengths of its parts
     if kind == "swap" and name.startswith("mjpeg"):
         kind = "drop"  # nothing says which of two whole pictures was first
-    if kind == "cut" and name in ("mpeg1.mp4", "mpeg2-ordered.mkv", "mpeg4.avi"):
-        kind = "drop"  # FFmpeg loses the picture before, or behind, one that it refuses
-    if kind in ("cut", "swap") and name.startswith("vp"):
-        kind = "drop"  # decoders fill up what is cut, and a file has its pictures in order
+    if kind == "cut" and name.startswith("mpeg"):
+        kind = "drop"  # FFmpeg loses the picture before one that it refuses
     if kind == "cut" and name.startswith("av1"):
         kind = "drop"  # FFmpeg writes no packets of AV1 that it cannot read
     damage_packets(whole, name, kind, places, share, tmp_path / f"damaged-{name}")
@@ -305,23 +303,18 @@ def test_a_packet_that_is_cut_off_is_left_out_whatever_its_codec(tmp_path, codec
 
 @pytest.mark.parametrize(
     ("codec", "suffix"),
-    [("mpeg4", "mkv"), ("mpeg4", "mp4"), ("libvpx-vp9", "webm"), ("libvpx", "webm"), ("libsvtav1", "mp4")],
+    [("mpeg4", "mkv"), ("mpeg4", "avi"), ("libvpx-vp9", "webm"), ("libvpx", "webm"), ("libsvtav1", "mp4")],
 )
-def test_pictures_at_an_uneven_rate_are_all_good(tmp_path, codec, suffix):
-    ticks = np.cumsum(np.random.default_rng(3).integers(400, 1500, COUNT)).tolist()
-    path = write_video(tmp_path / f"a.{suffix}", noisy(COUNT), ticks, codec, g="10")
+@pytest.mark.parametrize("uneven", [False, True])
+def test_pictures_of_a_camera_that_left_some_out_are_all_good(tmp_path, codec, suffix, uneven):
+    """Their times have holes, as those of a file that lost packets: of most codecs nobody can tell."""
+    rng = np.random.default_rng(3)
+    steps = 512 * rng.choice([1, 1, 1, 1, 1, 2], COUNT)
+    if uneven and suffix != "avi":
+        steps = rng.integers(400, 1500, COUNT)
+    path = write_video(tmp_path / f"a.{suffix}", noisy(COUNT), np.cumsum(steps).tolist(), codec, g="10")
     with VideoReader(path) as video:
         assert (len(list(video)), video.counts["damaged"]) == (COUNT, 0)
-
-
-@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", "mkv"), ("libvpx-vp9", "webm")])
-def test_a_rate_that_is_given_takes_pictures_as_they_come(tmp_path, codec, suffix):
-    ticks = [512 * n for n in range(COUNT + 1) if n != 15]
-    path = write_video(tmp_path / f"a.{suffix}", noisy(COUNT), ticks, codec, g="10")
-    with VideoReader(path) as video:
-        assert len(list(video)) < COUNT
-    with VideoReader(path, fps=25) as video:
-        assert len(list(video)) == COUNT
 
 
 def test_a_changed_byte_of_ffv1_shows_in_its_checksums(tmp_path):

@@ -11,7 +11,6 @@ X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=1"
 X264 = {"g": "10", "sc_threshold": "0"}
 MPEG2 = {"g": "10", "b": "5M", "flags": "+cgop", "sc_threshold": "1000000000"}  # its groups do not need each other
 SVT = {"g": "10", "preset": "12", "crf": "10", "svtav1-params": "lp=1"}
-VPX = {"g": "10", "b": "5M", "deadline": "realtime", "cpu-used": "8"}
 KINDS = {
     "plain.mkv": ("libx264", {**X264, "bf": "0"}),
     "slices.mp4": ("libx264", {**X264, "bf": "0", "x264-params": "slices=4"}),
@@ -33,10 +32,6 @@ KINDS = {
     "mpeg2-ordered.mkv": ("mpeg2video", {**MPEG2, "bf": "2"}),
     "av1.mkv": ("libsvtav1", SVT),  # of which some pictures are decoded long before they are shown
     "av1.mp4": ("libsvtav1", {**SVT, "svtav1-params": "lp=1:pred-struct=1"}),
-    "mpeg4.avi": ("mpeg4", {"g": "10", "b": "5M"}),
-    "mpeg4-ordered.mkv": ("mpeg4", {"g": "10", "b": "5M", "bf": "2"}),
-    "vp9.mkv": ("libvpx-vp9", VPX),
-    "vp8.webm": ("libvpx", VPX),
     "mjpeg.mkv": ("mjpeg", {}),
     "mjpeg.avi": ("mjpeg", {}),
 }

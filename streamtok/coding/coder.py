@@ -176,12 +176,12 @@ class TokenCoder:
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
     """Of each symbol (n,), by the frequencies (size, n) of all: those of what is below it, its own, and all, (3, n)."""
-    cells = np.arange(len(symbols))
-    own = frequencies[symbols, cells]
-    up_to = frequencies  # in place: `cumsum` along the other axis takes several times as long
+    places = symbols * len(symbols) + np.arange(len(symbols))
+    own = frequencies.take(places)
+    up_to = frequencies  # in place: `cumsum` along this axis takes several times as long
     for below, row in itertools.pairwise(up_to):
         row += below
-    return np.stack([up_to[symbols, cells] - own, own, up_to[-1]])
+    return np.stack([up_to.take(places) - own, own, up_to[-1]])
 
 
 def save_coder(coder: TokenCoder, folder: Path) -> None:

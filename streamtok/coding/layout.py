@@ -59,7 +59,10 @@ class Digits:
 
     def split(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens (...) -> digits int64 (..., D)."""
-        return tokens[..., None].astype(np.int64) // self._weights % self.none
+        digits, rest = np.empty((*tokens.shape, len(self.levels)), np.int64), tokens.astype(np.int64)
+        for digit, level in enumerate(self.levels):
+            rest, digits[..., digit] = np.divmod(rest, level)
+        return digits
 
     def join(self, digits: np.ndarray) -> np.ndarray:
         """Digits (..., D) -> tokens int64 (...)."""

@@ -43,11 +43,11 @@ class RangeEncoder:
         while (low + width - 1) >> drop << drop < low:
             drop -= 8
         last = (low + width - 1) >> drop << drop
-        words = [*self._words, last >> WORD, last & MASK]
-        for place in range(len(words) - 1, 0, -1):
-            words[place - 1] += words[place] >> WORD
-            words[place] &= MASK
-        return np.array(words, ">u4").tobytes().rstrip(b"\0")
+        words = np.array([*self._words, last >> WORD, last & MASK], np.uint64)
+        while (carries := words[1:] >> WORD).any():
+            words &= MASK
+            words[:-1] += carries
+        return words.astype(">u4").tobytes().rstrip(b"\0")
 
 
 class RangeDecoder:

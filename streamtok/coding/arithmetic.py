@@ -113,19 +113,31 @@ def choose_arithmetic() -> Arithmetic:
 
 
 @cache
-def integers_pay() -> bool:
-    """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's.
+def integers_are_exact() -> bool:
+    """Whether PyTorch's products of int8 are exact on this processor.
 
-    Without those instructions they are neither: sums of two products are cut to 16 bits.
+    Without instructions for them they are not: sums of two products are cut to 16 bits.
     """
-    x = np.full((900, 264), ACTIVATION_MAX, np.int8)
-    weight = np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
-    floats, integers = Floats(), Integers()
-    real = [x.astype(np.float32), weight.astype(np.float32)]
+    x, weight = _extremes()
+    expected = x.astype(np.float32) @ weight.astype(np.float32)
+    found = Integers().multiply(x, weight), Integers().multiply(weight.T, x.T).T
+    return all((each == expected).all() for each in found)
+
+
+@cache
+def integers_pay() -> bool:
+    """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's of float32."""
+    x, weight = _extremes()
     with one_thread():
-        exact = (integers.multiply(x, weight) == floats.multiply(*real)).all()
-        exact &= (integers.multiply(weight.T, x.T) == floats.multiply(*real).T).all()
-        return bool(exact) and _time(integers.multiply, x, weight) < _time(floats.multiply, *real)
+        return integers_are_exact() and _time(Integers().multiply, x, weight) < _time(
+            Floats().multiply, x.astype(np.float32), weight.astype(np.float32)
+        )
+
+
+def _extremes() -> tuple[np.ndarray, np.ndarray]:
+    """Activations and weights with the largest sums of two products that there are."""
+    x = np.full((900, 264), ACTIVATION_MAX, np.int8)
+    return x, np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
 
 
 def _time(work: Callable[..., object], *arguments: np.ndarray) -> float:

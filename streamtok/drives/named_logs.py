@@ -18,18 +18,22 @@ Logs = dict[str, dict[str, list[Path]]]
 
 
 def list_logs(folders: Iterable[Path]) -> Logs:
-    """The recordings in folders of images; empty where not all images of a folder are named so."""
+    """The recordings in folders of images; empty where not all images of all of them are named so."""
     logs: Logs = {}
     for folder in folders:
-        for log, camera in sorted(_names_in(folder)):
+        names = _names_in(folder)
+        if not names:
+            return {}
+        for log, camera in sorted(names):
             logs.setdefault(log, {}).setdefault(camera, []).append(folder)
     return logs
 
 
 def _names_in(folder: Path) -> set[tuple[str, str]]:
-    """(recording, camera) of the images of a folder."""
+    """(recording, camera) of the images of a folder or of its data/; empty where not all are named so."""
     found = set()
-    for file in filter(is_image, folder.iterdir()):
+    inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
+    for file in (file for place in inside for file in place.iterdir() if is_image(file)):
         match = NAME.fullmatch(file.stem)
         if match is None:
             return set()

@@ -38,7 +38,7 @@ from streamtok.drives.topics import Topics
 from streamtok.io.depth import DepthRange
 from streamtok.io.images import OPTIONS, natural_key
 from streamtok.io.spec import split_file, split_options
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
@@ -158,8 +158,8 @@ def _drives_in(path: Path) -> list[str]:
         return [_name_parts(recording) for recording in recordings]
     if recordings:
         return [str(path)]
-    if logs := find_logs(path):
-        return _name_logs(path, logs)
+    if (logs := find_logs(path)) and (named := _name_logs(path, logs)):
+        return named
     if has_files(path):
         return [str(path)]
     folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir()]
@@ -173,14 +173,21 @@ def _drives_in(path: Path) -> list[str]:
 
 
 def _name_logs(path: Path, logs: Logs) -> list[str]:
-    """The names of the recordings that images in a folder name, and of the drives beside them."""
-    named = {folder for cameras in logs.values() for folders in cameras.values() for folder in folders}
-    folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir() and each not in named]
-    beside = [each for each in folders if not any(each in folder.parents for folder in named)]
-    others = [drive for each in beside for drive in _drives_in(each)]
-    return (
-        [str(path)] if len(logs) == 1 and not others else [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + others
-    )
+    """The names of the recordings that images in a folder name, and of the drives in folders beside them.
+
+    None where videos or recordings lie among the images.
+    """
+    folders = {folder for cameras in logs.values() for places in cameras.values() for folder in places}
+    above = {
+        parent for folder in folders for parent in (folder, *folder.parents) if parent.is_relative_to(path)
+    } - folders
+    if any(list_recordings(each) or any(map(is_video, each.iterdir())) for each in above | folders):
+        return []
+    beside = [each for folder in above for each in folder.iterdir() if each.is_dir() and each not in above | folders]
+    others = [drive for each in sorted(beside, key=natural_key) for drive in _drives_in(each)]
+    if len(logs) == 1 and not others:
+        return [str(path)]
+    return [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + others
 
 
 def _name_parts(recording: Parts) -> str:

@@ -31,7 +31,7 @@ class Av1Numbers:
 
     def __init__(self, extradata: bytes | None) -> None:
         self._sequence = Sequence()
-        self._hints = [0] * SLOTS  # of the pictures that may be referred to
+        self._slots = [(0, SWITCH)] * SLOTS  # hint and type of the pictures that may be referred to
         for kind, obu in _split_obus((extradata or b"")[CONFIGURATION:]):
             if kind == SEQUENCE:
                 self._sequence = read_sequence(obu)
@@ -53,8 +53,10 @@ class Av1Numbers:
     def _read_frame(self, bits: Bits) -> int | None:
         """The hint of the picture that a frame header shows; None if it shows none."""
         rule = self._sequence
-        if bits.take(1):  # one that was decoded before
-            return self._hints[bits.take(3)]
+        if bits.take(1):  # one that was decoded before; a key frame takes all slots then (7.21)
+            slot = self._slots[bits.take(3)]
+            self._slots = [slot] * SLOTS if slot[1] == KEY else self._slots
+            return slot[0]
         kind, shows = bits.take(2), bits.take(1)
         bits.take(not shows)
         resilient = kind == SWITCH or (kind == KEY and shows) or bits.take(1)
@@ -65,7 +67,7 @@ class Av1Numbers:
         hint = bits.take(rule.hint_bits)
         bits.take(0 if resilient or kind in (KEY, INTRA_ONLY) else 3)
         refreshed = (1 << SLOTS) - 1 if kind == SWITCH or (kind == KEY and shows) else bits.take(SLOTS)
-        self._hints = [hint if refreshed >> n & 1 else old for n, old in enumerate(self._hints)]
+        self._slots = [(hint, kind) if refreshed >> n & 1 else old for n, old in enumerate(self._slots)]
         return hint if shows else None
 
 

@@ -69,7 +69,7 @@ class CleanDecoder:
     | the container marks a packet, or says that some never came (`lose_packets`) | it, and what needs it |
     | the decoder refuses a packet, or marks a picture | it, and what needs it |
     | a packet is cut off or overwritten, which its decoder may not notice (`whole_rule`) | it, and what needs it |
-    | H.264 (`frame_num`) or MPEG-2 (`temporal_reference`) counts on over a picture that is not there | what needs it |
+    | H.264, MPEG-2 or AV1 counts on over a picture that is not there (`picture_order`, `shown_order`) | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
     What needs a lost picture ends at a key frame, or where H.264 and H.265 that are refreshed bit by bit say that all

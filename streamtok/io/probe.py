@@ -42,6 +42,7 @@ CAMERAS = {
 """What a device is, and what times its pictures have, in words."""
 RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
+MOST_PACKETS = 100  # that are decoded to see how pictures lie
 OFF_RATE = 0.02
 TURNED = {
     2: "mirrored",
@@ -133,7 +134,8 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
         orientation = UPRIGHT
         with contextlib.suppress(av.FFmpegError, StopIteration):
             decoder = CleanDecoder(chosen.codec_context)
-            found = (one for packet in demux(container, chosen) for one in decoder.decode(packet))
+            packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
+            found = (one for packet in packets for one in decoder.decode(packet))
             orientation = orientation_of(next(one.frame for one in found if one.frame))
         return container.format.name, facts, orientation
 

@@ -73,7 +73,7 @@ class ShownOrder:
             return self._judge(last is not None and not 0 < (last.number - number) % numbers < self._step, 0)
         begins = last is None or shown.begins
         if last is not None and number == last.number and not begins:
-            return self._judge(not shown.twice, 0)
+            return Order() if shown.twice else self._judge(True, 0)
         missing, age = bool(self._awaited) and self._step != self._usual and not (last and last.clean), self._age
         self._usual = self._usual if self._awaited else self._step
         self._age, self._last = 0, shown

@@ -17,7 +17,7 @@ from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
 from streamtok.io.nal_units import KEY_UNITS, split_units, unit_type
 
 COUNTED = Fraction(1, 1)  # times are the numbers of units
-TELL_LOSSES = ("h264", "h265", "hevc", "av1", "mjpeg")  # VP9 goes on over a unit that never came, without a word
+TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, go on over a unit that never came
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 

@@ -20,6 +20,7 @@ SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
 FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
+SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
@@ -42,7 +43,6 @@ class WholeSlices:
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec, self._length_size = codec, length_size_of(codec, extradata)
-        self._least = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
 
     def __call__(self, data: bytes) -> bool:
@@ -52,7 +52,7 @@ class WholeSlices:
         if unit_type(self._codec, unit) not in SLICES[self._codec]:
             return True
         bare = unit.rstrip(b"\0")
-        filled, believed = len(unit) - len(bare) >= self._least, self._filled < self._bare
+        filled, believed = len(unit) - len(bare) >= LONG_FILL, self._filled < self._bare
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
         return not (filled and believed) and FORBIDDEN.search(bare) is None
 
@@ -62,10 +62,10 @@ def _is_whole_mjpeg(data: bytes) -> bool:
 
     Of two, which are the fields of a picture, both must be whole.
     """
-    first, last = MARK.search(data), data.rfind(JPEG_BEGINS + b"\xff")
+    first, second = MARK.search(data), SECOND_FIELD.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
         return False
-    return last <= first.start() or is_whole_jpeg(data[last:])
+    return second is None or is_whole_jpeg(data[second.end() :])
 
 
 def _is_whole_ffv1(data: bytes) -> bool:
@@ -141,6 +141,8 @@ def say_unseen(codec: str) -> Iterator[str]:
     """What damage to a stream of a decoder cannot be seen, in words."""
     if codec in FILLS_UP:
         yield f"a packet of {codec} that is cut off is not noticed: its decoder fills up the rest"
+    if codec in ("libdav1d", "av1"):
+        yield "without order hints nothing in AV1 counts pictures: behind one that is missing, others may be wrong"
     if codec not in COUNTS and not av.Codec(codec, "r").intra_only:
         yield f"nothing in {codec} counts pictures: behind one that is missing from the file, others may be wrong"
     if codec not in CHECKS:

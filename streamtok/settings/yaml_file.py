@@ -91,12 +91,12 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
 
 
 def expand_key(values: dict, key: str) -> list[str]:
-    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; any other key is itself."""
+    """The keys that "NAME.*.KEY" stands for, one for each item of a list or mapping at the top; others stay."""
     name, star, rest = key.partition(".*.")
     items = values.get(name)
-    if not star:
+    if not star or not isinstance(items, list | dict):
         return [key]
-    return [f"{name}.{index}.{rest}" for index in range(len(items) if isinstance(items, list) else 0)]
+    return [f"{name}.{each}.{rest}" for each in (items if isinstance(items, dict) else range(len(items)))]
 
 
 def put(values: dict, key: str, value: Any) -> None:

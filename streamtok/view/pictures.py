@@ -90,8 +90,8 @@ class Group:
 
     @cached_property
     def packed_without(self) -> bytes:
-        """Without the picture."""
-        return pack_group(self.head, self.message, None, self.source)
+        """Without pictures, for a page that decodes by itself: small enough that many may wait."""
+        return pack_group(self.head, self.message)
 
 
 def pack_group(

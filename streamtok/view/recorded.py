@@ -201,11 +201,12 @@ class Player:
         if message is None:
             return
         info = self._line.infos[message.stream]
-        picture = self.pictures.picture_of(message, info, self._page.wants_pictures)
-        if quietly and self._page.wants_pictures:
-            return  # a page that decodes by itself needs what lies between
+        wanted = self._page.wants_pictures  # a page that decodes by itself needs what lies between instead
+        picture = self.pictures.picture_of(message, info, wanted)
+        if quietly and wanted:
+            return
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        source = self._images.image_at(message.stream, self._line.time_of(number))
+        source = self._images.image_at(message.stream, self._line.time_of(number)) if wanted else None
         self._page.take(Group(head, message, picture, source))

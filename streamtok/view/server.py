@@ -79,7 +79,7 @@ class OpenPage:
         return self._waiting.popleft()
 
     def _put(self, message: bytes | str) -> None:
-        if len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
+        while len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
             self._waiting.popleft()
             self.skipped += 1
         self._waiting.append(message)
@@ -235,8 +235,8 @@ class PageServer:
         self._pages.add(page)
         self.visits += 1
         sending = asyncio.create_task(_send_all(connection, page))
-        self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
         try:
+            self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
             await asyncio.to_thread(self.show.join, page)
             async for order in connection:
                 self._take_order(page, order)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.checkpoint import WEIGHTS
-from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_pay
+from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_are_exact
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
 from streamtok.coding.layout import phases_of
 from streamtok.training.coder_model import KNOWN, CoderModel
@@ -126,7 +126,7 @@ def test_the_order_of_summation_and_the_kind_of_numbers_change_no_byte(refinemen
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 70), st.integers(0, 1 << 32))
 def test_products_of_whole_numbers_are_exact_where_they_are_used(cells, inputs, outputs, seed):
-    if not integers_pay():
+    if not integers_are_exact():
         pytest.skip("needs a processor with instructions for products of int8")
     rng = np.random.default_rng(seed)
     x = rng.choice([0, 1, ACTIVATION_MAX], (cells, inputs)).astype(np.int8)

@@ -29,6 +29,7 @@ from tests.kit.drives import (
     write_folders,
     write_mcap,
 )
+from tests.kit.videos import numbered, write_video
 
 WRITERS = {
     "ros1 bag": lambda folder, frames: write_bag1(folder / "d.bag", frames),
@@ -515,6 +516,34 @@ def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     assert list_drives(str(tmp_path)) == [str(tmp_path)]
     with open_drive(tmp_path) as drive:
         assert len(list(drive)) == len(first)
+
+
+def put_images(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", (32, 32)).save(folder / f"{name}.png")
+
+
+def test_drives_beside_images_that_name_their_recording_are_listed(tmp_path):
+    """Whatever lies there: other images, videos, and images in data/."""
+    times = [str(1_532_402_927_612_460 + 80_000 * number) for number in range(3)]
+    named = [f"{log}__CAM_F__{time}" for log in ("LOG1", "LOG2") for time in times]
+    put_images(tmp_path / "a" / "samples" / "CAM_F", named)
+    put_images(tmp_path / "a" / "samples" / "extra", times)
+    camera = f"images:{tmp_path}/a/samples/CAM_F"
+    others = [f"{camera}?log=LOG1", f"{camera}?log=LOG2", f"{tmp_path}/a/samples/extra"]
+    assert sorted(list_drives(str(tmp_path / "a"))) == sorted(others)
+    put_images(tmp_path / "b" / "CAM_F", named)
+    write_video(tmp_path / "b" / "v.mp4", numbered(5), range(0, 5 * 512, 512))
+    assert list_drives(str(tmp_path / "b")) == [str(tmp_path / "b")]
+    assert {frame.stream for frame in read(tmp_path / "b")} == {"v"}
+    put_images(tmp_path / "c" / "front" / "data", named)
+    found = list_drives(str(tmp_path / "c"))
+    assert found == [f"images:{tmp_path}/c?log={log}" for log in ("LOG1", "LOG2")]
+    assert [len(read(name)) for name in found] == [3, 3]
+    put_images(tmp_path / "d" / "CAM_F", named[:3])
+    put_images(tmp_path / "d" / "other", times)
+    assert {frame.stream for frame in read(tmp_path / "d")} == {"CAM_F", "other"}
 
 
 def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):

@@ -100,6 +100,7 @@ def check_recording(path: Path, last: tuple[int, int]) -> None:
     node = ReplayNode(settings, build(VIDEO))
     summary = node.run()
     headers = [message.header for message in open_recording(repaired).messages()]
+    assert headers, f"nothing is left, {last[0]} was seen, {summary}"
     lost_ns = last[1] - headers[-1].capture_ns[-1]
     found = (
         f"{len(headers)} messages up to {headers[-1].seq}, {last[0]} was seen, {lost_ns / 1e9:.3f} s lost, {summary}"

@@ -80,6 +80,8 @@ def test_flags_override_the_file_and_are_named_as_such(tmp_path):
     with pytest.raises(SettingsError, match=r"^command line: streams.0.fit: input should be"):
         load_rig(path, None, {"fit": "zoom"})
     assert [stream.tail for stream in load_rig(path, parse_set(["streams.*.tail=drop"])).streams] == ["drop", "drop"]
+    with pytest.raises(SettingsError, match="streems: unknown key"):
+        load_rig(path, parse_set(["streems.*.tail=drop"]))
 
 
 def test_defaults_fill_what_a_stream_does_not_say():

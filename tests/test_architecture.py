@@ -102,6 +102,20 @@ def test_no_modules_import_each_other_in_a_circle():
         raise AssertionError(f"{circle}: move what they share into a module below both") from None
 
 
+def test_no_packages_inside_a_package_import_each_other():
+    """A module that lies beside packages counts as a package of its own."""
+    deepest = max(name.count(".") for name in GRAPH) + 1
+    for depth in range(3, deepest):
+        parts = {name: ".".join(name.split(".")[:depth]) for name in GRAPH}
+        below: dict[str, set[str]] = {part: set() for part in parts.values()}
+        for name, others in GRAPH.items():
+            below[parts[name]] |= {parts[other] for other in others - {"streamtok"}} - {parts[name]}
+        try:
+            TopologicalSorter(below).prepare()
+        except CycleError as error:
+            raise AssertionError(f"{' <- '.join(error.args[1])}: packages inside a package have an order too") from None
+
+
 def walk(title: str) -> list[str]:
     """The modules that a walk of docs/architecture.md names, in order."""
     page = (ROOT.parent / "docs" / "architecture.md").read_text()

@@ -141,7 +141,7 @@ def check_video() -> Iterator[Check]:
 
 def check_gstreamer() -> Iterator[Check]:
     """Which of the two ways gst: sources take here."""
-    from streamtok.io.gstreamer_device import find_launcher, has_gstreamer
+    from streamtok.io.cameras.gstreamer_device import find_launcher, has_gstreamer
 
     if has_gstreamer():
         yield Check("gstreamer", OK, "gst: sources run inside OpenCV, which was built with it")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal, NamedTuple, TypeVar
 
-from streamtok.io.image_messages import ImageMessage
+from streamtok.io.messages.image_messages import ImageMessage
 from streamtok.measures import is_uneven
 
 Clock = Literal["header", "publish", "log"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
-from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.images.stills import DamagedFrame
 from streamtok.measures import LOST_STEPS, TimeJudge
 from streamtok.types import Frame
 

@@ -15,11 +15,11 @@ from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, list_logs
 from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.containers import open_container, video_streams
-from streamtok.io.images import TimedImage, list_images
-from streamtok.io.stills import read_pictures
+from streamtok.io.images.folder import TimedImage, list_images
+from streamtok.io.images.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
+from streamtok.io.video.containers import open_container, video_streams
 from streamtok.recording.parts import list_files
 
 DEEPEST = 3

@@ -8,9 +8,10 @@ import numpy as np
 
 from streamtok.drives.clocks import Timed
 from streamtok.drives.item import Item
-from streamtok.io.depth import DepthRange, depth_picture
-from streamtok.io.image_messages import DamagedFrame, ImageMessage, is_whole_jpeg
-from streamtok.io.video_packets import TELL_LOSSES, Decoded, VideoDecoder
+from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
+from streamtok.io.messages.depth import DepthRange, depth_picture
+from streamtok.io.messages.image_messages import ImageMessage
+from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
 from streamtok.measures import GAP_STEPS, LOST_STEPS, TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"

@@ -28,8 +28,9 @@ from streamtok.drives.drive import Drive
 from streamtok.drives.image_items import ItemMaker
 from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.depth import DepthRange, is_depth
-from streamtok.io.image_messages import DamagedFrame, ImageMessage, image_kind, parser_of
+from streamtok.io.images.stills import DamagedFrame
+from streamtok.io.messages.depth import DepthRange, is_depth
+from streamtok.io.messages.image_messages import ImageMessage, image_kind, parser_of
 from streamtok.recording.parts import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages

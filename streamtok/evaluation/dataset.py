@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from streamtok.io.images.stills import read_image
 from streamtok.io.source import open_video
 from streamtok.io.spec import split_file
-from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 
 SEQUENCE_FPS = 24.0  # of numbered pictures, as in DAVIS

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from streamtok.io.images.stills import caption
 from streamtok.io.picture_writer import VideoPictures
-from streamtok.io.stills import caption
 
 _PATCH, _ZOOM = 64, 4  # side of the enlarged patch in pixels, and its enlargement
 _FPS = 24.0  # of a video of many clips

@@ -12,7 +12,7 @@ from streamtok.evaluation.drift import Drift, Seam, StillCurve
 from streamtok.evaluation.evaluate import Evaluation
 from streamtok.evaluation.pictures import contact_sheet
 from streamtok.evaluation.suite import Baseline, SuiteResult
-from streamtok.io.stills import write_png
+from streamtok.io.images.stills import write_png
 
 DEFINITIONS = (
     "PSNR of a clip: -10 log10 of the mean squared error over all its frames, channels and pixels, values 0..1; the "

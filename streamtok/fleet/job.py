@@ -17,7 +17,7 @@ from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
-from streamtok.io.image_messages import image_kind
+from streamtok.io.messages.image_messages import image_kind
 from streamtok.io.suffixes import is_image
 from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer

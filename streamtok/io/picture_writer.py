@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from streamtok.io.stills import write_png
+from streamtok.io.images.stills import write_png
 
 TICKS = 90_000
 WRITABLE = (".mp4", ".mkv", ".mov")

@@ -16,17 +16,17 @@ import numpy as np
 
 from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
-from streamtok.io.camera import CameraSource
-from streamtok.io.clean_decoder import CleanDecoder, orientation_of
-from streamtok.io.containers import demux, is_url, open_container, video_streams
-from streamtok.io.gstreamer_device import GStreamerDevice
-from streamtok.io.images import ImageFileSource, ImageFolderSource
-from streamtok.io.network_camera import NetworkCamera
-from streamtok.io.opencv_device import OpenCVDevice
-from streamtok.io.played_device import PlayedDevice
-from streamtok.io.snapshot_device import SnapshotDevice
+from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.gstreamer_device import GStreamerDevice
+from streamtok.io.cameras.network_camera import NetworkCamera
+from streamtok.io.cameras.opencv_device import OpenCVDevice
+from streamtok.io.cameras.played_device import PlayedDevice
+from streamtok.io.cameras.snapshot_device import SnapshotDevice
+from streamtok.io.codecs.whole_packets import say_unseen
+from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
 from streamtok.io.source import VideoSource, open_source
-from streamtok.io.whole_packets import say_unseen
+from streamtok.io.video.clean_decoder import CleanDecoder, orientation_of
+from streamtok.io.video.containers import demux, is_url, open_container, video_streams
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation

@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
-from streamtok.io.camera import CameraSource
-from streamtok.io.gstreamer_device import GStreamerDevice, has_gstreamer
-from streamtok.io.images import ImageFileSource, parse_images
-from streamtok.io.network_camera import NetworkCamera, ask_web
-from streamtok.io.opencv_device import OpenCVDevice
-from streamtok.io.played_device import parse_played
-from streamtok.io.snapshot_device import PREFIX as SNAPSHOT
-from streamtok.io.snapshot_device import is_snapshot, parse_snapshot
+from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.gstreamer_device import GStreamerDevice, has_gstreamer
+from streamtok.io.cameras.network_camera import NetworkCamera, ask_web
+from streamtok.io.cameras.opencv_device import OpenCVDevice
+from streamtok.io.cameras.played_device import parse_played
+from streamtok.io.cameras.snapshot_device import PREFIX as SNAPSHOT
+from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
+from streamtok.io.images.folder import ImageFileSource, parse_images
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic import parse_synthetic
-from streamtok.io.video import VideoFrame, VideoReader
+from streamtok.io.video.reader import VideoFrame, VideoReader
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor

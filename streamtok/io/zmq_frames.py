@@ -21,9 +21,10 @@ import numpy as np
 
 from streamtok.event_log import EventLog
 from streamtok.io.base import Source
-from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, decode_still
+from streamtok.io.images.stills import DamagedFrame, decode_still
+from streamtok.io.messages.image_messages import VIDEO_CODECS
 from streamtok.io.spec import parse_positive, split_options
-from streamtok.io.video_packets import VideoDecoder
+from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.io.watch import FreezeWatch
 from streamtok.names import check_stream_name
 from streamtok.preprocessing.pixels import RawImage

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamtok.io.stills import caption, write_png
+from streamtok.io.images.stills import caption, write_png
 
 COLUMNS = 5
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
+from streamtok.io.images.stills import encode_jpeg, show_channels
 from streamtok.io.picture_writer import PictureWriter, open_pictures
-from streamtok.io.stills import encode_jpeg, show_channels
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder

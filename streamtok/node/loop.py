@@ -12,7 +12,7 @@ from typing import Any
 
 from streamtok.ingest.core import IngestCore
 from streamtok.io.base import Source
-from streamtok.io.camera import capture_of
+from streamtok.io.cameras.camera import capture_of
 from streamtok.io.capture import Capture, Captured
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import notify_systemd

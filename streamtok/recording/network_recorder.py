@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamtok.io.video_packets import begins_video
+from streamtok.io.video.video_packets import begins_video
 from streamtok.io.zmq_frames import picture_of
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.writer import STILLS, VIDEOS

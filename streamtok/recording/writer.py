@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 
 from streamtok.extras import missing_extra
-from streamtok.io.image_messages import protobuf_class
-from streamtok.io.stills import encode_jpeg
-from streamtok.io.video_packets import begins_video
+from streamtok.io.images.stills import encode_jpeg
+from streamtok.io.messages.image_messages import protobuf_class
+from streamtok.io.video.video_packets import begins_video
 from streamtok.preprocessing.pixels import name_encoding
 from streamtok.recording import format as form
 from streamtok.types import Frame

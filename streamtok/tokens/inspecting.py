@@ -10,7 +10,7 @@ from streamtok.drives.drive import Drive
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.open_drive import find_recording, measure_drive, open_drive
 from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
-from streamtok.io.depth import DepthRange
+from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 from streamtok.tokens.tokenfile import TokenFile, is_token_file

@@ -8,11 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from streamtok.io.image_messages import DamagedFrame
-from streamtok.io.images import OPTIONS, TimedImage, list_images
+from streamtok.io.images.folder import OPTIONS, TimedImage, list_images
+from streamtok.io.images.stills import DamagedFrame, read_image
 from streamtok.io.source import open_video
 from streamtok.io.spec import split_file, split_options
-from streamtok.io.stills import read_image
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import SyntheticSource, parse_synthetic
 from streamtok.io.video import VideoReader

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streamtok.evaluation.layouts import video_to_unit
 from streamtok.evaluation.metrics import psnr
-from streamtok.io.stills import show_channels, write_png
+from streamtok.io.images.stills import show_channels, write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
 from streamtok.model.frames import match_channels

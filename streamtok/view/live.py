@@ -6,8 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from streamtok.io.image_messages import DamagedFrame
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.images.stills import DamagedFrame, encode_jpeg
 from streamtok.io.zmq_frames import picture_of
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of

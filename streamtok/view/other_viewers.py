@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.extras import missing_extra
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.images.stills import encode_jpeg
 from streamtok.view.pictures import Group
 
 RERUN = "rerun+http://127.0.0.1:9876/proxy"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.images.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.live_view import shown_pictures, tokenizer_of

@@ -4,9 +4,9 @@ from collections import deque
 
 import numpy as np
 
-from streamtok.io.image_messages import ImageMessage, parser_of
-from streamtok.io.stills import encode_jpeg
-from streamtok.io.video_packets import LONGEST_REORDER, VideoDecoder, begins_video
+from streamtok.io.images.stills import encode_jpeg
+from streamtok.io.messages.image_messages import ImageMessage, parser_of
+from streamtok.io.video.video_packets import LONGEST_REORDER, VideoDecoder, begins_video
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.recording.format import FRAMES
 from streamtok.recording.mcap_file import PLACE

@@ -16,7 +16,7 @@ from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
 from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import Times, TokenSurvey
-from streamtok.io.stills import write_png
+from streamtok.io.images.stills import write_png
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from streamtok.drives.open_drive import open_drive
-from streamtok.io.stills import decode_image_file
+from streamtok.io.images.stills import decode_image_file
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
@@ -23,7 +23,7 @@ GREY = (np.arange(SIZE[0] * SIZE[1], dtype=np.uint16) * 41).reshape(SIZE)
 
 
 def store():
-    from streamtok.io.image_messages import ros_typestore
+    from streamtok.io.messages.image_messages import ros_typestore
 
     return ros_typestore("cdr")
 
@@ -216,7 +216,7 @@ def test_pictures_that_a_lost_packet_may_have_touched_are_left_out_until_clean(t
 
 def table(name: str, values: dict[str, object]) -> bytes:
     """A FlatBuffers table of one of Foxglove's messages: vtable, table, then what its fields point at."""
-    from streamtok.io.flatbuffer import FIELDS
+    from streamtok.io.messages.flatbuffer import FIELDS
 
     sizes = {"timestamp": 8}
     slots, at = [], 4

@@ -15,7 +15,7 @@ from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.evaluation.pictures import contact_sheet, worst_patch
 from streamtok.evaluation.report import format_table
 from streamtok.evaluation.suite import SuiteOptions, run_suite
-from streamtok.io.stills import BAR
+from streamtok.io.images.stills import BAR
 from streamtok.model.tokenizer import Tokenizer
 from tests.kit.networks import MeanColour, VideoMoments, archive
 from tests.kit.pictures import scene

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.io import camera
 from streamtok.io.base import EndOfSource
-from streamtok.io.camera import CameraSource, Grabbed
-from streamtok.io.gstreamer_device import LAUNCH, has_gstreamer
-from streamtok.io.network_camera import NetworkCamera
-from streamtok.io.played_device import Clock, parse_played
+from streamtok.io.cameras import camera
+from streamtok.io.cameras.camera import CameraSource, Grabbed
+from streamtok.io.cameras.gstreamer_device import LAUNCH, has_gstreamer
+from streamtok.io.cameras.network_camera import NetworkCamera
+from streamtok.io.cameras.played_device import Clock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch

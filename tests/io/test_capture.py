@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Capture
+from streamtok.io.images.stills import write_png
 from streamtok.io.source import open_source
-from streamtok.io.stills import write_png
 from streamtok.types import Frame, Prepared
 from tests.kit.pictures import scene, write_video
 from tests.kit.wire import eventually

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
+from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.source import open_source
-from streamtok.io.stills import encode_jpeg
 from tests.kit.rtsp import Camera, to_rtp
 from tests.kit.videos import PLAIN, noisy, write_video
 from tests.kit.web import Server, make_certificate, part_of

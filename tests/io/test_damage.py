@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from streamtok.io.transport_stream import find_losses
 from streamtok.io.video import VideoReader
+from streamtok.io.video.transport_stream import find_losses
 from tests.kit.damage import (
     COUNT,
     ESCAPED,

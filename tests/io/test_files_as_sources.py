@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 import streamtok
 from streamtok.commands import info, replay
 from streamtok.drives.open_drive import open_drive
+from streamtok.io.images.stills import read_image
 from streamtok.io.source import open_frames, open_source
-from streamtok.io.stills import read_image
 from streamtok.training.footage import survey
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import ingest

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from streamtok.io.gstreamer_device import LAUNCH, GStreamerDevice, has_gstreamer
+from streamtok.io.cameras.gstreamer_device import LAUNCH, GStreamerDevice, has_gstreamer
 from streamtok.io.source import open_source
 
 LIVE = "gst:videotestsrc is-live=true ! video/x-raw,width=50,height=20,framerate=30/1 ! appsink drop=true sync=false"

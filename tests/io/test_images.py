@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.io.images import list_images
+from streamtok.io.images.folder import list_images
+from streamtok.io.images.times import UNITS, read_times, read_times_in_names
 from streamtok.io.source import open_source
-from streamtok.io.times import UNITS, read_times, read_times_in_names
 
 NUSCENES = "n015-2018-07-24-11-22-45+0800__CAM_FRONT__"
 

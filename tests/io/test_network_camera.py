@@ -16,8 +16,8 @@ import pytest
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import EndOfSource
-from streamtok.io.camera import CameraSource
-from streamtok.io.network_camera import NetworkCamera, StreamClock
+from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.network_camera import NetworkCamera, StreamClock
 from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build

@@ -5,9 +5,9 @@ import logging
 import av
 import pytest
 
-from streamtok.io.clean_decoder import to_image
+from streamtok.io.codecs.whole_packets import COUNTS, FILLS_UP
 from streamtok.io.video import VideoReader
-from streamtok.io.whole_packets import COUNTS, FILLS_UP
+from streamtok.io.video.clean_decoder import to_image
 from tests.io.test_foreign_videos import HARDWARE, write_any
 from tests.kit.damage import cut_one, rewrite
 

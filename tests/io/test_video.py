@@ -10,7 +10,7 @@ import pytest
 
 from streamtok.io.source import VideoSource, open_source
 from streamtok.io.video import VideoReader
-from streamtok.io.video_packets import VideoDecoder
+from streamtok.io.video.video_packets import VideoDecoder
 from tests.kit.damage import write_pictures
 from tests.kit.mp4 import join_mp4
 from tests.kit.videos import ORDERED, PLAIN, TICKS, noisy, number_of, numbered, write_video

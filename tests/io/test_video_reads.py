@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.evaluation.dataset import ClipSet, find_clips
-from streamtok.io.picture_numbers import PictureNumbers
 from streamtok.io.source import open_frames, open_source
 from streamtok.io.video import VideoReader
+from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.training.config import DataConfig
 from streamtok.training.data import load_cache
 from streamtok.training.footage import Footage, survey

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.network_camera import NetworkCamera, ask_web
+from streamtok.io.cameras.network_camera import NetworkCamera, ask_web
 from streamtok.io.source import open_source
 from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
 from tests.kit.web import Server, part_of

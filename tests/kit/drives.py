@@ -110,7 +110,7 @@ def foxglove(name: str, frame: Frame, **fields: Any) -> bytes:
     """A Foxglove message about a frame."""
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from streamtok.io.image_messages import protobuf_class
+    from streamtok.io.messages.image_messages import protobuf_class
 
     stamp = Timestamp(seconds=frame.capture_ns // 10**9, nanos=frame.capture_ns % 10**9)
     return protobuf_class(name)(timestamp=stamp, frame_id="cam", **fields).SerializeToString()
@@ -124,7 +124,7 @@ def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **op
     from mcap.writer import Writer
     from mcap_protobuf.schema import build_file_descriptor_set
 
-    from streamtok.io.image_messages import protobuf_class
+    from streamtok.io.messages.image_messages import protobuf_class
 
     codec = options.get("codec", "h264")
     packets = {}

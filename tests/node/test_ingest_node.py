@@ -18,8 +18,8 @@ from streamtok.commands.ingest import make_node
 from streamtok.engine.loading import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.base import RecordedSource
-from streamtok.io.camera import CameraSource
-from streamtok.io.played_device import Faults, PlayedDevice
+from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder

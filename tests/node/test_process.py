@@ -61,7 +61,7 @@ BOMB = """
 import struct, zlib
 from streamtok.node.process import share_cores
 share_cores()
-from streamtok.io.image_messages import DamagedFrame, decode_still
+from streamtok.io.images.stills import DamagedFrame, decode_still
 
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -201,7 +201,7 @@ def test_lossy_frames_mark_the_file(tmp_path):
 
 
 def test_token_grids_can_be_looked_at(tmp_path):
-    from streamtok.io.image_messages import protobuf_class
+    from streamtok.io.messages.image_messages import protobuf_class
 
     record(tmp_path / "d.mcap", count=3, pictures=True)
     file = McapFile(tmp_path / "d.mcap")

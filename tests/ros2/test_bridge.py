@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from streamtok.commands.ingest import make_node
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.images.stills import encode_jpeg
 from streamtok.types import Frame
 from streamtok.wire.header import TokenHeader
 from streamtok.wire.message import FrameMessage

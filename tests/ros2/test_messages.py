@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamtok_ros import frames, groups
 
+from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.source import open_source
-from streamtok.io.stills import encode_jpeg
 from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import checksum_of, pack, unpack_frame
 from tests.kit.videos import PLAIN, number_of, numbered, write_video

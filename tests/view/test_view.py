@@ -22,8 +22,7 @@ from websockets.sync.client import connect
 from streamtok.commands.ingest import make_node
 from streamtok.exporting.formats import export_step
 from streamtok.exporting.step import ExportedStep
-from streamtok.io.image_messages import decode_still
-from streamtok.io.stills import encode_jpeg
+from streamtok.io.images.stills import decode_still, encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
 from streamtok.settings.view import ViewSettings

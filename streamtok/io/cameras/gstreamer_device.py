@@ -22,8 +22,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.camera import Grabbed
-from streamtok.io.network_camera import StreamClock
+from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.network_camera import StreamClock
 from streamtok.names import without_password
 
 LAUNCH = "gst-launch-1.0"

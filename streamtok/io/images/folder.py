@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.images.stills import DamagedFrame, count_bits, decode_image_file, is_animation, read_pictures
+from streamtok.io.images.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.io.spec import parse_bits, parse_rate, split_options
-from streamtok.io.stills import count_bits, decode_image_file, is_animation, read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
-from streamtok.io.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.types import Frame
 
 NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
@@ -67,8 +66,8 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
     Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
-    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else),
-    `bits` how many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
+    from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it), `bits` how
+    many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
     Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
     number, so that the gap shows; else it counts files.
     """

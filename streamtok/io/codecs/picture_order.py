@@ -2,16 +2,16 @@
 
 Decoders know both and do not tell: that of H.264 conceals a picture that never came, and none says how far a stream
 that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265. Codecs that
-count what is shown are in `streamtok.io.shown_order`.
+count what is shown are in `streamtok.io.codecs.shown_order`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamtok.io.av1_headers import Av1Numbers
-from streamtok.io.mpeg_headers import read_mpeg2
-from streamtok.io.nal_units import (
+from streamtok.io.codecs.av1_headers import Av1Numbers
+from streamtok.io.codecs.mpeg_headers import read_mpeg2
+from streamtok.io.codecs.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
     Bits,
@@ -20,7 +20,7 @@ from streamtok.io.nal_units import (
     recovery_count,
     split_units,
 )
-from streamtok.io.shown_order import Order, ShownOrder
+from streamtok.io.codecs.shown_order import Order, ShownOrder
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)

@@ -10,12 +10,11 @@ import time
 import urllib.error
 from urllib.parse import urlsplit
 
-from streamtok.io.camera import Grabbed
+from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.network_camera import make_opener
 from streamtok.io.certificates import OPTION, explain_refusal, parse_verify
-from streamtok.io.image_messages import DamagedFrame
-from streamtok.io.network_camera import make_opener
+from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.spec import parse_rate, split_options
-from streamtok.io.stills import decode_image_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.names import without_password
 

@@ -1,6 +1,6 @@
 """Pictures of compressed video that arrives one access unit at a time (Foxglove CompressedVideo, recorded packets).
 
-Each unit becomes a picture or a reason why there is none; `streamtok.io.clean_decoder` says what counts as damage.
+Each unit becomes a picture or a reason why there is none; `clean_decoder` says what counts as damage.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Generic, NamedTuple, TypeVar
 import av
 import numpy as np
 
-from streamtok.io.clean_decoder import Checked, CleanDecoder, to_image
-from streamtok.io.image_messages import VIDEO_CODECS, DamagedFrame, ImageData
-from streamtok.io.nal_units import KEY_UNITS, split_units, unit_type
+from streamtok.io.codecs.nal_units import KEY_UNITS, split_units, unit_type
+from streamtok.io.images.stills import DamagedFrame, ImageData
+from streamtok.io.messages.image_messages import VIDEO_CODECS
+from streamtok.io.video.clean_decoder import Checked, CleanDecoder, to_image
 
 COUNTED = Fraction(1, 1)  # times are the numbers of units
 TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, go on over a unit that never came

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamtok.io.camera import Grabbed
+from streamtok.io.cameras.camera import Grabbed
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from streamtok.config.tokenizer_config import MOST_CHANNELS
-from streamtok.io.image_messages import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient
+from streamtok.preprocessing.pixels import RawImage
 
 JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
 ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
 SUBFILE_TYPE, MOST_PAGES = 254, 1_000_000  # of TIFF
+BAYER = re.compile(r"bayer_[rgb]{4}")
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
+
+ImageData = bytes | bytearray | memoryview | np.ndarray
+"""The bytes of an image, as a message or a file gives them; an array is uint8 (n,)."""
+
+
+class DamagedFrame(ValueError):
+    """One image that cannot be read; the text says why."""
 
 
 def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
@@ -49,6 +58,54 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     if bits is None:
         return decode_still(data), orientation == UPRIGHT
     return orient(_decode_deep(stored, bits), orientation), False
+
+
+def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
+    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
+
+    Bayer patterns are resolved where the picture has one channel; some senders do that before they pack it.
+    """
+    import cv2
+
+    orientation, stored = find_orientation(bytes(data))
+    buffer = np.frombuffer(stored, np.uint8)
+    if not buffer.size:
+        raise DamagedFrame("an empty image")
+    bayer = BAYER.match(encoding)
+    mode = (cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(buffer, mode)
+    except cv2.error as error:
+        raise DamagedFrame(f"the decoder refuses it: {error}") from error
+    if image is None:
+        raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
+    if bayer and image.ndim == 2:
+        return _resolve_bayer(image, f"{bayer[0]}8")
+    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
+
+
+def _resolve_bayer(pattern: np.ndarray, encoding: str) -> np.ndarray:
+    """A Bayer pattern, uint8 (H, W), as uint8 RGB (H, W, 3); raises DamagedFrame."""
+    try:
+        return RawImage(pattern, encoding, *pattern.shape).rgb()
+    except ValueError as error:
+        raise DamagedFrame(str(error)) from error
+
+
+def is_whole_jpeg(data: ImageData) -> bool:
+    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey.
+
+    Other bytes may follow it, as some cameras send them. An image within the head (a thumbnail) has a mark of its own.
+    """
+    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:]):
+        return True
+    whole, at = bytes(data), 2
+    while at + 4 <= len(whole) and whole[at] == 0xFF:
+        begins_scan = whole[at + 1] == 0xDA
+        at += 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        if begins_scan:
+            return whole.find(b"\xff\xd9", at) >= 0
+    return False
 
 
 def _decode_deep(data: bytes, bits: int) -> np.ndarray:

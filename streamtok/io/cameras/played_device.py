@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtok.io.base import EndOfSource, RecordedSource, Source
-from streamtok.io.camera import Grabbed
+from streamtok.io.cameras.camera import Grabbed
 from streamtok.io.spec import split_options
 from streamtok.types import Frame
 

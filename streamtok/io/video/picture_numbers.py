@@ -8,7 +8,7 @@ import heapq
 import av
 import numpy as np
 
-from streamtok.io.containers import connect, demux
+from streamtok.io.video.containers import connect, demux
 
 MOST_WAITING = 1024
 """Presentation times remembered of packets whose pictures have not come out."""

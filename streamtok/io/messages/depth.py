@@ -9,7 +9,8 @@ import struct
 
 import numpy as np
 
-from streamtok.io.image_messages import DamagedFrame, ImageMessage
+from streamtok.io.images.stills import DamagedFrame
+from streamtok.io.messages.image_messages import ImageMessage
 
 DepthRange = tuple[float, float]
 """The nearest and the farthest distance that are told apart, in metres."""

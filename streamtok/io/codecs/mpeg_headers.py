@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streamtok.io.nal_units import START
-from streamtok.io.shown_order import Order, Shown
+from streamtok.io.codecs.nal_units import START
+from streamtok.io.codecs.shown_order import Order, Shown
 
 PICTURE, GROUP, SEQUENCE_END = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb7"  # start codes of MPEG-2
 LAST_SLICE, B_PICTURE = 0xAF, 3

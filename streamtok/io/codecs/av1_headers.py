@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from streamtok.io.nal_units import Bits
-from streamtok.io.shown_order import Order, Shown
+from streamtok.io.codecs.nal_units import Bits
+from streamtok.io.codecs.shown_order import Order, Shown
 
 SEQUENCE, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 KEY, INTRA_ONLY, SWITCH = 0, 2, 3  # types of frames

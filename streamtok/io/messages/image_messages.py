@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from streamtok.extras import missing_extra
-from streamtok.io.flatbuffer import read_table
-from streamtok.preprocessing.orientation import find_orientation, orient
+from streamtok.io.images.stills import DamagedFrame, ImageData, decode_still
+from streamtok.io.messages.flatbuffer import read_table
 from streamtok.preprocessing.pixels import RawImage
 
 PACKET = "FFMPEGPacket"
@@ -40,17 +40,8 @@ ROS_FOXGLOVE = {
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
 RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?")
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
-BAYER = re.compile(r"bayer_[rgb]{4}")
 PACKED_VIDEO = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
-
-
-ImageData = bytes | bytearray | memoryview | np.ndarray
-"""The bytes of an image, as a message or a file gives them; an array is uint8 (n,)."""
-
-
-class DamagedFrame(ValueError):
-    """One image that cannot be read; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -230,44 +221,3 @@ def raw_image(message: ImageMessage) -> RawImage:
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error
-
-
-def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
-    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
-
-    Bayer patterns are resolved where the picture has one channel; some senders do that before they pack it.
-    """
-    import cv2
-
-    orientation, stored = find_orientation(bytes(data))
-    buffer = np.frombuffer(stored, np.uint8)
-    if not buffer.size:
-        raise DamagedFrame("an empty image")
-    bayer = BAYER.match(encoding)
-    mode = (cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(buffer, mode)
-    except cv2.error as error:
-        raise DamagedFrame(f"the decoder refuses it: {error}") from error
-    if image is None:
-        raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
-    if bayer and image.ndim == 2:
-        height, width = image.shape
-        return raw_image(ImageMessage("raw", f"{bayer[0]}8", image.tobytes(), 0, height, width, width)).rgb()
-    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
-
-
-def is_whole_jpeg(data: ImageData) -> bool:
-    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey.
-
-    Other bytes may follow it, as some cameras send them. An image within the head (a thumbnail) has a mark of its own.
-    """
-    if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:]):
-        return True
-    whole, at = bytes(data), 2
-    while at + 4 <= len(whole) and whole[at] == 0xFF:
-        begins_scan = whole[at + 1] == 0xDA
-        at += 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
-        if begins_scan:
-            return whole.find(b"\xff\xd9", at) >= 0
-    return False

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import av
 
-from streamtok.io.image_messages import is_whole_jpeg
-from streamtok.io.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
+from streamtok.io.codecs.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
+from streamtok.io.images.stills import is_whole_jpeg
 
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from streamtok.io.nal_units import length_size_of, without_sei
-from streamtok.io.picture_order import Order, follow_order
-from streamtok.io.whole_packets import whole_rule
+from streamtok.io.codecs.nal_units import length_size_of, without_sei
+from streamtok.io.codecs.picture_order import Order, follow_order
+from streamtok.io.codecs.whole_packets import whole_rule
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, orientation_of_matrix
 
 DEPENDS = "depends on a damaged picture"

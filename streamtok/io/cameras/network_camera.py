@@ -25,10 +25,10 @@ import av
 import numpy as np
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.camera import Grabbed
+from streamtok.io.cameras.camera import Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, to_image
-from streamtok.io.containers import OPEN_S, demux, is_rtp, open_container
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, to_image
+from streamtok.io.video.containers import OPEN_S, demux, is_rtp, open_container
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")

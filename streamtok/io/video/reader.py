@@ -8,7 +8,7 @@
         again = video.read_frame(115)
 
 Whoever wants pictures of a video file reads them here, so that all see the same ones. A picture that damage may have
-touched (`streamtok.io.clean_decoder`) is left out and counted, and so is its number: readers see the gap.
+touched (`streamtok.io.video.clean_decoder`) is left out and counted, and so is its number: readers see the gap.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from streamtok.io.clean_decoder import to_image
-from streamtok.io.picture_numbers import PictureNumbers, read_ticks
-from streamtok.io.picture_stream import Numbered, PictureStream
+from streamtok.io.video.clean_decoder import to_image
+from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
+from streamtok.io.video.picture_stream import Numbered, PictureStream
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Live cameras: devices, network cameras, and recordings that play a camera."""

@@ -1,0 +1,1 @@
+"""What the headers of compressed video say: the order of its pictures, and whether a packet is whole."""

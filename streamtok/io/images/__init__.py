@@ -1,0 +1,1 @@
+"""Picture files: one picture, and folders of them as recordings."""

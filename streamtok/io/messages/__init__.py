@@ -1,0 +1,1 @@
+"""Messages of ROS and Foxglove that hold images, depth images or packets of video."""

@@ -64,15 +64,6 @@ class OptimizerConfig(Strict):
     ema: float = 0.997
 
 
-class AdversaryConfig(Strict):
-    """The discriminator of the adversarial loss, used once its weight in `losses` is above 0."""
-
-    width: int = 32
-    lr: float = 2e-4
-    r1: float = 0.0  # weight of the gradient penalty; 0: spectral norm alone
-    max_weight: float = 1e3  # limit of the adaptive weight
-
-
 class TrainConfig(Strict):
     """A whole run; `steps` or `max_seconds` ends it, whichever is nearer its end."""
 
@@ -93,12 +84,9 @@ class TrainConfig(Strict):
     # of l1 and mse, by a frame's place in its group; without, motion makes the first frame worse than the last
     place_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
     losses: dict[str, float] = Field(default={"l1": 1.0, "mse": 2.0, "correlation": 0.05})
-    backbone: str | None = None  # weights file for the perceptual and gram losses: VGG-19 or MobileNetV2
-    flow_network: str | None = None  # TorchScript file for the flow loss; without one, OpenCV's DIS flow
     data: DataConfig = DataConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)] = (PhaseConfig(),)
     optimizer: OptimizerConfig = OptimizerConfig()
-    adversary: AdversaryConfig = AdversaryConfig()
     log_every: int = 50
     save_every: int = 1000
     sample_every: int = 1000

@@ -18,7 +18,10 @@ DEEPEST = 64
 
 def shipped() -> dict[str, Path]:
     """The configuration files that come with the package, by name without `.yaml`."""
-    folder = Path(str(files("streamtok.configs")))
+    try:
+        folder = Path(str(files("streamtok.configs")))
+    except ModuleNotFoundError:  # a checkout that is on the path, but not installed
+        folder = Path(__file__).parents[2] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from streamtok.model import Reconstruction
 from streamtok.settings.errors import SettingsError
-from streamtok.training.config import TrainConfig
+from streamtok.training.config import QUANTIZER_LOSSES, TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
-# From the bottleneck, with the weight that each has unless the config gives another.
-QUANTIZER = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlation": 0.05}
-KNOWN = {"l1", "mse"} | set(QUANTIZER)
 
 
 def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
@@ -48,12 +45,8 @@ class Losses:
     """All losses a run uses; `terms(output, source, weights)` gives them by name, unweighted."""
 
     def __init__(self, config: TrainConfig):
-        used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
         places = config.place_weights
         self.pixels: dict[str, Loss] = {"l1": partial(l1, places=places), "mse": partial(mse, places=places)}
-        unknown = used - KNOWN
-        if unknown:
-            raise SettingsError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
 
     def terms(self, output: Reconstruction, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
         """The pixel losses with a weight, against `source` (B, 3, T, H, W) in -1..1, and the quantizer's own."""
@@ -64,6 +57,6 @@ class Losses:
 def sum_losses(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """The weighted sum, a scalar; the quantizer's losses have their own weights unless `weights` says otherwise."""
     return sum(
-        (weights.get(name, QUANTIZER.get(name, 1.0)) * value for name, value in terms.items()),
+        (weights.get(name, QUANTIZER_LOSSES.get(name, 1.0)) * value for name, value in terms.items()),
         start=next(iter(terms.values())) * 0,
     )

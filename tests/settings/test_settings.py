@@ -1,7 +1,6 @@
 """Configuration files: what ships is valid, and mistakes explain themselves."""
 
 import datetime
-from importlib.resources import files
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ from streamtok.io.source import open_source
 from streamtok.node.rig import options_of
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
-from streamtok.settings.yaml_file import parse_set
+from streamtok.settings.yaml_file import parse_set, shipped
 
 SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
 
@@ -40,15 +39,15 @@ def wrong(tmp_path):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_ships_is_valid_and_says_what_each_field_is_for(name):
-    path = files("streamtok.configs") / f"{name}.yaml"
-    assert load_rig(str(path)).resolved()
+    path = shipped()[name]
+    assert load_rig(name).resolved()
     lines = path.read_text().splitlines()
     assert sum(line.lstrip().startswith("#") for line in lines) >= 10
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_sources_of_what_ships_are_cameras_but_for_the_demo(name):
-    rig = load_rig(str(files("streamtok.configs") / f"{name}.yaml"))
+    rig = load_rig(name)
     assert [open_source(stream.source).live for stream in rig.streams] == [name != "demo"] * len(rig.streams)
 
 

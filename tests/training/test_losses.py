@@ -12,7 +12,6 @@ from streamtok.training.losses import Losses, l1, mse, sum_losses
 from tests.kit.training import config
 
 
-
 @pytest.fixture(scope="module")
 def drive():
     frames = torch.from_numpy(SyntheticDrive(64, 96, seed=5).clip(0, 5))
@@ -98,6 +97,8 @@ def test_weights_switch_losses(tmp_path, drive):
     assert sum_losses(terms, {"l1": 1.0, "mse": 2.0, "kl": 0.0}).item() == pytest.approx(1.0)
 
 
-def test_an_unknown_loss_is_refused(tmp_path):
+@pytest.mark.parametrize("where", ["run", "phase"])
+def test_an_unknown_loss_is_refused_before_anything_is_decoded(tmp_path, where):
+    losses = {"losses": {"lpips": 1.0}}
     with pytest.raises(ValueError, match=r"unknown losses \['lpips'\]; known: .*l1, mse"):
-        Losses(config(tmp_path, losses={"lpips": 1.0}))
+        config(tmp_path, **(losses if where == "run" else {"phases": [{"until": 1.0, **losses}]}))

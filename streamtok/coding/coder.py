@@ -132,7 +132,7 @@ class TokenCoder:
     def decode_checked(
         self, data: bytes, size: tuple[int, int], checksum: int, past: Past = FRESH
     ) -> tuple[np.ndarray, Past]:
-        """What `decode` gives; CodingError unless the grid has this checksum (`grid_checksum`)."""
+        """As `decode`: (h, w) tokens and the past; CodingError unless their `grid_checksum` is `checksum`."""
         tokens, after = self.decode(data, size, past)
         if grid_checksum(tokens) != checksum:
             raise CodingError("other tokens than were coded come out")

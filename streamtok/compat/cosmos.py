@@ -123,7 +123,7 @@ class ImageTokenizer(_CosmosTokenizer):
 
 
 def check_pictures(pictures: np.ndarray, axes: int, shape: str) -> None:
-    """TypeError or ValueError unless pictures are a uint8 array with so many axes, colours last."""
+    """TypeError or ValueError unless pictures are uint8 (..., 3) of so many axes; errors write them as `shape`."""
     if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8:
         found = pictures.dtype if isinstance(pictures, np.ndarray) else type(pictures).__name__
         raise TypeError(f"pictures are {found}, expected a uint8 numpy array {shape}; tensors go to `autoencode`")

@@ -93,7 +93,7 @@ class ItemMaker:
 
 
 def fail_with(text: str) -> Callable[[], np.ndarray]:
-    """A `load` that says why there is no picture."""
+    """A `load` that gives no picture (H, W, 3), but raises DamagedFrame with this text."""
 
     def load() -> np.ndarray:
         raise DamagedFrame(text)

@@ -25,7 +25,7 @@ class CodeCounts:
         self.counts = np.zeros(self.codebook_size, np.int64)
 
     def add(self, indices: torch.Tensor) -> None:
-        """Count tokens (...), of any integer dtype; ValueError for one outside the codebook."""
+        """Count tokens of any shape (..., h, w), of any integer dtype; ValueError for one outside the codebook."""
         flat = indices.detach().to("cpu", torch.int64).flatten().numpy()
         outside = flat[(flat < 0) | (flat >= self.codebook_size)]
         if outside.size:

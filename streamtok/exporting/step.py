@@ -109,7 +109,7 @@ class ExportedStep(nn.Module):
 
 
 def refill(template: State, tensors: Iterator[Tensor]) -> State:
-    """A state like `template` with other tensors, in the order of `flatten`; parts without tensors stay empty."""
+    """A state like `template` of other tensors (S, ...), in the order of `flatten`; empty parts stay empty."""
     if isinstance(template, Tensor):
         return next(tensors)
     return {key: refill(value, tensors) for key, value in template.items()}

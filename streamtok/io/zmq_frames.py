@@ -85,7 +85,10 @@ class ClockShift:
 
 
 def picture_of(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
-    """The picture of a `frames/` message that is no packet of a video; DamagedFrame or ValueError for a broken one."""
+    """The picture (H, W, 3) of a `frames/` message that is no packet of a video.
+
+    DamagedFrame or ValueError for a broken one.
+    """
     if header.nbytes is None:
         return decode_still(payload)
     return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)

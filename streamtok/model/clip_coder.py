@@ -146,7 +146,7 @@ class ClipCoder(Network):
         return (latent - mean) / deviation
 
     def restore_latent(self, latent: Tensor, first: int = 0) -> Tensor:
-        """The inverse of `normalize_latent`."""
+        """The inverse of `normalize_latent`: (B, C, T', h, w) or (B, C, h, w) -> same."""
         mean, deviation = self._latent_statistics(latent, first)
         return latent * deviation + mean
 

@@ -57,7 +57,7 @@ def flatten(state: State, prefix: str = "") -> dict[str, Tensor]:
 
 
 def unflatten(tensors: Mapping[str, Tensor]) -> State:
-    """The inverse of `flatten`, for states that are dicts."""
+    """Tensors (S, ...) by dotted name -> the nested state: the inverse of `flatten`, for states that are dicts."""
     state: dict = {}
     for name, tensor in tensors.items():
         *path, last = name.split(".")

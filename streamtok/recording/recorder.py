@@ -86,9 +86,9 @@ class Recorder:
         self._announce(info.stream, info, offset)
 
     def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes, grid: np.ndarray | None = None) -> None:
-        """Record one token message: its header, and the grid or the payload as sent. Its stream must be announced.
+        """Record one token message: its header, and its grid (h, w), or of more axes, or the payload as sent.
 
-        `grid` is what a payload holds, for the picture of it.
+        Its stream must be announced. `grid` is what a payload holds, for the picture of it.
         """
         if header.stream not in self._infos:
             raise ValueError(f"stream {header.stream!r} is not announced: call add_stream(info) first")

@@ -109,7 +109,7 @@ class RecordingWriter:
             self._write_info(name, known, info)
 
     def tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
-        """Append one token message of an announced stream; `grid`, if known, is what its payload holds."""
+        """Append one token message of an announced stream; `grid` (h, w), if known, is what its payload holds."""
         entry = self._streams[header.stream]
         channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         data = form.pack_tokens(encode(header), payload)

@@ -121,7 +121,7 @@ def _paint_lanes(texture: np.ndarray) -> np.ndarray:
 
 
 def pyramid(sprite: np.ndarray) -> list[np.ndarray]:
-    """The sprite and its halved copies down to 4 pixels, colour multiplied by alpha."""
+    """A sprite, uint8 RGBA (H, W, 4), and its halved copies down to 4 pixels, colour multiplied by alpha."""
     levels: list[np.ndarray] = [
         np.concatenate([sprite[..., :3] * (sprite[..., 3:] / 255.0), sprite[..., 3:]], -1).astype(np.uint8)
     ]
@@ -225,7 +225,7 @@ SPRITES = {
 
 @lru_cache(maxsize=len(SPRITES))
 def sprites(kind: str) -> list[list[np.ndarray]]:
-    """All sprites of one of SPRITES."""
+    """All sprites of one of SPRITES, each a `pyramid` of uint8 RGBA (H, W, 4)."""
     draw, count = SPRITES[kind]
     return [pyramid(draw(number)) for number in range(count)]
 
@@ -256,7 +256,7 @@ def _house(number: int, wall: tuple[int, ...]) -> tuple[list[np.ndarray], list[n
 
 @lru_cache(maxsize=1)
 def glow() -> list[np.ndarray]:
-    """A soft round light, alpha falling to nothing at the rim."""
+    """A soft round light, a `pyramid` from (64, 64, 4) on; alpha falls to nothing at the rim."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     fall = np.clip(1 - np.hypot(x, y), 0, 1) ** 2
     return pyramid(np.dstack([np.full((64, 64, 3), 255.0), fall * 255]).astype(np.uint8))
@@ -264,7 +264,7 @@ def glow() -> list[np.ndarray]:
 
 @lru_cache(maxsize=1)
 def shadow() -> list[np.ndarray]:
-    """A soft round shadow, alpha falling to nothing at the rim."""
+    """A soft round shadow, a `pyramid` from (48, 48, 4) on; alpha falls to nothing at the rim."""
     y, x = np.mgrid[-1:1:48j, -1:1:48j]
     fall = np.clip(1.6 * (1 - np.hypot(x, y)), 0, 1) * 0.62
     return pyramid(np.dstack([np.zeros((48, 48, 3)), fall * 255]).astype(np.uint8))

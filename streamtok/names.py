@@ -64,8 +64,11 @@ def is_camera_path(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Text whose URLs have lost user, password, every value of their query and what looks like a key in their path, and
-    other options that hold a password their value: what goes into logs, messages and recordings."""
+    """Text without secrets, for logs, messages and recordings.
+
+    URLs lose user, password, every value of their query and what looks like a key in their path. Other options that
+    hold a password lose its value.
+    """
     return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub("://", text)))
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class RawPicture(Protocol):
     """One image as a camera sends it; `streamtok.preprocessing.pixels.RawImage` is one.
 
-    `data` is uint8 (n,) in `encoding` with rows of `step` bytes, `shape` the picture's (height, width, 3), `rows` the
-    bytes of each row without padding, uint8 (height, n).
+    `data` is uint8 (n,) in `encoding` with rows of `step` bytes. `shape` is the picture's (height, width, 3). `rows`
+    are the bytes of each row without padding, uint8 (height, n).
     """
 
     data: np.ndarray
@@ -82,7 +82,7 @@ class StreamInfo:
     `dtype`. `batch` names the streams that share a step with this one, itself included. Sizes are (height, width);
     `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded. The upper
     `refinement` values of an index keep what the cell shows and add to it. `hold` is the largest margin, in levels,
-    within which the encoder keeps those of the group before; `bitrate` is what it is to hold, in bits per second.
+    within which the encoder keeps those of the group before. `bitrate` is what it is to hold, in bits per second.
     """
 
     stream: str
@@ -115,11 +115,11 @@ class TokenGroup:
     """What one group of frames of one stream became.
 
     `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
-    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first;
-    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous
-    group. `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `hold` is the margin, in levels,
-    within which the encoder kept those of the group before. `info` says what the stream is; it is None for a group that
-    was read from a file.
+    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first.
+    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous group.
+    `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `hold` is the margin, in levels, within
+    which the encoder kept those of the group before. `info` says what the stream is; it is None for a group that was
+    read from a file.
     """
 
     stream: str

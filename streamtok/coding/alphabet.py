@@ -58,8 +58,9 @@ class RefiningAlphabet(Alphabet):
 
     The first symbol is the age: how often in a row the cell was refined, 0 where it is redrawn. Of it one bit is coded.
     The others are those that the cell was last drawn with, coded where it is redrawn. Codewords follow when all symbols
-    of a grid are known. What is around them says next to nothing of them, their cell's age much: `words` (OLDEST + 2,
-    codewords) is how frequent each is by the age before, in its last row without one. ValueError for no such table.
+    of a grid are known. What is around codewords says next to nothing of them, their cell's age much. `words` (OLDEST +
+    2, codewords) is how frequent each is by the age before; its last row is for cells without one. ValueError for no
+    such table.
     """
 
     def __init__(self, levels: Sequence[int], words: np.ndarray):

@@ -103,8 +103,8 @@ class Phases:
     """The order in which a grid's cells are coded: four phases, each between the cells of those before it.
 
     `order` (n,): the cells, row-major numbers, phase by phase; phase p has those from `cuts[p]` to `cuts[p + 1]`.
-    `neighbours[p]` (cells, 12 or 0): its known neighbours, and `inside` (n,): the cells in `order`, as numbers in the
-    grid padded by PAD cells on each side, of `padded` cells.
+    The others are numbers in the grid padded by PAD cells on each side, of `padded` cells. `neighbours[p]` (cells, 12
+    or 0) are the known neighbours of a phase, `inside` (n,) the cells in `order`.
     """
 
     order: np.ndarray

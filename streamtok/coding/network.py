@@ -59,8 +59,8 @@ class Linear:
 class Glance:
     """What the past of a grid says of it, cells in the order of `phases`.
 
-    `features` (n, C), `heads` (n, groups * H), to be added to the heads; `bias` (hidden,), the same for all cells;
-    `before` (n, groups), the symbols of the grid before.
+    `features` (n, C); `heads` (n, groups * H), to be added to the heads. `bias` (hidden,) is the same for all cells,
+    `before` (n, groups) are the symbols of the grid before.
     """
 
     phases: Phases

@@ -1,6 +1,6 @@
 """A range coder (Martin 1979): symbols to bytes by their frequencies, in integers without a limit.
 
-The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed; zeros at its end are
+The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed. Zeros at its end are
 left out. docs/wire-protocol.md says the same in words.
 """
 

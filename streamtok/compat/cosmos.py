@@ -91,8 +91,8 @@ class CausalVideoTokenizer(_CosmosTokenizer):
     def forward(self, video: np.ndarray, temporal_window: int | None = 17) -> np.ndarray:
         """Reconstruct uint8 (B, T, H, W, 3) of any size and length.
 
-        In windows that know nothing of each other, padded as theirs are; with `temporal_window` None as one clip, whose
-        state goes on: no seam between windows, and fewer tokens.
+        In windows that know nothing of each other, padded as theirs are. With `temporal_window` None it is one clip,
+        whose state goes on: no seam between windows, and fewer tokens.
         """
         check_pictures(video, 5, "(B, T, H, W, 3)")
         window = temporal_window or video.shape[1]

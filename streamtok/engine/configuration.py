@@ -29,11 +29,11 @@ class EngineError(RuntimeError):
 class EngineConfiguration:
     """How one model runs on one machine.
 
-    `slots_per_step`: 1 for a step of each ready slot, any other number for one step of all slots of a stream (models
-    too small to fill the device alone; a compiled step is always that, and so is a plain tokenizer's, which says 0);
-    `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused kernels, one of OVER_SPACE;
-    `convolutions`: one of CONVOLUTIONS; `deterministic`: that of the tokenizer; `agreement`: share of tokens equal to
-    float32's, `measured_ms`: per group, both by the name of what was tried, a precision first.
+    `slots_per_step` is 1 for a step of each ready slot. Any other number is one step of all slots of a stream, for
+    models too small to fill the device alone; a compiled step and a plain tokenizer's (0) are always that. `kernels`,
+    `over_space` (the spatial attention of fused kernels) and `convolutions` are among KERNELS, OVER_SPACE and
+    CONVOLUTIONS. `agreement` is the share of tokens equal to float32's and `measured_ms` the time of a group, both by
+    the name of what was tried, a precision first.
     """
 
     device: str = "cpu"

@@ -1,9 +1,9 @@
 """Streams of one frame size that share a step of the network; most often one stream alone.
 
 Where one slot fills the device (any CPU, and large models on a GPU) every stream steps alone. A model too small for
-that steps all its cameras at once: with a fixed number of slots, whoever is ready, so that the tokens of one cannot
-depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras, and the
-cameras start their epochs with frames of the same time, so that groups fill up together.
+that steps all its cameras at once. The number of slots is fixed, whoever is ready, so the tokens of one camera cannot
+depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras. The cameras
+start their epochs with frames of the same time, so that groups fill up together.
 """
 
 import logging

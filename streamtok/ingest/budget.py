@@ -47,9 +47,9 @@ class Meter:
 class ByteBudget:
     """Holds messages at `bitrate` bits per second of capture time.
 
-    A bucket drains at the bitrate and fills with what is sent; `debt` is how many seconds it takes to drain (less than
-    0: so much was saved). A proportional and integral controller turns it into `effort`: up to 1 the encoder holds
-    levels within a growing margin, beyond 1 it leaves out frames. With nothing to hold (`holds`) it begins at 1.
+    A bucket drains at the bitrate and fills with what is sent. `debt` is how many seconds it takes to drain; below 0,
+    so much was saved. A proportional and integral controller turns it into `effort`: up to 1 the encoder holds levels
+    within a growing margin, beyond 1 it leaves out frames. With nothing to hold (`holds`) it begins at 1.
     """
 
     bitrate: int

@@ -33,9 +33,9 @@ class IngestCore:
 
     `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
     names to their options. Each stream has its own encoder of one slot, so its tokens cannot depend on which other
-    cameras were ready. The exception are the streams that one of `batches` lists: they have one frame size and share an
-    encoder, a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
-    `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`, `settle` or `overdue`, whichever is
+    cameras were ready. The exception are the streams that one of `batches` lists. They have one frame size and share an
+    encoder, with a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
+    `batch_wait_ms` for those of the others (see `batch`). It comes out of `feed`, `settle` or `overdue`, whichever is
     called first. `timer` is read for that and to fill `encode_ns`; `preparing` follows from the tokenizer's device
     unless given.
     """

@@ -17,10 +17,10 @@ All three give the same bytes. On a GPU `prepare` returns once the work is queue
 
 **When memory is reused.** Every frame has memory of its own, pinned, raw and prepared, for as long as Python holds it.
 PyTorch's allocators hand blocks out again: a pinned one when the upload from it is over, a device block in the order of
-the camera's stream, and after `record_stream` not before the network's stream has copied it. The group's buffer is
+the camera's stream. After `record_stream` they wait until the network's stream has copied it. The group's buffer is
 written and read on the network's stream alone.
 
-**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device, so all
+**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device. So all
 such work here passes a gate that `paused` closes; whoever may capture a graph holds it. Replays need no gate.
 """
 

@@ -16,11 +16,11 @@ TAILS = ("pad", "drop")
 class StreamOptions:
     """How one stream treats sizes, gaps and its end.
 
-    `size` is the (H, W) to encode, None for the source's own, of up to `max_pixels`, padded to the grid;
-    `keyframe_interval` is in seconds of capture time, 0 for never; `policy`, `on_gap`, `tail` and `fit` are among
-    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it.
-    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` (bits per
-    second) it is the largest. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
+    `size` is the (H, W) to encode. None takes the source's own, of up to `max_pixels`, padded to the grid.
+    `keyframe_interval` is in seconds of capture time, 0 for never. `policy`, `on_gap`, `tail` and `fit` are among
+    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it. `hold`
+    is the margin, in levels of the quantizer, within which the encoder keeps a level. With a `bitrate`, in bits per
+    second, it is the largest one. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
     those of its keyframe (None: never).
     """
 

@@ -14,7 +14,7 @@ from streamtok.model.state import Clock, State, StateSpec
 class SpatialConv(nn.Conv2d):
     """A 2D convolution of each frame alone. x (N, C, H, W) -> (N, D, H', W').
 
-    The memory format of the weight decides: channels last is fast; on the CPU the plain format sums in shorter runs, so
+    The memory format of the weight decides. Channels last is fast; on the CPU the plain format sums in shorter runs, so
     that float32 stays within a few units of the published code.
     """
 

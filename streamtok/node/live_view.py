@@ -85,8 +85,10 @@ def show_messages(
 def shown_pictures(
     message: TokenMessage, decoder: LiveDecoder, info: Info, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[Frame, np.ndarray]]:
-    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture,
-    or one of more than `max_pixels`."""
+    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3).
+
+    There are none if it makes no picture, or one of more than `max_pixels`.
+    """
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
         if pixels > max_pixels:

@@ -107,8 +107,11 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
 
 
 def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
-    and bounds the pictures of a stream without a size."""
+    """What the core is told of a stream.
+
+    `live` decides a policy that was not given (cameras latest, files lossless), and bounds the pictures of a stream
+    without a size.
+    """
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
     same = {"on_gap", "tail", "keyframe_interval", "size", "fit", "metadata", "bitrate", "keyframe_drift"}
     given, limit = stream.model_dump(include=same), MAX_PIXELS if live else math.inf
@@ -116,10 +119,11 @@ def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
 
 
 def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
-    """Which streams share a step: those of policy `latest` at one frame rate (None: not known yet) whose frames are
-    encoded at one size, so it must be given; ValueError if not.
+    """Which streams share a step.
 
-    Lossless streams have steps of their own: where they are cut must not depend on when others are read.
+    They have policy `latest`, one frame rate (None: not known yet) and frames encoded at one size, which must be given.
+    Raises ValueError if not. Lossless streams have steps of their own: where they are cut must not depend on when
+    others are read.
     """
     cameras = {name: (option.size, rates[name]) for name, option in options.items() if option.policy == "latest"}
     without = [name for name, (size, _) in cameras.items() if size is None]

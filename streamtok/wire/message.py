@@ -45,8 +45,8 @@ class TokenMessage:
     """One token grid with its header.
 
     `grid` holds the tokens, or None where a coded or zstd payload cannot be read here; `unreadable` then says why.
-    `decodable` is False from a loss (or from joining) until the next keyframe; `lost` counts the messages of this
-    stream that are missing just before this one; `catch_up` is True for what came with joining: the epoch so far, and
+    `decodable` is False from a loss (or from joining) until the next keyframe. `lost` counts the messages of this
+    stream that are missing just before this one. `catch_up` is True for what came with joining: the epoch so far, and
     what waited for it. `payload` is as sent, still compressed if the header says so.
     """
 

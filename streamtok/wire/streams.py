@@ -115,9 +115,9 @@ class StreamState:
 class StreamTable:
     """The streams of one publisher by name.
 
-    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes;
-    `coder` is for streams of compression `coded`, of which `independent` is the kind without a past. One thread adds
-    streams and sends; what control asks for may be asked by any.
+    `fixed` holds the info fields that are the publisher's own. `compression` is that of streams that a node describes.
+    `coder` is for streams of compression `coded`; `independent` codes each grid by itself. One thread adds streams and
+    sends; what control asks for may be asked by any.
     """
 
     fixed: dict[str, Any]

@@ -193,8 +193,11 @@ class Subscription(Generic[Message]):
             client.request("keyframe", stream, timeout)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Of the token messages per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not
-        read in time), undecodable (read, but of no use to a decoder) and unreadable (coded, and not to be decoded)."""
+        """Counts of token messages, per stream.
+
+        They are messages, keyframes, lost (on the way), stale, sessions, discarded (not read in time), undecodable
+        (read, but of no use to a decoder) and unreadable (coded, and not to be decoded).
+        """
         return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 
     def _counts_of(self, stream: str) -> dict[str, int]:

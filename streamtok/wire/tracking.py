@@ -26,7 +26,7 @@ class Verdict:
 class StreamTracker:
     """Follows `seq` through one stream; a jump is loss, a new session is not.
 
-    `counts` has messages, keyframes, undecodable (without the keyframe before them, or after a loss), lost, sessions
+    `counts` has messages, keyframes, lost, sessions, undecodable (without the keyframe before them, or after a loss)
     and stale (repeated, or of a session that has been replaced).
     """
 
@@ -98,8 +98,8 @@ class StreamTracker:
 class Claim(Generic[Item]):
     """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
 
-    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on: what was
-    known of the stream no longer holds, for another session has begun, or the numbers before it were wrong.
+    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on. Then what
+    was known of the stream no longer holds: another session has begun, or the numbers before it were wrong.
     """
 
     session: str
@@ -115,9 +115,9 @@ class Believer(Generic[Item]):
     """Stands before a tracker, so that one message with a wrong `session` or `seq` costs no more than itself.
 
     What continues the stream passes at once. What would move it (a jump, another session) is held until the next
-    message or info bears it out, and dropped when others continue the stream instead: a connection keeps the order of
-    sending. Against a jump two have to, for one of them may be the wrong one. The first message of a connection is
-    believed, for it has nothing to contradict.
+    message or info bears it out. It is dropped when others continue the stream instead, for a connection keeps the
+    order of sending. Against a jump two have to, for one of them may be the wrong one. The first message of a
+    connection is believed, for it has nothing to contradict.
     """
 
     session: str | None = None

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class WindowView:
     """One reading of a window, newest step last.
 
-    `tokens` (cameras, N, *grid): int32 indices, or float16 latents; `valid` (cameras, N) bool, and where it is False
-    the tokens are zero; `capture_ns` (cameras, N) int64, the capture time of each grid's newest frame (zero where not
-    valid). All are torch tensors of their own memory.
+    `tokens` (cameras, N, *grid) are int32 indices, or float16 latents. `valid` (cameras, N) is bool; where it is False
+    the tokens are zero. `capture_ns` (cameras, N) int64 is the capture time of each grid's newest frame, zero where not
+    valid. All are torch tensors of their own memory.
     """
 
     tokens: "torch.Tensor"

@@ -1,7 +1,7 @@
 """The encoder's layers on fused kernels, for half precision.
 
 Weights are packed as the kernels read them, and the past of each convolution is a ring (see `kernels.temporal`),
-written in place. A layer returns the moments of its output too where its kernel has them anyway; the next norm takes
+written in place. A layer returns the moments of its output too where its kernel has them anyway. The next norm takes
 them instead of reading the frame again.
 """
 

@@ -1,7 +1,7 @@
 """A camera's bytes, as they come, to resized uint8 planes on the GPU: the bytes that `streamtok.preprocessing` gives.
 
 One pass per frame, while the group fills (`streamtok.ingest.preparing`); the group's Haar transform then reads those
-planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests
+planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use. Tests
 compile it for the CPU and hold it to the numpy code byte for byte.
 """
 

@@ -6,8 +6,8 @@
     streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
     streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on what they will see
 
-FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
-that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
+FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step). The state is
+that of one camera in float16: convolution tails, and `context` steps of attention keys and values.
 """
 
 import json

@@ -1,5 +1,7 @@
-"""What drives of recorded messages share, whatever file they lie in: which topics are cameras, by which clock they are
-timed, and how their messages become items."""
+"""What drives of recorded messages share, whatever file they lie in.
+
+That is which topics are cameras, by which clock they are timed, and how their messages become items.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,11 @@ class TopicMessage(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a drive is read: which `topics` (as `choose_topics` takes them), by which `clock`, and the distances in
-    metres between which depth images become pictures (None: they are left out, unless asked for by name)."""
+    """How a drive is read: which `topics` (as `choose_topics` takes them), and by which `clock`.
+
+    `depth_range` are the distances in metres between which depth images become pictures. With None they are left out,
+    unless asked for by name.
+    """
 
     topics: Topics = None
     clock: AskedClock = "auto"

@@ -13,7 +13,7 @@ from streamtok.measures import entropy_bits
 class CodeCounts:
     """Pools the tokens of many clips: how many codes occur, and the entropy of their joint histogram.
 
-    The pooled entropy is the plain estimate from counts, in bits per token; it cannot exceed log2 of the number of
+    The pooled entropy is the plain estimate from counts, in bits per token. It cannot exceed log2 of the number of
     tokens seen, so figures compare only between sets of about the same size.
     """
 

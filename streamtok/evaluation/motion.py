@@ -40,8 +40,8 @@ def flicker_summary(original: Tensor, rebuilt: Tensor, group: int) -> dict[str, 
 def grid_visibility(original: Tensor, rebuilt: Tensor, period: int = 8) -> float:
     """How much steeper the coding error is at its worst column or row of the token grid than on average; 1.0: no grid.
 
-    Two (N, 3, H, W) in 0..1. The steps of the error between neighbouring pixels are averaged over the picture for
-    each position modulo `period`; a checkerboard or block edges stand out as one position.
+    Two (N, 3, H, W) in 0..1. The steps of the error between neighbouring pixels are averaged over the picture for each
+    position modulo `period`. A checkerboard or block edges stand out as one position.
     """
     error = (rebuilt.double() - original.double()).mean(1)  # (N, H, W)
     worst = 1.0

@@ -6,8 +6,8 @@
     result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
 
-Every drive becomes a folder of the output, which appears when it is whole: a token file per camera and `drive.json`,
-which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
+Every drive becomes a folder of the output, which appears when it is whole. It has a token file per camera and
+`drive.json`, which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
 """
 
 import json

@@ -6,7 +6,7 @@
 
 Capture times are the publisher's where its clock is this machine's (its publish time is then at most 5 s before the
 arrival). Else they are moved by the smallest difference seen between publishing there and arriving here, in the last
-minute or two: of all messages that one waited least, and clocks drift.
+minute or two. Of all messages that one waited least, and clocks drift.
 """
 
 from __future__ import annotations

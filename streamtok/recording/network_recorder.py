@@ -32,8 +32,10 @@ PACKETS = (*STILLS, *VIDEOS)
 
 @dataclass
 class _Start:
-    """How the recording of one session of a stream begins: with the first camera image that can be decoded by itself,
-    and the first keyframe from it on. What comes before could neither be replayed nor verified.
+    """How the recording of one session of a stream begins.
+
+    It begins with the first camera image that can be decoded by itself, and the first keyframe from it on. What comes
+    before could neither be replayed nor verified.
     """
 
     session: str
@@ -44,8 +46,11 @@ class _Start:
     held: deque[TokenMessage] = field(default_factory=deque)
 
     def hold(self, message: TokenMessage) -> bool:
-        """Keep a message until the first image has come; False if the node sends none: images of a group are sent
-        before it, so one that was taken after an earlier message came here would have come, too."""
+        """Keep a message until the first image has come; False if the node sends none.
+
+        Images of a group are sent before it, so one that was taken after an earlier message came here would have come,
+        too.
+        """
         self.held.append(message)
         header = message.header
         if self.since_ns is None and not message.catch_up:
@@ -63,8 +68,8 @@ class _Start:
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded;
-    and the first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
+    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded.
+    The first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
     node keeps, it begins at the next keyframe; of a stream that has none (`keyframe_interval` 0) it asks for one.
     `streams` None records every stream. With `until_end` it ends when the publisher says that its streams have ended.
     `counts` holds `tokens`, `frames`, `before_keyframe` (messages before a recording could begin) and `held_back`

@@ -59,9 +59,9 @@ class TokenReader:
 class Recording:
     """The token streams of one recording, in one or several files (its parts, in order).
 
-    `streams` are the names of token streams, `cameras` those with images; `metadata` is what the first file says of
-    itself; `damage` lists what could not be read, `notes` what was found of its files. Reading
-    it through takes constant memory.
+    `streams` are the names of token streams, `cameras` those with images, and `metadata` is what the first file says of
+    itself. `damage` lists what could not be read, `notes` what was found of its files. Reading it through takes
+    constant memory.
     """
 
     def __init__(self, paths: Iterable[str | Path], notes: Sequence[str] = ()) -> None:

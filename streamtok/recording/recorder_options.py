@@ -10,10 +10,10 @@ from streamtok.recording.format import FRAME_MODES
 class RecorderOptions:
     """How to record.
 
-    `frames`: camera images "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file). `pictures`: also
-    the token grids as grey images, for viewers. A new file begins after `max_bytes` or `max_seconds` (None: never);
+    `frames`: camera images "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file). `pictures`: also the
+    token grids as grey images, for viewers. A new file begins after `max_bytes` or `max_seconds` (None: never);
     recording stops when the disk has less than `min_free_bytes`. `queue_bytes` bounds the frames that wait to be
-    written; `wait` holds the caller until there is room instead of leaving frames out: for sources that can wait.
+    written. `wait` holds the caller until there is room instead of leaving frames out, for sources that can wait.
     """
 
     frames: str = "none"

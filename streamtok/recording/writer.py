@@ -1,8 +1,8 @@
 """One file of a recording: an MCAP writer that knows streamtok's topics. It belongs to one thread.
 
-Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement (960 x 540 of a road, one core:
-ms to write, share of the size): that 5 ms and 0.32, PNG 20 ms and 0.23, lossless H.264 7 ms and 0.28 but 10 ms to read
-and no viewer for it. A recorder that falls behind loses frames, a larger file does not.
+Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement. For 960 x 540 of a road on one
+core (ms to write, share of the size) they take 5 ms and 0.32. PNG takes 20 ms and 0.23. Lossless H.264 takes 7 ms and
+0.28, but 10 ms to read, and no viewer reads it. A recorder that falls behind loses frames, a larger file does not.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class StreamEntry:
 class RecordingWriter:
     """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
 
-    `frames` is how camera images are stored: "lossless" keeps compressed packets that can be decoded on their own, in
-    order, and stores other images as they are (rows of RGB in zstd chunks); "lossy" stores those as JPEG. A packet of
-    a frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
+    `frames` is how camera images are stored. "lossless" keeps compressed packets that can be decoded on their own, in
+    order, and stores other images as they are (rows of RGB in zstd chunks). "lossy" stores those as JPEG. A packet of a
+    frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], frames: str = "lossless", pictures: bool = False):

@@ -74,8 +74,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Group:
-    """What is shown of a message: facts for a page (`head`, with the stream's `id` and `stages_ms`), the last picture,
-    uint8 RGB (h, w, 3), the camera's own as a JPEG or PNG file, and when it was taken, ns since 1970."""
+    """What is shown of a message.
+
+    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3),
+    `source` the camera's own as a JPEG or PNG file, and `utc_ns` when it was taken, ns since 1970.
+    """
 
     head: dict[str, Any]
     message: TokenMessage
@@ -135,8 +138,10 @@ def colours_of(latent: np.ndarray) -> np.ndarray:
 
 
 def stages_of(message: TokenMessage) -> dict[str, float]:
-    """Milliseconds from the capture of a message's last frame to the encoder, and in it; empty for a file that was
-    read faster than it was taken."""
+    """Milliseconds from the capture of a message's last frame to the encoder, and in it.
+
+    It is empty for a file that was read faster than it was taken.
+    """
     encode_ms = message.header.encode_ns / 1e6
     wait_ms = (message.header.publish_ns - message.capture_ns) / 1e6 - encode_ms
     return {"wait": wait_ms, "encode": encode_ms} if wait_ms >= 0 else {}

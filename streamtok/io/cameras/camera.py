@@ -7,9 +7,9 @@
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
 A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
-silent makes the source "lost"; it is tried again after a moment, then after half of what the outage has lasted so far,
-at most 10 s: no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the camera
-must have taken meanwhile (at least one), so that readers see a gap.
+silent makes the source "lost". It is tried again after a moment, then after half of what the outage has lasted so far,
+at most 10 s. So no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the
+camera must have taken meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the headers of H.264 and H.265 say about the order of pictures: what is missing, and where damage ends.
 
-Decoders know both and do not tell: that of H.264 conceals a picture that never came, and none says how far a stream
+Decoders know both and do not tell. That of H.264 conceals a picture that never came, and none says how far a stream
 that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265. Codecs that
 count what is shown are in `streamtok.io.codecs.shown_order`.
 """

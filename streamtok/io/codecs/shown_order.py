@@ -15,8 +15,8 @@ class Order:
     """What an access unit says: `missing` is n if one that the unit n units before needs did not come; else None.
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
-    messages beside the picture; `empty` where it has no picture.
+    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit. `has_sei` is True where
+    it has messages beside the picture, `empty` where it has no picture.
     """
 
     missing: int | None = None
@@ -29,8 +29,8 @@ class Order:
 class Shown(NamedTuple):
     """A picture by its `number` in order of presentation, modulo `numbers`.
 
-    `between` is True for one that no other needs, `begins` where it is not counted from those before, `clean` for a
-    key frame, where its header alone tells. `twice`: its other field may have the same number.
+    `between` is True for one that no other needs, `begins` for one that is not counted from those before. `clean` is
+    True for a key frame, where its header alone tells. `twice`: its other field may have the same number.
     """
 
     number: int

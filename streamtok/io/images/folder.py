@@ -65,11 +65,11 @@ class TimedImage:
 def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
-    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
-    from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it), `bits` how
-    many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
-    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
-    number, so that the gap shows; else it counts files.
+    Times come from the file `timestamps` if given, else from `fps` if given. Else they come from a times file that is
+    found, or from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it).
+    `bits` is how many bits of 16 the values of the images fill (None: all). `log` is the recording that names begin
+    with. `frame_id` counts files. Where a times file has a line for every number but some numbered images are missing
+    (KITTI), it is the number, so that the gap shows.
     """
     return find_images(folder, **options)[0]
 

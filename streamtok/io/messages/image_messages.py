@@ -139,8 +139,11 @@ def protobuf_class(name: str) -> Any:
 
 
 def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:
-    """An ImageMessage from a decoded message: a raw image if it has rows of `step` bytes, a packet of video if its
-    format is one of a codec, else a still image."""
+    """An ImageMessage from a decoded message.
+
+    It is a raw image if it has rows of `step` bytes, a packet of video if its format is one of a codec, else a still
+    image.
+    """
     if hasattr(message, "step"):
         size = message.height, message.width, message.step
         big = bool(getattr(message, "is_bigendian", False))

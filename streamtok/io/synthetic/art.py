@@ -1,7 +1,7 @@
 """Textures and sprites of the synthetic drive, drawn once per process by OpenCV at several times their size.
 
-Ground textures are RGB uint8 (1024 along the road, 1024 across), with halved copies along either axis so that every
-row of the picture can read one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with the colour already
+Ground textures are RGB uint8 (1024 along the road, 1024 across). They have halved copies along either axis, so that
+every row of the picture can read one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with the colour already
 multiplied by alpha, each with its halved copies, biggest first.
 """
 

@@ -5,14 +5,15 @@ Either is exact, so both give the same bytes. Which is faster depends on the pro
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
+
+from streamtok.measures import time_least
 
 ACTIVATION_MAX = 127
 EXACT = 1 << 24  # float32 holds every whole number up to it
@@ -133,8 +134,9 @@ def integers_pay() -> bool:
     """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's of float32."""
     x, weight = _extremes()
     with one_thread():
-        return integers_are_exact() and _time(Integers().multiply, x, weight) < _time(
-            Floats().multiply, x.astype(np.float32), weight.astype(np.float32)
+        floats = x.astype(np.float32), weight.astype(np.float32)
+        return integers_are_exact() and (
+            time_least(lambda: Integers().multiply(x, weight)) < time_least(lambda: Floats().multiply(*floats))
         )
 
 
@@ -142,13 +144,3 @@ def _extremes() -> tuple[np.ndarray, np.ndarray]:
     """Activations and weights with the largest sums of two products that there are."""
     x = np.full((900, 264), ACTIVATION_MAX, np.int8)
     return x, np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
-
-
-def _time(work: Callable[..., object], *arguments: np.ndarray) -> float:
-    """The least of five times, s."""
-    spent = []
-    for _ in range(5):
-        began = time.perf_counter()
-        work(*arguments)
-        spent.append(time.perf_counter() - began)
-    return min(spent)

@@ -43,7 +43,6 @@ CAMERAS = {
 RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
-OFF_RATE = 0.02
 TURNED = {
     2: "mirrored",
     3: "turned by 180 degrees",

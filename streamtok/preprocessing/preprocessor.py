@@ -146,14 +146,6 @@ def fit_rectangles(
     return (tall, wide), whole, _largest((height, width), (tall, wide))
 
 
-def area_weights(source: int, target: int) -> tuple[int, np.ndarray]:
-    """(s, weights int64 (target, source)): the module's w(i, j), whose rows sum to s."""
-    common = gcd(source, target)
-    s, d = source // common, target // common
-    i, j = np.arange(target)[:, None], np.arange(source)
-    return s, np.clip(np.minimum((i + 1) * s, (j + 1) * d) - np.maximum(i * s, j * d), 0, None)
-
-
 def pad_edges(planes: np.ndarray, rect: Rectangle, size: tuple[int, int]) -> np.ndarray:
     """`planes` (C, h, w) put at `rect` of an output (C, H, W) whose rest repeats their nearest pixel."""
     top, left, height, width = rect

@@ -162,7 +162,7 @@ def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
 def test_a_reader_that_comes_late_can_begin_with_the_newest_frame():
     with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
         source.capture.join()
-        source.skip_to_newest()
+        source.capture.keep_newest()
         frames = read_until(source, lambda frames: False)
     assert len(frames) == 1
     assert source.counts["dropped"] + source.counts["missed"] + 1 == frames[0].frame_id + 1

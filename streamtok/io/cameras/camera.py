@@ -98,10 +98,6 @@ class CameraSource(Source):
         self._last_number: int | None = None
         self._judge = TimeJudge()
 
-    def skip_to_newest(self) -> None:
-        """Leave out what the camera took while nobody was ready to read, all but the newest frame."""
-        self.capture.keep_newest()
-
     def open(self) -> None:
         try:
             super().open()

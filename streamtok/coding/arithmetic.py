@@ -42,8 +42,8 @@ class Arithmetic(Protocol):
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
-        """A table int32 (n, W) of which up to `terms` rows are added up."""
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """A table int32 (n, W) whose rows are added up, to sums of -most to most."""
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
@@ -64,7 +64,7 @@ class Floats:
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x * 0.5 ** shift.astype(self.sums), self.activation)
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
         return rows.astype(self.sums)
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -86,8 +86,8 @@ class Integers:
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x)
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
-        return rows.astype(np.int16 if terms * np.abs(rows).max() < 1 << 15 else np.int32)
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
+        return rows.astype(np.int16 if most < 1 << 15 else np.int32)
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         import torch

@@ -98,9 +98,9 @@ class Network:
         self.head = self._logits[0][0].inputs
         tables = [tensors[name] for name in ("past", "older", "known")]
         self._check(alphabet, tables)
-        past, self._older, known = (
-            arithmetic.table(digits.join_table(table.astype(np.int32)), len(groups)) for table in tables
-        )
+        rows = [digits.join_table(table.astype(np.int32)) for table in tables]
+        most = len(groups) * max(int(np.abs(row).max()) for row in rows)
+        past, self._older, known = (arithmetic.table(row, most) for row in rows)
         self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
         self.known_width = known.shape[1] - len(groups) * self.head
         self._around = np.ascontiguousarray(known[:, : self.known_width])

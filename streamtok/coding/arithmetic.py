@@ -6,7 +6,7 @@ Either is exact, so both give the same bytes. Which is faster depends on the pro
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
@@ -19,25 +19,12 @@ EXACT = 1 << 24  # float32 holds every whole number up to it
 _LOCK = threading.RLock()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
-    It changes no byte."""
-    with _LOCK, _pools("torch" in sys.modules).limit(limits=1):
-        yield
-
-
-@cache
-def _pools(with_torch: bool) -> ThreadpoolController:
-    """Those of the libraries that are loaded by then."""
-    return ThreadpoolController()
-
-
 class Arithmetic(Protocol):
     """What the network computes with: activations (n, C) of one type, sums (n, D) of another."""
 
     activation: type[np.generic]
     sums: type[np.generic]
+    threads: str  # the kind of threads that products are shared among, as threadpoolctl calls it
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
@@ -60,6 +47,7 @@ class Floats:
 
     activation: type[np.generic] = np.float32
     sums: type[np.generic] = np.float32
+    threads = "blas"
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x * 0.5 ** shift.astype(self.sums), self.activation)
@@ -82,6 +70,7 @@ class Integers:
 
     activation: type[np.generic] = np.int8
     sums: type[np.generic] = np.int32
+    threads = "openmp"
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x)
@@ -105,6 +94,20 @@ class Integers:
 def _plain_strides(x: np.ndarray) -> np.ndarray:
     """x, where a size is 1 with the strides of a new array: PyTorch takes others for a transposed one."""
     return np.ascontiguousarray(x).ravel().reshape(x.shape) if 1 in x.shape else x
+
+
+@contextmanager
+def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
+    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
+    It changes no byte."""
+    with _LOCK, _pools(arithmetic.threads, "torch" in sys.modules).limit(limits=1):
+        yield
+
+
+@cache
+def _pools(threads: str, with_torch: bool) -> ThreadpoolController:
+    """Those of the libraries that are loaded by then."""
+    return ThreadpoolController().select(user_api=threads)
 
 
 def choose_arithmetic() -> Arithmetic:
@@ -132,10 +135,9 @@ def integers_are_exact() -> bool:
 def integers_pay() -> bool:
     """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's of float32."""
     x, weight = _extremes()
-    with one_thread():
-        return integers_are_exact() and _time(Integers().multiply, x, weight) < _time(
-            Floats().multiply, x.astype(np.float32), weight.astype(np.float32)
-        )
+    return integers_are_exact() and _time(Integers(), x, weight) < _time(
+        Floats(), x.astype(np.float32), weight.astype(np.float32)
+    )
 
 
 def _extremes() -> tuple[np.ndarray, np.ndarray]:
@@ -144,11 +146,12 @@ def _extremes() -> tuple[np.ndarray, np.ndarray]:
     return x, np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
 
 
-def _time(work: Callable[..., object], *arguments: np.ndarray) -> float:
-    """The least of five times, s."""
+def _time(arithmetic: Arithmetic, x: np.ndarray, weight: np.ndarray) -> float:
+    """The least of five times, s, of a product in one thread."""
     spent = []
-    for _ in range(5):
-        began = time.perf_counter()
-        work(*arguments)
-        spent.append(time.perf_counter() - began)
+    with one_thread(arithmetic):
+        for _ in range(5):
+            began = time.perf_counter()
+            arithmetic.multiply(x, weight)
+            spent.append(time.perf_counter() - began)
     return min(spent)

@@ -82,7 +82,7 @@ class TokenCoder:
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
         """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
         self._check(grid)
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
@@ -125,7 +125,7 @@ class TokenCoder:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
         if len(data) > MOST_BYTES * len(self.alphabet.sizes) * size[0] * size[1] + 8:
             raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._decode(data, size, past)
 
     def decode_checked(

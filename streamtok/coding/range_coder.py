@@ -18,8 +18,8 @@ class CodingError(ValueError):
 
 
 def encode_range(intervals: np.ndarray) -> bytes:
-    """The shortest bytes for symbols, whole numbers (3, n) below 2^32: the frequencies of the symbols below each, its own,
-    and of all.
+    """The shortest bytes for symbols by their frequencies, whole numbers (3, n) below 2^32: those of the symbols below
+    each, its own, and of all.
 
     The loop narrows the interval. What the symbols add to its lower end is added up afterwards, 32 bits to a word.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamtok.coding.layout import Digits
-from streamtok.coding.range_coder import RangeDecoder, RangeEncoder
+from streamtok.coding.range_coder import RangeDecoder
 
 OLDEST = 8  # how often in a row a cell was refined, as far as it is told apart
 Cells = slice | np.ndarray
@@ -46,8 +46,9 @@ class Alphabet:
         """Complete a group of symbols (n, groups) by what was decoded of its `coded` cells."""
         symbols[cells, group] = values
 
-    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
-        """Code what the symbols (n, groups) do not say of tokens (n,)."""
+    def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What the symbols (n, groups) do not say of tokens (n,), as `encode_range` takes it: int32 (3, any)."""
+        return np.empty((3, 0), np.int32)
 
     def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
         """Set what the symbols (n, groups) do not say in tokens (n,)."""
@@ -100,11 +101,11 @@ class RefiningAlphabet(Alphabet):
         else:
             symbols[:, 0] *= values
 
-    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+    def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
         cells = np.flatnonzero(symbols[:, 0])
         words, ages = tokens[cells].astype(np.int64) - self._content, before[cells, 0]
         own = self._words[ages, words]
-        encoder.encode(self._up_to[ages, words] - own, own, self._up_to[ages, -1])
+        return np.stack([self._up_to[ages, words] - own, own, self._up_to[ages, -1]])
 
     def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
         cells = np.flatnonzero(symbols[:, 0])

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
 from streamtok.coding.network import Network, Tensors
-from streamtok.coding.range_coder import CodingError, RangeDecoder, RangeEncoder
+from streamtok.coding.range_coder import CodingError, RangeDecoder, encode_range
 
 FILE = "coder.safetensors"
 FORMAT = "streamtok-token-coder-1"
@@ -82,28 +82,27 @@ class TokenCoder:
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
         """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
         self._check(grid)
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
         network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
-        phases, known, encoder = glance.phases, network.blank(glance.phases), RangeEncoder()
+        phases, known = glance.phases, network.blank(glance.phases)
         tokens = grid.ravel().take(phases.order)
         ordered = self.alphabet.split(tokens, glance.before)
         known[phases.inside] = network.say_around(ordered, glance.before)
+        for group in range(len(self.alphabet.sizes) - 1):
+            network.say_later(group, ordered[:, group], glance.before[:, group], glance.heads)
         logits = [np.empty((size, grid.size), network.sums) for size in self.alphabet.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
         for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
-            for group in range(len(logits) - 1):
-                network.say_later(group, ordered[taken, group], glance.before[taken, group], heads)
             for group, own in enumerate(logits):
                 own[:, taken] = network.logits(phase, group, heads)
-        intervals = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
-        for taken, interval in itertools.product(cells, intervals):
-            encoder.encode(*interval[:, taken])
-        self.alphabet.encode_words(encoder, tokens, ordered, glance.before)
-        return encoder.finish(), past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
+        each = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
+        intervals = [interval[:, taken] for taken, interval in itertools.product(cells, each)]
+        data = encode_range(np.hstack([*intervals, self.alphabet.word_intervals(tokens, ordered, glance.before)]))
+        return data, past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
@@ -126,7 +125,7 @@ class TokenCoder:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
         if len(data) > MOST_BYTES * len(self.alphabet.sizes) * size[0] * size[1] + 8:
             raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._decode(data, size, past)
 
     def decode_checked(

@@ -58,11 +58,11 @@ class Digits:
         return np.array(self.levels)
 
     def split(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens (...) -> digits int64 (..., D)."""
-        digits, rest = np.empty((*tokens.shape, len(self.levels)), np.int64), tokens.astype(np.int64)
+        """Tokens (...) -> digits int64 (..., D), in memory digit by digit: NumPy is slow over short rows."""
+        digits, rest = np.empty((len(self.levels), *tokens.shape), np.int64), tokens.astype(np.int64)
         for digit, level in enumerate(self.levels):
-            rest, digits[..., digit] = np.divmod(rest, level)
-        return digits
+            rest, digits[digit] = np.divmod(rest, level)
+        return np.moveaxis(digits, 0, -1)
 
     def join(self, digits: np.ndarray) -> np.ndarray:
         """Digits (..., D) -> tokens int64 (...)."""

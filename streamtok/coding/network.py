@@ -81,7 +81,7 @@ class Network:
 
     def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):
         digits, self.symbols = alphabet.digits, alphabet.symbols
-        self.sums, self._arithmetic = arithmetic.sums, arithmetic
+        self.sums, self.arithmetic = arithmetic.sums, arithmetic
         self._exponential = tensors["exponential"]
         narrow = [tensors[name].shape[1] // 9 for name in ("conv.0.weight", "conv.1.weight")]
         self._conv = [Linear(arithmetic, tensors, f"conv.{n}", 3 * width, 6 * width) for n, width in enumerate(narrow)]
@@ -98,9 +98,9 @@ class Network:
         self.head = self._logits[0][0].inputs
         tables = [tensors[name] for name in ("past", "older", "known")]
         self._check(alphabet, tables)
-        past, self._older, known = (
-            arithmetic.table(digits.join_table(table.astype(np.int32)), len(groups)) for table in tables
-        )
+        rows = [digits.join_table(table.astype(np.int32)) for table in tables]
+        most = len(groups) * max(int(np.abs(row).max()) for row in rows)
+        past, self._older, known = (arithmetic.table(row, most) for row in rows)
         self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
         self.known_width = known.shape[1] - len(groups) * self.head
         self._around = np.ascontiguousarray(known[:, : self.known_width])
@@ -129,10 +129,10 @@ class Network:
         one, two, three = (*past, none, none, none)[:3]
         rows = self.symbols.pairs(one, two)
         seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
-        narrow = self._arithmetic.activate(np.concatenate([seen, older], 1))
+        narrow = self.arithmetic.activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
         lines = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # the shorter: exact in float32
-        mean = self._arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
+        mean = self.arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
         features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
         heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
         return Glance(phases, features, heads, self._mean(mean)[0], one[phases.order])
@@ -144,7 +144,7 @@ class Network:
         padded[1:-1, 1:-1] = x.reshape(height, width, channels)
         cells = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
         rows = [cells[row * width : row * width + count] for row in range(3)]
-        return self._arithmetic.activate(self._conv[layer](*rows))
+        return self.arithmetic.activate(self._conv[layer](*rows))
 
     def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
         """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
@@ -157,15 +157,15 @@ class Network:
         near = [self.around(phase, glance.phases, known)] if phase else []  # the first has no known neighbours
         x = self._mix[phase](glance.features[cells], *near)
         x += glance.bias
-        x = self._hidden[phase](self._arithmetic.activate(x))
-        x = self._heads[phase](self._arithmetic.activate(x))
+        x = self._hidden[phase](self.arithmetic.activate(x))
+        x = self._heads[phase](self.arithmetic.activate(x))
         x += glance.heads[cells]
         return x
 
     def say_around(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
         """What symbols that are known, (n, groups), and those of the grid before say to the cells around: activations
         (n, K)."""
-        return self._arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
+        return self.arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
 
     def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
         """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""
@@ -175,7 +175,7 @@ class Network:
     def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
         """The logits of a group's symbols in cells of a phase, by their heads (n, groups * H): (symbols, n)."""
         own = heads[:, group * self.head : (group + 1) * self.head]
-        return self._logits[phase][group].by_output(self._arithmetic.activate(own))
+        return self._logits[phase][group].by_output(self.arithmetic.activate(own))
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
         """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
@@ -183,7 +183,7 @@ class Network:
 
     def blank(self, phases: Phases) -> np.ndarray:
         """Of no cell anything is known yet: (padded cells, K)."""
-        return np.zeros((phases.padded, self.known_width), self._arithmetic.activation)
+        return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
 
 
 def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -111,6 +111,7 @@ PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds t
     "tune": (time_candidates, 240),
 }
 GROUPS = {"bench": [f"bench{row}" for row in range(len(MATRIX))]}  # the rows of the matrix, the most wanted first
+WITHOUT_GPU = ("compile",)
 SHORTEST = 10.0  # seconds below which no part is begun
 
 

@@ -35,13 +35,13 @@ class Past:
     grids: tuple[np.ndarray, ...] = ()
     size: tuple[int, int] | None = None
 
-    def of(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    def match(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
         """The grids, if they are of this size (h, w)."""
         return self.grids if size == self.size else ()
 
-    def then(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
+    def follow(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
         """The past of the grid after that of `symbols`, uint8 (h * w, groups)."""
-        return Past((symbols, *self.of(size))[:GRIDS_BEFORE], size)
+        return Past((symbols, *self.match(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -86,7 +86,7 @@ class TokenCoder:
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
-        network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
+        network, glance = self.network, self.network.look_back(past.match(grid.shape), *grid.shape)
         phases, known = glance.phases, network.blank(glance.phases)
         tokens = grid.ravel().take(phases.order)
         ordered = self.alphabet.split(tokens, glance.before)
@@ -102,7 +102,7 @@ class TokenCoder:
         each = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
         intervals = [interval[:, taken] for taken, interval in itertools.product(cells, each)]
         data = encode_range(np.hstack([*intervals, self.alphabet.word_intervals(tokens, ordered, glance.before)]))
-        return data, past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
+        return data, past.follow(phases.restore(ordered.astype(np.uint8)), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
@@ -138,7 +138,7 @@ class TokenCoder:
         return tokens, after
 
     def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
-        network, glance = self.network, self.network.look_back(past.of(size), *size)
+        network, glance = self.network, self.network.look_back(past.match(size), *size)
         phases, known, decoder = glance.phases, network.blank(glance.phases), RangeDecoder(data)
         ordered = self.alphabet.begin(glance.before)
         for phase in range(len(phases.neighbours)):
@@ -155,7 +155,7 @@ class TokenCoder:
         self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        after = past.then(phases.restore(ordered.astype(np.uint8)), size)
+        after = past.follow(phases.restore(ordered.astype(np.uint8)), size)
         return phases.restore(tokens).reshape(size).astype(self.dtype), after
 
     @property

@@ -121,7 +121,7 @@ class Phases:
 
 
 @lru_cache(maxsize=16)
-def phases_of(height: int, width: int) -> Phases:
+def make_phases(height: int, width: int) -> Phases:
     """The phases of a grid: (y, x) both 0 or both 2 modulo 4; the others of even y and x; of odd y and x; the rest."""
     y, x = np.mgrid[:height, :width]
     phase = np.where((y % 2 == 0) & (x % 2 == 0), 1, np.where((y % 2 == 1) & (x % 2 == 1), 2, 3))

@@ -13,7 +13,7 @@ import numpy as np
 
 from streamtok.coding.alphabet import Alphabet
 from streamtok.coding.arithmetic import ACTIVATION_MAX, EXACT, Arithmetic
-from streamtok.coding.layout import NEIGHBOURS, Phases, phases_of
+from streamtok.coding.layout import NEIGHBOURS, Phases, make_phases
 
 EXPONENTS = 512
 Tensors = Mapping[str, np.ndarray]
@@ -124,7 +124,7 @@ class Network:
 
     def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
         """`past`: the symbols (h * w, groups) of up to three grids before, the newest first."""
-        phases, count = phases_of(height, width), height * width
+        phases, count = make_phases(height, width), height * width
         none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
         one, two, three = (*past, none, none, none)[:3]
         rows = self.symbols.pairs(one, two)

@@ -146,9 +146,9 @@ class Drive(ABC):
 
     def start_progress(self, stream: str) -> Progress:
         """A camera before its first image."""
-        return Progress(self.judge_of(stream))
+        return Progress(self.make_judge(stream))
 
-    def judge_of(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
+    def make_judge(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
         """A judge of a camera's times, before its first image."""
         choice = self.clocks.get(stream, Choice())
         return TimeJudge(choice.uneven, choice.steps, gap_steps)

@@ -36,7 +36,7 @@ class Found:
     topics: frozenset[str] = frozenset()
 
 
-def kind_of(path: Path) -> str:
+def find_kind(path: Path) -> str:
     """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd.
 
     Anything unknown counts as a video. ValueError for an empty file.
@@ -72,7 +72,7 @@ def list_recordings(folder: Path) -> list[Parts]:
 def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
-    kind = kind_of(path)
+    kind = find_kind(path)
     found = Found(path, kind, ("listed", "") if is_listed else ("", name), number)
     with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
         if kind == "mcap":

@@ -85,7 +85,7 @@ class IngestCore:
 
     def buffer(self, stream: str) -> Tensor:
         """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
-        return self._batch_of[stream].buffer_of(self.lane(stream))
+        return self._batch_of[stream].find_buffer(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
         """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.

@@ -25,7 +25,7 @@ from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
 from streamtok.io.source import VideoSource, open_source
-from streamtok.io.video.clean_decoder import CleanDecoder, orientation_of
+from streamtok.io.video.clean_decoder import CleanDecoder, read_orientation
 from streamtok.io.video.containers import demux, is_url, open_container, video_streams
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
@@ -135,7 +135,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
             decoder = CleanDecoder(chosen.codec_context)
             packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
             found = (one for packet in packets for one in decoder.decode(packet))
-            orientation = orientation_of(next(one.frame for one in found if one.frame))
+            orientation = read_orientation(next(one.frame for one in found if one.frame))
         return container.format.name, facts, orientation
 
 

@@ -68,7 +68,7 @@ class ClockShift:
     last_ns: int = 0
 
     @classmethod
-    def of(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
+    def measure(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
         """Of one message alone."""
         difference = arrived_ns - sent_ns
         return cls(difference, arrived_ns, arrived_ns, difference, difference)
@@ -84,7 +84,7 @@ class ClockShift:
         self.last_ns = capture_ns
 
 
-def picture_of(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
+def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
     """The picture (H, W, 3) of a `frames/` message that is no packet of a video.
 
     DamagedFrame or ValueError for a broken one.
@@ -229,7 +229,7 @@ class ZmqSource(Source):
             self._note("publisher_restarted")
         self._session, self._video = header.session, None
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
-        self._shift = None if same_clock else ClockShift.of(header.publish_ns, arrival_ns)
+        self._shift = None if same_clock else ClockShift.measure(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
         self._last = self._delivered_ns = (
             None  # times may well be before those of the last session: the node then begins an epoch
@@ -241,7 +241,7 @@ class ZmqSource(Source):
             if header.encoding in VIDEO_CODECS:
                 yield from self._video_images(header.encoding, bytes(message.payload), key)
                 return
-            picture = picture_of(header, message.payload)
+            picture = decode_picture(header, message.payload)
         except (DamagedFrame, ValueError) as error:
             self._note_damage(str(error))
             return

@@ -52,7 +52,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
-        tokenizer = tokenizer_of(info, options.model, options.device)
+        tokenizer = load_for_stream(info, options.model, options.device)
         decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
@@ -136,7 +136,7 @@ def first_info(subscription: Subscription, options: DecodeSettings, stop: thread
     return None
 
 
-def tokenizer_of(info: Info, model: str | None, device: str) -> Tokenizer:
+def load_for_stream(info: Info, model: str | None, device: str) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
     name = choose_model(f"stream {info.stream!r}", info.model, model)
     return load(name, engine="default", device=device, expect=info.tokenizer)

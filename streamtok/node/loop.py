@@ -12,7 +12,7 @@ from typing import Any
 
 from streamtok.ingest.core import IngestCore
 from streamtok.io.base import Source
-from streamtok.io.cameras.camera import capture_of
+from streamtok.io.cameras.camera import find_capture
 from streamtok.io.capture import Capture, Captured
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import notify_systemd
@@ -118,7 +118,7 @@ class IngestLoop:
                 source.close()
                 source.open()
             lane = self.core.lane(name)
-            capture = self.captures[name] = capture_of(source)
+            capture = self.captures[name] = find_capture(source)
             lossless = lane.options.policy == "lossless"
             capture.begin(self.core.prepare, capacity=lane.most_waiting, lossless=lossless, wake=self._wake)
 

@@ -79,9 +79,9 @@ def open_parts(
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
-    options = {stream.name: options_of(stream, sources[stream.name].live) for stream in settings.resolved()}
+    options = {stream.name: make_options(stream, sources[stream.name].live) for stream in settings.resolved()}
     rates = {name: source.fps for name, source in sources.items()}
-    batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
+    batches = [] if settings.batch_wait_ms is None else find_batches(options, rates)
     if tokenizer is None:
         sizes = [option.size or sources[name].size for name, option in options.items()]
         largest = max(filter(None, sizes), default=None, key=math.prod)
@@ -106,7 +106,7 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
     return core
 
 
-def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
+def make_options(stream: StreamSettings, live: bool) -> StreamOptions:
     """What the core is told of a stream.
 
     `live` decides a policy that was not given (cameras latest, files lossless), and bounds the pictures of a stream
@@ -118,7 +118,7 @@ def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
     return StreamOptions(policy, hold=stream.hold or 0.0, max_pixels=limit, **given)
 
 
-def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
+def find_batches(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
     """Which streams share a step.
 
     They have policy `latest`, one frame rate (None: not known yet) and frames encoded at one size, which must be given.

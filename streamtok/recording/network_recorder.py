@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamtok.io.video.video_packets import begins_video
-from streamtok.io.zmq_frames import picture_of
+from streamtok.io.zmq_frames import decode_picture
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.writer import STILLS, VIDEOS
 from streamtok.types import Frame
@@ -227,7 +227,7 @@ class NetworkRecorder:
         if not self._begin_frames(message):
             return
         try:
-            frame = frame_of(message)
+            frame = to_frame(message)
         except (ValueError, MemoryError) as error:  # a size that its encoding cannot have
             self.recorder.unstorable(message.stream, "frames", error)
             return
@@ -235,11 +235,11 @@ class NetworkRecorder:
         self.counts["frames"] += 1
 
 
-def frame_of(message: FrameMessage) -> Frame:
+def to_frame(message: FrameMessage) -> Frame:
     """The camera image of a message; one that is compressed stays so, and its picture is not looked at."""
     header = message.header
     if header.nbytes is not None:
-        return Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload))
+        return Frame(header.stream, header.frame_id, header.capture_ns, decode_picture(header, message.payload))
     if header.encoding not in PACKETS:
         raise ValueError(f"packets of {header.encoding!r} cannot be recorded; known are {', '.join(PACKETS)}")
     unseen = np.zeros((*header.image_size, 0), np.uint8)

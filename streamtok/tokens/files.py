@@ -54,7 +54,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     """Encode a video, an image or any source that `streamtok.io` opens into the token file `out`.
 
     The first frame is a keyframe, the rest follows in groups, through the same core as live streams. A frame that the
-    source lost, and a change of size, start a new epoch. Each further size has a file of its own (`path_of_size`).
+    source lost, and a change of size, start a new epoch. Each further size has a file of its own (`number_path`).
     Times are kept as presentation times. Raises ValueError for what cannot be encoded, OSError for what cannot be read
     or written; after an error there is no file.
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.coder import TokenCoder
-from streamtok.coding.layout import NEIGHBOURS, phases_of
+from streamtok.coding.layout import NEIGHBOURS, make_phases
 from streamtok.coding.network import ACTIVATION_MAX, EXPONENTS
 
 UNIT = 16.0  # of an activation of 1
@@ -105,7 +105,7 @@ class CoderModel(nn.Module):
 
     def forward(self, now: Tensor, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> Tensor:
         """Symbols (B, h * w, groups) of grids and of the three before each, the newest first -> bits (B, h * w)."""
-        batch, phases, symbols = len(now), phases_of(height, width), now
+        batch, phases, symbols = len(now), make_phases(height, width), now
         now, *back = (torch.from_numpy(self.digits.spread(each.numpy())) for each in (now, *past))
         order, inside = torch.from_numpy(phases.order), torch.from_numpy(phases.inside)
         narrow, heads = self._look_up(back)

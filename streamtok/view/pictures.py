@@ -12,7 +12,7 @@ import numpy as np
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.node.live_view import shown_pictures, tokenizer_of
+from streamtok.node.live_view import load_for_stream, shown_pictures
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
 
@@ -32,7 +32,7 @@ class Models:
         with self._lock:
             if info.tokenizer not in self._known:
                 try:
-                    self._known[info.tokenizer] = tokenizer_of(info, self._model, self._device)
+                    self._known[info.tokenizer] = load_for_stream(info, self._model, self._device)
                 except (OSError, ValueError, RuntimeError, ImportError) as error:
                     self._known[info.tokenizer] = str(error)
             return self._known[info.tokenizer]
@@ -47,7 +47,7 @@ class Pictures:
         self._decoders: dict[str, LiveDecoder] = {}
         self._skipping: set[str] = set()
 
-    def picture_of(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
+    def decode_last(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
         """The last picture of a message, uint8 RGB (h, w, 3). A message that is not `wanted` costs its stream's
         pictures up to the next keyframe."""
         stream = message.stream
@@ -109,7 +109,7 @@ def pack_group(
     if header.levels:
         parts["tokens"] = message.tokens.tobytes()
     else:
-        parts["colours"] = colours_of(message.tokens).tobytes()
+        parts["colours"] = paint_latent(message.tokens).tobytes()
     if picture is not None:
         parts["picture"] = encode_jpeg(picture)
     if source is not None:
@@ -130,14 +130,14 @@ def pack_group(
     return b"".join([struct.pack("<I", len(text)), text, *parts.values()])
 
 
-def colours_of(latent: np.ndarray) -> np.ndarray:
+def paint_latent(latent: np.ndarray) -> np.ndarray:
     """The first channels of a continuous grid, float16 (C, h, w), as uint8 (h, w, 3): -1 black, +1 full."""
     shown = np.zeros((COLOURS, *latent.shape[1:]), np.float32)
     shown[: len(latent)] = latent[:COLOURS]
     return ((np.clip(np.nan_to_num(shown), -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
 
 
-def stages_of(message: TokenMessage) -> dict[str, float]:
+def time_stages(message: TokenMessage) -> dict[str, float]:
     """Milliseconds from the capture of a message's last frame to the encoder, and in it.
 
     It is empty for a file that was read faster than it was taken.
@@ -147,7 +147,7 @@ def stages_of(message: TokenMessage) -> dict[str, float]:
     return {"wait": wait_ms, "encode": encode_ms} if wait_ms >= 0 else {}
 
 
-def facts_of(info: Info) -> dict[str, Any]:
+def gather_facts(info: Info) -> dict[str, Any]:
     """What a page has to know of a stream."""
     names = ["stream", "node", "model", "tokenizer", "grid", "image_size", "frame_rate", "predictive", "replay"]
     names += ["temporal_compression", "spatial_compression", "source_rect", "ended"]

@@ -221,7 +221,7 @@ def check_grid(grid: list[int], dtype: str, levels: list[int]) -> None:
         raise ValueError(f"dtype {dtype} for {codes} codes, expected {expected}")
 
 
-def topic_of(header: Header) -> bytes:
+def make_topic(header: Header) -> bytes:
     """The topic that a header is sent under."""
     if isinstance(header, Status):
         return f"status/{header.node}".encode()

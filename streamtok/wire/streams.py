@@ -17,7 +17,7 @@ from streamtok.wire import compression
 from streamtok.wire.coded import GridCoder
 from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
 from streamtok.wire.header import DTYPES, Coding, FrameHeader, Info, TokenHeader
-from streamtok.wire.message import Part, checksum_of, pack
+from streamtok.wire.message import Part, compute_checksum, pack
 
 Compression = Literal["none", "zstd", "coded", "independent"]
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
@@ -57,7 +57,7 @@ class StreamState:
             grid=list(group.tokens.shape),
             image_size=[int(size) for size in group.image_size],
             publish_ns=publish_ns,
-            checksum=checksum_of(payload),
+            checksum=compute_checksum(payload),
             coding=coding,
             hold=group.hold or UNSET,
         )
@@ -78,7 +78,7 @@ class StreamState:
             publish_ns=publish_ns,
             encoding=encoding,
             image_size=list(frame.image.shape[:2]),
-            checksum=checksum_of(payload),
+            checksum=compute_checksum(payload),
         )
         return pack(header, payload)
 

@@ -33,7 +33,7 @@ else:
 QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
 
 
-def memory_of(message: TokenMessage | FrameMessage) -> int:
+def count_memory(message: TokenMessage | FrameMessage) -> int:
     """Bytes that a message holds while it waits."""
     held = message.header.nbytes if isinstance(message, TokenMessage) else 0
     return held + len(message.payload)
@@ -110,7 +110,7 @@ class Subscription(Generic[Message]):
         self._delivered: dict[str, StreamTracker] = {}
         self._frames: dict[str, FrameTracker] = {}
         self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
-            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=memory_of
+            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=count_memory
         )
         self._drain = Drain(
             self.endpoint,

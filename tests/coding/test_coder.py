@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streamtok.checkpoint import WEIGHTS
 from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_are_exact
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
-from streamtok.coding.layout import phases_of
+from streamtok.coding.layout import make_phases
 from streamtok.training.coder_model import KNOWN, CoderModel
 from tests.kit.coders import LEVELS, draw_grids, make_coder
 
@@ -63,7 +63,7 @@ def test_tokens_may_be_any_integers(dtype):
 
 @given(SIZES)
 def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
-    phases = phases_of(*size)
+    phases = make_phases(*size)
     assert sorted(phases.order) == list(range(size[0] * size[1]))
     assert np.unique(phases.inside).size == phases.inside.size
     known: set[int] = set()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from streamtok.io.source import open_source
-from streamtok.node.rig import options_of
+from streamtok.node.rig import make_options
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.settings.yaml_file import parse_set, shipped
@@ -124,8 +124,8 @@ def test_settings_that_are_stored_hold_no_password_and_those_in_use_do(source, t
 
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
-    assert options_of(stream, live=True).policy == "latest"
-    assert options_of(stream, live=False).policy == "lossless"
+    assert make_options(stream, live=True).policy == "latest"
+    assert make_options(stream, live=False).policy == "lossless"
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,6 @@ class CameraSource(Source):
         return True
 
 
-def capture_of(source: Source) -> Capture:
+def find_capture(source: Source) -> Capture:
     """The thread and the queue of an open source: a camera's own, which runs since it was opened, or new ones."""
     return source.capture if isinstance(source, CameraSource) else Capture(source)

@@ -15,8 +15,8 @@ from streamtok.io.codecs.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
     Bits,
-    length_size_of,
     parameter_sets,
+    read_length_size,
     recovery_count,
     split_units,
 )
@@ -42,7 +42,7 @@ class H264Order:
     """Follows `frame_num` (7.4.3), which rises by one with each reference picture, and recovery points (D.2.8)."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self._length_size = length_size_of("h264", extradata)
+        self._length_size = read_length_size("h264", extradata)
         self._sps: dict[int, Numbering] = {}
         self._pps: dict[int, int] = {}
         self._last: int | None = None  # frame_num of the last reference picture
@@ -113,7 +113,7 @@ class H265Order:
     """Follows recovery points (D.3.8), counting units; which pictures are missing says the decoder itself."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self._length_size = length_size_of("hevc", extradata)
+        self._length_size = read_length_size("hevc", extradata)
         self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
 
     def restart(self) -> None:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from streamtok.io.codecs.nal_units import length_size_of, without_sei
+from streamtok.io.codecs.nal_units import read_length_size, without_sei
 from streamtok.io.codecs.picture_order import Order, follow_order
 from streamtok.io.codecs.whole_packets import whole_rule
-from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, orientation_of_matrix
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, read_matrix_orientation
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
@@ -89,7 +89,7 @@ class CleanDecoder:
         """Note what describes the packets from here on."""
         name = self._context.name
         self._is_whole = whole_rule(name, extradata)
-        self._length_size = length_size_of(name, extradata)
+        self._length_size = read_length_size(name, extradata)
         self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
 
     def restart(self) -> None:
@@ -262,7 +262,7 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
     return loss.order >= order and not shown_before
 
 
-def orientation_of(frame: Any) -> int:
+def read_orientation(frame: Any) -> int:
     """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
     if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
         return int(frame.opaque[0])
@@ -272,12 +272,12 @@ def orientation_of(frame: Any) -> int:
         return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT
-    return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
+    return read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
 
 
 def to_image(frame: Any) -> np.ndarray:
     """A decoded video frame as uint8 RGB (H, W, 3), upright."""
-    return orient(frame.to_ndarray(format="rgb24"), orientation_of(frame))
+    return orient(frame.to_ndarray(format="rgb24"), read_orientation(frame))
 
 
 def new_extradata(packet: Any) -> bytes | None:

@@ -73,10 +73,14 @@ class Glance:
 class Network:
     """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
 
-    `tensors`: int16 tables `past` (rows, E + H) of digit pairs (1 before, 2 before), `older` (rows, F) of (2, 3 before)
-    and `known` (rows, K + groups * H) of (now, 1 before), which also holds what a digit says to the heads of later
-    groups; `Linear`s `conv.0`, `conv.1` (3x3, nine taps row by row), `mean`, and per phase p `mix.p`, `hidden.p`,
-    `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
+    `tensors` has three int16 tables of pairs of digits, by the grids that they are from:
+
+    - `past` (rows, E + H), 1 and 2 before
+    - `older` (rows, F), 2 and 3 before
+    - `known` (rows, K + groups * H), now and 1 before; it also holds what a digit says to the heads of later groups
+
+    It has the `Linear`s `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
+    `hidden.p`, `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,).
     """
 
     def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):

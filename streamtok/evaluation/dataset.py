@@ -1,9 +1,10 @@
 """The clips and images to judge on, as they lie on disk.
 
-Understood layouts, found by looking (no configuration): any tree of video files (TokenBench: one folder per source
-with mp4 files); DAVIS (`JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its
-`Annotations` left out); any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ),
-each picture its own clip of one frame.
+Layouts are found by looking, without configuration:
+
+- any tree of video files (TokenBench: one folder per source with mp4 files)
+- DAVIS: `JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its `Annotations` left out
+- any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ), each a clip of one frame
 """
 
 import itertools

@@ -15,13 +15,11 @@ from streamtok.model.stream import CompileStep, Mask, Stream, check_size, exclus
 
 @dataclass(frozen=True)
 class Encoded:
-    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
-    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization; codes like it, after
-    quantization, of whole clips (None in streams: `Tokenizer.codes`). It unpacks to indices and latent."""
+    """What frames become; of images all without T'. It unpacks to indices and latent."""
 
-    indices: Tensor | None
-    latent: Tensor
-    codes: Tensor | None = None
+    indices: Tensor | None  # int32 (B, T', h, w), of residual quantizers (B, Q, T', h, w); None for continuous models
+    latent: Tensor  # before quantization, float (B, C, T', h, w)
+    codes: Tensor | None = None  # after it, like the latent, of whole clips; None in streams (`Tokenizer.codes`)
 
     @property
     def tokens(self) -> Tensor:

@@ -140,7 +140,7 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept (n,), in no order."""
+        """The samples that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:

@@ -37,7 +37,7 @@ class Linear:
         self._bias = arithmetic.scale(bias, shift)
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
-        """Of x in its parts; those at the end that are not given are zero."""
+        """y (n, out) of x in its parts; those at the end that are not given are zero."""
         y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
         for each in more:
             y += each
@@ -186,7 +186,7 @@ class Network:
         return self._exponential.take((logits.max(0) - logits).astype(np.intp), mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
-        """Of no cell anything is known yet: (padded cells, K)."""
+        """What is known of cells before any is coded: zeros (padded cells, K)."""
         return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
 
 

@@ -60,7 +60,7 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def resolve_drive(name: str) -> str:
-    """The same drive named from the root of the file system."""
+    """Name the same drive from the root of the file system."""
     prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
     path, options = parse_drive(name)
     query = name.rpartition("?")[2] if options else ""

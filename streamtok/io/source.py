@@ -6,7 +6,7 @@
         for frame in source:
             print(frame.frame_id, frame.capture_ns, frame.image.shape)
 
-What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
+`streamtok.io.base` says what a source is, `streamtok.types` what a frame is.
 """
 
 from __future__ import annotations

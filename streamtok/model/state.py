@@ -75,7 +75,7 @@ def map_state(function: Any, state: State) -> State:
 
 
 def detach(state: State) -> State:
-    """The same values without history, to carry a stream from one training step to the next."""
+    """The state's values without history, to carry a stream from one training step to the next."""
     return map_state(Tensor.detach, state)
 
 

@@ -37,7 +37,7 @@ class RecorderOptions:
         pictures: bool = False,
         wait: bool = False,
     ) -> Self:
-        """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
+        """Options with limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
         return cls(
             frames=frames,
             max_bytes=None if max_mb is None else round(max_mb * 1e6),

@@ -198,7 +198,7 @@ class StreamTable:
             }
 
     def summaries(self) -> dict[str, dict[str, int]]:
-        """Of each stream counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        """For each stream its counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
         with self._lock:
             return {name: state.summary() for name, state in self.streams.items()}
 

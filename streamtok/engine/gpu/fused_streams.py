@@ -26,13 +26,13 @@ class FusedStream(PlainSnapshots, GraphStream):
 
     @cached_property  # made by the steps before a capture
     def _tables(self) -> FSQTables | None:
-        """Those of `fsq_pack`, for an FSQ model."""
+        """The tables of `fsq_pack`, for an FSQ model."""
         config = self.model.config
         return fsq_tables(config.levels, torch.float32, self.model.device) if config.quantizer == "fsq" else None
 
     @cached_property
     def _signs(self) -> Tensor | None:
-        """Those of `haar_bands`, (64, 64), for patches of 4."""
+        """The signs of `haar_bands`, (64, 64), for patches of 4."""
         if self.model.config.patch_size != 4:
             return None
         signs = haar_matrix(4, self.model.axes, torch.float32, torch.device("cpu")) * 64

@@ -110,7 +110,7 @@ def _time_images(
 
 
 def _files(folder: Path) -> list[Path]:
-    """Its pictures in order; arrays only where there is nothing else, for they may be what lies beside pictures."""
+    """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
 

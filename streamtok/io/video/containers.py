@@ -88,7 +88,7 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 

@@ -174,7 +174,7 @@ class TokenCoder:
 
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Intervals (3, n) of symbols (n,), by the frequencies (size, n) of all: what is below each, its own, and the sum."""
+    """Intervals (3, n) of symbols (n,) by the frequencies (size, n) of all: what is below each, its own, the sum."""
     places = symbols * len(symbols) + np.arange(len(symbols))
     own = frequencies.take(places)
     up_to = frequencies  # in place: `cumsum` along this axis takes several times as long

@@ -94,12 +94,12 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
 
 
 def expand_key(values: dict, key: str) -> list[str]:
-    """The keys that "NAME.*.KEY" stands for, one for each item of a list or mapping at the top; others stay."""
+    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; others stay."""
     name, star, rest = key.partition(".*.")
     items = values.get(name)
-    if not star or not isinstance(items, list | dict):
+    if not star or not isinstance(items, list):
         return [key]
-    return [f"{name}.{each}.{rest}" for each in (items if isinstance(items, dict) else range(len(items)))]
+    return [f"{name}.{place}.{rest}" for place in range(len(items))]
 
 
 def put(values: dict, key: str, value: Any) -> None:

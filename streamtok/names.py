@@ -59,6 +59,11 @@ def parse_endpoint(text: str) -> str:
     return text
 
 
+def is_url(text: str) -> bool:
+    """Whether a name is a URL ("rtsp://camera/1", "s3://bucket/drive.mcap"), not a path."""
+    return "://" in text
+
+
 def is_camera_path(text: str) -> bool:
     """Whether a path is that of a camera of this machine: any in /dev, except shared memory and pipes."""
     return text.startswith("/dev/") and not text.startswith(("/dev/shm/", "/dev/fd/", "/dev/stdin"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from streamtok.model.frames import check_dtype, check_scale, to_float
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import CompileStep, Mask, Stream, check_size, exclusive
+from streamtok.model.stream import CompileStep, Mask, Stream, check_sides, exclusive
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EncodeStream(Stream[Encoded]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        model.config.grid(*check_size(size, "height", "width"))
+        model.config.grid(*check_sides(size, "height", "width"))
         super().__init__(model, slots, size, context, compile_step)
 
     @staticmethod

@@ -27,7 +27,7 @@ class Features(NamedTuple):
     moments: Tensor | None = None
 
 
-def pad_edges(x: Tensor) -> Tensor:
+def pad_zeros(x: Tensor) -> Tensor:
     """x (N, C, H, W) -> (N, H + 2, W + 2, C) with zeros around."""
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, EDGE, EDGE, EDGE, EDGE)).contiguous()
 

@@ -19,7 +19,7 @@ import av.error
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_fault, tls_options, without_option
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -41,11 +41,6 @@ REFUSALS: list[tuple[type[Exception], str]] = [
     (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
     (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
 ]
-
-
-def is_url(target: str) -> bool:
-    """Whether a target is on the network, not a path."""
-    return "://" in target
 
 
 def is_rtp(target: str) -> bool:

@@ -140,17 +140,17 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept (n,), in no order."""
+        """The samples that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
         return quantiles(self.samples)
 
 
-def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter, runs: int = 5) -> float:
-    """The least of the times that `work` takes, in the seconds of `clock`."""
+def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of five times that `work` takes, in the seconds of `clock`."""
     spent = []
-    for _ in range(runs):
+    for _ in range(5):
         began = clock()
         work()
         spent.append(clock() - began)

@@ -35,10 +35,11 @@ from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.named_logs import Logs
 from streamtok.drives.topics import Topics
-from streamtok.io.images.folder import OPTIONS, natural_key
+from streamtok.io.images.folder import OPTIONS
 from streamtok.io.messages.depth import DepthRange
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.names import natural_key
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
@@ -59,7 +60,7 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def resolve_drive(name: str) -> str:
-    """The same drive named from the root of the file system."""
+    """Name the same drive from the root of the file system."""
     prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
     path, options = parse_drive(name)
     query = name.rpartition("?")[2] if options else ""

@@ -27,7 +27,8 @@ from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_pa
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
-from streamtok.fleet.store import is_url, open_store
+from streamtok.fleet.store import open_store
+from streamtok.names import is_url
 from streamtok.recording.parts import leave_out_copies
 
 log = logging.getLogger("streamtok.fleet")

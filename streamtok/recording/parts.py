@@ -15,7 +15,7 @@ from typing import IO, BinaryIO
 
 import yaml
 
-from streamtok.io.images.folder import natural_key
+from streamtok.names import natural_key
 
 SUFFIXES = (".mcap", ".db3", ".bag")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -41,7 +41,7 @@ class TokenReader:
         except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
-        verdict = self._trackers[message.stream].message(message.header)
+        verdict = self._trackers[message.stream].take_message(message.header)
         if verdict is None:
             self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
             return None

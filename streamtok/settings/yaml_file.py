@@ -107,13 +107,13 @@ def put(values: dict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     place: Any = values
     for part in parents:
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
         elif isinstance(place, dict):
             place = place.setdefault(part, {})
         else:
             raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     elif isinstance(place, dict):
         place[last] = value

@@ -255,7 +255,7 @@ class Drain:
         if isinstance(message, Info):
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
-                self.received[message.stream].info(message)
+                self.received[message.stream].take_info(message)
         elif not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
@@ -293,7 +293,7 @@ class Drain:
         tracker = self.received[stream]
         fresh: list[TokenMessage | FrameMessage] = []
         for message in messages:
-            verdict = tracker.message(message.header)
+            verdict = tracker.take_message(message.header)
             try:
                 fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
             except WireError as error:

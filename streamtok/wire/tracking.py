@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Continuity:
     """`lost` messages are missing just before this one; `decodable` unless a keyframe has to come first."""
 
     lost: int
@@ -38,7 +38,7 @@ class StreamTracker:
     retired: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SESSIONS))
     counts: Counter = field(default_factory=Counter)
 
-    def message(self, header: TokenHeader) -> Verdict | None:
+    def take_message(self, header: TokenHeader) -> Continuity | None:
         """Take the next message; None if it is stale and must be dropped."""
         self.enter(header.session)
         if header.session != self.session or (self.last is not None and header.seq <= self.last):
@@ -52,13 +52,13 @@ class StreamTracker:
         self.counts["keyframes"] += header.keyframe
         self.counts["undecodable"] += not self.decodable
         self.counts["lost"] += lost
-        return Verdict(lost, self.decodable)
+        return Continuity(lost, self.decodable)
 
     def has(self, header: TokenHeader) -> bool:
         """Whether a message, or one behind it, has come already."""
         return header.session == self.session and self.last is not None and header.seq <= self.last
 
-    def info(self, info: Info) -> int:
+    def take_info(self, info: Info) -> int:
         """Take an info message; returns how many messages were lost although nothing has followed them."""
         self.enter(info.session)
         if info.session != self.session:

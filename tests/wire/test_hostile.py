@@ -76,7 +76,7 @@ def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:
     state = table.get(stream)
     for number in range(seq + 1):
         header, parts = state.pack_group(make_group(number, stream=stream), 0)
-        state.sent(header, parts)
+        state.note_sent(header, parts)
     return parts
 
 

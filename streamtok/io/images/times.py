@@ -178,7 +178,7 @@ def _check_time(text: str, place: str) -> None:
 
 
 def _read_date(text: str) -> int | None:
-    """ns since 1970 of a date with a clock time; None for what is none."""
+    """ns since 1970 of a date with a clock time; None for other text."""
     date = DATE.fullmatch(text.strip())
     if date is None:
         return None

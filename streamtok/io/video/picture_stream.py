@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, is_url, open_container, steps_back, video_streams
+from streamtok.io.video.containers import demux, open_container, steps_back, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 

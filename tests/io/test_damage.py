@@ -239,25 +239,41 @@ def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):
     assert all((one.image == right[n % COUNT]).all() for n, one in enumerate(found))
 
 
-@pytest.mark.parametrize("name", ["plain.mkv", "ordered.mp4"])
+@pytest.mark.parametrize(
+    "name", ["plain.mkv", "ordered.mp4", "h265.mkv", "leading.mkv", "mpeg2-ordered.mkv", "av1.mp4"]
+)
 @pytest.mark.parametrize("start", [5, 13])
 def test_a_clip_trimmed_without_encoding_has_every_picture_that_is_shown(whole, tmp_path, name, start):
     path, right = whole[name]
-    trimmed = tmp_path / "trimmed.mp4"
+    trimmed = tmp_path / "trimmed.mp4"  # which has an edit list, and a key frame before it
     options = {"avoid_negative_ts": "disabled"}
     with av.open(str(path)) as source, av.open(str(trimmed), "w", options=options) as container:
         stream = source.streams.video[0]
-        out = container.add_stream_from_template(stream)
-        shift = round(Fraction(start, 25) / stream.time_base)
-        for packet in source.demux(stream):
+        out = container.add_stream_from_template(stream, opaque=True)
+        period = round(Fraction(1, 25) / stream.time_base)
+        for number, packet in enumerate(source.demux(stream)):
             if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, out
+                packet.pts, packet.stream = packet.pts - start * period, out
+                packet.dts = (number - 4 - start) * period
                 container.mux(packet)
     with VideoReader(trimmed) as video:
         found = list(video)
         assert video.counts["damaged"] == 0
     assert [number_of(one.image) for one in found] == list(range(start, COUNT))
     assert all((one.image == right[start + n]).all() for n, one in enumerate(found))
+
+
+def test_a_stream_that_begins_at_a_key_frame_has_what_is_shown_before_it(whole, tmp_path):
+    path, right = whole["leading.mkv"]
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    begins = next(n for n, packet in enumerate(packets) if n and packet.is_keyframe)
+    shown = sorted(packet.pts for packet in packets)
+    wanted = sorted(shown.index(packet.pts) for packet in packets[begins:])
+    assert wanted[0] < shown.index(packets[begins].pts)
+    found, _, left_out = read(rewrite(path, tmp_path / "a.mkv", lambda packets: packets[begins:]))
+    assert (sorted(found), left_out) == (wanted, 0)
+    assert all((one.image == right[number]).all() for number, one in found.items())
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "msmpeg4v2", "flv", "h263p", "libx264"])

@@ -24,6 +24,7 @@ KINDS = {
         "libx265",
         {"x265-params": f"{X265}:bframes=3:interlace=1"},
     ),  # with messages beside each picture
+    "leading.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3:open-gop=0:radl=2"}),  # pictures shown before keys
     "h265.ts": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "sums.mp4": ("libx265", {"x265-params": f"{X265}:bframes=3:hash=1"}),
     "sums.ts": ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}),

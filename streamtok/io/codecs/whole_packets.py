@@ -43,6 +43,7 @@ class WholeSlices:
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec, self._length_size = codec, length_size_of(codec, extradata)
+        self._fill = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
 
     def __call__(self, data: bytes) -> bool:
@@ -52,7 +53,7 @@ class WholeSlices:
         if unit_type(self._codec, unit) not in SLICES[self._codec]:
             return True
         bare = unit.rstrip(b"\0")
-        filled, believed = len(unit) - len(bare) >= LONG_FILL, self._filled < self._bare
+        filled, believed = len(unit) - len(bare) >= self._fill, self._filled < self._bare
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
         return not (filled and believed) and FORBIDDEN.search(bare) is None
 

@@ -4,6 +4,7 @@ import io
 import os
 import threading
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from streamtok.io.codecs.mpeg_headers import PICTURE
 from streamtok.io.video import VideoReader
 from streamtok.io.video.transport_stream import find_losses
 from tests.kit.damage import (
@@ -22,6 +24,7 @@ from tests.kit.damage import (
     X264,
     Videos,
     blank,
+    change_one,
     cut,
     cut_one,
     flip,
@@ -33,6 +36,7 @@ from tests.kit.damage import (
     write_kind,
     write_pictures,
 )
+from tests.kit.fields import write_field_pictures
 from tests.kit.videos import noisy, number_of, write_video
 
 PACKETS = [name for name in KINDS if not name.endswith(".ts")]
@@ -79,6 +83,8 @@ def damage_packets(whole, name, kind, places, share, target):
     def change(packets):
         if kind == "drop":
             return [packet for n, packet in enumerate(packets) if n not in hit]
+        if kind == "twice":
+            return [packet for n, packet in enumerate(packets) for _ in range(1 + (n in hit))]
         if kind == "swap":
             for n in hit:
                 packets[n : n + 2] = packets[n : n + 2][::-1]
@@ -95,7 +101,7 @@ def damage_packets(whole, name, kind, places, share, target):
         total += sum(packet.is_discard for packet in container.demux(video=0) if packet.size)
     if kind in ("cut", "flip", "blank"):
         assert total == COUNT
-    assert total >= COUNT - (len(hit) if kind == "drop" else 0) - (kind == "swap") * COUNT
+    assert total >= COUNT - (len(hit) if kind in ("drop", "twice") else 0) - (kind == "swap") * COUNT
     return found
 
 
@@ -107,6 +113,8 @@ def damage_blocks(whole, name, kind, place, count, target):
     lost = [n for n in mine if n >= at][:count]
     if kind == "drop":
         blocks = [block for n, block in enumerate(blocks) if n not in lost]
+    elif kind == "twice":
+        blocks.insert(at, blocks[at])
     elif kind == "swap":
         blocks[lost[0]], blocks[lost[-1]] = blocks[lost[-1]], blocks[lost[0]]
     elif kind == "cut":
@@ -126,13 +134,13 @@ def damage_blocks(whole, name, kind, place, count, target):
 NO_FIXTURE = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 OF_PACKETS = {
     "name": st.sampled_from(PACKETS),
-    "kind": st.sampled_from(["drop", "cut", "swap", "flip", "blank"]),
+    "kind": st.sampled_from(["drop", "twice", "cut", "swap", "flip", "blank"]),
     "places": st.sets(st.integers(0, COUNT - 3), min_size=1, max_size=3),
     "share": st.floats(0.02, 0.98),
 }
 OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
-    "kind": st.sampled_from(["drop", "cut", "gap", "swap", "flip"]),
+    "kind": st.sampled_from(["drop", "twice", "cut", "gap", "swap", "flip"]),
     "place": st.floats(0, 1),
     "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
@@ -143,8 +151,8 @@ def try_packets(whole, tmp_path, name, kind, places, share):
         kind = "cut"  # a changed bit that a decoder accepts shows in a stream with checksums alone
     if kind == "blank" and (name not in ESCAPED or 0 in places):
         kind = "cut"  # zeros may be good; of the first packet they may hide the lengths of its parts
-    if kind == "swap" and name.startswith("mjpeg"):
-        kind = "drop"  # nothing says which of two whole pictures was first
+    if kind in ("swap", "twice") and name.startswith("mjpeg"):
+        kind = "drop"  # nothing says which of two whole pictures was first, or that they are one
     if kind == "cut" and (name in ("mpeg1.mp4", "mpeg2-ordered.mkv") or (name == "mpeg2.mkv" and 1 in places)):
         kind = "drop"  # FFmpeg loses the picture before one that it refuses
     if kind == "cut" and name.startswith("av1"):
@@ -161,12 +169,14 @@ def try_blocks(whole, tmp_path, name, kind, place, count):
 @settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_PACKETS)
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
+@example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
 def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
 @settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_BLOCKS)
+@example(name="plain.ts", kind="twice", place=0.56, count=1)
 def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)
 
@@ -189,6 +199,45 @@ def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place,
 def test_a_picture_of_mpeg_2_that_is_missing_shows(whole, tmp_path, name):
     for place in range(COUNT - 2):
         damage_packets(whole, name, "drop", {place}, 1.0, tmp_path / name)
+
+
+def cut_field(data, kept):
+    """A picture of two fields with the first or the second alone."""
+    first, second = data.find(PICTURE), data.rfind(PICTURE)
+    return data[:second] if kept == "first" else data[:first] + data[second:]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_field_pictures_of_mpeg_2_are_read_and_one_that_is_missing_shows(tmp_path, suffix):
+    path = write_field_pictures(tmp_path / f"a.{suffix}", noisy(COUNT), group=8)
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+        assert video.counts == {"damaged": 0}
+    assert [number_of(image) for image in right] == [n // 8 * 8 for n in range(COUNT)]
+    damaged = tmp_path / f"b.{suffix}"
+    for hit in (8, 11, 16):
+        for change in (partial(cut_field, kept="first"), partial(cut_field, kept="second"), partial(cut, share=0.6)):
+            rewrite(path, damaged, partial(change_one, hit=hit, change=change), later=0)
+            with VideoReader(damaged) as video:
+                found = list(video)
+                assert len(found) + video.counts["damaged"] == COUNT
+            assert [one.number for one in found][:hit] == list(range(hit))
+            assert all(np.array_equal(one.image, right[one.number]) for one in found)
+
+
+def test_field_pictures_of_a_transport_stream_cost_what_lost_packets_touched(tmp_path):
+    path = write_field_pictures(tmp_path / "a.ts", noisy(COUNT), group=8)
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    assert len(right) == COUNT
+    blocks, mine = split_blocks(path)
+    for place in mine[10::7]:
+        (tmp_path / "b.ts").write_bytes(b"".join(blocks[:place] + blocks[place + 1 :]))
+        with VideoReader(tmp_path / "b.ts") as video:
+            found = {round(one.seconds * 25): one.image for one in video}
+        before = pictures_before(path, place)[:-1]
+        assert set(before) <= set(found)
+        assert all(np.array_equal(image, right[number]) for number, image in found.items())
 
 
 def test_a_packet_of_which_nothing_is_left_is_accounted_for(whole, tmp_path):

@@ -96,9 +96,14 @@ def cut(data, share):
     return data[: max(1, int(len(data) * share))]
 
 
+def change_one(packets, hit, change):
+    """Packets as `rewrite` has them, of which one is changed."""
+    return [(change(data) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+
+
 def cut_one(packets, hit, share):
     """Packets as `rewrite` has them, of which one is cut."""
-    return [(cut(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+    return change_one(packets, hit, lambda data: cut(data, share))
 
 
 def flip(data, share):
@@ -116,7 +121,7 @@ def blank(data, share, count=400):
 
 def flip_one(packets, hit, share):
     """Packets as `rewrite` has them, of which one has a bit that is another."""
-    return [(flip(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+    return change_one(packets, hit, lambda data: flip(data, share))
 
 
 def split_blocks(path):

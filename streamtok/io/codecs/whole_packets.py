@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import av
 
+from streamtok.io.codecs.mpeg_headers import PairedFields
 from streamtok.io.codecs.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
 from streamtok.io.images.stills import is_whole_jpeg
 
@@ -30,6 +31,8 @@ def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] |
     """What tells, for a decoder and a stream, whether a packet holds all that it should; None where nothing does."""
     if codec in SLICES:
         return WholeSlices(codec, extradata)
+    if codec == "mpeg2video":
+        return PairedFields()
     if codec == "ffv1" and not extradata:  # of a version whose slices do not say their size
         return None
     return RULES.get(codec)

@@ -245,6 +245,19 @@ def test_a_packet_of_which_nothing_is_left_is_accounted_for(whole, tmp_path):
         damage_packets(whole, "h265.mkv", "cut", {0, 12}, share, tmp_path / "a.mkv")
 
 
+def test_a_key_frame_behind_a_packet_that_is_cut_off_is_right(tmp_path):
+    """FFmpeg's decoder of H.264 keeps what it read of the block in which it stopped."""
+    path = write_pictures(tmp_path / "a.avi", noisy(COUNT), "libx264", {**X264, "bf": "0", "coder": "0"})
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for share in np.linspace(0.05, 0.5, 12):
+        rewrite(path, tmp_path / "b.avi", partial(cut_one, hit=9, share=share))
+        with VideoReader(tmp_path / "b.avi") as video:
+            found = list(video)
+        assert [number_of(one.image) for one in found] == [n for n in range(COUNT) if n != 9]
+        assert all(np.array_equal(one.image, right[number_of(one.image)]) for one in found), share
+
+
 def test_a_refreshed_stream_is_clean_again_where_it_says_so(whole, tmp_path):
     found = damage_packets(whole, "refreshed.mkv", "drop", {12}, 0.5, tmp_path / "a.mkv")
     assert set(range(12)) <= set(found)

@@ -19,6 +19,7 @@ KINDS = {
     "refreshed.mkv": ("libx264", {**X264, "bf": "0", "x264-params": "intra-refresh=1"}),
     "ordered.ts": ("libx264", {**X264, "bf": "2"}),
     "plain.ts": ("libx264", {**X264, "bf": "0"}),
+    "baseline.ts": ("libx264", {**X264, "bf": "0", "coder": "0"}),
     "h265.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "interlaced.mkv": (
         "libx265",

@@ -73,7 +73,7 @@ class H264Order:
         first_block, _ = bits.ue(), bits.ue()
         rule = self._sps.get(self._pps.get(bits.ue(), -1))
         if rule is None:
-            return Order(clean_since=0 if idr else None)
+            return Order(clean_since=0 if idr else None, recovers=idr)
         bits.take(2 * rule.separate_planes)
         number, last, reference = bits.take(rule.width), self._last, bool(unit[0] & 0x60)
         field_picture = not rule.frames_only and bool(bits.take(1))
@@ -81,7 +81,7 @@ class H264Order:
             self._last = number
         if idr:
             self._ages = {}
-            return Order(clean_since=0)
+            return Order(clean_since=0, recovers=True)
         size = 1 << rule.width
         step = 1 if last is None else (number - last) % size
         missing = step > 1 and not rule.gaps_allowed

@@ -15,8 +15,8 @@ class Order:
     """What an access unit says: `missing` is n if one that the unit n units before needs did not come; else None.
 
     `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit; `has_sei` where it has
-    messages beside the picture; `empty` where it has no picture.
+    `recovers` is True at a key frame of H.264 or H.265, and where H.265 begins to be refreshed bit by bit; `has_sei`
+    where it has messages beside the picture; `empty` where it has no picture.
     """
 
     missing: int | None = None

@@ -200,11 +200,16 @@ class CleanDecoder:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
         if order.missing is not None:
             self._lose(Loss(self._fed - order.missing, None, DEPENDS))
-        if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
+        if order.recovers and self._losses and self._fed > 1:
+            # H.265 refuses what needs a lost picture, and compares no more checksums.
             with contextlib.suppress(av.FFmpegError):  # what was refused is told already
                 for frame in self._context.decode(None):
                     yield from self._take(frame)
             self._context.flush_buffers()
+            if self._context.name == "h264":  # it adds what it read of a block that it gave up to the next picture
+                with contextlib.suppress(av.FFmpegError):
+                    self._context.decode(packet)
+                self._context.flush_buffers()
         if order.clean_since is not None:
             self._clean_since[packet.pts] = self._fed - order.clean_since
             if packet.is_discard:  # decoded and not shown: it does not come out

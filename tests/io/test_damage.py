@@ -149,8 +149,8 @@ OF_BLOCKS = {
 def try_packets(whole, tmp_path, name, kind, places, share):
     if kind == "flip" and not name.startswith("sums"):
         kind = "cut"  # a changed bit that a decoder accepts shows in a stream with checksums alone
-    if kind == "blank" and (name not in ESCAPED or 0 in places):
-        kind = "cut"  # zeros may be good; of the first packet they may hide the lengths of its parts
+    if kind == "blank" and (name not in ESCAPED or (0 in places and share > 0.7)):
+        kind = "cut"  # zeros may be good; a few behind the first slice may be the way of its stream
     if kind in ("swap", "twice") and name.startswith("mjpeg"):
         kind = "drop"  # nothing says which of two whole pictures was first, or that they are one
     if kind == "cut" and (name in ("mpeg1.mp4", "mpeg2-ordered.mkv") or (name == "mpeg2.mkv" and 1 in places)):

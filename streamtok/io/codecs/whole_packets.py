@@ -20,6 +20,7 @@ IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
 SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
 FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
+MOST_FILL = 64  # zeros at the end of a slice whose length is said: more are no filling
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
 SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
@@ -41,7 +42,7 @@ def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] |
 class WholeSlices:
     """Access units of H.264 or H.265: no slice holds bytes that emulation prevention leaves to start codes.
 
-    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with some.
+    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with a few.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -56,7 +57,8 @@ class WholeSlices:
         if unit_type(self._codec, unit) not in SLICES[self._codec]:
             return True
         bare = unit.rstrip(b"\0")
-        filled, believed = len(unit) - len(bare) >= self._fill, self._filled < self._bare
+        fill = len(unit) - len(bare)
+        filled, believed = fill >= self._fill, self._filled < self._bare or (self._length_size and fill > MOST_FILL)
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
         return not (filled and believed) and FORBIDDEN.search(bare) is None
 

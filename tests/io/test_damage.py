@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import partial
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -453,6 +454,17 @@ def test_a_field_of_motion_jpeg_that_is_cut_off_is_left_out(tmp_path, suffix):
             found = {one.number: one.image for one in video}
         assert set(found) == set(range(6)) - ({2} if share < 1 else set()), share
         assert all(np.array_equal(image, right[number]) for number, image in found.items()), share
+
+
+def test_a_preview_behind_a_picture_of_motion_jpeg_need_not_be_whole(tmp_path):
+    path = write_pictures(tmp_path / "a.mkv", noisy(4), "mjpeg", {})
+    preview = cv2.imencode(".jpg", noisy(1)[0, ::2, ::2])[1].tobytes()
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for behind in (preview, cut(preview, 0.6)):
+        rewrite(path, tmp_path / "b.mkv", lambda packets, behind=behind: [(one + behind, pts) for one, pts in packets])
+        with VideoReader(tmp_path / "b.mkv") as video:
+            assert all(np.array_equal(one.image, image) for one, image in zip(video, right, strict=True))
 
 
 def test_a_gif_that_is_cut_off_gives_its_whole_pictures(tmp_path):

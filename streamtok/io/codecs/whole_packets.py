@@ -22,7 +22,7 @@ FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
 MOST_FILL = 64  # zeros at the end of a slice whose length is said: more are no filling
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
-SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
+SECOND_FIELD, HAVE_FIELDS = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)"), re.compile(b"AVI1|mjpg")  # in its head
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
@@ -66,11 +66,12 @@ class WholeSlices:
 def _is_whole_mjpeg(data: bytes) -> bool:
     """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
 
-    Of two, which are the fields of a picture, both must be whole.
+    Of two that are the fields of a picture, both must be whole; others behind it, such as a preview, are not shown.
     """
-    first, second = MARK.search(data), SECOND_FIELD.search(data)
+    first = MARK.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
         return False
+    second = SECOND_FIELD.search(data) if HAVE_FIELDS.search(data, 0, TAIL) else None
     return second is None or is_whole_jpeg(data[second.end() :])
 
 

@@ -20,7 +20,7 @@ class Order:
 
     missing: int | None = None
     clean_since: int | None = None
-    recovers: bool = False  # it is a key frame of H.265, or begins to be refreshed bit by bit
+    recovers: bool = False  # it is a key frame of H.264 or H.265, or begins to be refreshed bit by bit
     has_sei: bool = False  # it has messages beside the picture
     empty: bool = False  # it has no picture
 

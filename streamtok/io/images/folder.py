@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.images.stills import DamagedFrame, count_bits, decode_image_file, is_animation, read_pictures
+from streamtok.io.images.stills import DamagedFrame, decode_image_file, is_animation, read_pictures, warn_of_dark
 from streamtok.io.images.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.io.spec import parse_bits, parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
@@ -224,9 +224,8 @@ class ImageFolderSource(RecordedSource):
         data = image.path.read_bytes()
         if is_animation(data):
             log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
-        elif image.bits is None and (bits := count_bits(data) or 16) < 16:
-            advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
-            log.warning("file=%s event=dark reason=%r", image.path, advice)
+        elif image.bits is None:
+            warn_of_dark(data, image.path, f"images:{self._folder}")
 
     def _next(self) -> Frame | None:
         while self._left:
@@ -273,6 +272,8 @@ class ImageFileSource(RecordedSource):
         pictures = read_pictures(self.path, self._bits)
         first = next(pictures)
         self.size, self._number = first[1].shape[:2], 0
+        if self._bits is None:
+            warn_of_dark(self.path.read_bytes(), self.path, str(self.path))
         self._pictures = itertools.chain([first], pictures)
 
     def _next(self) -> Frame | None:

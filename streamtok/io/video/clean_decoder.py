@@ -31,7 +31,7 @@ MOST_REORDERED = 17  # packets that may come before the picture of one is shown,
 MOST_LOSSES = 64
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
-MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
+MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
 AV1 = ("libdav1d", "av1")  # which mark a key frame that is shown again, too; the headers tell which are new
 NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
@@ -133,6 +133,8 @@ class CleanDecoder:
             if refusal := self._refusal(packet, marked):
                 yield self._refused(refusal, pts)
                 return
+            if packet.is_discard and packet.is_keyframe:  # a clip cut behind it: it is decoded and does not come out
+                self._pass_key(pts, self._fed)
             if marked:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
@@ -198,11 +200,16 @@ class CleanDecoder:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
         if order.missing is not None:
             self._lose(Loss(self._fed - order.missing, None, DEPENDS))
-        if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
+        if order.recovers and self._losses and self._fed > 1:
+            # H.265 refuses what needs a lost picture, and compares no more checksums.
             with contextlib.suppress(av.FFmpegError):  # what was refused is told already
                 for frame in self._context.decode(None):
                     yield from self._take(frame)
             self._context.flush_buffers()
+            if self._context.name == "h264":  # it adds what it read of a block that it gave up to the next picture
+                with contextlib.suppress(av.FFmpegError):
+                    self._context.decode(packet)
+                self._context.flush_buffers()
         if order.clean_since is not None:
             self._clean_since[packet.pts] = self._fed - order.clean_since
             if packet.is_discard:  # decoded and not shown: it does not come out

@@ -129,9 +129,13 @@ def _explain(target: str, error: Exception) -> Exception:
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
+    if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):
+        advice = f"it answers, and sends no video within {OPEN_S:.0f} s: is the path right, and does VLC show it?"
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
         advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
-    return OSError(getattr(error, "errno", None) or errno.EIO, f"{name} cannot be opened: {advice or reason}")
+    number = getattr(error, "errno", None)
+    system = [number] if number in errno.errorcode else []  # others are FFmpeg's own, and tell nobody anything
+    return OSError(*system, f"{name} cannot be opened: {advice or reason}")
 
 
 def _has_address(url: str) -> bool:

@@ -38,7 +38,10 @@ def find_losses(path: Path, pid: int) -> Losses:
         for place, row in zip(places[mine == pid].tolist(), heads[mine == pid], strict=True):
             head = row.tobytes()
             begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
-            if not control & 1 or head == last:  # no payload, or a packet sent twice
+            if not control & 1:  # no payload
+                continue
+            if head == last:  # sent twice, as it may be (2.4.3.3); FFmpeg takes it for another one
+                losses.touched |= {start, place} if begins else {start}
                 continue
             jumps = counter >= 0 and count != (counter + 1) % 16 and not (control & 2 and head[4] and head[5] & 0x80)
             counter, last = count, head

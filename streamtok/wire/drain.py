@@ -175,11 +175,8 @@ class Drain:
         return max(SILENT_S, PATIENCE * self._gap)
 
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long.
-
-        It is given longer if the link is up: it may be busy, and what it sends while the reader connects anew would be
-        lost.
-        """
+        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
+        # One whose link is up is given longer: it may be busy, and connecting anew would lose what it sends meanwhile.
         silence, told = time.monotonic() - self._heard, self.connected and self.infos
         if silence <= self._patience or not told or not self.endpoint.startswith("tcp://"):
             return False

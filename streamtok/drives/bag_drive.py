@@ -1,6 +1,5 @@
 """ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
 
-import contextlib
 import struct
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from streamtok.drives.bag1_salvage import salvage_bag1
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
 from streamtok.extras import missing_extra
-from streamtok.recording.parts import Parts
+from streamtok.recording.parts import Parts, open_each
 
 try:
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
@@ -65,19 +64,15 @@ class BagDrive(MessageDrive):
     """The cameras of one or several files of a bag, in order: ROS 1 (`kind` "bag") or ROS 2 by SQLite ("db3")."""
 
     def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
-        paths = parts.paths
         self.kind = kind
-        super().__init__(path or paths[0], parts.notes)
-        self.files = []
-        for each in paths:
-            with self._or_note(len(paths) > 1):
-                opened = Bag1File(each, self._note_file) if kind == "bag" else Db3File(each, self._note_file)
-                self.files.append(opened)
-                if opened.damage:
-                    text = f"the bag has no usable index ({opened.damage}); reading what is there"
-                    self.note("", f"{each.name}: {text}" if len(paths) > 1 else text)
-        if not self.files:
-            raise ValueError("; ".join(problem.text for problem in self.problems))
+        super().__init__(path or parts.paths[0], parts.notes)
+        self.files: list[Bag1File | Db3File]
+        reader = Bag1File if kind == "bag" else Db3File
+        self.files, faults = open_each(parts.paths, lambda each: reader(each, self._note_file))
+        damaged = [(file.path.name, file.damage) for file in self.files if file.damage]
+        faults += [f"{name}: it has no usable index ({reason}); reading what is there" for name, reason in damaged]
+        for text in faults:
+            self._note_file(text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))
         encoding = "ros1" if kind == "bag" else "cdr"
         self.choose_cameras(dict.fromkeys(topics, encoding), options or ReadOptions())
@@ -88,13 +83,3 @@ class BagDrive(MessageDrive):
 
     def _note_file(self, text: str) -> None:
         self.note("", text)
-
-    @contextlib.contextmanager
-    def _or_note(self, several: bool) -> Iterator[None]:
-        """Of several files, one that cannot be read is noted, and the others are."""
-        try:
-            yield
-        except ValueError as error:
-            if not several:
-                raise
-            self.note("", str(error))

@@ -61,6 +61,7 @@ class TopicMessage(NamedTuple):
     data: bytes | memoryview
     publish_ns: int = 0
     recorded: Recorded | None = None
+    unreadable: bool = False  # it is known to be there, and no more
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ class MessageDrive(Drive):
 
     def parse(self, message: TopicMessage) -> ImageMessage:
         """What an image message says; DamagedFrame if it cannot be read."""
+        if message.unreadable:
+            raise DamagedFrame("lies in a damaged part of the file")
         try:
             image = self._parsers[message.topic](memoryview(unpack_message(message.data)))
         except DamagedFrame:

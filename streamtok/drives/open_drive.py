@@ -30,7 +30,7 @@ from streamtok.drives.folder_drive import (
     open_picture,
     open_video,
 )
-from streamtok.drives.folders import kind_of, list_recordings, read_head
+from streamtok.drives.folders import head_kind, kind_of, list_recordings, name_kind, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.named_logs import Logs
@@ -45,8 +45,7 @@ from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 
 IMAGES, PARTS = "images:", "parts:"
-SUFFIXES = {".mcap": "mcap", ".bag": "bag", ".db3": "db3"}
-NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)", "video": "a video"}
+NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)"}
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -95,15 +94,17 @@ def open_drive(
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return open_picture(path, topics, options)
-    kind, named = kind_of(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
-    if kind == "video" and named != "video":
-        raise ValueError(
-            f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {read_head(path)!r}"
-        )
+    kind = kind_of(path)
     if kind == "video":
         return open_video(path, topics, options)
-    drive = _open_parts(Parts([path]), path, told)
-    if kind != named:
+    try:
+        drive = _open_parts(Parts([path]), path, told)
+    except ValueError as error:
+        head = read_head(path)
+        if not head or head_kind(head):
+            raise
+        raise ValueError(f"{path}: not {NAMES[kind]}, nor any other recording: its first bytes are {head!r}") from error
+    if kind != name_kind(path):
         drive.note("", f"named {path.suffix or 'without suffix'}, but it is {NAMES[kind]}: read as that")
     return drive
 

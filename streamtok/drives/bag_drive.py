@@ -32,6 +32,8 @@ class Bag1File:
         try:
             with rosbag1.Reader(path) as reader:
                 self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
+                listed, there = sum(c.msgcount for c in reader.connections), reader.message_count
+                self.damage = f"it lists {listed} of {there} messages" if listed != there else ""
         except UNREADABLE as error:
             self.damage = str(error)
             self.topics = {message.topic for message in salvage_bag1(path, lambda text: None)}
@@ -40,17 +42,19 @@ class Bag1File:
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """By the index as far as that goes, then what can be read without one."""
-        last = -1
+        last, given = -1, set[Topic]()  # the latest time, and the topics that had a message then
         if not self.damage:
             try:
                 for message in self._read_by_index(topics):
+                    given = {message.topic} | (given if message.log_ns == last else set())
                     last = message.log_ns
                     yield message
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
         for message in salvage_bag1(self.path, self._note):
-            if message.topic in topics and message.log_ns > last:
+            after = message.log_ns > last or (message.log_ns == last and message.topic not in given)
+            if message.topic in topics and after:
                 yield message
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.open_drive import list_drives
+from streamtok.drives.open_drive import list_drives, open_drive
 from tests.drives.test_accounting import ALL, START_NS, read, regular, ros_message, write
+from tests.kit.drives import assert_same_frames, frames_of, write_bag2
 
 COUNT = len(ALL)
 CHUNK = 5  # images in one, at most
@@ -129,3 +133,64 @@ def test_parts_that_are_named_by_time_and_number_are_one_recording(tmp_path):
     for hidden in parts[:2]:
         hidden.with_name(f"._{hidden.name}").write_bytes(b"\0\5\x16\7")
     assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
+
+
+def write_bag(path: Path) -> Path:
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kinds = ("sensor_msgs/msg/Image", "std_msgs/msg/Header", "builtin_interfaces/msg/Time")
+    image, header, time = (store.types[kind] for kind in kinds)
+    writer = Writer(path)
+    writer.chunk_threshold = 500
+    writer.set_compression(Writer.CompressionFormat.BZ2)
+    with writer:
+        topic = writer.add_connection("/cam/image_raw", kinds[0], typestore=store)
+        for shot in regular(COUNT):
+            stamp = time(shot.stamp_ns // 10**9, shot.stamp_ns % 10**9)
+            rows = np.full(64, shot.number, np.uint8)
+            message = image(header(3 * shot.number, stamp, "cam"), 8, 8, "mono8", 0, 8, rows)
+            writer.write(topic, shot.log_ns, store.serialize_ros1(message, kinds[0]))
+    return path
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    what=st.sampled_from(["flip", "zeros", "gone", "more"]),
+    place=st.floats(0, 1, exclude_max=True),
+    size=st.integers(1, 64),
+)
+def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, size):
+    path = write_bag(tmp_path_factory.mktemp("d") / "d.bag")
+    data = path.read_bytes()
+    at = len(b"#ROSBAG V2.0\n") + int((len(data) - 13) * place)
+    path.write_bytes(damage(data, what, at, size))
+    found = read(path)
+    assert found.numbers == sorted(set(found.numbers))
+    assert len(found.numbers) >= COUNT - 3 * CHUNK
+    assert found.notes or found.account["lost"] or found.numbers == ALL
+
+
+def test_a_database_that_ends_within_a_page_gives_no_black_pictures(tmp_path):
+    frames = frames_of("front", 12)
+    path = write_bag2(tmp_path / "d", frames) / "d.db3"
+    data = path.read_bytes()
+    for gone in (1, 60, 4000):
+        path.write_bytes(data[:-gone])
+        with open_drive(path) as drive:
+            found = list(drive)
+            notes = " ".join(drive.notes)
+        assert_same_frames(found, [frames[frame.frame_id] for frame in found])
+        assert len(found) < len(frames)
+        assert "the last page is cut off" in notes
+
+
+def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
+    path = write_bag2(tmp_path / "d", frames_of("front", 12)) / "d.db3"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE messages SET topic_id = 77 WHERE id = 5")
+        database.commit()
+    with open_drive(path) as drive:
+        assert len(list(drive)) == 11
+        assert "messages of topic 77, which nothing describes, are left out" in " ".join(drive.notes)

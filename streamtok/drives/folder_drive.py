@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.drives.drive import Drive
+from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, list_logs
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.containers import open_container, video_streams
-from streamtok.io.images import TimedImage, list_images
+from streamtok.io.images import Found, TimedImage, find_images, join_clocks
 from streamtok.io.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
+from streamtok.measures import LOST_STEPS, TimeJudge
 from streamtok.recording.parts import list_files
 
 DEEPEST = 3
@@ -32,14 +33,20 @@ class FilesDrive(Drive):
 
     kind = "files"
 
-    def __init__(self, path: Path, cameras: Mapping[str, ReadItems], topics: Topics) -> None:
+    def __init__(
+        self, path: Path, cameras: Mapping[str, ReadItems], topics: Topics, found: Mapping[str, Found] | None = None
+    ) -> None:
         chosen = choose_topics(path, list(cameras), {}, topics)
         self._cameras = {stream: cameras[name] for name, stream in chosen.items()}
+        self._steps = {chosen[name]: each.steps for name, each in (found or {}).items() if name in chosen}
         super().__init__(path, list(self._cameras))
+
+    def judge_of(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
+        return TimeJudge(steps=self._steps.get(stream, ()), gap_steps=gap_steps)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         items = [self._cameras[name](self, name) for name in streams]
-        return heapq.merge(*items, key=lambda item: item.capture_ns)
+        return heapq.merge(*items, key=lambda item: item.log_ns or item.capture_ns)
 
 
 def open_files(path: Path, topics: Topics) -> Drive:
@@ -83,7 +90,8 @@ def belong_together(folders: list[Path]) -> bool:
             return False
         cameras |= names
         timed, _ = _list_timed({str(each): each for each in found}, {})
-        spans += [(images[0].time_ns, images[-1].time_ns) for images in timed.values()]
+        times = [[image.time_ns for image in found.images] for found in timed.values()]
+        spans += [(min(each), max(each)) for each in times]
     return len(spans) < 2 or any(max(a[0], b[0]) <= min(a[1], b[1]) for a, b in itertools.combinations(spans, 2))
 
 
@@ -102,7 +110,7 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     timed, faults = _list_timed(names, options)
     if not timed:
         raise next(iter(faults.values()))
-    drive = FilesDrive(path, {name: partial(_image_items, images) for name, images in timed.items()}, topics)
+    drive = _images_drive(path, timed, topics)
     for fault in faults.values():
         drive.note("", f"left out: {fault}")
     if len(timed) > 1:
@@ -115,17 +123,20 @@ def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs) -
     log = options.get("log", next(iter(logs), None))
     if log not in logs:
         raise ValueError(f"{path} has no images of the recording {log!r}: those named are {', '.join(list(logs)[:5])}")
-    cameras, places = {}, set()
+    timed, places = {}, set()
     for name, folders in logs[log].items():
-        found = [image for folder in folders for image in list_images(folder, **options | {"log": log})]
-        inside = enumerate(sorted(found, key=lambda image: image.time_ns))
-        images = [replace(image, frame_id=number) for number, image in inside]
-        cameras["cam0" if folders == [path] else name] = partial(_image_items, images)
+        found = [find_images(folder, **options | {"log": log}) for folder in folders]
+        images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
+        timed["cam0" if folders == [path] else name] = replace(found[0], images=images)
         places |= set(folders)
-    drive = FilesDrive(path, cameras, topics)
+    drive = _images_drive(path, timed, topics)
     if len(places) > 1:
         drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {log}")
     return drive
+
+
+def _images_drive(path: Path, timed: Mapping[str, Found], topics: Topics) -> FilesDrive:
+    return FilesDrive(path, {name: partial(_image_items, found) for name, found in timed.items()}, topics, timed)
 
 
 def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
@@ -143,14 +154,12 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     return FilesDrive(path, cameras, topics)
 
 
-def _list_timed(
-    folders: dict[str, Path], options: dict[str, Any]
-) -> tuple[dict[str, list[TimedImage]], dict[str, ValueError]]:
+def _list_timed(folders: dict[str, Path], options: dict[str, Any]) -> tuple[dict[str, Found], dict[str, ValueError]]:
     """The images of folders, by name, and why those of others cannot be had."""
     timed, faults = {}, {}
     for name, folder in folders.items():
         try:
-            timed[name] = list_images(folder, **options)
+            timed[name] = find_images(folder, **options)
         except ValueError as error:
             faults[name] = error
     return timed, faults
@@ -176,9 +185,18 @@ def _image_folders(path: Path, deepest: int) -> list[Path]:
     return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
 
 
-def _image_items(images: list[TimedImage], drive: Drive, stream: str) -> Iterator[Item]:
-    for image in images:
-        yield Item(stream, image.time_ns, partial(_load_image, image), image.frame_id)
+def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:
+    """Images by the folder's own clock; `log_ns` goes on where that was set back, to merge cameras by."""
+    if found.untimed:
+        drive.counts[stream].update(untimed=len(found.untimed), late=len(found.untimed))
+        first = found.untimed[0].name
+        drive.note(stream, f"{len(found.untimed)} images without a time are left out, the first {first}")
+    if guessed := sum(image.guessed for image in found.images):
+        drive.counts[stream]["guessed"] += guessed
+        drive.note(stream, GUESSED)
+    for image, joined in zip(found.images, join_clocks(found.images, drive.path), strict=True):
+        number = image.frame_id if image.numbered else None
+        yield Item(stream, image.time_ns, partial(_load_image, image), number, log_ns=joined.time_ns)
 
 
 def _load_image(image: TimedImage) -> np.ndarray:

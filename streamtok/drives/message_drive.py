@@ -24,7 +24,7 @@ from streamtok.drives.clocks import (
     TimeFiller,
     choose_clocks,
 )
-from streamtok.drives.drive import Drive
+from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import ItemMaker
 from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
@@ -267,7 +267,7 @@ class Assembler:
             return
         if timed.guessed and timed.image is not None:
             counts["guessed"] += 1
-            self._drive.note(timed.stream, "images without a time of their own got one between their neighbours'")
+            self._drive.note(timed.stream, GUESSED)
         yield from self._maker.make(timed)
 
     def _note_copies(self, name: str, filler: TimeFiller) -> None:

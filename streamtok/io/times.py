@@ -122,7 +122,7 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     numbers: list[int] = []
     headings = 0
     columns: tuple[int, int | None] | None = None
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         line = line.strip()
         heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):

@@ -1,7 +1,9 @@
 """Drives that are videos or folders of images, one per camera."""
 
+import contextlib
 import heapq
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,7 +15,7 @@ import numpy as np
 from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
-from streamtok.drives.named_logs import Logs, list_logs
+from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.containers import open_container, video_streams
 from streamtok.io.images import Found, TimedImage, find_images, join_clocks
@@ -22,6 +24,8 @@ from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_v
 from streamtok.io.video import VideoReader
 from streamtok.measures import LOST_STEPS, TimeJudge
 from streamtok.recording.parts import list_files
+
+log = logging.getLogger("streamtok.drive")
 
 DEEPEST = 3
 ReadItems = Callable[[Drive, str], Iterator[Item]]
@@ -55,7 +59,7 @@ def open_files(path: Path, topics: Topics) -> Drive:
     if not videos and not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
-            f"folders of images ({' '.join(IMAGE_SUFFIXES)})"
+            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){''.join(f'; {note}' for note in list_files(path).notes)}"
         )
     if not videos:
         return open_images(path, topics, {})
@@ -65,14 +69,21 @@ def open_files(path: Path, topics: Topics) -> Drive:
     return drive
 
 
-def has_files(path: Path) -> bool:
-    """Whether videos or images lie in a folder itself, or images in its data/."""
-    return any(map(is_video, path.iterdir())) or _image_folders(path, 0) == [path]
+def has_images(path: Path) -> bool:
+    """Whether images that have times lie in a folder itself, or in its data/; says so of those without."""
+    there = bool(_image_folders(path, 0))
+    timed = there and _have_times(path, {})
+    if there and not timed:
+        log.warning("path=%s event=left_out reason='its images have no times'", path)
+    return timed
 
 
 def find_logs(path: Path) -> Logs:
-    """The recordings that the images in a folder, or in those below it, name."""
-    return list_logs(_image_folders(path, DEEPEST))
+    """The recordings that the images in a folder, or in those below it, name; one alone only if there are no others."""
+    folders = _image_folders(path, DEEPEST)
+    logs = list_logs(folders)
+    others = [folder for folder in folders if folder not in folders_of(logs)]
+    return {} if len(logs) == 1 and any(_have_times(folder, {}) for folder in others) else logs
 
 
 def belong_together(folders: list[Path]) -> bool:
@@ -100,12 +111,11 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
     ValueError where none of them has times; those that have none are left out and said.
     """
-    folders = _image_folders(path, DEEPEST) if path.is_dir() else []
+    folders = _image_folders(path, DEEPEST, options) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
-    logs = list_logs(folders)
-    if "log" in options or len(logs) == 1:
-        return _open_log(path, topics, options, logs)
+    if "log" in options or len(find_logs(path)) == 1:
+        return _open_log(path, topics, options, list_logs(folders))
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
     timed, faults = _list_timed(names, options)
     if not timed:
@@ -120,18 +130,18 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs) -> Drive:
     """The drive of one of the recordings that images name, with the cameras that they name."""
-    log = options.get("log", next(iter(logs), None))
-    if log not in logs:
-        raise ValueError(f"{path} has no images of the recording {log!r}: those named are {', '.join(list(logs)[:5])}")
+    name = options.get("log", next(iter(logs), None))
+    if name not in logs:
+        raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
     timed, places = {}, set()
-    for name, folders in logs[log].items():
-        found = [find_images(folder, **options | {"log": log}) for folder in folders]
+    for camera, folders in logs[name].items():
+        found = [find_images(folder, **options | {"log": name}) for folder in folders]
         images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
-        timed["cam0" if folders == [path] else name] = replace(found[0], images=images)
+        timed["cam0" if folders == [path] else camera] = replace(found[0], images=images)
         places |= set(folders)
     drive = _images_drive(path, timed, topics)
     if len(places) > 1:
-        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {log}")
+        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {name}")
     return drive
 
 
@@ -174,15 +184,24 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
     return {str(folder.relative_to(root)): folder for folder in folders}
 
 
-def _image_folders(path: Path, deepest: int) -> list[Path]:
-    """Folders with images in them or in their data/, not deeper than that below `path`."""
+def _image_folders(path: Path, deepest: int, options: dict[str, Any] | None = None) -> list[Path]:
+    """Folders with images in them or in their data/, not deeper than that below `path`.
+
+    Those below one with images count only where its own have no times: a preview of what lies below.
+    """
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    if any(is_image(file) for folder in inside for file in folder.iterdir()):
-        return [path]
-    if deepest == 0:
-        return []
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-    return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
+    own = [path] if any(is_image(file) for folder in inside for file in folder.iterdir()) else []
+    if deepest == 0 or (own and _have_times(path, options or {})):
+        return own
+    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and folder not in inside]
+    return [found for folder in folders for found in _image_folders(folder, deepest - 1, options)] or own
+
+
+def _have_times(folder: Path, options: dict[str, Any]) -> bool:
+    """Whether the images of a folder have times."""
+    with contextlib.suppress(ValueError, OSError):
+        return bool(find_images(folder, **options))
+    return False
 
 
 def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:

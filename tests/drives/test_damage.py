@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.open_drive import list_drives, open_drive
+from streamtok.drives.drive_names import list_drives
+from streamtok.drives.open_drive import open_drive
 from tests.drives.test_accounting import ALL, START_NS, read, regular, ros_message, write
 from tests.kit.drives import assert_same_frames, frames_of, write_bag2
 

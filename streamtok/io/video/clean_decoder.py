@@ -29,6 +29,8 @@ MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
+MOST_PIXELS = 1 << 26
+"""Of a picture, which a stranger may have made: what a process takes of still images (`OPENCV_IO_MAX_IMAGE_PIXELS`)."""
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1"}
@@ -78,8 +80,8 @@ class CleanDecoder:
 
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
-        if context.name not in MARK_ERRORS:
-            context.options = {"err_detect": "explode+crccheck"}
+        strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
+        context.options = {"max_pixels": str(MOST_PIXELS)} | strict
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
         self._describe(context.extradata)

@@ -23,7 +23,7 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import PlayedDevice
 from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
-from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
+from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder, read_orientation
 from streamtok.io.video.containers import demux, open_container, video_streams

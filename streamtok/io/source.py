@@ -28,7 +28,7 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import PREFIX as SNAPSHOT
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
-from streamtok.io.images.folder import ImageFileSource, parse_images
+from streamtok.io.images.source import ImageFileSource, parse_images
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic import parse_synthetic

@@ -166,11 +166,8 @@ class Drain:
             believer.connected_anew = True
 
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long.
-
-        It is given longer if the link is up: it may be busy, and what it sends while the reader connects anew would be
-        lost.
-        """
+        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
+        # One whose link is up is given longer: it may be busy, and connecting anew would lose what it sends meanwhile.
         silence, patience = self._silence.lasts(), self._silence.patience
         told = self.connected and self.infos
         if silence <= patience or not told or not self.endpoint.startswith("tcp://"):

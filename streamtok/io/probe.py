@@ -25,8 +25,9 @@ from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
 from streamtok.io.source import VideoSource, open_source
-from streamtok.io.video.clean_decoder import CleanDecoder, orientation_of
+from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import demux, is_url, open_container, video_streams
+from streamtok.io.video.frame_images import orientation_of
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation

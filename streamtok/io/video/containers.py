@@ -166,4 +166,4 @@ def _lacks_index(path: Path) -> bool:
 
 def steps_back(before: int | None, after: int, time_base: Fraction) -> bool:
     """Whether a clock starts anew between two packets, from their times of decoding."""
-    return before is not None and (before - after) * time_base > STEP_BACK_S
+    return before is not None and after < before and (before - after) * time_base > STEP_BACK_S

@@ -24,7 +24,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from streamtok.io.video.clean_decoder import to_image
+from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.video.picture_stream import Numbered, PictureStream
 

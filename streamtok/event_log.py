@@ -13,8 +13,8 @@ EVERY_NS = 10_000_000_000
 class EventLog:
     """The log lines of one source, a stream or a socket, on events of some kinds: of each kind at most one in 10 s.
 
-    The first event is logged at once; those that follow are summed up in the next line, at the latest in that of
-    `finish`, together with the facts of the newest of them. `label` is what the name of the source is called.
+    The first event is logged at once. Those that follow are summed up in the next line, with the facts of the newest of
+    them. `finish` logs what is left. `label` is what the name of the source is called.
     """
 
     stream: str

@@ -15,7 +15,7 @@ def missing_extra(purpose: str, extra: str) -> ImportError:
 
 def install_command(extra: str) -> str:
     """The command that installs an extra; it lists the packages, so that it works beside a checkout and a wheel."""
-    packages = " ".join(f"'{name}'" for name in packages_of(extra)) or f"'streamtok[{extra}]'"
+    packages = " ".join(f"'{name}'" for name in list_packages(extra)) or f"'streamtok[{extra}]'"
     return f"{_find_installer()} {packages}"
 
 
@@ -27,7 +27,7 @@ def _find_installer() -> str:
     return f"uv pip install --python {prefix}" if (prefix / "uv-receipt.toml").is_file() else "pip install"
 
 
-def packages_of(extra: str) -> list[str]:
+def list_packages(extra: str) -> list[str]:
     """The requirements of an extra, as the checkout says, else as the installed package does."""
     if PROJECT.is_file():
         return list(tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"].get(extra, []))

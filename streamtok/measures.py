@@ -1,8 +1,9 @@
 """Figures that several reports give, each with one definition; they need numpy alone."""
 
 import math
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -60,8 +61,8 @@ class TimeJudge:
     """Says what is missing before each image of one stream, live or recorded, from their times (ns) alone.
 
     A gap is a step of more than `gap_steps` times the usual one, the median of the latest `USUAL_STEPS`. Times of
-    arrival come in bursts, and mean nothing one by one: with `uneven`, a gap is more than `gap_steps` times the second
-    longest of the latest `BURST_STEPS`, and the mean says how many fit in. `steps` are known before the first time.
+    arrival come in bursts, and mean nothing one by one. With `uneven`, a gap is more than `gap_steps` times the second
+    longest of the latest `BURST_STEPS`. The mean says how many frames fit in. `steps` are known before the first time.
     """
 
     def __init__(self, uneven: bool = False, steps: Iterable[int] = (), gap_steps: float = LOST_STEPS) -> None:
@@ -79,8 +80,8 @@ class TimeJudge:
         """Judge the next image by its time.
 
         Its clock was set if the time does not rise, or jumps by more than 5 s while `arrival_ns` does not. That is on a
-        clock of its own (0: not known), and counts for nothing where it went at less than half the pace so far, as in
-        a file that was converted.
+        clock of its own (0: not known). It counts for nothing where it went at less than half the pace so far, as in a
+        file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:
@@ -139,11 +140,21 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept (n,), in no order."""
+        """The samples that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
         return quantiles(self.samples)
+
+
+def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of five times that `work` takes, in the seconds of `clock`."""
+    spent = []
+    for _ in range(5):
+        began = clock()
+        work()
+        spent.append(clock() - began)
+    return min(spent)
 
 
 def quantiles(samples: np.ndarray) -> dict[str, float]:

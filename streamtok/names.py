@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
@@ -53,9 +54,14 @@ def parse_endpoint(text: str) -> str:
     match = ENDPOINT.fullmatch(text)
     if match is None:
         raise ValueError("expected tcp://HOST:PORT or ipc://PATH")
-    if (match[1] or "*").isdigit() and int(match[1]) > 65535:  # libzmq would take it modulo 65536
+    if (match[1] or "*").isdecimal() and int(match[1]) > 65535:  # libzmq would take it modulo 65536
         raise ValueError("expected a port up to 65535")
     return text
+
+
+def is_url(text: str) -> bool:
+    """Whether a name is a URL ("rtsp://camera/1", "s3://bucket/drive.mcap"), not a path."""
+    return "://" in text
 
 
 def is_camera_path(text: str) -> bool:
@@ -64,8 +70,11 @@ def is_camera_path(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Text whose URLs have lost user, password, every value of their query and what looks like a key in their path, and
-    other options that hold a password their value: what goes into logs, messages and recordings."""
+    """Text without secrets, for logs, messages and recordings.
+
+    URLs lose user, password, every value of their query and what looks like a key in their path. Other options that
+    hold a password lose its value.
+    """
     return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub("://", text)))
 
 
@@ -84,6 +93,11 @@ def _mask_option(part: str) -> str:
     """A part of a query, "key=value" or only a value, without the value."""
     name, equals, _ = part.partition("=")
     return f"{name}=***" if equals else "***"
+
+
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -132,8 +132,11 @@ def measure_shared_step(tok: Tokenizer, engine: EngineConfiguration, options: Be
 
 
 def measure_decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of one camera's group from tokens to float frames, and the share of a group's time that a step of
-    one camera (`step` is what `measure_latency` found) and this take together."""
+    """Milliseconds of one camera's group from tokens to float frames.
+
+    With it comes the share of a group's time that this and a step of one camera take together; `step` is what
+    `measure_latency` found.
+    """
     encoder, grid = fast.stream(1, *options.size), fast.config.grid(*options.size)
     decoder = fast.decode_stream(1, *grid)
     groups = paint_groups(options, 3, fast.group)

@@ -32,8 +32,9 @@ def compare_precisions(
 ) -> tuple[EngineConfiguration, dict[str, Any]]:
     """The engine to measure, and what its precision and the others that were tried cost and change on one clip.
 
-    Per precision: milliseconds per group, the share of tokens equal to float32's, and the PSNR in dB of the clip's
-    first frames as the float32 decoder shows those tokens. Nothing is compared unless the options ask for it.
+    What each precision gives. That is milliseconds per group, the share of tokens equal to float32's, and the PSNR in
+    dB of the clip's first frames as the float32 decoder shows those tokens. Nothing is compared unless the options ask
+    for it.
     """
     auto = options.precision == "auto"
     clip = read_clip(options.clip, options.size, 1 + (GROUPS - 1) * tok.group)

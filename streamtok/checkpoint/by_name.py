@@ -24,7 +24,7 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
     """A tokenizer by preset name, checkpoint folder, published Cosmos checkpoint, diffusers' folder or the
     hub's org/name, in eval mode.
 
-    A preset whose weights ship comes with them; the others start from seeded random weights (with a warning), so that
+    A preset whose weights ship comes with them. The others start from seeded random weights (with a warning), so that
     their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
     """
     path = Path(name)

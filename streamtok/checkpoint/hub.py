@@ -39,8 +39,8 @@ def is_repository(name: str) -> bool:
 def fetch_checkpoint(name: str) -> Path:
     """The folder of a repository of the hub, from the hub's cache, else downloaded.
 
-    Raises ValueError if the hub has no such repository or does not let it be read, OSError if the hub cannot be
-    reached, and ImportError without the extra.
+    Raises ValueError if the hub has no such repository or does not let it be read. OSError says that the hub cannot be
+    reached, ImportError that the extra is missing.
     """
     match = REPOSITORY.fullmatch(name)
     if match is None:

@@ -2,7 +2,7 @@
 
 `torch.jit.load` runs what an archive brings: a class may have a `__setstate__` of its own. The archive is a zip of
 `data.pkl`, which names modules and tensors, and of the tensors' bytes in `data/`. Here the names are read by an
-unpickler that knows tensors, lists and plain objects only, so that a file from anywhere is data and nothing else.
+unpickler that knows tensors, lists and plain objects only. So a file from anywhere is data and nothing else.
 """
 
 import pickle

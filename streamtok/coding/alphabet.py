@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamtok.coding.layout import Digits
-from streamtok.coding.range_coder import RangeDecoder, RangeEncoder
+from streamtok.coding.range_coder import RangeDecoder
 
 OLDEST = 8  # how often in a row a cell was refined, as far as it is told apart
 Cells = slice | np.ndarray
@@ -35,7 +35,7 @@ class Alphabet:
         return np.zeros(before.shape, np.int64)
 
     def coded(self, group: int, symbols: np.ndarray) -> Cells:
-        """Of which cells a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
+        """The cells of which a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
         return slice(None)
 
     def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
@@ -46,8 +46,9 @@ class Alphabet:
         """Complete a group of symbols (n, groups) by what was decoded of its `coded` cells."""
         symbols[cells, group] = values
 
-    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
-        """Code what the symbols (n, groups) do not say of tokens (n,)."""
+    def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What the symbols (n, groups) do not say of tokens (n,), as `encode_range` takes it: int32 (3, any)."""
+        return np.empty((3, 0), np.int32)
 
     def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
         """Set what the symbols (n, groups) do not say in tokens (n,)."""
@@ -58,8 +59,9 @@ class RefiningAlphabet(Alphabet):
 
     The first symbol is the age: how often in a row the cell was refined, 0 where it is redrawn. Of it one bit is coded.
     The others are those that the cell was last drawn with, coded where it is redrawn. Codewords follow when all symbols
-    of a grid are known. What is around them says next to nothing of them, their cell's age much: `words` (OLDEST + 2,
-    codewords) is how frequent each is by the age before, in its last row without one. ValueError for no such table.
+    of a grid are known. What is around codewords says next to nothing of them, their cell's age much. `words` (OLDEST +
+    2, codewords) is how frequent each is by the age before; its last row is for cells without one. ValueError for no
+    such table.
     """
 
     def __init__(self, levels: Sequence[int], words: np.ndarray):
@@ -99,11 +101,11 @@ class RefiningAlphabet(Alphabet):
         else:
             symbols[:, 0] *= values
 
-    def encode_words(self, encoder: RangeEncoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
+    def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
         cells = np.flatnonzero(symbols[:, 0])
         words, ages = tokens[cells].astype(np.int64) - self._content, before[cells, 0]
         own = self._words[ages, words]
-        encoder.encode(self._up_to[ages, words] - own, own, self._up_to[ages, -1])
+        return np.stack([self._up_to[ages, words] - own, own, self._up_to[ages, -1]])
 
     def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
         cells = np.flatnonzero(symbols[:, 0])

@@ -5,8 +5,7 @@ Either is exact, so both give the same bytes. Which is faster depends on the pro
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
@@ -14,23 +13,11 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from streamtok.measures import time_least
+
 ACTIVATION_MAX = 127
 EXACT = 1 << 24  # float32 holds every whole number up to it
 _LOCK = threading.RLock()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
-    It changes no byte."""
-    with _LOCK, _pools("torch" in sys.modules).limit(limits=1):
-        yield
-
-
-@cache
-def _pools(with_torch: bool) -> ThreadpoolController:
-    """Those of the libraries that are loaded by then."""
-    return ThreadpoolController()
 
 
 class Arithmetic(Protocol):
@@ -38,12 +25,13 @@ class Arithmetic(Protocol):
 
     activation: type[np.generic]
     sums: type[np.generic]
+    threads: str  # the kind of threads that products are shared among, as threadpoolctl calls it
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
-        """A table int32 (n, W) of which up to `terms` rows are added up."""
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """A table int32 (n, W) whose rows are added up, to sums of -most to most."""
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
@@ -56,15 +44,16 @@ class Arithmetic(Protocol):
 
 
 class Floats:
-    """In float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
+    """Sums in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
 
     activation: type[np.generic] = np.float32
     sums: type[np.generic] = np.float32
+    threads = "blas"
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x * 0.5 ** shift.astype(self.sums), self.activation)
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
         return rows.astype(self.sums)
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -78,16 +67,17 @@ class Floats:
 
 
 class Integers:
-    """In int8 and int32, by PyTorch, for processors with instructions for that (VNNI)."""
+    """Products of int8 and sums in int32, by PyTorch, for processors with instructions for that (VNNI)."""
 
     activation: type[np.generic] = np.int8
     sums: type[np.generic] = np.int32
+    threads = "openmp"
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(x)
 
-    def table(self, rows: np.ndarray, terms: int) -> np.ndarray:
-        return rows.astype(np.int16 if terms * np.abs(rows).max() < 1 << 15 else np.int32)
+    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
+        return rows.astype(np.int16 if most < 1 << 15 else np.int32)
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         import torch
@@ -105,6 +95,20 @@ class Integers:
 def _plain_strides(x: np.ndarray) -> np.ndarray:
     """x, where a size is 1 with the strides of a new array: PyTorch takes others for a transposed one."""
     return np.ascontiguousarray(x).ravel().reshape(x.shape) if 1 in x.shape else x
+
+
+@contextmanager
+def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
+    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
+    It changes no byte."""
+    with _LOCK, _pools(arithmetic.threads, "torch" in sys.modules).limit(limits=1):
+        yield
+
+
+@cache
+def _pools(threads: str, with_torch: bool) -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded by then."""
+    return ThreadpoolController().select(user_api=threads)
 
 
 def choose_arithmetic() -> Arithmetic:
@@ -132,23 +136,16 @@ def integers_are_exact() -> bool:
 def integers_pay() -> bool:
     """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's of float32."""
     x, weight = _extremes()
-    with one_thread():
-        return integers_are_exact() and _time(Integers().multiply, x, weight) < _time(
-            Floats().multiply, x.astype(np.float32), weight.astype(np.float32)
-        )
+    floats = x.astype(np.float32), weight.astype(np.float32)
+    if not integers_are_exact():
+        return False
+    with one_thread(Integers()):
+        integers_s = time_least(lambda: Integers().multiply(x, weight))
+    with one_thread(Floats()):
+        return integers_s < time_least(lambda: Floats().multiply(*floats))
 
 
 def _extremes() -> tuple[np.ndarray, np.ndarray]:
     """Activations and weights with the largest sums of two products that there are."""
     x = np.full((900, 264), ACTIVATION_MAX, np.int8)
     return x, np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)
-
-
-def _time(work: Callable[..., object], *arguments: np.ndarray) -> float:
-    """The least of five times, s."""
-    spent = []
-    for _ in range(5):
-        began = time.perf_counter()
-        work(*arguments)
-        spent.append(time.perf_counter() - began)
-    return min(spent)

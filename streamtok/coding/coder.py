@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
 from streamtok.coding.network import Network, Tensors
-from streamtok.coding.range_coder import CodingError, RangeDecoder, RangeEncoder
+from streamtok.coding.range_coder import CodingError, RangeDecoder, encode_range
 
 FILE = "coder.safetensors"
 FORMAT = "streamtok-token-coder-1"
@@ -35,13 +35,13 @@ class Past:
     grids: tuple[np.ndarray, ...] = ()
     size: tuple[int, int] | None = None
 
-    def of(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    def match(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
         """The grids, if they are of this size (h, w)."""
         return self.grids if size == self.size else ()
 
-    def then(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
+    def follow(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
         """The past of the grid after that of `symbols`, uint8 (h * w, groups)."""
-        return Past((symbols, *self.of(size))[:GRIDS_BEFORE], size)
+        return Past((symbols, *self.match(size))[:GRIDS_BEFORE], size)
 
 
 FRESH = Past()
@@ -82,28 +82,27 @@ class TokenCoder:
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
         """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
         self._check(grid)
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._encode(grid, past)
 
     def _encode(self, grid: np.ndarray, past: Past) -> tuple[bytes, Past]:
-        network, glance = self.network, self.network.look_back(past.of(grid.shape), *grid.shape)
-        phases, known, encoder = glance.phases, network.blank(glance.phases), RangeEncoder()
+        network, glance = self.network, self.network.look_back(past.match(grid.shape), *grid.shape)
+        phases, known = glance.phases, network.blank(glance.phases)
         tokens = grid.ravel().take(phases.order)
         ordered = self.alphabet.split(tokens, glance.before)
         known[phases.inside] = network.say_around(ordered, glance.before)
+        for group in range(len(self.alphabet.sizes) - 1):
+            network.say_later(group, ordered[:, group], glance.before[:, group], glance.heads)
         logits = [np.empty((size, grid.size), network.sums) for size in self.alphabet.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
         for phase, taken in enumerate(cells):
             heads = network.heads(phase, glance, known)
-            for group in range(len(logits) - 1):
-                network.say_later(group, ordered[taken, group], glance.before[taken, group], heads)
             for group, own in enumerate(logits):
                 own[:, taken] = network.logits(phase, group, heads)
-        intervals = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
-        for taken, interval in itertools.product(cells, intervals):
-            encoder.encode(*interval[:, taken])
-        self.alphabet.encode_words(encoder, tokens, ordered, glance.before)
-        return encoder.finish(), past.then(phases.restore(ordered.astype(np.uint8)), grid.shape)
+        each = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
+        intervals = [interval[:, taken] for taken, interval in itertools.product(cells, each)]
+        data = encode_range(np.hstack([*intervals, self.alphabet.word_intervals(tokens, ordered, glance.before)]))
+        return data, past.follow(phases.restore(ordered.astype(np.uint8)), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
@@ -126,20 +125,20 @@ class TokenCoder:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
         if len(data) > MOST_BYTES * len(self.alphabet.sizes) * size[0] * size[1] + 8:
             raise CodingError(f"{len(data)} bytes are more than any grid of {size[0]}x{size[1]} tokens takes")
-        with one_thread():
+        with one_thread(self.network.arithmetic):
             return self._decode(data, size, past)
 
     def decode_checked(
         self, data: bytes, size: tuple[int, int], checksum: int, past: Past = FRESH
     ) -> tuple[np.ndarray, Past]:
-        """What `decode` gives; CodingError unless the grid has this checksum (`grid_checksum`)."""
+        """As `decode`: (h, w) tokens and the past; CodingError unless their `grid_checksum` is `checksum`."""
         tokens, after = self.decode(data, size, past)
         if grid_checksum(tokens) != checksum:
             raise CodingError("other tokens than were coded come out")
         return tokens, after
 
     def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
-        network, glance = self.network, self.network.look_back(past.of(size), *size)
+        network, glance = self.network, self.network.look_back(past.match(size), *size)
         phases, known, decoder = glance.phases, network.blank(glance.phases), RangeDecoder(data)
         ordered = self.alphabet.begin(glance.before)
         for phase in range(len(phases.neighbours)):
@@ -156,12 +155,12 @@ class TokenCoder:
         self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        after = past.then(phases.restore(ordered.astype(np.uint8)), size)
+        after = past.follow(phases.restore(ordered.astype(np.uint8)), size)
         return phases.restore(tokens).reshape(size).astype(self.dtype), after
 
     @property
     def dtype(self) -> np.dtype:
-        """Of tokens: uint16, or uint32 above 65,536 codes."""
+        """The type of tokens: uint16, or uint32 above 65,536 codes."""
         return np.dtype(np.uint16 if self.alphabet.codes <= 1 << 16 else np.uint32)
 
     def _check(self, grid: np.ndarray) -> None:
@@ -175,7 +174,7 @@ class TokenCoder:
 
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Of each symbol (n,), by the frequencies (size, n) of all: those of what is below it, its own, and all, (3, n)."""
+    """Intervals (3, n) of symbols (n,) by the frequencies (size, n) of all: what is below each, its own, the sum."""
     places = symbols * len(symbols) + np.arange(len(symbols))
     own = frequencies.take(places)
     up_to = frequencies  # in place: `cumsum` along this axis takes several times as long
@@ -191,7 +190,7 @@ def save_coder(coder: TokenCoder, folder: Path) -> None:
 
 
 def load_coder(path: Path) -> TokenCoder:
-    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names a file that is none, or was altered."""
+    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names one that is altered, or no coder."""
     path = path / FILE if path.is_dir() else path
     try:
         with safe_open(path, "numpy") as file:

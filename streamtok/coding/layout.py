@@ -58,11 +58,11 @@ class Digits:
         return np.array(self.levels)
 
     def split(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens (...) -> digits int64 (..., D)."""
-        digits, rest = np.empty((*tokens.shape, len(self.levels)), np.int64), tokens.astype(np.int64)
+        """Tokens (...) -> digits int64 (..., D), in memory digit by digit: NumPy is slow over short rows."""
+        digits, rest = np.empty((len(self.levels), *tokens.shape), np.int64), tokens.astype(np.int64)
         for digit, level in enumerate(self.levels):
-            rest, digits[..., digit] = np.divmod(rest, level)
-        return digits
+            rest, digits[digit] = np.divmod(rest, level)
+        return np.moveaxis(digits, 0, -1)
 
     def join(self, digits: np.ndarray) -> np.ndarray:
         """Digits (..., D) -> tokens int64 (...)."""
@@ -103,8 +103,8 @@ class Phases:
     """The order in which a grid's cells are coded: four phases, each between the cells of those before it.
 
     `order` (n,): the cells, row-major numbers, phase by phase; phase p has those from `cuts[p]` to `cuts[p + 1]`.
-    `neighbours[p]` (cells, 12 or 0): its known neighbours, and `inside` (n,): the cells in `order`, as numbers in the
-    grid padded by PAD cells on each side, of `padded` cells.
+    The others are numbers in the grid padded by PAD cells on each side, of `padded` cells. `neighbours[p]` (cells, 12
+    or 0) are the known neighbours of a phase, `inside` (n,) the cells in `order`.
     """
 
     order: np.ndarray
@@ -121,7 +121,7 @@ class Phases:
 
 
 @lru_cache(maxsize=16)
-def phases_of(height: int, width: int) -> Phases:
+def make_phases(height: int, width: int) -> Phases:
     """The phases of a grid: (y, x) both 0 or both 2 modulo 4; the others of even y and x; of odd y and x; the rest."""
     y, x = np.mgrid[:height, :width]
     phase = np.where((y % 2 == 0) & (x % 2 == 0), 1, np.where((y % 2 == 1) & (x % 2 == 1), 2, 3))

@@ -13,7 +13,7 @@ import numpy as np
 
 from streamtok.coding.alphabet import Alphabet
 from streamtok.coding.arithmetic import ACTIVATION_MAX, EXACT, Arithmetic
-from streamtok.coding.layout import NEIGHBOURS, Phases, phases_of
+from streamtok.coding.layout import NEIGHBOURS, Phases, make_phases
 
 EXPONENTS = 512
 Tensors = Mapping[str, np.ndarray]
@@ -37,7 +37,7 @@ class Linear:
         self._bias = arithmetic.scale(bias, shift)
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
-        """Of x in its parts; those at the end that are not given are zero."""
+        """y (n, out) of x in its parts; those at the end that are not given are zero."""
         y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
         for each in more:
             y += each
@@ -59,8 +59,8 @@ class Linear:
 class Glance:
     """What the past of a grid says of it, cells in the order of `phases`.
 
-    `features` (n, C), `heads` (n, groups * H), to be added to the heads; `bias` (hidden,), the same for all cells;
-    `before` (n, groups), the symbols of the grid before.
+    `features` (n, C); `heads` (n, groups * H), to be added to the heads. `bias` (hidden,) is the same for all cells,
+    `before` (n, groups) are the symbols of the grid before.
     """
 
     phases: Phases
@@ -73,15 +73,19 @@ class Glance:
 class Network:
     """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
 
-    `tensors`: int16 tables `past` (rows, E + H) of digit pairs (1 before, 2 before), `older` (rows, F) of (2, 3 before)
-    and `known` (rows, K + groups * H) of (now, 1 before), which also holds what a digit says to the heads of later
-    groups; `Linear`s `conv.0`, `conv.1` (3x3, nine taps row by row), `mean`, and per phase p `mix.p`, `hidden.p`,
-    `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
+    `tensors` has three int16 tables of pairs of digits, by the grids that they are from:
+
+    - `past` (rows, E + H), 1 and 2 before
+    - `older` (rows, F), 2 and 3 before
+    - `known` (rows, K + groups * H), now and 1 before; it also holds what a digit says to the heads of later groups
+
+    It has the `Linear`s `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
+    `hidden.p`, `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,).
     """
 
     def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):
         digits, self.symbols = alphabet.digits, alphabet.symbols
-        self.sums, self._arithmetic = arithmetic.sums, arithmetic
+        self.sums, self.arithmetic = arithmetic.sums, arithmetic
         self._exponential = tensors["exponential"]
         narrow = [tensors[name].shape[1] // 9 for name in ("conv.0.weight", "conv.1.weight")]
         self._conv = [Linear(arithmetic, tensors, f"conv.{n}", 3 * width, 6 * width) for n, width in enumerate(narrow)]
@@ -98,9 +102,9 @@ class Network:
         self.head = self._logits[0][0].inputs
         tables = [tensors[name] for name in ("past", "older", "known")]
         self._check(alphabet, tables)
-        past, self._older, known = (
-            arithmetic.table(digits.join_table(table.astype(np.int32)), len(groups)) for table in tables
-        )
+        rows = [digits.join_table(table.astype(np.int32)) for table in tables]
+        most = len(groups) * max(int(np.abs(row).max()) for row in rows)
+        past, self._older, known = (arithmetic.table(row, most) for row in rows)
         self._seen, self._own = (np.ascontiguousarray(part) for part in np.split(past, [-self.head], 1))
         self.known_width = known.shape[1] - len(groups) * self.head
         self._around = np.ascontiguousarray(known[:, : self.known_width])
@@ -124,15 +128,15 @@ class Network:
 
     def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
         """`past`: the symbols (h * w, groups) of up to three grids before, the newest first."""
-        phases, count = phases_of(height, width), height * width
+        phases, count = make_phases(height, width), height * width
         none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
         one, two, three = (*past, none, none, none)[:3]
         rows = self.symbols.pairs(one, two)
         seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
-        narrow = self._arithmetic.activate(np.concatenate([seen, older], 1))
+        narrow = self.arithmetic.activate(np.concatenate([seen, older], 1))
         wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
         lines = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # the shorter: exact in float32
-        mean = self._arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
+        mean = self.arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
         features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
         heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
         return Glance(phases, features, heads, self._mean(mean)[0], one[phases.order])
@@ -144,7 +148,7 @@ class Network:
         padded[1:-1, 1:-1] = x.reshape(height, width, channels)
         cells = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
         rows = [cells[row * width : row * width + count] for row in range(3)]
-        return self._arithmetic.activate(self._conv[layer](*rows))
+        return self.arithmetic.activate(self._conv[layer](*rows))
 
     def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
         """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
@@ -157,15 +161,15 @@ class Network:
         near = [self.around(phase, glance.phases, known)] if phase else []  # the first has no known neighbours
         x = self._mix[phase](glance.features[cells], *near)
         x += glance.bias
-        x = self._hidden[phase](self._arithmetic.activate(x))
-        x = self._heads[phase](self._arithmetic.activate(x))
+        x = self._hidden[phase](self.arithmetic.activate(x))
+        x = self._heads[phase](self.arithmetic.activate(x))
         x += glance.heads[cells]
         return x
 
     def say_around(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
         """What symbols that are known, (n, groups), and those of the grid before say to the cells around: activations
         (n, K)."""
-        return self._arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
+        return self.arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
 
     def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
         """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""
@@ -175,15 +179,15 @@ class Network:
     def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
         """The logits of a group's symbols in cells of a phase, by their heads (n, groups * H): (symbols, n)."""
         own = heads[:, group * self.head : (group + 1) * self.head]
-        return self._logits[phase][group].by_output(self._arithmetic.activate(own))
+        return self._logits[phase][group].by_output(self.arithmetic.activate(own))
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
         """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
         return self._exponential.take((logits.max(0) - logits).astype(np.intp), mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
-        """Of no cell anything is known yet: (padded cells, K)."""
-        return np.zeros((phases.padded, self.known_width), self._arithmetic.activation)
+        """What is known of cells before any is coded: zeros (padded cells, K)."""
+        return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
 
 
 def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:

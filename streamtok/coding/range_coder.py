@@ -1,6 +1,6 @@
 """A range coder (Martin 1979): symbols to bytes by their frequencies, in integers without a limit.
 
-The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed; zeros at its end are
+The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed. Zeros at its end are
 left out. docs/wire-protocol.md says the same in words.
 """
 
@@ -17,37 +17,41 @@ class CodingError(ValueError):
     """Bytes that are no coded grid, or of another grid, another coder or another past than they were made with."""
 
 
-class RangeEncoder:
-    """Narrows an interval symbol by symbol; `finish` gives the bytes."""
+def encode_range(intervals: np.ndarray) -> bytes:
+    """The shortest bytes for symbols by their frequencies, whole numbers (3, n) below 2^32: those of the symbols below
+    each, its own, and of all.
 
-    def __init__(self) -> None:
-        self._low, self._range = 0, 1 << 2 * WORD
-        self._words: list[int] = []  # may lie above 32 bits by a carry until the end
+    The loop narrows the interval. What the symbols add to its lower end is added up afterwards, 32 bits to a word.
+    """
+    below, own, total = intervals[:, intervals[2] > 1]  # what is certain changes nothing
+    width, parts = 1 << 2 * WORD, []
+    for each, whole in zip(own.tolist(), total.tolist(), strict=True):
+        part = width // whole
+        parts.append(part)
+        width = part * each
+        if width < LOWEST:
+            width <<= WORD
+    scale = np.array(parts, np.uint64)
+    moves = scale * own.astype(np.uint64) < LOWEST
+    word, added = moves.cumsum() - moves, scale * below.astype(np.uint64)
+    words = np.zeros(moves.sum() + 2)  # float64 is exact: all that is added to a word is below 2^53
+    for shift, half in enumerate((added >> WORD, added & MASK)):
+        words += np.bincount(word + shift, half, len(words))
+    return _finish(words.astype(np.uint64), width)
 
-    def encode(self, below: np.ndarray, frequency: np.ndarray, total: np.ndarray) -> None:
-        """Symbols (n,) by the frequencies of the symbols below each, its own, and of all: whole numbers below 2^32."""
-        low, width, words = self._low, self._range, self._words
-        for under, own, whole in zip(below.tolist(), frequency.tolist(), total.tolist(), strict=True):
-            part = width // whole
-            low += part * under
-            width = part * own
-            if width < LOWEST:
-                words.append(low >> WORD)
-                low, width = (low & MASK) << WORD, width << WORD
-        self._low, self._range = low, width
 
-    def finish(self) -> bytes:
-        """The shortest bytes that name a number within the interval."""
-        low, width = self._low, self._range
-        drop = 2 * WORD
-        while (low + width - 1) >> drop << drop < low:
-            drop -= 8
-        last = (low + width - 1) >> drop << drop
-        words = np.array([*self._words, last >> WORD, last & MASK], np.uint64)
-        while (carries := words[1:] >> WORD).any():
-            words &= MASK
-            words[:-1] += carries
-        return words.astype(">u4").tobytes().rstrip(b"\0")
+def _finish(words: np.ndarray, width: int) -> bytes:
+    """The shortest bytes of a number from `words`, most significant first, each with a carry, to `width` above."""
+    low = (int(words[-2]) << WORD) + int(words[-1])
+    drop = 2 * WORD
+    while (low + width - 1) >> drop << drop < low:
+        drop -= 8
+    last = (low + width - 1) >> drop << drop
+    words[-2:] = last >> WORD, last & MASK
+    while (carries := words[1:] >> WORD).any():
+        words &= MASK
+        words[:-1] += carries
+    return words.astype(">u4").tobytes().rstrip(b"\0")
 
 
 class RangeDecoder:

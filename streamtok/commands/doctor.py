@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.commands.info import format_report, is_empty
-from streamtok.drives.open_drive import kind_of
+from streamtok.drives.open_drive import find_kind
 from streamtok.io.spec import split_file
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
@@ -88,7 +88,7 @@ def is_drive(source: str) -> bool:
     """Whether a source is a folder, or a recording of several cameras, which `replay` reads."""
     with contextlib.suppress(ValueError):
         path, _ = split_file(source)
-        return path.is_dir() or (path.is_file() and kind_of(path) != "video")
+        return path.is_dir() or (path.is_file() and find_kind(path) != "video")
     return False
 
 

@@ -6,7 +6,7 @@
     streamtok decode tokens.safetensors -o back.mp4
 
 Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
-padded, and cropped again when decoding; a group that is cut short (by a gap, the end) repeats its last frame. Pictures
+padded, and cropped again when decoding. A group that is cut short (by a gap, the end) repeats its last frame. Pictures
 that change their size begin an epoch in a file of their own, OUT.001.safetensors; --size gives all the same.
 """
 

@@ -47,7 +47,7 @@ def read_lines(value: object) -> int | None:
     text = str(value)
     if value is None or text == NATIVE:
         return None
-    if not text.isdigit() or int(text) < 8:
+    if not text.isdecimal() or int(text) < 8:
         raise ValueError(f"expected a number of pixels of 8 or more, or {NATIVE!r}")
     return int(text)
 
@@ -67,7 +67,6 @@ class EvaluateSettings(CommandSettings):
     baselines: Switch = option(False, "x264 and x265 at equal bits, grid average, the net without rounding")
     drift: Annotated[Whole, Flag("GROUPS")] = option(0, "a bfloat16 receiver after so many groups (slow)")
     motion: Off = Field(default=True, alias="no_motion", description="leave out flicker and warping error")
-    backbone: File | None = option(None, "weights for the LPIPS-style distance, as training takes them")
     i3d: File | None = option(None, "TorchScript I3D, for rFVD")
     inception: File | None = option(None, "TorchScript Inception, for rFID")
     video: Switch = option(False, "also write side_by_side.mp4")
@@ -104,7 +103,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     files = find_clips(settings.places, images=settings.by_image)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
     options = SuiteOptions(
-        **settings.model_dump(include={"motion", "baselines", "backbone", "i3d", "inception", "hold"}),
+        **settings.model_dump(include={"motion", "baselines", "i3d", "inception", "hold"}),
         steps=settings.lines is None,
         drift_groups=settings.drift,
         coder=find_coder(tok.fingerprint, Path(settings.model)),

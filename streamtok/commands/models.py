@@ -6,8 +6,8 @@
     streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
     streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on what they will see
 
-FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step); the state is
-that of one camera in float16, convolution tails plus `context` steps of attention keys and values.
+FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step). The state is
+that of one camera in float16: convolution tails, and `context` steps of attention keys and values.
 """
 
 import json
@@ -50,11 +50,11 @@ def run(settings: ModelsSettings) -> int:
     from streamtok.model.costs import measure_preset
 
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
-    print(json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps))
+    print(json.dumps({"models": rows}) if settings.as_json else format_presets(rows, settings.size, settings.fps))
     return 0
 
 
-def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
+def format_presets(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
     cells = [
         {

@@ -78,7 +78,7 @@ class ReconstructSettings(CommandSettings):
 
 def run(settings: ReconstructSettings) -> int:
     """Reconstruct every source; 1 if one of them failed."""
-    from streamtok.compat.reconstruct import ReconstructOptions, output_name, reconstruct_file
+    from streamtok.compat.reconstruct import output_name, reconstruct_file
 
     sources = find_sources(settings.sources + ([settings.pattern] if settings.pattern else []))
     outs = {source: output_name(source, settings.out) for source in sources}
@@ -87,13 +87,11 @@ def run(settings: ReconstructSettings) -> int:
         raise ValueError(f"{', '.join(clashing[:4])} would be written to one file, {outs[clashing[0]]}: rename them")
     tok = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
-    options = ReconstructOptions(
-        settings.short_size, settings.temporal_window, settings.output_fps, settings.save_input
-    )
+    options = settings.model_dump(include={"short_size", "temporal_window", "output_fps", "save_input"})
     done, failed = [], {}
     for source in tqdm(sources, "reconstruct", unit="file", disable=None if settings.progress else True):
         try:
-            done.append(reconstruct_file(tok, source, outs[source], options))
+            done.append(reconstruct_file(tok, source, outs[source], **options))
         except (OSError, ValueError) as error:
             failed[source] = str(error)
     print_results(settings, tok, [asdict(one) for one in done], failed)

@@ -8,7 +8,7 @@
 A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
 folder with one video or one folder of images per camera. images:DIR?fps=10 is a folder of images without times,
 FILE?fps=20 a video without. A file with several video streams has as many cameras; FILE?stream=1 is one of them. A
-recording with tokens is cut exactly as it was live; --verify compares every token and prints the first difference; its
+recording with tokens is cut exactly as it was live. --verify compares every token and prints the first difference. Its
 exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical. --size, --fit,
 --on-gap, --keyframe-interval and --tail are for drives without recorded tokens.
 """
@@ -29,7 +29,7 @@ def run(settings: ReplaySettings) -> int:
     from streamtok.node.rig import check_binding
 
     log_to_stderr(settings.log_format)
-    with blame_settings():  # what cannot be replayed so never can be
+    with blame_settings():  # what these settings forbid now, they forbid at every start
         if settings.bind is not None:
             check_binding(settings, settings.bind)
         node = ReplayNode(settings)

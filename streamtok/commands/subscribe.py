@@ -97,7 +97,7 @@ class Ages:
     """How old live messages were when they came. Between two machines that is as exact as their clocks agree.
 
     `before_capture` counts those that came before their capture time, as from a file that is read faster than it was
-    taken; `before_publish` those that came before they were sent: the clocks disagree, by `disagree_s` at least.
+    taken. `before_publish` counts those that came before they were sent: the clocks disagree, by `disagree_s` at least.
     """
 
     def __init__(self) -> None:
@@ -118,8 +118,10 @@ class Ages:
             self._samples["capture_to_reader"].add(since_capture)
 
     def summary(self) -> dict[str, Any]:
-        """`latency_ms` of those that have an age, and `without_age`, how many have none; if most came before their
-        capture time, the age of the others since then means nothing, and is left out."""
+        """`latency_ms` of those that have an age, and `without_age`, how many have none.
+
+        If most came before their capture time, the age of the others since then means nothing, and is left out.
+        """
         parts = {part: kept for part, kept in self._samples.items() if kept.count}
         if self.before_capture > self._samples["capture_to_reader"].count:
             parts.pop("capture_to_reader", None)

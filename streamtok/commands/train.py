@@ -3,10 +3,10 @@
     streamtok train --config configs/train_nano.yaml --set data.paths='[my/videos]' --set out=out/nano
     streamtok train --config configs/train_nano.yaml --resume
 
-The config says what to train, on what and for how long (steps or seconds); --set overrides any of its keys, nested
-ones with dots. A run that was stopped or killed goes on from its last checkpoint with --resume, bit for bit on a CPU;
-without it, a folder that holds a run is refused unless --overwrite is given.
-The folder `out` gets log.jsonl, curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
+The config says what to train, on what and for how long (steps or seconds); --set overrides any of its keys, nested ones
+with dots. A run that was stopped or killed goes on from its last checkpoint with --resume, bit for bit on a CPU.
+Without it, a folder that holds a run is refused unless --overwrite is given. The folder `out` gets log.jsonl,
+curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
 """
 
 import json

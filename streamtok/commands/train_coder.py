@@ -4,8 +4,8 @@
     streamtok train-coder runs/mine/model --data my/videos
 
 Writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds it.
-The first 33 frames of each clip in --holdout are coded and decoded again, and its first picture, held for 65 frames;
-their bits per token are printed.
+The first 33 frames of each clip in --holdout are coded and decoded again. So is its first picture, held for 65 frames.
+Their bits per token are printed.
 """
 
 import json

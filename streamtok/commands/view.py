@@ -5,10 +5,10 @@
     streamtok view drive.mcap
     streamtok view tcp://127.0.0.1:5555 --to foxglove       (or rerun, or drive.rrd)
 
-It shows pictures decoded from the tokens, the camera's own where the node publishes them (`--publish-frames`), the
-token grids, latency by stage, and what was dropped or lost. Nodes are read only while a page is open. The page is on
-loopback, as for an SSH tunnel (ssh -L 8088:localhost:8088 robot); on another --address the URL holds a token, without
-which nobody is let in.
+It shows pictures decoded from the tokens, and the camera's own where the node publishes them (`--publish-frames`). It
+also shows token grids, latency by stage, and what was dropped or lost. Nodes are read only while a page is open. The
+page is on loopback, as for an SSH tunnel (ssh -L 8088:localhost:8088 robot). On another --address the URL holds a
+token, without which nobody is let in.
 """
 
 import json

@@ -91,8 +91,8 @@ class CausalVideoTokenizer(_CosmosTokenizer):
     def forward(self, video: np.ndarray, temporal_window: int | None = 17) -> np.ndarray:
         """Reconstruct uint8 (B, T, H, W, 3) of any size and length.
 
-        In windows that know nothing of each other, padded as theirs are; with `temporal_window` None as one clip, whose
-        state goes on: no seam between windows, and fewer tokens.
+        In windows that know nothing of each other, padded as theirs are. With `temporal_window` None it is one clip,
+        whose state goes on: no seam between windows, and fewer tokens.
         """
         check_pictures(video, 5, "(B, T, H, W, 3)")
         window = temporal_window or video.shape[1]
@@ -123,7 +123,7 @@ class ImageTokenizer(_CosmosTokenizer):
 
 
 def check_pictures(pictures: np.ndarray, axes: int, shape: str) -> None:
-    """TypeError or ValueError unless pictures are a uint8 array with so many axes, colours last."""
+    """TypeError or ValueError unless pictures are uint8 (..., 3) of so many axes; errors write them as `shape`."""
     if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8:
         found = pictures.dtype if isinstance(pictures, np.ndarray) else type(pictures).__name__
         raise TypeError(f"pictures are {found}, expected a uint8 numpy array {shape}; tensors go to `autoencode`")

@@ -31,36 +31,35 @@ class Reconstructed:
     bits_per_pixel: float
 
 
-@dataclass(frozen=True)
-class ReconstructOptions:
-    """`short_size`: resize the shorter side to so many pixels first. `window`: start afresh every so many frames.
-    `fps`: of the videos written (None: the source's). `save_input`: write beside each video what went in."""
+def reconstruct_file(
+    tok: Tokenizer,
+    source: str,
+    out: Path,
+    *,
+    short_size: int | None = None,
+    temporal_window: int | None = None,
+    output_fps: float | None = None,
+    save_input: bool = False,
+) -> Reconstructed:
+    """Encode and decode a video or an image into `out`.
 
-    short_size: int | None = None
-    window: int | None = None
-    fps: float | None = None
-    save_input: bool = False
-
-
-def reconstruct_file(tok: Tokenizer, source: str, out: Path, options: ReconstructOptions) -> Reconstructed:
-    """Encode and decode a video or an image into `out`; ValueError or OSError says what of it cannot be.
-
-    After an error there is no file.
+    `short_size` resizes the shorter side to so many pixels first. State starts afresh every `temporal_window`
+    frames. Videos are written at `output_fps` (None: the source's). `save_input` writes beside each video what went in.
+    ValueError or OSError says what of it cannot be; after an error there is no file.
     """
     with open_frames(source) as opened:
         first = next(opened.frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
         frames: Iterable[Frame] = itertools.chain([first], opened.frames)
-        size = shorten(first.image.shape[:2], options.short_size)
+        size = shorten(first.image.shape[:2], short_size)
         if size != first.image.shape[:2]:
             frames = resize_frames(frames, size)
-        fps = options.fps or opened.fps
-        outs = [out, out.with_stem(f"{out.stem}_input")] if options.save_input else [out]
+        outs = [out, out.with_stem(f"{out.stem}_input")] if save_input else [out]
         writers: list[PictureWriter] = []
         try:
-            writers += (open_pictures(each, size, fps) for each in outs)
-            mse, count = _write_pairs(tok, frames, writers, options)
+            writers += (open_pictures(each, size, output_fps or opened.fps) for each in outs)
+            mse, count = _write_pairs(pair_pictures(tok, frames, temporal_window), writers, output_fps)
         except BaseException:
             for writer in writers:
                 writer.abort()
@@ -72,13 +71,13 @@ def reconstruct_file(tok: Tokenizer, source: str, out: Path, options: Reconstruc
 
 
 def _write_pairs(
-    tok: Tokenizer, frames: Iterable[Frame], writers: list[PictureWriter], options: ReconstructOptions
+    pairs: Iterable[tuple[Frame, np.ndarray]], writers: list[PictureWriter], fps: float | None
 ) -> tuple[float, int]:
-    """The mean squared error on the 0..1 scale, and how many frames there were."""
+    """The mean squared error of `pair_pictures` on the 0..1 scale, and how many frames there were."""
     total, count, start_ns = 0.0, 0, None
-    for frame, shown in pair_pictures(tok, frames, options.window):
+    for frame, shown in pairs:
         start_ns = frame.capture_ns if start_ns is None else start_ns
-        now = round(count * 1e9 / options.fps) if options.fps else frame.capture_ns - start_ns
+        now = round(count * 1e9 / fps) if fps else frame.capture_ns - start_ns
         for writer, picture in zip(writers, (shown, frame.image), strict=False):
             writer.write(picture, now)
         total += float(np.square(frame.image.astype(np.float32) - shown).mean()) / 255**2

@@ -40,7 +40,7 @@ class Bag1File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """By the index as far as that goes, then what can be read without one."""
+        """Messages by the index as far as that goes, then those that can be read without one."""
         last = -1
         if not self.damage:
             try:
@@ -91,7 +91,7 @@ class BagDrive(MessageDrive):
 
     @contextlib.contextmanager
     def _or_note(self, several: bool) -> Iterator[None]:
-        """Of several files, one that cannot be read is noted, and the others are."""
+        """Note one of several files that cannot be read, and go on with the others."""
         try:
             yield
         except ValueError as error:

@@ -15,7 +15,7 @@ MOST_STRAY = 2  # images whose time lies ahead of all that follow: it is theirs 
 class CameraOrder:
     """Holds back up to `REORDER_FRAMES` images, and gives them by time.
 
-    So many images in a row that rise together before the newest show that the clock was set back: they go on in the new
+    So many images in a row that rise together before the newest show that the clock was set back. They go on in the new
     time, with `turn` one higher. Where the newest was far ahead for an image or two, its own time was wrong. Such
     images, and single ones that come too late, are left out: `leave_out` is told, with the reason.
     """

@@ -1,10 +1,10 @@
 """Which clock the images of a camera are timed by, and what time an image has that its clock does not give one.
 
 A message has up to three times: its header's stamp, when it was published, and when it was logged. The first of them
-that is usable is taken: over the first `SAMPLE` messages of the camera it is there in at least half of them, is less
-than 2**63 ns, and rises from one image to the next in at least `RISING` of the steps. So stamps that are zero, stand
-still or are whole seconds lead to another clock. All cameras of a drive have to be on one time base: where some have
-no usable stamp and those of the others are far from the time of logging (simulated time), all take that.
+that is usable is taken. Over the first `SAMPLE` messages of the camera it is there in at least half of them and less
+than 2**63 ns. It rises from one image to the next in at least `RISING` of the steps. So stamps that are zero, stand
+still or are whole seconds lead to another clock. All cameras of a drive have to be on one time base. Where some have no
+usable stamp, and those of the others are far from the time of logging (simulated time), all take that time.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class Choice:
 
 
 class Timed(NamedTuple):
-    """An image message on its way: its camera's stream, its time by the chosen clock (0: not known), when it was
-    logged, and what is in it, or why it cannot be read. `guessed`: the time was put between those of its neighbours.
-    `session` is that of the node that recorded it, if it was one of ours.
+    """An image message on its way.
+
+    It has its camera's stream, its time by the chosen clock (0: not known), when it was logged, and what is in it or
+    why it cannot be read. `guessed`: the time was put between those of its neighbours. `session` is that of the node
+    that recorded it, if it was one of ours.
     """
 
     stream: str
@@ -135,8 +137,8 @@ class TimeFiller:
     """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
 
     An image is a copy if time and bytes are those of one of the latest `RECENT`. One that has no time, or the time of
-    the one before it, gets one between those of its neighbours, as the times of logging divide it. One before the
-    first known time gets what the times of logging say, and stays at 0 if that would be before the clock began.
+    the one before it, gets one between those of its neighbours. The times of logging divide it. One before the first
+    known time gets what the times of logging say, and stays at 0 if that would be before the clock began.
     """
 
     def __init__(self) -> None:

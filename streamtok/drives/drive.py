@@ -64,9 +64,10 @@ class Drive(ABC):
     """Frames of several cameras in order of capture time. A context manager; each iteration starts from the beginning.
 
     Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
-    names; `counts[stream]` holds, of the last iteration, `frames`, those that are `lost` before them by number or time,
-    and the images that were left out by reason (`LEFT_OUT`): together as many as are in the file. `clocks` says what
-    the times of a camera are, where they may be several. `problems` is what was left out or guessed so far.
+    names. `counts[stream]` is of the last iteration: `frames`, those that are `lost` before them by number or time, and
+    the images that were left out by reason (`LEFT_OUT`). Frames and images left out are together as many as are in the
+    file. `clocks` says what the times of a camera are, where they may be several. `problems` is what was left out or
+    guessed so far.
     """
 
     kind = ""
@@ -114,9 +115,12 @@ class Drive(ABC):
         return [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems]
 
     def account(self) -> dict[str, dict[str, Any]]:
-        """Of each camera of the last iteration: `images` in the file, `frames` of them, how many were left out by
-        reason, `lost` (missing in the file by number or time), `guessed` times, the `clock` (None: the file has only
-        one), and why it is not the header's. Frames and what was left out are all images."""
+        """What was found of each camera in the last iteration.
+
+        `images` are those in the file: `frames`, and those left out, by reason. `lost` are missing in the file by
+        number or time, `guessed` counts times. `clock` is None where the file has only one; `clock_reason` says why it
+        is not the header's.
+        """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
             given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
@@ -142,9 +146,9 @@ class Drive(ABC):
 
     def start_progress(self, stream: str) -> Progress:
         """A camera before its first image."""
-        return Progress(self.judge_of(stream))
+        return Progress(self.make_judge(stream))
 
-    def judge_of(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
+    def make_judge(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
         """A judge of a camera's times, before its first image."""
         choice = self.clocks.get(stream, Choice())
         return TimeJudge(choice.uneven, choice.steps, gap_steps)

@@ -1,8 +1,9 @@
 """The recordings in a folder: which files are parts of one, and which have nothing to do with each other.
 
-Files are parts of one recording if a metadata.yaml lists them, if streamtok wrote them one after another (they name
-their first file), or if their names differ in a number alone (`NAME_0`, `NAME_1`) and each begins where the one before
-ends. Files with different cameras that were recorded at the same time share a clock, and are one recording as well.
+Files are parts of one recording if a metadata.yaml lists them, or if streamtok wrote them one after another (they name
+their first file). They also are if their names differ in a number alone (`NAME_0`, `NAME_1`) and each begins where the
+one before ends. Files with different cameras that were recorded at the same time share a clock, and are one recording
+as well.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ class Found:
     topics: frozenset[str] = frozenset()
 
 
-def kind_of(path: Path) -> str:
-    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd; anything
-    unknown counts as a video. ValueError for an empty file."""
+def find_kind(path: Path) -> str:
+    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd.
+
+    Anything unknown counts as a video. ValueError for an empty file.
+    """
     head = read_head(path)
     if not head:
         raise ValueError(f"{path}: nothing of it can be unpacked" if path.stat().st_size else f"{path} is empty")
@@ -69,7 +72,7 @@ def list_recordings(folder: Path) -> list[Parts]:
 def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
-    kind = kind_of(path)
+    kind = find_kind(path)
     found = Found(path, kind, ("listed", "") if is_listed else ("", name), number)
     with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
         if kind == "mcap":

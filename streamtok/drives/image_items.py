@@ -39,10 +39,10 @@ class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
     def __init__(
-        self, depth_of: Callable[[ImageMessage], DepthRange | None], judge_of: Callable[[str, float], TimeJudge]
+        self, find_depth: Callable[[ImageMessage], DepthRange | None], make_judge: Callable[[str, float], TimeJudge]
     ) -> None:
         self._videos: dict[str, _Video] = {}
-        self._depth_of, self._judge_of = depth_of, judge_of
+        self._depth_of, self._judge_of = find_depth, make_judge
 
     def make(self, timed: Timed) -> Iterator[Item]:
         """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
@@ -93,7 +93,7 @@ class ItemMaker:
 
 
 def fail_with(text: str) -> Callable[[], np.ndarray]:
-    """A `load` that says why there is no picture."""
+    """A `load` that gives no picture (H, W, 3), but raises DamagedFrame with this text."""
 
     def load() -> np.ndarray:
         raise DamagedFrame(text)

@@ -1,5 +1,7 @@
-"""What drives of recorded messages share, whatever file they lie in: which topics are cameras, by which clock they are
-timed, and how their messages become items."""
+"""What drives of recorded messages share, whatever file they lie in.
+
+That is which topics are cameras, by which clock they are timed, and how their messages become items.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, is_depth
-from streamtok.io.messages.image_messages import ImageMessage, image_kind, parser_of
+from streamtok.io.messages.image_messages import ImageMessage, find_parser, image_kind
 from streamtok.recording.parts import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
@@ -66,8 +68,11 @@ class TopicMessage(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a drive is read: which `topics` (as `choose_topics` takes them), by which `clock`, and the distances in
-    metres between which depth images become pictures (None: they are left out, unless asked for by name)."""
+    """How a drive is read: which `topics` (as `choose_topics` takes them), and by which `clock`.
+
+    `depth_range` are the distances in metres between which depth images become pictures. With None they are left out,
+    unless asked for by name.
+    """
 
     topics: Topics = None
     clock: AskedClock = "auto"
@@ -168,11 +173,11 @@ class MessageDrive(Drive):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
                 continue
             if topic in recorded and topic.name in labels:
-                self._parsers[topic] = parser_of(topic.kind, encoding)
+                self._parsers[topic] = find_parser(topic.kind, encoding)
                 continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:
-                self._parsers[topic] = parser_of(topic.kind, encoding)
+                self._parsers[topic] = find_parser(topic.kind, encoding)
             except ValueError as error:
                 others[label] = str(error)
                 self.note("", f"{label} is left out: {error}")
@@ -228,7 +233,7 @@ class MessageDrive(Drive):
             yield from assembler.push(message)
         yield from assembler.flush()
 
-    def depth_of(self, image: ImageMessage) -> DepthRange | None:
+    def find_depth(self, image: ImageMessage) -> DepthRange | None:
         """The distances that an image shows, if it is one of depth."""
         return self._depth if is_depth(image.encoding) else None
 
@@ -238,7 +243,7 @@ class Assembler:
 
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
-        self._maker = ItemMaker(drive.depth_of, drive.judge_of)
+        self._maker = ItemMaker(drive.find_depth, drive.make_judge)
         self._fillers = {name: TimeFiller() for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:

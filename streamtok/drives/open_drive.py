@@ -30,15 +30,16 @@ from streamtok.drives.folder_drive import (
     open_picture,
     open_video,
 )
-from streamtok.drives.folders import kind_of, list_recordings, read_head
+from streamtok.drives.folders import find_kind, list_recordings, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.named_logs import Logs
 from streamtok.drives.topics import Topics
-from streamtok.io.images.folder import OPTIONS, natural_key
+from streamtok.io.images.folder import OPTIONS
 from streamtok.io.messages.depth import DepthRange
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.names import natural_key
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
@@ -59,7 +60,7 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def resolve_drive(name: str) -> str:
-    """The same drive named from the root of the file system."""
+    """Name the same drive from the root of the file system."""
     prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
     path, options = parse_drive(name)
     query = name.rpartition("?")[2] if options else ""
@@ -95,7 +96,7 @@ def open_drive(
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return open_picture(path, topics, options)
-    kind, named = kind_of(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
+    kind, named = find_kind(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
     if kind == "video" and named != "video":
         raise ValueError(
             f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {read_head(path)!r}"
@@ -121,7 +122,7 @@ def find_recording(name: str | Path) -> Recording | None:
         parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
     else:
         parts = Parts([path])
-    if not parts.paths or kind_of(parts.paths[0]) != "mcap":
+    if not parts.paths or find_kind(parts.paths[0]) != "mcap":
         return None
     with contextlib.suppress(ValueError):
         recording = Recording(parts.paths, parts.notes)
@@ -224,14 +225,14 @@ def _several(path: Path, names: list[str]) -> ValueError:
 
 
 def _is_own(path: Path) -> bool:
-    return kind_of(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+    return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
 
 
 def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:
     paths, notes = recording.paths, list(recording.notes)
     if len(paths) > 1:
         notes.append(f"{len(paths)} files are read as one recording: {paths[0].name} to {paths[-1].name}")
-    kind = kind_of(paths[0])
+    kind = find_kind(paths[0])
     if kind == "mcap":
         return McapDrive(Parts(paths, notes), options, path)
     from streamtok.drives.bag_drive import BagDrive  # needs rosbags, an extra

@@ -31,7 +31,7 @@ class Times:
 
     @property
     def seconds(self) -> float:
-        """From the first to the last."""
+        """Seconds from the first time to the last."""
         return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
 
     def gaps(self) -> list[tuple[float, float]]:
@@ -80,8 +80,11 @@ class TokenSurvey:
             self._keep_column(group)
 
     def report(self) -> dict[str, Any]:
-        """Plain values: counts, seconds, rates per second, gaps [(at, seconds)], and for discrete streams the codes
-        in use, their entropy in bits per token, and the bits per token that are sent."""
+        """Plain values: counts, seconds, rates per second, gaps [(at, seconds)].
+
+        For discrete streams there are the codes in use, their entropy in bits per token, and the bits per token that
+        are sent.
+        """
         seconds = self.times.seconds
         result: dict[str, Any] = {**self.counts, "grid": list(self.grid), **self.times.report()}
         result["bits_per_second"] = round(self.counts["bytes"] * 8 / seconds) if seconds else 0
@@ -127,8 +130,11 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
 
 
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
-    """Tokens over time as a PNG: per stream every place of the grid (rows) at every group (columns), and below it the
-    share of tokens that changed from one group to the next."""
+    """Draw tokens over time as a PNG.
+
+    Per stream it has every place of the grid (rows) at every group (columns), and below it the share of tokens that
+    changed from one group to the next.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
 """Compiled code that outlives its process, so that only the first start on a machine compiles.
 
-What `torch.compile` and Triton make lies in `cache_folder()/compiled`, beside the stored engine configurations, and a
-list of checksums with it: what a power cut or a full disk has damaged is compiled again instead of loaded.
+What `torch.compile` and Triton make lies in `cache_folder()/compiled`, beside the stored engine configurations. A list
+of checksums lies with it: what a power cut or a full disk has damaged is compiled again instead of loaded.
 """
 
 import atexit
@@ -115,7 +115,7 @@ def _write_checksums(folder: Path) -> None:
 def _find_damage(folder: Path) -> str | None:
     """What differs from the list of checksums, or None.
 
-    Files that no list names were added by a process that goes on or was cut off; if one is damaged, loading it fails
+    Files that no list names were added by a process that goes on or was cut off. If one is damaged, loading it fails
     and says so.
     """
     if not (folder / LIST).exists():

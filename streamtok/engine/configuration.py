@@ -29,11 +29,9 @@ class EngineError(RuntimeError):
 class EngineConfiguration:
     """How one model runs on one machine.
 
-    `slots_per_step`: 1 for a step of each ready slot, any other number for one step of all slots of a stream (models
-    too small to fill the device alone; a compiled step is always that, and so is a plain tokenizer's, which says 0);
-    `kernels`: one of KERNELS; `over_space`: the kind of spatial attention of fused kernels, one of OVER_SPACE;
-    `convolutions`: one of CONVOLUTIONS; `deterministic`: that of the tokenizer; `agreement`: share of tokens equal to
-    float32's, `measured_ms`: per group, both by the name of what was tried, a precision first.
+    `slots_per_step` is 1 for a step of each ready slot. Any other number is one step of all slots of a stream, for
+    models too small to fill the device alone. A compiled step and a plain tokenizer's (0) are always that. `agreement`
+    and `measured_ms` are by the name of what was tried, a precision first.
     """
 
     device: str = "cpu"
@@ -43,17 +41,17 @@ class EngineConfiguration:
     threads: int = 0
     graph: bool = False
     compile: bool = False
-    kernels: str = "plain"
-    over_space: str = "flash"
-    convolutions: str = "direct"
+    kernels: str = "plain"  # one of KERNELS
+    over_space: str = "flash"  # spatial attention of fused kernels, one of OVER_SPACE
+    convolutions: str = "direct"  # one of CONVOLUTIONS
     deterministic: bool = False
     fingerprint: str = ""
     torch_version: str = ""
     triton_version: str = ""
     size: tuple[int, int] = (0, 0)
     format: int = FORMAT
-    agreement: dict[str, float] = field(default_factory=dict)
-    measured_ms: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)  # share of tokens equal to float32's
+    measured_ms: dict[str, float] = field(default_factory=dict)  # of a group
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

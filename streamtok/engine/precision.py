@@ -26,8 +26,9 @@ NEAR = 1.05  # candidates this close in time count as equally fast, and agreemen
 
 
 def list_candidates(device: str) -> list[str]:
-    """The precisions that `auto` tries on a device; float32 first. float16 on a CPU is never one, and int8 has to be
-    asked for: of shipped weights it reaches FLOOR on most clips, not on all (docs/performance.md)."""
+    """The precisions that `auto` tries on a device; float32 first. float16 on a CPU is never one. int8 has to be asked
+    for: shipped weights reach FLOOR with it on most clips, not on all (docs/performance.md).
+    """
     if device == "cuda":
         return ["float32", "bfloat16", "float16"]
     return ["float32", "bfloat16"] if cpu_has_bfloat16() else ["float32"]
@@ -51,9 +52,11 @@ def _cpu_has(*flags: str) -> bool:
 
 
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
-    """How a model runs in a precision before anything is measured: with our own layers where they fit, with fewer
-    products on processors where those were always faster, and captured on a GPU. A deterministic tokenizer keeps
-    PyTorch's layers, which its whole clips run on too."""
+    """How a model runs in a precision before anything is measured.
+
+    It has our own layers where they fit, and fewer products on processors where those were always faster. On a GPU it
+    is captured. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too.
+    """
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
     made = replace(machine, precision=precision, graph=gpu, threads=threads, slots_per_step=1, kernels="plain")
@@ -78,13 +81,12 @@ def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> boo
 
 @dataclass(frozen=True)
 class Trial:
-    """How one precision did on a clip: its configuration; tokens (or latents) (1, T', h, w) on the CPU; the median
-    milliseconds of a group; the share of tokens equal to float32's."""
+    """How one precision did on a clip."""
 
     configuration: EngineConfiguration
-    tokens: Tensor
-    ms: float
-    agreement: float
+    tokens: Tensor  # or latents, (1, T', h, w) on the CPU
+    ms: float  # the median of a group
+    agreement: float  # the share of tokens equal to float32's
 
 
 def choose(
@@ -141,8 +143,10 @@ def try_precisions(
 def measure_kinds(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
-    """The configuration with the faster kind of spatial attention, if its kernels have several; its tokens (or latents)
-    on a clip uint8 (B, 3, T, H, W), and the median milliseconds of a group."""
+    """The configuration with the faster kind of spatial attention, if its kernels have several.
+
+    With it come its tokens (or latents) on a clip uint8 (B, 3, T, H, W), and the median milliseconds of a group.
+    """
     attends = tok.config.mid_attention or tok.config.attention_levels
     kinds = OVER_SPACE if configuration.kernels == "fused" and attends else (configuration.over_space,)
     found = []

@@ -71,12 +71,12 @@ def _measure_and_store(
 def prepare(
     tok: Tokenizer, size: tuple[int, int], compile: bool = False, clip: Tensor | None = None
 ) -> EngineConfiguration:
-    """Do now what a node would do at its first start: measure and store the engine configuration for frames of `size`
-    (H, W), compile what it needs, and take two steps.
+    """Do now what a node would do at its first start for frames of `size` (H, W).
 
-    `compile`: run the step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it:
-    measure on it, whatever is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from
-    now on. EngineError if the configuration cannot run, OSError if it cannot be stored.
+    It measures and stores the engine configuration, compiles what that needs, and takes two steps. `compile`: run the
+    step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it: measure on it, whatever
+    is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from now on. EngineError if
+    the configuration cannot run, OSError if it cannot be stored.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if clip is None:

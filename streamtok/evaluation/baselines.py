@@ -32,7 +32,7 @@ class CodecClip:
 def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> CodecClip:
     """The best quality that "x264" or "x265" reaches within the bits: frames uint8 RGB (T, H, W, 3), even sides.
 
-    Preset veryfast, tune zerolatency (no delay, as a live stream has it), one key frame at the start, 4:2:0; the
+    Preset veryfast, tune zerolatency (no delay, as a live stream has it), one key frame at the start, 4:2:0. The
     constant-rate factor is searched until the packets just fit. If nothing fits, the smallest comes back as it is.
     """
     low, high = _CRF_RANGE

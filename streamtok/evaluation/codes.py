@@ -13,7 +13,7 @@ from streamtok.measures import entropy_bits
 class CodeCounts:
     """Pools the tokens of many clips: how many codes occur, and the entropy of their joint histogram.
 
-    The pooled entropy is the plain estimate from counts, in bits per token; it cannot exceed log2 of the number of
+    The pooled entropy is the plain estimate from counts, in bits per token. It cannot exceed log2 of the number of
     tokens seen, so figures compare only between sets of about the same size.
     """
 
@@ -25,7 +25,7 @@ class CodeCounts:
         self.counts = np.zeros(self.codebook_size, np.int64)
 
     def add(self, indices: torch.Tensor) -> None:
-        """Count tokens (...), of any integer dtype; ValueError for one outside the codebook."""
+        """Count tokens of any shape (..., h, w), of any integer dtype; ValueError for one outside the codebook."""
         flat = indices.detach().to("cpu", torch.int64).flatten().numpy()
         outside = flat[(flat < 0) | (flat >= self.codebook_size)]
         if outside.size:

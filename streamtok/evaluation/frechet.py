@@ -1,8 +1,8 @@
 """Frechet distances between features of originals and reconstructions: rFVD with an I3D file, rFID with Inception's.
 
-The networks are TorchScript archives that the user gives (the widely used `i3d_torchscript.pt` and
-`inception-2015-12-05.pt` are called as their authors do; any archive that maps pixels to features (N, D) will do).
-Only distances from the same file and number of clips compare, and they need hundreds of clips to settle.
+The networks are TorchScript archives that the user gives. The widely used `i3d_torchscript.pt` and
+`inception-2015-12-05.pt` are called as their authors do; any archive that maps pixels to features (N, D) will do. Only
+distances from the same file and number of clips compare, and they need hundreds of clips to settle.
 """
 
 from pathlib import Path

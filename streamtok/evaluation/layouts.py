@@ -31,11 +31,6 @@ def video_to_unit(video: Tensor) -> Tensor:
     return as_unit(video.transpose(0, 1))
 
 
-def unit_to_video(frames: Tensor) -> Tensor:
-    """float (T, 3, H, W) in 0..1 -> float (1, 3, T, H, W) in -1..1."""
-    return (frames * 2 - 1).transpose(0, 1)[None]
-
-
 def split_groups(video: Tensor, group: int) -> list[Tensor]:
     """A video (B, 3, 1 + k * group, H, W) as its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
     return [video[:, :, :1], *video[:, :, 1:].split(group, dim=2)]

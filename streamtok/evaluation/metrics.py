@@ -1,8 +1,8 @@
 """Picture metrics, each with one fixed definition: frames are float tensors (N, 3, H, W) in 0..1 (see `layouts`).
 
-PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels; a report's figure is
-the mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, and only places where the window
-fits ("valid"); other libraries pad and print other figures.
+PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels. A report's figure is the
+mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, and only places where the window fits
+("valid"); other libraries pad and print other figures.
 """
 
 from collections.abc import Callable

@@ -10,10 +10,11 @@ _CONSISTENCY = (0.01, 0.5)  # Sundaram, Brox and Keutzer 2010: forward and backw
 def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
     """Flicker from each frame to the next, along the motion of the original: two (T, 3, H, W) in 0..1 -> (3, T - 1).
 
-    Rows, in grey levels of 255 and over the pixels that stay visible: the reconstruction's change against its own
-    previous frame moved by OpenCV's DIS flow; the same of the original, which flow errors and light alone account
-    for; and the change of the coding error (reconstruction minus original), which a blurred but steady picture does
-    not have. The flow always comes from the original.
+    Rows, in grey levels of 255 and over the pixels that stay visible:
+
+    - the reconstruction's change against its own previous frame, moved by OpenCV's DIS flow of the original
+    - the same of the original, which flow errors and light alone account for
+    - the change of the coding error (reconstruction minus original), which a blurred but steady picture does not have
     """
     source, other = (_to_rows(x) for x in (original, rebuilt))
     rows = [_pair_errors(source[t - 1 : t + 1], other[t - 1 : t + 1]) for t in range(1, len(source))]
@@ -40,8 +41,8 @@ def flicker_summary(original: Tensor, rebuilt: Tensor, group: int) -> dict[str, 
 def grid_visibility(original: Tensor, rebuilt: Tensor, period: int = 8) -> float:
     """How much steeper the coding error is at its worst column or row of the token grid than on average; 1.0: no grid.
 
-    Two (N, 3, H, W) in 0..1. The steps of the error between neighbouring pixels are averaged over the picture for
-    each position modulo `period`; a checkerboard or block edges stand out as one position.
+    Two (N, 3, H, W) in 0..1. The steps of the error between neighbouring pixels are averaged over the picture for each
+    position modulo `period`. A checkerboard or block edges stand out as one position.
     """
     error = (rebuilt.double() - original.double()).mean(1)  # (N, H, W)
     worst = 1.0

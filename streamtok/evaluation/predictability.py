@@ -18,7 +18,7 @@ from streamtok.measures import entropy_bits
 class Predictability:
     """Pools the tokens of many clips with those at the same place before; `coder` is the tokenizer's.
 
-    Of a refining tokenizer's tokens, which has `refinement` values above those of `levels`, three things are counted:
+    A refining tokenizer's tokens have `refinement` values above those of `levels`. Of them three things are counted:
     which refine, the digits of those that do not, and the codewords of those that do.
     """
 

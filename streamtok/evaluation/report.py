@@ -21,7 +21,6 @@ DEFINITIONS = (
 )
 _FURTHER = {  # name in the JSON: heading, format
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
-    "lpips_style": ("feature distance (LPIPS-style, this backbone only)", "{:.4f}"),
     "warping_error": ("warping error, grey levels", "{:.2f}"),
     "warping_error_source": ("the same of the original", "{:.2f}"),
     "flicker": ("change of the coding error along motion, grey levels", "{:.2f}"),

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from streamtok.coding.coder import TokenCoder
@@ -27,12 +26,13 @@ from streamtok.evaluation.drift import (
 )
 from streamtok.evaluation.evaluate import ClipResult, Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
-from streamtok.evaluation.layouts import pictures_to_unit, unit_to_video
+from streamtok.evaluation.layouts import pictures_to_unit
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
-from streamtok.evaluation.perceptual import Features
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
+
+STILL_PICTURES, SHEET_CLIPS = 4, 6  # that are held still, and that the contact sheet shows
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,9 @@ class SuiteOptions:
     baselines: bool = False
     seams: bool = True
     still_groups: int = 16  # 0: no held stills
-    still_pictures: int = 4
     drift_groups: int = 0  # 0: no receiver in another precision
-    backbone: Path | None = None
     i3d: Path | None = None
     inception: Path | None = None
-    sheet_clips: int = 6
     side_by_side: Path | None = None  # where to write the video of original and reconstruction
     coder: TokenCoder | None = None  # the tokenizer's, to count the bits that its tokens carry
     hold: float = 0.0  # margin in levels of the clips' tokens; what is measured over time is without
@@ -157,8 +154,6 @@ class _Suite:
         ]
         if self.options.motion:
             chosen.append(lambda a, b: flicker_summary(a, b, self.config.temporal_compression))
-        if self.options.backbone is not None:
-            chosen.append(_make_perceptual(self.options.backbone, self.device))
         return chosen
 
     def add_clip(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
@@ -172,7 +167,7 @@ class _Suite:
         if self.config.video and len(clip.frames) > 1:
             self._measure_over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        if len(self.samples) < self.options.sheet_clips:
+        if len(self.samples) < SHEET_CLIPS:
             self.samples.append(SheetRow(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
         if self.video is not None:
             self.video.add(clip.frames, pictures)
@@ -183,7 +178,7 @@ class _Suite:
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
             result.extra["late_gain"] = self.seams[-1].gain
-        if len(self.pictures) < self.options.still_pictures:
+        if len(self.pictures) < STILL_PICTURES:
             self.pictures.append(clip.frames[0])
         if self.moving is None:
             self.moving = clip
@@ -244,17 +239,3 @@ def _average_rows(name: str, rows: list[tuple[str, float, float, float | None]])
 def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
     """Two (T, 3, H, W) in 0..1."""
     return {"ms_ssim": mean_ms_ssim(original, rebuilt)} if min(original.shape[-2:]) >= MS_SSIM_SIDE else {}
-
-
-def _make_perceptual(path: Path, device: torch.device) -> Metric:
-    """The feature distance that training uses, with the same backbone file."""
-    features = Features.load(path).to(device)
-
-    @torch.inference_mode()
-    def distance(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
-        """Two (T, 3, H, W) in 0..1."""
-        pairs = zip(original.split(4), rebuilt.split(4), strict=True)
-        parts = [(features.distance(unit_to_video(b), unit_to_video(a)).item(), len(a)) for a, b in pairs]
-        return {"lpips_style": sum(value * n for value, n in parts) / len(original)}
-
-    return distance

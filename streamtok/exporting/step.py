@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from streamtok.ingest.token_grid import grid_shape, levels_of
+from streamtok.ingest.token_grid import grid_shape, list_levels
 from streamtok.model import Tokenizer
 from streamtok.model.decode_stream import DecodeStream
 from streamtok.model.encode_stream import EncodeStream
@@ -92,7 +92,7 @@ class ExportedStep(nn.Module):
             "tokenizer": self.tokenizer.fingerprint,
             "image_size": list(self.size),
             "grid": list(self.grid),
-            "levels": levels_of(config),
+            "levels": list_levels(config),
             "codebook_size": self.tokenizer.codebook_size,
             "temporal_compression": self.tokenizer.group,
             "spatial_compression": config.spatial_compression,
@@ -109,7 +109,7 @@ class ExportedStep(nn.Module):
 
 
 def refill(template: State, tensors: Iterator[Tensor]) -> State:
-    """A state like `template` with other tensors, in the order of `flatten`; parts without tensors stay empty."""
+    """A state like `template` of other tensors (S, ...), in the order of `flatten`; empty parts stay empty."""
     if isinstance(template, Tensor):
         return next(tensors)
     return {key: refill(value, tensors) for key, value in template.items()}

@@ -6,8 +6,8 @@
     result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
 
-Every drive becomes a folder of the output, which appears when it is whole: a token file per camera and `drive.json`,
-which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
+Every drive becomes a folder of the output, which appears when it is whole. It has a token file per camera and
+`drive.json`, which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
 """
 
 import json
@@ -27,7 +27,8 @@ from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_pa
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
-from streamtok.fleet.store import is_url, open_store
+from streamtok.fleet.store import open_store
+from streamtok.names import is_url
 from streamtok.recording.parts import leave_out_copies
 
 log = logging.getLogger("streamtok.fleet")

@@ -11,22 +11,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-from streamtok.drives.folders import kind_of
+from streamtok.drives.folders import find_kind
 from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
-from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
+from streamtok.fleet.store import Store, local_copy, measure_size, open_store
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.io.suffixes import is_image
 from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
+from streamtok.names import is_url
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.shared import FrameSettings, ReadSettings
-from streamtok.tokens.stream_files import stream_of_path
+from streamtok.tokens.stream_files import find_stream_name
 from streamtok.tokens.tokenfile import TokenFile
 
 RECORD = "drive.json"
@@ -168,7 +169,7 @@ def count_expected_frames(path: Path) -> int:
     path, options = parse_drive(path)
     if path.is_dir():
         return sum(map(is_image, path.rglob("*")))
-    kind = kind_of(path)
+    kind = find_kind(path)
     if kind == "mcap":
         file = McapFile(path)
         images = {number for number, schema in file.schemas.items() if image_kind(schema.name)}
@@ -200,7 +201,7 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
 def _describe_file(file: Path) -> dict[str, Any]:
     with open(file, "rb") as data:
         digest = hashlib.file_digest(data, "sha256")
-    written, stream = TokenFile(file), stream_of_path(file)
+    written, stream = TokenFile(file), find_stream_name(file)
     facts = {"path": file.name, "stream": stream, "bytes": file.stat().st_size, "sha256": digest.hexdigest()}
     counts = {name: written.meta[name] for name in ("groups", "frames", "dropped")}
     return facts | counts | {"keyframes": int(written.keyframe.sum())}

@@ -1,9 +1,9 @@
 """Streams of one frame size that share a step of the network; most often one stream alone.
 
 Where one slot fills the device (any CPU, and large models on a GPU) every stream steps alone. A model too small for
-that steps all its cameras at once: with a fixed number of slots, whoever is ready, so that the tokens of one cannot
-depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras, and the
-cameras start their epochs with frames of the same time, so that groups fill up together.
+that steps all its cameras at once. The number of slots is fixed, whoever is ready, so the tokens of one camera cannot
+depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras. The cameras
+start their epochs with frames of the same time, so that groups fill up together.
 """
 
 import logging
@@ -17,7 +17,7 @@ from torch import Tensor
 from streamtok.event_log import EventLog
 from streamtok.ingest.lane import Lane
 from streamtok.ingest.preparing import Preparing
-from streamtok.ingest.token_grid import grids_of
+from streamtok.ingest.token_grid import take_grids
 from streamtok.model import Encoded, EncodeStream, NonFiniteError, Tokenizer
 from streamtok.model.frames import match_channels, picture_channels
 from streamtok.model.quantizer import FSQ
@@ -68,7 +68,7 @@ class Batch:
         facts = {"size": f"{height}x{width}", "state_bytes": self._encoder.nbytes}
         self._log.add(time.monotonic_ns(), "allocated", {"times": 1}, logging.INFO, **facts)
 
-    def buffer_of(self, lane: Lane) -> Tensor:
+    def find_buffer(self, lane: Lane) -> Tensor:
         """The frames of a lane's group, (C, G, H, W) uint8 on the network's device."""
         return self._frames[self.slots.index(lane)]
 
@@ -108,7 +108,7 @@ class Batch:
         active = [lane is not None and lane in lanes for lane in self.slots]
         fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]
         for lane in lanes:
-            buffer, count = self.buffer_of(lane), len(lane.frame_ids)
+            buffer, count = self.find_buffer(lane), len(lane.frame_ids)
             buffer[:, count : lane.needed] = buffer[:, count - 1 : count]
         self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
         held = [self.slots.index(lane) for lane in lanes] if self._holds else []
@@ -124,7 +124,7 @@ class Batch:
         for slot, lane in zip(held, lanes, strict=False):
             margin = 0.0 if lane.fresh else lane.budget.hold
             lane.budget.note_cost(margin, self._measure_noise(out, slot) if margin else 0.0)
-        return grids_of(out, self._tokenizer.config), error
+        return take_grids(out, self._tokenizer.config), error
 
     def _measure_noise(self, out: Encoded, slot: int) -> float:
         """What holding levels cost a slot, in dB of the latent's rounding noise."""

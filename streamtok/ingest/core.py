@@ -33,9 +33,9 @@ class IngestCore:
 
     `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
     names to their options. Each stream has its own encoder of one slot, so its tokens cannot depend on which other
-    cameras were ready. The exception are the streams that one of `batches` lists: they have one frame size and share an
-    encoder, a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
-    `batch_wait_ms` for those of the others (see `batch`), and comes out of `feed`, `settle` or `overdue`, whichever is
+    cameras were ready. The exception are the streams that one of `batches` lists. They have one frame size and share an
+    encoder, with a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
+    `batch_wait_ms` for those of the others (see `batch`). It comes out of `feed`, `settle` or `overdue`, whichever is
     called first. `timer` is read for that and to fill `encode_ns`; `preparing` follows from the tokenizer's device
     unless given.
     """
@@ -85,7 +85,7 @@ class IngestCore:
 
     def buffer(self, stream: str) -> Tensor:
         """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
-        return self._batch_of[stream].buffer_of(self.lane(stream))
+        return self._batch_of[stream].find_buffer(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
         """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
@@ -172,15 +172,6 @@ class IngestCore:
         """Seconds until `overdue` has something to do; infinite while no full group waits."""
         first = min(batch.full_ns for batch in self._batches)
         return max(0.0, (first + self._wait_ns - self._timer()) / 1e9)
-
-    def gap(self, stream: str, lost: int = 0) -> list[TokenGroup]:
-        """Note that frames are missing before the next one, after a reconnect for example; `lost` of them, if known."""
-        lane = self.lane(stream)
-        lane.forget_number()
-        self._log_gap(lane, lost)
-        groups = self._cut(lane) if lane.options.on_gap == "reset" else self.settle(stream)
-        lane.drop(lost, "missed")  # after the cut: a group padded there ends before these frames
-        return groups
 
     def restart(self, stream: str) -> list[TokenGroup]:
         """Note that the source was lost and is back: the next frame starts an epoch, whatever `on_gap` says.

@@ -1,7 +1,7 @@
 """One stream's place in the ingest core: what each frame means for it, and what its group is. No pixels, no clock.
 
-A lane is a state machine: `judge` takes a frame's number, time and size and says what it is, `append` puts it into the
-group that is being filled, `finish` makes a `TokenGroup` of that. Only its own methods change it.
+A lane is a state machine. `judge` takes a frame's number, time and size and says what it is. `append` puts it into the
+group that is being filled, and `finish` makes a `TokenGroup` of that. Only its own methods change it.
 """
 
 from collections import Counter
@@ -73,10 +73,10 @@ class Lane:
         """How many of the newest frames to encode where so many wait; the others are left out.
 
         Under `lossless`: all of them. Under `latest` some are skipped (a gap stands for them) once too many wait. Where
-        a gap costs no context (it is bridged, or the model codes images), that is when a second whole group waits, and
-        the newest group is left. Where it costs an epoch, it is when more than MOST_BEHIND groups wait, and so many of
-        the newest are left that epochs last: the next keyframe's alone if the epoch that ends did last, for the encoder
-        is nearly fast enough then, else with the AFTER_KEYFRAME groups that follow it.
+        a gap costs no context (it is bridged, or the model codes images), the encoder is behind when a second whole
+        group waits. Then the newest group is kept. Where a gap costs an epoch, the encoder is behind when more than
+        MOST_BEHIND groups wait. Then so many of the newest are kept that epochs last: one frame if the epoch that ends
+        did last, for the encoder is nearly fast enough. Else it is that keyframe and AFTER_KEYFRAME groups.
         """
         size = self.group_frames
         if self.options.policy == "lossless":
@@ -201,11 +201,6 @@ class Lane:
         self.source_size, self.image_size, self.source_rect = source_size, image_size, source_rect
         return resized
 
-    def forget_number(self) -> None:
-        """Frames are missing before the next one, whatever its number says."""
-        self.counts["gaps"] += 1
-        self._expected_id = None
-
     def restart(self) -> None:
         """The source was lost and is back: the next frame counts as a gap, also where its number does not jump."""
         self._source_was_lost = True
@@ -276,7 +271,7 @@ class Lane:
         """Whether a frame is the one nearest to the start of the common epoch.
 
         A lane that was cut elsewhere since (it lost frames) is in step with the others from then on. An epoch further
-        away than a lane can be behind is not for it: the lane was lost then, or has a clock of its own.
+        away than a lane can be behind is not for it. Either the lane was lost then, or it has a clock of its own.
         """
         if self._last_capture_ns is None:
             return False

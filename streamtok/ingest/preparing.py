@@ -17,10 +17,10 @@ All three give the same bytes. On a GPU `prepare` returns once the work is queue
 
 **When memory is reused.** Every frame has memory of its own, pinned, raw and prepared, for as long as Python holds it.
 PyTorch's allocators hand blocks out again: a pinned one when the upload from it is over, a device block in the order of
-the camera's stream, and after `record_stream` not before the network's stream has copied it. The group's buffer is
+the camera's stream. After `record_stream` they wait until the network's stream has copied it. The group's buffer is
 written and read on the network's stream alone.
 
-**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device, so all
+**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device. So all
 such work here passes a gate that `paused` closes; whoever may capture a graph holds it. Replays need no gate.
 """
 
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.engine.gpu.kernels.preprocess import kernel_of, shape_of
+from streamtok.engine.gpu.kernels.preprocess import load_kernel, pack_shape
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame, Planes, RawPicture
@@ -136,9 +136,9 @@ class UploadingPreparer(Preparer):
 class KernelPreparer(Preparer):
     """Uploads a camera's bytes as they are and converts and resizes them on the device."""
 
-    def __init__(self, resize: Preprocessor, upload: Upload, kernel_of: Callable[[str], Kernel]) -> None:
+    def __init__(self, resize: Preprocessor, upload: Upload, load_kernel: Callable[[str], Kernel]) -> None:
         super().__init__(resize)
-        self._upload, self._kernel_of = upload, kernel_of
+        self._upload, self._kernel_of = upload, load_kernel
         self._numbers: dict[tuple[str, int], np.ndarray] = {}
 
     def __call__(self, frame: Frame) -> Planes:
@@ -157,7 +157,7 @@ class KernelPreparer(Preparer):
         """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
         key = raw.encoding, raw.step
         if key not in self._numbers:
-            shape = shape_of(self._resize, raw.encoding, raw.step)
+            shape = pack_shape(self._resize, raw.encoding, raw.step)
             room = np.zeros(NUMBERS_ROOM, np.uint8)
             room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
             self._numbers[key] = room
@@ -174,13 +174,13 @@ def raw_rgb(picture: np.ndarray) -> RawImage:
 class Preparing:
     """How frames are prepared for one device: without a `link` on the CPU, else over one link per camera.
 
-    `kernel_of` gives the kernel of an encoding; without it pictures are uploaded as the CPU prepared them.
+    `load_kernel` gives the kernel of an encoding; without it pictures are uploaded as the CPU prepared them.
     """
 
     def __init__(
-        self, link: Callable[[], CudaLink] | None = None, kernel_of: Callable[[str], Kernel] | None = None
+        self, link: Callable[[], CudaLink] | None = None, load_kernel: Callable[[str], Kernel] | None = None
     ) -> None:
-        self._link, self._kernel_of = link, kernel_of
+        self._link, self._kernel_of = link, load_kernel
         self._gate = threading.Lock()
 
     def preparer(self, resize: Preprocessor) -> Preparer:
@@ -213,11 +213,11 @@ def preparing_for(device: torch.device) -> Preparing:
 def _gpu_kernels() -> Callable[[str], Kernel] | None:
     """The GPU's kernels if cupy can build them here; else None, and the log says why."""
     try:
-        kernel_of("rgb8")
+        load_kernel("rgb8")
     except ImportError as error:
         log.info("event=prepare_on_cpu reason=%r", str(error))
     except Exception as error:  # cupy has many; a library that does not fit the driver must not stop a node
         log.warning("event=prepare_on_cpu reason='cupy cannot build its kernel' error=%r", error)
     else:
-        return kernel_of
+        return load_kernel
     return None

@@ -12,7 +12,7 @@ from streamtok.model import Encoded, Tokenizer
 from streamtok.types import StreamInfo
 
 
-def levels_of(config: TokenizerConfig) -> list[int]:
+def list_levels(config: TokenizerConfig) -> list[int]:
     """Factors of the codebook, as headers carry them; empty for continuous models."""
     if config.codebook_size is None:
         return []
@@ -28,7 +28,7 @@ def grid_shape(config: TokenizerConfig, height: int, width: int) -> tuple[int, .
     return (config.num_quantizers, *grid) if config.quantizer == "residual_fsq" else grid
 
 
-def grids_of(out: Encoded, config: TokenizerConfig) -> np.ndarray:
+def take_grids(out: Encoded, config: TokenizerConfig) -> np.ndarray:
     """The token grids of a step's output, (slots, *grid_shape) as `token_dtype`, on the host."""
     if out.indices is None:
         return out.latent[:, :, 0].to(torch.float16).cpu().numpy()
@@ -51,7 +51,7 @@ def make_stream_info(
         model=config.name,
         grid=grid_shape(config, *lane.image_size),
         dtype=config.token_dtype,
-        levels=tuple(levels_of(config)),
+        levels=tuple(list_levels(config)),
         image_size=lane.image_size,
         temporal_compression=lane.group_frames,
         spatial_compression=config.spatial_compression,

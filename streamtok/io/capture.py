@@ -1,9 +1,10 @@
 """The one thread and the one queue between a source and whoever takes its frames.
 
 A camera has its capture from the moment it is opened, and `read` takes from its queue; a node takes the capture over
-with `begin`. Other sources get one from the node. A frame that a camera took is left out here or nowhere: where the
-queue is full, where `limit` says so, where it is too old, or where a recording in real time is read too late and goes
-on with what is due. The frame behind it says how many are missing (`behind`), and the source counts them as `dropped`.
+with `begin`. Other sources get one from the node. A frame that a camera took is left out here or nowhere. It is where
+the queue is full, where `limit` says so, or where it is too old. It also is where a recording in real time is read too
+late and goes on with what is due. The frame behind it says how many are missing (`behind`), and the source counts them
+as `dropped`.
 """
 
 import logging
@@ -42,9 +43,9 @@ class Captured:
 class Capture(threading.Thread):
     """Feeds a bounded queue from one source until the source ends or `stop` is called.
 
-    A full queue makes a lossless stream wait and any other leave out its oldest frame, which the encoder then sees as
-    a gap in `frame_id`. `age_ns` is how old the frame was that was judged last. `end_reason` says why nothing more
-    will come; `error` holds what the source failed with, if it did.
+    A full queue makes a lossless stream wait. Any other leaves out its oldest frame, which the encoder then sees as a
+    gap in `frame_id`. `age_ns` is how old the frame was that was judged last. `end_reason` says why nothing more will
+    come; `error` holds what the source failed with, if it did.
     """
 
     def __init__(self, source: Source) -> None:
@@ -127,8 +128,8 @@ class Capture(threading.Thread):
     def pop(self, steps_ns: int = 0) -> Captured | None:
         """Take the oldest frame that `arrivals` has returned; None if there is none.
 
-        Unless the stream is lossless, a frame is left out that is older than waiting for the encoder explains, where
-        the steps that it may wait for take `steps_ns`: this process stood still, or the frame came late.
+        Unless the stream is lossless, a frame is left out that is older than waiting for the encoder explains. The
+        steps that it may wait for take `steps_ns`; beyond that, this process stood still, or the frame came late.
         """
         while self._held:
             item = self._held.popleft()
@@ -150,11 +151,6 @@ class Capture(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._new or self.ended or self._halted_at is not None, timeout)
             return self._new.popleft().frame if self._new else None
-
-    def keep_newest(self) -> None:
-        """Leave out all frames that wait, but for the newest."""
-        with self._changed:
-            self._leave_out(self._new, len(self._new) - 1)
 
     @property
     def depth(self) -> int:

@@ -24,12 +24,13 @@ from streamtok.io.cameras.played_device import PlayedDevice
 from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
-from streamtok.io.source import VideoSource, open_source
+from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
-from streamtok.io.video.containers import demux, is_url, open_container, video_streams
-from streamtok.io.video.frame_images import orientation_of
+from streamtok.io.video.containers import demux, open_container, video_streams
+from streamtok.io.video.frame_images import read_orientation
+from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
@@ -44,7 +45,6 @@ CAMERAS = {
 RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
-OFF_RATE = 0.02
 TURNED = {
     2: "mirrored",
     3: "turned by 180 degrees",
@@ -137,7 +137,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
             decoder = CleanDecoder(chosen.codec_context)
             packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
             found = (one for packet in packets for one in decoder.decode(packet))
-            orientation = orientation_of(next(one.frame for one in found if one.frame))
+            orientation = read_orientation(next(one.frame for one in found if one.frame))
         return container.format.name, facts, orientation
 
 

@@ -16,7 +16,7 @@ STRIDE = 8
 class FreezeWatch:
     """Tells when a camera repeats one image for too long, which a working sensor, with its noise, does not.
 
-    `see` takes every picture, uint8 (H, W, 3) or a camera's bytes, with its time in ns; `frozen` is True from `after_s`
+    `see` takes every picture, uint8 (H, W, 3) or a camera's bytes, with its time in ns. `frozen` is True from `after_s`
     seconds of identical ones until another one comes. Every 8th pixel, or byte, of every 8th row is compared.
     """
 

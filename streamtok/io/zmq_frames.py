@@ -6,7 +6,7 @@
 
 Capture times are the publisher's where its clock is this machine's (its publish time is then at most 5 s before the
 arrival). Else they are moved by the smallest difference seen between publishing there and arriving here, in the last
-minute or two: of all messages that one waited least, and clocks drift.
+minute or two. Of all messages that one waited least, and clocks drift.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class ClockShift:
     last_ns: int = 0
 
     @classmethod
-    def of(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
-        """Of one message alone."""
+    def measure(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
+        """The shift by one message alone."""
         difference = arrived_ns - sent_ns
         return cls(difference, arrived_ns, arrived_ns, difference, difference)
 
@@ -84,8 +84,11 @@ class ClockShift:
         self.last_ns = capture_ns
 
 
-def picture_of(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
-    """The picture of a `frames/` message that is no packet of a video; DamagedFrame or ValueError for a broken one."""
+def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
+    """The picture (H, W, 3) of a `frames/` message that is no packet of a video.
+
+    DamagedFrame or ValueError for a broken one.
+    """
     if header.nbytes is None:
         return decode_still(payload)
     return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
@@ -226,7 +229,7 @@ class ZmqSource(Source):
             self._note("publisher_restarted")
         self._session, self._video = header.session, None
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
-        self._shift = None if same_clock else ClockShift.of(header.publish_ns, arrival_ns)
+        self._shift = None if same_clock else ClockShift.measure(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
         self._last = self._delivered_ns = (
             None  # times may well be before those of the last session: the node then begins an epoch
@@ -238,7 +241,7 @@ class ZmqSource(Source):
             if header.encoding in VIDEO_CODECS:
                 yield from self._video_images(header.encoding, bytes(message.payload), key)
                 return
-            picture = picture_of(header, message.payload)
+            picture = decode_picture(header, message.payload)
         except (DamagedFrame, ValueError) as error:
             self._note_damage(str(error))
             return

@@ -10,18 +10,16 @@ from torch import Tensor
 from streamtok.model.frames import check_dtype, check_scale, to_float
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import CompileStep, Mask, Stream, check_size, exclusive
+from streamtok.model.stream import CompileStep, Mask, Stream, check_sides, exclusive
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
-    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization; codes like it, after
-    quantization, of whole clips (None in streams: `Tokenizer.codes`). It unpacks to indices and latent."""
+    """What frames become; of images all without T'. It unpacks to indices and latent."""
 
-    indices: Tensor | None
-    latent: Tensor
-    codes: Tensor | None = None
+    indices: Tensor | None  # int32 (B, T', h, w), of residual quantizers (B, Q, T', h, w); None for continuous models
+    latent: Tensor  # before quantization, float (B, C, T', h, w)
+    codes: Tensor | None = None  # after it, like the latent, of whole clips; None in streams (`Tokenizer.codes`)
 
     @property
     def tokens(self) -> Tensor:
@@ -46,7 +44,7 @@ class EncodeStream(Stream[Encoded]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        model.config.grid(*check_size(size, "height", "width"))
+        model.config.grid(*check_sides(size, "height", "width"))
         super().__init__(model, slots, size, context, compile_step)
 
     @staticmethod
@@ -56,11 +54,11 @@ class EncodeStream(Stream[Encoded]):
 
     @exclusive
     def hold(self, margin: float, slots: Sequence[int] | None = None) -> None:
-        """Keep the level that a channel of the latent had one step before, in slots (default: all), while the latent is
-        within `margin` levels, 0 to 1, beyond where it is rounded to it; 0 rounds as ever.
+        """Keep the level that a channel of the latent had one step before, in slots (default: all).
 
-        Tokens stay what they were more often, and cost a token coder less, while pictures lose a little. It is set
-        before the first step; from then on it may change from step to step. A keyframe holds nothing; a reset keeps
+        It is kept while the latent is within `margin` levels, 0 to 1, beyond where it is rounded to it; 0 rounds as
+        ever. Tokens stay what they were more often, and cost a token coder less, while pictures lose a little. It is
+        set before the first step; from then on it may change from step to step. A keyframe holds nothing; a reset keeps
         the margin. ValueError for other margins and tokenizers, and for a stream that has begun without it.
         """
         check_margin(margin)
@@ -79,9 +77,9 @@ class EncodeStream(Stream[Encoded]):
 
         uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
         one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
-        unspecified. Raises ValueError or TypeError for what does not fit, and NonFiniteError naming the slots whose
-        latent is not finite, with the other slots' output in `error.out`: of these, slots that continued have not
-        moved, and slots that took a keyframe are fresh.
+        unspecified. Raises ValueError or TypeError for what does not fit. NonFiniteError names the slots whose latent
+        is not finite, with the other slots' output in `error.out`. Of those slots, the ones that continued have not
+        moved, and the ones that took a keyframe are fresh.
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)

@@ -14,7 +14,7 @@ from streamtok.model.state import Clock, State, StateSpec
 class SpatialConv(nn.Conv2d):
     """A 2D convolution of each frame alone. x (N, C, H, W) -> (N, D, H', W').
 
-    The memory format of the weight decides: channels last is fast; on the CPU the plain format sums in shorter runs, so
+    The memory format of the weight decides. Channels last is fast; on the CPU the plain format sums in shorter runs, so
     that float32 stays within a few units of the published code.
     """
 
@@ -73,7 +73,7 @@ class FactorizedConv(nn.Module):
         self.temporal = TemporalConv(dim_out, dim_out)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> Tensor:
-        """That of the temporal half."""
+        """That of the temporal half, (S, 2, H, W, D)."""
         return self.temporal.init_state(spec, height, width)
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
@@ -185,7 +185,7 @@ class FactorizedAttention(nn.Module):
         self.temporal = TemporalAttention(channels, groups)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """That of the temporal half."""
+        """That of the temporal half: its ring of keys and values, (S, ...)."""
         return self.temporal.init_state(spec, height, width)
 
     def forward(self, x: Tensor, ring: State, clock: Clock) -> tuple[Tensor, State]:

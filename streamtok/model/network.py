@@ -95,12 +95,12 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """The type of the weights."""
         return self._bottleneck.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """That of the weights."""
+        """The device of the weights."""
         return self._bottleneck.weight.device
 
     @property
@@ -123,8 +123,11 @@ class Network(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """What says that tokens mean the same: the `weights_digest`, or with another decoder for the same tokens the
-        fingerprint of the weights that the tokens are of (`known_as`)."""
+        """What says that tokens mean the same: the `weights_digest`.
+
+        A network with another decoder for the same tokens has the fingerprint of the weights that the tokens are of
+        (`known_as`).
+        """
         version = sum(parameter._version for parameter in self.parameters())
         cached = self._fingerprint
         if cached is None or (cached[0] is not None and cached[0] != version):

@@ -1,7 +1,7 @@
 """Predictive tokenizers: the encoder also sees what the decoder already shows (a closed loop, as in video codecs).
 
 The state holds the decoder's state and its last frame, the reference. The encoder reads the group and its difference
-from the reference; the decoder adds what it reads off the reference and passes each band of it through a learned gate.
+from the reference. The decoder adds what it reads off the reference, and passes each band of it through a learned gate.
 A still scene so sharpens group after group.
 """
 
@@ -35,8 +35,10 @@ class Prediction(nn.Module):
 
 
 class PredictiveTokenizer(Tokenizer):
-    """A tokenizer in a closed loop. Its tokens say what changed since its last decoded frame, so they depend on the
-    decoder's arithmetic too; `reference_noise` (standard deviation on the [-1, 1] scale) trains against drift.
+    """A tokenizer in a closed loop.
+
+    Its tokens say what changed since its last decoded frame, so they depend on the decoder's arithmetic too.
+    `reference_noise` (standard deviation on the [-1, 1] scale) trains against drift.
     """
 
     axes = "=thw"  # the bands that do not vary in time come first: those are what the reference can fill

@@ -11,8 +11,8 @@ from streamtok.model.state import State, StateSpec
 class PredictiveRefiningTokenizer(RefiningTokenizer, PredictiveTokenizer):
     """Both closed loops around one reference: the picture as it is shown, kept cells with their codewords.
 
-    A predictive code says "this change", so the network must not read it again while its cell is kept: it reads no code
-    there, and a channel that says so.
+    A predictive code says "this change", so the network must not read it again while its cell is kept. There it reads
+    no code, and a channel that says so.
     """
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:

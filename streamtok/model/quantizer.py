@@ -18,13 +18,12 @@ from streamtok.extras import missing_extra
 
 @dataclass(frozen=True)
 class Quantized:
-    """codes (N, C, h, w), what the decoder reads; latent (N, C, h, w), before rounding; indices int64 (N, h, w), with a
-    leading axis per residual quantizer (N, Q, h, w), or None; losses, the auxiliary ones by name (scalars)."""
+    """What a bottleneck makes of features."""
 
-    codes: Tensor
-    latent: Tensor
-    indices: Tensor | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    codes: Tensor  # (N, C, h, w), what the decoder reads
+    latent: Tensor  # (N, C, h, w), before rounding
+    indices: Tensor | None = None  # int64 (N, h, w), of residual quantizers (N, Q, h, w); None for continuous models
+    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary ones by name, scalars
 
 
 class Bottleneck(nn.Module, ABC):
@@ -46,8 +45,11 @@ class DiscreteBottleneck(Bottleneck):
 
 
 class FSQTables(NamedTuple):
-    """What FSQ computes with, each (C, 1, 1): per channel the half width of its bound, its offset and its shift, and
-    half of its levels, all floating point; its levels and its weight in the index, both int64."""
+    """What FSQ computes with, each (C, 1, 1).
+
+    The half width of a channel's bound, its offset, its shift and half of its levels are floating point; its levels and
+    its weight in the index are int64.
+    """
 
     half: Tensor
     offset: Tensor
@@ -94,8 +96,9 @@ class FSQ(DiscreteBottleneck):
         return self._quantized(z, bounded, bounded.detach().round())
 
     def hold(self, z: Tensor, levels: Tensor, margin: Tensor, started: Tensor) -> tuple[Quantized, Tensor]:
-        """As `forward`, but a level stays what it was one step before while the bounded value is within `margin` beyond
-        where it is rounded to that level.
+        """As `forward`, but a level stays what it was one step before.
+
+        It stays while the bounded value is within `margin` beyond where it is rounded to that level.
 
         z (B * n, C, h, w) of n steps, `levels` (B, C, h, w) of the step before them, margin (B,) in levels, `started`
         (B,) bool: whether there was one -> what it becomes, and the levels of the last step.

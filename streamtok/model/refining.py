@@ -2,7 +2,7 @@
 
 Indices below the product of the FSQ levels say what a cell shows, as without refinement. Those above keep the cell as
 it was last shown and add a codeword to it. The codeword is scaled by a size that encoder and decoder derive from what
-both know, so a cell that stands still sharpens group after group. Nothing of it is learned by gradient: the codebooks
+both know. So a cell that stands still sharpens group after group. Nothing of it is learned by gradient. The codebooks
 are fitted to the residuals of stills (`streamtok.training.refinement`), one for each age: how often in a row a cell was
 kept.
 """
@@ -27,8 +27,8 @@ BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers
 class Refinement(nn.Module):
     """The codebooks, and how the size of the next codeword follows from what is shown.
 
-    Stored as integers, which a change of precision leaves alone: `books` int8 (ages, K, D), codewords in units of the
-    cell's size, colours slowest; `first` int32 (3,) and `next` int32 (ages, 5), the weights of the log size.
+    Stored as integers, which a change of precision leaves alone. `books` int8 (ages, K, D) are codewords in units of
+    the cell's size, colours slowest. `first` int32 (3,) and `next` int32 (ages, 5) are the weights of the log size.
     """
 
     books: Tensor
@@ -84,8 +84,8 @@ class Refinement(nn.Module):
 class RefiningTokenizer(Tokenizer):
     """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
 
-    The state holds what is shown, the reference, and for each cell its age, its log size and the code that it was last
-    drawn with: the network goes on seeing that code while the cell is kept.
+    The state holds what is shown, the reference. For each cell it holds its age, its log size and the code that it was
+    last drawn with: the network goes on seeing that code while the cell is kept.
     """
 
     def _build(self, config: TokenizerConfig) -> None:
@@ -223,7 +223,7 @@ def _smooth_columns(x: Tensor, size: Tensor, kept: Tensor) -> Tensor:
     """x (B, N, H, W), size and kept (B, h, w) -> like x: the steps from each cell to the next one of its row.
 
     A step is what is steeper than the slopes beside it. A quarter of it is taken off on either side, within half the
-    size of the smaller residual: what lies above is an edge of the picture.
+    size of the smaller residual. What lies above is an edge of the picture.
     """
     cells = x.unflatten(3, (size.shape[2], -1)).clone()
     left, right = cells[:, :, :, :-1], cells[:, :, :, 1:]

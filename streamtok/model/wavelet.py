@@ -74,7 +74,7 @@ def haar2d(images: Tensor, patch: int, axes: str = "wh") -> Tensor:
     """images (N, 3, H, W) -> bands (N, 3 * patch**2, H / patch, W / patch), channels last.
 
     As `haar3d` for single images, but inside a band index width is slower than height, as in the published image
-    models; with axes "hw" it is the other way round, as in the still bands of `haar3d`.
+    models. With axes "hw" it is the other way round, as in the still bands of `haar3d`.
     """
     count, colours, height, width = images.shape
     h, w = height // patch, width // patch

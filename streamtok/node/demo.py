@@ -23,7 +23,7 @@ import torch
 from streamtok.engine.loading import load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.source import open_source
-from streamtok.io.zmq_frames import picture_of
+from streamtok.io.zmq_frames import decode_picture
 from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
@@ -231,7 +231,7 @@ class Originals:
 
     def _prepare(self, message: FrameMessage, info: Info) -> np.ndarray:
         header = message.header
-        image = Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload)).image
+        image = Frame(header.stream, header.frame_id, header.capture_ns, decode_picture(header, message.payload)).image
         if self._preprocessor is None:
             height, width = info.image_size
             self._preprocessor = Preprocessor(image.shape[:2], (height, width), info.fit, info.spatial_compression)

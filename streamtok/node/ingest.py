@@ -128,8 +128,8 @@ class IngestNode:
     def run(self) -> dict[str, Any]:
         """Run until every source has ended or `stop` is called; returns the summary.
 
-        Raises SettingsError, OSError or RuntimeError for what keeps the node from starting, OSError from publishing;
-        ValueError for a device that is not there, and a source that is nothing readable.
+        Raises SettingsError, OSError or RuntimeError for what keeps the node from starting, and OSError from
+        publishing. ValueError is for a device that is not there, or a source that cannot be read.
         """
         with ExitStack() as stack:
             if not self._start_or_stop(stack):

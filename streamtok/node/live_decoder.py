@@ -25,9 +25,10 @@ log = logging.getLogger("streamtok.decode")
 class LiveDecoder:
     """Decodes any number of streams of one tokenizer; each starts at a keyframe, and again after a loss.
 
-    With `across_losses` a stream that has started goes on after a loss with the tokens that can be read: its pictures
-    are wrong where they rest on what was lost, for a few groups, or up to the next keyframe in a closed loop.
-    `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and `nonfinite`.
+    With `across_losses` a stream that has started goes on after a loss with the tokens that can be read. Its pictures
+    are wrong where they rest on what was lost, for a few groups. In a closed loop they are wrong up to the next
+    keyframe. `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and
+    `nonfinite`.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int | None = None, across_losses: bool = False) -> None:

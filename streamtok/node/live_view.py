@@ -52,7 +52,7 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         info = first_info(subscription, options, stop)
         if info is None:
             return {"shown": 0}
-        tokenizer = tokenizer_of(info, options.model, options.device)
+        tokenizer = load_for_stream(info, options.model, options.device)
         decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
             show_messages(subscription, decoder, sink, info, options, stop)
@@ -85,8 +85,10 @@ def show_messages(
 def shown_pictures(
     message: TokenMessage, decoder: LiveDecoder, info: Info, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[Frame, np.ndarray]]:
-    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3); none if it makes no picture,
-    or one of more than `max_pixels`."""
+    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3).
+
+    There are none if it makes no picture, or one of more than `max_pixels`.
+    """
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
         if pixels > max_pixels:
@@ -134,7 +136,7 @@ def first_info(subscription: Subscription, options: DecodeSettings, stop: thread
     return None
 
 
-def tokenizer_of(info: Info, model: str | None, device: str) -> Tokenizer:
+def load_for_stream(info: Info, model: str | None, device: str) -> Tokenizer:
     """The model that the stream names, or the given one; ValueError if its weights are not those of the stream."""
     name = choose_model(f"stream {info.stream!r}", info.model, model)
     return load(name, engine="default", device=device, expect=info.tokenizer)

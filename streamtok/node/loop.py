@@ -12,7 +12,7 @@ from typing import Any
 
 from streamtok.ingest.core import IngestCore
 from streamtok.io.base import Source
-from streamtok.io.cameras.camera import capture_of
+from streamtok.io.cameras.camera import find_capture
 from streamtok.io.capture import Capture, Captured
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import notify_systemd
@@ -47,8 +47,8 @@ class IngestLoop:
     """Runs until every source has ended or `stopping` is set.
 
     With `publish_frames` readers get the camera images too. `on_update` is called on every turn. `turned` is when the
-    loop last came by (monotonic s), `failures` says which sources failed, `seconds` how long the loop has run, once it
-    has ended.
+    loop last came by (monotonic s), and `failures` says which sources failed. `seconds` is how long the loop has run,
+    once it has ended.
     """
 
     def __init__(
@@ -109,14 +109,16 @@ class IngestLoop:
         return summarize(self.metrics, self.sources, self.core, self.seconds)
 
     def _start_captures(self) -> None:
-        """Recordings are opened anew, so that their times start when their frames do; cameras begin with the newest
-        frame, for what they took while the model was loaded would only make a gap."""
+        """Recordings are opened anew, so that their times start when their frames do.
+
+        Cameras begin with the newest frame: what they took while the model was loaded would only make a gap.
+        """
         for name, source in self.sources.items():
             if not source.live:
                 source.close()
                 source.open()
             lane = self.core.lane(name)
-            capture = self.captures[name] = capture_of(source)
+            capture = self.captures[name] = find_capture(source)
             lossless = lane.options.policy == "lossless"
             capture.begin(self.core.prepare, capacity=lane.most_waiting, lossless=lossless, wake=self._wake)
 
@@ -138,8 +140,10 @@ class IngestLoop:
             self._wake.wait(min(IDLE_S, self.core.patience()))
 
     def _advance(self, name: str) -> None:
-        """Encode and publish what waits for one stream, up to a group that waits for those of other cameras: what
-        comes behind that is held until they have had their turn."""
+        """Encode and publish what waits for one stream, up to a group that waits for those of other cameras.
+
+        What comes behind that is held until they have had their turn.
+        """
         capture, lane = self.captures[name], self.core.lane(name)
         for item in capture.arrivals():
             if self.publish_frames:

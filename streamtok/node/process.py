@@ -61,12 +61,12 @@ def stop_on_signals(
     last_words: Callable[[], None] = lambda: None,
     at_stake: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
-    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a terminal that closes; `nohup` still holds). If the process
-    still runs 1.9 s later (one step of a large model on a CPU can take that long), or at a second signal, `last_words`
-    is called and the process exits with status 1. The same signal twice within 0.2 s is one. While nothing is
-    `at_stake` (the process is still starting) it exits like this with status 0.
+    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a terminal that closes; `nohup` still holds).
 
-    Outside the main thread, where Python takes no signals, nothing is installed.
+    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits with
+    status 1. One step of a large model on a CPU can take that long. The same signal twice within 0.2 s is one. While
+    nothing is `at_stake` (the process is still starting) it exits like this with status 0. Outside the main thread,
+    where Python takes no signals, nothing is installed.
     """
     raise_file_limit()
     if threading.current_thread() is not threading.main_thread():

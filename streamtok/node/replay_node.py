@@ -31,8 +31,9 @@ NOT_COMPARED = ("size", "measured_ms", "agreement", "format")  # of an engine co
 class ReplayNode:
     """Runs one replay; `run` returns the summary that `--json` prints.
 
-    The mode is "recorded" (frames of a recording cut as its headers say), "tokens" (its tokens published again) or
-    "drive" (cut by the rules on frame ids and capture times). The tokenizer is loaded unless it is given.
+    The mode is "recorded" for frames of a recording, cut as its headers say. It is "tokens" for its tokens published
+    again, and "drive" for frames cut by the rules on frame ids and capture times. The tokenizer is loaded unless it is
+    given.
     """
 
     def __init__(

@@ -79,9 +79,9 @@ def open_parts(
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
     """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
-    options = {stream.name: options_of(stream, sources[stream.name].live) for stream in settings.resolved()}
+    options = {stream.name: make_options(stream, sources[stream.name].live) for stream in settings.resolved()}
     rates = {name: source.fps for name, source in sources.items()}
-    batches = [] if settings.batch_wait_ms is None else batches_of(options, rates)
+    batches = [] if settings.batch_wait_ms is None else find_batches(options, rates)
     if tokenizer is None:
         sizes = [option.size or sources[name].size for name, option in options.items()]
         largest = max(filter(None, sizes), default=None, key=math.prod)
@@ -106,20 +106,24 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
     return core
 
 
-def options_of(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream; `live` decides a policy that was not given (cameras latest, files lossless),
-    and bounds the pictures of a stream without a size."""
+def make_options(stream: StreamSettings, live: bool) -> StreamOptions:
+    """What the core is told of a stream.
+
+    `live` decides a policy that was not given (cameras latest, files lossless), and bounds the pictures of a stream
+    without a size.
+    """
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
     same = {"on_gap", "tail", "keyframe_interval", "size", "fit", "metadata", "bitrate", "keyframe_drift"}
     given, limit = stream.model_dump(include=same), MAX_PIXELS if live else math.inf
     return StreamOptions(policy, hold=stream.hold or 0.0, max_pixels=limit, **given)
 
 
-def batches_of(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
-    """Which streams share a step: those of policy `latest` at one frame rate (None: not known yet) whose frames are
-    encoded at one size, so it must be given; ValueError if not.
+def find_batches(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
+    """Which streams share a step.
 
-    Lossless streams have steps of their own: where they are cut must not depend on when others are read.
+    They have policy `latest`, one frame rate (None: not known yet) and frames encoded at one size, which must be given.
+    Raises ValueError if not. Lossless streams have steps of their own: where they are cut must not depend on when
+    others are read.
     """
     cameras = {name: (option.size, rates[name]) for name, option in options.items() if option.policy == "latest"}
     without = [name for name, (size, _) in cameras.items() if size is None]

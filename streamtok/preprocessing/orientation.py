@@ -47,7 +47,7 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def orientation_of_matrix(matrix: np.ndarray) -> int | None:
+def read_matrix_orientation(matrix: np.ndarray) -> int | None:
     """The orientation, 1 to 8, that a display matrix asks for; None where it is no right angle. Scale is ignored.
 
     `matrix` (3, 3) is as files store it: its first two rows say where a step right, and one down, lead.

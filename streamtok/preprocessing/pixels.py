@@ -13,8 +13,8 @@ nearest integer, once (`coefficients`). A channel is then
 
     clip((cy * (Y - y0) + cu * (U - 128) + cv * (V - 128) + 2**13) >> 14, 0, 255)
 
-in 32-bit integers with an arithmetic shift. Chroma is repeated, not interpolated: in uyvy and yuyv the pixels 2k and
-2k + 1 of a row share U and V, in nv12 and i420 the 2 x 2 block does.
+in 32-bit integers with an arithmetic shift. Chroma is repeated, not interpolated. In uyvy and yuyv the pixels 2k and 2k
++ 1 of a row share U and V; in nv12 and i420 the 2 x 2 block does.
 
 **Bayer** (bayer_rggb8, bayer_bggr8, bayer_gbrg8, bayer_grbg8: the letters are the first two rows' first two pixels).
 Bilinear: a missing colour is the mean of the nearest samples of that colour, two (a + b + 1) >> 1 or four

@@ -27,7 +27,7 @@ of the output's shape fills it. `pad`: all of the source fills the largest centr
 Sides that follow from the shape are rounded to the nearest integer (halves up, 1 at least); centring rounds down.
 
 **How the CPU does it.** Products with banded weight matrices in float32 while 255 n < 2**24, else in float64 (exact to
-2**53): every partial sum is then an integer that the type holds exactly, so neither order nor fused operations matter.
+2**53). Every partial sum is then an integer that the type holds exactly, so neither order nor fused operations matter.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ Band = tuple[slice, slice, np.ndarray]
 class Preprocessor:
     """Resizes pictures of one size, uint8 RGB (h, w, 3), to what is encoded, uint8 (3, H, W); or of other `channels`.
 
-    `size` is (H, W) of the output; `rect` where the picture lies in it and `window` which part of the source that is,
-    both (top, left, height, width). Calls from several threads take turns.
+    `size` is (H, W) of the output. `rect` is where the picture lies in it and `window` which part of the source that
+    is, both (top, left, height, width). Calls from several threads take turns.
     """
 
     def __init__(
@@ -146,14 +146,6 @@ def fit_rectangles(
     return (tall, wide), whole, _largest((height, width), (tall, wide))
 
 
-def area_weights(source: int, target: int) -> tuple[int, np.ndarray]:
-    """(s, weights int64 (target, source)): the module's w(i, j), whose rows sum to s."""
-    common = gcd(source, target)
-    s, d = source // common, target // common
-    i, j = np.arange(target)[:, None], np.arange(source)
-    return s, np.clip(np.minimum((i + 1) * s, (j + 1) * d) - np.maximum(i * s, j * d), 0, None)
-
-
 def pad_edges(planes: np.ndarray, rect: Rectangle, size: tuple[int, int]) -> np.ndarray:
     """`planes` (C, h, w) put at `rect` of an output (C, H, W) whose rest repeats their nearest pixel."""
     top, left, height, width = rect
@@ -179,7 +171,7 @@ def _largest(shape: tuple[int, int], room: tuple[int, int]) -> Rectangle:
 
 
 def _bands(source: int, target: int, block: int, dtype: type) -> list[Band]:
-    """For each block of output pixels: which they are, which source pixels they cover, weights (outputs, sources)."""
+    """Blocks of output pixels: which they are, which source pixels they cover, weights (outputs, sources)."""
     common = gcd(source, target)
     s, d = source // common, target // common
     bands = []

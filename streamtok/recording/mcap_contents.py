@@ -23,23 +23,19 @@ DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_MET
 
 @dataclass
 class Contents:
-    """Channels, schemas and message counts by id, metadata as (name, {key: text}), and where the chunks lie.
-
-    `attachments` are (offset, length) of their records. `loose`: messages lie outside chunks. `indexed`: the file was
-    closed properly. `channel_count`: how many channels it says it has. `damage` says what cannot be read.
-    """
+    """What a file says that it holds: channels, schemas and message counts by id, and where the chunks lie."""
 
     profile: str = ""
     channels: dict[int, Channel] = field(default_factory=dict)
     schemas: dict[int, Schema] = field(default_factory=dict)
-    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (name, {key: text})
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
-    attachments: list[tuple[int, int]] = field(default_factory=list)
-    channel_count: int | None = None
-    loose: bool = False
-    indexed: bool = False
-    damage: list[str] = field(default_factory=list)
+    attachments: list[tuple[int, int]] = field(default_factory=list)  # (offset, length) of their records
+    channel_count: int | None = None  # how many channels it says it has
+    loose: bool = False  # messages lie outside chunks
+    indexed: bool = False  # it was closed properly
+    damage: list[str] = field(default_factory=list)  # what cannot be read
 
     def note(self, text: str) -> None:
         if text not in self.damage:

@@ -5,9 +5,9 @@
     places = file.locate(file.channel_ids("tokens/"))
     file.message_at(places[1000])
 
-Everything that reads MCAP files reads them through here: files that were closed by their index, in order of log time,
-and files that were cut off or are still being written by walking over their records. The part of the last chunk that
-is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
+Everything that reads MCAP files reads them through here. Files that were closed are read by their index, in order of
+log time. Files that were cut off or are still being written are read by walking over their records. The part of the
+last chunk that is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
 """
 
 import heapq
@@ -54,9 +54,9 @@ class McapFile:
     """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
 
     `place` is where its bytes lie: `path`, or what a .zstd file was unpacked to, as long as this object lives.
-    `profile` is what the file says it follows; `indexed` tells whether it was closed properly; `damage` lists what
-    could not be read, in words; `counts` are messages by channel, empty without an index. Raises ValueError if the
-    file is no MCAP file at all.
+    `profile` is what the file says it follows, and `indexed` tells whether it was closed properly. `damage` lists what
+    could not be read, in words. `counts` are messages by channel, empty without an index. Raises ValueError if the file
+    is no MCAP file at all.
     """
 
     def __init__(self, path: str | Path) -> None:

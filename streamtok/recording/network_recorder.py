@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamtok.io.video.video_packets import begins_video
-from streamtok.io.zmq_frames import picture_of
+from streamtok.io.zmq_frames import decode_picture
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.writer import STILLS, VIDEOS
 from streamtok.types import Frame
@@ -32,8 +32,10 @@ PACKETS = (*STILLS, *VIDEOS)
 
 @dataclass
 class _Start:
-    """How the recording of one session of a stream begins: with the first camera image that can be decoded by itself,
-    and the first keyframe from it on. What comes before could neither be replayed nor verified.
+    """How the recording of one session of a stream begins.
+
+    It begins with the first camera image that can be decoded by itself, and the first keyframe from it on. What comes
+    before could neither be replayed nor verified.
     """
 
     session: str
@@ -44,8 +46,11 @@ class _Start:
     held: deque[TokenMessage] = field(default_factory=deque)
 
     def hold(self, message: TokenMessage) -> bool:
-        """Keep a message until the first image has come; False if the node sends none: images of a group are sent
-        before it, so one that was taken after an earlier message came here would have come, too."""
+        """Keep a message until the first image has come; False if the node sends none.
+
+        Images of a group are sent before it, so one that was taken after an earlier message came here would have come,
+        too.
+        """
         self.held.append(message)
         header = message.header
         if self.since_ns is None and not message.catch_up:
@@ -63,8 +68,8 @@ class _Start:
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded;
-    and the first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
+    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded.
+    The first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
     node keeps, it begins at the next keyframe; of a stream that has none (`keyframe_interval` 0) it asks for one.
     `streams` None records every stream. With `until_end` it ends when the publisher says that its streams have ended.
     `counts` holds `tokens`, `frames`, `before_keyframe` (messages before a recording could begin) and `held_back`
@@ -222,7 +227,7 @@ class NetworkRecorder:
         if not self._begin_frames(message):
             return
         try:
-            frame = frame_of(message)
+            frame = to_frame(message)
         except (ValueError, MemoryError) as error:  # a size that its encoding cannot have
             self.recorder.unstorable(message.stream, "frames", error)
             return
@@ -230,11 +235,11 @@ class NetworkRecorder:
         self.counts["frames"] += 1
 
 
-def frame_of(message: FrameMessage) -> Frame:
+def to_frame(message: FrameMessage) -> Frame:
     """The camera image of a message; one that is compressed stays so, and its picture is not looked at."""
     header = message.header
     if header.nbytes is not None:
-        return Frame(header.stream, header.frame_id, header.capture_ns, picture_of(header, message.payload))
+        return Frame(header.stream, header.frame_id, header.capture_ns, decode_picture(header, message.payload))
     if header.encoding not in PACKETS:
         raise ValueError(f"packets of {header.encoding!r} cannot be recorded; known are {', '.join(PACKETS)}")
     unseen = np.zeros((*header.image_size, 0), np.uint8)

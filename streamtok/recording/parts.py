@@ -15,7 +15,7 @@ from typing import IO, BinaryIO
 
 import yaml
 
-from streamtok.io.images.folder import natural_key
+from streamtok.names import natural_key
 
 SUFFIXES = (".mcap", ".db3", ".bag")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -106,8 +106,11 @@ def find_missing(paths: Iterable[Path]) -> list[str]:
 
 
 def leave_out_copies(paths: list[Path]) -> Parts:
-    """The files without those that are there twice: of which `streamtok repair` made another one (NAME_repaired), and
-    those that lie there packed (NAME.zstd) and unpacked, as players of ROS 2 leave them."""
+    """The files without those that are there twice.
+
+    `streamtok repair` makes another one (NAME_repaired), and players of ROS 2 leave both the packed (NAME.zstd) and the
+    unpacked.
+    """
     kept, notes, given = [], [], set(paths)
     for path in paths:
         bare, other = path.name.removesuffix(".zstd"), path.with_name(_other_form(path.name))
@@ -158,8 +161,10 @@ def unpack_head(stream: BinaryIO, size: int) -> bytes:
 
 
 def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """A zstd file unpacked into a temporary one, which is gone when it is closed, and what is missing of it, in words;
-    None for any other file. Of a file that is cut off, what is there is unpacked."""
+    """A zstd file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
+
+    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
+    """
     with path.open("rb") as stream:
         if not is_packed(stream.read(len(ZSTD_MAGIC))):
             return None, ""

@@ -41,7 +41,7 @@ class TokenReader:
         except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
-        verdict = self._trackers[message.stream].message(message.header)
+        verdict = self._trackers[message.stream].take_message(message.header)
         if verdict is None:
             self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
             return None
@@ -59,9 +59,9 @@ class TokenReader:
 class Recording:
     """The token streams of one recording, in one or several files (its parts, in order).
 
-    `streams` are the names of token streams, `cameras` those with images; `metadata` is what the first file says of
-    itself; `damage` lists what could not be read, `notes` what was found of its files. Reading
-    it through takes constant memory.
+    `streams` are the names of token streams, `cameras` those with images, and `metadata` is what the first file says of
+    itself. `damage` lists what could not be read, `notes` what was found of its files. Reading it through takes
+    constant memory.
     """
 
     def __init__(self, paths: Iterable[str | Path], notes: Sequence[str] = ()) -> None:

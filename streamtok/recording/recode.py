@@ -13,7 +13,7 @@ from streamtok.recording.reader import TokenReader
 from streamtok.recording.repair import Copying, copy_file
 from streamtok.wire.coded import GridCoder
 from streamtok.wire.header import Info, TokenHeader
-from streamtok.wire.message import checksum_of, encode
+from streamtok.wire.message import compute_checksum, encode
 
 
 class Recoding(Copying):
@@ -60,14 +60,14 @@ class Recoding(Copying):
     def _pack(self, header: TokenHeader, tokens: np.ndarray) -> tuple[TokenHeader, bytes]:
         if self.compression == "none":
             payload = tokens.tobytes()
-            plain = {"compression": "none", "coding": msgspec.UNSET, "checksum": checksum_of(payload)}
+            plain = {"compression": "none", "coding": msgspec.UNSET, "checksum": compute_checksum(payload)}
             return msgspec.structs.replace(header, **plain), payload
         key = header.stream, header.session
         fresh = GridCoder(self._coder(header.tokenizer), self.compression == "independent")
         grids = self._grids.setdefault(key, fresh)
         payload, coding = grids.encode(tokens, header.keyframe)
-        grids.sent()
-        coded = {"compression": "coded", "coding": coding, "checksum": checksum_of(payload)}
+        grids.note_sent()
+        coded = {"compression": "coded", "coding": coding, "checksum": compute_checksum(payload)}
         return msgspec.structs.replace(header, **coded), payload
 
     def _refuse(self, text: str) -> None:

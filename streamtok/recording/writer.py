@@ -1,8 +1,8 @@
 """One file of a recording: an MCAP writer that knows streamtok's topics. It belongs to one thread.
 
-Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement (960 x 540 of a road, one core:
-ms to write, share of the size): that 5 ms and 0.32, PNG 20 ms and 0.23, lossless H.264 7 ms and 0.28 but 10 ms to read
-and no viewer for it. A recorder that falls behind loses frames, a larger file does not.
+Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement. For 960 x 540 of a road on one
+core (ms to write, share of the size) they take 5 ms and 0.32. PNG takes 20 ms and 0.23. Lossless H.264 takes 7 ms and
+0.28, but 10 ms to read, and no viewer reads it. A recorder that falls behind loses frames, a larger file does not.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class StreamEntry:
 class RecordingWriter:
     """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
 
-    `frames` is how camera images are stored: "lossless" keeps compressed packets that can be decoded on their own, in
-    order, and stores other images as they are (rows of RGB in zstd chunks); "lossy" stores those as JPEG. A packet of
-    a frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
+    `frames` is how camera images are stored. "lossless" keeps compressed packets that can be decoded on their own, in
+    order, and stores other images as they are (rows of RGB in zstd chunks). "lossy" stores those as JPEG. A packet of a
+    frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], frames: str = "lossless", pictures: bool = False):
@@ -108,8 +108,8 @@ class RecordingWriter:
             known.channels.pop(form.TOKENS, None)  # a channel's metadata says one size
             self._write_info(name, known, info)
 
-    def tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
-        """Append one token message of an announced stream; `grid`, if known, is what its payload holds."""
+    def write_tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
+        """Append one token message of an announced stream; `grid` (h, w), if known, is what its payload holds."""
         entry = self._streams[header.stream]
         channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         data = form.pack_tokens(encode(header), payload)
@@ -118,7 +118,7 @@ class RecordingWriter:
         if self.pictures and grid is not None and grid.dtype != np.float16:
             self._picture(entry, header, grid.astype("<u2"))
 
-    def frame(self, frame: Frame) -> None:
+    def write_frame(self, frame: Frame) -> None:
         """Append one camera image of an announced stream."""
         entry = self._streams[frame.stream]
         kind, schema, data = self._encode_frame(frame, entry)
@@ -130,7 +130,7 @@ class RecordingWriter:
         self._add(channel, entry, frame.capture_ns, data, (frame.capture_ns, frame.frame_id))
         self.counts[form.FRAMES + frame.stream] += 1
 
-    def missed(self, missed: form.Missed) -> None:
+    def write_missed(self, missed: form.Missed) -> None:
         """Note in the file what is not in it."""
         entry = self._streams.setdefault("", StreamEntry(None, 0))
         channel = entry.channels.get(form.MISSED) or self._channel(entry, form.MISSED, "", form.MISSED)

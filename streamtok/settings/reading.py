@@ -2,8 +2,8 @@
 
     settings = read_settings(ReplaySettings, "replay.yaml", {"speed": 2})
 
-A mistake is a `SettingsError` that lists every fault at once: file and line, path in the file, the value found, what is
-allowed and the nearest valid key.
+A mistake is a `SettingsError` that lists every fault at once. Each has file and line, the path in the file, the value
+found, what is allowed and the nearest valid key.
 """
 
 from collections.abc import Mapping

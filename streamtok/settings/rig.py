@@ -113,10 +113,10 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 def load_rig(
     path: str | Path | None, overrides: Mapping[str, Any] | None = None, every_stream: Mapping[str, Any] | None = None
 ) -> RigSettings:
-    """Read a rig's YAML file (None: start from nothing) and put on top `overrides`, keyed by path ("streams.0.size"),
-    and `every_stream`, which is set for each of its streams.
+    """Read a rig's YAML file (None: start from nothing) with what is set on top.
 
-    Raises SettingsError with every fault.
+    `overrides` are keyed by path ("streams.0.size"); `every_stream` is set for each of its streams. Raises
+    SettingsError with every fault.
     """
     common = {f"streams.*.{key}": value for key, value in (every_stream or {}).items()}
     return read_settings(RigSettings, path, {**(overrides or {}), **common})

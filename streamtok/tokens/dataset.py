@@ -7,13 +7,13 @@
     for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
         batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
 
-Training that may be interrupted takes a `ResumableSampler` (`streamtok.tokens.resuming`) in place of `shuffle`.
-Where a tokenizer or a node runs in the same process, add `multiprocessing_context="forkserver"`: a worker that is
-forked while some thread holds a lock waits for it for ever.
+Training that may be interrupted takes a `ResumableSampler` (`streamtok.tokens.resuming`) in place of `shuffle`. Where a
+tokenizer or a node runs in the same process, add `multiprocessing_context="forkserver"`. A worker that is forked while
+some thread holds a lock waits for it for ever.
 
-A window never goes on across a gap: where frames are missing its mask is False to its end, and the next window starts
+A window never goes on across a gap. Where frames are missing its mask is False to its end, and the next window starts
 after the gap. Opening reads indexes only, and a window reads its own grids. The index of a recording may not show a gap
-of a few frames. What follows it in its window is masked all the same, but the next window starts there only with
+of a few frames. What follows it in its window is masked all the same. The next window starts there only with
 `gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
 """
 

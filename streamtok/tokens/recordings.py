@@ -20,7 +20,7 @@ from streamtok.wire.message import TokenMessage, unpack
 class RecordingTrack(Track):
     """One token stream of one recording. `times_ns` is UTC; `breaks` are jumps in it and restarts of the node.
 
-    `facts` is what the recording says of the stream, `places` (n,) where its messages lie (`McapFile.locate`), and
+    `facts` is what the recording says of the stream. `places` (n,) is where its messages lie (`McapFile.locate`), and
     `runs` (n,) counts the sessions of the node that they came from.
     """
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from streamtok.ingest.core import IngestCore
-from streamtok.ingest.token_grid import levels_of
+from streamtok.ingest.token_grid import list_levels
 from streamtok.tokens.tokenfile import TokenFileWriter
 from streamtok.types import StreamInfo, TokenGroup
 
 
-def path_of_size(path: Path, number: int) -> Path:
+def number_path(path: Path, number: int) -> Path:
     """Where the groups of the size `number` go: PATH.safetensors, then PATH.001.safetensors and so on."""
     return path.with_name(f"{path.stem}.{number:03d}{path.suffix}") if number else path
 
 
-def stream_of_path(path: Path) -> str:
+def find_stream_name(path: Path) -> str:
     """The stream whose tokens a file holds, by its name in its folder; names of streams have no dot."""
     return path.name.partition(".")[0]
 
@@ -50,7 +50,7 @@ class StreamFiles:
             )
         size = info.image_size, info.source_rect
         if size not in self._writers:
-            path = path_of_size(self.path, len(self._writers))
+            path = number_path(self.path, len(self._writers))
             writer = TokenFileWriter(path, {**token_meta(self._core, info), **self.facts})
             self._writers[size] = self._stack.enter_context(writer)
         self._writers[size].write(group)
@@ -83,5 +83,5 @@ def token_meta(core: IngestCore, info: StreamInfo) -> dict[str, Any]:
         "image_size": info.image_size,
         "source_rect": info.source_rect,
         "grid": config.grid(*info.image_size),
-        "levels": levels_of(config),
+        "levels": list_levels(config),
     } | ({"hold": info.hold} if info.hold else {})

@@ -18,7 +18,7 @@ In a coded file three columns stand for `tokens` (docs/wire-protocol.md, "Coded 
     grid_crc32   (N,) I64       zlib's checksum of each grid, not coded
 
 The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
-everything else as JSON; `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
+everything else as JSON. `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
 files. Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its
 name only when it is whole.
 """
@@ -184,7 +184,7 @@ class TokenFileWriter:
 class TokenFile:
     """Random access to a token file: opening reads the header, each grid is read from disk when asked for.
 
-    `tokens` and the other columns are read-only arrays mapped from the file (see the module's table); coded tokens are
+    `tokens` and the other columns are read-only arrays mapped from the file (see the module's table). Coded tokens are
     decoded from the keyframe before, by a coder that ships or lies beside the file. `meta` is the header's metadata.
     ValueError says what is wrong with a file that is cut off or no token file.
     """

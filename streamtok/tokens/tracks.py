@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.images.folder import natural_key
+from streamtok.names import natural_key
 from streamtok.recording.parts import leave_out_copies
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
@@ -72,7 +72,7 @@ def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]
 def open_drives(source: TokenSource, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
     """The tracks of each drive, of `streams` only if they are named.
 
-    A recording is a drive, and all token files of one folder are one, a stream each; but files of one and the same
+    A recording is a drive, and all token files of one folder are one, a stream each. But files of one and the same
     stream are a drive each. Drives that have none of the streams are left out, or refused if all are read `together`.
     """
     drives: list[list[Track]] = []

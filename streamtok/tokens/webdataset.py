@@ -17,7 +17,7 @@ from streamtok.tokens.tracks import TokenSource
 def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
     """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
-    The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid; beside the
+    The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid. Beside the
     shards, `dataset.json` says which tokenizer made them. Windows are cut as TokenDataset cuts them, at every gap. The
     same files give the same bytes.
     """

@@ -116,10 +116,11 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config` whose decoder starts as part of the `source`'s: the first blocks of each level, and of
-    the finest level the channels that the last convolution weighs most. All else is the source's.
+    """A tokenizer of `config` whose decoder starts as part of the `source`'s.
 
-    ValueError when the decoder has more blocks than the source's, or other channels of the coarser levels.
+    It takes the first blocks of each level, and of the finest level the channels that the last convolution weighs most.
+    All else is the source's. ValueError when the decoder has more blocks than the source's, or other channels of the
+    coarser levels.
     """
     (wide, *coarser), (fine, *same) = source.config.decoder_channels, config.decoder_channels
     if same != coarser or wide in coarser:
@@ -155,8 +156,8 @@ def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> 
 def export_model(model: Tokenizer, config: TrainConfig) -> Path:
     """Write weights and config into the run's folder `model`, which is returned, for `streamtok.load`.
 
-    In float16, or in float32 where a decoder alone was trained and rounding would change the encoder: tokens stay what
-    they are, and so does the fingerprint.
+    In float16, or in float32 where a decoder alone was trained and rounding would change the encoder. Tokens stay what
+    they are then, and so does the fingerprint.
     """
     path = Path(config.out) / "model"
     source = load_checkpoint(config.init) if config.init and config.freeze else None

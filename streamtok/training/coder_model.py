@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.coder import TokenCoder
-from streamtok.coding.layout import NEIGHBOURS, phases_of
+from streamtok.coding.layout import NEIGHBOURS, make_phases
 from streamtok.coding.network import ACTIVATION_MAX, EXPONENTS
 
 UNIT = 16.0  # of an activation of 1
@@ -19,12 +19,12 @@ SEEN, OLDER, KNOWN, FEATURES, HIDDEN, HEAD = 24, 8, 16, 40, 64, 32  # widths
 
 
 def floor_through(x: Tensor) -> Tensor:
-    """floor(x) of an x (...), with the gradient of x."""
+    """floor(x) of x (..., C), with the gradient of x."""
     return x + (x.floor() - x).detach()
 
 
 def activate(x: Tensor) -> Tensor:
-    """x (...) within 0 to 127."""
+    """x (..., C), clamped to 0..127."""
     return x.clamp(0, ACTIVATION_MAX)
 
 
@@ -53,7 +53,7 @@ class Linear(nn.Module):
         return floor_through(F.linear(x, weight, bias) * 0.5**shift)
 
     def export(self, name: str) -> dict[str, np.ndarray]:
-        """The tensors of `coding.network.Linear`."""
+        """The tensors of `coding.network.Linear` by name: int8 (out, in), int32 (out,), uint8 (out,)."""
         parts = zip(("weight", "bias", "shift"), self.rounded(), (np.int8, np.int32, np.uint8), strict=True)
         return {f"{name}.{part}": value.detach().numpy().astype(dtype) for part, value, dtype in parts}
 
@@ -105,7 +105,7 @@ class CoderModel(nn.Module):
 
     def forward(self, now: Tensor, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> Tensor:
         """Symbols (B, h * w, groups) of grids and of the three before each, the newest first -> bits (B, h * w)."""
-        batch, phases, symbols = len(now), phases_of(height, width), now
+        batch, phases, symbols = len(now), make_phases(height, width), now
         now, *back = (torch.from_numpy(self.digits.spread(each.numpy())) for each in (now, *past))
         order, inside = torch.from_numpy(phases.order), torch.from_numpy(phases.inside)
         narrow, heads = self._look_up(back)

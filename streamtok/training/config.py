@@ -5,13 +5,28 @@ config = read_settings(TrainConfig, "configs/train_nano.yaml", {"out": "out/nano
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from streamtok.settings.fields import Count, Device, Model, Strict, Switch, Whole
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "bfloat16", "float32"]
 ShortSide = Annotated[int, Field(ge=16)]  # in pixels
+PIXEL_LOSSES = "l1", "mse"
+# From the bottleneck, with the weight that each has unless the config gives another.
+QUANTIZER_LOSSES = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlation": 0.05}
+
+
+def check_losses(weights: dict[str, float]) -> dict[str, float]:
+    """Refuse weights of losses that there are not."""
+    known = {*PIXEL_LOSSES, *QUANTIZER_LOSSES}
+    unknown = sorted(weights.keys() - known)
+    if unknown:
+        raise ValueError(f"unknown losses {unknown}; known: {', '.join(sorted(known))}")
+    return weights
+
+
+LossWeights = Annotated[dict[str, float], AfterValidator(check_losses)]
 
 
 class DataConfig(Strict):
@@ -47,7 +62,7 @@ class PhaseConfig(Strict):
     # probability that a clip goes on in the next step, from the detached state
     carry: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_segments: Count = 8  # of one clip, when it is carried on
-    losses: dict[str, float] | None = None  # instead of the run's
+    losses: LossWeights | None = None  # instead of the run's
 
 
 class OptimizerConfig(Strict):
@@ -62,15 +77,6 @@ class OptimizerConfig(Strict):
     warmup: int = 100  # steps
     final_lr: float = 0.0  # of the peak, at the end of the cosine
     ema: float = 0.997
-
-
-class AdversaryConfig(Strict):
-    """The discriminator of the adversarial loss, used once its weight in `losses` is above 0."""
-
-    width: int = 32
-    lr: float = 2e-4
-    r1: float = 0.0  # weight of the gradient penalty; 0: spectral norm alone
-    max_weight: float = 1e3  # limit of the adaptive weight
 
 
 class TrainConfig(Strict):
@@ -92,13 +98,10 @@ class TrainConfig(Strict):
     reference_noise: float = 0.0  # predictive models: std in units of -1..1
     # of l1 and mse, by a frame's place in its group; without, motion makes the first frame worse than the last
     place_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    losses: dict[str, float] = Field(default={"l1": 1.0, "mse": 2.0, "correlation": 0.05})
-    backbone: str | None = None  # weights file for the perceptual and gram losses: VGG-19 or MobileNetV2
-    flow_network: str | None = None  # TorchScript file for the flow loss; without one, OpenCV's DIS flow
+    losses: LossWeights = Field(default={"l1": 1.0, "mse": 2.0, "correlation": 0.05})
     data: DataConfig = DataConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)] = (PhaseConfig(),)
     optimizer: OptimizerConfig = OptimizerConfig()
-    adversary: AdversaryConfig = AdversaryConfig()
     log_every: int = 50
     save_every: int = 1000
     sample_every: int = 1000

@@ -30,8 +30,11 @@ log = logging.getLogger("streamtok.training")
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: steps done, seconds used (of all its parts), is the schedule complete, and the figures of the
-    held-out clips at its end, and before its first step where it started from a checkpoint."""
+    """How a run ended: steps done, seconds used (of all its parts), and whether the schedule is complete.
+
+    With them are the figures of the held-out clips at its end, and before its first step where it started from a
+    checkpoint.
+    """
 
     steps: int
     seconds: float
@@ -110,8 +113,9 @@ def train(
     """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
 
     Writes last.pt, log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-    `resume` goes on from the run in config.out, `overwrite` throws it away; SettingsError for a run there and neither,
-    for `resume` without one, and for too little memory; NonFiniteTraining with the step and the tensor of a NaN.
+    `resume` goes on from the run in config.out, `overwrite` throws it away. SettingsError is for a run there and
+    neither, for `resume` without one, and for too little memory. NonFiniteTraining has the step and the tensor of a
+    NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start_run(config, model, resume)
@@ -149,7 +153,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     model.to(device).train()
     if isinstance(model, PredictiveTokenizer):
         model.reference_noise = config.reference_noise
-    step = Step(model, config, Losses(config, device))
+    step = Step(model, config, Losses(config))
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:
         course, state, position = load_run(config, step)

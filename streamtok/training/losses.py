@@ -6,20 +6,13 @@ Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from streamtok.evaluation.perceptual import Features
 from streamtok.model import Reconstruction
 from streamtok.settings.errors import SettingsError
-from streamtok.training.config import TrainConfig
-from streamtok.training.flow import flow_loss
+from streamtok.training.config import QUANTIZER_LOSSES, TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
-UNCAPTURED = {"flow", "adversarial"}  # no CUDA graph holds them: one works on the host, one has its own optimiser
-# From the bottleneck, with the weight that each has unless the config gives another.
-QUANTIZER = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlation": 0.05}
-KNOWN = {"l1", "mse", "perceptual", "gram", "flow", "adversarial"} | set(QUANTIZER)
 
 
 def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
@@ -51,20 +44,9 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
 class Losses:
     """All losses a run uses; `terms(output, source, weights)` gives them by name, unweighted."""
 
-    def __init__(self, config: TrainConfig, device: torch.device):
-        self.used = used = {n for i in range(len(config.phases)) for n, w in config.weights_at(i).items() if w}
+    def __init__(self, config: TrainConfig):
         places = config.place_weights
         self.pixels: dict[str, Loss] = {"l1": partial(l1, places=places), "mse": partial(mse, places=places)}
-        if used & {"perceptual", "gram"}:
-            features = Features.load(config.backbone).to(device)
-            self.pixels |= {"perceptual": features.distance, "gram": features.gram}
-        if "flow" in used:
-            self.pixels["flow"] = flow_loss(config.flow_network, device)
-        if config.deterministic and "flow" in used and device.type == "cuda":
-            raise SettingsError("deterministic: the flow loss has no deterministic backward on a GPU; switch one off")
-        unknown = used - set(self.pixels) - KNOWN
-        if unknown:
-            raise SettingsError(f"unknown losses {sorted(unknown)}; known: {', '.join(sorted(KNOWN))}")
 
     def terms(self, output: Reconstruction, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
         """The pixel losses with a weight, against `source` (B, 3, T, H, W) in -1..1, and the quantizer's own."""
@@ -75,6 +57,6 @@ class Losses:
 def sum_losses(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """The weighted sum, a scalar; the quantizer's losses have their own weights unless `weights` says otherwise."""
     return sum(
-        (weights.get(name, QUANTIZER.get(name, 1.0)) * value for name, value in terms.items()),
+        (weights.get(name, QUANTIZER_LOSSES.get(name, 1.0)) * value for name, value in terms.items()),
         start=next(iter(terms.values())) * 0,
     )

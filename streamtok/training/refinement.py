@@ -1,7 +1,7 @@
 """Fits the codebooks of a refining tokenizer to what its network leaves unsaid of pictures that are held still.
 
 The network is not trained. Age by age, codewords are fitted by k-means to the residual that the ages before have left,
-each cell in units of its size, and the size's weights by least squares.
+each cell in units of its size. The size's weights are fitted by least squares.
 """
 
 import logging
@@ -90,7 +90,7 @@ def _reconstruct(model: Tokenizer, pictures: Tensor) -> Tensor:
 def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Generator) -> Tensor:
     """k-means: values (N, D) in units of size (N,) -> (words, D), the first of them zero.
 
-    A cell weighs with the square of its size, so that grey levels count; cells are drawn by their energy and weighted
+    A cell weighs with the square of its size, so that grey levels count. Cells are drawn by their energy and weighted
     back, so that busy ones are well covered.
     """
     energy = (size.square() * values.square().sum(1)).clamp(min=1e-6)

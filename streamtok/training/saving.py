@@ -13,7 +13,7 @@ from streamtok.training.config import TrainConfig
 from streamtok.training.step import Step
 
 LAST = "last.pt"
-PARTS = "model", "optimizer", "average", "adversary"  # of a Step; only the last may be None
+PARTS = "model", "optimizer", "average"  # of a Step
 
 
 def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -32,7 +32,7 @@ def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
 def save_run(config: TrainConfig, step: Step, course: Course, state: State | None, position: dict[str, float]) -> Path:
     """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
     path = Path(config.out) / LAST
-    content = {name: getattr(step, name) and getattr(step, name).state_dict() for name in PARTS}
+    content = {name: getattr(step, name).state_dict() for name in PARTS}
     content |= {"position": position, "course": asdict(course), "state": state}
     content["run"] = {"model": config.model, "seed": config.seed}
     content["dtype"] = str(step.optimizer.dtype).removeprefix("torch.")  # measured: resuming must not choose anew
@@ -52,6 +52,5 @@ def load_run(config: TrainConfig, step: Step) -> tuple[Course, State | None, dic
     if config.dtype == "auto" and "dtype" in content:
         step.optimizer.dtype = getattr(torch, content["dtype"])
     for name in PARTS:
-        if getattr(step, name) and content[name]:
-            getattr(step, name).load_state_dict(content[name])
+        getattr(step, name).load_state_dict(content[name])
     return Course(**content["course"]), content["state"], content["position"]

@@ -3,16 +3,16 @@ what float32 does, with them half."""
 
 import logging
 import time
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 
+from streamtok.measures import time_least
 from streamtok.training.config import Precision
 
 log = logging.getLogger("streamtok.training")
 SLOW = 1.5  # times the other's: what is worth a warning
-RUNS = 3
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
@@ -37,14 +37,12 @@ def measure_bfloat16() -> float:
     """CPU time of a convolution of `nano`'s size, forward and backward, in bfloat16 over that in float32."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         x, weight = torch.randn(8, 160, 12, 12), torch.randn(160, 160, 3, 3)
-        return _time_convolution(x.bfloat16(), weight.bfloat16()) / _time_convolution(x, weight)
+        runs = (partial(_convolve, x.to(dtype), weight.to(dtype)) for dtype in (torch.bfloat16, torch.float32))
+        narrow, wide = (time_least(run, time.process_time) for run in runs)
+        return narrow / wide
 
 
-def _time_convolution(x: torch.Tensor, weight: torch.Tensor) -> float:
-    """The shortest of a few runs, in CPU seconds, after one that prepares."""
-    taken = []
-    for _ in range(RUNS + 1):
-        start, leaf = time.process_time(), weight.detach().requires_grad_()
-        F.conv2d(x.requires_grad_(), leaf, padding=1).float().square().mean().backward()
-        taken.append(time.process_time() - start)
-    return min(taken[1:])
+def _convolve(x: torch.Tensor, weight: torch.Tensor) -> None:
+    """x (B, C, H, W), weight (D, C, 3, 3): a convolution, forward and backward."""
+    leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    F.conv2d(*leaves, padding=1).float().square().mean().backward()

@@ -12,9 +12,8 @@ from torch import Tensor
 from streamtok.model import Tokenizer, detach
 from streamtok.model.functional import Kernels, use_kernels
 from streamtok.model.state import State, leaves, map_state
-from streamtok.training.adversary import Adversary
 from streamtok.training.config import TrainConfig
-from streamtok.training.losses import UNCAPTURED, Losses, sum_losses
+from streamtok.training.losses import Losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
 from streamtok.training.speed import choose_dtype
 
@@ -78,7 +77,6 @@ class Step:
         self.grads = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         self.device = self.optimizer.parameters[0].device
         self.kernels = TrainingKernels(compiled=config.compile)
-        self.adversary = Adversary(config.adversary, self.device) if "adversarial" in losses.used else None
         self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
         self.pool: Any = None  # of CUDA memory, one for all graphs
@@ -102,12 +100,6 @@ class Step:
             output = self.model(video, state=state)
         terms = self.losses.terms(output, video, weights)
         loss = sum_losses(terms, weights)
-        if self.adversary and weights.get("adversarial"):
-            trained = self.adversary.train(video, output.reconstruction)
-            fooled = self.adversary.fool(output.reconstruction)
-            balance = self.adversary.adaptive_weight(loss, fooled, output.reconstruction)
-            terms |= {"adversarial": fooled, "adaptive_weight": balance} | trained
-            loss = loss + weights["adversarial"] * balance * fooled
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
         named = {name: value.detach() for name, value in terms.items()} | {"grad_norm": norm}
@@ -127,7 +119,7 @@ class Step:
         video (B, 3, T, H, W) in -1..1.
         """
         torch.manual_seed((self.config.seed << 32) + step)
-        if self.captures and not any(w for name, w in weights.items() if name in UNCAPTURED):
+        if self.captures:
             named, state = self._replay(video, state, weights)
             update = self._capture_update().replay
         else:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from streamtok.io.images.stills import DamagedFrame, encode_jpeg
-from streamtok.io.zmq_frames import picture_of
+from streamtok.io.zmq_frames import decode_picture
 from streamtok.preprocessing.pixels import RawImage
-from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of
+from streamtok.view.pictures import Group, Models, Pictures, gather_facts, time_stages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
@@ -99,7 +99,7 @@ class Reader:
         counts = self.subscription.counts()
         malformed = sum(self.subscription.rejects.counts.values())
         return [
-            facts_of(info)
+            gather_facts(info)
             | {"id": f"{self.number}/{name}", "connected": self.subscription.connected, "malformed": malformed}
             | {"problem": self._pictures.problems.get(name, ""), "counts": counts.get(name, {})}
             for name, info in sorted(dict(self.subscription.infos).items())
@@ -121,14 +121,14 @@ class Reader:
         self._totals[message.stream] = totals
         if message.unreadable:
             return  # counted by the subscription
-        stages, picture = stages_of(message), None
+        stages, picture = time_stages(message), None
         plotted = bool(stages) and not message.catch_up and not (info and info.replay)
         if info is not None:
             late_s = (time.time_ns() - info.to_utc(header.publish_ns)) / 1e9
             stages["travel"] = 1e3 * late_s
             began = time.perf_counter()
             wanted = self._show.wants_pictures() and (message.catch_up or late_s < BEHIND_S)
-            picture = self._pictures.picture_of(message, info, wanted)
+            picture = self._pictures.decode_last(message, info, wanted)
             stages["decode"] = 1e3 * (time.perf_counter() - began)
         head = {"id": f"{self.number}/{message.stream}", "totals": totals, "catch_up": message.catch_up}
         head |= {"stages_ms": stages if plotted else {}}
@@ -146,7 +146,7 @@ class Reader:
         if found[0].header.encoding in ("jpeg", "mjpeg", "png"):
             return bytes(found[0].payload)
         try:
-            picture = picture_of(found[0].header, found[0].payload)
+            picture = decode_picture(found[0].header, found[0].payload)
         except (DamagedFrame, ValueError):
             return None
         return encode_jpeg(picture.rgb() if isinstance(picture, RawImage) else picture)

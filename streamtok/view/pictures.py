@@ -12,7 +12,7 @@ import numpy as np
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.node.live_view import shown_pictures, tokenizer_of
+from streamtok.node.live_view import load_for_stream, shown_pictures
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
 
@@ -32,7 +32,7 @@ class Models:
         with self._lock:
             if info.tokenizer not in self._known:
                 try:
-                    self._known[info.tokenizer] = tokenizer_of(info, self._model, self._device)
+                    self._known[info.tokenizer] = load_for_stream(info, self._model, self._device)
                 except (OSError, ValueError, RuntimeError, ImportError) as error:
                     self._known[info.tokenizer] = str(error)
             return self._known[info.tokenizer]
@@ -47,7 +47,7 @@ class Pictures:
         self._decoders: dict[str, LiveDecoder] = {}
         self._skipping: set[str] = set()
 
-    def picture_of(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
+    def decode_last(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
         """The last picture of a message, uint8 RGB (h, w, 3). A message that is not `wanted` costs its stream's
         pictures up to the next keyframe."""
         stream = message.stream
@@ -74,8 +74,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Group:
-    """What is shown of a message: facts for a page (`head`, with the stream's `id` and `stages_ms`), the last picture,
-    uint8 RGB (h, w, 3), the camera's own as a JPEG or PNG file, and when it was taken, ns since 1970."""
+    """What is shown of a message.
+
+    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3),
+    `source` the camera's own as a JPEG or PNG file, and `utc_ns` when it was taken, ns since 1970.
+    """
 
     head: dict[str, Any]
     message: TokenMessage
@@ -90,7 +93,7 @@ class Group:
 
     @cached_property
     def packed_without(self) -> bytes:
-        """Without pictures, for a page that decodes by itself: small enough that many may wait."""
+        """The group without pictures, for a page that decodes by itself: small enough that many may wait."""
         return pack_group(self.head, self.message)
 
 
@@ -106,7 +109,7 @@ def pack_group(
     if header.levels:
         parts["tokens"] = message.tokens.tobytes()
     else:
-        parts["colours"] = colours_of(message.tokens).tobytes()
+        parts["colours"] = paint_latent(message.tokens).tobytes()
     if picture is not None:
         parts["picture"] = encode_jpeg(picture)
     if source is not None:
@@ -127,22 +130,24 @@ def pack_group(
     return b"".join([struct.pack("<I", len(text)), text, *parts.values()])
 
 
-def colours_of(latent: np.ndarray) -> np.ndarray:
+def paint_latent(latent: np.ndarray) -> np.ndarray:
     """The first channels of a continuous grid, float16 (C, h, w), as uint8 (h, w, 3): -1 black, +1 full."""
     shown = np.zeros((COLOURS, *latent.shape[1:]), np.float32)
     shown[: len(latent)] = latent[:COLOURS]
     return ((np.clip(np.nan_to_num(shown), -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
 
 
-def stages_of(message: TokenMessage) -> dict[str, float]:
-    """Milliseconds from the capture of a message's last frame to the encoder, and in it; empty for a file that was
-    read faster than it was taken."""
+def time_stages(message: TokenMessage) -> dict[str, float]:
+    """Milliseconds from the capture of a message's last frame to the encoder, and in it.
+
+    It is empty for a file that was read faster than it was taken.
+    """
     encode_ms = message.header.encode_ns / 1e6
     wait_ms = (message.header.publish_ns - message.capture_ns) / 1e6 - encode_ms
     return {"wait": wait_ms, "encode": encode_ms} if wait_ms >= 0 else {}
 
 
-def facts_of(info: Info) -> dict[str, Any]:
+def gather_facts(info: Info) -> dict[str, Any]:
     """What a page has to know of a stream."""
     names = ["stream", "node", "model", "tokenizer", "grid", "image_size", "frame_rate", "predictive", "replay"]
     names += ["temporal_compression", "spatial_compression", "source_rect", "ended"]

@@ -10,7 +10,7 @@ import numpy as np
 from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
-from streamtok.view.pictures import Group, Models, Pictures, facts_of, stages_of
+from streamtok.view.pictures import Group, Models, Pictures, gather_facts, time_stages
 from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
@@ -53,7 +53,7 @@ class TimeLine:
             return None
         return reader.read(self._topic(number), raw.data)
 
-    def time_of(self, number: int) -> int:
+    def find_time(self, number: int) -> int:
         """Log time of message `number`, ns since 1970: when its last frame was taken."""
         return int(self._places["time"][number])
 
@@ -70,7 +70,7 @@ class TimeLine:
         return 0
 
     def coverage(self) -> dict[str, list[int]]:
-        """For each stream, how many messages it has in each of up to BINS equal parts of the time."""
+        """How many messages each stream has in each of up to BINS equal parts of the time."""
         bins = min(BINS, max(1, len(self) // (GROUPS_PER_BIN * len(self.names))))
         parts = np.minimum(bins * self.seconds / max(self.seconds.max(), 1e-9), bins - 1).astype(int)
         return {
@@ -106,7 +106,7 @@ class RecordedShow:
     def state(self, page: OpenPage) -> dict[str, Any]:
         player = self._players.get(page)
         streams = [
-            facts_of(info)
+            gather_facts(info)
             | {"id": name, "coverage": self._coverage[name], "malformed": 0, "counts": {}}
             | {"problem": player.pictures.problems.get(name, "") if player else ""}
             for name, info in self.line.infos.items()
@@ -180,7 +180,7 @@ class Player:
         return self.playing
 
     def _step_s(self) -> float:
-        """From the message before the next one to the next one, as it is played."""
+        """Seconds from the last message to the next one, as it is played."""
         if self._next >= len(self._line):
             return 0.0
         return float(self._line.seconds[self._next] - self._line.seconds[self._next - 1]) / self.speed
@@ -202,11 +202,11 @@ class Player:
             return
         info = self._line.infos[message.stream]
         wanted = self._page.wants_pictures  # a page that decodes by itself needs what lies between instead
-        picture = self.pictures.picture_of(message, info, wanted)
+        picture = self.pictures.decode_last(message, info, wanted)
         if quietly and wanted:
             return
         self._show.groups += 1
-        head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": stages_of(message)}
+        head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": time_stages(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        source = self._images.image_at(message.stream, self._line.time_of(number)) if wanted else None
+        source = self._images.image_at(message.stream, self._line.find_time(number)) if wanted else None
         self._page.take(Group(head, message, picture, source))

@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 
 from streamtok.io.images.stills import encode_jpeg
-from streamtok.io.messages.image_messages import ImageMessage, parser_of
+from streamtok.io.messages.image_messages import ImageMessage, find_parser
 from streamtok.io.video.video_packets import LONGEST_REORDER, VideoDecoder, begins_video
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.recording.format import FRAMES
@@ -60,7 +60,7 @@ class RecordedCamera:
     def _read(self, number: int) -> ImageMessage:
         file, place = self._files[self._file_of[number]], self._places[number]
         channel = file.channels[int(place["channel"])]
-        parse = parser_of(file.schemas[channel.schema_id].name, channel.message_encoding)
+        parse = find_parser(file.schemas[channel.schema_id].name, channel.message_encoding)
         return parse(file.message_at(place).data)
 
     def _decode(self, number: int) -> np.ndarray | None:

@@ -96,7 +96,7 @@ class BrowserFiles:
 
     @classmethod
     def read(cls, folder: Path) -> "BrowserFiles":
-        """From a folder that holds both; ValueError says what is missing and where to get it."""
+        """Read a folder that holds both; ValueError says what is missing and where to get it."""
         missing = [name for name in RUNTIME if not (folder / name).is_file()]
         if missing:
             raise ValueError(

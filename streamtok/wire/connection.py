@@ -51,9 +51,10 @@ def explain_silence(endpoint: str) -> str:
 class Connection:
     """Connects `socket` to `endpoint` as `connect` does and watches it; call `check` often, from the socket's thread.
 
-    libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused
-    key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now, `waited` whether
-    it ever could not be since the socket connected; `counts` has connected, disconnected and refused.
+    libzmq reconnects by itself after a lost connection. It does not after a message beyond ZMQ_MAXMSGSIZE or a refused
+    key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now. `waited` says
+    whether there was a time, since the socket connected, when it could not. `counts` has connected, disconnected and
+    refused.
 
     `intake` judges what the connection brings: one that it gives up is made anew, and `counts` has those that overran.
     """

@@ -175,8 +175,11 @@ class Drain:
         return max(SILENT_S, PATIENCE * self._gap)
 
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long; a while longer
-        if the link is up: it may be busy, and what it sends while the reader connects anew would be lost."""
+        """Whether a node that is connected, and has announced streams, has said nothing for too long.
+
+        It is given longer if the link is up: it may be busy, and what it sends while the reader connects anew would be
+        lost.
+        """
         silence, told = time.monotonic() - self._heard, self.connected and self.infos
         if silence <= self._patience or not told or not self.endpoint.startswith("tcp://"):
             return False
@@ -252,7 +255,7 @@ class Drain:
         if isinstance(message, Info):
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
-                self.received[message.stream].info(message)
+                self.received[message.stream].take_info(message)
         elif not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
@@ -290,7 +293,7 @@ class Drain:
         tracker = self.received[stream]
         fresh: list[TokenMessage | FrameMessage] = []
         for message in messages:
-            verdict = tracker.message(message.header)
+            verdict = tracker.take_message(message.header)
             try:
                 fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
             except WireError as error:

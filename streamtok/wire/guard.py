@@ -1,7 +1,7 @@
 """Who may keep a connection to a node: strangers that say nothing and peers that send too much are cut off.
 
-libzmq reads all that a peer sends, keeps each of its subscriptions and the parts of a message without end, and has no
-limit per connection. What it accepts it tells, though, and TCP knows how much has come.
+libzmq reads all that a peer sends and has no limit per connection. It keeps each of a peer's subscriptions and the
+parts of a message without end. What it accepts it tells, though, and TCP knows how much has come.
 """
 
 import logging
@@ -59,8 +59,8 @@ class Peer:
 class PeerGuard:
     """Watches sockets from a thread of its own, from before they are bound until `close`; `stream` gets subscriptions.
 
-    When a key leaves the folder `allowed`, everyone has to connect anew: libzmq does not say whose a connection is, and
-    those who are still allowed miss nothing. Call both from the thread of the sockets, `close` before they are closed.
+    When a key leaves the folder `allowed`, everyone has to connect anew, for libzmq does not say whose a connection is.
+    Those who are still allowed miss nothing. Call both from the thread of the sockets, `close` before they are closed.
     """
 
     def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:

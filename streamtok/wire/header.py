@@ -63,8 +63,11 @@ LIMITS: Final = Limits()
 
 
 class Coding(Struct, frozen=True):
-    """How a payload of compression `coded` was made: the coder's fingerprint, the CRC-32 of the grid as an uncompressed
-    payload holds it, and whether it was coded without the grids before it (a keyframe always is)."""
+    """How a payload of compression `coded` was made.
+
+    It has the coder's fingerprint, the CRC-32 of the grid as an uncompressed payload holds it, and whether the grid was
+    coded by itself (a keyframe always is).
+    """
 
     coder: Fingerprint
     checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -218,7 +221,7 @@ def check_grid(grid: list[int], dtype: str, levels: list[int]) -> None:
         raise ValueError(f"dtype {dtype} for {codes} codes, expected {expected}")
 
 
-def topic_of(header: Header) -> bytes:
+def make_topic(header: Header) -> bytes:
     """The topic that a header is sent under."""
     if isinstance(header, Status):
         return f"status/{header.node}".encode()

@@ -25,7 +25,7 @@ from streamtok.wire.header import (
     Limits,
     Status,
     TokenHeader,
-    topic_of,
+    make_topic,
 )
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class TokenMessage:
     """One token grid with its header.
 
     `grid` holds the tokens, or None where a coded or zstd payload cannot be read here; `unreadable` then says why.
-    `decodable` is False from a loss (or from joining) until the next keyframe; `lost` counts the messages of this
-    stream that are missing just before this one; `catch_up` is True for what came with joining: the epoch so far, and
+    `decodable` is False from a loss (or from joining) until the next keyframe. `lost` counts the messages of this
+    stream that are missing just before this one. `catch_up` is True for what came with joining: the epoch so far, and
     what waited for it. `payload` is as sent, still compressed if the header says so.
     """
 
@@ -108,7 +108,7 @@ class FrameMessage:
         return self.header.stream
 
 
-def checksum_of(payload: Part) -> int:
+def compute_checksum(payload: Part) -> int:
     """zlib CRC-32 of a payload as sent."""
     return zlib.crc32(payload)
 
@@ -120,7 +120,7 @@ def encode(value: object) -> bytes:
 
 def pack(header: Header, payload: Part = b"") -> list[Part]:
     """The three parts of a message: topic, header, payload."""
-    return [topic_of(header), encode(header), payload]
+    return [make_topic(header), encode(header), payload]
 
 
 def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[int]] | None = None) -> TokenMessage:
@@ -199,13 +199,13 @@ def _open(parts: Sequence[Part], kind: type[ReadHeader], limits: Limits) -> tupl
         raise WireError("parts", f"parts of types {[type(part).__name__ for part in parts]}, expected bytes") from error
     check_version(head, limits)
     header = decode_map(head, kind, limits)
-    if bytes(topic[:128]) != topic_of(header):
-        raise WireError("topic", f"topic {bytes(topic[:80])!r} does not match its header's {topic_of(header)!r}")
+    if bytes(topic[:128]) != make_topic(header):
+        raise WireError("topic", f"topic {bytes(topic[:80])!r} does not match its header's {make_topic(header)!r}")
     return header, payload
 
 
 def _check_sum(expected: int, payload: memoryview) -> None:
-    found = checksum_of(payload)
+    found = compute_checksum(payload)
     if found != expected:
         raise WireError("checksum", f"payload has CRC-32 {found:#010x}, its header says {expected:#010x}")
 

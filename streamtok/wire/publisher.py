@@ -39,7 +39,7 @@ class Publisher:
     """Publishes token groups, and the frames if asked, to any number of readers without ever waiting for one.
 
     `bind` and `control` are endpoints; control None takes one beside `bind` (named in `info`), "" has none. `node`
-    names the process. Without `curve` only private addresses can be bound, unless `insecure`; ipc sockets are their
+    names the process. Without `curve` only private addresses can be bound, unless `insecure`. ipc sockets are their
     owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
     publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
     sets how much one slow reader may be behind (a second). `compression` is that of the tokens; `coded` (from the grids

@@ -17,7 +17,7 @@ from streamtok.wire import compression
 from streamtok.wire.coded import GridCoder
 from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
 from streamtok.wire.header import DTYPES, Coding, FrameHeader, Info, TokenHeader
-from streamtok.wire.message import Part, checksum_of, pack
+from streamtok.wire.message import Part, compute_checksum, pack
 
 Compression = Literal["none", "zstd", "coded", "independent"]
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
@@ -57,7 +57,7 @@ class StreamState:
             grid=list(group.tokens.shape),
             image_size=[int(size) for size in group.image_size],
             publish_ns=publish_ns,
-            checksum=checksum_of(payload),
+            checksum=compute_checksum(payload),
             coding=coding,
             hold=group.hold or UNSET,
         )
@@ -78,7 +78,7 @@ class StreamState:
             publish_ns=publish_ns,
             encoding=encoding,
             image_size=list(frame.image.shape[:2]),
-            checksum=checksum_of(payload),
+            checksum=compute_checksum(payload),
         )
         return pack(header, payload)
 
@@ -87,12 +87,12 @@ class StreamState:
         facts = {"epoch": self.info.epoch, "last_seq": self.info.last_seq, "epoch_bytes": self.cache.nbytes}
         return {**self.counts, **facts}
 
-    def sent(self, header: TokenHeader, parts: list[Part]) -> None:
+    def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that went out."""
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
         self.cache.add(parts, header.keyframe)
         if self.coder is not None:
-            self.coder.sent()
+            self.coder.note_sent()
         self.counts["published"] += 1
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
@@ -115,9 +115,9 @@ class StreamState:
 class StreamTable:
     """The streams of one publisher by name.
 
-    `fixed` holds the info fields that are the publisher's own, `compression` is that of streams that a node describes;
-    `coder` is for streams of compression `coded`, of which `independent` is the kind without a past. One thread adds
-    streams and sends; what control asks for may be asked by any.
+    `fixed` holds the info fields that are the publisher's own. `compression` is that of streams that a node describes.
+    `coder` is for streams of compression `coded`; `independent` codes each grid by itself. One thread adds streams and
+    sends; what control asks for may be asked by any.
     """
 
     fixed: dict[str, Any]
@@ -198,7 +198,7 @@ class StreamTable:
             }
 
     def summaries(self) -> dict[str, dict[str, int]]:
-        """Of each stream counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        """For each stream its counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
         with self._lock:
             return {name: state.summary() for name, state in self.streams.items()}
 
@@ -220,7 +220,7 @@ class StreamTable:
     def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that went out."""
         with self._lock:
-            self.get(header.stream).sent(header, parts)
+            self.get(header.stream).note_sent(header, parts)
 
     def end(self) -> None:
         """Mark every stream as ended in its info."""

@@ -33,7 +33,7 @@ else:
 QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
 
 
-def memory_of(message: TokenMessage | FrameMessage) -> int:
+def count_memory(message: TokenMessage | FrameMessage) -> int:
     """Bytes that a message holds while it waits."""
     held = message.header.nbytes if isinstance(message, TokenMessage) else 0
     return held + len(message.payload)
@@ -110,7 +110,7 @@ class Subscription(Generic[Message]):
         self._delivered: dict[str, StreamTracker] = {}
         self._frames: dict[str, FrameTracker] = {}
         self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
-            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=memory_of
+            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=count_memory
         )
         self._drain = Drain(
             self.endpoint,
@@ -193,8 +193,11 @@ class Subscription(Generic[Message]):
             client.request("keyframe", stream, timeout)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Of the token messages per stream: messages, keyframes, lost (on the way), stale, sessions; discarded (not
-        read in time), undecodable (read, but of no use to a decoder) and unreadable (coded, and not to be decoded)."""
+        """Counts of token messages, per stream.
+
+        They are messages, keyframes, lost (on the way), stale, sessions, discarded (not read in time), undecodable
+        (read, but of no use to a decoder) and unreadable (coded, and not to be decoded).
+        """
         return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 
     def _counts_of(self, stream: str) -> dict[str, int]:
@@ -257,10 +260,10 @@ class Subscription(Generic[Message]):
             lost = self._frames.setdefault(message.stream, FrameTracker()).lost_before(message.header)
             return cast(Message, replace(message, lost=lost) if lost else message)
         tracker = self._delivered.setdefault(message.stream, StreamTracker())
-        verdict = tracker.message(message.header)
+        verdict = tracker.take_message(message.header)
         if verdict is None:  # none is stale here: the stream has begun anew with what was known before
             tracker.begin(message.header.session)
-            verdict = tracker.message(message.header)
+            verdict = tracker.take_message(message.header)
         if verdict is None:
             return cast(Message, message)
         return cast(Message, replace(message, lost=verdict.lost, decodable=verdict.decodable))

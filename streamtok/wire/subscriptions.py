@@ -22,9 +22,9 @@ class Event:
 class Subscriptions:
     """Subscriptions by topic prefix; topics that no message could have are not kept.
 
-    SUB sockets are counted exactly. libzmq does not say which connection a subscription is from, so a reader that
-    sends raw ones (XSUB) can count twice: the numbers are to be looked at and waited for, not to be relied on. Any
-    thread may count.
+    SUB sockets are counted exactly. libzmq does not say which connection a subscription is from, so a reader that sends
+    raw ones (XSUB) can count twice. The numbers are to be looked at and waited for, not to be relied on. Any thread may
+    count.
     """
 
     topics: Counter = field(default_factory=Counter)

@@ -1,9 +1,9 @@
 """The TCP connections beneath libzmq's sockets: what the kernel knows of one, and what it keeps from libzmq.
 
-libzmq stops reading a peer whose queue is full. If that connection then breaks off (a reset, a time-out) and a PING
-waits in libzmq's buffer, libzmq 4.3.5 ends the process (`!_io_error`, as in its issue 4364). So where it may stop, it
-must hear of the end of a connection only by reading up to it: a filter drops resets, and whoever looks after the
-connection finds out and ends what can be read. Linux only: elsewhere nothing is filtered.
+libzmq stops reading a peer whose queue is full. If that connection breaks off (a reset, a time-out) while a PING waits
+in libzmq's buffer, libzmq 4.3.5 ends the process (`!_io_error`, its issue 4364). So where it may stop, it must hear of
+the end of a connection only by reading up to it. A filter drops resets, and whoever looks after the connection finds
+out and ends what can be read. Linux only: elsewhere nothing is filtered.
 """
 
 import contextlib
@@ -72,8 +72,8 @@ class Link:
     def end_input(self) -> bool:
         """Let libzmq read the end next, upon which it closes; no time-out comes before. Returns whether it was open.
 
-        What it has not read is thrown away, and nothing stays in the kernel, which would turn away a peer that comes
-        back with the same port.
+        What it has not read is thrown away. Nothing stays in the kernel, which would turn away a peer that comes back
+        with the same port.
         """
         with contextlib.suppress(OSError), self._borrow() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Continuity:
     """`lost` messages are missing just before this one; `decodable` unless a keyframe has to come first."""
 
     lost: int
@@ -26,7 +26,7 @@ class Verdict:
 class StreamTracker:
     """Follows `seq` through one stream; a jump is loss, a new session is not.
 
-    `counts` has messages, keyframes, undecodable (without the keyframe before them, or after a loss), lost, sessions
+    `counts` has messages, keyframes, lost, sessions, undecodable (without the keyframe before them, or after a loss)
     and stale (repeated, or of a session that has been replaced).
     """
 
@@ -38,7 +38,7 @@ class StreamTracker:
     retired: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SESSIONS))
     counts: Counter = field(default_factory=Counter)
 
-    def message(self, header: TokenHeader) -> Verdict | None:
+    def take_message(self, header: TokenHeader) -> Continuity | None:
         """Take the next message; None if it is stale and must be dropped."""
         self.enter(header.session)
         if header.session != self.session or (self.last is not None and header.seq <= self.last):
@@ -52,13 +52,13 @@ class StreamTracker:
         self.counts["keyframes"] += header.keyframe
         self.counts["undecodable"] += not self.decodable
         self.counts["lost"] += lost
-        return Verdict(lost, self.decodable)
+        return Continuity(lost, self.decodable)
 
     def has(self, header: TokenHeader) -> bool:
         """Whether a message, or one behind it, has come already."""
         return header.session == self.session and self.last is not None and header.seq <= self.last
 
-    def info(self, info: Info) -> int:
+    def take_info(self, info: Info) -> int:
         """Take an info message; returns how many messages were lost although nothing has followed them."""
         self.enter(info.session)
         if info.session != self.session:
@@ -98,8 +98,8 @@ class StreamTracker:
 class Claim(Generic[Item]):
     """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
 
-    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on: what was
-    known of the stream no longer holds, for another session has begun, or the numbers before it were wrong.
+    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on. Then what
+    was known of the stream no longer holds: another session has begun, or the numbers before it were wrong.
     """
 
     session: str
@@ -115,9 +115,9 @@ class Believer(Generic[Item]):
     """Stands before a tracker, so that one message with a wrong `session` or `seq` costs no more than itself.
 
     What continues the stream passes at once. What would move it (a jump, another session) is held until the next
-    message or info bears it out, and dropped when others continue the stream instead: a connection keeps the order of
-    sending. Against a jump two have to, for one of them may be the wrong one. The first message of a connection is
-    believed, for it has nothing to contradict.
+    message or info bears it out. It is dropped when others continue the stream instead, for a connection keeps the
+    order of sending. Against a jump two have to, for one of them may be the wrong one. The first message of a
+    connection is believed, for it has nothing to contradict.
     """
 
     session: str | None = None

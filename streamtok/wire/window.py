@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class WindowView:
     """One reading of a window, newest step last.
 
-    `tokens` (cameras, N, *grid): int32 indices, or float16 latents; `valid` (cameras, N) bool, and where it is False
-    the tokens are zero; `capture_ns` (cameras, N) int64, the capture time of each grid's newest frame (zero where not
-    valid). All are torch tensors of their own memory.
+    `tokens` (cameras, N, *grid) are int32 indices, or float16 latents. `valid` (cameras, N) is bool; where it is False
+    the tokens are zero. `capture_ns` (cameras, N) int64 is the capture time of each grid's newest frame, zero where not
+    valid. All are torch tensors of their own memory.
     """
 
     tokens: "torch.Tensor"
@@ -52,12 +52,11 @@ class TokenWindow:
       ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
       `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
     - All cameras share one size and type of grid. When a camera changes its own, it starts a new window of that size
-      once two of its messages in a row have it: the others join when theirs follow; until then their places are not
-      valid.
+      once two of its messages in a row have it. The others join when theirs follow, and are not valid until then.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
-    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`: the
-      window waits for a slower camera as long as it is alive.
+    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`. So
+      the window waits for a slower camera as long as it is alive.
     - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the place is
       not valid.
     """

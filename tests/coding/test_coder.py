@@ -14,9 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.checkpoint import WEIGHTS
-from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_are_exact
+from streamtok.coding.arithmetic import (
+    ACTIVATION_MAX,
+    Floats,
+    Integers,
+    choose_arithmetic,
+    integers_are_exact,
+    integers_pay,
+)
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
-from streamtok.coding.layout import phases_of
+from streamtok.coding.layout import make_phases
 from streamtok.training.coder_model import KNOWN, CoderModel
 from tests.kit.coders import LEVELS, draw_grids, make_coder
 
@@ -63,7 +70,7 @@ def test_tokens_may_be_any_integers(dtype):
 
 @given(SIZES)
 def test_every_cell_has_one_phase_and_only_neighbours_of_earlier_ones(size):
-    phases = phases_of(*size)
+    phases = make_phases(*size)
     assert sorted(phases.order) == list(range(size[0] * size[1]))
     assert np.unique(phases.inside).size == phases.inside.size
     known: set[int] = set()
@@ -137,6 +144,17 @@ def test_products_of_whole_numbers_are_exact_where_they_are_used(cells, inputs, 
     np.testing.assert_array_equal(Integers().multiply(x[:1], weight), expected[:1])
     same = x[0][None]  # a stride of 0
     np.testing.assert_array_equal(Integers().multiply(same, weight), expected[:1])
+
+
+def test_numpy_takes_over_where_pytorch_has_no_products_of_int8(monkeypatch):
+    monkeypatch.delattr(torch, "_int_mm")
+    for measured in (integers_are_exact, integers_pay):
+        measured.cache_clear()
+    try:
+        assert isinstance(choose_arithmetic(), Floats)
+    finally:
+        for measured in (integers_are_exact, integers_pay):
+            measured.cache_clear()
 
 
 @pytest.mark.parametrize("refinement", [0, 1536])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from streamtok.engine.gpu.kernels import preprocess
-from streamtok.engine.gpu.kernels.preprocess import encoding_kind, shape_of
+from streamtok.engine.gpu.kernels.preprocess import encoding_kind, pack_shape
 from streamtok.preprocessing.pixels import ENCODINGS, to_rgb
 from streamtok.preprocessing.preprocessor import Preprocessor
 from tests.kit.pictures import camera_bytes
@@ -27,15 +27,15 @@ GPU = pytest.param(
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if "422" not in name])
 @pytest.mark.parametrize(("source", "size", "fit"), CASES)
-def test_kernel_gives_the_bytes_of_the_numpy_code(kernel_of, device, encoding, source, size, fit):
+def test_kernel_gives_the_bytes_of_the_numpy_code(load_kernel, device, encoding, source, size, fit):
     if device == "cuda":
         pytest.importorskip("cupy", reason="preprocessing on the GPU needs cupy")
-        kernel_of = preprocess.kernel_of
+        load_kernel = preprocess.load_kernel
     data, step = camera_bytes(encoding, *source, padding=4)
     prepare = Preprocessor(source, size, fit, multiple=4)
-    numbers = shape_of(prepare, encoding, step).reshape(1).view(np.int32)
+    numbers = pack_shape(prepare, encoding, step).reshape(1).view(np.int32)
     found = torch.zeros(3, *prepare.size, dtype=torch.uint8, device=device)
-    kernel_of(encoding)(torch.from_numpy(data).to(device), found, torch.from_numpy(numbers).to(device))
+    load_kernel(encoding)(torch.from_numpy(data).to(device), found, torch.from_numpy(numbers).to(device))
     np.testing.assert_array_equal(found.cpu().numpy(), prepare(to_rgb(data, encoding, *source, step)))
 
 
@@ -47,4 +47,4 @@ def test_unknown_encoding_is_named():
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="cupy is installed")
 def test_without_cupy_the_kernel_says_what_to_install():
     with pytest.raises(ImportError, match=r"pip install 'streamtok\[cuda"):
-        preprocess.kernel_of("rgb8")
+        preprocess.load_kernel("rgb8")

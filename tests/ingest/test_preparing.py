@@ -124,11 +124,11 @@ def way(request):
     if device == "host":
         return Way(preparing_for(torch.device("cpu")), TINY)
     if device == "thread":
-        return Way(Preparing(ThreadLink, request.getfixturevalue("kernel_of") if how == "kernel" else None), TINY)
+        return Way(Preparing(ThreadLink, request.getfixturevalue("load_kernel") if how == "kernel" else None), TINY)
     if how == "kernel":
         pytest.importorskip("cupy", reason="preparing on the GPU needs cupy")
     cuda = torch.device("cuda", 0)
-    preparing = Preparing(lambda: CudaLink(cuda), preprocess.kernel_of if how == "kernel" else None)
+    preparing = Preparing(lambda: CudaLink(cuda), preprocess.load_kernel if how == "kernel" else None)
     return Way(preparing, TINY.cast(device=cuda))
 
 
@@ -325,7 +325,7 @@ def test_cameras_are_paused_in_an_encoders_first_step_alone(monkeypatch):
 def test_gpu_memory_is_flat(kernel):
     if kernel:
         pytest.importorskip("cupy", reason="preparing on the GPU needs cupy")
-    preparing = Preparing(lambda: CudaLink(torch.device("cuda", 0)), preprocess.kernel_of if kernel else None)
+    preparing = Preparing(lambda: CudaLink(torch.device("cuda", 0)), preprocess.load_kernel if kernel else None)
     core = IngestCore(TINY.cast(device="cuda"), {"a": StreamOptions(size=SIZE)}, preparing=preparing)
     held = []
     for number in range(400):

@@ -39,6 +39,13 @@ def test_a_rate_and_natural_order(tmp_path):
     assert (source.size, source.fps) == ((12, 16), 20)
 
 
+def test_digits_that_are_no_numbers_are_letters_of_a_name(tmp_path):
+    """A superscript two counts as a digit, and no whole number is read from it."""
+    names = ["²3", "²10", "²", "①"]
+    folder = save(tmp_path / "²", [f"{name}.png" for name in names])
+    assert [image.path.stem for image in list_images(folder, fps=20)] == names
+
+
 def test_kitti_raw_with_missing_frames_keeps_their_numbers(tmp_path):
     save(tmp_path / "image_02" / "data", [f"{n:010d}.png" for n in (0, 1, 2, 5, 6)])
     lines = [f"2011-09-26 13:02:2{5 + n // 10}.{n % 10}00000000" for n in range(8)]

@@ -18,7 +18,7 @@ from streamtok.io.base import EndOfSource
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.preprocessing.pixels import to_rgb
-from streamtok.wire.message import FrameHeader, Limits, checksum_of, pack
+from streamtok.wire.message import FrameHeader, Limits, compute_checksum, pack
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 
@@ -49,7 +49,7 @@ class Sender:
             encoding=encoding,
             capture_ns=now if capture_ns is None else capture_ns,
             image_size=[16, 24],
-            checksum=checksum_of(payload),
+            checksum=compute_checksum(payload),
         )
         header = msgspec.structs.replace(header, **changes)
         self.socket.send_multipart(pack(header, payload))

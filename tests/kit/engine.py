@@ -27,8 +27,8 @@ def same_threads():
 
 
 @pytest.fixture(scope="session")
-def kernel_of(tmp_path_factory):
-    """`kernels.preprocess.kernel_of` for the CPU: the same source, compiled with a C++ compiler."""
+def load_kernel(tmp_path_factory):
+    """`kernels.preprocess.load_kernel` for the CPU: the same source, compiled with a C++ compiler."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler to build the kernel's source with")

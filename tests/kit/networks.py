@@ -1,4 +1,4 @@
-"""Small networks in the layout of published ones: Inception, I3D and VGG."""
+"""Small networks in the layout of published ones: Inception and I3D."""
 
 from pathlib import Path
 
@@ -25,14 +25,3 @@ class VideoMoments(torch.nn.Module):
 def archive(network: torch.nn.Module, path: Path) -> Path:
     torch.jit.script(network).save(str(path))
     return path
-
-
-def vgg_weights(widths=(8, 8, 16)):
-    """A narrow network in VGG's layout: two convolutions, a pooling, a third."""
-    torch.manual_seed(1)
-    table, last = {}, 3
-    for number, width in zip((0, 2, 5), widths, strict=True):
-        table[f"features.{number}.weight"] = torch.randn(width, last, 3, 3) * (2 / (9 * last)) ** 0.5
-        table[f"features.{number}.bias"] = torch.zeros(width)
-        last = width
-    return table

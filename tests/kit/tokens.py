@@ -70,7 +70,7 @@ def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bo
     """A recording as `streamtok record` writes it, messages of all streams in order of time."""
     pytest.importorskip("mcap")
     from streamtok.recording.writer import RecordingWriter
-    from streamtok.wire.message import Info, TokenHeader, checksum_of
+    from streamtok.wire.message import Info, TokenHeader, compute_checksum
 
     writer = RecordingWriter(path, {"tokenizer": "ab" * 8})
     common: dict[str, Any] = {
@@ -92,13 +92,13 @@ def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bo
                 seq=seq,
                 publish_ns=group.capture_ns[-1] + 5000,
                 compression="none",
-                checksum=checksum_of(payload),
+                checksum=compute_checksum(payload),
                 **common,
                 **{name: getattr(group, name) for name in names},
             )
             messages.append((group.capture_ns[-1], header, payload))
     for _, header, payload in sorted(messages, key=lambda message: message[0]):
-        writer.tokens(header, payload)
+        writer.write_tokens(header, payload)
     writer.flush()
     writer.close() if closed else writer.abandon()
     return path

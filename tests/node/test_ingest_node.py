@@ -5,7 +5,6 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack
-from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -263,7 +262,7 @@ def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoi
 
 def test_the_shipped_rig_starts_without_its_cameras_and_waits_for_them(endpoint):
     bind = {"bind": endpoint, "control": f"{endpoint}.control", "metrics": 0}
-    settings = load_rig(str(files("streamtok.configs") / "rig_six_cameras.yaml"), bind)
+    settings = load_rig("rig_six_cameras", bind)
     node = make_node(settings, TINY)
     with RunningNode(node) as running:
         assert eventually(lambda: node.metrics_port and ask(node.metrics_port, "/readyz") == (200, "ok\n"))

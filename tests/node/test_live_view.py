@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, shown_pictures, tokenizer_of
+from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, load_for_stream, shown_pictures
 from streamtok.tokens.files import load_matching
 from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
@@ -20,7 +20,7 @@ from tests.kit.wire import make_header, make_info
 def test_a_name_from_the_network_is_never_a_path(name, monkeypatch):
     monkeypatch.setattr("streamtok.engine.loading.load_checkpoint", lambda *args: pytest.fail(f"loaded {args}"))
     with pytest.raises(ValueError, match="--model"):
-        tokenizer_of(make_info(model=name), None, "auto")
+        load_for_stream(make_info(model=name), None, "auto")
 
 
 @pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", None, 5, ["nano"]])

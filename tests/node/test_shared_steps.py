@@ -15,7 +15,7 @@ from streamtok.ingest.core import StreamOptions
 from streamtok.io.base import Source
 from streamtok.model import Tokenizer
 from streamtok.node.replay_node import ReplayNode
-from streamtok.node.rig import batches_of
+from streamtok.node.rig import find_batches
 from streamtok.recording.reader import open_recording
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.replay import ReplaySettings
@@ -137,10 +137,10 @@ def test_sizes_decide_who_shares_a_step():
         "file": StreamOptions("lossless"),
     }
     rates = {"a": 30.0, "b": 30.0, "c": 30.0, "file": 30.0}
-    assert batches_of(options, rates) == [["a", "c"], ["b"]]
-    assert batches_of(options, rates | {"c": 20.0}) == [["a"], ["b"], ["c"]]
+    assert find_batches(options, rates) == [["a", "c"], ["b"]]
+    assert find_batches(options, rates | {"c": 20.0}) == [["a"], ["b"], ["c"]]
     with pytest.raises(ValueError, match=r"streams \['d'\] have no `size`: give them one"):
-        batches_of(options | {"d": StreamOptions()}, rates | {"d": None})
+        find_batches(options | {"d": StreamOptions()}, rates | {"d": None})
 
 
 def test_a_wait_is_not_negative():

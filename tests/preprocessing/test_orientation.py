@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamtok.preprocessing.orientation import DIRECTIONS, orient, orientation_of_matrix
+from streamtok.preprocessing.orientation import DIRECTIONS, orient, read_matrix_orientation
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -29,7 +29,7 @@ def test_a_picture_is_turned_as_opencv_turns_one_with_that_tag(orientation):
 def test_a_display_matrix_moves_each_pixel_where_its_orientation_does(directions, orientation):
     matrix = np.zeros((3, 3), np.int32)
     matrix[:2, :2] = np.reshape(directions, (2, 2)) * 65536
-    assert orientation_of_matrix(matrix) == orientation_of_matrix(matrix * 0.5) == orientation
+    assert read_matrix_orientation(matrix) == read_matrix_orientation(matrix * 0.5) == orientation
     turned = orient(PICTURE, orientation)
     places = np.array([[x, y] for y in range(4) for x in range(6)]) @ np.reshape(directions, (2, 2))
     columns, rows = (places - places.min(0)).T
@@ -38,7 +38,7 @@ def test_a_display_matrix_moves_each_pixel_where_its_orientation_does(directions
 
 def test_what_is_no_right_angle_has_no_orientation():
     sine, cosine = math.sin(0.5), math.cos(0.5)
-    assert orientation_of_matrix(np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])) is None
-    assert orientation_of_matrix(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]])) is None
-    assert orientation_of_matrix(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]])) is None
-    assert orientation_of_matrix(np.zeros((3, 3))) == 1
+    assert read_matrix_orientation(np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])) is None
+    assert read_matrix_orientation(np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]])) is None
+    assert read_matrix_orientation(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]])) is None
+    assert read_matrix_orientation(np.zeros((3, 3))) == 1

@@ -1,14 +1,14 @@
 """Resizing in integers: against a slow oracle in fractions, and the properties that make it an area mean."""
 
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, gcd
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.preprocessing.preprocessor import Preprocessor, area_weights, fit_rectangles, pad_edges
+from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles, pad_edges
 
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -54,6 +54,14 @@ def test_equals_the_exact_area_mean_rounded_half_up(height, width, tall, wide, s
 def test_extreme_values_stay_exact_through_blocks_of_rows_and_columns(source, size):
     image = np.where(picture(*source) > 127, 255, 0).astype(np.uint8)
     assert np.array_equal(Preprocessor(source, size, multiple=4)(image), oracle(image, size))
+
+
+def area_weights(source, target):
+    """(s, weights int64 (target, source)): the module's w(i, j), whose rows sum to s."""
+    common = gcd(source, target)
+    s, d = source // common, target // common
+    i, j = np.arange(target)[:, None], np.arange(source)
+    return s, np.clip(np.minimum((i + 1) * s, (j + 1) * d) - np.maximum(i * s, j * d), 0, None)
 
 
 def integer_mean(image, size):

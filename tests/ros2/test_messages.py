@@ -16,7 +16,7 @@ from streamtok_ros import frames, groups
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.source import open_source
 from streamtok.preprocessing.pixels import to_rgb
-from streamtok.wire.message import checksum_of, pack, unpack_frame
+from streamtok.wire.message import compute_checksum, pack, unpack_frame
 from tests.kit.videos import PLAIN, number_of, numbered, write_video
 from tests.kit.wire import make_header
 
@@ -127,7 +127,7 @@ SCRIPT += [("b", 0, False), ("b", 1, True)]
 def test_a_token_message_is_read_and_a_damaged_one_refused():
     tokens = np.arange(24, dtype="<u2").reshape(4, 6) % 64
     header = make_header(0)
-    header = msgspec.structs.replace(header, checksum=checksum_of(tokens.tobytes()))
+    header = msgspec.structs.replace(header, checksum=compute_checksum(tokens.tobytes()))
     topic, head, payload = pack(header, tokens.tobytes())
     stream, read, data = groups.read_message([topic, head, payload], "tokens", ["front"])
     groups.check_group(read, data)

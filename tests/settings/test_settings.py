@@ -1,16 +1,15 @@
 """Configuration files: what ships is valid, and mistakes explain themselves."""
 
 import datetime
-from importlib.resources import files
 
 import pytest
 import yaml
 
 from streamtok.io.source import open_source
-from streamtok.node.rig import options_of
+from streamtok.node.rig import make_options
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
-from streamtok.settings.yaml_file import parse_set
+from streamtok.settings.yaml_file import parse_set, shipped
 
 SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
 
@@ -40,15 +39,15 @@ def wrong(tmp_path):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_ships_is_valid_and_says_what_each_field_is_for(name):
-    path = files("streamtok.configs") / f"{name}.yaml"
-    assert load_rig(str(path)).resolved()
+    path = shipped()[name]
+    assert load_rig(name).resolved()
     lines = path.read_text().splitlines()
     assert sum(line.lstrip().startswith("#") for line in lines) >= 10
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_sources_of_what_ships_are_cameras_but_for_the_demo(name):
-    rig = load_rig(str(files("streamtok.configs") / f"{name}.yaml"))
+    rig = load_rig(name)
     assert [open_source(stream.source).live for stream in rig.streams] == [name != "demo"] * len(rig.streams)
 
 
@@ -125,8 +124,8 @@ def test_settings_that_are_stored_hold_no_password_and_those_in_use_do(source, t
 
 def test_cameras_are_never_behind_and_files_never_lose():
     [stream] = load_rig(None, {"streams": [{"name": "a", "source": "x"}]}).streams
-    assert options_of(stream, live=True).policy == "latest"
-    assert options_of(stream, live=False).policy == "lossless"
+    assert make_options(stream, live=True).policy == "latest"
+    assert make_options(stream, live=False).policy == "lossless"
 
 
 @pytest.mark.parametrize(
@@ -173,3 +172,8 @@ def test_a_wrong_override_is_refused(tmp_path, item):
 def test_metadata_that_cannot_travel_is_refused(metadata, text):
     with pytest.raises(SettingsError, match=f"streams.0.metadata: .*{text}"):
         load_rig(None, {"streams": [{"name": "a", "source": "/dev/video0", "metadata": metadata}]})
+
+
+def test_a_digit_that_is_no_number_counts_no_item():
+    with pytest.raises(SettingsError, match="there is no '²' here; lists count from 0"):
+        load_rig("demo", {"streams.².size": [8, 8]})

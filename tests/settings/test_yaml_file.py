@@ -1,12 +1,12 @@
 """Files and values that are no configuration say so, in a line."""
 
+import sys
 import time
-from importlib.resources import files
 
 import pytest
 
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.yaml_file import parse_set, read_yaml
+from streamtok.settings.yaml_file import parse_set, read_yaml, shipped
 
 
 def test_what_is_no_configuration_file_says_so(tmp_path):
@@ -28,7 +28,7 @@ def test_a_shipped_file_goes_by_its_name_unless_there_is_one_of_that_name(tmp_pa
 def test_a_file_that_is_not_there_says_where_the_shipped_ones_are():
     with pytest.raises(SettingsError, match=r"^configs/none.yaml: no such .*: demo, rig_six_cameras, .*") as caught:
         read_yaml("configs/none.yaml")
-    assert f" are in {files('streamtok.configs')} " in str(caught.value)
+    assert f" are in {shipped()['demo'].parent} " in str(caught.value)
 
 
 def test_a_value_that_is_no_yaml_says_so():
@@ -79,3 +79,10 @@ def test_values_on_a_command_line_are_bounded_alike():
 def test_aliases_of_a_configuration_that_somebody_would_write_are_taken(tmp_path):
     (tmp_path / "rig.yaml").write_text("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}")
     assert read_yaml(tmp_path / "rig.yaml")[0] == {"a": {"x": 1}, "b": [{"x": 1}] * 2, "c": {"x": 1, "y": 2}}
+
+
+def test_a_checkout_that_is_not_installed_has_the_shipped_files(monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamtok.configs", None)
+    assert "demo" in shipped()
+    with pytest.raises(SettingsError, match=r"no such configuration file; .* demo"):
+        read_yaml("nowhere.yaml")

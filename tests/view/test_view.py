@@ -28,7 +28,7 @@ from streamtok.recording.reader import open_recording
 from streamtok.settings.view import ViewSettings
 from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
-from streamtok.view.pictures import Models, colours_of
+from streamtok.view.pictures import Models, paint_latent
 from streamtok.view.recorded import RecordedShow
 from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import RUNTIME, BrowserFiles, PageServer, Show
@@ -50,7 +50,7 @@ def model():
 @pytest.fixture
 def models(model, monkeypatch):
     """Every stream's model is the tiny one."""
-    monkeypatch.setattr("streamtok.view.pictures.tokenizer_of", lambda info, name, device: model)
+    monkeypatch.setattr("streamtok.view.pictures.load_for_stream", lambda info, name, device: model)
     return Models(None, "cpu")
 
 
@@ -299,7 +299,7 @@ def test_settings_that_make_no_sense_are_refused():
 
 def test_a_continuous_grid_has_colours():
     latent = np.stack([np.full((2, 3), value, np.float16) for value in (-1, 1, np.nan, 5)])
-    assert colours_of(latent)[0, 0].tolist() == [0, 255, 127]
+    assert paint_latent(latent)[0, 0].tolist() == [0, 255, 127]
 
 
 def fetch(url: str, **headers: str) -> tuple[int, bytes]:

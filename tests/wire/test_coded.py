@@ -12,7 +12,7 @@ from streamtok.coding.coder import grid_checksum, save_coder
 from streamtok.coding.library import Coders
 from streamtok.wire.coded import GridReader
 from streamtok.wire.errors import WireError
-from streamtok.wire.message import TokenMessage, checksum_of, pack, unpack
+from streamtok.wire.message import TokenMessage, compute_checksum, pack, unpack
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import Subscription, subscribe
@@ -113,7 +113,7 @@ def coded_messages(count: int) -> list[TokenMessage]:
     for number in range(count):
         state = table.get("front")
         header, parts = state.pack_group(make_group(number, interval=99, tokens=GRIDS[number]), 0)
-        state.sent(header, parts)
+        state.note_sent(header, parts)
         messages.append(unpack(parts))
     return messages
 
@@ -123,7 +123,7 @@ def test_damage_another_coder_and_a_gap_are_errors_and_never_other_tokens(folder
     other = make_coder(tokenizer="ab12", seed=1)
     damaged = bytearray(messages[2].payload)
     damaged[0] ^= 64
-    header = msgspec.structs.replace(messages[2].header, checksum=checksum_of(bytes(damaged)))
+    header = msgspec.structs.replace(messages[2].header, checksum=compute_checksum(bytes(damaged)))
     forged = msgspec.structs.replace(messages[2].header.coding, coder=other.fingerprint)
     wrong = {
         "damaged": unpack(pack(header, bytes(damaged))),
@@ -133,7 +133,7 @@ def test_damage_another_coder_and_a_gap_are_errors_and_never_other_tokens(folder
     }
     rng = np.random.default_rng(0)
     noise = rng.bytes(len(messages[0].payload))
-    header = msgspec.structs.replace(messages[0].header, checksum=checksum_of(noise), seq=2)
+    header = msgspec.structs.replace(messages[0].header, checksum=compute_checksum(noise), seq=2)
     wrong["a damaged keyframe"] = unpack(pack(header, noise))
     for message in wrong.values():
         coders = Coders([folder])
@@ -168,7 +168,7 @@ def test_a_grid_that_could_not_be_sent_is_not_what_the_next_one_is_coded_from(fo
     for number in range(4):
         header, parts = state.pack_group(make_group(number, interval=99, tokens=GRIDS[number]), 0)
         if number != 2:
-            state.sent(header, parts)
+            state.note_sent(header, parts)
             assert np.array_equal(reader.read(unpack(parts), True).tokens, GRIDS[number])
 
 
@@ -211,7 +211,7 @@ def test_hostile_payloads_end_in_errors_and_leave_no_memory_behind(folder):
     reader, errors, right, peak = GridReader(Coders([folder])), 0, 0, 0
     for number in range(count):
         hostile = damage(payload, rng)
-        forged = msgspec.structs.replace(header, checksum=checksum_of(hostile))
+        forged = msgspec.structs.replace(header, checksum=compute_checksum(hostile))
         try:
             right += np.array_equal(reader.read(unpack(pack(forged, hostile)), True).tokens, tokens)
         except WireError:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zmq
 
-from streamtok.wire.message import checksum_of, pack
+from streamtok.wire.message import compute_checksum, pack
 from tests.kit.wire import Served, make_group, make_header, make_info
 
 SOURCES = Path(__file__).parents[2] / "examples" / "cpp"
@@ -72,7 +72,7 @@ def test_a_reader_in_cpp_joins_and_follows_every_kind_of_grid(reader):
 def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader):
     """What breaks the protocol is counted, in every field; coded payloads end it with what to do."""
     grid = np.zeros((4, 6), "<u2").tobytes()
-    header = msgspec.structs.replace(make_header(0), checksum=checksum_of(grid))
+    header = msgspec.structs.replace(make_header(0), checksum=compute_checksum(grid))
     plain = pack(header, grid)
     fields = msgspec.to_builtins(header)
     names = ("version", "seq", "keyframe", "grid", "dtype", "levels", "checksum")

@@ -18,7 +18,7 @@ from streamtok.wire.control import MAX_UNSENT, ControlClient
 from streamtok.wire.endpoint import open_socket
 from streamtok.wire.errors import Rejects
 from streamtok.wire.mailbox import Mailbox
-from streamtok.wire.message import Limits, WireError, checksum_of, pack
+from streamtok.wire.message import Limits, WireError, compute_checksum, pack
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
@@ -76,7 +76,7 @@ def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:
     state = table.get(stream)
     for number in range(seq + 1):
         header, parts = state.pack_group(make_group(number, stream=stream), 0)
-        state.sent(header, parts)
+        state.note_sent(header, parts)
     return parts
 
 
@@ -239,9 +239,9 @@ def test_bad_messages_are_counted_by_kind_and_logged_once(fake, caplog):
         "version": [topic, msgpack.packb(fields | {"version": 3}), payload],
         "header": [topic, head[:-4], payload],
         "topic": [topic + b"_left", head, payload],
-        "size": [topic, msgpack.packb(fields | {"checksum": checksum_of(payload + b"x")}), payload + b"x"],
+        "size": [topic, msgpack.packb(fields | {"checksum": compute_checksum(payload + b"x")}), payload + b"x"],
         "checksum": [topic, head, payload[:-1] + b"x"],
-        "values": [topic, msgpack.packb(fields | {"checksum": checksum_of(high)}), high],
+        "values": [topic, msgpack.packb(fields | {"checksum": compute_checksum(high)}), high],
     }
     with subscribe(endpoint, timeout=20) as reader:
         joined(socket)

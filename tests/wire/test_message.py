@@ -18,7 +18,7 @@ from streamtok.wire.message import (
     Status,
     TokenHeader,
     WireError,
-    checksum_of,
+    compute_checksum,
     pack,
     unpack,
     unpack_frame,
@@ -35,7 +35,7 @@ def fields_of(payload: bytes, dtype: str = "uint16", **changes) -> dict:
     fields = {"version": 1, "stream": "front", "session": SESSION, "epoch": 3, "seq": 41, "keyframe": False}
     fields |= {"tokenizer": "ab12", "frame_ids": [5, 6, 7, 9], "capture_ns": [1, 2, 3, 5], "dropped": 1, "repeated": 0}
     fields |= {"grid": grid, "dtype": dtype, "levels": levels, "image_size": [32, 48], "encode_ns": 7}
-    return fields | {"publish_ns": 9, "compression": "none", "checksum": checksum_of(payload)} | changes
+    return fields | {"publish_ns": 9, "compression": "none", "checksum": compute_checksum(payload)} | changes
 
 
 NAMES = list(fields_of(b""))

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import zmq
 
-from streamtok.wire.message import checksum_of, pack
+from streamtok.wire.message import compute_checksum, pack
 from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
@@ -49,7 +49,7 @@ def connect_to(endpoint):
 def message_of(number):
     """The frames of one message."""
     payload = bytes(48)
-    header = msgspec.structs.replace(make_header(number), checksum=checksum_of(payload))
+    header = msgspec.structs.replace(make_header(number), checksum=compute_checksum(payload))
     return b"".join(frame(part, more=place < 2) for place, part in enumerate(pack(header, payload)))
 
 

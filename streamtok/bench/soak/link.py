@@ -92,8 +92,11 @@ class Link:
 
 @dataclass
 class LossPattern(Generic[Item]):
-    """What becomes of messages in order: a share of `loss` is lost, in runs of `burst` on average (1: each for itself),
-    and a share of `late` comes behind up to `behind` later ones. The same `seed` does the same (Gilbert 1960)."""
+    """What becomes of messages in order.
+
+    A share of `loss` is lost, in runs of `burst` on average (1: each for itself). A share of `late` comes behind up to
+    `behind` later ones. The same `seed` does the same (Gilbert 1960).
+    """
 
     loss: float = 0.0
     burst: float = 1.0

@@ -23,7 +23,7 @@ LINE = re.compile(r"^streamtok_(\w+)_total\{.*\} (\S+)$", re.M)
 class Watcher:
     """Reads the node's messages: `seq` must rise by one, and `session`, `heard_at` say what came last.
 
-    `heard_at` is the monotonic time in s of the last message that a decoder can take, `encode_ms` holds all encode
+    `heard_at` is the monotonic time in s of the last message that a decoder can take. `encode_ms` holds all encode
     times with their `times` in s.
     """
 

@@ -1,7 +1,7 @@
 """The encoder's 3x3 convolutions in 8 bits: precision "int8".
 
 A weight has one scale per output channel, a frame of activations one scale and one zero point, found in that frame. The
-product of the two is whole numbers added in 32 bits, so it is exact: it depends on no order, thread count or neighbour
+product of the two is whole numbers added in 32 bits, so it is exact. It depends on no order, thread count or neighbour
 in a batch, and a CPU and a GPU find the same sums. Norms, the first and the last convolution, resampling, the temporal
 products and the quantizer stay in floating point: they cost less and lose more (docs/performance.md).
 """

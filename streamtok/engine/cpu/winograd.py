@@ -1,7 +1,7 @@
 """3x3 convolutions with a quarter of the products: Winograd's F(4x4, 3x3) (Lavin and Gray 2015, section 4.1).
 
 A tile of 6x6 inputs becomes 36 weighted sums, each sum meets its own matrix of channels, and the 36 results become 4x4
-outputs. The sums are passes over memory that grow with the channels, the products with their square, so only wide
+outputs. The sums are passes over memory that grow with the channels, the products grow with their square. So only wide
 layers and large images gain; the others stay as they are. Which do depends on shapes alone, so a replay computes the
 same.
 """

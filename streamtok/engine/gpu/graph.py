@@ -88,8 +88,11 @@ class CapturedStep:
             ) from error
 
     def _abandon(self, before: torch.cuda.Stream) -> None:
-        """Put back what PyTorch leaves as it was during a capture that failed: the current stream, and an allocator
-        that expects the capture to go on, which allows no other and frees nothing that two streams have used."""
+        """Put back what PyTorch leaves as it was during a capture that failed.
+
+        That is the current stream, and an allocator that expects the capture to go on: it allows no other, and frees
+        nothing that two streams have used.
+        """
         torch.cuda.set_stream(before)
         self.graph.reset()
         _FAILED.append(self.graph)

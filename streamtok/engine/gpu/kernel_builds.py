@@ -1,8 +1,8 @@
 """The kernels that a fused step launches, compiled for a GPU that is not here.
 
 Triton brings its own assembler, and tensors without memory stand for the device's: this needs no GPU. It tells before
-any machine is booked whether a kernel builds, how much shared memory and how many registers it takes, whether it
-spills, and whether it uses Hopper's matrix and copy engines.
+any machine is booked whether a kernel builds, and how much shared memory and how many registers it takes. It also tells
+whether it spills, and whether it uses Hopper's matrix and copy engines.
 """
 
 import re

@@ -7,9 +7,9 @@
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
 A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
-silent makes the source "lost"; it is tried again after a moment, then after half of what the outage has lasted so far,
-at most 10 s: no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the camera
-must have taken meanwhile (at least one), so that readers see a gap.
+silent makes the source "lost". It is tried again after a moment, then after half of what the outage has lasted so far,
+at most 10 s. So no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the
+camera must have taken meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations
@@ -65,13 +65,16 @@ class Device(Protocol):
 
 
 class CameraSource(Source):
-    """Frames of one live device. Opening fails with OSError if the device is not there, unless it is not `required`;
-    later losses heal.
+    """Frames of one live device.
 
-    `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
-    that the device must have taken meanwhile), `damaged` (frames that came and cannot be used), `dropped` (frames that
-    nobody read in time) and `frames`. `frozen` says whether the image stands still now; such frames are delivered all
-    the same.
+    Opening fails with OSError if the device is not there, unless it is not `required`; later losses heal. `frozen` says
+    whether the image stands still now; such frames are delivered all the same. `counts` has
+
+    - `frames`, and `reconnects`
+    - `frozen`: times that the image stood still for `freeze_after` seconds
+    - `missed`: frames that the device must have taken and that never came
+    - `damaged`: frames that came and cannot be used
+    - `dropped`: frames that nobody read in time
     """
 
     live = True
@@ -97,10 +100,6 @@ class CameraSource(Source):
         self._last_ns: int | None = None
         self._last_number: int | None = None
         self._judge = TimeJudge()
-
-    def skip_to_newest(self) -> None:
-        """Leave out what the camera took while nobody was ready to read, all but the newest frame."""
-        self.capture.keep_newest()
 
     def open(self) -> None:
         try:
@@ -217,6 +216,6 @@ class CameraSource(Source):
         return True
 
 
-def capture_of(source: Source) -> Capture:
+def find_capture(source: Source) -> Capture:
     """The thread and the queue of an open source: a camera's own, which runs since it was opened, or new ones."""
     return source.capture if isinstance(source, CameraSource) else Capture(source)

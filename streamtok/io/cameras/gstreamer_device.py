@@ -1,7 +1,8 @@
 """A camera behind a GStreamer pipeline that runs in a process of its own, for an OpenCV without GStreamer.
 
-`gst-launch-1.0` runs the pipeline with its `appsink` replaced by what writes pictures into a pipe: RGB, each behind a
-header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `gst/gdp/dataprotocol.c`) with its time in the pipeline.
+`gst-launch-1.0` runs the pipeline with its `appsink` replaced by what writes pictures into a pipe. They are RGB, each
+behind a header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `gst/gdp/dataprotocol.c`) with its time in the
+pipeline.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ NEWEST_DRIVER_AGE_NS = 5_000_000_000
 class OpenCVDevice:
     """`kind` is "v4l2" (a device path), "url" or "gst" (a pipeline that ends in appsink).
 
-    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device; what it
+    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it
     really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
     """
 

@@ -60,7 +60,7 @@ def _structures(data: bytes) -> list[int]:
 
 
 def _codes_behind(data: bytes, at: int) -> Iterator[int]:
-    """The start codes behind the one at a place, of which there is none if it is negative."""
+    """The start codes behind the one at a place, none if it is negative."""
     while at >= 0:
         at = data.find(START, at + 3)
         if 0 <= at < len(data) - 3:

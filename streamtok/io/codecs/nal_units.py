@@ -66,7 +66,7 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
         at += size
 
 
-def length_size_of(codec: str, extradata: bytes | None) -> int:
+def read_length_size(codec: str, extradata: bytes | None) -> int:
     """Bytes of a unit's length in packets of a stream, from its extradata (avcC or hvcC); 0 for Annex B."""
     if not extradata or extradata[0] != 1:
         return 0
@@ -115,7 +115,7 @@ def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
 def parameter_sets(codec: str, extradata: bytes | None) -> list[bytes]:
     """The parameter sets of a stream's extradata: avcC or hvcC (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1), or Annex B."""
     data = extradata or b""
-    if not length_size_of(codec, data):
+    if not read_length_size(codec, data):
         return list(split_units(data, 0))
     if codec == "h264":
         sets, at = _take_sets(data, 6, data[5:6], 31)
@@ -139,7 +139,7 @@ def _take_sets(data: bytes, at: int, count: bytes, mask: int = 0xFFFF) -> tuple[
 
 def to_annex_b(data: bytes, codec: str, extradata: bytes | None) -> bytes:
     """An access unit with start codes, and with the parameter sets of its stream where a decoder can begin with it."""
-    length_size = length_size_of(codec, extradata)
+    length_size = read_length_size(codec, extradata)
     if not length_size:
         return data
     units = [unit for unit in split_units(data, length_size) if unit]

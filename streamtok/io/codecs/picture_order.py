@@ -1,6 +1,6 @@
 """What the headers of H.264 and H.265 say about the order of pictures: what is missing, and where damage ends.
 
-Decoders know both and do not tell: that of H.264 conceals a picture that never came, and none says how far a stream
+Decoders know both and do not tell. That of H.264 conceals a picture that never came, and none says how far a stream
 that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265. Codecs that
 count what is shown are in `streamtok.io.codecs.shown_order`.
 """
@@ -15,8 +15,8 @@ from streamtok.io.codecs.nal_units import (
     HEVC_SEI,
     HEVC_SLICES,
     Bits,
-    length_size_of,
     parameter_sets,
+    read_length_size,
     recovery_count,
     split_units,
 )
@@ -43,7 +43,7 @@ class H264Order:
     """Follows `frame_num` (7.4.3), which rises by one with each reference picture, and recovery points (D.2.8)."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self._length_size = length_size_of("h264", extradata)
+        self._length_size = read_length_size("h264", extradata)
         self._sps: dict[int, Numbering] = {}
         self._pps: dict[int, int] = {}
         self._last: int | None = None  # frame_num of the last reference picture
@@ -114,7 +114,7 @@ class H265Order:
     """Follows key frames and recovery points (D.3.8), counting units; what is missing says the decoder itself."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self._length_size = length_size_of("hevc", extradata)
+        self._length_size = read_length_size("hevc", extradata)
         self.restart()
 
     def restart(self) -> None:

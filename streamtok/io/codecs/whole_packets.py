@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import av
 
 from streamtok.io.codecs.mpeg_headers import PairedFields
-from streamtok.io.codecs.nal_units import HEVC_SLICES, length_size_of, split_units, unit_type
+from streamtok.io.codecs.nal_units import HEVC_SLICES, read_length_size, split_units, unit_type
 from streamtok.io.images.stills import is_whole_jpeg
 
 TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
@@ -46,7 +46,7 @@ class WholeSlices:
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
-        self._codec, self._length_size = codec, length_size_of(codec, extradata)
+        self._codec, self._length_size = codec, read_length_size(codec, extradata)
         self._fill = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
 

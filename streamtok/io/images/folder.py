@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import re
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from streamtok.io.images.stills import DamagedFrame, decode_image_file, is_anima
 from streamtok.io.images.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
 from streamtok.io.spec import parse_bits, parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
+from streamtok.names import natural_key
 from streamtok.types import Frame
 
 NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
@@ -65,11 +65,11 @@ class TimedImage:
 def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
-    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
-    from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it), `bits` how
-    many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
-    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
-    number, so that the gap shows; else it counts files.
+    Times come from the file `timestamps` if given, else from `fps` if given. Else they come from a times file that is
+    found, or from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it).
+    `bits` is how many bits of 16 the values of the images fill (None: all). `log` is the recording that names begin
+    with. `frame_id` counts files. Where a times file has a line for every number but some numbered images are missing
+    (KITTI), it is the number, so that the gap shows.
     """
     return find_images(folder, **options)[0]
 
@@ -109,13 +109,8 @@ def _time_images(
     return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
 
 
-def natural_key(path: Path) -> list[tuple[int, str]]:
-    """Sorts frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-
 def _files(folder: Path) -> list[Path]:
-    """Its pictures in order; arrays only where there is nothing else, for they may be what lies beside pictures."""
+    """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
 
@@ -163,7 +158,7 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     if len(times) == len(files):
         return [TimedImage(*each) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
-    numbers = [int(file.stem) if file.stem.isdigit() else -1 for file in files]
+    numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]
     if not lines.keys() >= set(numbers):
         raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
     return [TimedImage(file, lines[number], number) for number, file in zip(numbers, files, strict=True)]

@@ -35,8 +35,9 @@ class DamagedFrame(ValueError):
 
 
 def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
-    """Read a picture file upright, of an animation the first picture; see `decode_image_file` for `bits`.
+    """Read a picture file upright, uint8 RGB (H, W, 3): of an animation the first picture, of a .npy file (H, W, C).
 
+    See `decode_image_file` for `bits`.
     Raises FileNotFoundError, or ValueError if it is no picture or damaged.
     """
     if not Path(path).is_file():
@@ -48,8 +49,9 @@ def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray, bool]:
-    """A picture file in memory, upright as its EXIF says, and whether it is so as it is stored, of 8 bits.
+    """(picture, as stored): a picture file in memory, uint8 RGB (H, W, 3), upright as its EXIF says.
 
+    `as stored`: whether the file itself is upright and of 8 bits, so that its bytes are the picture.
     `bits` is how many bits of 16 its values have: 12 where cameras of 12 bits store theirs as they are. None takes the
     high bytes. A .npy file gives its channels as they are, one as grey. Raises DamagedFrame.
     """
@@ -181,9 +183,9 @@ def is_animation(data: bytes) -> bool:
 
 
 def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """The pictures of a file, one or those of an animation, and when each is shown, ns from the first one on.
+    """(time, picture) of every picture of a file: ns from the first one on, uint8 RGB (H, W, 3), upright.
 
-    Raises ValueError where it cannot be read.
+    A file holds one picture, or an animation. Raises ValueError where it cannot be read.
     """
     import cv2
 

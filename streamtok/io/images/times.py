@@ -66,8 +66,10 @@ class Times(NamedTuple):
 
 
 class TimesFile(NamedTuple):
-    """A file with times: the column, the file name of each line or None, and the number of each line, counting blank
-    ones between them: KITTI leaves a line blank where a picture is missing."""
+    """A file with times: the column, the file name of each line or None, and the number of each line.
+
+    Blank lines between them count: KITTI leaves a line blank where a picture is missing.
+    """
 
     times: Times
     names: list[str | None]

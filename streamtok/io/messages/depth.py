@@ -2,7 +2,7 @@
 
 Depth is what an encoding says (ROS REP 118), never a topic's name: 16UC1 holds millimetres and 32FC1 metres, compressed
 by compressed_depth_image_transport or not. A distance d becomes round(255 (far - d) / (far - near)), clipped to 0..255,
-so that what is near is bright; where there is none (0, not finite) the picture is black.
+so that what is near is bright. Where there is none (0, not finite) the picture is black.
 """
 
 import struct

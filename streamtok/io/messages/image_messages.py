@@ -1,6 +1,6 @@
 """Image messages of ROS 1, ROS 2 and Foxglove: what they say about one camera image, and the image itself.
 
-`parser_of` reads the message, `ImageMessage.picture` gives the picture of raw and still-image messages; packets of
+`find_parser` reads the message, `ImageMessage.picture` gives the picture of raw and still-image messages; packets of
 video messages go through a `VideoDecoder`.
 """
 
@@ -88,7 +88,7 @@ def split_schema(schema: str) -> tuple[str, str]:
     return "/".join(parts[:-1]), parts[-1] if parts else ""
 
 
-def parser_of(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
+def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
     """What turns the bytes of a message into an ImageMessage, by its schema name and encoding (MCAP's words).
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
@@ -138,8 +138,11 @@ def protobuf_class(name: str) -> Any:
 
 
 def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:
-    """An ImageMessage from a decoded message: a raw image if it has rows of `step` bytes, a packet of video if its
-    format is one of a codec, else a still image."""
+    """An ImageMessage from a decoded message.
+
+    It is a raw image if it has rows of `step` bytes, a packet of video if its format is one of a codec, else a still
+    image.
+    """
     if hasattr(message, "step"):
         size = message.height, message.width, message.step
         big = bool(getattr(message, "is_bigendian", False))

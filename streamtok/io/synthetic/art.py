@@ -1,7 +1,7 @@
 """Textures and sprites of the synthetic drive, drawn once per process by OpenCV at several times their size.
 
-Ground textures are RGB uint8 (1024 along the road, 1024 across), with halved copies along either axis so that every
-row of the picture can read one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with the colour already
+Ground textures are RGB uint8 (1024 along the road, 1024 across). They have halved copies along either axis, so that
+every row of the picture can read one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with the colour already
 multiplied by alpha, each with its halved copies, biggest first.
 """
 
@@ -121,7 +121,7 @@ def _paint_lanes(texture: np.ndarray) -> np.ndarray:
 
 
 def pyramid(sprite: np.ndarray) -> list[np.ndarray]:
-    """The sprite and its halved copies down to 4 pixels, colour multiplied by alpha."""
+    """A sprite, uint8 RGBA (H, W, 4), and its halved copies down to 4 pixels, colour multiplied by alpha."""
     levels: list[np.ndarray] = [
         np.concatenate([sprite[..., :3] * (sprite[..., 3:] / 255.0), sprite[..., 3:]], -1).astype(np.uint8)
     ]
@@ -179,7 +179,7 @@ def _bush(number: int) -> np.ndarray:
 
 
 def _lamp(number: int) -> np.ndarray:
-    """Its arm points right (0, for the left side of the road) or left (1)."""
+    """A lamp, whose arm points right (0, for the left side of the road) or left (1)."""
     image = _canvas(300, 104)
     _fill(image, [(8, 300), (10, 20), (15, 20), (17, 300)], (92, 96, 100))
     cv2.ellipse(image, (62, 26), (50, 20), 0, 180, 285, (92, 96, 100, 255), 5, cv2.LINE_AA)
@@ -225,7 +225,7 @@ SPRITES = {
 
 @lru_cache(maxsize=len(SPRITES))
 def sprites(kind: str) -> list[list[np.ndarray]]:
-    """All sprites of one of SPRITES."""
+    """All sprites of one of SPRITES, each a `pyramid` of uint8 RGBA (H, W, 4)."""
     draw, count = SPRITES[kind]
     return [pyramid(draw(number)) for number in range(count)]
 
@@ -256,7 +256,7 @@ def _house(number: int, wall: tuple[int, ...]) -> tuple[list[np.ndarray], list[n
 
 @lru_cache(maxsize=1)
 def glow() -> list[np.ndarray]:
-    """A soft round light, alpha falling to nothing at the rim."""
+    """A soft round light, a `pyramid` from (64, 64, 4) on; alpha falls to nothing at the rim."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     fall = np.clip(1 - np.hypot(x, y), 0, 1) ** 2
     return pyramid(np.dstack([np.full((64, 64, 3), 255.0), fall * 255]).astype(np.uint8))
@@ -264,7 +264,7 @@ def glow() -> list[np.ndarray]:
 
 @lru_cache(maxsize=1)
 def shadow() -> list[np.ndarray]:
-    """A soft round shadow, alpha falling to nothing at the rim."""
+    """A soft round shadow, a `pyramid` from (48, 48, 4) on; alpha falls to nothing at the rim."""
     y, x = np.mgrid[-1:1:48j, -1:1:48j]
     fall = np.clip(1.6 * (1 - np.hypot(x, y)), 0, 1) * 0.62
     return pyramid(np.dstack([np.zeros((48, 48, 3)), fall * 255]).astype(np.uint8))

@@ -5,7 +5,7 @@
     drive = SyntheticDrive(256, 448, fps=30, seed=1)
     image = drive.frame(1234)          # uint8 RGB (256, 448, 3)
 
-Frame n is a pure function of (seed, n, height, width, fps): any frame can be made at any time, in any process on the
+Frame n is a pure function of (seed, n, height, width, fps). Any frame can be made at any time, in any process on the
 same machine, and comes out the same to the byte. As a source: `synthetic:256x448@30?seed=1&frames=300`.
 """
 

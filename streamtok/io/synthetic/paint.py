@@ -58,7 +58,7 @@ class View:
         return bend, rise, crest
 
     def haze(self, z: float | np.ndarray) -> np.ndarray:
-        """The share of haze, 0 to 1, in what is `z` (...) metres ahead."""
+        """The share of haze, 0 to 1, in what is `z` metres ahead, of the shape of `z` (any)."""
         return 1 - np.exp(-((np.asarray(z) / 270.0) ** 1.25))
 
 

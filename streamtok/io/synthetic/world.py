@@ -128,7 +128,7 @@ class World:
         return float(yaw * grow), float(pitch * grow)
 
     def heading(self, s: np.ndarray | float) -> np.ndarray:
-        """Which way the road runs at `s` (...), its sideways slope (...)."""
+        """The sideways slope of the road at `s` metres: a scalar or an array, of the shape of `s`."""
         angle = np.asarray(s)[..., None] / self._bend_scale + self._phase[9:12]
         return -(self._bend * self._bend_scale * np.cos(angle)).sum(-1)
 

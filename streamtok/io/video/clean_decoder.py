@@ -1,7 +1,7 @@
 """Decoding of compressed video that leaves out what damage may have touched.
 
 Decoders conceal damage: they go on with pictures that look right and are not. Here an error, or a missing packet, costs
-every picture that may depend on it, up to the next key frame, and each of them is named with its reason.
+every picture that may depend on it, up to the next key frame. Each of them is named with its reason.
 
 Decoders give pictures in the order of presentation, and packets come in the order of decoding. A picture depends on
 packets before its own alone, so the order of packets decides what damage reaches, however late a picture comes out.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from streamtok.io.codecs.nal_units import length_size_of, without_sei
+from streamtok.io.codecs.nal_units import read_length_size, without_sei
 from streamtok.io.codecs.picture_order import Order, follow_order
 from streamtok.io.codecs.whole_packets import whole_rule
 from streamtok.preprocessing.orientation import find_orientation
@@ -69,8 +69,8 @@ class CleanDecoder:
     | H.264, MPEG-2 or AV1 counts on over a picture that is not there (`picture_order`, `shown_order`) | what needs it |
     | a stream of pictures that need others begins without a key frame | all up to one |
 
-    What needs a lost picture ends at a key frame, or where H.264 and H.265 that are refreshed bit by bit say that all
-    is right again. In codecs of `intra` pictures only, nothing needs another one.
+    What needs a lost picture ends at a key frame. In H.264 and H.265 that are refreshed bit by bit, it ends where they
+    say that all is right again. In codecs of `intra` pictures only, nothing needs another one.
     """
 
     def __init__(self, context: Any, counted: bool = False) -> None:
@@ -86,7 +86,7 @@ class CleanDecoder:
         """Note what describes the packets from here on."""
         name = self._context.name
         self._is_whole = whole_rule(name, extradata)
-        self._length_size = length_size_of(name, extradata)
+        self._length_size = read_length_size(name, extradata)
         self._order = follow_order(name, extradata, bool(self._context.has_b_frames))
 
     def restart(self) -> None:

@@ -19,7 +19,7 @@ import av.error
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_fault, tls_options, without_option
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -41,11 +41,6 @@ REFUSALS: list[tuple[type[Exception], str]] = [
     (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
     (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
 ]
-
-
-def is_url(target: str) -> bool:
-    """Whether a target is on the network, not a path."""
-    return "://" in target
 
 
 def is_rtp(target: str) -> bool:
@@ -88,7 +83,7 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from streamtok.preprocessing.orientation import UPRIGHT, orient, orientation_of_matrix
+from streamtok.preprocessing.orientation import UPRIGHT, orient, read_matrix_orientation
 
 BY_ANGLE = {90: 8, 180: 3, 270: 6}
 """Orientations by the degrees, anticlockwise, that turn a picture upright."""
@@ -27,7 +27,7 @@ class _Conversion(threading.local):
 _conversion = _Conversion()
 
 
-def orientation_of(frame: Any) -> int:
+def read_orientation(frame: Any) -> int:
     """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
     if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
         return int(frame.opaque[0])
@@ -37,10 +37,10 @@ def orientation_of(frame: Any) -> int:
         return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
     if matrix is None:
         return UPRIGHT
-    return orientation_of_matrix(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
+    return read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
 
 
 def to_image(frame: Any) -> np.ndarray:
     """A decoded video frame as uint8 RGB (H, W, 3), upright."""
     image = _conversion.reformatter.reformat(frame, format="rgb24", **THREADS).to_ndarray()
-    return orient(image, orientation_of(frame))
+    return orient(image, read_orientation(frame))

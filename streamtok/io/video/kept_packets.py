@@ -6,7 +6,7 @@ from typing import Any
 
 from streamtok.io.codecs.nal_units import add_orientation, to_annex_b
 from streamtok.io.video.clean_decoder import new_extradata
-from streamtok.io.video.frame_images import orientation_of
+from streamtok.io.video.frame_images import read_orientation
 from streamtok.preprocessing.orientation import UPRIGHT
 
 ANNEX_B = ("h264", "hevc")
@@ -32,7 +32,7 @@ class KeptPackets:
 
     def take(self, frame: Any) -> bytes | None:
         """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
-        packet, orientation = self._packets.pop(frame.pts, None), orientation_of(frame)
+        packet, orientation = self._packets.pop(frame.pts, None), read_orientation(frame)
         if packet is None or orientation == UPRIGHT:
             return packet
         return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None

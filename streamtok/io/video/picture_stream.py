@@ -1,7 +1,7 @@
 """One pass over the packets of a video: every picture that may be used, with its number and its time.
 
 Containers without times of presentation (raw H.264 and H.265; AVI, ASF and MXF, which say those of decoding) number
-pictures as they come out. A clock that starts anew inside a file begins a stretch: its times go on behind the last one,
+pictures as they come out. A clock that starts anew inside a file begins a stretch. Its times go on behind the last one,
 and one number is left out, so that readers see that something may be missing.
 """
 
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, is_url, open_container, steps_back, video_streams
+from streamtok.io.video.containers import demux, open_container, steps_back, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -119,7 +119,7 @@ class PictureStream:
     def read_from_tick(self, tick: int, first: int) -> Iterator[Numbered]:
         """Pictures shown at `tick` or later, the first of them called `first`, decoded from a key frame before on.
 
-        Where that key frame gives too little, an earlier one does: some streams need more of the past at such a place,
+        Where that key frame gives too little, an earlier one does. Some streams need more of the past at such a place,
         and not every container finds key frames.
         """
         back, second, given = 0, max(1, round(1 / self.stream.time_base)), tick - 1
@@ -146,7 +146,7 @@ class PictureStream:
     def read(self, numbers: PictureNumbers, cold_until: int | None = None) -> Iterator[Numbered]:
         """Decode from here to the end.
 
-        Behind a key frame in the midst of the stream a decoder is cold: what looks like damage may be the past that it
+        Behind a key frame in the midst of the stream a decoder is cold. What looks like damage may be the past that it
         does not know. Given `cold_until`, reading stops there, not `_sure`, and where the key frame comes later.
         """
         self._sure, self._keys = cold_until is None, 0

@@ -24,6 +24,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from streamtok.io.spec import split_file
 from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.video.picture_stream import Numbered, PictureStream
@@ -41,11 +42,12 @@ class VideoFrame:
 
 
 class VideoReader:
-    """Reads one video stream of a file, on this machine or on a web server. `codec` is its name, `size` (height, width)
-    of the first picture, upright; `fps` the average rate if the file knows it, `rate` that as a fraction, else 25.
+    """Reads one video stream of a file, on this machine or on a web server.
 
-    Every read starts anew and ends the one before; a picture is the same whichever read gives it. `counts` has
-    `damaged` (pictures left out of what was read) and `backwards` (those whose time does not rise, left out too).
+    `codec` is its name, `size` (height, width) that of the first picture, upright. `fps` is the average rate if the
+    file knows it, `rate` that as a fraction, else 25. Every read starts anew and ends the one before; a picture is the
+    same whichever read gives it. `counts` has `damaged` (pictures left out of what was read) and `backwards` (those
+    whose time does not rise, left out too).
 
     `fps` given is the rate of a stream without times (raw H.264 or H.265); None takes what its headers claim, else 25.
     `stream` chooses among several video streams; None is the default one. With `keep_packets` each picture has the
@@ -124,7 +126,7 @@ class VideoReader:
     def read_from(self, seconds: Fraction, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
         """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before on.
 
-        What lies before that key frame is not read, so the number of the first picture is not known: it is called
+        What lies before that key frame is not read, so the number of the first picture is not known. It is called
         `first`, and the others count on up to `stop` - 1.
         """
         if self.pictures.timeless:
@@ -166,3 +168,9 @@ class VideoReader:
                 return
         end = self.pictures.end if stop is None else min(stop, self.pictures.end)
         self.counts["damaged"] += max(end - expected, 0) if self._passing is None else 0
+
+
+def open_reader(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)

@@ -1,7 +1,7 @@
 """Which pictures of an MPEG transport stream file lost packets have touched (ISO/IEC 13818-1, 2.4.3).
 
 A demuxer marks the picture that it is putting together when it notices, and a parser moves the marks to another one.
-The packets themselves say more: each counts on, and the last one of a picture is filled up with stuffing, so that a
+The packets themselves say more. Each counts on, and the last one of a picture is filled up with stuffing, so that a
 picture before a loss is known to be whole.
 """
 

@@ -49,7 +49,10 @@ class VideoDecoder(Generic[Key]):
         self._decoder.lose_packets(reason)
 
     def decode(self, data: ImageData, key: Key) -> Iterator[Decoded[Key]]:
-        """Feed one access unit; yields what became of it or of units before it, in presentation order."""
+        """Feed one access unit; yields what became of it or of units before it, in presentation order.
+
+        That is a picture, uint8 RGB (H, W, 3), or why there is none.
+        """
         if not len(data):  # which a decoder would take for the end of the stream
             yield Decoded(key, None, self._decoder.refuse("it is empty").damage)
             return

@@ -1,7 +1,7 @@
 """From uint8 frames to Haar bands in the network's precision, in one pass, edges included.
 
-Sums and differences of 64 bytes are whole numbers below 2^14, exact in the float32 accumulator of a half-precision
-product with a matrix of plus and minus ones, so the only rounding is the last one.
+Sums and differences of 64 bytes are whole numbers below 2^14. They are exact in the float32 accumulator of a
+half-precision product with a matrix of plus and minus ones, so the only rounding is the last one.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """GroupNorm with one group per frame, and SiLU, in two passes over channels-last memory.
 
-The first pass leaves (count, mean, sum of squared deviations) of each piece of a frame; a kernel that already holds the
+The first pass leaves (count, mean, sum of squared deviations) of each piece of a frame. A kernel that already holds the
 frame's values in registers can leave the same instead (see `temporal`), which saves that pass. The second merges the
 pieces in a fixed order, so the result does not depend on timing, and applies weight, bias and SiLU.
 """

@@ -1,7 +1,7 @@
 """A camera's bytes, as they come, to resized uint8 planes on the GPU: the bytes that `streamtok.preprocessing` gives.
 
 One pass per frame, while the group fills (`streamtok.ingest.preparing`); the group's Haar transform then reads those
-planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use; tests
+planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use. Tests
 compile it for the CPU and hold it to the numpy code byte for byte.
 """
 
@@ -42,7 +42,7 @@ def encoding_kind(encoding: str) -> int:
     return KINDS.get(encoding, 5)
 
 
-def shape_of(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
+def pack_shape(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
     """The `Shape` of `pixels.cu`, one record of int32: what `resize` does, and rows of `step` bytes in `encoding`."""
     encoding = ALIASES.get(encoding, encoding)
     kind, (height, width) = encoding_kind(encoding), resize.source_size
@@ -78,11 +78,11 @@ def _encoding_values(kind: int, encoding: str) -> dict[str, int]:
     return values
 
 
-def kernel_of(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:
+def load_kernel(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:
     """`launch(data, planes, numbers)` of an encoding of `to_rgb`: queues the kernel on torch's current CUDA stream.
 
     data: uint8 (n,), `step` bytes per row (planes following for nv12 and i420); planes: uint8 (3, H, W), contiguous,
-    written; numbers: the record of `shape_of` as int32, all on the GPU. ImportError says what to install without cupy.
+    written; numbers: the record of `pack_shape` as int32, all on the GPU. Without cupy, ImportError says what to do.
     """
     return _compiled(encoding_kind(encoding))
 

@@ -1,6 +1,6 @@
 """The 3x3 convolution as a matrix product over rows of a zero-edged image, loaded by Hopper's tensor copy engine.
 
-With the image stored as (H + 2, W + 2, C), each of the nine taps reads the same run of pixels shifted by a constant:
+The image is stored as (H + 2, W + 2, C). So each of the nine taps reads the same run of pixels shifted by a constant:
 plain two-dimensional boxes, no gathering. Results are computed for the two edge pixels of each line too and not stored.
 The result can go straight into the ring of a following temporal convolution.
 """

@@ -1,8 +1,8 @@
 """Causal convolution over time as one matrix product that reads the past where it lies.
 
-The past is a ring of P + T frames per slot (P the frames kept, T those of a step): step-frame f lies at f % (P + T).
-The new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring:
-nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not
+The past is a ring of P + T frames per slot, P the frames kept and T those of a step. Step-frame f lies at f % (P + T).
+The new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring.
+Nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not
 finite) is undone by not advancing the slot's counter.
 """
 

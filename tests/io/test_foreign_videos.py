@@ -138,6 +138,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
     told = {
         "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
         "codec is not known": data.replace(b"avc1", b"zzzz"),
+        "it is empty": b"",
     }
     for text, changed in told.items():
         path.write_bytes(changed)

@@ -123,7 +123,9 @@ def _explain(target: str, error: Exception) -> Exception:
     if not is_url(target):
         if isinstance(error, PermissionError):
             return PermissionError(f"{name}: not allowed to read it")
-        if _lacks_index(Path(target)):
+        if Path(target).is_file() and not Path(target).stat().st_size:
+            reason = "it is empty (0 bytes)"
+        elif _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)

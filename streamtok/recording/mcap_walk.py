@@ -10,7 +10,7 @@ from typing import BinaryIO
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_records import CHUNK_HEAD, MAGIC, RECORD
 
-LIKELY = re.compile(rb"(?=[\x01-\x0f].{4}\0{4})", re.DOTALL)  # an opcode, and a length below 4 GiB
+LIKELY = re.compile(rb"[\x01-\x0f].{4}\0{4}", re.DOTALL)  # an opcode, and a length below 4 GiB
 ROW = 4  # records that follow one another are no chance
 LEAST = {spec.OP_MESSAGE: spec.MESSAGE_HEAD.size, spec.OP_CHUNK: CHUNK_HEAD.size + 12}
 
@@ -83,9 +83,10 @@ def _begins_record(stream: BinaryIO, offset: int, end: int) -> bool:
 def _find_records(stream: BinaryIO, start: int, end: int) -> int:
     """Where records that make sense begin, from `start` on: a chunk, or several in a row; `end` if nowhere."""
     with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for found in LIKELY.finditer(data, start):
+        while found := LIKELY.search(data, start):
             if _begins_row(stream, found.start(), end):
                 return found.start()
+            start = found.start() + 1
     return end
 
 

@@ -20,6 +20,7 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
+GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
     "backwards": "have a time that does not go on",
@@ -211,7 +212,7 @@ class Drive(ABC):
 
     def _leave_out_of_order(self, item: Item, text: str) -> None:
         self.leave_out("damaged" if item.damage else "backwards", item, text)
-        if item.damage:
+        if item.damage or item.frame_id is not None:
             self.counts[item.stream]["late"] += 1  # no frame, and not missing where a gap was counted
 
     def _note_item(self, item: Item, text: str) -> None:

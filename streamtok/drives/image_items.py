@@ -42,7 +42,7 @@ class ItemMaker:
         self, find_depth: Callable[[ImageMessage], DepthRange | None], make_judge: Callable[[str, float], TimeJudge]
     ) -> None:
         self._videos: dict[str, _Video] = {}
-        self._depth_of, self._judge_of = find_depth, make_judge
+        self._depth_of, self._make_judge = find_depth, make_judge
 
     def make(self, timed: Timed) -> Iterator[Item]:
         """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
@@ -85,7 +85,7 @@ class ItemMaker:
                 yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
             gap_steps = LOST_STEPS if image.encoding in TELL_LOSSES else GAP_STEPS
-            video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream, gap_steps))
+            video = self._videos[item.stream] = _Video(decoder, session, self._make_judge(item.stream, gap_steps))
         if video.misses_some(item):
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)

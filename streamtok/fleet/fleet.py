@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from streamtok.drives.drive import describe_losses
-from streamtok.drives.open_drive import list_drives
+from streamtok.drives.drive_names import list_drives
 from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions

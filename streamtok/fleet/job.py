@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from streamtok.drives.drive_names import parse_drive, resolve_drive
 from streamtok.drives.folders import find_kind
-from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions

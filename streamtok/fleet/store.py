@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.open_drive import measure_drive
+from streamtok.drives.drive_names import measure_drive
 from streamtok.extras import missing_extra
 from streamtok.names import is_url
 

@@ -79,7 +79,7 @@ class TokenWindow:
         self._rows = {camera: _Row(deque(maxlen=4 * self.length + 64)) for camera in self.cameras}
 
     def push(self, message: TokenMessage) -> bool:
-        """Take one message; True if it became part of the window, False if it is of another stream or not decodable.
+        """Take one message; True if it became part of the window, False if it is of another stream or of no use.
 
         A camera that has sent other grids before may change their size. Raises ValueError if the first message of a
         camera differs in shape or type from the other cameras', for they share one tensor.
@@ -90,9 +90,10 @@ class TokenWindow:
         header = message.header
         epoch = (header.session, header.epoch)
         continues = epoch == row.epoch or (self.across_epochs and self._follows(row, message))
-        if not message.decodable or message.lost or not continues:
+        of_use = message.decodable and not message.unreadable
+        if not of_use or message.lost or not continues:
             row.grids.clear()
-        if not message.decodable:
+        if not of_use:
             return False
         row.epoch = epoch
         row.grids.append((message.capture_ns, message.tokens.astype(_form_of(message)[1])))

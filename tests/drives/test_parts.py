@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from streamtok.drives.open_drive import list_drives, open_drive
+from streamtok.drives.drive_names import list_drives
+from streamtok.drives.open_drive import open_drive
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions

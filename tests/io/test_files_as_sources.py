@@ -41,6 +41,7 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
     at_20 = [(n, n, 50 * n) for n in range(12)]
     url = f"file://localhost{str(raw).replace(' ', '%20')}?fps=20"
     assert read(f"{raw}?fps=20") == read(url) == at_20
+    assert read(f"{raw}?fps=30000/1001")[-1] == (11, 11, round(11 * 1001 / 30))
     with open_frames(url) as opened:
         assert [round(frame.capture_ns / 1e6) for frame in opened.frames] == [ms for _, _, ms in at_20]
     with open_drive(url) as drive:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.images.folder import OPTIONS, TimedImage, find_images
+from streamtok.io.images.folder import OPTIONS, TimedImage, find_images, join_clocks
 from streamtok.io.images.stills import DamagedFrame, is_animation, read_pictures, warn_of_dark
 from streamtok.io.spec import split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
@@ -40,7 +40,8 @@ class ImageFolderSource(RecordedSource):
         **options: Any,
     ) -> None:
         super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.images, self.clock = find_images(folder, **options)
+        found = find_images(folder, **options)
+        self.images, self.clock = join_clocks(found.images, folder), found.clock
         self.expected_frames = len(self.images)
         self._folder, self._keep_packets = folder, keep_packets
         self._left = deque(self.images)

@@ -123,7 +123,9 @@ def _explain(target: str, error: Exception) -> Exception:
     if not is_url(target):
         if isinstance(error, PermissionError):
             return PermissionError(f"{name}: not allowed to read it")
-        if _lacks_index(Path(target)):
+        if Path(target).is_file() and not Path(target).stat().st_size:
+            reason = "it is empty (0 bytes)"
+        elif _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
@@ -161,4 +163,4 @@ def _lacks_index(path: Path) -> bool:
 
 def steps_back(before: int | None, after: int, time_base: Fraction) -> bool:
     """Whether a clock starts anew between two packets, from their times of decoding."""
-    return before is not None and (before - after) * time_base > STEP_BACK_S
+    return before is not None and after < before and (before - after) * time_base > STEP_BACK_S

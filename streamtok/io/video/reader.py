@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 from streamtok.io.spec import split_file
-from streamtok.io.video.clean_decoder import to_image
+from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.video.picture_stream import Numbered, PictureStream
 

@@ -67,7 +67,11 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
     """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
-    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)):
+    try:
+        given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:  # which tells the value, perhaps a secret
+        raise ValueError(f"source {spec!r}: expected options as key=value, joined by &") from None
+    for key, value in given:
         if key not in allowed:
             raise ValueError(f"source {spec!r}: unknown option {key!r}; known: {', '.join(allowed) or 'none'}")
         try:

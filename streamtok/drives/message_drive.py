@@ -240,7 +240,7 @@ class Assembler:
 
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
-        self._maker = ItemMaker(drive.depth_of, drive.judge_of)
+        self._maker = ItemMaker(drive.depth_of, drive.clock_of)
         self._fillers = {name: TimeFiller() for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:

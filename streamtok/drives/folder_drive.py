@@ -19,7 +19,7 @@ from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.containers import open_container, video_streams
-from streamtok.io.images import Found, TimedImage, find_images, join_clocks
+from streamtok.io.image_list import Found, TimedImage, find_images, join_clocks
 from streamtok.io.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader

@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, TypeVar
 
 import yaml
 
-from streamtok.io.images import natural_key
+from streamtok.io.image_list import natural_key
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
+from streamtok.io.image_list import OPTIONS, TimedImage, list_images
 from streamtok.io.image_messages import DamagedFrame
-from streamtok.io.images import OPTIONS, TimedImage, list_images
 from streamtok.io.source import open_video
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.stills import read_image

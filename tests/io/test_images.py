@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.io.images import list_images
+from streamtok.io.image_list import list_images
 from streamtok.io.source import open_source
 from streamtok.io.times import UNITS, read_times, read_times_in_names
 

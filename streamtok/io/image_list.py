@@ -1,0 +1,220 @@
+"""Which pictures a folder holds, and when each was taken: KITTI, EuRoC and TUM layouts, or plain numbered files.
+
+for image in list_images("2011_09_26_drive_0001/image_02"):
+    print(image.path, image.time_ns, image.frame_id)
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.image_messages import DamagedFrame
+from streamtok.io.spec import parse_bits, parse_rate
+from streamtok.io.stills import decode_image_file
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
+from streamtok.io.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
+
+STEPS = 33
+NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
+
+log = logging.getLogger("streamtok.io")
+
+OPTIONS: dict[str, Callable[[str], float | str]] = {
+    "fps": parse_rate,
+    "timestamps": str,
+    "unit": parse_unit,
+    "bits": parse_bits,
+    "log": str,
+}
+"""What may follow images:DIR? in the name of a source or a drive."""
+
+
+@dataclass(frozen=True)
+class TimedImage:
+    """One file of a folder: when it was taken (ns of whatever clock the folder has) and its place in the sequence.
+
+    `numbered`: its place is a number that the folder gives it, and not how many files come before it. `guessed`: its
+    time was put between those of its neighbours.
+    """
+
+    path: Path
+    time_ns: int
+    frame_id: int
+    bits: int | None = None
+    numbered: bool = False
+    guessed: bool = False
+
+    def load(self) -> tuple[np.ndarray, bytes | None]:
+        """The picture, uint8 RGB (H, W, 3), and the file's bytes where decoding them as they are gives the same.
+
+        Raises DamagedFrame.
+        """
+        try:
+            data = self.path.read_bytes()
+            image, as_stored = decode_image_file(data, self.bits)
+        except (DamagedFrame, OSError) as error:
+            raise DamagedFrame(f"{self.path.name}: {error}") from error
+        return image, data if as_stored else None
+
+
+def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
+    """The images of a folder (or of its `data/`) in order of their times.
+
+    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, else
+    from the names; ValueError says what is missing. `unit` is that of the times (`streamtok.io.times` finds it else),
+    `bits` how many bits of 16 the values of the images fill (None: all), `log` the recording that names begin with.
+    Where a times file has a line for every number but some numbered images are missing (KITTI), `frame_id` is the
+    number, so that the gap shows; else it counts files.
+    """
+    return join_clocks(find_images(folder, **options).images, folder)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a folder by their own clock, which may have been set back; where its times are from, in words; and
+    files without a time."""
+
+    images: list[TimedImage]
+    clock: str
+    untimed: list[Path] = field(default_factory=list)
+
+    @property
+    def steps(self) -> list[int]:
+        """Of its clock, between the first images."""
+        return [b.time_ns - a.time_ns for a, b in itertools.pairwise(self.images[:STEPS]) if b.time_ns > a.time_ns]
+
+
+def find_images(
+    folder: str | Path,
+    *,
+    fps: float | None = None,
+    timestamps: str | None = None,
+    unit: str | None = None,
+    bits: int | None = None,
+    log: str = "",
+) -> Found:
+    """What `list_images` finds, as it is written."""
+    files = _list_files(Path(folder), log)
+    if timestamps is None and fps is not None:
+        parse_rate(fps)
+        images = [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)]
+        found = Found(images, f"{fps:g} per second, given")
+    elif times_file := Path(timestamps) if timestamps is not None else find_times_file(files[0].parent):
+        found = _by_file(files, times_file, unit)
+    else:
+        times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
+        if times is None:
+            raise ValueError(
+                f"{files[0].parent}: no times for its {len(files)} images. Put timestamps.txt beside them (a line for "
+                f"each), say ?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
+            )
+        found = Found(_sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names")
+    return replace(found, images=[replace(image, bits=bits) for image in found.images])
+
+
+def _list_files(folder: Path, log: str) -> list[Path]:
+    """The pictures of a folder, or of its data/ if more of them lie there. ValueError if there are none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
+    files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
+    files = inside if len(inside) > len(files) else files
+    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
+    if not files:
+        inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
+        hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
+    return files
+
+
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Its pictures in order; arrays only where there is nothing else, for they may be what lies beside pictures."""
+    files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
+    return [file for file in files if file.suffix.lower() != ".npy"] or files
+
+
+def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
+    return _number(sorted(timed, key=lambda item: item[0]))
+
+
+def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
+    return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
+
+
+def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
+    """The images on one clock: where theirs was set back for good, or began anew, times go on behind the last image.
+
+    A number is left out there, so that readers see a gap. Single images whose time does not rise stay as they are.
+    """
+    times = [image.time_ns for image in images]
+    step_ns = round(statistics.median([b - a for a, b in itertools.pairwise(times) if b > a] or [1]))
+    joined, last, shift, restarts = [], None, 0, 0
+    for index, image in enumerate(images):
+        if last is not None and image.time_ns + shift <= last:
+            following = times[index : index + NEW_CLOCK_IMAGES]
+            if len(following) > 1 and following[-1] + shift <= last and following == sorted(set(following)):
+                shift, restarts = last + step_ns - image.time_ns, restarts + 1
+                log.warning("folder=%s event=clock_restarts file=%s count=%d", folder, image.path.name, restarts)
+        joined.append(replace(image, time_ns=image.time_ns + shift, frame_id=image.frame_id + restarts))
+        last = max(joined[-1].time_ns, last or joined[-1].time_ns)
+    return joined
+
+
+def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
+    """The images with the times of a file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
+    times = read_times_file(path, unit)
+    images = _match(files, times, path)
+    given = {image.path for image in images}
+    untimed = [file for file in files if file not in given]
+    if untimed:
+        log.warning("file=%s event=images_without_time count=%d", path, len(untimed))
+    return Found(images, f"{times.times}, from {path.name}", untimed)
+
+
+def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
+    """Each image with its line of the times file `path`: by name, by number, or in order."""
+    times = found.times.ns
+    if all(name is not None for name in found.names):
+        return _by_name(files, times, [str(name) for name in found.names], path)
+    if len(times) == len(files):
+        return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
+    lines = dict(zip(found.numbers, times, strict=True))
+    numbers = [int(file.stem) if file.stem.isdigit() else -1 for file in files]
+    if not lines.keys() >= set(numbers) and max(lines) != max(numbers):
+        raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
+    guessed = {number: _time_between(lines, number) for number in numbers if min(lines) < number not in lines}
+    known = lines | guessed
+    timed = [(file, number) for file, number in zip(files, numbers, strict=True) if number in known]
+    return [TimedImage(file, known[n], n, numbered=True, guessed=n in guessed) for file, n in timed]
+
+
+def _time_between(lines: dict[int, int], number: int) -> int:
+    """The time of a picture whose line is blank, between those of its neighbours."""
+    before = max(each for each in lines if each < number)
+    after = min(each for each in lines if each > number)
+    return lines[before] + (lines[after] - lines[before]) * (number - before) // (after - before)
+
+
+def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
+    by_name = {file.name: file for file in files} | {file.stem: file for file in files}
+    lines = zip(times, (Path(name).name for name in names), strict=True)
+    timed = [(time, by_name[name]) for time, name in lines if name in by_name]
+    if not timed:
+        raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
+    places = [natural_key(file) for _, file in timed]
+    return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set

@@ -43,11 +43,15 @@ class Stamps(NamedTuple):
 
 @dataclass
 class Choice:
-    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages."""
+    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages.
+
+    `shuffled`: images came a little out of order, as packets of video do that were coded so.
+    """
 
     clock: Clock = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
+    shuffled: bool = False
 
     @property
     def uneven(self) -> bool:
@@ -114,7 +118,8 @@ def find_fault(times: Sequence[int]) -> str:
 
 def _choice(stamps: Sequence[Stamps], clock: Clock, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
-    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(_put_in_order(times)) if b > a])
+    ordered = _put_in_order(times)
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)
 
 
 def _put_in_order(times: list[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """The names of drives: what they mean, and which drives there are in a folder."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,19 +57,43 @@ def list_drives(name: str) -> list[str]:
     return [name] if found in ([], [str(path)]) else found
 
 
-def drives_in(path: Path, named: Collection[Path] = ()) -> list[str]:
-    """The names of the drives in a folder and those below it; `named` are folders of images that name their recordings,
-    which are listed above."""
+def drives_in(path: Path) -> list[str]:
+    """The names of the drives in a folder and those below it."""
+    return _drives_in(path, _Listing(path.resolve()))
+
+
+@dataclass
+class _Listing:
+    """What is known while a folder is listed: the real path of it, and of the folders in it that were listed.
+
+    `named` are the folders of images that name their recordings.
+    """
+
+    root: Path
+    seen: set[Path] = field(default_factory=set)
+    named: Collection[Path] = ()
+
+    def folders_in(self, path: Path) -> Iterator[Path]:
+        """The folders in one, each once: a link into what is listed anyway leads to nothing new."""
+        for folder in filter(Path.is_dir, sorted(path.iterdir(), key=natural_key)):
+            real = folder.resolve()
+            if real not in self.seen and not (folder.is_symlink() and real.is_relative_to(self.root)):
+                self.seen.add(real)
+                yield folder
+
+
+def _drives_in(path: Path, listing: _Listing) -> list[str]:
+    logs = {} if listing.named else find_logs(path)
+    listing = replace(listing, named=folders_of(logs)) if logs else listing
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    logs = {} if named else find_logs(path)
-    named = named or folders_of(logs)
     own = recordings + videos if recordings else [str(path)] if videos else []
-    if not own and path not in named and has_images(path):
+    is_named = path in listing.named
+    if not own and not is_named and has_images(path):
         return [str(path)]
-    folders = _folders_in(path) if own or path not in named else ()  # below images are none
-    below = {folder: drives_in(folder, named) for folder in folders}
+    folders = listing.folders_in(path) if own or not is_named else ()  # below images are none
+    below = {folder: _drives_in(folder, listing) for folder in folders}
     rigs = [folder for folder, drives in below.items() if drives]
-    unnamed = not any(folder.is_relative_to(path) for folder in named)
+    unnamed = not any(folder.is_relative_to(path) for folder in listing.named)
     if unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs) and belong_together(rigs):
         return [str(path)]
     found = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + own
@@ -83,7 +108,8 @@ def list_videos(path: Path) -> list[str]:
 
 def list_below(path: Path) -> list[str]:
     """The names of the drives in the folders below one."""
-    return [drive for folder in _folders_in(path) for drive in drives_in(folder)]
+    listing = _Listing(path.resolve())
+    return [drive for folder in listing.folders_in(path) for drive in _drives_in(folder, listing)]
 
 
 def name_parts(recording: Parts) -> str:
@@ -95,10 +121,3 @@ def name_parts(recording: Parts) -> str:
 def recording_of(first: Path) -> Parts:
     """The recording that begins with a file, with all of its parts."""
     return next(recording for recording in list_recordings(first.parent) if first in recording.paths)
-
-
-def _folders_in(path: Path) -> Iterator[Path]:
-    """The folders in one, without links that lead up."""
-    for folder in sorted(path.iterdir(), key=natural_key):
-        if folder.is_dir() and not path.resolve().is_relative_to(folder.resolve()):
-            yield folder

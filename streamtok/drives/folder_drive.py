@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.drives.clocks import Choice
 from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
@@ -22,7 +23,6 @@ from streamtok.io.images.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
 from streamtok.io.video.containers import open_container, video_streams
-from streamtok.measures import LOST_STEPS, TimeJudge
 from streamtok.recording.parts import list_files
 
 log = logging.getLogger("streamtok.drive")
@@ -45,8 +45,8 @@ class FilesDrive(Drive):
         self._steps = {chosen[name]: each.steps for name, each in (found or {}).items() if name in chosen}
         super().__init__(path, list(self._cameras))
 
-    def make_judge(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
-        return TimeJudge(steps=self._steps.get(stream, ()), gap_steps=gap_steps)
+    def find_clock(self, stream: str) -> Choice:
+        return Choice(steps=self._steps.get(stream, []))
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         items = [self._cameras[name](self, name) for name in streams]

@@ -246,7 +246,7 @@ class Assembler:
 
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
-        self._maker = ItemMaker(drive.find_depth, drive.make_judge)
+        self._maker = ItemMaker(drive.find_depth, drive.find_clock)
         self._fillers = {name: TimeFiller() for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:

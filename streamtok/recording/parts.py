@@ -190,6 +190,7 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
         except zstandard.ZstdError as error:
             reason = f"its compression is damaged ({error}); what comes before is read"
     if not unpacked.tell():
+        unpacked.close()
         raise ValueError(f"{path}: nothing of it can be unpacked")
     unpacked.flush()
     return unpacked, reason

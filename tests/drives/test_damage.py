@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
-from tests.drives.test_accounting import ALL, START_NS, read, regular, ros_message, write
-from tests.kit.drives import assert_same_frames, frames_of, write_bag2
+from streamtok.recording.mcap_file import McapFile
+from streamtok.types import Frame
+from tests.drives.test_accounting import ALL, START_NS, STEP_NS, read, regular, ros_message, write
+from tests.kit.drives import assert_same_frames, foxglove, frames_of, write_bag2
 
 COUNT = len(ALL)
 CHUNK = 5  # images in one, at most
@@ -195,3 +198,43 @@ def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
     with open_drive(path) as drive:
         assert len(list(drive)) == 11
         assert "messages of topic 77, which nothing describes, are left out" in " ".join(drive.notes)
+
+
+def write_shuffled_video(path: Path, count: int = 60) -> Path:
+    """CompressedVideo whose pictures are shown in another order than they are coded in (B frames)."""
+    import av
+    from mcap.writer import Writer
+
+    context = av.CodecContext.create("libx264", "w")
+    context.width = context.height = 64
+    context.pix_fmt, context.time_base, context.options = "yuv420p", Fraction(1, 20), {"g": "20", "bf": "3"}
+    pictures = [av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * n, np.uint8), "rgb24") for n in range(count)]
+    for number, picture in enumerate(pictures):
+        picture.pts = number
+    packets = [packet for picture in [*pictures, None] for packet in context.encode(picture)]
+    with path.open("wb") as file:
+        writer = Writer(file, chunk_size=400)
+        writer.start()
+        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
+        channel = writer.register_channel("/cam/video", "protobuf", schema)
+        for place, packet in enumerate(packets):
+            shown = Frame("cam", 0, START_NS + packet.pts * STEP_NS, np.zeros((0, 0, 3), np.uint8))
+            data = foxglove("CompressedVideo", shown, data=bytes(packet), format="h264")
+            writer.add_message(channel, START_NS + place * STEP_NS, data, START_NS + place * STEP_NS)
+        writer.finish()
+    return path
+
+
+def test_video_that_is_coded_in_another_order_is_timed_and_counted_as_it_is_shown(tmp_path):
+    path = write_shuffled_video(tmp_path / "d.mcap")
+    data = path.read_bytes()
+    for chunk in [None, *McapFile(path).chunks[2:8]]:
+        path.write_bytes(data if chunk is None else damage(data, "flip", chunk.offset + chunk.length // 2, 0))
+        with open_drive(path) as drive:
+            frames = list(drive)
+            account = drive.account()["cam"]
+        shown = [(frame.capture_ns - START_NS) // STEP_NS for frame in frames]
+        assert shown == sorted(set(shown))
+        assert max(abs(int(f.image[30, 30, 0]) - 4 * n) for f, n in zip(frames, shown, strict=True)) < 12
+        assert (account["images"], account["frames"] + account["damaged"]) == (60, 60)
+        assert account["frames"] == 60 if chunk is None else 15 < account["frames"] < 60

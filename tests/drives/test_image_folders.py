@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
-from tests.drives.test_accounting import START_NS, STEP_NS, write
+from tests.drives.test_accounting import START_NS, STEP_NS, regular, write
 
 COUNT = 30
 
@@ -113,8 +113,6 @@ def test_a_preview_hides_no_images(tmp_path):
 
 
 def test_what_lies_beside_a_recording_is_named(tmp_path):
-    from tests.drives.test_accounting import regular
-
     write(tmp_path / "d.mcap", regular(5))
     write_euroc(tmp_path / "frames", ALL)
     with open_drive(tmp_path) as drive:
@@ -127,3 +125,11 @@ def test_a_folder_whose_recordings_are_all_empty_says_so(tmp_path):
     (tmp_path / "d_0.mcap").touch()
     with pytest.raises(ValueError, match=r"holds no drive.*d_0.mcap is empty"):
         open_drive(tmp_path)
+
+
+def test_links_between_folders_show_no_drive_twice(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / "day" / one).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "day" / one / "other").symlink_to(tmp_path / "day" / other)
+    write(tmp_path / "day" / "b" / "d.mcap", regular(5))
+    assert list_drives(str(tmp_path / "day")) == [str(tmp_path / "day" / "b")]

@@ -1,4 +1,4 @@
-"""A folder of images as a recording: KITTI, nuScenes, EuRoC and TUM layouts, or plain numbered files with a rate.
+"""Which pictures a folder holds, and when each was taken: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files.
 
 for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)

@@ -13,11 +13,11 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streamtok.io.video_packets import VideoDecoder
 
 from streamtok.io import zmq_frames
 from streamtok.io.base import EndOfSource
 from streamtok.io.source import open_source
+from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import FrameHeader, Limits, compute_checksum, pack
@@ -158,7 +158,7 @@ def test_video_packets_are_decoded_and_a_lost_one_costs_up_to_the_key_frame(link
 
 
 def test_a_video_packet_of_a_huge_picture_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr("streamtok.io.clean_decoder.MOST_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr("streamtok.io.video.clean_decoder.MOST_PIXELS", 32 * 48 - 1)
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 48, 32, "yuv420p", Fraction(1, 30)
     packets = [*encoder.encode(av.VideoFrame(48, 32, "yuv420p")), *encoder.encode(None)]

@@ -18,6 +18,7 @@ from streamtok.io.codecs.mpeg_headers import PICTURE
 from streamtok.io.video import VideoReader
 from streamtok.io.video.transport_stream import find_losses
 from tests.kit.damage import (
+    BLOCK,
     COUNT,
     ESCAPED,
     KINDS,
@@ -116,6 +117,9 @@ def damage_blocks(whole, name, kind, place, count, target):
         blocks = [block for n, block in enumerate(blocks) if n not in lost]
     elif kind == "twice":
         blocks.insert(at, blocks[at])
+    elif kind == "blank":
+        blank_blocks = range(at, min(at + 2 * count, len(blocks)))
+        blocks[at : blank_blocks.stop] = [blocks[at][:9].ljust(BLOCK, b"\0"), *[bytes(BLOCK)] * (len(blank_blocks) - 1)]
     elif kind == "swap":
         blocks[lost[0]], blocks[lost[-1]] = blocks[lost[-1]], blocks[lost[0]]
     elif kind == "cut":
@@ -141,7 +145,7 @@ OF_PACKETS = {
 }
 OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
-    "kind": st.sampled_from(["drop", "twice", "cut", "gap", "swap", "flip"]),
+    "kind": st.sampled_from(["drop", "twice", "cut", "gap", "blank", "swap", "flip"]),
     "place": st.floats(0, 1),
     "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
@@ -164,6 +168,8 @@ def try_packets(whole, tmp_path, name, kind, places, share):
 def try_blocks(whole, tmp_path, name, kind, place, count):
     if kind == "flip" and not name.startswith("sums"):
         kind = "drop"
+    if kind == "blank" and place < 0.3:
+        kind = "gap"  # FFmpeg finds no transport stream in zeros
     damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
 
 
@@ -178,6 +184,7 @@ def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, nam
 @settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_BLOCKS)
 @example(name="plain.ts", kind="twice", place=0.56, count=1)
+@example(name="h265.ts", kind="blank", place=0.95, count=9)
 def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)
 

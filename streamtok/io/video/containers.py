@@ -90,14 +90,22 @@ def video_streams(container: Any) -> list[Any]:
 def demux(container: Any, stream: Any) -> Iterator[Any]:
     """The packets of one stream, from where the container is, with an empty one at the end.
 
-    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up.
+    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up, and
+    FFmpeg once behind a transport stream that ends in zeros.
     """
+    again = False
     while True:
         try:
-            yield from container.demux(stream)
+            for packet in container.demux(stream):
+                yield packet
+                again = again and not packet.size
             return
         except IndexError:
             continue
+        except av.error.BlockingIOError:
+            if again:
+                raise
+            again = True
 
 
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:

@@ -312,7 +312,7 @@ def test_idle_connections_keep_no_page_out(models, caplog):
         with pytest.raises(BlockingIOError):
             opened[-1].recv(1, socket.MSG_DONTWAIT)
         assert json.loads(page.recv(timeout=20))["kind"] == "state"
-    assert not caplog.records
+    assert {record.name for record in caplog.records} <= {"streamtok.wire"}  # which may tell that nobody answers
 
 
 def test_settings_that_make_no_sense_are_refused():

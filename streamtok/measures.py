@@ -16,6 +16,8 @@ USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of une
 LEAST_STEPS = 5  # fewest of them
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
+# No recording has a gap so long: the clock was set, by 54 years if it had no battery. So many steps, in a time lapse.
+DAY_NS, DAY_STEPS = 86_400 * 10**9, 1000
 # Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
 # camera that is throttled to two images of three steps by one and by two.
 LOST_STEPS = 2.5
@@ -79,9 +81,9 @@ class TimeJudge:
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
         """Judge the next image by its time.
 
-        Its clock was set if the time does not rise, or jumps by more than 5 s while `arrival_ns` does not. That is on a
-        clock of its own (0: not known). It counts for nothing where it went at less than half the pace so far, as in a
-        file that was converted.
+        Its clock was set if the time does not rise, or jumps by more than a day, or by more than 5 s while `arrival_ns`
+        does not. That is on a clock of its own (0: not known). It counts for nothing where it went at less than half
+        the pace so far, as in a file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:
@@ -96,6 +98,9 @@ class TimeJudge:
             longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)
             if step > self._gap_steps * longest and not self._has_new_rate(step):
                 usual = sum(self._steps) / len(self._steps) if self._uneven else longest
+                if step > max(DAY_NS, DAY_STEPS * usual):
+                    self._origin = self._last
+                    return Step(was_set=True)
                 return Step(count_between(step, max(1, usual)))
         self._long.clear()
         self._steps.append(step)
@@ -140,17 +145,17 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """Those that are kept (n,), in no order."""
+        """The samples that are kept (n,), in no order."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
         return quantiles(self.samples)
 
 
-def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter, runs: int = 5) -> float:
-    """The least of the times that `work` takes, in the seconds of `clock`."""
+def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of five times that `work` takes, in the seconds of `clock`."""
     spent = []
-    for _ in range(runs):
+    for _ in range(5):
         began = clock()
         work()
         spent.append(clock() - began)

@@ -3,18 +3,24 @@
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
-LOGIN = re.compile(r"://[^\s@]\S*@")  # up to the last @: a password may hold one, and a slash
+NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
+# Up to the last @: a password may hold one, and a slash.
+LOGIN = re.compile(rf"(?i)(//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s@/]\S*@")
 OPTION_OF_PASSWORD = re.compile(
-    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|auth|signature)=)"
-    r"(?:\"[^\"]*\"|[^\s&'\"]+)"
+    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|auth|signature|authorization"
+    r"|cookies?)(?:\s*=\s*(?:\(string\))?|:\s+))(?:\"[^\"]*\"|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
 )
 URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]*)://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
-NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
 VALUE = re.compile(r"([^=&?#;/]*)=[^&?#;/]*")
-KEY_IN_PATH = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}")
+KEY_IN_PATH = re.compile(
+    r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}"
+    r"|(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{24,}"
+)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
 
 
@@ -53,14 +59,24 @@ def parse_endpoint(text: str) -> str:
     match = ENDPOINT.fullmatch(text)
     if match is None:
         raise ValueError("expected tcp://HOST:PORT or ipc://PATH")
-    if (match[1] or "*").isdigit() and int(match[1]) > 65535:  # libzmq would take it modulo 65536
+    if (match[1] or "*").isdecimal() and int(match[1]) > 65535:  # libzmq would take it modulo 65536
         raise ValueError("expected a port up to 65535")
     return text
+
+
+def is_url(text: str) -> bool:
+    """Whether a name is a URL ("rtsp://camera/1", "s3://bucket/drive.mcap"), not a path."""
+    return "://" in text
 
 
 def is_camera_path(text: str) -> bool:
     """Whether a path is that of a camera of this machine: any in /dev, except shared memory and pipes."""
     return text.startswith("/dev/") and not text.startswith(("/dev/shm/", "/dev/fd/", "/dev/stdin"))
+
+
+def escape_controls(text: str) -> str:
+    """Text that moves no cursor and changes no colour, whoever wrote a part of it; lines stay lines."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def without_password(text: str) -> str:
@@ -69,12 +85,12 @@ def without_password(text: str) -> str:
     URLs lose user, password, every value of their query and what looks like a key in their path. Other options that
     hold a password lose its value.
     """
-    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub("://", text)))
+    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(r"\1", text)))
 
 
 def _mask_url(match: re.Match[str]) -> str:
     ours, scheme, rest = match[1] or "", match[2], match[3]
-    place, mark, query = rest.partition("?")
+    place, mark, query = rest.partition("?" if "?" in rest else "#")
     if not ours and scheme.lower() in NETWORK_SCHEMES:
         host, slash, path = place.partition("/")
         place = host + slash + KEY_IN_PATH.sub("***", VALUE.sub(r"\1=***", path))
@@ -87,6 +103,11 @@ def _mask_option(part: str) -> str:
     """A part of a query, "key=value" or only a value, without the value."""
     name, equals, _ = part.partition("=")
     return f"{name}=***" if equals else "***"
+
+
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sorts frame_2 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

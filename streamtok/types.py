@@ -17,19 +17,16 @@ if TYPE_CHECKING:
 
 
 class RawPicture(Protocol):
-    """One image as a camera sends it; `streamtok.preprocessing.pixels.RawImage` is one.
+    """One image as a camera sends it; `streamtok.preprocessing.pixels.RawImage` is one."""
 
-    `data` is uint8 (n,) in `encoding` with rows of `step` bytes. `shape` is the picture's (height, width, 3). `rows`
-    are the bytes of each row without padding, uint8 (height, n).
-    """
-
-    data: np.ndarray
+    data: np.ndarray  # uint8 (n,)
     encoding: str
-    step: int
-    shape: tuple[int, int, int]
+    step: int  # bytes of a row
+    shape: tuple[int, int, int]  # (height, width, 3), of the picture
 
     @property
-    def rows(self) -> np.ndarray: ...
+    def rows(self) -> np.ndarray:
+        """The bytes of each row without padding, uint8 (height, n)."""
 
     def rgb(self) -> np.ndarray:
         """The picture, a new uint8 RGB (height, width, 3)."""
@@ -76,37 +73,30 @@ class Prepared:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What stays the same from group to group of a stream, as its readers are told.
-
-    `tokenizer` is the fingerprint and `engine` its engine configuration; `grid` is the shape of one group's tokens in
-    `dtype`. `batch` names the streams that share a step with this one, itself included. Sizes are (height, width);
-    `source_rect` is (top, left, height, width) of the picture within `image_size`, the size that is encoded. The upper
-    `refinement` values of an index keep what the cell shows and add to it. `hold` is the largest margin, in levels,
-    within which the encoder keeps those of the group before. `bitrate` is what it is to hold, in bits per second.
-    """
+    """What stays the same from group to group of a stream, as its readers are told. Sizes are (height, width)."""
 
     stream: str
-    tokenizer: str
+    tokenizer: str  # its fingerprint
     model: str
-    grid: tuple[int, ...]
-    dtype: str
-    levels: tuple[int, ...]
-    image_size: tuple[int, int]
+    grid: tuple[int, ...]  # shape of one group's tokens
+    dtype: str  # of the tokens
+    levels: tuple[int, ...]  # factors of the codebook
+    image_size: tuple[int, int]  # that is encoded
     temporal_compression: int
     spatial_compression: int
     context: int | None
     predictive: bool
-    refinement: int
-    engine: Mapping[str, Any]
-    batch: tuple[str, ...]
+    refinement: int  # so many upper values of an index keep what the cell shows and add to it
+    engine: Mapping[str, Any]  # the engine configuration
+    batch: tuple[str, ...]  # streams that share a step with this one, itself included
     source_size: tuple[int, int]
-    source_rect: tuple[int, int, int, int]
+    source_rect: tuple[int, int, int, int]  # (top, left, height, width) of the picture within `image_size`
     requested_size: tuple[int, int] | None
     fit: str
     frame_rate: float | None = None
-    keyframe_interval: float = 0.0
-    hold: float = 0.0
-    bitrate: int | None = None
+    keyframe_interval: float = 0.0  # s
+    hold: float = 0.0  # the largest margin, in levels, within which the encoder keeps those of the group before
+    bitrate: int | None = None  # to be held, in bits per second
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -114,12 +104,8 @@ class StreamInfo:
 class TokenGroup:
     """What one group of frames of one stream became.
 
-    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models;
-    residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first.
-    `repeated` counts the frames added to fill the group, `dropped` the frames lost since this stream's previous group.
-    `encode_ns` is a duration; `image_size` is the (H, W) that was encoded. `hold` is the margin, in levels, within
-    which the encoder kept those of the group before. `info` says what the stream is; it is None for a group that was
-    read from a file.
+    `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models.
+    Residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first.
     """
 
     stream: str
@@ -128,9 +114,9 @@ class TokenGroup:
     epoch: int
     frame_ids: list[int]
     capture_ns: list[int]
-    dropped: int
-    repeated: int
-    encode_ns: int
-    image_size: tuple[int, int]
-    hold: float = 0.0
-    info: StreamInfo | None = None
+    dropped: int  # frames lost since this stream's previous group
+    repeated: int  # frames added to fill the group
+    encode_ns: int  # a duration
+    image_size: tuple[int, int]  # (H, W) that was encoded
+    hold: float = 0.0  # the margin, in levels, within which the encoder kept those of the group before
+    info: StreamInfo | None = None  # what the stream is; None for a group that was read from a file

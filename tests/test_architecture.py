@@ -116,6 +116,25 @@ def test_no_packages_inside_a_package_import_each_other():
             raise AssertionError(f"{' <- '.join(error.args[1])}: packages inside a package have an order too") from None
 
 
+LONGEST_FILE, LONGEST_FUNCTION = 300, 40
+
+
+def test_files_and_functions_are_short():
+    """Lines of a file, and of a function without its docstring and its arguments."""
+    long = {}
+    for name, path in MODULES.items():
+        text = path.read_text()
+        if text.count("\n") > LONGEST_FILE:
+            long[name] = text.count("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[ast.get_docstring(node) is not None :] or node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long[f"{name}.{node.name}"] = lines
+    assert not long, f"split these, by what they are about: {long}"
+
+
 def walk(title: str) -> list[str]:
     """The modules that a walk of docs/architecture.md names, in order."""
     page = (ROOT.parent / "docs" / "architecture.md").read_text()

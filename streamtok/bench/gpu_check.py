@@ -92,7 +92,7 @@ def time_start() -> Entries:
 
 
 def say_entries(entries: Callable[[], Entries]) -> Entries:
-    """The same entries, each printed as it comes."""
+    """Hand entries on, and print each as it comes."""
     for name, entry in entries():
         say(name, entry)
         yield name, entry

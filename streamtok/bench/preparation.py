@@ -35,8 +35,11 @@ def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[Frame]:
 def check_preparation(
     device: str = "cuda", cases: tuple[Case, ...] = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each way to prepare on `device`, each encoding, each (size of the source, size encoded): {"ok": the CPU's bytes,
-    "host": milliseconds of the camera's thread, "there_ms": median until a frame is in the group's buffer}."""
+    """Each way to prepare on `device`, of each encoding and each pair of sizes (of the source, encoded).
+
+    "ok" says whether the bytes are the CPU's. "host" has milliseconds of the camera's thread, "there_ms" the median
+    until a frame is in the group's buffer.
+    """
     target = torch.device(device, 0) if device == "cuda" else torch.device(device)
     tok = build(PRESETS["nano"]).cast(device=target)
     ways = {"chosen": preparing_for(target), "on the CPU": Preparing()}

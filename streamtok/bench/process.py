@@ -114,7 +114,7 @@ class Program:
         return False
 
     def last_words(self) -> str:
-        """Its exit status and the last lines of its log."""
+        """The exit status of a process, and the last lines of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()[-3:]
         return f"{self.name} ended with status {self.process.poll()}: " + " / ".join(lines)
 

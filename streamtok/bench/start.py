@@ -1,4 +1,4 @@
-"""From the start of a process to its first token: on a machine that has stored nothing yet, and once more after that.
+"""From the start of a process to its first token: on a machine that has stored nothing yet, then on one that has.
 
 The process is a real `streamtok ingest`, its first token counts when a reader of this process has it.
 """

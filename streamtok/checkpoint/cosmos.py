@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from streamtok.checkpoint.folder import check_fit
+from streamtok.checkpoint.folder import build_for, check_fit
 from streamtok.checkpoint.published_files import (
     clean_names,
     read_files,
@@ -17,7 +17,7 @@ from streamtok.checkpoint.published_files import (
 )
 from streamtok.checkpoint.variants import infer_config
 from streamtok.config import TokenizerConfig
-from streamtok.model import Tokenizer, build
+from streamtok.model import Tokenizer
 from streamtok.model.layers import Norm, TemporalConv
 from streamtok.model.network import HALVES
 
@@ -99,8 +99,9 @@ def from_cosmos(
         config = infer_config(weights, config, hint)
         mean, deviation = read_statistics(files[0], config)
         config = replace(config, latents_mean=mean, latents_std=deviation)
-    model = build(config, deterministic)
-    load_published(model, weights, f"{hint or 'the checkpoint'} does not fit {config.name!r}")
+    what = f"{hint or 'the checkpoint'} does not fit {config.name!r}"
+    model = build_for(weights, config, what, deterministic)
+    load_published(model, weights, what)
     return model
 
 

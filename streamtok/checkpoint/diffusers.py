@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from streamtok.checkpoint.cosmos import load_published, published_names, to_published
-from streamtok.checkpoint.folder import read_json
+from streamtok.checkpoint.folder import build_for, read_json
 from streamtok.checkpoint.published_files import read_weights
 from streamtok.config import TokenizerConfig
-from streamtok.model import Tokenizer, build
+from streamtok.model import Tokenizer
 
 CLASS = "AutoencoderKLCosmos"
 WEIGHTS = "diffusion_pytorch_model"
@@ -66,10 +66,10 @@ def from_diffusers(folder: str | Path, deterministic: bool = False) -> Tokenizer
     """
     folder = Path(folder)
     config = _read_config(folder / "config.json")
-    model = build(config, deterministic)
+    stored, what = _read_weights(folder), f"{folder} does not fit its config.json"
+    model = build_for(stored, config, what, deterministic)
     published = {name: ours for ours, name in _names(model).items()}
-    weights = {published.get(name, name): tensor for name, tensor in _read_weights(folder).items()}
-    load_published(model, weights, f"{folder} does not fit its config.json")
+    load_published(model, {published.get(name, name): tensor for name, tensor in stored.items()}, what)
     return model
 
 
@@ -104,7 +104,7 @@ def _read_config(path: Path) -> TokenizerConfig:
         raise ValueError(f"{path}: patch_type is {values['patch_type']!r}, expected 'haar'")
     try:
         return _from_values(values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"{path} is not the configuration of a Cosmos tokenizer: {error!r}") from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from streamtok.model.network import HALVES
 
 FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json
+MOST_UNFILLED = 1 << 28  # values of a tokenizer beyond a few per byte of its weights, of which a half may be missing
 MOST_BLOCKS = 64  # of a level
 MOST_LEVELS = 16
 MOST_CODEBOOK_BITS = 24
@@ -98,6 +100,38 @@ def _identify(folder: Path, values: dict, model: Tokenizer) -> None:
     model.known_as = {digest: fingerprint}
 
 
+def build_for(weights: Mapping[str, Tensor], config: TokenizerConfig, what: str, deterministic: bool) -> Tokenizer:
+    """A fresh tokenizer, for weights whose names and shapes are checked later.
+
+    ValueError that begins with `what`, before memory is taken, if the weights are far from filling it.
+    """
+    needed = sum(tensor.numel() for tensor in _outline(config, what).values())
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights.values()}
+    held = sum(storages.values())  # of a view the storage counts, which is what a file really holds
+    if needed > 8 * held + MOST_UNFILLED:
+        raise ValueError(f"{what}: it would have {needed} values, and its weights are {held} bytes")
+    return build(config, deterministic)
+
+
+def _outline(config: TokenizerConfig, what: str | Path) -> dict[str, Tensor]:
+    """The state of a tokenizer without memory (device meta) and without its quantizer's: some need memory.
+
+    ValueError that begins with `what` for sizes that cannot be.
+    """
+    try:
+        _check_extent(config)
+        with torch.device("meta"):
+            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
+    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
+        raise ValueError(f"{what}: {explain(error)}") from error
+    return {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
+
+
+def explain(error: Exception) -> str:
+    """What an error says, on one short line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
     differing = [
         f"{name} {tuple(stored[name].shape)}, expected {tuple(fresh[name].shape)}"
@@ -120,23 +154,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
-    """What a config.json says, and the state of its tokenizer without memory (device meta).
-
-    The quantizer's is left out: some cannot be made without memory.
-    ValueError, which names the file, before a tokenizer of absurd sizes is built.
-    """
+    """What a config.json says, and the outline of its tokenizer. ValueError names the file."""
     values = read_json(path)
     try:
         if values.get("format", FORMAT) != FORMAT:
             raise ValueError(f"its format is {values['format']!r}, expected {FORMAT}; a later streamtok may read it")
         config = TokenizerConfig.from_dict(values["tokenizer"])
-        _check_extent(config)
-        with torch.device("meta"):
-            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
-        return values, config, {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
-    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{path} is not a tokenizer configuration: {reason}") from error
+    except Exception as error:  # whatever Python says of values that are of other types
+        raise ValueError(f"{path} is not a tokenizer configuration: {explain(error)}") from error
+    return values, config, _outline(config, f"{path} is not a tokenizer configuration")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -151,8 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(values).__name__}, expected an object")
         return values
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{path} is not a tokenizer configuration: {reason}") from error
+        raise ValueError(f"{path} is not a tokenizer configuration: {explain(error)}") from error
 
 
 def _check_extent(config: TokenizerConfig) -> None:

@@ -27,7 +27,8 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, EOFError, ValueError, TypeError, RuntimeError)
+MOST_MODULES = 1 << 14  # of an archive; one that holds itself, or others many times over, has more
+MOST_PICKLED = 1 << 26  # bytes of data.pkl
 LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
 
 
@@ -46,7 +47,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         path: a file as `torch.jit.save` writes it.
 
     Returns:
-        Tensors on the CPU, each in memory of its own.
+        Tensors on the CPU. Some may share memory, as views of one storage.
 
     Raises:
         ValueError: the file is no such archive, is damaged, or brings code that would have to run to read it.
@@ -56,14 +57,14 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise ValueError("it has no data.pkl")
+            if archive.getinfo(pickles[0]).file_size > MOST_PICKLED:
+                raise ValueError(f"its data.pkl is larger than {MOST_PICKLED} bytes")
             folder = pickles[0].removesuffix("data.pkl")
             with archive.open(pickles[0]) as file:
                 root = _Reader(file, archive, folder).load()
-    except DAMAGE as error:
+        return dict(_tensors_below(root))
+    except Exception as error:  # whatever zipfile, zlib, pickle and PyTorch say of bytes from anywhere
         raise ValueError(f"{path} is no TorchScript archive of plain tensors: {error}") from error
-    if not isinstance(root, _Module):
-        raise ValueError(f"{path} is no TorchScript archive of plain tensors: it holds no module")
-    return dict(_tensors_below(root, "", set()))
 
 
 class _Module:
@@ -115,19 +116,25 @@ class _Reader(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
-    """A tensor of its own memory; `as_strided` raises RuntimeError for a view that leaves the storage."""
-    return storage.as_strided(size, stride, offset).clone()
+    """A view: copied, a small file could fill memory. `as_strided` raises RuntimeError if it leaves the storage."""
+    return storage.as_strided(size, stride, offset)
 
 
 def _without_tag(value: object, tag: object) -> object:
     return value
 
 
-def _tensors_below(module: _Module, prefix: str, above: set[int]) -> Iterator[tuple[str, Tensor]]:
-    if id(module) in above:
-        raise ValueError("its modules hold each other in a circle")
-    for name, value in module.attributes.items():
-        if isinstance(value, Tensor):
-            yield prefix + name, value
-        elif isinstance(value, _Module):
-            yield from _tensors_below(value, f"{prefix}{name}.", above | {id(module)})
+def _tensors_below(root: object) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(root, _Module):
+        raise ValueError("it holds no module")
+    waiting, seen = [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        seen += 1
+        if seen > MOST_MODULES:
+            raise ValueError(f"it holds more than {MOST_MODULES} modules, or some that hold each other in a circle")
+        for name, value in module.attributes.items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value
+            elif isinstance(value, _Module):
+                waiting.append((f"{prefix}{name}.", value))

@@ -35,7 +35,7 @@ class Alphabet:
         return np.zeros(before.shape, np.int64)
 
     def coded(self, group: int, symbols: np.ndarray) -> Cells:
-        """Of which cells a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
+        """The cells of which a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
         return slice(None)
 
     def values(self, group: int, symbols: np.ndarray) -> np.ndarray:

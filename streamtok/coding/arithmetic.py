@@ -44,7 +44,7 @@ class Arithmetic(Protocol):
 
 
 class Floats:
-    """In float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
+    """Sums in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
 
     activation: type[np.generic] = np.float32
     sums: type[np.generic] = np.float32
@@ -67,7 +67,7 @@ class Floats:
 
 
 class Integers:
-    """In int8 and int32, by PyTorch, for processors with instructions for that (VNNI)."""
+    """Products of int8 and sums in int32, by PyTorch, for processors with instructions for that (VNNI)."""
 
     activation: type[np.generic] = np.int8
     sums: type[np.generic] = np.int32
@@ -107,7 +107,7 @@ def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
 
 @cache
 def _pools(threads: str, with_torch: bool) -> ThreadpoolController:
-    """Those of the libraries that are loaded by then."""
+    """The thread pools of the libraries that are loaded by then."""
     return ThreadpoolController().select(user_api=threads)
 
 

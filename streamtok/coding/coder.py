@@ -160,7 +160,7 @@ class TokenCoder:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of tokens: uint16, or uint32 above 65,536 codes."""
+        """The type of tokens: uint16, or uint32 above 65,536 codes."""
         return np.dtype(np.uint16 if self.alphabet.codes <= 1 << 16 else np.uint32)
 
     def _check(self, grid: np.ndarray) -> None:
@@ -174,7 +174,7 @@ class TokenCoder:
 
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Of each symbol (n,), by the frequencies (size, n) of all: those of what is below it, its own, and all, (3, n)."""
+    """Intervals (3, n) of symbols (n,) by the frequencies (size, n) of all: what is below each, its own, the sum."""
     places = symbols * len(symbols) + np.arange(len(symbols))
     own = frequencies.take(places)
     up_to = frequencies  # in place: `cumsum` along this axis takes several times as long
@@ -190,7 +190,7 @@ def save_coder(coder: TokenCoder, folder: Path) -> None:
 
 
 def load_coder(path: Path) -> TokenCoder:
-    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names a file that is none, or was altered."""
+    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names one that is altered, or no coder."""
     path = path / FILE if path.is_dir() else path
     try:
         with safe_open(path, "numpy") as file:

@@ -37,7 +37,7 @@ class Linear:
         self._bias = arithmetic.scale(bias, shift)
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
-        """Of x in its parts; those at the end that are not given are zero."""
+        """y (n, out) of x in its parts; those at the end that are not given are zero."""
         y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
         for each in more:
             y += each
@@ -73,10 +73,14 @@ class Glance:
 class Network:
     """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
 
-    `tensors`: int16 tables `past` (rows, E + H) of digit pairs (1 before, 2 before), `older` (rows, F) of (2, 3 before)
-    and `known` (rows, K + groups * H) of (now, 1 before), which also holds what a digit says to the heads of later
-    groups; `Linear`s `conv.0`, `conv.1` (3x3, nine taps row by row), `mean`, and per phase p `mix.p`, `hidden.p`,
-    `heads.p` and `symbols.p.g` of group g; `exponential` int32 (512,).
+    `tensors` has three int16 tables of pairs of digits, by the grids that they are from:
+
+    - `past` (rows, E + H), 1 and 2 before
+    - `older` (rows, F), 2 and 3 before
+    - `known` (rows, K + groups * H), now and 1 before; it also holds what a digit says to the heads of later groups
+
+    It has the `Linear`s `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
+    `hidden.p`, `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,).
     """
 
     def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):
@@ -182,7 +186,7 @@ class Network:
         return self._exponential.take((logits.max(0) - logits).astype(np.intp), mode="clip")
 
     def blank(self, phases: Phases) -> np.ndarray:
-        """Of no cell anything is known yet: (padded cells, K)."""
+        """What is known of cells before any is coded: zeros (padded cells, K)."""
         return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
 
 

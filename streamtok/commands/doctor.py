@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.commands.info import format_report, is_empty
-from streamtok.drives.open_drive import find_kind
+from streamtok.drives.folders import find_kind
 from streamtok.io.spec import split_file
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option

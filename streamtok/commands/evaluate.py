@@ -47,7 +47,7 @@ def read_lines(value: object) -> int | None:
     text = str(value)
     if value is None or text == NATIVE:
         return None
-    if not text.isdigit() or int(text) < 8:
+    if not text.isdecimal() or int(text) < 8:
         raise ValueError(f"expected a number of pixels of 8 or more, or {NATIVE!r}")
     return int(text)
 

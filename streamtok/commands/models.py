@@ -50,11 +50,11 @@ def run(settings: ModelsSettings) -> int:
     from streamtok.model.costs import measure_preset
 
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
-    print(json.dumps({"models": rows}) if settings.as_json else format_table(rows, settings.size, settings.fps))
+    print(json.dumps({"models": rows}) if settings.as_json else format_presets(rows, settings.size, settings.fps))
     return 0
 
 
-def format_table(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
+def format_presets(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
     """The rows as text; a continuous model has no codebook and no tokens per second."""
     cells = [
         {

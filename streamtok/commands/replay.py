@@ -29,7 +29,7 @@ def run(settings: ReplaySettings) -> int:
     from streamtok.node.rig import check_binding
 
     log_to_stderr(settings.log_format)
-    with blame_settings():  # what cannot be replayed so never can be
+    with blame_settings():  # what these settings forbid now, they forbid at every start
         if settings.bind is not None:
             check_binding(settings, settings.bind)
         node = ReplayNode(settings)

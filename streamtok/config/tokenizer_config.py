@@ -233,7 +233,7 @@ class TokenizerConfig:
 
     @classmethod
     def from_published(cls, values: Mapping, name: str | None = None) -> "TokenizerConfig":
-        """From the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV, or a class's)."""
+        """Read the keyword dictionary of a published Cosmos tokenizer (name CI, DI, CV or DV, or a class's)."""
         kind = _read_published_kind(values)
         video, discrete = kind.endswith("V"), kind.startswith("D")
         mult = tuple(values["channels_mult"])

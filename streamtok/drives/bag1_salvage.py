@@ -1,10 +1,14 @@
 """Messages of a damaged ROS 1 bag, found by its records."""
 
+from __future__ import annotations
+
 import bz2
+import mmap
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 from streamtok.drives.message_drive import Topic, TopicMessage
 
@@ -13,42 +17,70 @@ LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = b"\x02", b"\x05", b"\x07"
 DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
 Connections = dict[bytes, Topic]  # by id
+CHUNK_FIELD = re.compile(rb"compression=(none|bz2|lz4)")
+LONGEST_HEADER = 64  # bytes of a chunk's
+
+
+class Record(NamedTuple):
+    """A record of a bag: where it begins, its header, and from where to where its data lies."""
+
+    at: int
+    header: dict[str, bytes]
+    begin: int
+    end: int
+
+    @property
+    def op(self) -> bytes | None:
+        return self.header.get("op")
 
 
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
     """Every message of a ROS 1 bag that is still whole, in the file's order; `note` is told what is left out."""
     connections: Connections = {}
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        at = stream.seek(len(MAGIC))
-        while at + LENGTH.size <= size:
-            record = _read_record(stream, size - at)
-            if record is None:
-                note(f"from byte {at} on the bag's records make no sense or are cut off")
-                return
-            header, data, whole = record
-            if header.get("op") == OP_CHUNK:
-                yield from _read_messages(_unpack_chunk(header, data, at, note), connections)
-            elif header.get("op") == OP_CONNECTION:
-                _learn(header, data, connections)
-            at = stream.tell()
-            if not whole:
-                note(f"the bag is cut off at byte {at}")
-                return
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
+        for record in _walk(bag, lambda text: None):
+            if record.op == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
+                _learn(record.header, bag[record.begin : record.end], connections)
+        for record in _walk(bag, note):
+            if record.op == OP_CHUNK:
+                chunk = _unpack_chunk(record.header, bag[record.begin : record.end], record.at, note)
+                yield from _read_messages(chunk, connections)
 
 
-def _read_record(stream: BinaryIO, left: int) -> tuple[dict[str, bytes], bytes, bool] | None:
-    """(header, data, whether the data is whole) of the next record; None if it cannot be one."""
-    head = stream.read(LENGTH.size)
-    length = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else left
-    if length + 2 * LENGTH.size > left:
+def _walk(bag: mmap.mmap, note: Callable[[str], None]) -> Iterator[Record]:
+    """The records of a bag, past damage from the next chunk on."""
+    at: int | None = len(MAGIC)
+    while at is not None and at < len(bag):
+        record = _read_record(bag, at)
+        if record is not None:
+            yield record
+        if record is not None and (record.end == len(bag) or _read_record(bag, record.end) is not None):
+            at = record.end
+            continue
+        damaged, at = at, _find_chunk(bag, at + 1)
+        found = f"damaged there, and read from byte {at} on" if at is not None else "cut off there, or damaged"
+        note(f"the record at byte {damaged} runs over its end: the bag is {found}")
+
+
+def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
+    """Where the next chunk begins, from `start` on."""
+    for found in CHUNK_FIELD.finditer(bag, start):
+        for at in range(max(start, found.start() - LONGEST_HEADER), found.start()):
+            record = _read_record(bag, at)
+            if record is not None and record.op == OP_CHUNK:
+                return at
+    return None
+
+
+def _read_record(bag: mmap.mmap, at: int) -> Record | None:
+    """The record at a place, the last one as far as it is there; None if it cannot be one."""
+    begin = at + LENGTH.size
+    middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
+    header = _read_fields(bag[begin:middle]) if middle + LENGTH.size <= len(bag) else None
+    if not header:
         return None
-    header = _read_fields(stream.read(length))
-    if header is None:
-        return None
-    size = LENGTH.unpack(stream.read(LENGTH.size))[0]
-    data = stream.read(size)
-    return header, data, len(data) == size
+    begin = middle + LENGTH.size
+    return Record(at, header, begin, begin + LENGTH.unpack_from(bag, middle)[0])
 
 
 def _read_fields(data: bytes) -> dict[str, bytes] | None:

@@ -1,6 +1,5 @@
 """ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
 
-import contextlib
 import struct
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from streamtok.drives.bag1_salvage import salvage_bag1
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
 from streamtok.extras import missing_extra
-from streamtok.recording.parts import Parts
+from streamtok.recording.parts import Parts, open_each
 
 try:
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
@@ -33,6 +32,8 @@ class Bag1File:
         try:
             with rosbag1.Reader(path) as reader:
                 self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
+                listed, there = sum(c.msgcount for c in reader.connections), reader.message_count
+                self.damage = f"it lists {listed} of {there} messages" if listed != there else ""
         except UNREADABLE as error:
             self.damage = str(error)
             self.topics = {message.topic for message in salvage_bag1(path, lambda text: None)}
@@ -40,18 +41,20 @@ class Bag1File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """By the index as far as that goes, then what can be read without one."""
-        last = -1
+        """Messages by the index as far as that goes, then those that can be read without one."""
+        last, given = -1, set[Topic]()  # the latest time, and the topics that had a message then
         if not self.damage:
             try:
                 for message in self._read_by_index(topics):
+                    given = {message.topic} | (given if message.log_ns == last else set())
                     last = message.log_ns
                     yield message
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
         for message in salvage_bag1(self.path, self._note):
-            if message.topic in topics and message.log_ns > last:
+            after = message.log_ns > last or (message.log_ns == last and message.topic not in given)
+            if message.topic in topics and after:
                 yield message
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
@@ -65,19 +68,15 @@ class BagDrive(MessageDrive):
     """The cameras of one or several files of a bag, in order: ROS 1 (`kind` "bag") or ROS 2 by SQLite ("db3")."""
 
     def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
-        paths = parts.paths
         self.kind = kind
-        super().__init__(path or paths[0], parts.notes)
-        self.files = []
-        for each in paths:
-            with self._or_note(len(paths) > 1):
-                opened = Bag1File(each, self._note_file) if kind == "bag" else Db3File(each, self._note_file)
-                self.files.append(opened)
-                if opened.damage:
-                    text = f"the bag has no usable index ({opened.damage}); reading what is there"
-                    self.note("", f"{each.name}: {text}" if len(paths) > 1 else text)
-        if not self.files:
-            raise ValueError("; ".join(problem.text for problem in self.problems))
+        super().__init__(path or parts.paths[0], parts.notes)
+        self.files: list[Bag1File | Db3File]
+        reader = Bag1File if kind == "bag" else Db3File
+        self.files, faults = open_each(parts.paths, lambda each: reader(each, self._note_file))
+        damaged = [(file.path.name, file.damage) for file in self.files if file.damage]
+        faults += [f"{name}: it has no usable index ({reason}); reading what is there" for name, reason in damaged]
+        for text in faults:
+            self._note_file(text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))
         encoding = "ros1" if kind == "bag" else "cdr"
         self.choose_cameras(dict.fromkeys(topics, encoding), options or ReadOptions())
@@ -88,13 +87,3 @@ class BagDrive(MessageDrive):
 
     def _note_file(self, text: str) -> None:
         self.note("", text)
-
-    @contextlib.contextmanager
-    def _or_note(self, several: bool) -> Iterator[None]:
-        """Of several files, one that cannot be read is noted, and the others are."""
-        try:
-            yield
-        except ValueError as error:
-            if not several:
-                raise
-            self.note("", str(error))

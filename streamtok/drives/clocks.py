@@ -2,9 +2,10 @@
 
 A message has up to three times: its header's stamp, when it was published, and when it was logged. The first of them
 that is usable is taken. Over the first `SAMPLE` messages of the camera it is there in at least half of them and less
-than 2**63 ns. It rises from one image to the next in at least `RISING` of the steps. So stamps that are zero, stand
-still or are whole seconds lead to another clock. All cameras of a drive have to be on one time base. Where some have no
-usable stamp, and those of the others are far from the time of logging (simulated time), all take that time.
+than 2**63 ns. It rises from one image to the next in at least `RISING` of the steps, once images that `CameraOrder` can
+put in order are in order. So stamps that are zero, stand still or are whole seconds lead to another clock. All cameras
+of a drive have to be on one time base. Where some have no usable stamp, and those of the others are far from the time
+of logging (simulated time), all take that time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal, NamedTuple, TypeVar
 
+from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
 from streamtok.measures import is_uneven
 
@@ -41,11 +43,15 @@ class Stamps(NamedTuple):
 
 @dataclass
 class Choice:
-    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages."""
+    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages.
+
+    `shuffled`: images came a little out of order, as packets of video do that were coded so.
+    """
 
     clock: Clock = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
+    shuffled: bool = False
 
     @property
     def uneven(self) -> bool:
@@ -102,7 +108,7 @@ def find_fault(times: Sequence[int]) -> str:
         return "are zero"
     if max(known) > MOST_NS:
         return "are beyond the year 2262"
-    steps = [after - before for before, after in itertools.pairwise(known)]
+    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known))]
     if len(steps) < 2 or sum(step > 0 for step in steps) >= RISING * len(steps):
         return ""
     if len(set(known)) == 1:
@@ -112,7 +118,15 @@ def find_fault(times: Sequence[int]) -> str:
 
 def _choice(stamps: Sequence[Stamps], clock: Clock, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
-    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(times) if b > a])
+    ordered = _put_in_order(times)
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)
+
+
+def _put_in_order(times: list[int]) -> list[int]:
+    """Times as `CameraOrder` will give them, if they all differ and none is far from its place; else as they are."""
+    places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
+    near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
+    return sorted(times) if near and len(places) == len(times) else times
 
 
 def _on_log_base(stamps: Sequence[Stamps]) -> bool:
@@ -137,13 +151,14 @@ class TimeFiller:
     """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
 
     An image is a copy if time and bytes are those of one of the latest `RECENT`. One that has no time, or the time of
-    the one before it, gets one between those of its neighbours. The times of logging divide it. One before the first
-    known time gets what the times of logging say, and stays at 0 if that would be before the clock began.
+    the one before it, gets one between those of its neighbours. The times of logging divide it. Those before the first
+    known time get what the times of logging say. If that is before the clock began, it began with the first.
     """
 
     def __init__(self) -> None:
         self.copies = 0
         self._known: Timed | None = None
+        self._stamp_ns = 0  # of the latest that has one of its own
         self._waiting: list[Timed] = []
         self._recent = RecentImages()
 
@@ -151,13 +166,13 @@ class TimeFiller:
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.image):
             self.copies += 1
             return
-        if not timed.time_ns or (self._known is not None and timed.time_ns == self._known.time_ns):
+        if not timed.time_ns or timed.time_ns == self._stamp_ns:
             self._waiting.append(timed._replace(time_ns=0))
             if len(self._waiting) > MOST_WAITING:
                 yield from self.flush()
             return
         yield from self._fill(timed)
-        self._known = timed
+        self._known, self._stamp_ns = timed, timed.time_ns
         yield timed
 
     def flush(self) -> Iterator[Timed]:
@@ -167,6 +182,8 @@ class TimeFiller:
     def _fill(self, following: Timed | None) -> Iterator[Timed]:
         waiting, self._waiting = self._waiting, []
         before = self._known
+        if before is None and waiting and following is not None and _time_between(None, waiting[0], following, 1) <= 0:
+            before = waiting[0]._replace(log_ns=waiting[0].log_ns - 1)  # the clock began with it
         least = before.time_ns if before is not None else 0
         for number, timed in enumerate(waiting):
             left = len(waiting) - number

@@ -13,6 +13,7 @@ from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
+PAGE_SIZE_AT = 16  # where the file says how long its pages are
 VFS_NAME = "streamtok-strict"
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
 
@@ -50,9 +51,9 @@ class Db3File:
         self._copies = self._copy_beside_log()
         if reason:
             note(f"{path.name}: {reason}")
-        self.damage = ""
+        self.damage = "the last page is cut off" if self._ends_within_page() else ""
         try:
-            self._topics = self._read_topics(strict=False)
+            self._topics = self._read_topics(strict=bool(self.damage))
         except apsw.Error as error:
             self.damage = str(error)
             try:
@@ -70,6 +71,13 @@ class Db3File:
             shutil.copy(path, folder.name)
         self._place = Path(folder.name) / self._place.name
         return folder
+
+    def _ends_within_page(self) -> bool:
+        """Whether the file is cut off where SQLite would not notice: it fills pages up with zeros."""
+        with self._place.open("rb") as stream:
+            stream.seek(PAGE_SIZE_AT)
+            size = int.from_bytes(stream.read(2), "big")
+        return size >= 512 and self._place.stat().st_size % size > 0  # 1 stands for 65536
 
     @property
     def _log(self) -> Path:
@@ -97,32 +105,37 @@ class Db3File:
             try:
                 for row in self._query(ids):
                     last = row[2], row[0]
-                    yield self._to_message(row)
+                    yield from self._to_message(row)
                 return
             except apsw.Error as error:
                 self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
         for row in self._salvage():
-            if row[1] in ids and (row[2], row[0]) > last:
-                yield self._to_message(row)
+            if (row[1] in ids or row[1] not in self._topics) and (row[2], row[0]) > last:
+                yield from self._to_message(row)
 
-    def _to_message(self, row: Row) -> TopicMessage:
+    def _to_message(self, row: Row) -> Iterator[TopicMessage]:
         _, topic, time_ns, data = row
-        return TopicMessage(self._topics[topic], time_ns, data)
+        if topic in self._topics:
+            yield TopicMessage(self._topics[topic], time_ns, data)
+        else:
+            self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
 
     def _query(self, ids: list[int]) -> Iterator[Row]:
         database = self._connect(strict=False)
-        marks = ",".join("?" for _ in ids)
-        wanted = f"FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp, id"
+        wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
+        stray = f"topic_id NOT IN ({known})"  # of damage
+        columns = f"id, topic_id, timestamp, CASE WHEN {stray} THEN NULL ELSE data END"
+        where = f"topic_id IN ({wanted}) OR {stray} OR topic_id IS NULL"
         try:
-            yield from database.execute(f"SELECT id, topic_id, timestamp, data {wanted}", ids)
+            yield from database.execute(f"SELECT {columns} FROM messages WHERE {where} ORDER BY timestamp, id")
         finally:
             database.close()
 
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
         database = self._connect(strict)
         try:
-            rows = database.execute("SELECT id, name, type FROM topics")
-            return {row[0]: Topic(str(row[1]), str(row[2])) for row in rows}  # a damaged cell may hold anything
+            rows = list(database.execute("SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"))
+            return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
         finally:
             database.close()
 
@@ -147,6 +160,11 @@ class Db3File:
             yield from _read_rows(database, self._note)
         finally:
             database.close()
+
+
+def _as_text(cell: bytes | None) -> str:
+    """A cell with text as it is, whatever damage did to it."""
+    return (cell or b"").decode("utf-8", "replace")
 
 
 def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:

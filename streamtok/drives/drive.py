@@ -14,12 +14,13 @@ from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.measures import LOST_STEPS, TimeJudge
+from streamtok.measures import TimeJudge
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
+GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
     "backwards": "have a time that does not go on",
@@ -146,12 +147,12 @@ class Drive(ABC):
 
     def start_progress(self, stream: str) -> Progress:
         """A camera before its first image."""
-        return Progress(self.make_judge(stream))
+        clock = self.find_clock(stream)
+        return Progress(TimeJudge(clock.uneven, clock.steps))
 
-    def make_judge(self, stream: str, gap_steps: float = LOST_STEPS) -> TimeJudge:
-        """A judge of a camera's times, before its first image."""
-        choice = self.clocks.get(stream, Choice())
-        return TimeJudge(choice.uneven, choice.steps, gap_steps)
+    def find_clock(self, stream: str) -> Choice:
+        """What the times of a camera are."""
+        return self.clocks.get(stream, Choice())
 
     def number(self, item: Item, progress: Progress) -> Item:
         """The item with its number, and what is missing before it counted."""
@@ -211,7 +212,7 @@ class Drive(ABC):
 
     def _leave_out_of_order(self, item: Item, text: str) -> None:
         self.leave_out("damaged" if item.damage else "backwards", item, text)
-        if item.damage:
+        if item.damage or item.frame_id is not None:
             self.counts[item.stream]["late"] += 1  # no frame, and not missing where a gap was counted
 
     def _note_item(self, item: Item, text: str) -> None:

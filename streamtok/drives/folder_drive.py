@@ -1,7 +1,9 @@
 """Drives that are videos or folders of images, one per camera."""
 
+import contextlib
 import heapq
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,17 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.drives.drive import Drive
+from streamtok.drives.clocks import Choice
+from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
-from streamtok.drives.named_logs import Logs, list_logs
+from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.images.folder import TimedImage, list_images
+from streamtok.io.images.folder import Found, TimedImage, find_images, join_clocks
 from streamtok.io.images.stills import read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video import VideoReader
 from streamtok.io.video.containers import open_container, video_streams
 from streamtok.recording.parts import list_files
+
+log = logging.getLogger("streamtok.drive")
 
 DEEPEST = 3
 ReadItems = Callable[[Drive, str], Iterator[Item]]
@@ -32,14 +37,20 @@ class FilesDrive(Drive):
 
     kind = "files"
 
-    def __init__(self, path: Path, cameras: Mapping[str, ReadItems], topics: Topics) -> None:
+    def __init__(
+        self, path: Path, cameras: Mapping[str, ReadItems], topics: Topics, found: Mapping[str, Found] | None = None
+    ) -> None:
         chosen = choose_topics(path, list(cameras), {}, topics)
         self._cameras = {stream: cameras[name] for name, stream in chosen.items()}
+        self._steps = {chosen[name]: each.steps for name, each in (found or {}).items() if name in chosen}
         super().__init__(path, list(self._cameras))
+
+    def find_clock(self, stream: str) -> Choice:
+        return Choice(steps=self._steps.get(stream, []))
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         items = [self._cameras[name](self, name) for name in streams]
-        return heapq.merge(*items, key=lambda item: item.capture_ns)
+        return heapq.merge(*items, key=lambda item: item.log_ns or item.capture_ns)
 
 
 def open_files(path: Path, topics: Topics) -> Drive:
@@ -48,7 +59,7 @@ def open_files(path: Path, topics: Topics) -> Drive:
     if not videos and not _image_folders(path, DEEPEST):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
-            f"folders of images ({' '.join(IMAGE_SUFFIXES)})"
+            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){''.join(f'; {note}' for note in list_files(path).notes)}"
         )
     if not videos:
         return open_images(path, topics, {})
@@ -58,14 +69,21 @@ def open_files(path: Path, topics: Topics) -> Drive:
     return drive
 
 
-def has_files(path: Path) -> bool:
-    """Whether videos or images lie in a folder itself, or images in its data/."""
-    return any(map(is_video, path.iterdir())) or _image_folders(path, 0) == [path]
+def has_images(path: Path) -> bool:
+    """Whether images that have times lie in a folder itself, or in its data/; says so of those without."""
+    there = bool(_image_folders(path, 0))
+    timed = there and _have_times(path, {})
+    if there and not timed:
+        log.warning("path=%s event=left_out reason='its images have no times'", path)
+    return timed
 
 
 def find_logs(path: Path) -> Logs:
-    """The recordings that the images in a folder, or in those below it, name."""
-    return list_logs(_image_folders(path, DEEPEST))
+    """The recordings that the images in a folder, or in those below it, name; one alone only if there are no others."""
+    folders = _image_folders(path, DEEPEST)
+    logs = list_logs(folders)
+    others = [folder for folder in folders if folder not in folders_of(logs)]
+    return {} if len(logs) == 1 and any(_have_times(folder, {}) for folder in others) else logs
 
 
 def belong_together(folders: list[Path]) -> bool:
@@ -83,7 +101,8 @@ def belong_together(folders: list[Path]) -> bool:
             return False
         cameras |= names
         timed, _ = _list_timed({str(each): each for each in found}, {})
-        spans += [(images[0].time_ns, images[-1].time_ns) for images in timed.values()]
+        times = [[image.time_ns for image in found.images] for found in timed.values()]
+        spans += [(min(each), max(each)) for each in times]
     return len(spans) < 2 or any(max(a[0], b[0]) <= min(a[1], b[1]) for a, b in itertools.combinations(spans, 2))
 
 
@@ -92,17 +111,16 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
     ValueError where none of them has times; those that have none are left out and said.
     """
-    folders = _image_folders(path, DEEPEST) if path.is_dir() else []
+    folders = _image_folders(path, DEEPEST, options) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
-    logs = list_logs(folders)
-    if "log" in options or len(logs) == 1:
-        return _open_log(path, topics, options, logs)
+    if "log" in options or len(find_logs(path)) == 1:
+        return _open_log(path, topics, options, list_logs(folders))
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
     timed, faults = _list_timed(names, options)
     if not timed:
         raise next(iter(faults.values()))
-    drive = FilesDrive(path, {name: partial(_image_items, images) for name, images in timed.items()}, topics)
+    drive = _images_drive(path, timed, topics)
     for fault in faults.values():
         drive.note("", f"left out: {fault}")
     if len(timed) > 1:
@@ -112,20 +130,23 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs) -> Drive:
     """The drive of one of the recordings that images name, with the cameras that they name."""
-    log = options.get("log", next(iter(logs), None))
-    if log not in logs:
-        raise ValueError(f"{path} has no images of the recording {log!r}: those named are {', '.join(list(logs)[:5])}")
-    cameras, places = {}, set()
-    for name, folders in logs[log].items():
-        found = [image for folder in folders for image in list_images(folder, **options | {"log": log})]
-        inside = enumerate(sorted(found, key=lambda image: image.time_ns))
-        images = [replace(image, frame_id=number) for number, image in inside]
-        cameras["cam0" if folders == [path] else name] = partial(_image_items, images)
+    name = options.get("log", next(iter(logs), None))
+    if name not in logs:
+        raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
+    timed, places = {}, set()
+    for camera, folders in logs[name].items():
+        found = [find_images(folder, **options | {"log": name}) for folder in folders]
+        images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
+        timed["cam0" if folders == [path] else camera] = replace(found[0], images=images)
         places |= set(folders)
-    drive = FilesDrive(path, cameras, topics)
+    drive = _images_drive(path, timed, topics)
     if len(places) > 1:
-        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {log}")
+        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {name}")
     return drive
+
+
+def _images_drive(path: Path, timed: Mapping[str, Found], topics: Topics) -> FilesDrive:
+    return FilesDrive(path, {name: partial(_image_items, found) for name, found in timed.items()}, topics, timed)
 
 
 def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
@@ -143,14 +164,12 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     return FilesDrive(path, cameras, topics)
 
 
-def _list_timed(
-    folders: dict[str, Path], options: dict[str, Any]
-) -> tuple[dict[str, list[TimedImage]], dict[str, ValueError]]:
+def _list_timed(folders: dict[str, Path], options: dict[str, Any]) -> tuple[dict[str, Found], dict[str, ValueError]]:
     """The images of folders, by name, and why those of others cannot be had."""
     timed, faults = {}, {}
     for name, folder in folders.items():
         try:
-            timed[name] = list_images(folder, **options)
+            timed[name] = find_images(folder, **options)
         except ValueError as error:
             faults[name] = error
     return timed, faults
@@ -165,20 +184,38 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
     return {str(folder.relative_to(root)): folder for folder in folders}
 
 
-def _image_folders(path: Path, deepest: int) -> list[Path]:
-    """Folders with images in them or in their data/, not deeper than that below `path`."""
+def _image_folders(path: Path, deepest: int, options: dict[str, Any] | None = None) -> list[Path]:
+    """Folders with images in them or in their data/, not deeper than that below `path`.
+
+    Those below one with images count only where its own have no times: a preview of what lies below.
+    """
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    if any(is_image(file) for folder in inside for file in folder.iterdir()):
-        return [path]
-    if deepest == 0:
-        return []
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-    return [found for folder in folders for found in _image_folders(folder, deepest - 1)]
+    own = [path] if any(is_image(file) for folder in inside for file in folder.iterdir()) else []
+    if deepest == 0 or (own and _have_times(path, options or {})):
+        return own
+    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and folder not in inside]
+    return [found for folder in folders for found in _image_folders(folder, deepest - 1, options)] or own
 
 
-def _image_items(images: list[TimedImage], drive: Drive, stream: str) -> Iterator[Item]:
-    for image in images:
-        yield Item(stream, image.time_ns, partial(_load_image, image), image.frame_id)
+def _have_times(folder: Path, options: dict[str, Any]) -> bool:
+    """Whether the images of a folder have times."""
+    with contextlib.suppress(ValueError, OSError):
+        return bool(find_images(folder, **options))
+    return False
+
+
+def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:
+    """Images by the folder's own clock; `log_ns` goes on where that was set back, to merge cameras by."""
+    if found.untimed:
+        drive.counts[stream].update(untimed=len(found.untimed), late=len(found.untimed))
+        first = found.untimed[0].name
+        drive.note(stream, f"{len(found.untimed)} images without a time are left out, the first {first}")
+    if guessed := sum(image.guessed for image in found.images):
+        drive.counts[stream]["guessed"] += guessed
+        drive.note(stream, GUESSED)
+    for image, joined in zip(found.images, join_clocks(found.images, drive.path), strict=True):
+        number = image.frame_id if image.numbered else None
+        yield Item(stream, image.time_ns, partial(_load_image, image), number, log_ns=joined.time_ns)
 
 
 def _load_image(image: TimedImage) -> np.ndarray:

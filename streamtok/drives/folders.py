@@ -10,17 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.parts import Parts, find_missing, is_packed, list_files, part_name, read_listed, unpack_head
+from streamtok.recording.parts import (
+    SUFFIXES,
+    Parts,
+    find_missing,
+    is_packed,
+    list_files,
+    part_name,
+    read_listed,
+    suffix_of,
+    unpack_head,
+)
 
 KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
 HEAD_BYTES = 16
 BETWEEN_NS = 60 * 10**9  # at most between two parts of a recording
+TIME_IN_NAME = re.compile(r"\d{4}(-\d\d){5}")  # ROS 1 names each part by the time when it began
 OVERLAP = 0.5  # of the shorter one: recorded at the same time
 
 
@@ -39,12 +51,22 @@ class Found:
 def find_kind(path: Path) -> str:
     """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd.
 
-    Anything unknown counts as a video. ValueError for an empty file.
+    Else from its name: they may be damaged. ValueError for an empty file.
     """
-    head = read_head(path)
-    if not head:
-        raise ValueError(f"{path}: nothing of it can be unpacked" if path.stat().st_size else f"{path} is empty")
-    return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "video")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty")
+    return head_kind(read_head(path)) or name_kind(path)
+
+
+def head_kind(head: bytes) -> str:
+    """What `find_kind` tells, from the first bytes alone; empty where they are not known."""
+    return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "")
+
+
+def name_kind(path: Path) -> str:
+    """What `find_kind` tells, from the name alone."""
+    suffix = suffix_of(path)
+    return suffix[1:] if suffix in SUFFIXES else "video"
 
 
 def read_head(path: Path) -> bytes:
@@ -61,8 +83,8 @@ def list_recordings(folder: Path) -> list[Parts]:
         return [files] if files.paths else []
     listed = read_listed(folder)
     found = [each for path in files.paths for each in _look_into(path, listed)]
-    groups = list(_split(found))
-    groups = _join_cameras(groups)
+    _claim_unreadable(found)
+    groups = _join_cameras(list(_split(found)))
     recordings = [Parts([each.path for each in group], find_missing([each.path for each in group])) for group in groups]
     if recordings:
         recordings[0].notes[:0] = files.notes
@@ -72,9 +94,10 @@ def list_recordings(folder: Path) -> list[Parts]:
 def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
-    kind = find_kind(path)
-    found = Found(path, kind, ("listed", "") if is_listed else ("", name), number)
+    kind = name_kind(path)
+    found = Found(path, kind, ("listed", "") if is_listed else ("", TIME_IN_NAME.sub("", name)), number)
     with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
+        kind = found.kind = find_kind(path)
         if kind == "mcap":
             _look_into_mcap(found)
         elif kind == "db3":
@@ -99,6 +122,14 @@ def _look_into_mcap(found: Found) -> None:
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
     if facts.get("first_file"):
         found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))
+
+
+def _claim_unreadable(found: list[Found]) -> None:
+    """Parts of a recording of ours that are too damaged to name their first file belong to it by their names."""
+    own = {part_name(Path(each.recording[1]))[0]: each.recording for each in found if each.recording[0] == "own"}
+    for each in found:
+        if not each.topics and each.recording[1] in own:
+            each.recording, each.part = own[each.recording[1]], max(0, each.part)
 
 
 def _split(found: Iterable[Found]) -> Iterator[list[Found]]:
@@ -127,7 +158,8 @@ def _follows(before: Found, after: Found, group: list[Found]) -> bool:
     longest = max(each.span[1] - each.span[0] for each in group if each.span)
     gone = max(0, after.part - before.part - 1)
     gap = after.span[0] - before.span[1]
-    return -BETWEEN_NS <= gap <= BETWEEN_NS + 2 * gone * longest and after.span[0] > before.span[0]
+    in_order = after.part > before.part and after.span[0] > before.span[0]
+    return in_order and -BETWEEN_NS <= gap <= BETWEEN_NS + 2 * gone * longest
 
 
 def _join_cameras(groups: list[list[Found]]) -> list[list[Found]]:

@@ -1,12 +1,13 @@
 """Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
 
+import bisect
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamtok.drives.clocks import Timed
+from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
@@ -25,10 +26,37 @@ class _Video:
     decoder: VideoDecoder[Item]
     session: str
     judge: TimeJudge
+    shuffled: bool
     last_id: int | None = None
+    refused: list[Item] = field(default_factory=list)  # packets without a picture, until the decoder is as far
+
+    def refuse(self, item: Item) -> None:
+        """Hold a packet that gives no picture, which is known before the pictures that are shown ahead of it."""
+        bisect.insort(self.refused, item._replace(packet=None), key=lambda held: held.capture_ns)
+
+    def finish(self, decoded: Iterable[Decoded[Item]]) -> Iterator[Item]:
+        """Items with the pictures of their packets, and between them, by time, those without one."""
+        for one in decoded:
+            if one.image is None:
+                self.refuse(one.key._replace(load=fail_with(one.damage), damage=one.damage))
+                continue
+            while self.refused and self.refused[0].capture_ns < one.key.capture_ns:
+                yield self.refused.pop(0)
+            yield one.key._replace(load=hold(one.image), damage="")
+
+    def flush(self) -> Iterator[Item]:
+        """What the decoder still holds."""
+        yield from self.finish(self.decoder.flush())
+        yield from self.refused
+        self.refused = []
 
     def misses_some(self, item: Item) -> bool:
-        """Whether packets are missing before one, by its number, else by its time."""
+        """Whether packets are missing before one, by its number, else by its time.
+
+        Where pictures are shown in another order, that is the time of its arrival.
+        """
+        if item.frame_id is None and self.shuffled:
+            return self.judge.see(item.log_ns).missing > 0
         if item.frame_id is None:
             return self.judge.see(item.capture_ns, item.log_ns).missing > 0
         before, self.last_id = self.last_id, item.frame_id
@@ -39,10 +67,10 @@ class ItemMaker:
     """Makes items of the image messages of several cameras; call `flush` after the last one."""
 
     def __init__(
-        self, find_depth: Callable[[ImageMessage], DepthRange | None], make_judge: Callable[[str, float], TimeJudge]
+        self, find_depth: Callable[[ImageMessage], DepthRange | None], find_clock: Callable[[str], Choice]
     ) -> None:
         self._videos: dict[str, _Video] = {}
-        self._depth_of, self._judge_of = find_depth, make_judge
+        self._find_depth, self._find_clock = find_depth, find_clock
 
     def make(self, timed: Timed) -> Iterator[Item]:
         """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
@@ -51,7 +79,9 @@ class ItemMaker:
         """
         image, error = timed.image, timed.error
         item = Item(timed.stream, timed.time_ns, fail_with(error), timed.frame_id, damage=error, log_ns=timed.log_ns)
-        if image is None:
+        if image is None and item.stream in self._videos:
+            self._videos[item.stream].refuse(item)
+        elif image is None:
             yield item
         elif image.kind == "video":
             yield from self._decode(item, image, timed.session)
@@ -59,7 +89,7 @@ class ItemMaker:
             yield self._make_still(item, image)
 
     def _make_still(self, item: Item, image: ImageMessage) -> Item:
-        depth = self._depth_of(image)
+        depth = self._find_depth(image)
         if depth is not None:
             return item._replace(load=functools.partial(depth_picture, image, depth))
         if image.kind == "raw":
@@ -72,24 +102,26 @@ class ItemMaker:
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
         for video in self._videos.values():
-            yield from _finish_items(video.decoder.flush())
+            yield from video.flush()
 
     def _decode(self, item: Item, image: ImageMessage, session: str) -> Iterator[Item]:
         video = self._videos.get(item.stream)
         if video is None or video.session != session:
             if video is not None:
-                yield from _finish_items(video.decoder.flush())
+                yield from video.flush()
             try:
                 decoder = VideoDecoder[Item](image.encoding)
             except DamagedFrame as error:
                 yield item._replace(load=fail_with(str(error)), damage=str(error))
                 return
             gap_steps = LOST_STEPS if image.encoding in TELL_LOSSES else GAP_STEPS
-            video = self._videos[item.stream] = _Video(decoder, session, self._judge_of(item.stream, gap_steps))
+            clock = self._find_clock(item.stream)
+            judge = TimeJudge(clock.uneven or clock.shuffled, clock.steps, gap_steps)
+            video = self._videos[item.stream] = _Video(decoder, session, judge, clock.shuffled)
         if video.misses_some(item):
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
-        yield from _finish_items(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
+        yield from video.finish(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
 
 
 def fail_with(text: str) -> Callable[[], np.ndarray]:
@@ -99,13 +131,6 @@ def fail_with(text: str) -> Callable[[], np.ndarray]:
         raise DamagedFrame(text)
 
     return load
-
-
-def _finish_items(decoded: Iterable[Decoded]) -> Iterator[Item]:
-    """The items that a VideoDecoder was given as keys, with their pictures."""
-    for one in decoded:
-        load = fail_with(one.damage) if one.image is None else hold(one.image)
-        yield one.key._replace(load=load, damage=one.damage if one.image is None else "")
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

@@ -8,7 +8,7 @@ from streamtok.drives.item import Item
 from streamtok.drives.message_drive import Assembler, MessageDrive, ReadOptions, Recorded, Topic, TopicMessage
 from streamtok.recording.format import PICTURES, TOKENS
 from streamtok.recording.mcap_file import McapFile, RawMessage
-from streamtok.recording.parts import Parts
+from streamtok.recording.parts import Parts, open_each
 from streamtok.types import Frame
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class McapDrive(MessageDrive):
     kind = "mcap"
 
     def __init__(self, parts: Parts, options: ReadOptions | None = None, path: Path | None = None) -> None:
-        self.files = [McapFile(each) for each in parts.paths]
-        super().__init__(path or parts.paths[0], parts.notes)
+        self.files, faults = open_each(parts.paths, McapFile)
+        super().__init__(path or parts.paths[0], [*parts.notes, *faults])
         self._note_damage()
         channels = [(self._topic_of(file, c), c) for file in self.files for c in file.channels.values()]
         encodings = {topic: channel.message_encoding for topic, channel in channels}
@@ -70,13 +70,15 @@ class McapDrive(MessageDrive):
         for file in self.files:
             cameras = {number: t for number, c in file.channels.items() if (t := self._topic_of(file, c)) in topics}
             tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
-            for message in file.messages(cameras.keys() | tokens.keys(), as_written=as_written):
+            wanted = cameras.keys() | tokens.keys()
+            for message in file.messages(wanted, as_written=as_written, unreadable=self.checked):
                 if message.channel_id in tokens:
                     yield TokenData(tokens[message.channel_id], message.data)
                 else:
-                    recorded = _read_facts(file.channels[message.channel_id], message)
-                    topic = cameras[message.channel_id]
-                    yield TopicMessage(topic, message.log_time, message.data, message.publish_time, recorded)
+                    facts = file.channels[message.channel_id].metadata
+                    topic, recorded = cameras[message.channel_id], _read_facts(facts, message)
+                    if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
+                        yield _to_message(topic, message, recorded)
             self._note_damage()
 
     def _topic_of(self, file: McapFile, channel: "Channel") -> Topic:
@@ -92,12 +94,16 @@ class McapDrive(MessageDrive):
                 self.note("", f"{file.path.name}: {text}" if len(self.files) > 1 else text)
 
 
-def _read_facts(channel: "Channel", message: RawMessage) -> Recorded | None:
+def _to_message(topic: Topic, message: RawMessage, recorded: Recorded | None) -> TopicMessage:
+    times = {"log_ns": message.log_time, "publish_ns": message.publish_time}
+    return TopicMessage(topic, data=message.data, recorded=recorded, unreadable=message.unreadable, **times)
+
+
+def _read_facts(facts: dict[str, str], message: RawMessage) -> Recorded | None:
     """What streamtok recorded of a camera image beside it; None in files of others.
 
     MCAP keeps the low 32 bits of a frame's number: ids count from the channel's first one.
     """
-    facts = channel.metadata
     if "clock_offset_ns" not in facts:
         return None
     first = int(facts.get("first_frame_id", 0))

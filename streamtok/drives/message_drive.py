@@ -26,7 +26,7 @@ from streamtok.drives.clocks import (
     TimeFiller,
     choose_clocks,
 )
-from streamtok.drives.drive import Drive
+from streamtok.drives.drive import GUESSED, Drive
 from streamtok.drives.image_items import ItemMaker
 from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
@@ -64,6 +64,7 @@ class TopicMessage(NamedTuple):
     data: bytes | memoryview
     publish_ns: int = 0
     recorded: Recorded | None = None
+    unreadable: bool = False  # it is known to be there, and no more
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class MessageDrive(Drive):
 
     def parse(self, message: TopicMessage) -> ImageMessage:
         """What an image message says; DamagedFrame if it cannot be read."""
+        if message.unreadable:
+            raise DamagedFrame("lies in a damaged part of the file")
         try:
             image = self._parsers[message.topic](memoryview(unpack_message(message.data)))
         except DamagedFrame:
@@ -243,7 +246,7 @@ class Assembler:
 
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
-        self._maker = ItemMaker(drive.find_depth, drive.make_judge)
+        self._maker = ItemMaker(drive.find_depth, drive.find_clock)
         self._fillers = {name: TimeFiller() for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:
@@ -270,7 +273,7 @@ class Assembler:
             return
         if timed.guessed and timed.image is not None:
             counts["guessed"] += 1
-            self._drive.note(timed.stream, "images without a time of their own got one between their neighbours'")
+            self._drive.note(timed.stream, GUESSED)
         yield from self._maker.make(timed)
 
     def _note_copies(self, name: str, filler: TimeFiller) -> None:

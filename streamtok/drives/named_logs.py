@@ -18,15 +18,17 @@ Logs = dict[str, dict[str, list[Path]]]
 
 
 def list_logs(folders: Iterable[Path]) -> Logs:
-    """The recordings in folders of images; empty where not all images of all of them are named so."""
+    """The recordings that images name, in those folders of which all images are named so."""
     logs: Logs = {}
     for folder in folders:
-        names = _names_in(folder)
-        if not names:
-            return {}
-        for log, camera in sorted(names):
+        for log, camera in sorted(_names_in(folder)):
             logs.setdefault(log, {}).setdefault(camera, []).append(folder)
     return logs
+
+
+def folders_of(logs: Logs) -> set[Path]:
+    """The folders with images of these recordings."""
+    return {folder for cameras in logs.values() for folders in cameras.values() for folder in folders}
 
 
 def _names_in(folder: Path) -> set[tuple[str, str]]:

@@ -16,54 +16,23 @@ Damage costs the frames it touches: they are counted in `counts` and listed in `
 
 import contextlib
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.folder_drive import (
-    belong_together,
-    find_logs,
-    has_files,
-    open_files,
-    open_images,
-    open_picture,
-    open_video,
-)
-from streamtok.drives.folders import find_kind, list_recordings, read_head
+from streamtok.drives.drive_names import PARTS, drives_in, list_below, list_videos, parse_drive, recording_of
+from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
+from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
-from streamtok.drives.named_logs import Logs
 from streamtok.drives.topics import Topics
-from streamtok.io.images.folder import OPTIONS, natural_key
 from streamtok.io.messages.depth import DepthRange
-from streamtok.io.spec import split_file, split_options
-from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 
-IMAGES, PARTS = "images:", "parts:"
-SUFFIXES = {".mcap": "mcap", ".bag": "bag", ".db3": "db3"}
-NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)", "video": "a video"}
-
-
-def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
-    text = str(name)
-    if not text.startswith(IMAGES):
-        return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
-    folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
-    return Path(folder), options
-
-
-def resolve_drive(name: str) -> str:
-    """The same drive named from the root of the file system."""
-    prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
-    path, options = parse_drive(name)
-    query = name.rpartition("?")[2] if options else ""
-    return f"{prefix}{path.resolve()}{'?' * bool(query)}{query}"
+NAMES = {"mcap": "an MCAP file", "bag": "a ROS 1 bag", "db3": "a ROS 2 bag (SQLite)"}
 
 
 def open_drive(
@@ -81,30 +50,44 @@ def open_drive(
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
     if name.startswith(PARTS):
-        recording = _recording_of(path)
+        recording = recording_of(path)
         return _open_parts(recording, recording.paths[0].parent, told)
     if path.is_dir() and options:
         return open_images(path, topics, options)
     if path.is_dir():
-        if recordings := list_recordings(path):
-            return _open_parts(_the_only(path, recordings), path, told)
-        if (names := _drives_in(path)) not in ([], [str(path)]):
-            raise _several(path, names)
-        return open_files(path, topics)
+        return _open_folder(path, told)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return open_picture(path, topics, options)
-    kind, named = find_kind(path), SUFFIXES.get(Path(path.name.lower().removesuffix(".zstd")).suffix, "video")
-    if kind == "video" and named != "video":
-        raise ValueError(
-            f"{path}: not {NAMES[named]}, nor any other recording: its first bytes are {read_head(path)!r}"
-        )
+    kind = find_kind(path)
     if kind == "video":
         return open_video(path, topics, options)
-    drive = _open_parts(Parts([path]), path, told)
-    if kind != named:
+    try:
+        drive = _open_parts(Parts([path]), path, told)
+    except ValueError as error:
+        head = read_head(path)
+        if not head or head_kind(head):
+            raise
+        raise ValueError(f"{path}: not {NAMES[kind]}, nor any other recording: its first bytes are {head!r}") from error
+    if kind != name_kind(path):
         drive.note("", f"named {path.suffix or 'without suffix'}, but it is {NAMES[kind]}: read as that")
+    return drive
+
+
+def _open_folder(path: Path, told: ReadOptions) -> Drive:
+    """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
+    if recordings := list_recordings(path):
+        drive = _open_parts(_the_only(path, recordings), path, told)
+        beside = list_videos(path) + list_below(path)
+    else:
+        names = drives_in(path)
+        if names and str(path) not in names:
+            raise _several(path, names)
+        drive, beside = open_files(path, told.topics), [name for name in names if name != str(path)]
+    if beside:
+        names = [name.removeprefix(f"{path}/") for name in beside[:3]]
+        drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(names)}")
     return drive
 
 
@@ -116,7 +99,7 @@ def find_recording(name: str | Path) -> Recording | None:
     if options or not (path.is_dir() or path.is_file()):
         return None
     if str(name).startswith(PARTS):
-        parts = _recording_of(path)
+        parts = recording_of(path)
     elif path.is_dir():
         parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
     else:
@@ -127,77 +110,6 @@ def find_recording(name: str | Path) -> Recording | None:
         recording = Recording(parts.paths, parts.notes)
         return recording if recording.streams or recording.metadata else None
     return None
-
-
-def measure_drive(name: str) -> int:
-    """Bytes of a drive's files; raises FileNotFoundError."""
-    path, _ = parse_drive(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    files = [path]
-    if name.startswith(PARTS):
-        files = _recording_of(path).paths
-    elif path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
-def list_drives(name: str) -> list[str]:
-    """The names of the drives that a name means: a folder of recordings that do not belong together is one each."""
-    path, images = parse_drive(name)
-    if images or name.startswith(PARTS) or not path.is_dir():
-        return [name]
-    found = _drives_in(path)
-    return [name] if found in ([], [str(path)]) else found
-
-
-def _drives_in(path: Path) -> list[str]:
-    """The names of the drives in a folder and those in it."""
-    recordings = list_recordings(path)
-    if len(recordings) > 1:
-        return [_name_parts(recording) for recording in recordings]
-    if recordings:
-        return [str(path)]
-    if (logs := find_logs(path)) and (named := _name_logs(path, logs)):
-        return named
-    if has_files(path):
-        return [str(path)]
-    folders = [each for each in sorted(path.iterdir(), key=natural_key) if each.is_dir()]
-    inside = {
-        each: _drives_in(each) for each in folders if not path.resolve().is_relative_to(each.resolve())
-    }  # no links up
-    folders = [folder for folder, drives in inside.items() if drives]
-    if folders and all(inside[each] == [str(each)] for each in folders) and belong_together(folders):
-        return [str(path)]
-    return [drive for folder in folders for drive in inside[folder]]
-
-
-def _name_logs(path: Path, logs: Logs) -> list[str]:
-    """The names of the recordings that images in a folder name, and of the drives in folders beside them.
-
-    None where videos or recordings lie among the images.
-    """
-    folders = {folder for cameras in logs.values() for places in cameras.values() for folder in places}
-    above = {
-        parent for folder in folders for parent in (folder, *folder.parents) if parent.is_relative_to(path)
-    } - folders
-    if any(list_recordings(each) or any(map(is_video, each.iterdir())) for each in above | folders):
-        return []
-    beside = [each for folder in above for each in folder.iterdir() if each.is_dir() and each not in above | folders]
-    others = [drive for each in sorted(beside, key=natural_key) for drive in _drives_in(each)]
-    if len(logs) == 1 and not others:
-        return [str(path)]
-    return [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + others
-
-
-def _name_parts(recording: Parts) -> str:
-    first = recording.paths[0]
-    return f"{PARTS}{first}" if len(recording.paths) > 1 else str(first)
-
-
-def _recording_of(first: Path) -> Parts:
-    """The recording that begins with a file, with all of its parts."""
-    return next(recording for recording in list_recordings(first.parent) if first in recording.paths)
 
 
 def _the_only(path: Path, recordings: list[Parts]) -> Parts:

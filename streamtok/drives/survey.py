@@ -31,7 +31,7 @@ class Times:
 
     @property
     def seconds(self) -> float:
-        """From the first to the last."""
+        """Seconds from the first time to the last."""
         return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
 
     def gaps(self) -> list[tuple[float, float]]:

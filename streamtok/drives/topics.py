@@ -18,7 +18,7 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
         recorded = topic.removeprefix(FRAMES)
         short = re.sub(r"[^A-Za-z0-9_-]+", "_", TAIL_WORDS.sub("", recorded)).strip("_") or "cam"
         if short in names.values():
-            short = re.sub(r"[^A-Za-z0-9_-]+", "_", topic).strip("_")
+            short = re.sub(r"[^A-Za-z0-9_-]+", "_", topic).strip("_") or "cam"
         name, number = short[:64], 1
         while name in names.values():
             number += 1

@@ -30,10 +30,8 @@ class EngineConfiguration:
     """How one model runs on one machine.
 
     `slots_per_step` is 1 for a step of each ready slot. Any other number is one step of all slots of a stream, for
-    models too small to fill the device alone; a compiled step and a plain tokenizer's (0) are always that. `kernels`,
-    `over_space` (the spatial attention of fused kernels) and `convolutions` are among KERNELS, OVER_SPACE and
-    CONVOLUTIONS. `agreement` is the share of tokens equal to float32's and `measured_ms` the time of a group, both by
-    the name of what was tried, a precision first.
+    models too small to fill the device alone. A compiled step and a plain tokenizer's (0) are always that. `agreement`
+    and `measured_ms` are by the name of what was tried, a precision first.
     """
 
     device: str = "cpu"
@@ -43,17 +41,17 @@ class EngineConfiguration:
     threads: int = 0
     graph: bool = False
     compile: bool = False
-    kernels: str = "plain"
-    over_space: str = "flash"
-    convolutions: str = "direct"
+    kernels: str = "plain"  # one of KERNELS
+    over_space: str = "flash"  # spatial attention of fused kernels, one of OVER_SPACE
+    convolutions: str = "direct"  # one of CONVOLUTIONS
     deterministic: bool = False
     fingerprint: str = ""
     torch_version: str = ""
     triton_version: str = ""
     size: tuple[int, int] = (0, 0)
     format: int = FORMAT
-    agreement: dict[str, float] = field(default_factory=dict)
-    measured_ms: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)  # share of tokens equal to float32's
+    measured_ms: dict[str, float] = field(default_factory=dict)  # of a group
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -81,13 +81,12 @@ def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> boo
 
 @dataclass(frozen=True)
 class Trial:
-    """How one precision did on a clip: its configuration; tokens (or latents) (1, T', h, w) on the CPU; the median
-    milliseconds of a group; the share of tokens equal to float32's."""
+    """How one precision did on a clip."""
 
     configuration: EngineConfiguration
-    tokens: Tensor
-    ms: float
-    agreement: float
+    tokens: Tensor  # or latents, (1, T', h, w) on the CPU
+    ms: float  # the median of a group
+    agreement: float  # the share of tokens equal to float32's
 
 
 def choose(

@@ -79,7 +79,7 @@ class KeepsPast(Protocol):
 
 
 class PlainSnapshots:
-    """For streams with layers of the kind `KeepsPast`: their snapshots have the plain form."""
+    """Snapshots in the plain form, for streams with layers of the kind `KeepsPast`."""
 
     model: Network
 

@@ -1,9 +1,10 @@
 """The clips and images to judge on, as they lie on disk.
 
-Understood layouts, found by looking (no configuration): any tree of video files (TokenBench: one folder per source
-with mp4 files); DAVIS (`JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its
-`Annotations` left out); any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ),
-each picture its own clip of one frame.
+Layouts are found by looking, without configuration:
+
+- any tree of video files (TokenBench: one folder per source with mp4 files)
+- DAVIS: `JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its `Annotations` left out
+- any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ), each a clip of one frame
 """
 
 import itertools
@@ -18,9 +19,9 @@ import cv2
 import numpy as np
 
 from streamtok.io.images.stills import read_image
-from streamtok.io.source import open_video
 from streamtok.io.spec import split_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
+from streamtok.io.video.reader import open_reader
 
 SEQUENCE_FPS = 24.0  # of numbered pictures, as in DAVIS
 KNOWN = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
@@ -135,7 +136,7 @@ def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float |
 
     ValueError that names the file if it holds no frame.
     """
-    with open_video(path) as video:
+    with open_reader(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]
         damaged = video.counts["damaged"]
     if not images:

@@ -63,7 +63,7 @@ class StillCurve:
 
     @property
     def rise_to_fourth(self) -> float:
-        """From the first group (the keyframe) to the fourth, in dB."""
+        """The rise from the first group (the keyframe) to the fourth, in dB."""
         return self.psnr[min(3, len(self.psnr) - 1)] - self.psnr[0]
 
     @property

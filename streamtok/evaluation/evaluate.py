@@ -45,11 +45,11 @@ class ClipResult:
 
     @property
     def psnr_by_frame(self) -> list[float]:
-        """In dB, of each frame."""
+        """PSNR of each frame, in dB."""
         return [psnr_from_mse(value) for value in self.mse]
 
     def psnr_by_group(self, group: int) -> list[float]:
-        """In dB, of the keyframe and of each group of `group` frames after it."""
+        """PSNR of the keyframe and of each group of `group` frames after it, in dB."""
         return [psnr_from_mse(value) for value in (self.mse[0], *np.array(self.mse[1:]).reshape(-1, group).mean(1))]
 
     def psnr_by_place(self, group: int) -> list[float]:
@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def psnr(self) -> float:
-        """In dB, the mean over clips."""
+        """The mean PSNR over clips, in dB."""
         return fmean(clip.psnr for clip in self.clips)
 
     @property

@@ -10,10 +10,11 @@ _CONSISTENCY = (0.01, 0.5)  # Sundaram, Brox and Keutzer 2010: forward and backw
 def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
     """Flicker from each frame to the next, along the motion of the original: two (T, 3, H, W) in 0..1 -> (3, T - 1).
 
-    Rows, in grey levels of 255 and over the pixels that stay visible: the reconstruction's change against its own
-    previous frame moved by OpenCV's DIS flow; the same of the original, which flow errors and light alone account
-    for; and the change of the coding error (reconstruction minus original), which a blurred but steady picture does
-    not have. The flow always comes from the original.
+    Rows, in grey levels of 255 and over the pixels that stay visible:
+
+    - the reconstruction's change against its own previous frame, moved by OpenCV's DIS flow of the original
+    - the same of the original, which flow errors and light alone account for
+    - the change of the coding error (reconstruction minus original), which a blurred but steady picture does not have
     """
     source, other = (_to_rows(x) for x in (original, rebuilt))
     rows = [_pair_errors(source[t - 1 : t + 1], other[t - 1 : t + 1]) for t in range(1, len(source))]

@@ -32,6 +32,8 @@ from streamtok.evaluation.motion import flicker_summary, grid_visibility
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
 
+STILL_PICTURES, SHEET_CLIPS = 4, 6  # that are held still, and that the contact sheet shows
+
 
 @dataclass(frozen=True)
 class SuiteOptions:
@@ -42,11 +44,9 @@ class SuiteOptions:
     baselines: bool = False
     seams: bool = True
     still_groups: int = 16  # 0: no held stills
-    still_pictures: int = 4
     drift_groups: int = 0  # 0: no receiver in another precision
     i3d: Path | None = None
     inception: Path | None = None
-    sheet_clips: int = 6
     side_by_side: Path | None = None  # where to write the video of original and reconstruction
     coder: TokenCoder | None = None  # the tokenizer's, to count the bits that its tokens carry
     hold: float = 0.0  # margin in levels of the clips' tokens; what is measured over time is without
@@ -167,7 +167,7 @@ class _Suite:
         if self.config.video and len(clip.frames) > 1:
             self._measure_over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        if len(self.samples) < self.options.sheet_clips:
+        if len(self.samples) < SHEET_CLIPS:
             self.samples.append(SheetRow(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
         if self.video is not None:
             self.video.add(clip.frames, pictures)
@@ -178,7 +178,7 @@ class _Suite:
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
             result.extra["late_gain"] = self.seams[-1].gain
-        if len(self.pictures) < self.options.still_pictures:
+        if len(self.pictures) < STILL_PICTURES:
             self.pictures.append(clip.frames[0])
         if self.moving is None:
             self.moving = clip

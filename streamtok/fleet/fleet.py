@@ -22,12 +22,13 @@ from typing import Any
 from tqdm import tqdm
 
 from streamtok.drives.drive import describe_losses
-from streamtok.drives.open_drive import list_drives
+from streamtok.drives.drive_names import list_drives
 from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
 from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
-from streamtok.fleet.store import is_url, open_store
+from streamtok.fleet.store import open_store
+from streamtok.names import is_url
 from streamtok.recording.parts import leave_out_copies
 
 log = logging.getLogger("streamtok.fleet")

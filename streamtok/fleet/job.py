@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from streamtok.drives.drive_names import parse_drive, resolve_drive
 from streamtok.drives.folders import find_kind
-from streamtok.drives.open_drive import parse_drive, resolve_drive
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
 from streamtok.fleet.options import DriveOptions
-from streamtok.fleet.store import Store, is_url, local_copy, measure_size, open_store
+from streamtok.fleet.store import Store, local_copy, measure_size, open_store
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.io.suffixes import is_image
 from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
+from streamtok.names import is_url
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.mcap_file import McapFile
 from streamtok.settings.errors import SettingsError

@@ -51,7 +51,7 @@ class LocalRunner:
             return self._restart()
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """By name of each running job: its frames so far, and the share of it that is done."""
+        """The running jobs by name: frames so far, and the share that is done."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 

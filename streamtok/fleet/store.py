@@ -9,15 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streamtok.drives.open_drive import measure_drive
+from streamtok.drives.drive_names import measure_drive
 from streamtok.extras import missing_extra
+from streamtok.names import is_url
 
 PARTIAL = ".partial"
-
-
-def is_url(path: str) -> bool:
-    """Whether fsspec has to open it ("s3://bucket/drive.mcap")."""
-    return "://" in path
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:

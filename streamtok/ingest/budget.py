@@ -26,7 +26,7 @@ class Meter:
     _late_seconds: float = 0.0
 
     def note(self, bits: int, seconds: float) -> None:
-        """So many bits were sent, and seconds have gone by since the last ones."""
+        """Note that so many bits were sent, and that seconds have gone by since the last ones."""
         self.bits += bits
         self.seconds += seconds
         kept = math.exp(-seconds / AVERAGE_S)
@@ -151,13 +151,13 @@ class StreamBudget:
 
     @property
     def budgets(self) -> Sequence[ByteBudget]:
-        """Those that it keeps to."""
+        """The budgets that a stream keeps to."""
         shared = None if self.rig is None else self.rig.budget
         return [budget for budget in (self.own, shared) if budget is not None]
 
     @property
     def kept(self) -> float:
-        """Of the frames, that are to be encoded: 1 down to FEWEST."""
+        """The share of frames that are to be encoded, 1 down to FEWEST."""
         return 1 / max(1.0, self._effort)
 
     @property

@@ -173,15 +173,6 @@ class IngestCore:
         first = min(batch.full_ns for batch in self._batches)
         return max(0.0, (first + self._wait_ns - self._timer()) / 1e9)
 
-    def gap(self, stream: str, lost: int = 0) -> list[TokenGroup]:
-        """Note that frames are missing before the next one, after a reconnect for example; `lost` of them, if known."""
-        lane = self.lane(stream)
-        lane.forget_number()
-        self._log_gap(lane, lost)
-        groups = self._cut(lane) if lane.options.on_gap == "reset" else self.settle(stream)
-        lane.drop(lost, "missed")  # after the cut: a group padded there ends before these frames
-        return groups
-
     def restart(self, stream: str) -> list[TokenGroup]:
         """Note that the source was lost and is back: the next frame starts an epoch, whatever `on_gap` says.
 

@@ -201,11 +201,6 @@ class Lane:
         self.source_size, self.image_size, self.source_rect = source_size, image_size, source_rect
         return resized
 
-    def forget_number(self) -> None:
-        """Frames are missing before the next one, whatever its number says."""
-        self.counts["gaps"] += 1
-        self._expected_id = None
-
     def restart(self) -> None:
         """The source was lost and is back: the next frame counts as a gap, also where its number does not jump."""
         self._source_was_lost = True

@@ -16,24 +16,21 @@ TAILS = ("pad", "drop")
 class StreamOptions:
     """How one stream treats sizes, gaps and its end.
 
-    `size` is the (H, W) to encode. None takes the source's own, of up to `max_pixels`, padded to the grid.
-    `keyframe_interval` is in seconds of capture time, 0 for never. `policy`, `on_gap`, `tail` and `fit` are among
-    POLICIES, ON_GAP, TAILS and FITS. `metadata` is what readers are told of the stream; nothing here reads it. `hold`
-    is the margin, in levels of the quantizer, within which the encoder keeps a level. With a `bitrate`, in bits per
-    second, it is the largest one. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike
-    those of its keyframe (None: never).
+    `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` it is the
+    largest one. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike those of its
+    keyframe (None: never).
     """
 
-    policy: str = "latest"
-    on_gap: str = "reset"
-    tail: str = "pad"
-    keyframe_interval: float = 10.0
-    size: tuple[int, int] | None = None
-    fit: str = "stretch"
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    max_pixels: float = math.inf
+    policy: str = "latest"  # one of POLICIES
+    on_gap: str = "reset"  # one of ON_GAP
+    tail: str = "pad"  # one of TAILS
+    keyframe_interval: float = 10.0  # s of capture time; 0 for never
+    size: tuple[int, int] | None = None  # (H, W) to encode; None: the source's own, padded to the grid
+    fit: str = "stretch"  # one of FITS
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what readers are told; nothing here reads it
+    max_pixels: float = math.inf  # of a source's own size
     hold: float = 0.0
-    bitrate: int | None = None
+    bitrate: int | None = None  # bits per second
     keyframe_drift: float | None = None
 
     def __post_init__(self) -> None:

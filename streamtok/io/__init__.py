@@ -1,1 +1,1 @@
-"""Where frames come from and where tokens go."""
+"""Where frames come from, and where decoded pictures go."""

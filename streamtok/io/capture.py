@@ -152,11 +152,6 @@ class Capture(threading.Thread):
             self._changed.wait_for(lambda: self._new or self.ended or self._halted_at is not None, timeout)
             return self._new.popleft().frame if self._new else None
 
-    def keep_newest(self) -> None:
-        """Leave out all frames that wait, but for the newest."""
-        with self._changed:
-            self._leave_out(self._new, len(self._new) - 1)
-
     @property
     def depth(self) -> int:
         """Frames that wait."""

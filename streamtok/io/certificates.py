@@ -6,11 +6,17 @@ sign their own; a URL that ends with `#verify=no` accepts any, and whoever stand
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import socket
 import ssl
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
+
+from streamtok.names import without_password
+
+log = logging.getLogger("streamtok.io")
 
 PORTS = {"https": 443, "rtsps": 322}
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")  # of systems
@@ -34,6 +40,7 @@ def make_context(url: str) -> ssl.SSLContext:
     """What Python's clients need for a URL."""
     if verifies(url):
         return ssl.create_default_context(cafile=_find_authorities())
+    _tell_unverified(url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -47,7 +54,10 @@ def without_option(url: str) -> str:
 
 def tls_options(url: str) -> dict[str, str]:
     """What FFmpeg needs for a URL. FileNotFoundError where nothing says whom to trust."""
-    if urlsplit(url).scheme not in PORTS or not verifies(url):
+    if urlsplit(url).scheme not in PORTS:
+        return {}
+    if not verifies(url):
+        _tell_unverified(url)
         return {}
     authorities = _find_authorities()
     if authorities is None:
@@ -71,6 +81,13 @@ def find_fault(url: str, timeout: float) -> str:
         return explain_refusal(error)
     except OSError:
         return ""
+
+
+@functools.lru_cache(maxsize=64)
+def _tell_unverified(url: str) -> None:
+    """Warn once of a URL whose certificate is not verified."""
+    reason = f"#{OPTION}=no: whoever stands between can pose as the camera"
+    log.warning("device=%s event=certificate_not_verified reason=%r", without_password(url), reason)
 
 
 def explain_refusal(error: ssl.SSLCertVerificationError) -> str:

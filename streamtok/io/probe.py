@@ -23,12 +23,14 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import PlayedDevice
 from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
-from streamtok.io.images.folder import ImageFileSource, ImageFolderSource
-from streamtok.io.source import VideoSource, open_source
-from streamtok.io.video.clean_decoder import CleanDecoder, read_orientation
-from streamtok.io.video.containers import demux, is_url, open_container, video_streams
+from streamtok.io.images.source import ImageFileSource, ImageFolderSource
+from streamtok.io.source import open_source
+from streamtok.io.video.clean_decoder import CleanDecoder
+from streamtok.io.video.containers import demux, open_container, video_streams
+from streamtok.io.video.frame_images import read_orientation
+from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 

@@ -6,17 +6,15 @@
         for frame in source:
             print(frame.frame_id, frame.capture_ns, frame.image.shape)
 
-What a source is says `streamtok.io.base`, what a frame is `streamtok.types`.
+`streamtok.io.base` says what a source is, `streamtok.types` what a frame is.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +28,17 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import PREFIX as SNAPSHOT
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
-from streamtok.io.images.folder import ImageFileSource, parse_images
+from streamtok.io.images.source import ImageFileSource, parse_images
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic import parse_synthetic
-from streamtok.io.video.reader import VideoFrame, VideoReader
+from streamtok.io.video.source import VideoSource
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "tcp", "srt")
-PATIENCE_NS = 150_000_000
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
     "a video or image file, - for standard input, a URL (rtsp://...), a camera in /dev (/dev/video0, "
@@ -119,70 +116,6 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     if path.suffix.lower() in DRIVE_SUFFIXES:
         raise ValueError(f"source {text!r} is a recorded drive: use `streamtok replay {text}`")
     return path, options
-
-
-def open_video(text: str | Path) -> VideoReader:
-    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
-    path, options = split_file(str(text))
-    return VideoReader(path, **options)
-
-
-class VideoSource(RecordedSource):
-    """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
-
-    def __init__(
-        self,
-        path: str | Path,
-        stream: str = "cam0",
-        *,
-        options: dict[str, Any] | None = None,
-        keep_packets: bool = False,
-        realtime: bool = False,
-        max_frames: int | None = None,
-    ) -> None:
-        super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.path, self.options, self._keep_packets = path, options or {}, keep_packets
-        self._reader: VideoReader | None = None
-        self._pictures: Iterator[VideoFrame] = iter(())
-        self._empty = True
-        self._reached_ns = 0  # the time of the last picture
-
-    def _open(self) -> None:
-        self._close()  # where it is opened anew
-        self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
-        self._reader.counts = self.counts
-        self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
-        counted = self._reader.pictures.timeless
-        self.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
-        self._pictures, self._empty = iter(self._reader), True
-
-    def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`. Where decoding them takes more than half as long as playing them would,
-        the rest up to the next key frame is not decoded."""
-        patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
-        until_ns = time.monotonic_ns() + patience_ns
-        while self._pending is None or self._pending.capture_ns < capture_ns:
-            if self._reader is not None and time.monotonic_ns() > until_ns:
-                self._reader.pass_over(Fraction(capture_ns - self.start_ns, 1_000_000_000))
-            following = self._next()
-            if following is None:
-                return
-            self._pending = following
-
-    def _next(self) -> Frame | None:
-        picture = next(self._pictures, None)
-        if picture is None:
-            if self._empty:
-                raise ValueError(f"{self.path}: no frame of it can be read ({self.counts['damaged']} are damaged)")
-            return None
-        self._empty = False
-        self._reached_ns = self.start_ns + round(picture.seconds * 1_000_000_000)
-        return Frame(self.stream, picture.number, self._reached_ns, picture.image, picture.packet, picture.codec)
-
-    def _close(self) -> None:
-        self._pictures, self._empty = iter(()), False
-        if self._reader is not None:
-            self._reader.close()
 
 
 @dataclass(frozen=True)

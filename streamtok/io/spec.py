@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -23,30 +24,41 @@ def parse_positive(value: str | float) -> float:
 
 
 def parse_rate(value: str | float) -> float:
-    """Frames per second; ValueError for what no camera has."""
-    rate = float(value)
+    """Frames per second, such as 30 or 30000/1001; ValueError for what no camera has."""
+    try:
+        rate = float(Fraction(value))
+    except (ValueError, OverflowError, ZeroDivisionError):
+        rate = math.nan
     if not 0 < rate <= MOST_FPS:
         raise ValueError(f"fps is {value}: expected more than 0 and at most {MOST_FPS} frames per second")
     return rate
 
 
+def parse_whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} given, expected a whole number") from None
+
+
 def parse_count(text: str) -> int:
     """How many, 1 or more."""
-    if (count := int(text)) < 1:
+    if (count := parse_whole(text)) < 1:
         raise ValueError(f"{text} given, expected 1 or more")
     return count
 
 
 def parse_index(text: str) -> int:
     """Which one, counted from 0."""
-    if (index := int(text)) < 0:
+    if (index := parse_whole(text)) < 0:
         raise ValueError(f"{text} given, expected 0 or more")
     return index
 
 
 def parse_bits(text: str) -> int:
     """How many bits of 16 the values of pictures fill."""
-    if not 8 <= (bits := int(text)) <= 16:
+    if not 8 <= (bits := parse_whole(text)) <= 16:
         raise ValueError(f"{text} given, expected 8 to 16 bits")
     return bits
 
@@ -55,7 +67,11 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
     """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
-    for key, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)):
+    try:
+        given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:  # which tells the value, perhaps a secret
+        raise ValueError(f"source {spec!r}: expected options as key=value, joined by &") from None
+    for key, value in given:
         if key not in allowed:
             raise ValueError(f"source {spec!r}: unknown option {key!r}; known: {', '.join(allowed) or 'none'}")
         try:

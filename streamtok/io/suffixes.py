@@ -12,7 +12,7 @@ IMAGE_SUFFIXES |= {".jpg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".tif": "tif
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file of a folder is a video; hidden ones, which macOS leaves beside them (._NAME), are none."""
+    """Whether a file of a folder is a video. Hidden ones are not: macOS leaves such (._NAME) beside the files."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 

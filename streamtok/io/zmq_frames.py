@@ -69,7 +69,7 @@ class ClockShift:
 
     @classmethod
     def measure(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
-        """Of one message alone."""
+        """The shift by one message alone."""
         difference = arrived_ns - sent_ns
         return cls(difference, arrived_ns, arrived_ns, difference, difference)
 

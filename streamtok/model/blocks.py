@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
         self.nin_shortcut = SpatialConv(dim_in, dim_out, 1) if dim_in != dim_out else nn.Identity()
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Those of the two convolutions; empty in image models."""
+        """The states of the two convolutions; empty in image models."""
         if not self.video:
             return {}
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}

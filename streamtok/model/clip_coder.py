@@ -23,13 +23,12 @@ MOST_PIXELS = 1 << 21  # of frames, that are encoded or decoded at once: 18 fram
 
 
 class Extent(NamedTuple):
-    """Of a clip: its rows (batch) and latent steps, the (height, width) that its state is made for, and the pixels that
-    one step of one row is or becomes."""
+    """How large a clip is."""
 
-    rows: int
-    steps: int
-    size: tuple[int, int]
-    pixels: int
+    rows: int  # of the batch
+    steps: int  # latent ones
+    size: tuple[int, int]  # (height, width) that its state is made for
+    pixels: int  # that one step of one row is or becomes
 
 
 class ClipCoder(Network):

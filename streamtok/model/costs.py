@@ -17,7 +17,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _product_flops(total: tuple, left: tuple, right: tuple, **_: object) -> int:
-    """Of shapes (n, m), (n, k) and (k, m)."""
+    """FLOPs of a product of shapes (n, k) and (k, m) to (n, m)."""
     return 2 * left[0] * left[1] * right[1]
 
 

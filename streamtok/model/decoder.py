@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         self.conv_out = build_end_conv(channels[0], bands, video and not config.slim)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """For a latent of height x width."""
+        """The state for a latent of height x width."""
         state: State = {"conv_in": self.conv_in.init_state(spec, height, width), "up": {}}
         if self.mid is not None:
             state["mid"] = self.mid.init_state(spec, height, width)

@@ -10,18 +10,16 @@ from torch import Tensor
 from streamtok.model.frames import check_dtype, check_scale, to_float
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import CompileStep, Mask, Stream, check_size, exclusive
+from streamtok.model.stream import CompileStep, Mask, Stream, check_sides, exclusive
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What frames become: indices int32 (B, T', h, w), image (B, h, w), residual quantizers (B, Q, T', h, w), None for
-    continuous models; latent float (B, C, T', h, w), image (B, C, h, w), before quantization; codes like it, after
-    quantization, of whole clips (None in streams: `Tokenizer.codes`). It unpacks to indices and latent."""
+    """What frames become; of images all without T'. It unpacks to indices and latent."""
 
-    indices: Tensor | None
-    latent: Tensor
-    codes: Tensor | None = None
+    indices: Tensor | None  # int32 (B, T', h, w), of residual quantizers (B, Q, T', h, w); None for continuous models
+    latent: Tensor  # before quantization, float (B, C, T', h, w)
+    codes: Tensor | None = None  # after it, like the latent, of whole clips; None in streams (`Tokenizer.codes`)
 
     @property
     def tokens(self) -> Tensor:
@@ -46,7 +44,7 @@ class EncodeStream(Stream[Encoded]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        model.config.grid(*check_size(size, "height", "width"))
+        model.config.grid(*check_sides(size, "height", "width"))
         super().__init__(model, slots, size, context, compile_step)
 
     @staticmethod

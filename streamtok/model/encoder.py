@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         self.scale = [2 if i < config.spatial_resamplings else 1 for i in range(len(channels))]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """For bands of height x width."""
+        """The state for bands of height x width."""
         state: State = {"conv_in": self.conv_in.init_state(spec, height, width), "down": {}}
         for i, level in enumerate(self.down):
             state["down"][str(i)] = level.init_state(spec, height, width)

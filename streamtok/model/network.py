@@ -95,12 +95,12 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """The type of the weights."""
         return self._bottleneck.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """That of the weights."""
+        """The device of the weights."""
         return self._bottleneck.weight.device
 
     @property

@@ -18,13 +18,12 @@ from streamtok.extras import missing_extra
 
 @dataclass(frozen=True)
 class Quantized:
-    """codes (N, C, h, w), what the decoder reads; latent (N, C, h, w), before rounding; indices int64 (N, h, w), with a
-    leading axis per residual quantizer (N, Q, h, w), or None; losses, the auxiliary ones by name (scalars)."""
+    """What a bottleneck makes of features."""
 
-    codes: Tensor
-    latent: Tensor
-    indices: Tensor | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    codes: Tensor  # (N, C, h, w), what the decoder reads
+    latent: Tensor  # (N, C, h, w), before rounding
+    indices: Tensor | None = None  # int64 (N, h, w), of residual quantizers (N, Q, h, w); None for continuous models
+    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary ones by name, scalars
 
 
 class Bottleneck(nn.Module, ABC):

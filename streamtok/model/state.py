@@ -33,14 +33,13 @@ class StateSpec:
 class Clock:
     """Where each slot stands when a call begins.
 
-    count (B,) int64: latent steps taken. context: how many latent steps attention sees, the current one included;
-    None is unbounded (whole clips from a fresh start only). active (B,) bool or None: rows whose state may move, for
-    state that is written in place.
+    `context` is how many latent steps attention sees, the current one included. None is unbounded, for whole clips from
+    a fresh start only.
     """
 
-    count: Tensor
+    count: Tensor  # (B,) int64: latent steps taken
     context: int | None
-    active: Tensor | None = None
+    active: Tensor | None = None  # (B,) bool: rows whose state may move, for state that is written in place
 
     @property
     def started(self) -> Tensor:
@@ -76,7 +75,7 @@ def map_state(function: Any, state: State) -> State:
 
 
 def detach(state: State) -> State:
-    """The same values without history, to carry a stream from one training step to the next."""
+    """The state's values without history, to carry a stream from one training step to the next."""
     return map_state(Tensor.detach, state)
 
 

@@ -47,7 +47,7 @@ def exclusive(method: Callable[Concatenate[S, P], Result]) -> Callable[Concatena
     return run
 
 
-def check_size(size: tuple[int, int], *names: str) -> tuple[int, int]:
+def check_sides(size: tuple[int, int], *names: str) -> tuple[int, int]:
     """The two numbers as ints; TypeError names one that is no integer, ValueError one that is not positive."""
     for name, side in zip(names, size, strict=True):
         if isinstance(side, bool) or not hasattr(side, "__index__"):
@@ -65,8 +65,8 @@ class Stream(ABC, Generic[Out]):
     def __init__(
         self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
     ):
-        slots, context = check_size((slots, context), "slots", "context")
-        size = check_size(size, "height", "width")
+        slots, context = check_sides((slots, context), "slots", "context")
+        size = check_sides(size, "height", "width")
         self.model, self.slots, self.size, self.context = model, slots, size, context
         self._in_use = threading.RLock()
         spec = StateSpec(slots, context, model.dtype, model.device)

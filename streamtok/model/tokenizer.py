@@ -19,14 +19,13 @@ __all__ = ["Context", "Reconstruction", "Tokenizer"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What training reads: reconstruction (B, 3, T, H, W) in [-1, 1] scale, indices and latent as in `Encoded`, the
-    quantizer's auxiliary losses by name (scalars), and the state to carry on with."""
+    """What training reads; indices and latent are those of `Encoded`."""
 
-    reconstruction: Tensor
+    reconstruction: Tensor  # (B, 3, T, H, W) on the [-1, 1] scale
     indices: Tensor | None
     latent: Tensor
-    losses: dict[str, Tensor]
-    state: State
+    losses: dict[str, Tensor]  # the quantizer's auxiliary ones by name, scalars
+    state: State  # to carry on with
 
 
 class Tokenizer(ClipCoder):

@@ -18,7 +18,7 @@ import numpy as np
 from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
 from streamtok.io.images.stills import encode_jpeg, show_channels
-from streamtok.io.picture_writer import PictureWriter, open_pictures
+from streamtok.io.picture_writer import PictureWriter, VideoPictures, open_pictures
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
@@ -74,8 +74,8 @@ def show_messages(
         if message is None or message.stream != info.stream:
             continue
         for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream], options.max_pixels):
-            if not sink.show(picture, image):
-                note_unshown(decoder, message, f"capture time {picture.capture_ns} is far from those before")
+            if refusal := sink.show(picture, image):
+                note_unshown(decoder, message, refusal)
                 continue
             decoder.counts["shown"] += 1
             if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
@@ -176,7 +176,7 @@ class PictureTimes:
 
 
 class FileSink:
-    """A video, a PNG or a folder of PNGs, opened with the first picture; a new size ends it with a ValueError."""
+    """A video, a PNG or a folder of PNGs, opened with the first picture; a video takes those of its size alone."""
 
     wanted = True
 
@@ -187,19 +187,18 @@ class FileSink:
         self._pictures: PictureWriter | None = None
         self._size: tuple[int, ...] = ()
 
-    def show(self, picture: Frame, image: np.ndarray) -> bool:
+    def show(self, picture: Frame, image: np.ndarray) -> str:
+        """Take a picture; returns why it is left out, or nothing."""
         time_ns = self._times.place(picture.capture_ns)
         if time_ns is None:
-            return False
+            return f"capture time {picture.capture_ns} is far from those before"
         if self._pictures is None:
             self._size = image.shape[:2]
             self._pictures = open_pictures(self.path, image.shape[:2], self.fps)
-        if image.shape[:2] != self._size:
-            raise ValueError(
-                f"the stream's size changed from {self._size} to {image.shape[:2]}; a video file has one size"
-            )
+        if image.shape[:2] != self._size and isinstance(self._pictures, VideoPictures):
+            return f"{self.path} holds pictures of {self._size}, not of {image.shape[:2]}: write to a folder for both"
         self._pictures.write(np.ascontiguousarray(image), time_ns)
-        return True
+        return ""
 
     def close(self) -> None:
         if self._pictures is not None:
@@ -218,14 +217,14 @@ class Window:
         self._last_ns = 0
         self._shown = 0.0
 
-    def show(self, picture: Frame, image: np.ndarray) -> bool:
+    def show(self, picture: Frame, image: np.ndarray) -> str:
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
         wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
         cv2.imshow(self.title, np.ascontiguousarray(show_channels(image)[..., ::-1]))
         key = cv2.waitKey(max(1, round(1e3 * wait_s)))
         self._last_ns, self._shown = picture.capture_ns, time.monotonic()
         self.wanted = key not in (ord("q"), 27)
-        return True
+        return ""
 
     def close(self) -> None:
         cv2.destroyAllWindows()
@@ -241,10 +240,10 @@ class JpegPublisher:
         self._publisher.add_stream(info)
         log.info("event=bound endpoint=%s topic=frames/%s", self._publisher.endpoint, info.stream)
 
-    def show(self, picture: Frame, image: np.ndarray) -> bool:
+    def show(self, picture: Frame, image: np.ndarray) -> str:
         self._publisher.poll()
         self._publisher.publish_frame(replace(picture, picture=image, packet=encode_jpeg(image), codec="jpeg"))
-        return True
+        return ""
 
     def close(self) -> None:
         self._publisher.close()

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from streamtok.names import without_password
+from streamtok.names import escape_controls, without_password
 
+MOST_TEXT = 4000  # characters of a value: a peer's words may be in it
 KEY = re.compile(r"(?:^|\s)(\w+)=")
 PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
 
@@ -26,7 +27,11 @@ def log_to_stderr(log_format: str = "text") -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """A line of text without the secrets of URLs."""
+    """A line of text without the secrets of URLs, and one line whatever a peer has put into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = escape_controls(record.message[:MOST_TEXT]).replace("\n", "\\n")
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         return without_password(super().format(record))
@@ -55,9 +60,11 @@ class JsonFormatter(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[-MOST_TEXT:]
         values = line | dict(read_fields(record.msg, record.args)) | line
-        return json.dumps({key: without_password(x) if isinstance(x, str) else x for key, x in values.items()})
+        return json.dumps(
+            {key: without_password(x[:MOST_TEXT]) if isinstance(x, str) else x for key, x in values.items()}
+        )
 
 
 def read_fields(template: object, arguments: object) -> Iterator[tuple[str, Any]]:

@@ -178,7 +178,7 @@ class Outputs:
     def _make_header(self, group: TokenGroup) -> TokenHeader:
         state = self._table.get(group.stream)
         header, parts = state.pack_group(group, self.clock.now_ns())
-        state.sent(header, parts)
+        state.note_sent(header, parts)
         return header
 
     def _announce_encoded(self, name: str, core: IngestCore) -> None:

@@ -64,10 +64,10 @@ def read_matrix_orientation(matrix: np.ndarray) -> int | None:
 
 
 def find_orientation(data: bytes) -> tuple[int, bytes]:
-    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file without that word.
+    """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file for a decoder.
 
-    Reads the EXIF of JPEG, PNG and WebP, and the tag of TIFF (which OpenCV 5.0 cannot decode where it is 5 to 8). AVIF
-    has boxes (ISO/IEC 23008-12, 6.5.10 and 6.5.12), which OpenCV passes over: such a file is given as it is.
+    Reads the EXIF of JPEG, PNG and WebP, the boxes of AVIF (ISO/IEC 23008-12, 6.5.10 and 6.5.12), and the tag of TIFF,
+    which is given without it: OpenCV 5.0 turns TIFF unasked, and cannot decode it where the tag is 5 to 8.
     """
     if data[4:8] == b"ftyp":
         at = data.find(b"ipco")
@@ -87,7 +87,8 @@ def find_orientation(data: bytes) -> tuple[int, bytes]:
         for entry in range(at + start + 2, at + start + 2 + 12 * count, 12):
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, entry)
             if tag == ORIENTATION and 1 <= value <= 8:
-                return value, data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
+                bare = data[: entry + 8] + struct.pack(f"{order}H", UPRIGHT) + data[entry + 10 :]
+                return value, bare if at == 0 else data
     except struct.error:  # cut off
         pass
     return UPRIGHT, data

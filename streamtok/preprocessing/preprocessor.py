@@ -171,7 +171,7 @@ def _largest(shape: tuple[int, int], room: tuple[int, int]) -> Rectangle:
 
 
 def _bands(source: int, target: int, block: int, dtype: type) -> list[Band]:
-    """For each block of output pixels: which they are, which source pixels they cover, weights (outputs, sources)."""
+    """Blocks of output pixels: which they are, which source pixels they cover, weights (outputs, sources)."""
     common = gcd(source, target)
     s, d = source // common, target // common
     bands = []

@@ -105,7 +105,7 @@ def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
     return bytes(stored.header), stored.payload
 
 
-def storable(info: Info) -> Info:
+def drop_unstorable(info: Info) -> Info:
     """An info without those maps of it that MCAP metadata cannot hold: bytes, msgpack extensions, odd keys."""
     changes: dict[str, dict[str, Any]] = {}
     for name in ("metadata", "engine"):

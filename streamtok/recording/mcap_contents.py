@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from streamtok.extras import missing_extra
 from streamtok.recording import mcap_records as spec
-from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records
+from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records, unpack_damaged
+from streamtok.recording.mcap_walk import walk_records
 
 if TYPE_CHECKING:
     from mcap.reader import Summary
@@ -23,27 +24,28 @@ DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_MET
 
 @dataclass
 class Contents:
-    """Channels, schemas and message counts by id, metadata as (name, {key: text}), and where the chunks lie.
-
-    `attachments` are (offset, length) of their records. `loose`: messages lie outside chunks. `indexed`: the file was
-    closed properly. `channel_count`: how many channels it says it has. `damage` says what cannot be read.
-    """
+    """What a file says that it holds: channels, schemas and message counts by id, and where the chunks lie."""
 
     profile: str = ""
     channels: dict[int, Channel] = field(default_factory=dict)
     schemas: dict[int, Schema] = field(default_factory=dict)
-    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (name, {key: text})
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
-    attachments: list[tuple[int, int]] = field(default_factory=list)
-    channel_count: int | None = None
-    loose: bool = False
-    indexed: bool = False
-    damage: list[str] = field(default_factory=list)
+    attachments: list[tuple[int, int]] = field(default_factory=list)  # (offset, length) of their records
+    channel_count: int | None = None  # how many channels it says it has
+    loose: bool = False  # messages lie outside chunks
+    indexed: bool = False  # it was closed properly
+    damage: list[str] = field(default_factory=list)  # what cannot be read
 
     def note(self, text: str) -> None:
         if text not in self.damage:
             self.damage.append(text)
+
+    @property
+    def described(self) -> set[int]:
+        """The channels that are known, with their schemas."""
+        return {n for n, channel in self.channels.items() if channel.schema_id in self.schemas or not channel.schema_id}
 
     def take_definition(self, opcode: int, record: bytes) -> None:
         """Keep a schema, channel or metadata record; a damaged one is noted, any other record left alone."""
@@ -70,7 +72,6 @@ def read_contents(stream: BinaryIO) -> Contents:
     """The contents of a file that begins with MAGIC, whole or not; raises ImportError without the mcap package."""
     contents = _read_index(stream) or _walk(stream)
     contents.profile = _read_profile(stream)
-    _learn_channels(stream, contents)
     return contents
 
 
@@ -89,15 +90,19 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         reader = SeekingReader(stream)
         summary = reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
+        if summary is None or not all(
+            _is_chunk(stream, c.chunk_start_offset, c.chunk_length) for c in summary.chunk_indexes
+        ):
+            return None
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    statistics, chunks = summary.statistics if summary is not None else None, []
-    if summary is None or statistics is None or not _lists_everything(summary, statistics):
+    statistics, chunks = summary.statistics, []
+    if statistics is None or not _lists_everything(summary, statistics):
         return None
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
-    return Contents(
+    contents = Contents(
         channels=dict(summary.channels),
         schemas=dict(summary.schemas),
         metadata=metadata,
@@ -108,6 +113,13 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         channel_count=statistics.channel_count,
         indexed=True,
     )
+    _learn_channels(stream, contents)
+    return contents
+
+
+def _is_chunk(stream: BinaryIO, offset: int, length: int) -> bool:
+    stream.seek(offset)
+    return stream.read(RECORD.size) == RECORD.pack(spec.OP_CHUNK, length - RECORD.size)
 
 
 def _lists_everything(summary: Summary, told: Statistics) -> bool:
@@ -133,29 +145,34 @@ def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
 
 
 def _walk(stream: BinaryIO) -> Contents:
-    """The contents of a file whose index does not say all of them; of its chunks no more than their heads is read."""
-    contents, footer = Contents(), False
+    """The contents of a file whose index does not say all of them; of its chunks no more than their heads is read.
+
+    What the summary repeats is taken last: it is read for want of an index, and may be what is damaged.
+    """
+    contents, repeated, footer, data_ended = Contents(), Contents(), None, False
     end = os.fstat(stream.fileno()).st_size
-    offset = len(MAGIC)
-    while offset + RECORD.size <= end and not footer:
-        stream.seek(offset)
-        opcode, length = RECORD.unpack(stream.read(RECORD.size))
-        if opcode == 0 or (opcode > spec.LAST_OPCODE and offset + length > end):
-            contents.note(f"from byte {offset} on the records make no sense")
-            break
-        footer = opcode == spec.OP_FOOTER
-        if footer:
-            contents.indexed = _is_closed(stream, offset, end)
-        else:
-            _walk_record(stream, contents, opcode, (offset, length, end))
-        offset += RECORD.size + length
-    if not footer:
+    for opcode, offset, length in walk_records(stream, contents.note):
+        data_ended = data_ended or opcode == spec.OP_DATA_END
+        footer = offset if opcode == spec.OP_FOOTER else None
+        if offset + RECORD.size + length <= end or opcode == spec.OP_CHUNK:
+            into = repeated if data_ended and opcode in DEFINITIONS else contents
+            _walk_record(stream, into, opcode, (offset, length, end))
+    if footer is None:
         if contents.chunks:
             contents.chunks[-1].index.clear()  # the file may have been cut off within it
         contents.note(f"it has no end: cut off, or not closed ({end} bytes, {len(contents.chunks)} chunks found)")
-    elif not contents.indexed:
+    elif _is_closed(stream, footer, end):
+        contents.indexed = True
+    else:
         contents.note("its index cannot be read; the chunks were found without it")
-        _note_rest(stream, contents, (offset + len(MAGIC), end))
+        _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
+    _learn_channels(stream, contents)
+    contents.channels = repeated.channels | contents.channels
+    contents.schemas = repeated.schemas | contents.schemas
+    contents.damage += [text for text in repeated.damage if text not in contents.damage]
+    for chunk in contents.chunks:
+        if not chunk.index.keys() <= contents.described:  # a damaged one would hide the messages
+            chunk.index.clear()
     return contents
 
 
@@ -172,36 +189,37 @@ def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> 
 def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple[int, int, int]) -> None:
     """Take what one record says; `place` is its offset, the length of what is in it, and the length of the file."""
     offset, length, end = place
-    inside = offset + RECORD.size + length <= end
+    stream.seek(offset + RECORD.size)
     if opcode == spec.OP_CHUNK:
-        stream.seek(end - len(MAGIC))
-        closed = stream.read(len(MAGIC)) == MAGIC  # then a chunk that runs over the end is damaged, not cut off
-        stream.seek(offset + RECORD.size)
         head = stream.read(spec.CHUNK_HEAD.size)
         if len(head) == spec.CHUNK_HEAD.size:
             start_ns, end_ns, _, _ = spec.CHUNK_HEAD.unpack(head)
             there = min(RECORD.size + length, end - offset)
-            contents.chunks.append(Chunk(offset, there, start_ns, end_ns, inside or closed))
-    elif opcode == spec.OP_MESSAGE_INDEX and inside and contents.chunks:
+            contents.chunks.append(Chunk(offset, there, start_ns, end_ns, there == RECORD.size + length))
+    elif opcode == spec.OP_MESSAGE_INDEX and contents.chunks:
         contents.chunks[-1].index[struct.unpack("<H", stream.read(2))[0]] = offset
-    elif opcode in DEFINITIONS and inside:
+    elif opcode in DEFINITIONS:
         contents.take_definition(opcode, stream.read(length))
-    elif opcode == spec.OP_ATTACHMENT and inside:
+    elif opcode == spec.OP_ATTACHMENT:
         contents.attachments.append((offset, RECORD.size + length))
     elif opcode == spec.OP_MESSAGE:
         contents.loose = True
 
 
 def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
-    """Read the chunks whose channels are not known yet: definitions come before the first message that needs them."""
+    """Read the chunks whose channels are not known yet: definitions come before the first message that needs them.
+
+    Of a damaged chunk, too: a channel that is not known costs all its messages.
+    """
     for chunk in contents.chunks:
-        complete = len(contents.channels) >= (contents.channel_count or 1 << 16)
-        if complete or (chunk.index and chunk.index.keys() <= contents.channels.keys()):
+        complete = len(contents.described) >= (contents.channel_count or 1 << 16)
+        if complete or (chunk.index and chunk.index.keys() <= contents.described):
             continue
         try:
             records = split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
-        except spec.UNPACK_ERRORS:
-            continue  # noted when its messages are wanted
+        except spec.UNPACK_ERRORS as error:
+            contents.note(chunk.describe(error))
+            records = split_records(unpack_damaged(stream, chunk), lenient=True)
         for record in records:
             if record.opcode in (spec.OP_SCHEMA, spec.OP_CHANNEL):
                 contents.take_definition(record.opcode, bytes(record.contents))

@@ -10,10 +10,11 @@ log time. Files that were cut off or are still being written are read by walking
 last chunk that is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
 """
 
+import contextlib
 import heapq
 import itertools
 import os
-import struct
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -24,20 +25,24 @@ import numpy as np
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
+from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.parts import unpack_if_packed
 
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
-INDEX_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
 
 
 class Wanted(NamedTuple):
-    """Which messages to read: of these channels (None: of all), with a log time from first to last."""
+    """Which messages to read: of these channels (None: of all), with a log time from first to last.
+
+    With `unreadable`, those too of which no more is there.
+    """
 
     channel_ids: Collection[int] | None
     first_ns: int
     last_ns: int
+    unreadable: bool = False
 
     def may_lie_in(self, chunk: Chunk) -> bool:
         """Whether a chunk may hold such a message, as far as that is known without reading it."""
@@ -45,9 +50,15 @@ class Wanted(NamedTuple):
             return False
         return chunk.start_ns <= self.last_ns and chunk.end_ns >= self.first_ns
 
+    def lists(self, channel_id: int) -> bool:
+        return self.channel_ids is None or channel_id in self.channel_ids
+
     def takes(self, message: RawMessage) -> bool:
-        listed = self.channel_ids is None or message.channel_id in self.channel_ids
-        return listed and self.first_ns <= message.log_time <= self.last_ns
+        return self.lists(message.channel_id) and self.first_ns <= message.log_time <= self.last_ns
+
+    @property
+    def all_times(self) -> bool:
+        return (self.first_ns, self.last_ns) == (0, LAST_NS)
 
 
 class McapFile:
@@ -65,9 +76,11 @@ class McapFile:
         self.place = Path(self._unpacked.name) if self._unpacked else self.path
         with self.place.open("rb") as stream:
             found = stream.read(len(MAGIC))
-            if found != MAGIC:
+            if found != MAGIC and not spec.begins_with_header(stream):
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
             self._contents = read_contents(stream)
+        if found != MAGIC:
+            self.note(f"its first bytes are damaged: {found!r}")
         if reason:
             self.note(reason)
         self.profile, self.indexed = self._contents.profile, self._contents.indexed
@@ -91,17 +104,31 @@ class McapFile:
         as_written: bool = False,
         first_ns: int = 0,
         last_ns: int = LAST_NS,
+        unreadable: bool = False,
     ) -> Iterator[RawMessage]:
-        """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always)."""
-        wanted = Wanted(channel_ids, first_ns, last_ns)
+        """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always).
+
+        With `unreadable`, those too that are known to lie in damaged chunks, without data.
+        """
+        wanted = Wanted(channel_ids, first_ns, last_ns, unreadable)
+        read: Counter[int] = Counter()
         with self.place.open("rb") as stream:
-            if self._contents.loose:
-                yield from self._loose_messages(stream, wanted)
-            elif as_written:
-                for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
-                    yield from self._chunk_messages(stream, chunk, wanted)
-            else:
-                yield from self._messages_by_time(stream, wanted)
+            for message in self._messages(stream, wanted, as_written):
+                read[message.channel_id] += not message.unreadable
+                yield message
+        for number, count in self.counts.items() if wanted.all_times else ():
+            if wanted.lists(number) and number in self.channels and read[number] < count:
+                topic = self.channels[number].topic
+                self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")
+
+    def _messages(self, stream: BinaryIO, wanted: Wanted, as_written: bool) -> Iterator[RawMessage]:
+        if self._contents.loose:
+            yield from self._loose_messages(stream, wanted)
+        elif as_written:
+            for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
+                yield from self._chunk_messages(stream, chunk, wanted)
+        else:
+            yield from self._messages_by_time(stream, wanted)
 
     def locate(self, channel_ids: Collection[int]) -> np.ndarray:
         """Where the messages of these channels lie: (n,) of `PLACE`, by log time, those of one time as written.
@@ -131,8 +158,7 @@ class McapFile:
             entries = [(m.log_time, m.channel_id, number, at) for at, m in found if m.channel_id in channel_ids]
             yield np.array(entries, PLACE)
         for channel in chunk.index.keys() & set(channel_ids):
-            stream.seek(chunk.index[channel] + RECORD.size + 2)
-            listed = np.frombuffer(stream.read(struct.unpack("<I", stream.read(4))[0]), INDEX_ENTRY)
+            listed = spec.read_message_index(stream, chunk.index[channel], channel)
             part = np.zeros(len(listed), PLACE)
             part["time"], part["channel"], part["chunk"] = listed["time"], channel, number
             part["offset"] = listed["offset"]
@@ -153,32 +179,46 @@ class McapFile:
                 heapq.heappush(heap, (message.log_time, next(order), message))
 
     def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, wanted: Wanted) -> list[RawMessage]:
-        messages = (message for _, message in self._read_messages(stream, chunk))
-        return [message for message in messages if message.channel_id in self.channels and wanted.takes(message)]
+        messages = [message for _, message in self._read_messages(stream, chunk)]
+        if not messages and wanted.unreadable:
+            messages = list(_list_unreadable(stream, chunk))
+        return [message for message in messages if self._takes(wanted, message)]
+
+    def _takes(self, wanted: Wanted, message: RawMessage) -> bool:
+        if message.channel_id not in self.channels:
+            self.note(f"messages of channel {message.channel_id}, which nothing describes, are left out")
+            return False
+        return wanted.takes(message)
 
     def _read_messages(self, stream: BinaryIO, chunk: Chunk) -> list[tuple[int, RawMessage]]:
         """(offset in the chunk, message) of each whole message of a chunk. Damage is listed."""
         try:
             records = spec.split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
+            found = [record for record in records if record.opcode == spec.OP_MESSAGE]
+            return [(record.offset, read_message(record.contents)) for record in found]
         except spec.UNPACK_ERRORS as error:
-            self.note(f"the chunk at byte {chunk.offset} cannot be read ({error}); its messages are left out")
+            self.note(chunk.describe(error))
             return []
-        found = [record for record in records if record.opcode == spec.OP_MESSAGE]
-        return [(record.offset, read_message(record.contents)) for record in found]
 
     def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
-        end, offset = os.fstat(stream.fileno()).st_size, stream.seek(len(MAGIC))
-        while len(head := stream.read(RECORD.size)) == RECORD.size:
-            opcode, length = RECORD.unpack(head)
-            if opcode in (0, spec.OP_FOOTER) or (opcode == spec.OP_MESSAGE and offset + RECORD.size + length > end):
-                return
+        end = os.fstat(stream.fileno()).st_size
+        for opcode, offset, length in walk_records(stream, self.note):
             if opcode == spec.OP_CHUNK:
-                yield from self._chunk_messages(stream, Chunk(offset, RECORD.size + length, 0, 0), wanted)
-            elif opcode == spec.OP_MESSAGE:
+                there = min(RECORD.size + length, end - offset)
+                yield from self._chunk_messages(stream, Chunk(offset, there, 0, 0, there > length), wanted)
+            elif opcode == spec.OP_MESSAGE and spec.MESSAGE_HEAD.size <= length <= end - offset - RECORD.size:
+                stream.seek(offset + RECORD.size)
                 message = read_message(memoryview(stream.read(length)))
-                if message.channel_id in self.channels and wanted.takes(message):
+                if self._takes(wanted, message):
                     yield message
-            offset = stream.seek(offset + RECORD.size + length)
+
+
+def _list_unreadable(stream: BinaryIO, chunk: Chunk) -> Iterator[RawMessage]:
+    """The messages of a damaged chunk, as far as an index lists them."""
+    for channel, offset in chunk.index.items():
+        with contextlib.suppress(ValueError):
+            for time_ns in spec.read_message_index(stream, offset, channel)["time"].tolist():
+                yield RawMessage(channel, 0, time_ns, 0, memoryview(b""), unreadable=True)
 
 
 @lru_cache(CACHED_CHUNKS)

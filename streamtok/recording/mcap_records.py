@@ -1,29 +1,40 @@
 """The bytes of MCAP files: records, messages and chunks, as https://mcap.dev/spec lays them out."""
 
 import contextlib
+import functools
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 MAGIC = b"\x89MCAP0\r\n"
 RECORD = struct.Struct("<BQ")
 CHUNK_HEAD = struct.Struct("<QQQI")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
+INDEX_HEAD = struct.Struct("<BQHI")
+INDEX_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
 OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
-OP_ATTACHMENT, OP_METADATA, LAST_OPCODE = 9, 12, 15
+OP_ATTACHMENT, OP_METADATA, OP_DATA_END, LAST_OPCODE = 9, 12, 15, 15
 LARGEST_RECORD = 4 << 30
+PARTIAL_BYTES = 1 << 16
 UNPACK_ERRORS = (ValueError, RuntimeError, struct.error, OverflowError, MemoryError)  # of a damaged chunk
 
 
 class RawMessage(NamedTuple):
-    """One message as stored; times in ns of the file's clock, `data` a view of the chunk it came from."""
+    """One message as stored; times in ns of the file's clock, `data` a view of the chunk it came from.
+
+    Of one that is `unreadable`, only its channel and log time are known.
+    """
 
     channel_id: int
     sequence: int
     log_time: int
     publish_time: int
     data: memoryview
+    unreadable: bool = False
 
 
 class Record(NamedTuple):
@@ -48,11 +59,32 @@ class Chunk:
     whole: bool = True
     index: dict[int, int] = field(default_factory=dict, hash=False, compare=False)
 
+    def describe(self, error: Exception) -> str:
+        """That it is damaged, in words."""
+        return f"the chunk at byte {self.offset} cannot be read ({error}); its messages are left out"
+
+
+def begins_with_header(stream: BinaryIO) -> bool:
+    """Whether the record of a file that comes first is there, though the bytes before it are damaged."""
+    stream.seek(len(MAGIC))
+    opcode, length = RECORD.unpack(stream.read(RECORD.size).ljust(RECORD.size, b"\0"))
+    return opcode == OP_HEADER and 8 <= length < 1 << 16
+
 
 def read_message(record: memoryview) -> RawMessage:
     """The message that a record holds."""
     channel_id, sequence, log_time, publish_time = MESSAGE_HEAD.unpack_from(record)
     return RawMessage(channel_id, sequence, log_time, publish_time, record[MESSAGE_HEAD.size :])
+
+
+def read_message_index(stream: BinaryIO, offset: int, channel_id: int) -> np.ndarray:
+    """(n,) of `INDEX_ENTRY`: a channel's messages in a chunk, by the record at `offset`. ValueError if it is none."""
+    stream.seek(offset)
+    head = stream.read(INDEX_HEAD.size)
+    opcode, length, channel, size = INDEX_HEAD.unpack(head) if len(head) == INDEX_HEAD.size else (0, 0, 0, 0)
+    if (opcode, channel, length) != (OP_MESSAGE_INDEX, channel_id, size + 6) or size % INDEX_ENTRY.itemsize:
+        raise ValueError(f"the message index at byte {offset} is damaged")
+    return np.frombuffer(stream.read(size), INDEX_ENTRY)
 
 
 def record_at(data: memoryview, offset: int) -> Record:
@@ -77,8 +109,11 @@ def split_records(data: memoryview, lenient: bool = False) -> list[Record]:
     return records
 
 
-def read_chunk(stream: BinaryIO, chunk: Chunk) -> memoryview:
-    """The unpacked records of a chunk, of one that is cut off as much as there is; raises `UNPACK_ERRORS`."""
+def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryview:
+    """The unpacked records of a chunk, of one that is cut off as much as there is; raises `UNPACK_ERRORS`.
+
+    Unless it is `checked`, what can be unpacked of a damaged one.
+    """
     stream.seek(chunk.offset + RECORD.size)
     data = memoryview(stream.read(chunk.length - RECORD.size))
     if len(data) < CHUNK_HEAD.size + 4:
@@ -91,10 +126,20 @@ def read_chunk(stream: BinaryIO, chunk: Chunk) -> memoryview:
     length = struct.unpack_from("<Q", data, name_end)[0]
     packed = data[name_end + 8 :][:length]
     whole = chunk.whole or len(packed) == length  # or the length around it is what was damaged
-    contents = decompress(codec, packed, size, not whole)
-    if whole and crc and zlib.crc32(contents) != crc:
+    contents = decompress(codec, packed, size, not (whole and checked))
+    if whole and checked and crc and zlib.crc32(contents) != crc:
         raise ValueError("its checksum is wrong")
+    if whole and checked and not crc and (len(contents) != size or name_end + 8 + length != len(data)):
+        raise ValueError("its lengths do not agree")
     return memoryview(contents)
+
+
+def unpack_damaged(stream: BinaryIO, chunk: Chunk) -> memoryview:
+    """What can be unpacked of a damaged chunk, right or wrong."""
+    try:
+        return read_chunk(stream, chunk, checked=False)
+    except UNPACK_ERRORS:
+        return memoryview(b"")
 
 
 def decompress(codec: str, data: memoryview, size: int, partial: bool = False) -> bytes | memoryview:
@@ -103,15 +148,25 @@ def decompress(codec: str, data: memoryview, size: int, partial: bool = False) -
         return data
     if size > LARGEST_RECORD:
         raise ValueError(f"it claims to hold {size} bytes")
+    unpack = _unpacker_of(codec, -1 if partial else size)
+    step, unpacked = PARTIAL_BYTES if partial else max(1, len(data)), []
+    try:
+        for at in range(0, len(data), step):
+            unpacked.append(unpack(bytes(data[at : at + step])))
+    except Exception as error:  # zstandard and lz4 have their own
+        if not partial:
+            raise ValueError(str(error)) from error
+    return b"".join(unpacked)
+
+
+def _unpacker_of(codec: str, size: int) -> Callable[[bytes], bytes]:
+    """What unpacks a frame piece by piece, of `size` bytes at most if that is not negative."""
     if codec == "zstd":
         import zstandard
 
-        try:
-            return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
+        return zstandard.ZstdDecompressor().decompressobj().decompress
     if codec == "lz4":
         import lz4.frame
 
-        return lz4.frame.LZ4FrameDecompressor().decompress(bytes(data), -1 if partial else size)
+        return functools.partial(lz4.frame.LZ4FrameDecompressor().decompress, max_length=size)
     raise ValueError(f"its compression {codec!r} is not known; known are zstd and lz4")

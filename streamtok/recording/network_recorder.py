@@ -15,7 +15,6 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.writer import STILLS, VIDEOS
 from streamtok.types import Frame
 from streamtok.wire.control import ControlError
-from streamtok.wire.errors import WireError
 from streamtok.wire.header import Info, TokenHeader
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
@@ -215,7 +214,7 @@ class NetworkRecorder:
             return
         try:
             self.subscription.request_keyframe(stream)
-        except (WireError, ControlError, OSError) as error:
+        except (ValueError, ControlError, OSError) as error:  # `control` may be anything
             log.warning("stream=%s event=no_keyframe error=%s", stream, error)
 
     def _leave_out(self, message: TokenMessage) -> None:

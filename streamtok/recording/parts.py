@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 
 import yaml
 
-from streamtok.io.images.folder import natural_key
+from streamtok.names import natural_key
 
+File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 NUMBERED = re.compile(r"(.+?)_(\d+)")
@@ -35,23 +36,29 @@ class Parts:
 
 def part_name(path: Path) -> tuple[str, int]:
     """(name of the recording, number of the part) as a file's name says; -1 if it has no number."""
-    stem = path.name.removesuffix(".zstd")
+    stem = path.name.removesuffix(".zstd").removesuffix(".active")
     stem = stem.removesuffix(Path(stem).suffix).removesuffix(REPAIRED)
     match = NUMBERED.fullmatch(stem)
     return (match[1], int(match[2])) if match else (stem, -1)
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix of a recording, packed by zstd or still `.active` (ROS 1), or that of any other file."""
+    return Path(path.name.lower().removesuffix(".zstd").removesuffix(".active")).suffix
+
+
 def is_recording_name(path: Path) -> bool:
-    """Whether a file is a recording, by its suffix."""
-    return path.name.lower().removesuffix(".zstd").endswith(SUFFIXES)
+    """Whether a file is a recording, by its suffix; hidden ones, which macOS leaves beside them (._NAME), are none."""
+    return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
 
 
 def list_files(folder: Path) -> Parts:
     """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
     left out with a note."""
-    whole = leave_out_copies(sorted(filter(is_recording_name, folder.iterdir()), key=natural_key))
+    named = [path for path in folder.iterdir() if is_recording_name(path) and not path.is_dir()]
+    whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
     found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
-    notes += whole.notes
+    notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
     if listed is not None:
         listed = [name if name in there or _other_form(name) not in there else _other_form(name) for name in listed]
@@ -164,6 +171,9 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
     """A zstd file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
 
     The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
+
+    Raises:
+        ValueError: nothing can be unpacked.
     """
     with path.open("rb") as stream:
         if not is_packed(stream.read(len(ZSTD_MAGIC))):
@@ -179,8 +189,29 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
                 unpacked.write(data)
         except zstandard.ZstdError as error:
             reason = f"its compression is damaged ({error}); what comes before is read"
+    if not unpacked.tell():
+        unpacked.close()
+        raise ValueError(f"{path}: nothing of it can be unpacked")
     unpacked.flush()
     return unpacked, reason
+
+
+def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple[list[File], list[str]]:
+    """The files of one recording, opened, and in words those that cannot be read: of several they are left out.
+
+    Raises what `open_file` does (ValueError, OSError) if it is the only one, ValueError if none can be read.
+    """
+    files, faults, paths = [], [], list(paths)
+    for path in paths:
+        try:
+            files.append(open_file(path))
+        except (ValueError, OSError) as error:
+            if len(paths) == 1:
+                raise
+            faults.append(f"{path.name} is left out: {error}")
+    if paths and not files:
+        raise ValueError("; ".join(faults))
+    return files, faults
 
 
 def unpack_message(data: bytes | memoryview) -> bytes | memoryview:

@@ -19,7 +19,7 @@ import msgspec
 from streamtok.coding.library import Coders, coders_beside
 from streamtok.recording import format as form
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.parts import list_files
+from streamtok.recording.parts import list_files, open_each
 from streamtok.wire.coded import GridReader
 from streamtok.wire.message import Info, Limits, TokenMessage, WireError, decode_map, unpack
 from streamtok.wire.tracking import StreamTracker
@@ -41,7 +41,7 @@ class TokenReader:
         except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
-        verdict = self._trackers[message.stream].message(message.header)
+        verdict = self._trackers[message.stream].take_message(message.header)
         if verdict is None:
             self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
             return None
@@ -65,9 +65,9 @@ class Recording:
     """
 
     def __init__(self, paths: Iterable[str | Path], notes: Sequence[str] = ()) -> None:
-        self.paths = [Path(path) for path in paths]
-        self.notes = list(notes)
-        self.files = [McapFile(path) for path in self.paths]
+        self.files, faults = open_each(map(Path, paths), McapFile)
+        self.paths = [file.path for file in self.files]
+        self.notes = [*notes, *faults]
         self.damage = [f"{file.path.name}: {text}" for file in self.files for text in file.damage]
         topics = {channel.topic for file in self.files for channel in file.channels.values()}
         self.streams = sorted(topic.removeprefix(form.TOKENS) for topic in topics if topic.startswith(form.TOKENS))

@@ -66,7 +66,7 @@ class Recoding(Copying):
         fresh = GridCoder(self._coder(header.tokenizer), self.compression == "independent")
         grids = self._grids.setdefault(key, fresh)
         payload, coding = grids.encode(tokens, header.keyframe)
-        grids.sent()
+        grids.note_sent()
         coded = {"compression": "coded", "coding": coding, "checksum": compute_checksum(payload)}
         return msgspec.structs.replace(header, **coded), payload
 

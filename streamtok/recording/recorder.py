@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from streamtok.event_log import EventLog
-from streamtok.recording.format import MAX_TIME, storable
+from streamtok.recording.format import MAX_TIME, drop_unstorable
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.write_queue import Job, WriteQueue
 from streamtok.recording.writer import RecordingWriter
@@ -77,7 +77,7 @@ class Recorder:
         """Announce a stream, or a change in it (a new size or session). Its `clock` ties capture times to UTC; without
         one it is this machine's now."""
         known = self._infos.get(info.stream)
-        info = storable(info)
+        info = drop_unstorable(info)
         if tuple(info.clock) == (0, 0) or not 0 <= info.clock[1] < MAX_TIME:
             info = msgspec.structs.replace(info, clock=system_clock_pair())
         offset = info.clock[1] - info.clock[0]
@@ -102,7 +102,7 @@ class Recorder:
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[header.stream, header.session] = header.seq
-        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.tokens(header, payload, grid)))
+        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
         self.write_group(message.header, bytes(message.payload), message.grid)
@@ -115,7 +115,7 @@ class Recorder:
             monotonic, utc = system_clock_pair()
             self._announce(frame.stream, None, utc - monotonic)
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
-        self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.frame(frame)))
+        self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""

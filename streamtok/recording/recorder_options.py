@@ -8,21 +8,15 @@ from streamtok.recording.format import FRAME_MODES
 
 @dataclass(frozen=True)
 class RecorderOptions:
-    """How to record.
+    """How to record. A new file begins after `max_bytes` or `max_seconds` (None: never)."""
 
-    `frames`: camera images "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file). `pictures`: also the
-    token grids as grey images, for viewers. A new file begins after `max_bytes` or `max_seconds` (None: never);
-    recording stops when the disk has less than `min_free_bytes`. `queue_bytes` bounds the frames that wait to be
-    written. `wait` holds the caller until there is room instead of leaving frames out, for sources that can wait.
-    """
-
-    frames: str = "none"
-    pictures: bool = False
+    frames: str = "none"  # camera images: "none", "lossless" or "lossy" (JPEG; replay cannot verify such a file)
+    pictures: bool = False  # also the token grids as grey images, for viewers
     max_bytes: int | None = None
     max_seconds: float | None = None
-    min_free_bytes: int = 512 << 20
-    queue_bytes: int = 256 << 20
-    wait: bool = False
+    min_free_bytes: int = 512 << 20  # recording stops when the disk has less
+    queue_bytes: int = 256 << 20  # bounds the frames that wait to be written
+    wait: bool = False  # hold the caller until there is room, instead of leaving frames out
 
     def __post_init__(self) -> None:
         if self.frames not in FRAME_MODES:
@@ -43,7 +37,7 @@ class RecorderOptions:
         pictures: bool = False,
         wait: bool = False,
     ) -> Self:
-        """With the limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
+        """Options with limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
         return cls(
             frames=frames,
             max_bytes=None if max_mb is None else round(max_mb * 1e6),

@@ -5,6 +5,7 @@ The old file stays as it is. Whoever is given both reads the repaired one alone 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.mcap_records import MAGIC, RECORD
-from streamtok.recording.parts import REPAIRED, is_packed
+from streamtok.recording.mcap_records import RECORD
+from streamtok.recording.parts import REPAIRED
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -42,10 +43,10 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
         raise FileNotFoundError(f"recording {str(path)!r}: no such file")
     with path.open("rb") as stream:
         _check_not_written(stream, path)
-        head = stream.read(len(MAGIC))
-    if head != MAGIC and not is_packed(head):
-        raise ValueError(f"{path} is not an MCAP file; damaged bags and videos are read as they are by replay")
-    file = McapFile(path)
+    try:
+        file = McapFile(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; damaged bags and videos are read as they are by replay") from error
     if file.indexed and out is None:
         messages = sum(1 for _ in file.messages(as_written=True))  # reading it all finds all damage
         if not file.damage:
@@ -60,8 +61,11 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
         if not messages:
             raise ValueError(f"{path}: not one message can be read: {'; '.join(file.damage) or 'it holds none'}")
         os.replace(part, target)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (-o writes the repaired file elsewhere)", str(target)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return Repaired(target, messages, file.damage)
 
 

@@ -89,7 +89,7 @@ class WriteQueue:
         with self._changed:
             missed, self._missed = self._missed, Counter()
         for (stream, kind, reason), count in missed.items():
-            writer.missed(Missed(stream, kind, count, reason))
+            writer.write_missed(Missed(stream, kind, count, reason))
 
     def close(self) -> None:
         """Take no more jobs; what waits may still be taken."""

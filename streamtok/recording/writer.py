@@ -108,7 +108,7 @@ class RecordingWriter:
             known.channels.pop(form.TOKENS, None)  # a channel's metadata says one size
             self._write_info(name, known, info)
 
-    def tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
+    def write_tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
         """Append one token message of an announced stream; `grid` (h, w), if known, is what its payload holds."""
         entry = self._streams[header.stream]
         channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
@@ -118,7 +118,7 @@ class RecordingWriter:
         if self.pictures and grid is not None and grid.dtype != np.float16:
             self._picture(entry, header, grid.astype("<u2"))
 
-    def frame(self, frame: Frame) -> None:
+    def write_frame(self, frame: Frame) -> None:
         """Append one camera image of an announced stream."""
         entry = self._streams[frame.stream]
         kind, schema, data = self._encode_frame(frame, entry)
@@ -130,7 +130,7 @@ class RecordingWriter:
         self._add(channel, entry, frame.capture_ns, data, (frame.capture_ns, frame.frame_id))
         self.counts[form.FRAMES + frame.stream] += 1
 
-    def missed(self, missed: form.Missed) -> None:
+    def write_missed(self, missed: form.Missed) -> None:
         """Note in the file what is not in it."""
         entry = self._streams.setdefault("", StreamEntry(None, 0))
         channel = entry.channels.get(form.MISSED) or self._channel(entry, form.MISSED, "", form.MISSED)

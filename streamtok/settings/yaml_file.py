@@ -94,12 +94,12 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
 
 
 def expand_key(values: dict, key: str) -> list[str]:
-    """The keys that "NAME.*.KEY" stands for, one for each item of a list or mapping at the top; others stay."""
+    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; others stay."""
     name, star, rest = key.partition(".*.")
     items = values.get(name)
-    if not star or not isinstance(items, list | dict):
+    if not star or not isinstance(items, list):
         return [key]
-    return [f"{name}.{each}.{rest}" for each in (items if isinstance(items, dict) else range(len(items)))]
+    return [f"{name}.{place}.{rest}" for place in range(len(items))]
 
 
 def put(values: dict, key: str, value: Any) -> None:
@@ -107,13 +107,13 @@ def put(values: dict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     place: Any = values
     for part in parents:
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
             place = place[int(part)]
         elif isinstance(place, dict):
             place = place.setdefault(part, {})
         else:
             raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     elif isinstance(place, dict):
         place[last] = value

@@ -27,20 +27,19 @@ from streamtok.types import Frame, TokenGroup
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What was written: real frames, groups, the shape of a grid or picture, and frames repeated to fill groups.
+    """What was written.
 
-    Of pictures that change their size there are `others` beside `path`, and `shape` is that of the first.
-    `damaged` counts frames that could not be read. `skipped` counts groups that were left out: when encoding, those
-    whose latent was not finite; when decoding, those before the first keyframe.
+    `skipped` counts groups that were left out: when encoding, those whose latent was not finite; when decoding, those
+    before the first keyframe. Of pictures that change their size there are `others` beside `path`.
     """
 
     path: Path
-    frames: int
+    frames: int  # real ones
     groups: int
-    shape: tuple[int, ...]
-    repeated: int = 0
+    shape: tuple[int, ...]  # of a grid or picture, the first
+    repeated: int = 0  # frames, to fill groups
     skipped: int = 0
-    damaged: int = 0
+    damaged: int = 0  # frames that could not be read
     others: tuple[Path, ...] = ()
 
     @property

@@ -7,8 +7,9 @@ from typing import Any
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
+from streamtok.drives.drive_names import measure_drive
 from streamtok.drives.mcap_drive import McapDrive
-from streamtok.drives.open_drive import find_recording, measure_drive, open_drive
+from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
 from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts

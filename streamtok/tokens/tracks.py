@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamtok.io.images.folder import natural_key
+from streamtok.names import natural_key
 from streamtok.recording.parts import leave_out_copies
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks

@@ -10,11 +10,11 @@ import numpy as np
 
 from streamtok.io.images.folder import OPTIONS, TimedImage, list_images
 from streamtok.io.images.stills import DamagedFrame, read_image
-from streamtok.io.source import open_video
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic.drive import SyntheticSource, parse_synthetic
 from streamtok.io.video import VideoReader
+from streamtok.io.video.reader import open_reader
 
 WHOLE = (0.0, 1.0)
 Numbered = Iterator[tuple[int, np.ndarray]]
@@ -113,7 +113,7 @@ def open_file(path: str, counts: Counter[str]) -> Iterator[OpenFile]:
         image = partial(read_image, file, **options)
         yield OpenFile(1, lambda: image().shape[:2], lambda first, stop: iter([(0, image())]), is_image=True)
         return
-    with open_video(path) as video:
+    with open_reader(path) as video:
         video.counts = counts
         yield OpenFile(video.expected_frames, lambda: video.size, partial(_read_video, video))
 

@@ -93,7 +93,7 @@ class Group:
 
     @cached_property
     def packed_without(self) -> bytes:
-        """Without pictures, for a page that decodes by itself: small enough that many may wait."""
+        """The group without pictures, for a page that decodes by itself: small enough that many may wait."""
         return pack_group(self.head, self.message)
 
 

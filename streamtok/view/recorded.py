@@ -70,7 +70,7 @@ class TimeLine:
         return 0
 
     def coverage(self) -> dict[str, list[int]]:
-        """For each stream, how many messages it has in each of up to BINS equal parts of the time."""
+        """How many messages each stream has in each of up to BINS equal parts of the time."""
         bins = min(BINS, max(1, len(self) // (GROUPS_PER_BIN * len(self.names))))
         parts = np.minimum(bins * self.seconds / max(self.seconds.max(), 1e-9), bins - 1).astype(int)
         return {
@@ -180,7 +180,7 @@ class Player:
         return self.playing
 
     def _step_s(self) -> float:
-        """From the message before the next one to the next one, as it is played."""
+        """Seconds from the last message to the next one, as it is played."""
         if self._next >= len(self._line):
             return 0.0
         return float(self._line.seconds[self._next] - self._line.seconds[self._next - 1]) / self.speed

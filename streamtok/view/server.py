@@ -1,18 +1,17 @@
 """The page's server: its files, and a WebSocket for each page that is open. On loopback, or behind a token."""
 
 import asyncio
-import contextlib
 import hmac
 import json
 import mimetypes
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
 from streamtok.extras import missing_extra
@@ -23,16 +22,14 @@ try:
     from websockets.datastructures import Headers
     from websockets.exceptions import ConnectionClosed
     from websockets.http11 import Request, Response
+
+    from streamtok.view.open_page import MOST_STRANGERS, Connection, OpenPage, send_all
 except ImportError as error:
     raise missing_extra("the live page", "view") from error
 
-if TYPE_CHECKING:
-    from streamtok.view.pictures import Group
-
-WAITING = 16  # messages for one page; a slow browser misses the oldest
-WAITING_TOKENS = 256  # the same for a page that decodes by itself: they are small, and it needs each since a keyframe
 MOST_PAGES = 16
 MAX_ORDER = 4096  # bytes of what a page may send
+NO_ORDER = ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
 TURN_S, STATE_S = 0.1, 0.5
 RUNTIME = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"  # of onnxruntime-web
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -49,43 +46,6 @@ HEADERS = {
 mimetypes.add_type("text/javascript", ".mjs")
 
 
-class OpenPage:
-    """A browser that looks. `send` may be called from any thread; `skipped` counts what the browser was too slow for.
-
-    `wants_pictures` is False for a page that decodes by itself.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.wants_pictures = True
-        self.skipped = 0
-        self._loop = loop
-        self._waiting: deque[bytes | str] = deque()
-        self._filled = asyncio.Event()
-
-    def take(self, group: "Group") -> None:
-        """Send a group, with its picture if that is wanted."""
-        self.send(group.packed if self.wants_pictures else group.packed_without)
-
-    def send(self, message: bytes | str) -> None:
-        """Send a message, unless the page or the server has gone."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._put, message)
-
-    async def next_message(self) -> bytes | str:
-        """The oldest message that waits for the page."""
-        while not self._waiting:
-            self._filled.clear()
-            await self._filled.wait()
-        return self._waiting.popleft()
-
-    def _put(self, message: bytes | str) -> None:
-        while len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
-            self._waiting.popleft()
-            self.skipped += 1
-        self._waiting.append(message)
-        self._filled.set()
-
-
 @dataclass(frozen=True)
 class BrowserFiles:
     """What a browser needs to decode tokens: ONNX Runtime's WebAssembly and exported steps, by name, and of each step
@@ -96,7 +56,7 @@ class BrowserFiles:
 
     @classmethod
     def read(cls, folder: Path) -> "BrowserFiles":
-        """From a folder that holds both; ValueError says what is missing and where to get it."""
+        """Read a folder that holds both; ValueError says what is missing and where to get it."""
         missing = [name for name in RUNTIME if not (folder / name).is_file()]
         if missing:
             raise ValueError(
@@ -149,6 +109,7 @@ class PageServer:
             raise ValueError(f"a page on {address} can be reached by others: it needs a token")
         self.visits = 0
         self._pages: set[OpenPage] = set()
+        self._strangers: dict[ServerConnection, None] = {}
         self._files = {item.name: item.read_bytes() for item in (files("streamtok.view") / "page").iterdir()}
         self._steps = browser.steps if browser else []
         self._files |= browser.files if browser else {}
@@ -182,6 +143,8 @@ class PageServer:
                 compression=None,  # tokens and JPEG do not shrink
                 max_size=MAX_ORDER,
                 close_timeout=0.5,
+                backlog=MOST_STRANGERS,  # which come at once
+                create_connection=cast("type[ServerConnection]", partial(Connection, self._strangers)),
             )
         except OSError as error:
             reason = error.strerror or error
@@ -232,9 +195,10 @@ class PageServer:
 
     async def _on_socket(self, connection: ServerConnection) -> None:
         page = OpenPage(asyncio.get_running_loop())
+        self._strangers.pop(connection, None)
         self._pages.add(page)
         self.visits += 1
-        sending = asyncio.create_task(_send_all(connection, page))
+        sending = asyncio.create_task(send_all(connection, page))
         try:
             self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
             await asyncio.to_thread(self.show.join, page)
@@ -250,22 +214,21 @@ class PageServer:
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:
         """Do what a page asks for; what makes no sense is told to the page."""
         try:
-            asked = json.loads(order)
+            asked = json.loads(order, parse_constant=refuse_constant)
             if asked["op"] == "pictures":
                 page.wants_pictures = bool(asked["on"])
             else:
                 self.show.take_order(page, asked)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except NO_ORDER as error:
             page.send(json.dumps({"kind": "error", "error": f"{type(error).__name__}: {error}"}))
         self._tell_state(page)
+
+
+def refuse_constant(name: str) -> None:
+    """Raise ValueError for what JSON does not have, such as NaN."""
+    raise ValueError(f"{name} is no number")
 
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine reaches an address."""
     return is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")
-
-
-async def _send_all(connection: ServerConnection, page: OpenPage) -> None:
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            await connection.send(await page.next_message())

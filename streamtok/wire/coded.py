@@ -30,7 +30,7 @@ class GridCoder:
         payload, self._next = self.coder.encode(tokens, FRESH if fresh else self._past)
         return payload, Coding(self.coder.fingerprint, grid_checksum(tokens), self.independent)
 
-    def sent(self) -> None:
+    def note_sent(self) -> None:
         """Note that the grid which was encoded last went out."""
         self._past = self._next
 

@@ -10,7 +10,7 @@ LEVEL = 1
 
 
 def check(compression: str) -> None:
-    """Raise ImportError, with what to install, if payloads cannot be compressed so here."""
+    """Raise ImportError, with what to install, if payloads cannot be compressed by zstd here."""
     if compression == "zstd":
         _zstandard()
 

@@ -14,25 +14,22 @@ from streamtok.wire.connection import Connection
 from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
-from streamtok.wire.intake import Intake
+from streamtok.wire.intake import Intake, Silence
 from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import FrameMessage, Part, TokenMessage, unpack, unpack_frame, unpack_info
 from streamtok.wire.security import CurveClient
-from streamtok.wire.tracking import Believer, Claim, StreamTracker
+from streamtok.wire.tracking import Believer, Claim, Endings, StreamTracker
 
 POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that came and were not taken yet, beside one message that still comes
-SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, or the node is busy
-LONGEST_GAP_S = 10.0
-PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
-BUSY = 4  # times as much, of a node whose machine answers
-FORGOTTEN = 0.95  # of that gap remains after another one
+BUSY = 4  # times the patience with its silence that a node has whose machine answers
+QUIET_S = 0.5  # without anything: a camera image that is held is taken, for no info bears one out
 BACK_S = 5.0  # how long after an outage a jump is held to be its doing
 Kind = Literal["frames", "tokens", "info"]
-Message = TokenMessage | Info
+Message = TokenMessage | Info | FrameMessage
 # The order of subscribing. Frames first: a node that waits for readers of tokens then sends every frame. Info last:
 # the first info then proves that everything after it will come.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
@@ -70,7 +67,7 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
-        self._connections, self._heard, self._back_until, self._gap = 0, time.monotonic(), 0.0, 0.0
+        self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
         try:
@@ -135,15 +132,19 @@ class Drain:
     def _turn(self) -> None:
         if self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
-            self._heard, self._connection.intake.drained = time.monotonic(), True  # as far as is known
+            self._silence.restart()
+            self._connection.intake.drained = True  # as far as is known
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
-            self._note_heard()
+            if self._silence.end():
+                self._note_back()
             self._receive()
         elif self._is_silent():
-            self._heard = time.monotonic()
+            self._silence.restart()
             self._connection.connect_anew()
         self._check_connection()
+        if self._silence.lasts() > QUIET_S:
+            self._settle("frames/", any_session=True)
         for stream, messages in self._joiner.take_ready():
             self._accept_epoch(stream, messages)
         if self.until_end and self._has_ended():
@@ -164,26 +165,14 @@ class Drain:
         for believer in self._believers.values():
             believer.connected_anew = True
 
-    def _note_heard(self) -> None:
-        gap, self._heard = time.monotonic() - self._heard, time.monotonic()
-        if gap > self._patience:
-            self._note_back()
-        self._gap = max(min(gap, LONGEST_GAP_S), FORGOTTEN * self._gap)
-
-    @property
-    def _patience(self) -> float:
-        return max(SILENT_S, PATIENCE * self._gap)
-
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long.
-
-        It is given longer if the link is up: it may be busy, and what it sends while the reader connects anew would be
-        lost.
-        """
-        silence, told = time.monotonic() - self._heard, self.connected and self.infos
-        if silence <= self._patience or not told or not self.endpoint.startswith("tcp://"):
+        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
+        # One whose link is up is given longer: it may be busy, and connecting anew would lose what it sends meanwhile.
+        silence, patience = self._silence.lasts(), self._silence.patience
+        told = self.connected and self.infos
+        if silence <= patience or not told or not self.endpoint.startswith("tcp://"):
             return False
-        return silence > BUSY * self._patience or not self._connection.intake.answers()
+        return silence > BUSY * patience or not self._connection.intake.answers()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
@@ -199,18 +188,18 @@ class Drain:
     def _has_ended(self) -> bool:
         """Whether nothing more is to come; while a node is there, streams that were named are awaited."""
         names = self.infos.keys() if self.streams is None or not self.connected else self.streams
-        ended = all(name in self.infos and self.infos[name].ended for name in names)
+        ended = all(self._endings.has_ended(name, self.connected) for name in names)
         return bool(self.infos) and ended and not self._joiner.waiting
 
     def _take_frame(self, parts: Sequence[Part]) -> None:
         message = unpack_frame(parts, self.limits)
-        self._tracker_of(message.stream)
-        self.mailbox.put(f"frames/{message.stream}", [message])
+        self._weigh(Claim(message.header.session, message.header.seq - 1, message.header.seq, message))
 
     def _take_tokens(self, parts: Sequence[Part]) -> None:
         message = unpack(parts, self.limits, self._grids_of(parts))
         header = message.header
-        self._weigh(Claim(header.session, header.seq - 1, header.seq, message))
+        self._endings.note(message.stream, False)
+        self._weigh(Claim(header.session, header.seq - 1, header.seq, message, header.epoch, header.keyframe))
 
     def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
         """The grids that a stream may send: that of its info, and that of the message before; None before an info."""
@@ -220,42 +209,47 @@ class Drain:
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
-        self._weigh(Claim(info.session, info.last_seq, info.last_seq, info))
+        self._endings.note(info.stream, info.ended)
+        self._weigh(Claim(info.session, info.last_seq, info.last_seq, info, None if info.epoch < 0 else info.epoch))
         if info.session == self._believers[info.stream].session:
             self._note_info(info)
 
     def _weigh(self, claim: Claim[Message]) -> None:
         """Believe a message or info, or hold it until another one bears it out."""
         stream = claim.item.stream
+        kind = "frames/" if isinstance(claim.item, FrameMessage) else ""  # whose `seq` is their own
         self._tracker_of(stream)
-        believer = self._believers.setdefault(stream, Believer())
+        believer = self._believers.setdefault(kind + stream, Believer())
         dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
-            jumps = believed.session == session and believed.before > last
+            jumps = not kind and believed.session == session and believed.before > last
             if jumps and self._may_have_missed and stream not in self._joiner.waiting:
                 self._joiner.begin(stream)  # which would drop what is held back already
             self._believe(believed)
         for _ in range(believer.dropped - dropped):
-            self.rejects.add("subscribe", WireError("order", f"{stream}: a session or seq that nothing bore out"))
+            self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
 
     @property
     def _may_have_missed(self) -> bool:
         """Whether an outage has just ended: the epoch then has what a jump has left out, or begins behind it."""
         return self.join != "never" and time.monotonic() < self._back_until
 
-    def _settle(self) -> None:
-        for believer in self._believers.values():
-            for believed in believer.settle():
+    def _settle(self, kind: str = "", any_session: bool = False) -> None:
+        for believer in [each for name, each in self._believers.items() if name.startswith(kind)]:
+            for believed in believer.settle(any_session):
                 self._believe(believed)
 
     def _believe(self, claim: Claim[Message]) -> None:
         message = claim.item
+        if isinstance(message, FrameMessage):
+            self.mailbox.put(f"frames/{message.stream}", [message])
+            return
         if claim.anew:
             self._begin(message.stream, claim.session)
         if isinstance(message, Info):
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
-                self.received[message.stream].info(message)
+                self.received[message.stream].take_info(message)
         elif not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
@@ -293,7 +287,7 @@ class Drain:
         tracker = self.received[stream]
         fresh: list[TokenMessage | FrameMessage] = []
         for message in messages:
-            verdict = tracker.message(message.header)
+            verdict = tracker.take_message(message.header)
             try:
                 fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
             except WireError as error:

@@ -136,7 +136,7 @@ def probe_endpoints(*endpoints: str) -> None:
         if _has_path(endpoint):
             path = _ipc_path(endpoint)
             PathLock(path.with_name(path.name + ".lock"), endpoint).release()
-        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdigit():
+        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdecimal():
             _probe_port(endpoint)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -15,6 +16,7 @@ from streamtok.preprocessing.pixels import CHANNELS
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
 MAX_CODES = 2**31
+MAX_FINITE = sys.float_info.max  # JSON has no infinity, and a page that gets one reads nothing
 RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
 RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
@@ -146,8 +148,8 @@ class Info(Struct, kw_only=True, frozen=True):
     refinement: Count = 0
     engine: dict[str, Any] = {}
     batch: Annotated[list[Name], Meta(max_length=256)] = []
-    frame_rate: Annotated[float, Meta(gt=0)] | None = None
-    keyframe_interval: Annotated[float, Meta(ge=0)] = 0.0
+    frame_rate: Annotated[float, Meta(gt=0, le=MAX_FINITE)] | None = None
+    keyframe_interval: Annotated[float, Meta(ge=0, le=MAX_FINITE)] = 0.0
     hold: Hold = 0.0
     bitrate: Size | None = None
     source_size: Sizes | None = None

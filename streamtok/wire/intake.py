@@ -1,8 +1,8 @@
-"""What a reader's connection brings, as the kernel tells it, and when it has to be given up."""
+"""What a reader's connection brings, as the kernel tells it, and how long its silence is borne."""
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
@@ -10,6 +10,10 @@ from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
 LOOK_S = 0.05  # between looks
 ANSWER_MS = 2000  # within which a host that is there has acknowledged a keep-alive probe
 RESET_S = 1.2  # without a message, which info brings each second, after a packet was dropped: it was a reset
+SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, or the node is busy
+LONGEST_GAP_S = 10.0
+PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
+FORGOTTEN = 0.95  # of that gap remains after another one
 
 
 @dataclass
@@ -61,3 +65,30 @@ class Intake:
         if self.holds:
             return "reset" if state.dropped > self._base.dropped and now - self._base_at > RESET_S else None
         return "overrun" if state.received - self._base.received > self.most else None
+
+
+@dataclass
+class Silence:
+    """How long nothing has come, and how long that is borne: `patience` s. `heard` is a monotonic time."""
+
+    heard: float = field(default_factory=time.monotonic)
+    _longest: float = 0.0  # gap of late
+
+    @property
+    def patience(self) -> float:
+        return max(SILENT_S, PATIENCE * self._longest)
+
+    def lasts(self) -> float:
+        """For how long, s."""
+        return time.monotonic() - self.heard
+
+    def restart(self) -> None:
+        """Count anew: what has come is not known, or another connection is tried."""
+        self.heard = time.monotonic()
+
+    def end(self) -> bool:
+        """Something has come; returns whether that was an outage."""
+        gap, patience = self.lasts(), self.patience
+        self._longest = max(min(gap, LONGEST_GAP_S), FORGOTTEN * self._longest)
+        self.restart()
+        return gap > patience

@@ -87,12 +87,12 @@ class StreamState:
         facts = {"epoch": self.info.epoch, "last_seq": self.info.last_seq, "epoch_bytes": self.cache.nbytes}
         return {**self.counts, **facts}
 
-    def sent(self, header: TokenHeader, parts: list[Part]) -> None:
+    def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that went out."""
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
         self.cache.add(parts, header.keyframe)
         if self.coder is not None:
-            self.coder.sent()
+            self.coder.note_sent()
         self.counts["published"] += 1
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
@@ -198,7 +198,7 @@ class StreamTable:
             }
 
     def summaries(self) -> dict[str, dict[str, int]]:
-        """Of each stream counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        """For each stream its counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
         with self._lock:
             return {name: state.summary() for name, state in self.streams.items()}
 
@@ -220,7 +220,7 @@ class StreamTable:
     def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that went out."""
         with self._lock:
-            self.get(header.stream).sent(header, parts)
+            self.get(header.stream).note_sent(header, parts)
 
     def end(self) -> None:
         """Mark every stream as ended in its info."""

@@ -260,10 +260,10 @@ class Subscription(Generic[Message]):
             lost = self._frames.setdefault(message.stream, FrameTracker()).lost_before(message.header)
             return cast(Message, replace(message, lost=lost) if lost else message)
         tracker = self._delivered.setdefault(message.stream, StreamTracker())
-        verdict = tracker.message(message.header)
+        verdict = tracker.take_message(message.header)
         if verdict is None:  # none is stale here: the stream has begun anew with what was known before
             tracker.begin(message.header.session)
-            verdict = tracker.message(message.header)
+            verdict = tracker.take_message(message.header)
         if verdict is None:
             return cast(Message, message)
         return cast(Message, replace(message, lost=verdict.lost, decodable=verdict.decodable))

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Continuity:
     """`lost` messages are missing just before this one; `decodable` unless a keyframe has to come first."""
 
     lost: int
@@ -38,7 +38,7 @@ class StreamTracker:
     retired: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SESSIONS))
     counts: Counter = field(default_factory=Counter)
 
-    def message(self, header: TokenHeader) -> Verdict | None:
+    def take_message(self, header: TokenHeader) -> Continuity | None:
         """Take the next message; None if it is stale and must be dropped."""
         self.enter(header.session)
         if header.session != self.session or (self.last is not None and header.seq <= self.last):
@@ -52,13 +52,13 @@ class StreamTracker:
         self.counts["keyframes"] += header.keyframe
         self.counts["undecodable"] += not self.decodable
         self.counts["lost"] += lost
-        return Verdict(lost, self.decodable)
+        return Continuity(lost, self.decodable)
 
     def has(self, header: TokenHeader) -> bool:
         """Whether a message, or one behind it, has come already."""
         return header.session == self.session and self.last is not None and header.seq <= self.last
 
-    def info(self, info: Info) -> int:
+    def take_info(self, info: Info) -> int:
         """Take an info message; returns how many messages were lost although nothing has followed them."""
         self.enter(info.session)
         if info.session != self.session:
@@ -94,34 +94,53 @@ class StreamTracker:
         return header.seq if self.base is None else self.base + 1
 
 
+@dataclass
+class Endings:
+    """Which streams have ended. One info that says so is believed once its node has gone, or says it again."""
+
+    _said: Counter[str] = field(default_factory=Counter)
+
+    def note(self, stream: str, ended: bool) -> None:
+        """Take what a message or info of a stream says."""
+        self._said[stream] = self._said[stream] + 1 if ended else 0
+
+    def has_ended(self, stream: str, connected: bool) -> bool:
+        """Whether a stream has ended; `connected` while its node may still say that it goes on."""
+        return self._said[stream] > int(connected)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim(Generic[Item]):
     """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
 
-    `doubted` is set while it is held: another one has contradicted it. `anew` is set when it is passed on. Then what
-    was known of the stream no longer holds: another session has begun, or the numbers before it were wrong.
+    `epoch` is that of the newest, None if it does not say; only a keyframe `begins` one. `doubted` is set while it is
+    held: another one has contradicted it. `anew` is set when it is passed on. Then what was known of the stream no
+    longer holds: another session has begun, or the numbers before it were wrong.
     """
 
     session: str
     before: int
     last: int
     item: Item
+    epoch: int | None = None
+    begins: bool = False
     anew: bool = False
     doubted: bool = False
 
 
 @dataclass
 class Believer(Generic[Item]):
-    """Stands before a tracker, so that one message with a wrong `session` or `seq` costs no more than itself.
+    """Stands before a tracker, so that one message with a wrong `session`, `seq` or `epoch` costs no more than itself.
 
-    What continues the stream passes at once. What would move it (a jump, another session) is held until the next
-    message or info bears it out. It is dropped when others continue the stream instead, for a connection keeps the
-    order of sending. Against a jump two have to, for one of them may be the wrong one. The first message of a
-    connection is believed, for it has nothing to contradict.
+    What continues the stream passes at once. What would move it (a jump, another session, another epoch without a
+    keyframe) is held until the next message or info bears it out. It is dropped when others continue the stream
+    instead, for a connection keeps the order of sending. Against a jump two have to, for one of them may be the wrong
+    one. The first message of a connection is believed, for it has nothing to contradict.
     """
 
     session: str | None = None
     last: int = -1
+    epoch: int | None = None
     connected_anew: bool = True
     held: deque[Claim[Item]] = field(default_factory=lambda: deque(maxlen=HELD_CLAIMS))
     dropped: int = 0
@@ -143,9 +162,10 @@ class Believer(Generic[Item]):
         self.held.append(claim)
         return believed
 
-    def settle(self) -> list[Claim[Item]]:
-        """What is held of the session, when nothing can follow that would contradict it."""
-        claims = [claim for claim in self.held if claim.session == self.session and claim.before >= self.last]
+    def settle(self, any_session: bool = False) -> list[Claim[Item]]:
+        """What is held of the session, or of any, when nothing follows that would contradict it."""
+        follows = [claim.session == self.session and claim.before >= self.last for claim in self.held]
+        claims = [claim for claim, fits in zip(self.held, follows, strict=True) if fits or any_session]
         self.held.clear()
         return [self._believe(claim) for claim in claims[-1:]]
 
@@ -158,7 +178,8 @@ class Believer(Generic[Item]):
 
     def _continues(self, claim: Claim[Item]) -> bool:
         """Whether it is the next message, the last one again, or an info of as many as have come."""
-        return claim.session == self.session and (claim.before == self.last or claim.last == self.last)
+        goes_on = claim.begins or self.epoch is None or claim.epoch in (None, self.epoch)
+        return claim.session == self.session and goes_on and self.last in (claim.before, claim.last)
 
     def _bears_out(self, claim: Claim[Item], held: Claim[Item]) -> bool:
         """Whether `claim` may follow `held`; a jump ahead says nothing for one that went back."""
@@ -167,6 +188,8 @@ class Believer(Generic[Item]):
 
     def _believe(self, claim: Claim[Item]) -> Claim[Item]:
         anew = claim.session != self.session or claim.last < self.last
+        if claim.session != self.session or claim.epoch is not None:
+            self.epoch = claim.epoch
         self.session, self.last, self.connected_anew = claim.session, claim.last, False
         return replace(claim, anew=True) if anew else claim
 

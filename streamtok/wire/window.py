@@ -52,12 +52,11 @@ class TokenWindow:
       ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
       `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
     - All cameras share one size and type of grid. When a camera changes its own, it starts a new window of that size
-      once two of its messages in a row have it: the others join when theirs follow; until then their places are not
-      valid.
+      once two of its messages in a row have it. The others join when theirs follow, and are not valid until then.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
-    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`: the
-      window waits for a slower camera as long as it is alive.
+    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`. So
+      the window waits for a slower camera as long as it is alive.
     - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the place is
       not valid.
     """
@@ -80,7 +79,7 @@ class TokenWindow:
         self._rows = {camera: _Row(deque(maxlen=4 * self.length + 64)) for camera in self.cameras}
 
     def push(self, message: TokenMessage) -> bool:
-        """Take one message; True if it became part of the window, False if it is of another stream or not decodable.
+        """Take one message; True if it became part of the window, False if it is of another stream or of no use.
 
         A camera that has sent other grids before may change their size. Raises ValueError if the first message of a
         camera differs in shape or type from the other cameras', for they share one tensor.
@@ -91,9 +90,10 @@ class TokenWindow:
         header = message.header
         epoch = (header.session, header.epoch)
         continues = epoch == row.epoch or (self.across_epochs and self._follows(row, message))
-        if not message.decodable or message.lost or not continues:
+        of_use = message.decodable and not message.unreadable
+        if not of_use or message.lost or not continues:
             row.grids.clear()
-        if not message.decodable:
+        if not of_use:
             return False
         row.epoch = epoch
         row.grids.append((message.capture_ns, message.tokens.astype(_form_of(message)[1])))

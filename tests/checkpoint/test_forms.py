@@ -218,6 +218,36 @@ def test_what_diffusers_class_is_not_is_refused(folder):
             streamtok.load(where)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_layers": 10**9},
+        {"latent_channels": 10**9},
+        {"encoder_block_out_channels": [20_000] * 4},
+        {"patch_size": 0},
+        {"resolution": []},
+    ],
+)
+def test_an_absurd_configuration_of_diffusers_is_refused_before_memory_is_taken(change, folder):
+    where = folder("vae")
+    save_diffusers(diffusers_model(), where)
+    values = json.loads((where / "config.json").read_text())
+    (where / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(ValueError, match=r"config\.json") as caught:
+        streamtok.load(where)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_small_file_does_not_make_a_large_tokenizer(folder):
+    """Views of one value, as large as they like."""
+    where = folder("Cosmos-0.1-Tokenizer-DV4x8x8")
+    one = torch.zeros(1)
+    levels = {f"encoder.down.{n}.block.0.conv2.1.conv3d.weight": one.expand(20_000, 20_000, 3, 1, 1) for n in range(3)}
+    torch.save({"encoder.conv_in.0.conv3d.weight": one.expand(20_000, 192, 1, 3, 3), **levels}, where / "model.pt")
+    with pytest.raises(ValueError, match=r"it would have \d+ values, and its weights are 4 bytes"):
+        streamtok.load(where)
+
+
 def test_a_name_and_weights_that_disagree_are_told(folder):
     discrete, image = to_published(small("DV4x8x8")), to_published(small("DI8x8"))
     where = folder("Cosmos-0.1-Tokenizer-CV4x8x8")

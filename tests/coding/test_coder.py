@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.checkpoint import WEIGHTS
-from streamtok.coding.arithmetic import ACTIVATION_MAX, Floats, Integers, integers_are_exact
+from streamtok.coding.arithmetic import (
+    ACTIVATION_MAX,
+    Floats,
+    Integers,
+    choose_arithmetic,
+    integers_are_exact,
+    integers_pay,
+)
 from streamtok.coding.coder import FILE, FRESH, CodingError, Past, TokenCoder, load_coder, save_coder
 from streamtok.coding.layout import make_phases
 from streamtok.training.coder_model import KNOWN, CoderModel
@@ -137,6 +144,17 @@ def test_products_of_whole_numbers_are_exact_where_they_are_used(cells, inputs, 
     np.testing.assert_array_equal(Integers().multiply(x[:1], weight), expected[:1])
     same = x[0][None]  # a stride of 0
     np.testing.assert_array_equal(Integers().multiply(same, weight), expected[:1])
+
+
+def test_numpy_takes_over_where_pytorch_has_no_products_of_int8(monkeypatch):
+    monkeypatch.delattr(torch, "_int_mm")
+    for measured in (integers_are_exact, integers_pay):
+        measured.cache_clear()
+    try:
+        assert isinstance(choose_arithmetic(), Floats)
+    finally:
+        for measured in (integers_are_exact, integers_pay):
+            measured.cache_clear()
 
 
 @pytest.mark.parametrize("refinement", [0, 1536])

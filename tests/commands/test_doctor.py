@@ -68,6 +68,8 @@ def test_damage_that_a_codec_does_not_show_is_said(tmp_path, look):
     _, words = look(write_video(tmp_path / "a.webm", numbered(3), range(0, 3 * 512, 512), "libvpx-vp9"))
     assert "a packet of vp9 that is cut off is not noticed" in words
     assert "nothing in vp9 counts pictures" in words
+    _, words = look(write_video(tmp_path / "a.mp4", numbered(3), range(0, 3 * 512, 512), "libsvtav1", preset="12"))
+    assert "without order hints nothing in AV1 counts pictures" in words
     _, words = look(write_video(tmp_path / "a.mkv", numbered(3), range(0, 3 * 512, 512), **PLAIN))
     assert "cut off is not noticed" not in words
     assert "nothing in h264 counts" not in words

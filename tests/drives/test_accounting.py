@@ -62,6 +62,14 @@ def ros_message(shot: Shot) -> bytes:
     return b"\0\1\0\0" + head + bytes([shot.number % 256]) * 64
 
 
+def test_stamps_that_stand_still_for_long_do_not_set_the_clock_back(tmp_path):
+    shots = restamp(regular(200), dict.fromkeys(range(40, 200), START_NS + 40 * STEP_NS))
+    found = read(write(tmp_path / "d.mcap", shots))
+    assert found.numbers == list(range(200))
+    assert found.times == sorted(set(found.times))
+    assert not any("set back" in note for note in found.notes)
+
+
 @dataclass
 class Read:
     """What a drive gave: the numbers of its pictures, frame ids, times, and its account."""
@@ -100,6 +108,19 @@ KINDS = {
     "set back by little": (restamp(regular(80), {n: START_NS + (n - 7) * STEP_NS for n in range(40, 80)}), "header"),
     "looped": (restamp(regular(80), {n: START_NS + n % 20 * STEP_NS for n in ALL}), "header"),
     "set forward": (restamp(regular(80, SIM), {n: START_NS + n * STEP_NS for n in range(40, 80)}), "header"),
+    "set forward with the clock of logging": (
+        [
+            dataclasses.replace(shot, stamp_ns=stamp, log_ns=stamp + 7_000_000)
+            for shot in regular(80)
+            for stamp in [shot.number * STEP_NS + (START_NS if shot.number >= 20 else SIM)]
+        ],
+        "header",
+    ),
+    "from zero on": (regular(80, 0), "header"),
+    "two at a time the wrong way round": (
+        [regular(80)[n ^ 1] for n in ALL],
+        "header",
+    ),
     "stray": (restamp(regular(80), {40: START_NS - 10**15}), "header"),
     "bursts": ([Shot(n, 0, START_NS + n // 10 * 10**9 + n % 10 * 1_000_000) for n in ALL], "publish"),
     "long bursts": ([Shot(n, 0, START_NS + n // 27 * 10**9 * 3 + n % 27 * 900_000) for n in ALL], "publish"),

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from streamtok.drives.open_drive import list_drives, open_drive
+from streamtok.drives.drive_names import list_drives
+from streamtok.drives.open_drive import open_drive
 from streamtok.drives.topics import stream_names
 from streamtok.recording.mcap_file import McapFile
 from tests.kit.drives import (
@@ -530,12 +531,14 @@ def test_drives_beside_images_that_name_their_recording_are_listed(tmp_path):
     named = [f"{log}__CAM_F__{time}" for log in ("LOG1", "LOG2") for time in times]
     put_images(tmp_path / "a" / "samples" / "CAM_F", named)
     put_images(tmp_path / "a" / "samples" / "extra", times)
-    camera = f"images:{tmp_path}/a/samples/CAM_F"
-    others = [f"{camera}?log=LOG1", f"{camera}?log=LOG2", f"{tmp_path}/a/samples/extra"]
-    assert sorted(list_drives(str(tmp_path / "a"))) == sorted(others)
+    put_images(tmp_path / "a" / "maps", ["5399e2"])
+    logs = [f"images:{tmp_path}/a?log=LOG1", f"images:{tmp_path}/a?log=LOG2"]
+    assert list_drives(str(tmp_path / "a")) == [*logs, f"{tmp_path}/a/samples/extra"]
     put_images(tmp_path / "b" / "CAM_F", named)
     write_video(tmp_path / "b" / "v.mp4", numbered(5), range(0, 5 * 512, 512))
-    assert list_drives(str(tmp_path / "b")) == [str(tmp_path / "b")]
+    assert list_drives(str(tmp_path / "b")) == [f"images:{tmp_path}/b?log={log}" for log in ("LOG1", "LOG2")] + [
+        str(tmp_path / "b")
+    ]
     assert {frame.stream for frame in read(tmp_path / "b")} == {"v"}
     put_images(tmp_path / "c" / "front" / "data", named)
     found = list_drives(str(tmp_path / "c"))
@@ -557,7 +560,7 @@ def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):
     for folder in ("day", "meta"):
         (tmp_path / "rig" / folder).mkdir()
     write_mcap(tmp_path / "rig" / "day" / "day.mcap", rig(4))
-    assert [Path(name).name for name in list_drives(str(tmp_path / "rig"))] == ["day", "front", "maps", "rear"]
+    assert [Path(name).name for name in list_drives(str(tmp_path / "rig"))] == ["day", "front", "rear"]
 
 
 def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):

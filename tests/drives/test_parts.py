@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from streamtok.drives.open_drive import list_drives, open_drive
+from streamtok.drives.drive_names import list_drives
+from streamtok.drives.open_drive import open_drive
 from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
@@ -184,7 +185,7 @@ def test_parts_of_our_own_past_999_come_in_order(tmp_path):
         path = tmp_path / (f"d_{number:03d}.mcap" if number else "d.mcap")
         with closing(RecordingWriter(path, {"part": number, "first_file": "d.mcap"})) as writer:
             writer.add_stream("front", info(), 0)
-            writer.tokens(made, tokens.tobytes())
+            writer.write_tokens(made, tokens.tobytes())
     recording = open_recording(tmp_path)
     assert [message.header.seq for message in recording.messages()] == list(range(5))
     assert [path.name for (path,) in find_drives(tmp_path)][-2:] == ["d_999.mcap", "d_1000.mcap"]

@@ -217,15 +217,6 @@ def test_a_camera_with_a_clock_of_its_own_costs_the_others_nothing(speed, offset
     assert core.lane("a").counts["dropped"] == core.lane("c").counts["dropped"] == 0
 
 
-def test_a_gap_that_is_told_while_a_full_group_waits_lies_behind_it():
-    core = shared(on_gap="bridge")
-    feed(core, range(4))
-    core.feed(frame(4, "a"))
-    groups = core.gap("a", 3)
-    groups += [group for number in range(8, 12) for group in core.feed(frame(number, "a"))] + core.settle("a")
-    assert [(group.frame_ids, group.dropped) for group in groups] == [([1, 2, 3, 4], 0), ([8, 9, 10, 11], 3)]
-
-
 def test_what_is_discarded_takes_no_step_and_is_counted():
     core = shared()
     feed(core, range(4))

@@ -109,14 +109,6 @@ def test_numbers_that_run_backwards_again_and_again_are_logged_together(caplog):
     assert "event=restart restarts=48 frame_id=1 capture_ns=101000001" in caplog.text
 
 
-def test_numbers_that_start_again_after_a_bridged_gap_start_an_epoch():
-    ingest = core(on_gap="bridge")
-    groups = feed(ingest, map(frame, range(3))) + ingest.gap("a")
-    groups += feed(ingest, [frame(number, time_ms=100 + 10 * number) for number in range(2)])
-    assert ids(groups) == [[0], [0]]
-    assert [group.epoch for group in groups] == [0, 1]
-
-
 def test_a_bridged_gap_is_marked_and_invents_no_frame():
     groups = feed(core(on_gap="bridge"), map(frame, [0, 1, 2, 5, 6, 7]))
     assert ids(groups) == [[0], [1, 2, 5, 6]]

@@ -159,15 +159,6 @@ def test_a_reader_that_sleeps_loses_the_oldest_frames_and_sees_it():
     assert source.counts["dropped"] + source.counts["missed"] + len(frames) == frames[-1].frame_id + 1
 
 
-def test_a_reader_that_comes_late_can_begin_with_the_newest_frame():
-    with played("camera:synthetic:48x64@100?frames=60", SteppedClock()) as source:
-        source.capture.join()
-        source.capture.keep_newest()
-        frames = read_until(source, lambda frames: False)
-    assert len(frames) == 1
-    assert source.counts["dropped"] + source.counts["missed"] + 1 == frames[0].frame_id + 1
-
-
 def test_frames_that_come_too_late_are_missed_and_the_numbers_show_it():
     device = parse_played("camera:synthetic:48x64@100?seed=1", open_source)
     device.connect()

@@ -213,6 +213,7 @@ def test_a_recording_in_real_time_that_is_painted_too_slowly_goes_on_with_what_i
         capture, found = Capture(source), []
         begin(capture, lossless=lossless)
         while not capture.finished:
+            time.sleep(0.001)  # or the capture hardly gets its lock
             capture.arrivals()
             found += taken(capture)
         passed_over = sum(behind for _, behind in found)

@@ -48,11 +48,13 @@ KINDS = pytest.mark.parametrize(("kind", "more"), [("mp4", ""), ("jpg", "&fps=50
 
 
 @KINDS
-def test_a_certificate_that_nobody_trusts_is_refused_with_what_to_do(certificates, bodies, kind, more):
+def test_a_certificate_that_nobody_trusts_is_refused_with_what_to_do(certificates, bodies, kind, more, caplog):
     with serve(kind, certificates["127.0.0.1"], bodies) as url:
         with pytest.raises(OSError, match=r"certificate is not trusted .*self-signed.*: SSL_CERT_FILE=.*#verify=no"):
             count_frames(url)
+        assert "not_verified" not in caplog.text
         assert count_frames(f"{url}#verify=no{more}") == 3
+        assert caplog.text.count("event=certificate_not_verified") == 1
         with pytest.raises(ValueError, match="expected yes or no"):
             count_frames(f"{url}#verify=maybe")
 

@@ -4,17 +4,21 @@ import io
 import os
 import threading
 from fractions import Fraction
+from functools import partial
 
 import av
+import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from streamtok.io.codecs.mpeg_headers import PICTURE
 from streamtok.io.video import VideoReader
 from streamtok.io.video.transport_stream import find_losses
 from tests.kit.damage import (
+    BLOCK,
     COUNT,
     ESCAPED,
     KINDS,
@@ -22,6 +26,7 @@ from tests.kit.damage import (
     X264,
     Videos,
     blank,
+    change_one,
     cut,
     cut_one,
     flip,
@@ -33,6 +38,7 @@ from tests.kit.damage import (
     write_kind,
     write_pictures,
 )
+from tests.kit.fields import write_field_pictures
 from tests.kit.videos import noisy, number_of, write_video
 
 PACKETS = [name for name in KINDS if not name.endswith(".ts")]
@@ -79,6 +85,8 @@ def damage_packets(whole, name, kind, places, share, target):
     def change(packets):
         if kind == "drop":
             return [packet for n, packet in enumerate(packets) if n not in hit]
+        if kind == "twice":
+            return [packet for n, packet in enumerate(packets) for _ in range(1 + (n in hit))]
         if kind == "swap":
             for n in hit:
                 packets[n : n + 2] = packets[n : n + 2][::-1]
@@ -95,7 +103,7 @@ def damage_packets(whole, name, kind, places, share, target):
         total += sum(packet.is_discard for packet in container.demux(video=0) if packet.size)
     if kind in ("cut", "flip", "blank"):
         assert total == COUNT
-    assert total >= COUNT - (len(hit) if kind == "drop" else 0) - (kind == "swap") * COUNT
+    assert total >= COUNT - (len(hit) if kind in ("drop", "twice") else 0) - (kind == "swap") * COUNT
     return found
 
 
@@ -107,6 +115,11 @@ def damage_blocks(whole, name, kind, place, count, target):
     lost = [n for n in mine if n >= at][:count]
     if kind == "drop":
         blocks = [block for n, block in enumerate(blocks) if n not in lost]
+    elif kind == "twice":
+        blocks.insert(at, blocks[at])
+    elif kind == "blank":
+        blank_blocks = range(at, min(at + 2 * count, len(blocks)))
+        blocks[at : blank_blocks.stop] = [blocks[at][:9].ljust(BLOCK, b"\0"), *[bytes(BLOCK)] * (len(blank_blocks) - 1)]
     elif kind == "swap":
         blocks[lost[0]], blocks[lost[-1]] = blocks[lost[-1]], blocks[lost[0]]
     elif kind == "cut":
@@ -126,13 +139,13 @@ def damage_blocks(whole, name, kind, place, count, target):
 NO_FIXTURE = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 OF_PACKETS = {
     "name": st.sampled_from(PACKETS),
-    "kind": st.sampled_from(["drop", "cut", "swap", "flip", "blank"]),
+    "kind": st.sampled_from(["drop", "twice", "cut", "swap", "flip", "blank"]),
     "places": st.sets(st.integers(0, COUNT - 3), min_size=1, max_size=3),
     "share": st.floats(0.02, 0.98),
 }
 OF_BLOCKS = {
     "name": st.sampled_from(STREAMS),
-    "kind": st.sampled_from(["drop", "cut", "gap", "swap", "flip"]),
+    "kind": st.sampled_from(["drop", "twice", "cut", "gap", "blank", "swap", "flip"]),
     "place": st.floats(0, 1),
     "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
 }
@@ -141,10 +154,10 @@ OF_BLOCKS = {
 def try_packets(whole, tmp_path, name, kind, places, share):
     if kind == "flip" and not name.startswith("sums"):
         kind = "cut"  # a changed bit that a decoder accepts shows in a stream with checksums alone
-    if kind == "blank" and (name not in ESCAPED or 0 in places):
-        kind = "cut"  # zeros may be good; of the first packet they may hide the lengths of its parts
-    if kind == "swap" and name.startswith("mjpeg"):
-        kind = "drop"  # nothing says which of two whole pictures was first
+    if kind == "blank" and (name not in ESCAPED or (0 in places and share > 0.7)):
+        kind = "cut"  # zeros may be good; a few behind the first slice may be the way of its stream
+    if kind in ("swap", "twice") and name.startswith("mjpeg"):
+        kind = "drop"  # nothing says which of two whole pictures was first, or that they are one
     if kind == "cut" and (name in ("mpeg1.mp4", "mpeg2-ordered.mkv") or (name == "mpeg2.mkv" and 1 in places)):
         kind = "drop"  # FFmpeg loses the picture before one that it refuses
     if kind == "cut" and name.startswith("av1"):
@@ -155,17 +168,23 @@ def try_packets(whole, tmp_path, name, kind, places, share):
 def try_blocks(whole, tmp_path, name, kind, place, count):
     if kind == "flip" and not name.startswith("sums"):
         kind = "drop"
+    if kind == "blank" and place < 0.3:
+        kind = "gap"  # FFmpeg finds no transport stream in zeros
     damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
 
 
 @settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_PACKETS)
+@example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
+@example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
 def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
 @settings(max_examples=40, **NO_FIXTURE)
 @given(**OF_BLOCKS)
+@example(name="plain.ts", kind="twice", place=0.56, count=1)
+@example(name="h265.ts", kind="blank", place=0.95, count=9)
 def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)
 
@@ -190,9 +209,61 @@ def test_a_picture_of_mpeg_2_that_is_missing_shows(whole, tmp_path, name):
         damage_packets(whole, name, "drop", {place}, 1.0, tmp_path / name)
 
 
+def cut_field(data, kept):
+    """A picture of two fields with the first or the second alone."""
+    first, second = data.find(PICTURE), data.rfind(PICTURE)
+    return data[:second] if kept == "first" else data[:first] + data[second:]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_field_pictures_of_mpeg_2_are_read_and_one_that_is_missing_shows(tmp_path, suffix):
+    path = write_field_pictures(tmp_path / f"a.{suffix}", noisy(COUNT), group=8)
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+        assert video.counts == {"damaged": 0}
+    assert [number_of(image) for image in right] == [n // 8 * 8 for n in range(COUNT)]
+    damaged = tmp_path / f"b.{suffix}"
+    for hit in (8, 11, 16):
+        for change in (partial(cut_field, kept="first"), partial(cut_field, kept="second"), partial(cut, share=0.6)):
+            rewrite(path, damaged, partial(change_one, hit=hit, change=change), later=0)
+            with VideoReader(damaged) as video:
+                found = list(video)
+                assert len(found) + video.counts["damaged"] == COUNT
+            assert [one.number for one in found][:hit] == list(range(hit))
+            assert all(np.array_equal(one.image, right[one.number]) for one in found)
+
+
+def test_field_pictures_of_a_transport_stream_cost_what_lost_packets_touched(tmp_path):
+    path = write_field_pictures(tmp_path / "a.ts", noisy(COUNT), group=8)
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    assert len(right) == COUNT
+    blocks, mine = split_blocks(path)
+    for place in mine[10::7]:
+        (tmp_path / "b.ts").write_bytes(b"".join(blocks[:place] + blocks[place + 1 :]))
+        with VideoReader(tmp_path / "b.ts") as video:
+            found = {round(one.seconds * 25): one.image for one in video}
+        before = pictures_before(path, place)[:-1]
+        assert set(before) <= set(found)
+        assert all(np.array_equal(image, right[number]) for number, image in found.items())
+
+
 def test_a_packet_of_which_nothing_is_left_is_accounted_for(whole, tmp_path):
     for share in (0.125, 0.02):
         damage_packets(whole, "h265.mkv", "cut", {0, 12}, share, tmp_path / "a.mkv")
+
+
+def test_a_key_frame_behind_a_packet_that_is_cut_off_is_right(tmp_path):
+    """FFmpeg's decoder of H.264 keeps what it read of the block in which it stopped."""
+    path = write_pictures(tmp_path / "a.avi", noisy(COUNT), "libx264", {**X264, "bf": "0", "coder": "0"})
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for share in np.linspace(0.05, 0.5, 12):
+        rewrite(path, tmp_path / "b.avi", partial(cut_one, hit=9, share=share))
+        with VideoReader(tmp_path / "b.avi") as video:
+            found = list(video)
+        assert [number_of(one.image) for one in found] == [n for n in range(COUNT) if n != 9]
+        assert all(np.array_equal(one.image, right[number_of(one.image)]) for one in found), share
 
 
 def test_a_refreshed_stream_is_clean_again_where_it_says_so(whole, tmp_path):
@@ -239,25 +310,41 @@ def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):
     assert all((one.image == right[n % COUNT]).all() for n, one in enumerate(found))
 
 
-@pytest.mark.parametrize("name", ["plain.mkv", "ordered.mp4"])
+@pytest.mark.parametrize(
+    "name", ["plain.mkv", "ordered.mp4", "h265.mkv", "leading.mkv", "mpeg2-ordered.mkv", "av1.mp4"]
+)
 @pytest.mark.parametrize("start", [5, 13])
 def test_a_clip_trimmed_without_encoding_has_every_picture_that_is_shown(whole, tmp_path, name, start):
     path, right = whole[name]
-    trimmed = tmp_path / "trimmed.mp4"
+    trimmed = tmp_path / "trimmed.mp4"  # which has an edit list, and a key frame before it
     options = {"avoid_negative_ts": "disabled"}
     with av.open(str(path)) as source, av.open(str(trimmed), "w", options=options) as container:
         stream = source.streams.video[0]
-        out = container.add_stream_from_template(stream)
-        shift = round(Fraction(start, 25) / stream.time_base)
-        for packet in source.demux(stream):
+        out = container.add_stream_from_template(stream, opaque=True)
+        period = round(Fraction(1, 25) / stream.time_base)
+        for number, packet in enumerate(source.demux(stream)):
             if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, out
+                packet.pts, packet.stream = packet.pts - start * period, out
+                packet.dts = (number - 4 - start) * period
                 container.mux(packet)
     with VideoReader(trimmed) as video:
         found = list(video)
         assert video.counts["damaged"] == 0
     assert [number_of(one.image) for one in found] == list(range(start, COUNT))
     assert all((one.image == right[start + n]).all() for n, one in enumerate(found))
+
+
+def test_a_stream_that_begins_at_a_key_frame_has_what_is_shown_before_it(whole, tmp_path):
+    path, right = whole["leading.mkv"]
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    begins = next(n for n, packet in enumerate(packets) if n and packet.is_keyframe)
+    shown = sorted(packet.pts for packet in packets)
+    wanted = sorted(shown.index(packet.pts) for packet in packets[begins:])
+    assert wanted[0] < shown.index(packets[begins].pts)
+    found, _, left_out = read(rewrite(path, tmp_path / "a.mkv", lambda packets: packets[begins:]))
+    assert (sorted(found), left_out) == (wanted, 0)
+    assert all((one.image == right[number]).all() for number, one in found.items())
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "msmpeg4v2", "flv", "h263p", "libx264"])
@@ -374,6 +461,17 @@ def test_a_field_of_motion_jpeg_that_is_cut_off_is_left_out(tmp_path, suffix):
             found = {one.number: one.image for one in video}
         assert set(found) == set(range(6)) - ({2} if share < 1 else set()), share
         assert all(np.array_equal(image, right[number]) for number, image in found.items()), share
+
+
+def test_a_preview_behind_a_picture_of_motion_jpeg_need_not_be_whole(tmp_path):
+    path = write_pictures(tmp_path / "a.mkv", noisy(4), "mjpeg", {})
+    preview = cv2.imencode(".jpg", noisy(1)[0, ::2, ::2])[1].tobytes()
+    with VideoReader(path) as video:
+        right = [one.image for one in video]
+    for behind in (preview, cut(preview, 0.6)):
+        rewrite(path, tmp_path / "b.mkv", lambda packets, behind=behind: [(one + behind, pts) for one, pts in packets])
+        with VideoReader(tmp_path / "b.mkv") as video:
+            assert all(np.array_equal(one.image, image) for one, image in zip(video, right, strict=True))
 
 
 def test_a_gif_that_is_cut_off_gives_its_whole_pictures(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
     at_20 = [(n, n, 50 * n) for n in range(12)]
     url = f"file://localhost{str(raw).replace(' ', '%20')}?fps=20"
     assert read(f"{raw}?fps=20") == read(url) == at_20
+    assert read(f"{raw}?fps=30000/1001")[-1] == (11, 11, round(11 * 1001 / 30))
     with open_frames(url) as opened:
         assert [round(frame.capture_ns / 1e6) for frame in opened.frames] == [ms for _, _, ms in at_20]
     with open_drive(url) as drive:
@@ -128,6 +130,24 @@ def test_an_animation_is_all_of_its_pictures_at_their_times(suffix, tmp_path):
         assert [round(frame.capture_ns / 1e6) for frame in drive] == [0, 40, 120, 160]
 
 
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_avif_of_any_depth_is_as_bright_as_it_was(pixels, count, tmp_path, caplog):
+    with av.open(str(tmp_path / "a.avif"), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=25, options={"preset": "12", "crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
+        for image in numbered(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with open_source(str(tmp_path / "a.avif")) as source:
+        frames = list(source)
+    assert [number_of(frame.image) for frame in frames] == list(range(count))
+    for frame, image in zip(frames, numbered(count), strict=True):
+        assert frame.image.dtype == np.uint8
+        assert np.abs(frame.image.astype(int) - image).mean() < 4
+    assert "dark" not in caplog.text
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"big_tiff": False}])
 def test_a_tiff_of_several_pages_is_all_of_its_pictures(options, tmp_path):
     images = [Image.fromarray(image) for image in numbered(4)]
@@ -157,7 +177,7 @@ def exif(orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "avif"])
-def test_pictures_are_upright_by_every_path(suffix, orientation, tmp_path):
+def test_pictures_are_upright_by_every_path(suffix, orientation, tmp_path, capfd):
     path = tmp_path / "in" / f"0.{suffix}"
     path.parent.mkdir()
     options = {} if suffix in ("png", "tiff") else {"lossless": True} if suffix == "webp" else {"quality": 95}
@@ -175,6 +195,7 @@ def test_pictures_are_upright_by_every_path(suffix, orientation, tmp_path):
             assert orientation == 1
         with open_drive(spec) as drive:
             assert np.array_equal(next(iter(drive)).image, upright)
+    assert capfd.readouterr().err == ""  # no decoder complains
 
 
 def test_16_bit_pictures_take_the_bits_that_they_are_told_of(tmp_path, caplog):
@@ -184,6 +205,9 @@ def test_16_bit_pictures_take_the_bits_that_they_are_told_of(tmp_path, caplog):
     with open_source(f"images:{tmp_path}?fps=10") as source:
         assert next(iter(source)).image.max() == 15
     assert f"fill 12 bits come out dark: images:{tmp_path}?bits=12" in caplog.text
+    caplog.clear()
+    with open_source(str(tmp_path / "0.png")):
+        assert f"fill 12 bits come out dark: {tmp_path}/0.png?bits=12" in caplog.text
     caplog.clear()
     spec = f"images:{tmp_path}?fps=10&bits=12"
     with open_source(spec, keep_packets=True) as source, open_drive(spec) as drive:

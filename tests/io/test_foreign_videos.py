@@ -14,8 +14,8 @@ from streamtok.io.codecs.nal_units import add_orientation
 from streamtok.io.images.stills import decode_image_file
 from streamtok.io.source import open_source
 from streamtok.io.video import VideoReader
-from streamtok.io.video.clean_decoder import to_image
 from streamtok.io.video.containers import open_container
+from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.preprocessing.orientation import DIRECTIONS, orient
 from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
@@ -138,6 +138,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
     told = {
         "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
         "codec is not known": data.replace(b"avc1", b"zzzz"),
+        "it is empty": b"",
     }
     for text, changed in told.items():
         path.write_bytes(changed)

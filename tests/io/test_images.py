@@ -39,6 +39,13 @@ def test_a_rate_and_natural_order(tmp_path):
     assert (source.size, source.fps) == ((12, 16), 20)
 
 
+def test_digits_that_are_no_numbers_are_letters_of_a_name(tmp_path):
+    """A superscript two counts as a digit, and no whole number is read from it."""
+    names = ["²3", "²10", "²", "①"]
+    folder = save(tmp_path / "²", [f"{name}.png" for name in names])
+    assert [image.path.stem for image in list_images(folder, fps=20)] == names
+
+
 def test_kitti_raw_with_missing_frames_keeps_their_numbers(tmp_path):
     save(tmp_path / "image_02" / "data", [f"{n:010d}.png" for n in (0, 1, 2, 5, 6)])
     lines = [f"2011-09-26 13:02:2{5 + n // 10}.{n % 10}00000000" for n in range(8)]
@@ -135,6 +142,9 @@ def test_original_files_are_kept_when_asked(tmp_path):
         (["1532402927612", "1532402927662"], 1532402927612000000),
         (["1305031102.175304", "1305031102.211214"], 1305031102175304000),
         (["1970-01-02 00:00:01.5"], 86_401_500_000_000),
+        (["1970-01-02T02:00:01.5+02:00"], 86_401_500_000_000),
+        (["1970/01/01T22:30:00.25-0130"], 86_400_250_000_000),
+        (["1970-01-02T00:00:01,5Z"], 86_401_500_000_000),
         (["10", "12"], 10_000_000_000),
         (["0", "33.3", "66.7"], 0),
     ],
@@ -180,6 +190,15 @@ def test_any_unit_of_any_clock_is_found_from_the_steps_or_refused(unit, start_ns
     assert contested if found is None else found.ns == true_ns
 
 
+@pytest.mark.parametrize(
+    ("first", "step"), [(20240501120000, 1), (20240501120000250, 33), (133500000000000000, 333_333)]
+)
+def test_numbers_that_are_no_time_of_any_clock_are_refused(first, step):
+    """A date written as digits, or units of 100 ns: no clock has run for so long."""
+    with pytest.raises(ValueError, match="not clear"):
+        read_times([str(first + n * step) for n in range(5)])
+
+
 @pytest.mark.parametrize("step", ["1e-30", "2500", "2500000", "9e12"])
 def test_a_unit_that_is_not_clear_is_refused_with_what_to_do(step):
     with pytest.raises(ValueError, match=r"not clear.*unit=s, ms, us or ns"):
@@ -204,6 +223,24 @@ def test_a_table_with_more_columns_says_which_are_time_and_name(tmp_path):
     (folder / "data.csv").write_text("index,t_us,width,filename\n0,5000000,640,y.png\n1,5100000,640,x.png\n")
     assert [image.path.name for image in list_images(folder)] == ["y.png", "x.png"]
     assert play(f"images:{folder}")[0] == [(0, 0), (1, 100_000_000)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['"1700000000.0","a 1.png"', '"1700000000.1","a 2.png"'],
+        ["1700000000.0, a 1.png", "1700000000.1, a 2.png"],
+        ["a 1.png;1700000000.0", "a 2.png;1700000000.1"],
+        ["2023-11-14T22:13:20Z,a 1.png", "2023-11-14T22:13:20.1Z,a 2.png"],
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_other_programs_write_them(lines, encoding, tmp_path):
+    folder = save(tmp_path / "a", ["a 1.png", "a 2.png"])
+    (folder / "times.txt").write_text("\r\n".join(lines), encoding=encoding)
+    images = list_images(folder)
+    assert [image.path.name for image in images] == ["a 1.png", "a 2.png"]
+    assert [image.time_ns for image in images] == [1_700_000_000_000_000_000, 1_700_000_000_100_000_000]
 
 
 def test_times_since_boot_and_lost_digits(tmp_path, caplog):

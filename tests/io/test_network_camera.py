@@ -213,6 +213,7 @@ def test_each_refusal_says_what_it_is(clips):
             with pytest.raises(OSError, match=text) as error:
                 open_source(url).open()
             assert "wrong" not in str(error.value).replace("missing or wrong", "")
+            assert error.value.errno is None or error.value.errno < 1000  # FFmpeg's own say nothing
         frames, _ = read(camera.url("user:right@"), 3)
     assert len(frames) == 3
 
@@ -262,7 +263,7 @@ def test_parts_of_a_motion_jpeg_are_found_whatever_their_heads_say(head):
     kind = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
     with Server(lambda path, headers: (200, kind, body)) as web:
         frames, source = read(f"{web.base}/stream", 18)
-    assert {number_of(frame.image) for frame in frames} >= set(range(18))
+    assert len({number_of(frame.image) for frame in frames}) + source.counts["dropped"] >= 18  # all come at once
     assert source.counts["damaged"] == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from streamtok.io.codecs.whole_packets import COUNTS, FILLS_UP
 from streamtok.io.video import VideoReader
-from streamtok.io.video.clean_decoder import to_image
+from streamtok.io.video.frame_images import to_image
 from tests.io.test_foreign_videos import HARDWARE, write_any
 from tests.kit.damage import cut_one, rewrite
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from streamtok.io.source import VideoSource, open_source
+from streamtok.io.source import open_source
 from streamtok.io.video import VideoReader
+from streamtok.io.video.source import VideoSource
 from streamtok.io.video.video_packets import VideoDecoder
 from tests.kit.damage import write_pictures
 from tests.kit.mp4 import join_mp4

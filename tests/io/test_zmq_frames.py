@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from fractions import Fraction
 
 import av
 import cv2
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from streamtok.io import zmq_frames
 from streamtok.io.base import EndOfSource
 from streamtok.io.source import open_source
+from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.io.zmq_frames import ZmqSource
 from streamtok.preprocessing.pixels import to_rgb
 from streamtok.wire.message import FrameHeader, Limits, compute_checksum, pack
@@ -153,6 +155,16 @@ def test_video_packets_are_decoded_and_a_lost_one_costs_up_to_the_key_frame(link
         assert abs(int(frame.image.mean()) - 20 * frame.frame_id % 200) < 6
     assert ids == [0, 1, *range(6, 14)]
     assert source.counts["damaged"] == 3
+
+
+def test_a_video_packet_of_a_huge_picture_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr("streamtok.io.video.clean_decoder.MOST_PIXELS", 32 * 48 - 1)
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 48, 32, "yuv420p", Fraction(1, 30)
+    packets = [*encoder.encode(av.VideoFrame(48, 32, "yuv420p")), *encoder.encode(None)]
+    decoder = VideoDecoder("h264")
+    decoded = [*decoder.decode(bytes(packets[0]), 0), *decoder.flush()]
+    assert [each.image for each in decoded] == [None]
 
 
 def test_a_publisher_that_starts_again_goes_on_behind_a_gap(link):

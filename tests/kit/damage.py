@@ -19,11 +19,13 @@ KINDS = {
     "refreshed.mkv": ("libx264", {**X264, "bf": "0", "x264-params": "intra-refresh=1"}),
     "ordered.ts": ("libx264", {**X264, "bf": "2"}),
     "plain.ts": ("libx264", {**X264, "bf": "0"}),
+    "baseline.ts": ("libx264", {**X264, "bf": "0", "coder": "0"}),
     "h265.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "interlaced.mkv": (
         "libx265",
         {"x265-params": f"{X265}:bframes=3:interlace=1"},
     ),  # with messages beside each picture
+    "leading.mkv": ("libx265", {"x265-params": f"{X265}:bframes=3:open-gop=0:radl=2"}),  # pictures shown before keys
     "h265.ts": ("libx265", {"x265-params": f"{X265}:bframes=3"}),
     "sums.mp4": ("libx265", {"x265-params": f"{X265}:bframes=3:hash=1"}),
     "sums.ts": ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}),
@@ -95,9 +97,14 @@ def cut(data, share):
     return data[: max(1, int(len(data) * share))]
 
 
+def change_one(packets, hit, change):
+    """Packets as `rewrite` has them, of which one is changed."""
+    return [(change(data) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+
+
 def cut_one(packets, hit, share):
     """Packets as `rewrite` has them, of which one is cut."""
-    return [(cut(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+    return change_one(packets, hit, lambda data: cut(data, share))
 
 
 def flip(data, share):
@@ -115,7 +122,7 @@ def blank(data, share, count=400):
 
 def flip_one(packets, hit, share):
     """Packets as `rewrite` has them, of which one has a bit that is another."""
-    return [(flip(data, share) if n == hit else data, pts) for n, (data, pts) in enumerate(packets)]
+    return change_one(packets, hit, lambda data: flip(data, share))
 
 
 def split_blocks(path):

@@ -98,7 +98,7 @@ def write_recording(path: Path, streams: dict[str, list[TokenGroup]], closed: bo
             )
             messages.append((group.capture_ns[-1], header, payload))
     for _, header, payload in sorted(messages, key=lambda message: message[0]):
-        writer.tokens(header, payload)
+        writer.write_tokens(header, payload)
     writer.flush()
     writer.close() if closed else writer.abandon()
     return path

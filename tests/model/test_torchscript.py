@@ -95,3 +95,43 @@ def test_a_file_that_was_cut_off_is_an_error_with_its_name(cut, tmp_path):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
     with pytest.raises(ValueError, match=r"cut\.jit"):
         read_archive(path)
+
+
+MODULE = b"c__torch__\nM\n)\x81"
+DEEP = (MODULE + b"}X\x01\0\0\0m") * 3000 + MODULE + b"}b" + b"sb" * 3000
+TWICE = MODULE + b"}bq\0" + (b"0" + MODULE + b"}X\x01\0\0\0ah\0sX\x01\0\0\0bh\0sbq\0") * 60
+
+
+@pytest.mark.parametrize("pickled", [TWICE, b"\x80\x02]q\0h\0a", b"garbage"], ids=["twice", "no module", "garbage"])
+def test_an_archive_that_cannot_be_is_refused_at_once(pickled, tmp_path):
+    path = tmp_path / "odd.jit"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("odd/data.pkl", pickled + b".")
+    with pytest.raises(ValueError, match=r"odd\.jit is no TorchScript archive of plain tensors"):
+        read_archive(path)
+
+
+def test_a_deep_archive_is_read_and_a_damaged_one_refused(tmp_path):
+    path = tmp_path / "odd.jit"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("odd/data.pkl", DEEP + b".")
+    assert read_archive(path) == {}
+    data = bytearray(path.read_bytes())
+    begin = data.find(b"data.pkl") + len("data.pkl")
+    data[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"odd\.jit is no TorchScript archive of plain tensors"):
+        read_archive(path)
+
+
+def test_a_view_larger_than_its_storage_takes_no_memory(tmp_path):
+    path, storage = (
+        tmp_path / "view.jit",
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x01tQ",
+    )
+    size = b"J\xff\xff\xff\x7f" * 2
+    view = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0(" + size + b"t(K\0K\0t\x89}tR"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("view/data/0", bytes(4))
+        archive.writestr("view/data.pkl", MODULE + b"}X\x01\0\0\0w" + view + b"sb.")
+    assert read_archive(path)["w"].shape == (2**31 - 1, 2**31 - 1)

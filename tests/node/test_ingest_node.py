@@ -459,7 +459,7 @@ def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, 
     def refuse(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(RecordingWriter, "tokens", refuse)
+    monkeypatch.setattr(RecordingWriter, "write_tokens", refuse)
     settings = rig(endpoint, ["synthetic:32x48@30?seed=3&frames=13"], record=str(tmp_path / "d.mcap"))
     node = make_node(settings, TINY)
     with RunningNode(node) as running:

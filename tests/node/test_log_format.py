@@ -108,3 +108,14 @@ def test_no_line_of_the_log_holds_the_secret_of_a_url(form, capsys):
     line = capsys.readouterr().err
     assert "https://h/live?sig=***" in line
     assert "SECRET" not in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_words_of_a_peer_are_one_line_of_bounded_length(form, capsys):
+    log_to_stderr(form)
+    words = "a\n2026 CRITICAL\x1b[2J http://h/" + "a" * 30_000
+    logging.getLogger("streamtok.wire").warning("event=refused error=%s", words)
+    logged = capsys.readouterr().err
+    assert logged.count("\n") == 1
+    assert "\x1b" not in logged
+    assert len(logged) < 20_000

@@ -90,7 +90,7 @@ def test_two_hours_of_driving_are_replayed_and_recorded_in_constant_memory(tmp_p
         for replayed in DriveReplay(LongDrive(2.0), core):
             state = table.get("front")
             made, parts = state.pack_group(replayed.group, replayed.group.capture_ns[-1])
-            state.sent(made, parts)
+            state.note_sent(made, parts)
             recorder.write_group(made, replayed.group.tokens)
             groups += 1
             if groups % 500 == 0:

@@ -79,7 +79,7 @@ def live_with_drops(path, tokenizer, drops, on_gap="reset", policy="latest"):
                 recorder.add_stream(table.add(Info(stream=group.stream, temporal_compression=4, **shape, **facts)))
             state = table.get(group.stream)
             made, parts = state.pack_group(group, group.capture_ns[-1])
-            state.sent(made, parts)
+            state.note_sent(made, parts)
             recorder.write_group(made, group.tokens)
 
     for number, frame in enumerate(rig(60)):

@@ -18,7 +18,7 @@ from streamtok.wire.message import FrameMessage
 from streamtok.wire.security import CurveClient, CurveServer, allow, generate
 from tests.kit.drives import encode_video, frames_of
 from tests.kit.recordings import SESSION
-from tests.kit.wire import Served, eventually, make_group
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 
 class Recording:
@@ -149,6 +149,28 @@ def test_a_refused_recorder_says_so_and_records_once_it_is_let_in(tmp_path, capl
 def test_a_wrong_endpoint_says_what_is_expected(tmp_path):
     with Recorder(tmp_path / "d.mcap") as recorder, pytest.raises(ValueError, match="expected tcp://HOST:PORT"):
         NetworkRecorder("tcp:/nowhere", recorder)
+
+
+def test_a_control_endpoint_that_is_none_does_not_end_the_recording(tmp_path):
+    """With images, of a stream without keyframes but the first, it asks for one."""
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
+    with Served() as node:
+        reader = NetworkRecorder(node.endpoint, recorder)
+        reader.subscription.infos["front"] = make_info(session=SESSION, control="nowhere", last_seq=4)
+        header = FrameHeader(
+            stream="front",
+            session=SESSION,
+            seq=0,
+            frame_id=0,
+            capture_ns=1,
+            publish_ns=1,
+            encoding="rgb8",
+            image_size=[2, 2],
+        )
+        reader._take_frame(FrameMessage(header, bytes(12)))
+        reader.close()
+    recorder.close()
+    assert recorder.counts["frames"] == 1
 
 
 def odd_frames():

@@ -230,9 +230,9 @@ def test_a_recorder_that_is_behind_leaves_frames_out_and_says_so(tmp_path, monke
     release = threading.Event()
 
     class Slow(module.RecordingWriter):
-        def frame(self, frame):
+        def write_frame(self, frame):
             release.wait(30)
-            super().frame(frame)
+            super().write_frame(frame)
 
     monkeypatch.setattr(module, "RecordingWriter", Slow)
     frames = frames_of("front", 40)

@@ -172,3 +172,8 @@ def test_a_wrong_override_is_refused(tmp_path, item):
 def test_metadata_that_cannot_travel_is_refused(metadata, text):
     with pytest.raises(SettingsError, match=f"streams.0.metadata: .*{text}"):
         load_rig(None, {"streams": [{"name": "a", "source": "/dev/video0", "metadata": metadata}]})
+
+
+def test_a_digit_that_is_no_number_counts_no_item():
+    with pytest.raises(SettingsError, match="there is no '²' here; lists count from 0"):
+        load_rig("demo", {"streams.².size": [8, 8]})

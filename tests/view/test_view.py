@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,29 @@ def test_strangers_are_kept_out(models):
         assert fetch(server.url) == fetch(f"{base}?token=correct-horse")
         with pytest.raises(InvalidStatus, match="403"):
             connect(f"ws://127.0.0.1:{server.port}/socket")
+
+
+@pytest.mark.parametrize("order", ["[" * 4000, '{"op": "seek", "at": NaN}', '{"op": "seek"}', "[1]", b"\xff"])
+def test_an_order_that_makes_no_sense_is_told_to_its_page(models, order):
+    show = LiveShow(["ipc:///tmp/nobody"], models)
+    with served(show) as server, connect(server.url.replace("http", "ws") + "socket") as page:
+        page.send(order)
+        assert eventually(lambda: json.loads(page.recv(timeout=20))["kind"] == "error")
+
+
+def test_idle_connections_keep_no_page_out(models, caplog):
+    """A new one ends the oldest; a page that is open stays."""
+    show = LiveShow(["ipc:///tmp/nobody"], models)
+    with served(show) as server, ExitStack() as idle, connect(server.url.replace("http", "ws") + "socket") as page:
+        opened = [idle.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(100)]
+        assert fetch(server.url)[0] == 200
+        opened[0].settimeout(20)
+        with suppress(ConnectionResetError):
+            assert opened[0].recv(1) == b""
+        with pytest.raises(BlockingIOError):
+            opened[-1].recv(1, socket.MSG_DONTWAIT)
+        assert json.loads(page.recv(timeout=20))["kind"] == "state"
+    assert {record.name for record in caplog.records} <= {"streamtok.wire"}  # which may tell that nobody answers
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -113,7 +113,7 @@ def coded_messages(count: int) -> list[TokenMessage]:
     for number in range(count):
         state = table.get("front")
         header, parts = state.pack_group(make_group(number, interval=99, tokens=GRIDS[number]), 0)
-        state.sent(header, parts)
+        state.note_sent(header, parts)
         messages.append(unpack(parts))
     return messages
 
@@ -168,7 +168,7 @@ def test_a_grid_that_could_not_be_sent_is_not_what_the_next_one_is_coded_from(fo
     for number in range(4):
         header, parts = state.pack_group(make_group(number, interval=99, tokens=GRIDS[number]), 0)
         if number != 2:
-            state.sent(header, parts)
+            state.note_sent(header, parts)
             assert np.array_equal(reader.read(unpack(parts), True).tokens, GRIDS[number])
 
 

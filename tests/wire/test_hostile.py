@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 import msgpack
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from streamtok.wire.control import MAX_UNSENT, ControlClient
 from streamtok.wire.endpoint import open_socket
 from streamtok.wire.errors import Rejects
+from streamtok.wire.header import FrameHeader
 from streamtok.wire.mailbox import Mailbox
-from streamtok.wire.message import Limits, WireError, compute_checksum, pack
+from streamtok.wire.message import Limits, WireError, compute_checksum, pack, unpack_info
 from streamtok.wire.streams import StreamTable
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
@@ -76,7 +78,7 @@ def good_parts(seq: int = 0, stream: str = "front") -> list[bytes]:
     state = table.get(stream)
     for number in range(seq + 1):
         header, parts = state.pack_group(make_group(number, stream=stream), 0)
-        state.sent(header, parts)
+        state.note_sent(header, parts)
     return parts
 
 
@@ -289,7 +291,10 @@ def parts_with(parts: list[bytes], **changes) -> list[bytes]:
     return [parts[0], msgpack.packb(msgpack.unpackb(parts[1]) | changes), parts[2]]
 
 
-@pytest.mark.parametrize("wrong", [{"session": "f" * 32}, {"seq": 2**40}, {"session": "f" * 32, "seq": 0}, {"seq": 7}])
+WRONG = [{"session": "f" * 32}, {"seq": 2**40}, {"session": "f" * 32, "seq": 0}, {"seq": 7}, {"seq": 5, "epoch": 9}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("kind", ["tokens", "info"])
 def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, kind):
     socket, endpoint = fake
@@ -308,6 +313,46 @@ def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, k
             (seq, True, 0) for seq in range(9)
         ]
         assert reader.rejects.counts == {"subscribe.order": 1}
+
+
+@pytest.mark.parametrize("wrong", [{"session": "f" * 32}, {"seq": 2**62}])
+def test_one_wrong_camera_image_costs_that_image_and_no_other(fake, wrong):
+    socket, endpoint = fake
+    image = {"stream": "front", "session": "0" * 32, "capture_ns": 0, "publish_ns": 0, "encoding": "jpeg"}
+    with subscribe(endpoint, kinds=["frames"], timeout=20) as reader:
+        socket.recv()
+        for seq in range(9):
+            header = FrameHeader(**image, seq=seq, frame_id=seq, image_size=[2, 2])
+            socket.send_multipart(pack(header, b"x"))
+            if seq == 4:
+                socket.send_multipart(parts_with(pack(header, b"x"), **wrong))
+        images = [next(reader) for _ in range(9)]
+    assert [(image.header.seq, image.header.session[0], image.lost) for image in images] == [
+        (seq, "0", 0) for seq in range(9)
+    ]
+
+
+def test_one_info_does_not_end_a_stream_that_goes_on(fake):
+    socket, endpoint = fake
+    ended = make_info(session="0" * 32, ended=True)
+    with subscribe(endpoint, timeout=20, until_end=True) as reader:
+        joined(socket)
+        for seq in range(9):
+            socket.send_multipart(good_parts(seq))
+            if seq == 4:
+                socket.send_multipart(pack(msgspec.structs.replace(ended, last_seq=seq)))
+                assert eventually(lambda: reader.infos)
+        assert [next(reader).header.seq for _ in range(9)] == list(range(9))
+        for _ in range(2):
+            socket.send_multipart(pack(msgspec.structs.replace(ended, last_seq=8)))
+        assert list(reader) == []
+
+
+@pytest.mark.parametrize("field", ["frame_rate", "keyframe_interval"])
+def test_a_number_that_json_has_not_is_refused(field):
+    info = parts_with(pack(make_info()), **{field: float("inf")})
+    with pytest.raises(WireError, match=field):
+        unpack_info(info)
 
 
 def test_a_session_begun_by_mistake_does_not_lock_out_the_one_that_goes_on(fake):

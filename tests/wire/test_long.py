@@ -72,11 +72,11 @@ def test_memory_is_flat_over_many_messages():
             sizes = []
             for number in range(60_000):
                 publisher.publish(make_group(number, interval=75))
-                if number % 50 == 0:
+                if number % 50 == 49:  # on a busy machine the reader would have much to catch up with
                     publisher.poll()
+                    assert eventually(lambda sent=number + 1: reader.counts()["front"]["messages"] == sent)
                 if number % 20_000 == 19_999:
                     sizes.append(resident_bytes())
-            assert eventually(lambda: reader.counts()["front"]["messages"] == 60_000)
             assert len(list(islice(reader, 100))) == 100
     assert sizes[-1] - sizes[0] < 8 << 20, sizes
 

@@ -17,7 +17,7 @@ import zmq
 
 from streamtok.bench.soak.link import Link
 from streamtok.types import Frame
-from streamtok.wire import connection, drain
+from streamtok.wire import connection, drain, intake
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
@@ -221,7 +221,7 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
 @pytest.mark.parametrize("join", ["keyframe", "epoch"])
 @pytest.mark.parametrize("outage", ["cut", "freeze"])
 def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
-    monkeypatch.setattr(drain, "SILENT_S", 1.5)
+    monkeypatch.setattr(intake, "SILENT_S", 1.5)
     with (
         Served("front") as node,
         Link(node.endpoint) as link,
@@ -244,8 +244,8 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
 
 def test_a_node_that_is_busy_for_long_is_not_left_for_it(monkeypatch):
     """What it sends while a reader connects anew is lost if it lies before a keyframe."""
-    monkeypatch.setattr(drain, "SILENT_S", 0.5)
-    monkeypatch.setattr(drain, "PATIENCE", 0)
+    monkeypatch.setattr(intake, "SILENT_S", 0.5)
+    monkeypatch.setattr(intake, "PATIENCE", 0)
     monkeypatch.setattr(drain, "BUSY", 40)
     with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader:
         node.wait_subscribers(1)
@@ -263,7 +263,7 @@ def test_a_node_that_is_busy_for_long_is_not_left_for_it(monkeypatch):
 
 
 def test_a_link_that_hangs_is_left_although_nobody_is_told(monkeypatch):
-    monkeypatch.setattr(drain, "SILENT_S", 0.5)
+    monkeypatch.setattr(intake, "SILENT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server, subscribe(endpoint_of(server), timeout=30):
         server.settimeout(30)
         publisher = shake_hands(server.accept()[0], b"PUB")

@@ -187,6 +187,14 @@ def sized(stream: str, seq: int, size: tuple[int, int], epoch: int = 1) -> Token
     return replace(message(stream, seq, seq, epoch=epoch), grid=np.zeros(size, np.uint16))
 
 
+def test_a_message_that_cannot_be_read_is_a_loss():
+    window = TokenWindow(["left"], 4)
+    fill(window, "left", range(3))
+    assert not window.push(replace(message("left", 3, 3), grid=None, unreadable="coded"))
+    assert window.push(message("left", 4, 4))
+    assert window.read().valid.tolist() == [[False, False, False, True]]
+
+
 def test_a_camera_that_changes_its_size_starts_the_window_anew_and_the_others_join():
     window = TokenWindow(["left", "right"], 4)
     fill(window, "left", range(3))

@@ -44,7 +44,7 @@ class Promises:
             return self._broken.total()
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By promise: how often it was `checked` and `broken`, and `examples` of that."""
+        """How often each promise was `checked` and `broken`, and `examples` of that."""
         with self._lock:
             return {
                 name: {"checked": count, "broken": self._broken[name], "examples": list(self._examples[name])}

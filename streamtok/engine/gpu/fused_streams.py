@@ -11,7 +11,7 @@ from streamtok.engine.gpu.fused import fuse_model
 from streamtok.engine.gpu.graph_streams import GraphStream, GraphStreams
 from streamtok.engine.gpu.kernels.fsq import fsq_pack
 from streamtok.engine.gpu.kernels.haar import haar_bands
-from streamtok.engine.gpu.layers import pad_edges
+from streamtok.engine.gpu.layers import pad_zeros
 from streamtok.engine.streams import PlainSnapshots
 from streamtok.model import Encoded, EncodeStream, Tokenizer
 from streamtok.model.frames import to_float
@@ -26,13 +26,13 @@ class FusedStream(PlainSnapshots, GraphStream):
 
     @cached_property  # made by the steps before a capture
     def _tables(self) -> FSQTables | None:
-        """Those of `fsq_pack`, for an FSQ model."""
+        """The tables of `fsq_pack`, for an FSQ model."""
         config = self.model.config
         return fsq_tables(config.levels, torch.float32, self.model.device) if config.quantizer == "fsq" else None
 
     @cached_property
     def _signs(self) -> Tensor | None:
-        """Those of `haar_bands`, (64, 64), for patches of 4."""
+        """The signs of `haar_bands`, (64, 64), for patches of 4."""
         if self.model.config.patch_size != 4:
             return None
         signs = haar_matrix(4, self.model.axes, torch.float32, torch.device("cpu")) * 64
@@ -43,7 +43,7 @@ class FusedStream(PlainSnapshots, GraphStream):
         if x.dtype == torch.uint8 and self._signs is not None:
             padded = haar_bands(x, self._signs, self.model.dtype, edge=1)
         else:
-            padded = pad_edges(self.model.to_bands(to_float(x, self.model.dtype)))
+            padded = pad_zeros(self.model.to_bands(to_float(x, self.model.dtype)))
         features, new = self.model.encoder(padded, state["encoder"], clock)
         if self._tables is None or "hold" in state:
             coded, held = self.model.quantize(features.x, x.shape[0], state, clock)

@@ -27,7 +27,7 @@ class Features(NamedTuple):
     moments: Tensor | None = None
 
 
-def pad_edges(x: Tensor) -> Tensor:
+def pad_zeros(x: Tensor) -> Tensor:
     """x (N, C, H, W) -> (N, H + 2, W + 2, C) with zeros around."""
     return F.pad(x.permute(0, 2, 3, 1), (0, 0, EDGE, EDGE, EDGE, EDGE)).contiguous()
 
@@ -132,7 +132,7 @@ class FusedResBlock(nn.Module):
         self.nin_shortcut = Pointwise(shortcut.weight, shortcut.bias) if isinstance(shortcut, nn.Conv2d) else None
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Those of the two convolutions."""
+        """The states of the two convolutions."""
         return {name: getattr(self, name).init_state(spec, height, width) for name in ("conv1", "conv2")}
 
     def forward(self, features: Features, state: State, clock: Clock) -> tuple[Features, State]:

@@ -65,13 +65,16 @@ class Device(Protocol):
 
 
 class CameraSource(Source):
-    """Frames of one live device. Opening fails with OSError if the device is not there, unless it is not `required`;
-    later losses heal.
+    """Frames of one live device.
 
-    `counts` has `reconnects`, `frozen` (times that the image stood still for `freeze_after` seconds), `missed` (frames
-    that the device must have taken meanwhile), `damaged` (frames that came and cannot be used), `dropped` (frames that
-    nobody read in time) and `frames`. `frozen` says whether the image stands still now; such frames are delivered all
-    the same.
+    Opening fails with OSError if the device is not there, unless it is not `required`; later losses heal. `frozen` says
+    whether the image stands still now; such frames are delivered all the same. `counts` has
+
+    - `frames`, and `reconnects`
+    - `frozen`: times that the image stood still for `freeze_after` seconds
+    - `missed`: frames that the device must have taken and that never came
+    - `damaged`: frames that came and cannot be used
+    - `dropped`: frames that nobody read in time
     """
 
     live = True

@@ -27,8 +27,9 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.cameras.camera import Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, to_image
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, open_container
+from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")

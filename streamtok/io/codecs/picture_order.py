@@ -24,6 +24,7 @@ from streamtok.io.codecs.shown_order import Order, ShownOrder
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
+HEVC_RADL = (6, 7)  # shown before their key frame, and needing nothing before it
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
@@ -72,7 +73,7 @@ class H264Order:
         first_block, _ = bits.ue(), bits.ue()
         rule = self._sps.get(self._pps.get(bits.ue(), -1))
         if rule is None:
-            return Order(clean_since=0 if idr else None)
+            return Order(clean_since=0 if idr else None, recovers=idr)
         bits.take(2 * rule.separate_planes)
         number, last, reference = bits.take(rule.width), self._last, bool(unit[0] & 0x60)
         field_picture = not rule.frames_only and bool(bits.take(1))
@@ -80,7 +81,7 @@ class H264Order:
             self._last = number
         if idr:
             self._ages = {}
-            return Order(clean_since=0)
+            return Order(clean_since=0, recovers=True)
         size = 1 << rule.width
         step = 1 if last is None else (number - last) % size
         missing = step > 1 and not rule.gaps_allowed
@@ -110,19 +111,21 @@ class H264Order:
 
 
 class H265Order:
-    """Follows recovery points (D.3.8), counting units; which pictures are missing says the decoder itself."""
+    """Follows key frames and recovery points (D.3.8), counting units; what is missing says the decoder itself."""
 
     def __init__(self, extradata: bytes | None) -> None:
         self._length_size = read_length_size("hevc", extradata)
-        self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
+        self.restart()
 
     def restart(self) -> None:
         """Forget what came before: the next unit is from another place of the stream."""
-        self._ages = {}
+        self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
+        self._key_age: int | None = None  # of the last key frame
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
         self._ages = {target: age + 1 for target, age in self._ages.items()}
+        self._key_age = None if self._key_age is None else self._key_age + 1
         recovers, has_sei, kind = False, False, -1
         for unit in split_units(data, self._length_size):
             kind = unit[0] >> 1 & 63 if unit else kind
@@ -133,8 +136,13 @@ class H265Order:
             if kind == HEVC_SEI and (count := recovery_count(unit[2:], signed=True)) is not None:
                 recovers = count > 0
                 self._ages.setdefault(count + MOST_REORDERED if count else 0, 0)
-        done = [target for target, age in self._ages.items() if age == target]
-        return Order(None, self._ages.pop(done[0]) if done else None, recovers, has_sei, kind < 0)
+        if kind in HEVC_KEYS:
+            self._key_age = 0
+        done = next((target for target, age in self._ages.items() if age == target), None)
+        clean_since = None if done is None else self._ages.pop(done)
+        if kind in HEVC_RADL:
+            clean_since = self._key_age
+        return Order(None, clean_since, recovers, has_sei, kind < 0)
 
 
 def follow_order(

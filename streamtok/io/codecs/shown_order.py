@@ -12,33 +12,28 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Order:
-    """What an access unit says: `missing` is n if one that the unit n units before needs did not come; else None.
+    """What an access unit says.
 
-    `clean_since` is n if this picture and those shown after it need none that came more than n units before; else None.
-    `recovers` is True at a key frame of H.265, and where it begins to be refreshed bit by bit. `has_sei` is True where
-    it has messages beside the picture, `empty` where it has no picture.
+    `missing` is n if one that the unit n units before needs did not come; else None. `clean_since` is n if this picture
+    and those shown after it need none that came more than n units before; else None.
     """
 
     missing: int | None = None
     clean_since: int | None = None
-    recovers: bool = False
-    has_sei: bool = False
-    empty: bool = False
+    recovers: bool = False  # it is a key frame of H.264 or H.265, or begins to be refreshed bit by bit
+    has_sei: bool = False  # it has messages beside the picture
+    empty: bool = False  # it has no picture
 
 
 class Shown(NamedTuple):
-    """A picture by its `number` in order of presentation, modulo `numbers`.
-
-    `between` is True for one that no other needs, `begins` for one that is not counted from those before. `clean` is
-    True for a key frame, where its header alone tells. `twice`: its other field may have the same number.
-    """
+    """A picture by its `number` in order of presentation, modulo `numbers`."""
 
     number: int
     numbers: int
-    between: bool = False
-    begins: bool = False
-    clean: bool = False
-    twice: bool = False
+    between: bool = False  # no other needs it
+    begins: bool = False  # it is not counted from those before
+    clean: bool = False  # it is a key frame, where its header alone tells
+    twice: bool = False  # its other field may have the same number
 
 
 class ShownOrder:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import av
 
+from streamtok.io.codecs.mpeg_headers import PairedFields
 from streamtok.io.codecs.nal_units import HEVC_SLICES, read_length_size, split_units, unit_type
 from streamtok.io.images.stills import is_whole_jpeg
 
@@ -19,8 +20,9 @@ IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
 SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
 FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
+MOST_FILL = 64  # zeros at the end of a slice whose length is said: more are no filling
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
-SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
+SECOND_FIELD, HAVE_FIELDS = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)"), re.compile(b"AVI1|mjpg")  # in its head
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
@@ -30,6 +32,8 @@ def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] |
     """What tells, for a decoder and a stream, whether a packet holds all that it should; None where nothing does."""
     if codec in SLICES:
         return WholeSlices(codec, extradata)
+    if codec == "mpeg2video":
+        return PairedFields()
     if codec == "ffv1" and not extradata:  # of a version whose slices do not say their size
         return None
     return RULES.get(codec)
@@ -38,11 +42,12 @@ def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] |
 class WholeSlices:
     """Access units of H.264 or H.265: no slice holds bytes that emulation prevention leaves to start codes.
 
-    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with some.
+    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with a few.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec, self._length_size = codec, read_length_size(codec, extradata)
+        self._fill = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
 
     def __call__(self, data: bytes) -> bool:
@@ -52,7 +57,8 @@ class WholeSlices:
         if unit_type(self._codec, unit) not in SLICES[self._codec]:
             return True
         bare = unit.rstrip(b"\0")
-        filled, believed = len(unit) - len(bare) >= LONG_FILL, self._filled < self._bare
+        fill = len(unit) - len(bare)
+        filled, believed = fill >= self._fill, self._filled < self._bare or (self._length_size and fill > MOST_FILL)
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
         return not (filled and believed) and FORBIDDEN.search(bare) is None
 
@@ -60,11 +66,12 @@ class WholeSlices:
 def _is_whole_mjpeg(data: bytes) -> bool:
     """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
 
-    Of two, which are the fields of a picture, both must be whole.
+    Of two that are the fields of a picture, both must be whole; others behind it, such as a preview, are not shown.
     """
-    first, second = MARK.search(data), SECOND_FIELD.search(data)
+    first = MARK.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
         return False
+    second = SECOND_FIELD.search(data) if HAVE_FIELDS.search(data, 0, TAIL) else None
     return second is None or is_whole_jpeg(data[second.end() :])
 
 

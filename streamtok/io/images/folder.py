@@ -1,4 +1,4 @@
-"""A folder of images as a recording: KITTI, nuScenes, EuRoC and TUM layouts, or plain numbered files with a rate.
+"""Which pictures a folder holds, and when each was taken: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files.
 
 for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)
@@ -6,26 +6,23 @@ for image in list_images("2011_09_26_drive_0001/image_02"):
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import re
 import statistics
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamtok.io.base import RecordedSource
-from streamtok.io.images.stills import DamagedFrame, count_bits, decode_image_file, is_animation, read_pictures
+from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.images.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
-from streamtok.io.spec import parse_bits, parse_rate, split_options
+from streamtok.io.spec import parse_bits, parse_rate
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
-from streamtok.types import Frame
+from streamtok.names import natural_key
 
+STEPS = 33
 NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
 
 log = logging.getLogger("streamtok.io")
@@ -42,12 +39,18 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
 
 @dataclass(frozen=True)
 class TimedImage:
-    """One file of a folder: when it was taken (ns of whatever clock the folder has) and its place in the sequence."""
+    """One file of a folder: when it was taken (ns of whatever clock the folder has) and its place in the sequence.
+
+    `numbered`: its place is a number that the folder gives it, and not how many files come before it. `guessed`: its
+    time was put between those of its neighbours.
+    """
 
     path: Path
     time_ns: int
     frame_id: int
     bits: int | None = None
+    numbered: bool = False
+    guessed: bool = False
 
     def load(self) -> tuple[np.ndarray, bytes | None]:
         """The picture, uint8 RGB (H, W, 3), and the file's bytes where decoding them as they are gives the same.
@@ -71,51 +74,68 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     with. `frame_id` counts files. Where a times file has a line for every number but some numbered images are missing
     (KITTI), it is the number, so that the gap shows.
     """
-    return find_images(folder, **options)[0]
+    return join_clocks(find_images(folder, **options).images, folder)
 
 
-def find_images(folder: str | Path, *, bits: int | None = None, **clock: Any) -> tuple[list[TimedImage], str]:
-    """What `list_images` gives, and where the times are from, in words."""
-    images, words = _time_images(Path(folder), **clock)
-    return [replace(image, bits=bits) for image in _join_clocks(images, folder)], words
+@dataclass(frozen=True)
+class Found:
+    """The images of a folder by their own clock, which may have been set back; where its times are from, in words; and
+    files without a time."""
+
+    images: list[TimedImage]
+    clock: str
+    untimed: list[Path] = field(default_factory=list)
+
+    @property
+    def steps(self) -> list[int]:
+        """Of its clock, between the first images."""
+        return [b.time_ns - a.time_ns for a, b in itertools.pairwise(self.images[:STEPS]) if b.time_ns > a.time_ns]
 
 
-def _time_images(
-    folder: Path, *, fps: float | None = None, timestamps: str | None = None, unit: str | None = None, log: str = ""
-) -> tuple[list[TimedImage], str]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
-    files = _files(folder)
-    if not files and (folder / "data").is_dir():
-        folder = folder / "data"
-        files = _files(folder)
-    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
-    if not files:
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
-        hint = f"; its folders {', '.join(inside)} do: name one of them" if inside else ""
-        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
+def find_images(
+    folder: str | Path,
+    *,
+    fps: float | None = None,
+    timestamps: str | None = None,
+    unit: str | None = None,
+    bits: int | None = None,
+    log: str = "",
+) -> Found:
+    """What `list_images` finds, as it is written."""
+    files = _list_files(Path(folder), log)
     if timestamps is None and fps is not None:
         parse_rate(fps)
-        return [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)], f"{fps:g} per second, given"
-    times_file = Path(timestamps) if timestamps is not None else find_times_file(folder)
-    if times_file is not None:
-        return _by_file(files, times_file, unit)
-    times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
-    if times is None:
-        raise ValueError(
-            f"{folder}: no times for its {len(files)} images. Put timestamps.txt beside them (one line per image), say "
-            f"?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
-        )
-    return _sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names"
+        images = [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)]
+        found = Found(images, f"{fps:g} per second, given")
+    elif times_file := Path(timestamps) if timestamps is not None else find_times_file(files[0].parent):
+        found = _by_file(files, times_file, unit)
+    else:
+        times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
+        if times is None:
+            raise ValueError(
+                f"{files[0].parent}: no times for its {len(files)} images. Put timestamps.txt beside them (a line for "
+                f"each), say ?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
+            )
+        found = Found(_sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names")
+    return replace(found, images=[replace(image, bits=bits) for image in found.images])
 
 
-def natural_key(path: Path) -> list[tuple[int, str]]:
-    """Sorts frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def _list_files(folder: Path, log: str) -> list[Path]:
+    """The pictures of a folder, or of its data/ if more of them lie there. ValueError if there are none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
+    files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
+    files = inside if len(inside) > len(files) else files
+    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
+    if not files:
+        inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
+        hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
+    return files
 
 
 def _files(folder: Path) -> list[Path]:
-    """Its pictures in order; arrays only where there is nothing else, for they may be what lies beside pictures."""
+    """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
 
@@ -128,7 +148,7 @@ def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
     return [TimedImage(path, time_ns, number) for number, (time_ns, path) in enumerate(timed)]
 
 
-def _join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
+def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
     """The images on one clock: where theirs was set back for good, or began anew, times go on behind the last image.
 
     A number is left out there, so that readers see a gap. Single images whose time does not rise stay as they are.
@@ -147,12 +167,17 @@ def _join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImag
     return joined
 
 
-def _by_file(files: list[Path], path: Path, unit: str | None) -> tuple[list[TimedImage], str]:
-    """The images with the times of a file, and what these are, in words."""
+def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
+    """The images with the times of a file."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
-    found = read_times_file(path, unit)
-    return _match(files, found, path), f"{found.times}, from {path.name}"
+    times = read_times_file(path, unit)
+    images = _match(files, times, path)
+    given = {image.path for image in images}
+    untimed = [file for file in files if file not in given]
+    if untimed:
+        log.warning("file=%s event=images_without_time count=%d", path, len(untimed))
+    return Found(images, f"{times.times}, from {path.name}", untimed)
 
 
 def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
@@ -161,12 +186,22 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     if all(name is not None for name in found.names):
         return _by_name(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
-        return [TimedImage(*each) for each in zip(files, times, found.numbers, strict=True)]
+        return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
-    numbers = [int(file.stem) if file.stem.isdigit() else -1 for file in files]
-    if not lines.keys() >= set(numbers):
+    numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]
+    if not lines.keys() >= set(numbers) and max(lines) != max(numbers):
         raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
-    return [TimedImage(file, lines[number], number) for number, file in zip(numbers, files, strict=True)]
+    guessed = {number: _time_between(lines, number) for number in numbers if min(lines) < number not in lines}
+    known = lines | guessed
+    timed = [(file, number) for file, number in zip(files, numbers, strict=True) if number in known]
+    return [TimedImage(file, known[n], n, numbered=True, guessed=n in guessed) for file, n in timed]
+
+
+def _time_between(lines: dict[int, int], number: int) -> int:
+    """The time of a picture whose line is blank, between those of its neighbours."""
+    before = max(each for each in lines if each < number)
+    after = min(each for each in lines if each > number)
+    return lines[before] + (lines[after] - lines[before]) * (number - before) // (after - before)
 
 
 def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
@@ -175,122 +210,5 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
     timed = [(time, by_name[name]) for time, name in lines if name in by_name]
     if not timed:
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
-    if len(timed) < len(files):
-        log.warning("file=%s event=images_without_time count=%d", path, len(files) - len(timed))
     places = [natural_key(file) for _, file in timed]
     return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set
-
-
-class ImageFolderSource(RecordedSource):
-    """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
-    and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
-
-    `options` are those of `list_images`; `clock` says in words where the times are from.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        stream: str = "cam0",
-        *,
-        realtime: bool = False,
-        max_frames: int | None = None,
-        keep_packets: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(stream, realtime=realtime, max_frames=max_frames)
-        self.images, self.clock = find_images(folder, **options)
-        self.expected_frames = len(self.images)
-        self._folder, self._keep_packets = folder, keep_packets
-        self._left = deque(self.images)
-        self._last_ns: int | None = None
-        span = self.images[-1].time_ns - self.images[0].time_ns
-        steps = self.images[-1].frame_id - self.images[0].frame_id
-        self.fps = options.get("fps") or (steps * 1e9 / span if span > 0 else None)
-
-    def _open(self) -> None:
-        self._left, self._last_ns = deque(self.images), None
-        for image in self.images:
-            with contextlib.suppress(DamagedFrame):
-                self.size = image.load()[0].shape[:2]
-                self._look_at(image)
-                return
-
-    def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without reading what is passed over."""
-        if self._left and self._pending is not None and self._pending.capture_ns < capture_ns:
-            self._pending = None
-        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
-        while self._pending is None and len(self._left) > 1 and self._left[0].time_ns < first_ns:
-            self._left.popleft()
-
-    def _look_at(self, image: TimedImage) -> None:
-        """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
-        data = image.path.read_bytes()
-        if is_animation(data):
-            log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
-        elif image.bits is None and (bits := count_bits(data) or 16) < 16:
-            advice = f"16-bit values that fill {bits} bits come out dark: images:{self._folder}?bits={bits} if all do"
-            log.warning("file=%s event=dark reason=%r", image.path, advice)
-
-    def _next(self) -> Frame | None:
-        while self._left:
-            frame = self._load(self._left.popleft())
-            if frame is not None:
-                return frame
-        if self._last_ns is None:
-            raise ValueError(f"{self._folder}: not one of its {len(self.images)} images can be read")
-        return None
-
-    def _load(self, image: TimedImage) -> Frame | None:
-        if self._last_ns is not None and image.time_ns <= self._last_ns:
-            self._skip("backwards", image, "its time does not rise")
-            return None
-        try:
-            pixels, packet = image.load()
-        except DamagedFrame as error:
-            self._skip("damaged", image, str(error))
-            return None
-        self._last_ns = image.time_ns
-        capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
-        if packet is None or not self._keep_packets:
-            return Frame(self.stream, image.frame_id, capture_ns, pixels)
-        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, IMAGE_SUFFIXES[image.path.suffix.lower()])
-
-    def _skip(self, counter: str, image: TimedImage, reason: str) -> None:
-        self.counts[counter] += 1
-        if self.counts[counter] == 1:
-            log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
-
-
-class ImageFileSource(RecordedSource):
-    """A picture file as a source: one frame, or those of an animated WebP or AVIF at their times."""
-
-    clock = "as the file shows its pictures"
-
-    def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
-        super().__init__(stream, **options)
-        self.path, self._bits = path, bits
-        self._pictures: Iterator[tuple[int, np.ndarray]] = iter(())
-        self._number = 0
-
-    def _open(self) -> None:
-        pictures = read_pictures(self.path, self._bits)
-        first = next(pictures)
-        self.size, self._number = first[1].shape[:2], 0
-        self._pictures = itertools.chain([first], pictures)
-
-    def _next(self) -> Frame | None:
-        for time_ns, image in self._pictures:
-            self._number += 1
-            return Frame(self.stream, self._number - 1, self.start_ns + time_ns, image)
-        return None
-
-
-def parse_images(
-    spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
-) -> ImageFolderSource:
-    """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
-    folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
-    options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
-    return ImageFolderSource(folder, stream, **options)

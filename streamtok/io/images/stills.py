@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import numpy as np
 from streamtok.config.tokenizer_config import MOST_CHANNELS
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient
 from streamtok.preprocessing.pixels import RawImage
+
+log = logging.getLogger("streamtok.io")
 
 JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
@@ -153,10 +156,19 @@ def _decode_any_depth(data: bytes) -> np.ndarray:
     return image
 
 
-def count_bits(data: bytes) -> int | None:
-    """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None for one of 8 bits."""
+def _count_bits(data: bytes) -> int | None:
+    """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None where 8 bits are read of it."""
+    if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
+        return None
     image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode_any_depth(data)
     return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
+
+
+def warn_of_dark(data: bytes, path: Path, source: str) -> None:
+    """Warn where the values of a picture file fill too few of their 16 bits."""
+    if (bits := _count_bits(data) or 16) < 16:
+        advice = f"16-bit values that fill {bits} bits come out dark: {source}?bits={bits} if all do"
+        log.warning("file=%s event=dark reason=%r", path, advice)
 
 
 def is_animation(data: bytes) -> bool:
@@ -193,8 +205,14 @@ def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np
         raise ValueError(f"{path} is no animation that can be read: damaged, or not what its name says")
     time_ns = 0
     for image, duration_ms in zip(animation.frames, animation.durations, strict=True):
-        yield time_ns, orient(image[..., 2::-1], orientation)
+        yield time_ns, orient(_to_eight_bits(image[..., 2::-1], bits or _depth_of_avif(data)), orientation)
         time_ns += int(duration_ms) * 1_000_000 or STILL_NS
+
+
+def _depth_of_avif(data: bytes) -> int:
+    """Bits per value of an AVIF file (av1C; AV1 in ISO BMFF, 2.3.3), which OpenCV gives as they are in animations."""
+    flags = data[data.find(b"av1C") + 6]
+    return 12 if flags & 0x20 else 10
 
 
 def _count_pages(data: bytes) -> int:

@@ -3,9 +3,10 @@
     column = read_times(["108000033333333", "108000066666666", "108000100000000"])
     column.ns, column.unit, column.clock  # [108000033333333, ...], "ns", "since boot or start"
 
-Dates with a clock time are read as KITTI writes them. Numbers, in any notation, are seconds, ms, us or ns. A number
-alone does not say which: 1e12 is a Unix time in ms and 17 minutes since boot in ns. The steps between them do, because
-cameras take 1 to 200 pictures per second. Where two units fit, or none, the column is refused with what to do.
+Dates with a clock time are read as KITTI and RFC 3339 write them, in UTC where they name no zone. Numbers, in any
+notation, are seconds, ms, us or ns. A number alone does not say which: 1e12 is a Unix time in ms and 17 minutes since
+boot in ns. The steps between them do, because cameras take 1 to 200 pictures per second. Where two units fit, or none,
+the column is refused with what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
 `timestamps.txt`, `times.txt`, `data.csv`, `<folder>.txt`. A line holds a time, or a time and a file name (either order,
@@ -31,7 +32,9 @@ from streamtok.names import nearest
 log = logging.getLogger("streamtok.io")
 
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-DATE = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d+))?")
+DATE = re.compile(
+    r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([-+]\d\d):?(\d\d))?", re.IGNORECASE
+)
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
 HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
@@ -39,6 +42,7 @@ TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
 NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv")
 
 UNIX, OTHER = "Unix time", "since boot or start"
@@ -85,7 +89,7 @@ def read_times(texts: Sequence[str], unit: str | None = None, place: str = "time
     A unit that had to be found from the steps is told in a log line that begins with `place`. Raises ValueError for
     text that is no time, and where no unit, or more than one, is likely.
     """
-    dates = [_read_date(text) for text in texts]
+    dates = [read_date(text) for text in texts]
     if any(date is not None for date in dates):
         return Times([_take_date(date, text) for date, text in zip(dates, texts, strict=True)], "date", UNIX, "dates")
     values = [_read_number(text) for text in texts]
@@ -97,6 +101,19 @@ def read_times(texts: Sequence[str], unit: str | None = None, place: str = "time
     if clock != UNIX and "per second" in reason:
         log.warning("%s event=unit_of_times unit=%s clock=%r reason=%r", place, unit, clock, reason)
     return Times([int((value * UNITS[unit]).to_integral_value()) for value in values], unit, clock, reason)
+
+
+def read_date(text: str) -> int | None:
+    """ns since 1970 of a date with a clock time, such as 2011-09-26 13:02:25.964389445 or 2024-05-01T12:00:00.25Z; None
+    for what is none. Raises ValueError for a day or a time that does not exist."""
+    date = DATE.fullmatch(text.strip())
+    if date is None:
+        return None
+    *day, clock, fraction, hours, minutes = date.groups()
+    seconds = timegm(strptime(f"{'-'.join(day)} {clock}", "%Y-%m-%d %H:%M:%S"))
+    if hours:
+        seconds -= int(hours) * 3600 + int(f"{hours[0]}{minutes}") * 60
+    return seconds * 10**9 + int((fraction or "0")[:9].ljust(9, "0"))
 
 
 def read_times_in_names(names: list[str], unit: str | None = None, place: str = "names") -> Times | None:
@@ -124,9 +141,11 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     numbers: list[int] = []
     headings = 0
     columns: tuple[int, int | None] | None = None
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        line = line.strip()
-        heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line))
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith(UTF_16) else "utf-8-sig"
+    for number, line in enumerate(data.decode(encoding, errors="replace").splitlines(), 1):
+        line = line.strip().replace('"', "")
+        heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
             unit = named[1].lower().removesuffix("ec")
         headings += heading
@@ -162,28 +181,20 @@ def _split_line(line: str, columns: tuple[int, int | None] | None) -> tuple[str,
         return parts[columns[0]], None if columns[1] is None else parts[columns[1]]
     if DATE.fullmatch(line):
         return line, None
-    parts = [part for part in re.split(r"[,;\s]+", line) if part]
+    parts = re.split("[,;]", line) if re.search("[,;]", line) else line.split()
+    parts = [part.strip() for part in parts if part.strip()]
     if len(parts) == 1:
         return parts[0], None
     first, second = parts[:2]
-    return (first, second) if NUMBER.fullmatch(first) else (second, first)
+    return (first, second) if NUMBER.fullmatch(first) or DATE.fullmatch(first) else (second, first)
 
 
 def _check_time(text: str, place: str) -> None:
     try:
-        if _read_date(text) is None:
+        if read_date(text) is None:
             _read_number(text)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-
-
-def _read_date(text: str) -> int | None:
-    """ns since 1970 of a date with a clock time; None for what is none."""
-    date = DATE.fullmatch(text.strip())
-    if date is None:
-        return None
-    seconds = timegm(strptime(f"{date[1]} {date[2]}", "%Y-%m-%d %H:%M:%S"))
-    return seconds * 10**9 + int((date[3] or "0")[:9].ljust(9, "0"))
 
 
 def _take_date(date: int | None, text: str) -> int:
@@ -218,9 +229,11 @@ def _find_unit(values: list[Decimal], with_point: bool) -> tuple[str, str]:
     if sure:
         return sure[0], "the size of the numbers" if sure[0] == unix else "decimals"
     usual = next((unit for unit, seconds in steps_s.items() if USUAL_STEP_S[0] <= seconds <= USUAL_STEP_S[1]), None)
+    if usual and values[0] * UNITS[usual] / 10**9 >= UNIX_SECONDS[1]:  # no clock has run for so long
+        usual = None
     if usual and (unix is None or steps_s[unix] > LAPSE_S):
         return usual, f"steps of {step.normalize():f} are {float(1 / steps_s[usual]):.4g} pictures per second"
-    if 1 <= step < COARSE:
+    if 1 <= step < COARSE and values[0] < UNIX_SECONDS[1]:
         return "s", f"steps of {step.normalize():f}"
     likely = [unit for unit in (unix, usual) if unit] or [unit for unit, s in steps_s.items() if _is_sure(s)]
     readings = [f"{unit} (one picture every {float(steps_s[unit]):g} s)" for unit in likely]

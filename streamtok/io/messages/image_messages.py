@@ -14,7 +14,6 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from streamtok.extras import missing_extra
 from streamtok.io.images.stills import DamagedFrame, ImageData, decode_still
+from streamtok.io.images.times import read_date
 from streamtok.io.messages.flatbuffer import read_table
 from streamtok.preprocessing.pixels import RawImage
 
@@ -38,7 +38,6 @@ ROS_FOXGLOVE = {
     "uint32 step\nuint8[] data\n",
 }
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
-RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?")
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
 PACKED_VIDEO = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
@@ -193,11 +192,10 @@ def _json_ns(stamp: Any) -> int:
     """A time of Foxglove's JSON in ns: seconds and nanoseconds, or text as RFC 3339 has it."""
     if not isinstance(stamp, str):
         return stamp.sec * 10**9 + getattr(stamp, "nsec", getattr(stamp, "nanos", 0)) if stamp else 0
-    match = RFC_3339.fullmatch(stamp.strip())
-    if match is None:
+    stamp_ns = read_date(stamp)
+    if stamp_ns is None:
         raise ValueError(f"{stamp!r} is no time such as 2024-05-01T12:00:00.25Z")
-    whole = datetime.fromisoformat(f"{match[1]}{(match[3] or '+00:00').upper().replace('Z', '+00:00')}")
-    return int(whole.timestamp()) * 10**9 + int((match[2] or "0")[:9].ljust(9, "0"))
+    return stamp_ns
 
 
 def _parse_flatbuffer(name: str, data: ImageData) -> ImageMessage:

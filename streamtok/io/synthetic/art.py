@@ -179,7 +179,7 @@ def _bush(number: int) -> np.ndarray:
 
 
 def _lamp(number: int) -> np.ndarray:
-    """Its arm points right (0, for the left side of the road) or left (1)."""
+    """A lamp, whose arm points right (0, for the left side of the road) or left (1)."""
     image = _canvas(300, 104)
     _fill(image, [(8, 300), (10, 20), (15, 20), (17, 300)], (92, 96, 100))
     cv2.ellipse(image, (62, 26), (50, 20), 0, 180, 285, (92, 96, 100, 255), 5, cv2.LINE_AA)

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import av
-import numpy as np
 
 from streamtok.io.codecs.nal_units import read_length_size, without_sei
 from streamtok.io.codecs.picture_order import Order, follow_order
 from streamtok.io.codecs.whole_packets import whole_rule
-from streamtok.preprocessing.orientation import UPRIGHT, find_orientation, orient, read_matrix_orientation
+from streamtok.preprocessing.orientation import find_orientation
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
@@ -29,15 +28,15 @@ MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
+MOST_PIXELS = 1 << 26
+"""Of a picture, which a stranger may have made: what a process takes of still images (`OPENCV_IO_MAX_IMAGE_PIXELS`)."""
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 """Decoders that mark or refuse all they conceal, so they need not refuse what is only unusual beside the pictures."""
-MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1", "vvc"}
+MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1"}
 """Decoders of streams that may begin anywhere, and that mark key frames."""
 AV1 = ("libdav1d", "av1")  # which mark a key frame that is shown again, too; the headers tell which are new
 NEW_EXTRADATA = "new_extradata"  # what a packet has beside it from which on its stream is described in another way
 HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # in bytes, with what comes before it
-BY_ANGLE = {90: 8, 180: 3, 270: 6}
-"""Orientations by the degrees, anticlockwise, that turn a picture upright."""
 
 
 class Checked(NamedTuple):
@@ -78,8 +77,8 @@ class CleanDecoder:
 
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
-        if context.name not in MARK_ERRORS:
-            context.options = {"err_detect": "explode+crccheck"}
+        strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
+        context.options = {"max_pixels": str(MOST_PIXELS)} | strict
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
         self._describe(context.extradata)
@@ -133,6 +132,8 @@ class CleanDecoder:
             if refusal := self._refusal(packet, marked):
                 yield self._refused(refusal, pts)
                 return
+            if packet.is_discard and packet.is_keyframe:  # a clip cut behind it: it is decoded and does not come out
+                self._pass_key(pts, self._fed)
             if marked:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
@@ -198,11 +199,16 @@ class CleanDecoder:
         """Note what a packet says before it is decoded; gives what is left where the decoder starts anew."""
         if order.missing is not None:
             self._lose(Loss(self._fed - order.missing, None, DEPENDS))
-        if order.recovers and self._losses:  # H.265 refuses what needs a lost picture, and compares no more checksums
+        if order.recovers and self._losses and self._fed > 1:
+            # H.265 refuses what needs a lost picture, and compares no more checksums.
             with contextlib.suppress(av.FFmpegError):  # what was refused is told already
                 for frame in self._context.decode(None):
                     yield from self._take(frame)
             self._context.flush_buffers()
+            if self._context.name == "h264":  # it adds what it read of a block that it gave up to the next picture
+                with contextlib.suppress(av.FFmpegError):
+                    self._context.decode(packet)
+                self._context.flush_buffers()
         if order.clean_since is not None:
             self._clean_since[packet.pts] = self._fed - order.clean_since
             if packet.is_discard:  # decoded and not shown: it does not come out
@@ -260,24 +266,6 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
     """Whether a loss may touch a key frame, given by `pts` and `order`, or pictures shown after it."""
     shown_before = loss.pts is not None and pts is not None and loss.pts < pts
     return loss.order >= order and not shown_before
-
-
-def read_orientation(frame: Any) -> int:
-    """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
-    if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
-        return int(frame.opaque[0])
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
-        return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
-    if matrix is None:
-        return UPRIGHT
-    return read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT
-
-
-def to_image(frame: Any) -> np.ndarray:
-    """A decoded video frame as uint8 RGB (H, W, 3), upright."""
-    return orient(frame.to_ndarray(format="rgb24"), read_orientation(frame))
 
 
 def new_extradata(packet: Any) -> bytes | None:

@@ -19,7 +19,7 @@ import av.error
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_fault, tls_options, without_option
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -41,11 +41,6 @@ REFUSALS: list[tuple[type[Exception], str]] = [
     (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
     (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
 ]
-
-
-def is_url(target: str) -> bool:
-    """Whether a target is on the network, not a path."""
-    return "://" in target
 
 
 def is_rtp(target: str) -> bool:
@@ -88,21 +83,29 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; pictures attached to it, such as a cover, are none."""
+    """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:
     """The packets of one stream, from where the container is, with an empty one at the end.
 
-    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up.
+    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up, and
+    FFmpeg once behind a transport stream that ends in zeros.
     """
+    again = False
     while True:
         try:
-            yield from container.demux(stream)
+            for packet in container.demux(stream):
+                yield packet
+                again = again and not packet.size
             return
         except IndexError:
             continue
+        except av.error.BlockingIOError:
+            if again:
+                raise
+            again = True
 
 
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
@@ -128,15 +131,21 @@ def _explain(target: str, error: Exception) -> Exception:
     if not is_url(target):
         if isinstance(error, PermissionError):
             return PermissionError(f"{name}: not allowed to read it")
-        if _lacks_index(Path(target)):
+        if Path(target).is_file() and not Path(target).stat().st_size:
+            reason = "it is empty (0 bytes)"
+        elif _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
+    if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):
+        advice = f"it answers, and sends no video within {OPEN_S:.0f} s: is the path right, and does VLC show it?"
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
         advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
-    return OSError(getattr(error, "errno", None) or errno.EIO, f"{name} cannot be opened: {advice or reason}")
+    number = getattr(error, "errno", None)
+    system = [number] if number in errno.errorcode else []  # others are FFmpeg's own, and tell nobody anything
+    return OSError(*system, f"{name} cannot be opened: {advice or reason}")
 
 
 def _has_address(url: str) -> bool:
@@ -162,4 +171,4 @@ def _lacks_index(path: Path) -> bool:
 
 def steps_back(before: int | None, after: int, time_base: Fraction) -> bool:
     """Whether a clock starts anew between two packets, from their times of decoding."""
-    return before is not None and (before - after) * time_base > STEP_BACK_S
+    return before is not None and after < before and (before - after) * time_base > STEP_BACK_S

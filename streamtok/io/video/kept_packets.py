@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streamtok.io.codecs.nal_units import add_orientation, to_annex_b
-from streamtok.io.video.clean_decoder import new_extradata, read_orientation
+from streamtok.io.video.clean_decoder import new_extradata
+from streamtok.io.video.frame_images import read_orientation
 from streamtok.preprocessing.orientation import UPRIGHT
 
 ANNEX_B = ("h264", "hevc")

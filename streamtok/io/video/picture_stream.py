@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, is_url, open_container, steps_back, video_streams
+from streamtok.io.video.containers import demux, open_container, steps_back, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
-from streamtok.names import without_password
+from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -57,7 +57,6 @@ class PictureStream:
         self._told: set[str] = set()
         self._losses: Losses | None = None
         self._pass_until: Fraction | None = None
-        self._place: int | None = None  # of the last packet, in bytes
         self._open()
         context = self.stream.codec_context
         claimed = context.framerate if self.raw else self.stream.average_rate
@@ -77,6 +76,7 @@ class PictureStream:
     def _open(self) -> None:
         self.container, self.stream = open_container(self.target, stream=self._wanted)
         self._wanted = video_streams(self.container).index(self.stream)
+        self._place: int | None = None  # of the last packet, in bytes
         form, reordered = self.container.format.name, bool(self.stream.codec_context.has_b_frames)
         if form == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
@@ -107,7 +107,7 @@ class PictureStream:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
         try:
             if tick > (self.stream.start_time or 0):
-                self._at_start = False
+                self._at_start, self._place = False, None
                 self.container.seek(tick, stream=self.stream)
                 self.decoder.restart()
                 return True
@@ -197,6 +197,7 @@ class PictureStream:
             except (av.FFmpegError, EOFError) as error:
                 self.tell_once("cut_short", str(error))
                 self._cut_short = True
+                yield av.Packet()  # as PyAV ends a file: pictures wait in the decoder
                 return
             if packet is None:
                 return
@@ -234,8 +235,8 @@ class PictureStream:
         if self._losses is None:
             self._marked = MARKED_BEHIND if packet.is_corrupt else max(self._marked - 1, 0)
             return self.decoder.decode(packet, packet.is_corrupt or (self._marked > 0 and self._marks_late))
-        self._place = self._place if packet.pos is None else packet.pos  # none for the rest of what began there
-        if packet.pos in self._losses.missing:
+        last, self._place = self._place, self._place if packet.pos is None else packet.pos  # none for the rest of one
+        if packet.pos in self._losses.missing or self._losses.hide_picture(last, self._place):
             self.decoder.lose_packets()
         return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
 

@@ -24,7 +24,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from streamtok.io.video.clean_decoder import to_image
+from streamtok.io.spec import split_file
+from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.video.picture_stream import Numbered, PictureStream
 
@@ -167,3 +168,9 @@ class VideoReader:
                 return
         end = self.pictures.end if stop is None else min(stop, self.pictures.end)
         self.counts["damaged"] += max(end - expected, 0) if self._passing is None else 0
+
+
+def open_reader(text: str | Path) -> VideoReader:
+    """The reader of "FILE?fps=20&stream=1", or of FILE alone; see `split_file`."""
+    path, options = split_file(str(text))
+    return VideoReader(path, **options)

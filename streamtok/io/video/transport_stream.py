@@ -7,8 +7,10 @@ picture before a loss is known to be whole.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ ERROR = 0x80  # in a packet's second byte: the receiver could not correct it
 SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
 CHUNK = 1 << 16  # packets
 HEAD = 32  # bytes that tell a packet from one that is sent twice
+COUNTED, UNKNOWN = 16, -2  # to which packets count, and a counter behind bytes that may have been so many
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
 
 
@@ -28,19 +31,34 @@ class Losses:
     touched: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
 
+    def hide_picture(self, last: int | None, place: int | None) -> bool:
+        """Whether a picture is touched that begins between two that came one after the other: it did not come."""
+        if last is None or place is None:
+            return False
+        return bisect_right(self._in_order, last) < bisect_left(self._in_order, place)
+
+    @cached_property
+    def _in_order(self) -> list[int]:
+        return sorted(self.touched)
+
 
 def find_losses(path: Path, pid: int) -> Losses:
     """Read the packets of one elementary stream of a transport stream file; see `Losses`."""
     losses = Losses()
     start, counter, stuffed, last = -1, -1, True, b""
-    for places, heads in _read_packets(path):
+    for places, heads, skipped in _read_packets(path):
+        counter = UNKNOWN if skipped >= COUNTED * SIZE else counter
         mine = (heads[:, 1].astype(int) & 0x1F) << 8 | heads[:, 2]
         for place, row in zip(places[mine == pid].tolist(), heads[mine == pid], strict=True):
             head = row.tobytes()
             begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
-            if not control & 1 or head == last:  # no payload, or a packet sent twice
+            if not control & 1:  # no payload
                 continue
-            jumps = counter >= 0 and count != (counter + 1) % 16 and not (control & 2 and head[4] and head[5] & 0x80)
+            if head == last:  # sent twice, as it may be (2.4.3.3); FFmpeg takes it for another one
+                losses.touched |= {start, place} if begins else {start}
+                continue
+            jumps = counter >= 0 and count != (counter + 1) % COUNTED
+            jumps = counter == UNKNOWN or (jumps and not (control & 2 and head[4] and head[5] & 0x80))
             counter, last = count, head
             if jumps and not (begins and stuffed):
                 losses.touched.add(start)
@@ -55,9 +73,10 @@ def find_losses(path: Path, pid: int) -> Losses:
     return losses
 
 
-def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, HEAD), in order."""
-    data = np.memmap(path, np.uint8, "r")
+def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, HEAD), in order; and how many bytes
+    before them are none."""
+    data, skipped = np.memmap(path, np.uint8, "r"), 0
     at, size = _find_sync(data, 0)
     while at + SIZE <= len(data):
         count = min(CHUNK, (len(data) - at - SIZE) // size + 1)
@@ -67,10 +86,11 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         heads = np.array(rows[:good])
         if len(bad) and good:  # something is missing, perhaps of the last one
             heads[-1, 1] |= ERROR
-        yield at + size * np.arange(good), heads
-        at += size * good
+        yield at + size * np.arange(good), heads, skipped
+        end = at = at + size * good
         if len(bad):
             at, size = _find_sync(data, at)
+        skipped = at - end
 
 
 def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ import numpy as np
 from streamtok.io.codecs.nal_units import KEY_UNITS, split_units, unit_type
 from streamtok.io.images.stills import DamagedFrame, ImageData
 from streamtok.io.messages.image_messages import VIDEO_CODECS
-from streamtok.io.video.clean_decoder import Checked, CleanDecoder, to_image
+from streamtok.io.video.clean_decoder import Checked, CleanDecoder
+from streamtok.io.video.frame_images import to_image
 
 COUNTED = Fraction(1, 1)  # times are the numbers of units
 TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, go on over a unit that never came

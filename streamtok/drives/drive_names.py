@@ -1,0 +1,123 @@
+"""The names of drives: what they mean, and which drives there are in a folder."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from streamtok.drives.folder_drive import belong_together, find_logs, has_images
+from streamtok.drives.folders import list_recordings
+from streamtok.drives.named_logs import folders_of
+from streamtok.io.images.folder import OPTIONS
+from streamtok.io.spec import split_file, split_options
+from streamtok.io.suffixes import is_video
+from streamtok.names import natural_key
+from streamtok.recording.parts import Parts
+
+IMAGES, PARTS = "images:", "parts:"
+
+
+def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
+    text = str(name)
+    if not text.startswith(IMAGES):
+        return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
+    folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
+    return Path(folder), options
+
+
+def resolve_drive(name: str) -> str:
+    """The same drive named from the root of the file system."""
+    prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
+    path, options = parse_drive(name)
+    query = name.rpartition("?")[2] if options else ""
+    return f"{prefix}{path.resolve()}{'?' * bool(query)}{query}"
+
+
+def measure_drive(name: str) -> int:
+    """Bytes of a drive's files; raises FileNotFoundError."""
+    path, _ = parse_drive(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    files = [path]
+    if name.startswith(PARTS):
+        files = recording_of(path).paths
+    elif path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def list_drives(name: str) -> list[str]:
+    """The names of the drives that a name means: a folder of recordings that do not belong together is one each."""
+    path, images = parse_drive(name)
+    if images or name.startswith(PARTS) or not path.is_dir():
+        return [name]
+    found = drives_in(path)
+    return [name] if found in ([], [str(path)]) else found
+
+
+def drives_in(path: Path) -> list[str]:
+    """The names of the drives in a folder and those below it."""
+    return _drives_in(path, _Listing(path.resolve()))
+
+
+@dataclass
+class _Listing:
+    """What is known while a folder is listed: the real path of it, and of the folders in it that were listed.
+
+    `named` are the folders of images that name their recordings.
+    """
+
+    root: Path
+    seen: set[Path] = field(default_factory=set)
+    named: Collection[Path] = ()
+
+    def folders_in(self, path: Path) -> Iterator[Path]:
+        """The folders in one, each once: a link into what is listed anyway leads to nothing new."""
+        for folder in filter(Path.is_dir, sorted(path.iterdir(), key=natural_key)):
+            real = folder.resolve()
+            if real not in self.seen and not (folder.is_symlink() and real.is_relative_to(self.root)):
+                self.seen.add(real)
+                yield folder
+
+
+def _drives_in(path: Path, listing: _Listing) -> list[str]:
+    logs = {} if listing.named else find_logs(path)
+    listing = replace(listing, named=folders_of(logs)) if logs else listing
+    recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
+    own = recordings + videos if recordings else [str(path)] if videos else []
+    is_named = path in listing.named
+    if not own and not is_named and has_images(path):
+        return [str(path)]
+    folders = listing.folders_in(path) if own or not is_named else ()  # below images are none
+    below = {folder: _drives_in(folder, listing) for folder in folders}
+    rigs = [folder for folder, drives in below.items() if drives]
+    unnamed = not any(folder.is_relative_to(path) for folder in listing.named)
+    if unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs) and belong_together(rigs):
+        return [str(path)]
+    found = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + own
+    found += [drive for drives in below.values() for drive in drives]
+    return [str(path)] if len(found) == 1 and (recordings or logs) else found
+
+
+def list_videos(path: Path) -> list[str]:
+    """The names of the videos in a folder."""
+    return [str(video) for video in sorted(filter(is_video, path.iterdir()))]
+
+
+def list_below(path: Path) -> list[str]:
+    """The names of the drives in the folders below one."""
+    listing = _Listing(path.resolve())
+    return [drive for folder in listing.folders_in(path) for drive in _drives_in(folder, listing)]
+
+
+def name_parts(recording: Parts) -> str:
+    """The name of a recording in a folder with others."""
+    first = recording.paths[0]
+    return f"{PARTS}{first}" if len(recording.paths) > 1 else str(first)
+
+
+def recording_of(first: Path) -> Parts:
+    """The recording that begins with a file, with all of its parts."""
+    return next(recording for recording in list_recordings(first.parent) if first in recording.paths)

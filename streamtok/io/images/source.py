@@ -1,0 +1,139 @@
+"""Pictures as sources: a folder of images, and a file with one picture or an animation."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamtok.io.base import RecordedSource
+from streamtok.io.images.folder import OPTIONS, TimedImage, find_images, join_clocks
+from streamtok.io.images.stills import DamagedFrame, is_animation, read_pictures, warn_of_dark
+from streamtok.io.spec import split_options
+from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.types import Frame
+
+log = logging.getLogger("streamtok.io")
+
+
+class ImageFolderSource(RecordedSource):
+    """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
+    and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
+
+    `options` are those of `list_images`; `clock` says in words where the times are from.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        stream: str = "cam0",
+        *,
+        realtime: bool = False,
+        max_frames: int | None = None,
+        keep_packets: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(stream, realtime=realtime, max_frames=max_frames)
+        found = find_images(folder, **options)
+        self.images, self.clock = join_clocks(found.images, folder), found.clock
+        self.expected_frames = len(self.images)
+        self._folder, self._keep_packets = folder, keep_packets
+        self._left = deque(self.images)
+        self._last_ns: int | None = None
+        span = self.images[-1].time_ns - self.images[0].time_ns
+        steps = self.images[-1].frame_id - self.images[0].frame_id
+        self.fps = options.get("fps") or (steps * 1e9 / span if span > 0 else None)
+
+    def _open(self) -> None:
+        self._left, self._last_ns = deque(self.images), None
+        for image in self.images:
+            with contextlib.suppress(DamagedFrame):
+                self.size = image.load()[0].shape[:2]
+                self._look_at(image)
+                return
+
+    def skip_to(self, capture_ns: int) -> None:
+        """As `RecordedSource.skip_to`, without reading what is passed over."""
+        if self._left and self._pending is not None and self._pending.capture_ns < capture_ns:
+            self._pending = None
+        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
+        while self._pending is None and len(self._left) > 1 and self._left[0].time_ns < first_ns:
+            self._left.popleft()
+
+    def _look_at(self, image: TimedImage) -> None:
+        """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
+        data = image.path.read_bytes()
+        if is_animation(data):
+            log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)
+        elif image.bits is None:
+            warn_of_dark(data, image.path, f"images:{self._folder}")
+
+    def _next(self) -> Frame | None:
+        while self._left:
+            frame = self._load(self._left.popleft())
+            if frame is not None:
+                return frame
+        if self._last_ns is None:
+            raise ValueError(f"{self._folder}: not one of its {len(self.images)} images can be read")
+        return None
+
+    def _load(self, image: TimedImage) -> Frame | None:
+        if self._last_ns is not None and image.time_ns <= self._last_ns:
+            self._skip("backwards", image, "its time does not rise")
+            return None
+        try:
+            pixels, packet = image.load()
+        except DamagedFrame as error:
+            self._skip("damaged", image, str(error))
+            return None
+        self._last_ns = image.time_ns
+        capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
+        if packet is None or not self._keep_packets:
+            return Frame(self.stream, image.frame_id, capture_ns, pixels)
+        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, IMAGE_SUFFIXES[image.path.suffix.lower()])
+
+    def _skip(self, counter: str, image: TimedImage, reason: str) -> None:
+        self.counts[counter] += 1
+        if self.counts[counter] == 1:
+            log.warning("stream=%s event=%s file=%s reason=%r", self.stream, counter, image.path, reason)
+
+
+class ImageFileSource(RecordedSource):
+    """A picture file as a source: one frame, or those of an animated WebP or AVIF at their times."""
+
+    clock = "as the file shows its pictures"
+
+    def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
+        super().__init__(stream, **options)
+        self.path, self._bits = path, bits
+        self._pictures: Iterator[tuple[int, np.ndarray]] = iter(())
+        self._number = 0
+
+    def _open(self) -> None:
+        pictures = read_pictures(self.path, self._bits)
+        first = next(pictures)
+        self.size, self._number = first[1].shape[:2], 0
+        if self._bits is None:
+            warn_of_dark(self.path.read_bytes(), self.path, str(self.path))
+        self._pictures = itertools.chain([first], pictures)
+
+    def _next(self) -> Frame | None:
+        for time_ns, image in self._pictures:
+            self._number += 1
+            return Frame(self.stream, self._number - 1, self.start_ns + time_ns, image)
+        return None
+
+
+def parse_images(
+    spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
+) -> ImageFolderSource:
+    """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
+    folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
+    options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
+    return ImageFolderSource(folder, stream, **options)

@@ -1,0 +1,103 @@
+"""The records of an MCAP file one after another, without its index, and past damage."""
+
+import mmap
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from streamtok.recording import mcap_records as spec
+from streamtok.recording.mcap_records import CHUNK_HEAD, MAGIC, RECORD
+
+LIKELY = re.compile(rb"[\x01-\x0f].{4}\0{4}", re.DOTALL)  # an opcode, and a length below 4 GiB
+ROW = 4  # records that follow one another are no chance
+LEAST = {spec.OP_MESSAGE: spec.MESSAGE_HEAD.size, spec.OP_CHUNK: CHUNK_HEAD.size + 12}
+
+
+def walk_records(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[tuple[int, int, int]]:
+    """(opcode, offset, length of what is in it) of each record up to the footer; the last may run over the end.
+
+    Where records make no sense `note` is told, and the walk goes on with the next that do.
+    """
+    end = os.fstat(stream.fileno()).st_size
+    closed = _ends_with_magic(stream, end)
+    offset = len(MAGIC)
+    before = offset  # from where on to look for more, if this record makes no sense
+    while offset + RECORD.size <= end:
+        opcode, length = _read_head(stream, offset)
+        following = offset + RECORD.size + length
+        inner = _inner_length(stream, offset, end) if opcode == spec.OP_CHUNK else length
+        if inner != length and inner > 0 and _follows(stream, offset + RECORD.size + inner, end):
+            length, following = inner, offset + RECORD.size + inner  # the length around the chunk is damaged
+        cut_off = not closed and opcode == spec.OP_CHUNK and inner == length
+        if opcode == 0 or (following > end and not cut_off):
+            found = _find_records(stream, before, end)
+            if found < end or closed or not 0 < opcode <= spec.LAST_OPCODE:
+                note(f"from byte {offset} on the records make no sense")
+                offset = before = found
+                continue
+        yield opcode, offset, length
+        if opcode == spec.OP_FOOTER:
+            return
+        before = following if opcode == spec.OP_CHUNK and inner == length else offset + RECORD.size
+        offset = following
+
+
+def _ends_with_magic(stream: BinaryIO, end: int) -> bool:
+    stream.seek(max(0, end - len(MAGIC)))
+    return stream.read(len(MAGIC)) == MAGIC
+
+
+def _read_head(stream: BinaryIO, offset: int) -> tuple[int, int]:
+    stream.seek(offset)
+    opcode, length = RECORD.unpack(stream.read(RECORD.size))
+    return opcode, length
+
+
+def _inner_length(stream: BinaryIO, offset: int, end: int) -> int:
+    """How long a chunk is by what its own header says; -1 if that is damaged or cut off."""
+    stream.seek(offset + RECORD.size + CHUNK_HEAD.size)
+    name = stream.read(4)
+    size = struct.unpack("<I", name)[0] if len(name) == 4 else end
+    if size > 16:
+        return -1
+    stream.seek(size, os.SEEK_CUR)
+    records = stream.read(8)
+    return CHUNK_HEAD.size + 4 + size + 8 + struct.unpack("<Q", records)[0] if len(records) == 8 else -1
+
+
+def _follows(stream: BinaryIO, offset: int, end: int) -> bool:
+    """Whether a record that ends at `offset` ends where it should: before another one, or with the file."""
+    return offset == end or _begins_record(stream, offset, end)
+
+
+def _begins_record(stream: BinaryIO, offset: int, end: int) -> bool:
+    if not 0 < offset <= end - RECORD.size:
+        return False
+    opcode, length = _read_head(stream, offset)
+    fits = offset + RECORD.size + length <= end and length >= LEAST.get(opcode, 0)
+    return 0 < opcode <= spec.LAST_OPCODE and fits
+
+
+def _find_records(stream: BinaryIO, start: int, end: int) -> int:
+    """Where records that make sense begin, from `start` on: a chunk, or several in a row; `end` if nowhere."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while found := LIKELY.search(data, start):
+            if _begins_row(stream, found.start(), end):
+                return found.start()
+            start = found.start() + 1
+    return end
+
+
+def _begins_row(stream: BinaryIO, offset: int, end: int) -> bool:
+    for _ in range(ROW):
+        if offset == end or not _begins_record(stream, offset, end):
+            return offset == end
+        opcode, length = _read_head(stream, offset)
+        if opcode == spec.OP_CHUNK:
+            return _inner_length(stream, offset, end) == length
+        offset += RECORD.size + length
+        if opcode == spec.OP_FOOTER:
+            return offset + len(MAGIC) == end
+    return True

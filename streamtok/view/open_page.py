@@ -1,0 +1,80 @@
+"""What connects to the page's server: a browser, once its page is open, and whoever else comes."""
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    from streamtok.view.pictures import Group
+
+WAITING = 16  # messages for one page; a slow browser misses the oldest
+WAITING_TOKENS = 256  # the same for a page that decodes by itself: they are small, and it needs each since a keyframe
+MOST_STRANGERS = 32  # connections that are no page yet; a new one ends the oldest, so that idle ones keep nobody out
+
+
+class Connection(ServerConnection):
+    """A connection to the server, one of the `strangers`, oldest first, until it is a page's or ends."""
+
+    def __init__(self, strangers: dict[ServerConnection, None], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._strangers = strangers
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._strangers[self] = None
+        if len(self._strangers) > MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._strangers.pop(self, None)
+        super().connection_lost(exc)
+
+
+class OpenPage:
+    """A browser that looks. `send` may be called from any thread; `skipped` counts what the browser was too slow for.
+
+    `wants_pictures` is False for a page that decodes by itself.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.wants_pictures = True
+        self.skipped = 0
+        self._loop = loop
+        self._waiting: deque[bytes | str] = deque()
+        self._filled = asyncio.Event()
+
+    def take(self, group: "Group") -> None:
+        """Send a group, with its picture if that is wanted."""
+        self.send(group.packed if self.wants_pictures else group.packed_without)
+
+    def send(self, message: bytes | str) -> None:
+        """Send a message, unless the page or the server has gone."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._put, message)
+
+    async def next_message(self) -> bytes | str:
+        """The oldest message that waits for the page."""
+        while not self._waiting:
+            self._filled.clear()
+            await self._filled.wait()
+        return self._waiting.popleft()
+
+    def _put(self, message: bytes | str) -> None:
+        while len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
+            self._waiting.popleft()
+            self.skipped += 1
+        self._waiting.append(message)
+        self._filled.set()
+
+
+async def send_all(connection: ServerConnection, page: OpenPage) -> None:
+    """Send what waits for a page, until it is closed."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await connection.send(await page.next_message())

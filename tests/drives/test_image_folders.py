@@ -1,0 +1,135 @@
+"""Folders of images as data sets have them: what of their times is missing, set back or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from streamtok.drives.drive_names import list_drives
+from streamtok.drives.open_drive import open_drive
+from tests.drives.test_accounting import START_NS, STEP_NS, regular, write
+
+COUNT = 30
+
+
+def put_image(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), number, np.uint8)).save(path)
+
+
+def date(number: int) -> str:
+    return f"2011-09-26 13:02:{number * STEP_NS / 1e9:012.9f}"
+
+
+def write_kitti(folder: Path, lines: list[str], numbers: range | list[int] = range(COUNT), form: str = "{}") -> Path:
+    """One camera of KITTI; `form` is what surrounds the lines of timestamps.txt."""
+    for number in numbers:
+        put_image(folder / "image_02" / "data" / f"{number:010d}.png", number)
+    (folder / "image_02" / "timestamps.txt").write_text(form.format("\r\n".join(lines)), encoding="utf-8")
+    return folder
+
+
+def write_euroc(folder: Path, numbers: list[int]) -> Path:
+    for number in numbers:
+        put_image(folder / "mav0" / "cam0" / "data" / f"{START_NS + number * STEP_NS}.png", number)
+    return folder
+
+
+def write_tum(folder: Path, listed: Callable[[int], bool]) -> Path:
+    for number in range(COUNT):
+        put_image(folder / "rgb" / f"{number:05d}.png", number)
+    lines = [f"{(START_NS + n * STEP_NS) / 1e9:.6f} rgb/{n:05d}.png" for n in range(COUNT) if listed(n)]
+    (folder / "rgb.txt").write_text("# timestamp filename\n" + "\n".join(lines))
+    return folder
+
+
+def read(path: Path) -> tuple[list[int], list[int], dict, str]:
+    """(numbers in the pictures, frame ids, account, notes) of a drive of one camera."""
+    with open_drive(path) as drive:
+        frames = list(drive)
+        (account,) = drive.account().values()
+    assert account["images"] == account["frames"] + account["damaged"] + account["backwards"] + account["untimed"]
+    return [int(f.image[0, 0, 0]) for f in frames], [f.frame_id for f in frames], account, " ".join(drive.notes)
+
+
+ALL = list(range(COUNT))
+DATES = [date(number) for number in ALL]
+BLANK = [date(number) if number not in range(10, 14) else "  " for number in ALL]
+
+
+@pytest.mark.parametrize("form", ["{}", "\ufeff{}\r\n", "# a heading\r\n{}", "\r\n{}\r\n\r\n"])
+def test_however_the_file_of_times_was_written(tmp_path, form):
+    numbers, ids, account, _ = read(write_kitti(tmp_path / "d", DATES, form=form))
+    assert (numbers, ids, account["lost"]) == (ALL, ALL, 0)
+
+
+def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
+    there = [number for number in ALL if number not in range(10, 14)]
+    numbers, ids, account, _ = read(write_kitti(tmp_path / "gone", BLANK, there))
+    assert (numbers, ids, account["lost"], account["guessed"]) == (there, there, 4, 0)
+    numbers, ids, account, notes = read(write_kitti(tmp_path / "there", BLANK))
+    assert (numbers, ids, account["lost"], account["guessed"]) == (ALL, ALL, 0, 4)
+    assert "between their neighbours'" in notes
+
+
+def test_a_gap_in_the_times_is_a_gap_where_nothing_numbers_the_images(tmp_path):
+    there = [number for number in ALL if number not in range(4, 9)]
+    numbers, ids, account, _ = read(write_euroc(tmp_path / "d", there))
+    assert (numbers, ids, account["lost"]) == (there, there, 5)
+
+
+def test_images_that_a_list_lacks_are_told(tmp_path):
+    numbers, _, account, notes = read(write_tum(tmp_path / "d", lambda number: number % 3 > 0))
+    assert numbers == [number for number in ALL if number % 3]
+    assert (account["images"], account["untimed"], account["lost"]) == (30, 10, 0)
+    assert "10 images without a time are left out, the first 00000.png" in notes
+
+
+def test_a_clock_that_was_set_back_loses_nothing(tmp_path):
+    lines = [date(number if number < 15 else number - 9) for number in ALL]
+    numbers, ids, account, notes = read(write_kitti(tmp_path / "d", lines))
+    assert (numbers, ids, account["lost"]) == (ALL, ALL, 0)
+    assert "the clock was set back by 0.8" in notes
+
+
+def test_an_image_that_is_left_out_is_not_missing_as_well(tmp_path):
+    _, _, account, _ = read(write_kitti(tmp_path / "d", [date(6 if number == 7 else number) for number in ALL]))
+    assert (account["frames"], account["backwards"], account["lost"]) == (29, 1, 0)
+
+
+def test_a_preview_hides_no_images(tmp_path):
+    folder = write_kitti(tmp_path / "d", DATES)
+    for path in (
+        folder / "preview.png",
+        folder / "image_02" / "preview.png",
+        folder / "image_02/data/._0000000000.png",
+    ):
+        put_image(path, 0)
+    assert read(folder)[0] == ALL
+
+
+def test_what_lies_beside_a_recording_is_named(tmp_path):
+    write(tmp_path / "d.mcap", regular(5))
+    write_euroc(tmp_path / "frames", ALL)
+    with open_drive(tmp_path) as drive:
+        assert len(list(drive)) == 5
+        assert "1 other drives in the folder are left out: frames" in " ".join(drive.notes)
+    assert list_drives(str(tmp_path)) == [str(tmp_path / "d.mcap"), str(tmp_path / "frames")]
+
+
+def test_a_folder_whose_recordings_are_all_empty_says_so(tmp_path):
+    (tmp_path / "d_0.mcap").touch()
+    with pytest.raises(ValueError, match=r"holds no drive.*d_0.mcap is empty"):
+        open_drive(tmp_path)
+
+
+def test_links_between_folders_show_no_drive_twice(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / "day" / one).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "day" / one / "other").symlink_to(tmp_path / "day" / other)
+    write(tmp_path / "day" / "b" / "d.mcap", regular(5))
+    assert list_drives(str(tmp_path / "day")) == [str(tmp_path / "day" / "b")]

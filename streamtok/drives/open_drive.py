@@ -136,7 +136,9 @@ def _several(path: Path, names: list[str]) -> ValueError:
 
 
 def _is_own(path: Path) -> bool:
-    return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+    with contextlib.suppress(ValueError):  # of what is no recording at all
+        return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+    return False
 
 
 def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:

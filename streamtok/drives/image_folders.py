@@ -11,6 +11,8 @@ from streamtok.io.images.folder import Found, find_images
 from streamtok.io.suffixes import is_image
 from streamtok.names import natural_key
 
+KEPT = 64  # folders: a data set may have thousands
+
 
 class ImageFinder:
     """`find_images`, run once for each folder: what lists and opens a drive asks for the same ones many times."""
@@ -27,6 +29,8 @@ class ImageFinder:
             except (ValueError, OSError) as error:
                 self._found[key] = error
         found = self._found[key]
+        if len(self._found) > KEPT:
+            del self._found[next(iter(self._found))]
         if isinstance(found, Found):
             return found
         raise found

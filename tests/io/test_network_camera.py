@@ -282,3 +282,15 @@ def test_a_camera_that_sends_no_picture_is_asked_less_and_less():
         while time.monotonic() < until:
             assert source.read(0.2) is None
     assert len(asked) < 12
+
+
+def test_a_camera_of_which_all_is_damaged_can_be_closed(caplog):
+    data = cv2.imencode(".jpg", noisy(1)[0])[1].tobytes()
+    data = data[: len(data) // 2]
+    parts = b"--f\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(data), data)
+    kind = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
+    with Server(lambda path, headers: (200, kind, itertools.repeat(parts))) as web:
+        with CameraSource(NetworkCamera(f"{web.base}/stream")) as source:
+            assert source.read(0.5) is None
+        assert not source.capture.is_alive()
+    assert "event=device_hangs" not in caplog.text

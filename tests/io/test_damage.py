@@ -1,6 +1,7 @@
 """Whatever damage does to a video: no wrong picture is delivered, none before the damage is lost, counters add up."""
 
 import io
+import itertools
 import os
 import threading
 from fractions import Fraction
@@ -512,8 +513,10 @@ def test_a_preview_behind_a_picture_of_motion_jpeg_need_not_be_whole(tmp_path):
     preview = cv2.imencode(".jpg", noisy(1)[0, ::2, ::2])[1].tobytes()
     with VideoReader(path) as video:
         right = [one.image for one in video]
-    for behind in (preview, cut(preview, 0.6)):
-        rewrite(path, tmp_path / "b.mkv", lambda packets, behind=behind: [(one + behind, pts) for one, pts in packets])
+    thumbnail = b"\xff\xe1" + (2 + len(preview)).to_bytes(2, "big") + preview  # in the head of the picture
+    for inside, behind in itertools.product((b"", thumbnail), (preview, cut(preview, 0.6))):
+        change = partial(lambda one, new: one[:2] + new[0] + one[2:] + new[1], new=(inside, behind))
+        rewrite(path, tmp_path / "b.mkv", lambda packets, change=change: [(change(one), pts) for one, pts in packets])
         with VideoReader(tmp_path / "b.mkv") as video:
             assert all(np.array_equal(one.image, image) for one, image in zip(video, right, strict=True))
 

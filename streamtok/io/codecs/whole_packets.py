@@ -70,7 +70,7 @@ class WholeSlices:
 def _is_whole_mjpeg(data: bytes) -> bool:
     """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
 
-    Of two that are the fields of a picture, both must be whole; others behind it, such as a preview, are not shown.
+    Two of one size are the fields of a picture, and both must be whole; others, such as a preview, are not shown.
     """
     first = MARK.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
@@ -78,7 +78,7 @@ def _is_whole_mjpeg(data: bytes) -> bool:
     second = SECOND_FIELD.search(data)
     if second is None:
         return True
-    sizes = {match[1] for part in (data[: second.start()], data[second.end() :]) if (match := SIZE.search(part))}
+    sizes = {*SIZE.findall(data[: second.start()])[-1:], *SIZE.findall(data[second.end() :])[:1]}  # not a thumbnail's
     return len(sizes) > 1 or is_whole_jpeg(data[second.end() :])
 
 

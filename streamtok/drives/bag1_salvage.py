@@ -19,6 +19,7 @@ DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
 Connections = dict[bytes, Topic]  # by id
 CHUNK_FIELD = re.compile(rb"compression=(none|bz2|lz4)")
 LONGEST_HEADER = 64  # bytes of a chunk's
+MOST_HEADER = 1 << 16  # bytes of any record's, which holds names and numbers
 
 
 class Record(NamedTuple):
@@ -76,7 +77,8 @@ def _read_record(bag: mmap.mmap, at: int) -> Record | None:
     """The record at a place, the last one as far as it is there; None if it cannot be one."""
     begin = at + LENGTH.size
     middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
-    header = _read_fields(bag[begin:middle]) if middle + LENGTH.size <= len(bag) else None
+    likely = middle - begin <= MOST_HEADER and middle + LENGTH.size <= len(bag)
+    header = _read_fields(bag[begin:middle]) if likely else None
     if not header:
         return None
     begin = middle + LENGTH.size

@@ -1,18 +1,18 @@
 """The names of drives: what they mean, and which drives there are in a folder."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from streamtok.drives.folder_drive import belong_together, find_logs, has_images
 from streamtok.drives.folders import list_recordings
+from streamtok.drives.image_folders import FolderWalk, ImageFinder
 from streamtok.drives.named_logs import folders_of
 from streamtok.io.images.folder import OPTIONS
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import is_video
-from streamtok.names import natural_key
 from streamtok.recording.parts import Parts
 
 IMAGES, PARTS = "images:", "parts:"
@@ -53,48 +53,38 @@ def list_drives(name: str) -> list[str]:
     path, images = parse_drive(name)
     if images or name.startswith(PARTS) or not path.is_dir():
         return [name]
-    found = drives_in(path)
+    found = drives_in(path, ImageFinder())
     return [name] if found in ([], [str(path)]) else found
 
 
-def drives_in(path: Path) -> list[str]:
+def drives_in(path: Path, find: ImageFinder) -> list[str]:
     """The names of the drives in a folder and those below it."""
-    return _drives_in(path, _Listing(path.resolve()))
+    return _drives_in(path, _Listing(FolderWalk(path), find))
 
 
 @dataclass
 class _Listing:
-    """What is known while a folder is listed: the real path of it, and of the folders in it that were listed.
+    """What is known while a folder is listed; `named` are the folders of images that name their recordings."""
 
-    `named` are the folders of images that name their recordings.
-    """
-
-    root: Path
-    seen: set[Path] = field(default_factory=set)
+    walk: FolderWalk
+    find: ImageFinder
     named: Collection[Path] = ()
-
-    def folders_in(self, path: Path) -> Iterator[Path]:
-        """The folders in one, each once: a link into what is listed anyway leads to nothing new."""
-        for folder in filter(Path.is_dir, sorted(path.iterdir(), key=natural_key)):
-            real = folder.resolve()
-            if real not in self.seen and not (folder.is_symlink() and real.is_relative_to(self.root)):
-                self.seen.add(real)
-                yield folder
 
 
 def _drives_in(path: Path, listing: _Listing) -> list[str]:
-    logs = {} if listing.named else find_logs(path)
+    logs = {} if listing.named else find_logs(path, listing.find)
     listing = replace(listing, named=folders_of(logs)) if logs else listing
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
     own = recordings + videos if recordings else [str(path)] if videos else []
     is_named = path in listing.named
-    if not own and not is_named and has_images(path):
+    if not own and not is_named and has_images(path, listing.find):
         return [str(path)]
-    folders = listing.folders_in(path) if own or not is_named else ()  # below images are none
+    folders = listing.walk.folders_in(path) if own or not is_named else ()  # below images are none
     below = {folder: _drives_in(folder, listing) for folder in folders}
     rigs = [folder for folder, drives in below.items() if drives]
     unnamed = not any(folder.is_relative_to(path) for folder in listing.named)
-    if unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs) and belong_together(rigs):
+    alone = unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs)
+    if alone and belong_together(rigs, listing.find):
         return [str(path)]
     found = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + own
     found += [drive for drives in below.values() for drive in drives]
@@ -108,8 +98,8 @@ def list_videos(path: Path) -> list[str]:
 
 def list_below(path: Path) -> list[str]:
     """The names of the drives in the folders below one."""
-    listing = _Listing(path.resolve())
-    return [drive for folder in listing.folders_in(path) for drive in _drives_in(folder, listing)]
+    listing = _Listing(FolderWalk(path), ImageFinder())
+    return [drive for folder in listing.walk.folders_in(path) for drive in _drives_in(folder, listing)]
 
 
 def name_parts(recording: Parts) -> str:

@@ -1,6 +1,5 @@
 """Drives that are videos or folders of images, one per camera."""
 
-import contextlib
 import heapq
 import itertools
 import logging
@@ -14,13 +13,14 @@ import numpy as np
 
 from streamtok.drives.clocks import Choice
 from streamtok.drives.drive import GUESSED, Drive
+from streamtok.drives.image_folders import ImageFinder, list_image_folders
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.topics import Topics, choose_topics
-from streamtok.io.images.folder import Found, TimedImage, find_images, join_clocks
+from streamtok.io.images.folder import Found, TimedImage, join_clocks
 from streamtok.io.images.stills import read_pictures
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
+from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video
 from streamtok.io.video import VideoReader
 from streamtok.io.video.containers import open_container, video_streams
 from streamtok.recording.parts import list_files
@@ -53,40 +53,41 @@ class FilesDrive(Drive):
         return heapq.merge(*items, key=lambda item: item.log_ns or item.capture_ns)
 
 
-def open_files(path: Path, topics: Topics) -> Drive:
+def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(filter(is_video, path.iterdir()))
-    if not videos and not _image_folders(path, DEEPEST):
+    if not videos and not list_image_folders(path, DEEPEST, find):
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
             f"folders of images ({' '.join(IMAGE_SUFFIXES)}){''.join(f'; {note}' for note in list_files(path).notes)}"
         )
     if not videos:
-        return open_images(path, topics, {})
+        return open_images(path, topics, {}, find)
     drive = FilesDrive(path, {file.stem: partial(_video_items, file, {}) for file in videos}, topics)
     if len(videos) > 1:
         drive.note("", f"{len(videos)} videos are read as the cameras of one drive, each from its own start")
     return drive
 
 
-def has_images(path: Path) -> bool:
+def has_images(path: Path, find: ImageFinder) -> bool:
     """Whether images that have times lie in a folder itself, or in its data/; says so of those without."""
-    there = bool(_image_folders(path, 0))
-    timed = there and _have_times(path, {})
-    if there and not timed:
+    there = bool(list_image_folders(path, 0, find))
+    timed = there and find.have_times(path)
+    if there and not timed and not (path.name == "data" and path.parent in find.left_out):
+        find.left_out.add(path)
         log.warning("path=%s event=left_out reason='its images have no times'", path)
     return timed
 
 
-def find_logs(path: Path) -> Logs:
+def find_logs(path: Path, find: ImageFinder) -> Logs:
     """The recordings that the images in a folder, or in those below it, name; one alone only if there are no others."""
-    folders = _image_folders(path, DEEPEST)
+    folders = list_image_folders(path, DEEPEST, find)
     logs = list_logs(folders)
     others = [folder for folder in folders if folder not in folders_of(logs)]
-    return {} if len(logs) == 1 and any(_have_times(folder, {}) for folder in others) else logs
+    return {} if len(logs) == 1 and any(map(find.have_times, others)) else logs
 
 
-def belong_together(folders: list[Path]) -> bool:
+def belong_together(folders: list[Path], find: ImageFinder) -> bool:
     """Whether folders, each a drive of images, are the cameras of one: none is there twice, and their times overlap.
 
     False where one of them is another kind of drive. Folders without times have none that could overlap.
@@ -95,29 +96,29 @@ def belong_together(folders: list[Path]) -> bool:
     spans: list[tuple[int, int]] = []
     for folder in folders:
         others = bool(list_files(folder).paths) or any(map(is_video, folder.iterdir()))
-        found = [] if others else _image_folders(folder, DEEPEST - 1)
+        found = [] if others else list_image_folders(folder, DEEPEST - 1, find)
         names = {each.relative_to(folder if each != folder else folder.parent) for each in found}
         if not found or names & cameras:
             return False
         cameras |= names
-        timed, _ = _list_timed({str(each): each for each in found}, {})
+        timed, _ = _list_timed({str(each): each for each in found}, find)
         times = [[image.time_ns for image in found.images] for found in timed.values()]
         spans += [(min(each), max(each)) for each in times]
     return len(spans) < 2 or any(max(a[0], b[0]) <= min(a[1], b[1]) for a, b in itertools.combinations(spans, 2))
 
 
-def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
+def open_images(path: Path, topics: Topics, options: dict[str, Any], find: ImageFinder) -> Drive:
     """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them.
 
     ValueError where none of them has times; those that have none are left out and said.
     """
-    folders = _image_folders(path, DEEPEST, options) if path.is_dir() else []
+    folders = list_image_folders(path, DEEPEST, find, **options) if path.is_dir() else []
     if not folders:
         raise ValueError(f"{path} holds no folder of images ({' '.join(IMAGE_SUFFIXES)})")
-    if "log" in options or len(find_logs(path)) == 1:
-        return _open_log(path, topics, options, list_logs(folders))
+    if "log" in options or len(find_logs(path, find)) == 1:
+        return _open_log(path, topics, options, list_logs(folders), find)
     names = {"cam0": path} if folders == [path] else _names_of(path, folders)
-    timed, faults = _list_timed(names, options)
+    timed, faults = _list_timed(names, find, **options)
     if not timed:
         raise next(iter(faults.values()))
     drive = _images_drive(path, timed, topics)
@@ -128,14 +129,14 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     return drive
 
 
-def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs) -> Drive:
+def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs, find: ImageFinder) -> Drive:
     """The drive of one of the recordings that images name, with the cameras that they name."""
     name = options.get("log", next(iter(logs), None))
     if name not in logs:
         raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
     timed, places = {}, set()
     for camera, folders in logs[name].items():
-        found = [find_images(folder, **options | {"log": name}) for folder in folders]
+        found = [find(folder, **options | {"log": name}) for folder in folders]
         images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
         timed["cam0" if folders == [path] else camera] = replace(found[0], images=images)
         places |= set(folders)
@@ -164,12 +165,14 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     return FilesDrive(path, cameras, topics)
 
 
-def _list_timed(folders: dict[str, Path], options: dict[str, Any]) -> tuple[dict[str, Found], dict[str, ValueError]]:
+def _list_timed(
+    folders: dict[str, Path], find: ImageFinder, **options: Any
+) -> tuple[dict[str, Found], dict[str, ValueError]]:
     """The images of folders, by name, and why those of others cannot be had."""
     timed, faults = {}, {}
     for name, folder in folders.items():
         try:
-            timed[name] = find_images(folder, **options)
+            timed[name] = find(folder, **options)
         except ValueError as error:
             faults[name] = error
     return timed, faults
@@ -182,26 +185,6 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
         if len(names) == len(folders):
             return names
     return {str(folder.relative_to(root)): folder for folder in folders}
-
-
-def _image_folders(path: Path, deepest: int, options: dict[str, Any] | None = None) -> list[Path]:
-    """Folders with images in them or in their data/, not deeper than that below `path`.
-
-    Those below one with images count only where its own have no times: a preview of what lies below.
-    """
-    inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    own = [path] if any(is_image(file) for folder in inside for file in folder.iterdir()) else []
-    if deepest == 0 or (own and _have_times(path, options or {})):
-        return own
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and folder not in inside]
-    return [found for folder in folders for found in _image_folders(folder, deepest - 1, options)] or own
-
-
-def _have_times(folder: Path, options: dict[str, Any]) -> bool:
-    """Whether the images of a folder have times."""
-    with contextlib.suppress(ValueError, OSError):
-        return bool(find_images(folder, **options))
-    return False
 
 
 def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:

@@ -22,6 +22,7 @@ from streamtok.drives.drive import Drive
 from streamtok.drives.drive_names import PARTS, drives_in, list_below, list_videos, parse_drive, recording_of
 from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
 from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
+from streamtok.drives.image_folders import ImageFinder
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.topics import Topics
@@ -53,7 +54,7 @@ def open_drive(
         recording = recording_of(path)
         return _open_parts(recording, recording.paths[0].parent, told)
     if path.is_dir() and options:
-        return open_images(path, topics, options)
+        return open_images(path, topics, options, ImageFinder())
     if path.is_dir():
         return _open_folder(path, told)
     if not path.is_file():
@@ -81,10 +82,11 @@ def _open_folder(path: Path, told: ReadOptions) -> Drive:
         drive = _open_parts(_the_only(path, recordings), path, told)
         beside = list_videos(path) + list_below(path)
     else:
-        names = drives_in(path)
+        find = ImageFinder()
+        names = drives_in(path, find)
         if names and str(path) not in names:
             raise _several(path, names)
-        drive, beside = open_files(path, told.topics), [name for name in names if name != str(path)]
+        drive, beside = open_files(path, told.topics, find), [name for name in names if name != str(path)]
     if beside:
         names = [name.removeprefix(f"{path}/") for name in beside[:3]]
         drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(names)}")
@@ -136,7 +138,9 @@ def _several(path: Path, names: list[str]) -> ValueError:
 
 
 def _is_own(path: Path) -> bool:
-    return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+    with contextlib.suppress(ValueError):  # of what is no recording at all
+        return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
+    return False
 
 
 def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -26,8 +25,9 @@ def parse_positive(value: str | float) -> float:
 def parse_rate(value: str | float) -> float:
     """Frames per second, such as 30 or 30000/1001; ValueError for what no camera has."""
     try:
-        rate = float(Fraction(value))
-    except (ValueError, OverflowError, ZeroDivisionError):
+        number, slash, by = str(value).partition("/")
+        rate = float(number) / (float(by) if slash else 1)
+    except (ValueError, ZeroDivisionError):
         rate = math.nan
     if not 0 < rate <= MOST_FPS:
         raise ValueError(f"fps is {value}: expected more than 0 and at most {MOST_FPS} frames per second")

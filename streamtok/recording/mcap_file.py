@@ -205,7 +205,8 @@ class McapFile:
         for opcode, offset, length in walk_records(stream, self.note):
             if opcode == spec.OP_CHUNK:
                 there = min(RECORD.size + length, end - offset)
-                yield from self._chunk_messages(stream, Chunk(offset, there, 0, 0, there > length), wanted)
+                chunk = Chunk(offset, there, 0, 0, there == RECORD.size + length)
+                yield from self._chunk_messages(stream, chunk, wanted)
             elif opcode == spec.OP_MESSAGE and spec.MESSAGE_HEAD.size <= length <= end - offset - RECORD.size:
                 stream.seek(offset + RECORD.size)
                 message = read_message(memoryview(stream.read(length)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import struct
+import tracemalloc
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -174,6 +177,21 @@ def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, si
     assert found.numbers == sorted(set(found.numbers))
     assert len(found.numbers) >= COUNT - 3 * CHUNK
     assert found.notes or found.account["lost"] or found.numbers == ALL
+
+
+def test_an_absurd_length_in_a_bag_allocates_nothing(tmp_path):
+    path = write_bag(tmp_path / "d.bag")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"index_pos=") + len(b"index_pos=")
+    data[at : at + 8] = bytes(8)  # as of a bag that was never closed
+    path.write_bytes(data + struct.pack("<I", 1 << 25))
+    os.truncate(path, len(data) + (1 << 26))
+    tracemalloc.start()
+    try:
+        assert read(path).numbers == ALL
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_database_that_ends_within_a_page_gives_no_black_pictures(tmp_path):

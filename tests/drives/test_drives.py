@@ -569,6 +569,13 @@ def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
         open_drive(tmp_path)
 
 
+def test_files_that_are_nothing_are_named_where_they_are_several(tmp_path):
+    for name in ("a.mcap", "b.mcap"):
+        (tmp_path / name).write_bytes(b"nothing of this is a recording " * 9)
+    with pytest.raises(ValueError, match=r"holds 2 drives that do not belong together: a\.mcap, b\.mcap; name one"):
+        open_drive(tmp_path)
+
+
 DAMAGED = {
     "mcap": lambda path, frames: write_mcap(path.with_suffix(".mcap"), frames),
     "video": lambda path, frames: write_mcap(path.with_suffix(".mcap"), frames, "CompressedVideo"),

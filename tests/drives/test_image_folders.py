@@ -133,3 +133,23 @@ def test_links_between_folders_show_no_drive_twice(tmp_path):
         (tmp_path / "day" / one / "other").symlink_to(tmp_path / "day" / other)
     write(tmp_path / "day" / "b" / "d.mcap", regular(5))
     assert list_drives(str(tmp_path / "day")) == [str(tmp_path / "day" / "b")]
+
+
+def test_links_in_circles_show_no_camera_twice(tmp_path):
+    for camera in ("front", "rear"):
+        for number in range(5):
+            put_image(tmp_path / "e" / camera / f"{START_NS + number * STEP_NS}.png", number)
+    (tmp_path / "e" / "up").symlink_to(tmp_path / "e")
+    (tmp_path / "e" / "front" / "other").symlink_to(tmp_path / "e" / "rear")
+    for path in (tmp_path / "e", tmp_path):
+        with open_drive(path) as drive:
+            assert sorted(drive.streams) == ["front", "rear"]
+
+
+def test_what_is_wrong_with_a_folder_is_said_once(tmp_path, caplog):
+    write_tum(tmp_path / "front", lambda number: number % 10 != 4)
+    put_image(tmp_path / "maps" / "data" / "a.png", 0)
+    with open_drive(tmp_path) as drive:
+        assert drive.streams == ["rgb"]
+    assert caplog.text.count("event=images_without_time") == 1
+    assert caplog.text.count("event=left_out") == 1

@@ -1,6 +1,7 @@
 """Whatever damage does to a video: no wrong picture is delivered, none before the damage is lost, counters add up."""
 
 import io
+import itertools
 import os
 import threading
 from fractions import Fraction
@@ -266,6 +267,26 @@ def test_a_key_frame_behind_a_packet_that_is_cut_off_is_right(tmp_path):
         assert all(np.array_equal(one.image, right[number_of(one.image)]) for one in found), share
 
 
+def fill_slices(data, size):
+    """An access unit of MP4 whose units are filled up with zeros to a multiple of `size`, as some encoders do."""
+    filled = b""
+    while data:
+        end = 4 + int.from_bytes(data[:4], "big")
+        unit = data[4:end] + bytes(-(end - 4) % size)
+        filled, data = filled + len(unit).to_bytes(4, "big") + unit, data[end:]
+    return filled
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_slices_that_are_filled_up_to_even_sizes_are_whole(whole, tmp_path, size):
+    path, _ = whole["slices.mp4"]
+    target = tmp_path / "a.mp4"
+    rewrite(path, target, lambda packets: [(fill_slices(data, size), pts) for data, pts in packets], later=0)
+    with VideoReader(target) as video:
+        assert [number_of(one.image) for one in video] == list(range(COUNT))
+        assert video.counts["damaged"] == 0
+
+
 def test_a_refreshed_stream_is_clean_again_where_it_says_so(whole, tmp_path):
     found = damage_packets(whole, "refreshed.mkv", "drop", {12}, 0.5, tmp_path / "a.mkv")
     assert set(range(12)) <= set(found)
@@ -308,6 +329,30 @@ def test_a_clock_that_starts_anew_loses_nothing(whole, tmp_path):
     assert [one.number for one in found] == [*range(COUNT), *range(COUNT + 1, 2 * COUNT + 1)]
     assert [one.seconds for one in found] == [Fraction(n, 25) for n in range(2 * COUNT)]
     assert all((one.image == right[n % COUNT]).all() for n, one in enumerate(found))
+
+
+def test_a_clock_that_starts_anew_before_the_first_picture_is_read(whole, tmp_path):
+    """As where two recordings were joined, of the first of which only pictures without their key frame are left."""
+    path, _ = whole["plain.ts"]
+    blocks, _ = split_blocks(path)
+    begins = pictures_begin(path)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(blocks[: begins[0]] + blocks[begins[27] : begins[29]] + blocks))
+    with VideoReader(joined) as video:
+        found = list(video)
+        assert [one.seconds for one in video.read_range(0)] == [one.seconds for one in found]
+    assert [number_of(one.image) for one in found] == list(range(COUNT))
+
+
+def test_a_long_hole_in_a_transport_stream_ends_where_packets_go_on(tmp_path):
+    path = write_pictures(tmp_path / "a.ts", noisy(COUNT), "libx264", {**X264, "bf": "0"})
+    blocks, _ = split_blocks(path)
+    begins = pictures_begin(path)
+    hole, lost = begins[5], range(begins[23], begins[24])
+    kept = [block for n, block in enumerate(blocks) if n >= hole and n not in lost]
+    (tmp_path / "b.ts").write_bytes(b"".join(blocks[:hole]) + bytes(1000 * BLOCK) + b"".join(kept))
+    losses = find_losses(tmp_path / "b.ts", PID)
+    assert losses.missing == {(1000 + begins[5]) * BLOCK, (1000 + begins[24] - len(lost)) * BLOCK}
 
 
 @pytest.mark.parametrize(
@@ -432,8 +477,8 @@ def test_a_motion_jpeg_without_its_beginning_is_left_out(tmp_path):
         assert np.array_equal(found, right[2:])  # FFmpeg's parser has the second in one packet with what is left
 
 
-def write_fields(path, images, cut_at=1.0):
-    """Motion JPEG whose pictures are two fields, a JPEG each (AVI1); the third picture is cut."""
+def write_fields(path, images, cut_at=1.0, mark=b"AVI1"):
+    """Motion JPEG whose pictures are two fields, a JPEG each, which a mark may tell; the third picture is cut."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
         stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], "yuvj422p"
@@ -442,7 +487,7 @@ def write_fields(path, images, cut_at=1.0):
             for parity in (0, 1):
                 file = io.BytesIO()
                 Image.fromarray(image[parity::2]).save(file, "jpeg", subsampling=1)
-                head = b"\xff\xd8\xff\xe0\0\x10AVI1" + bytes([parity + 1]) + bytes(9)
+                head = b"\xff\xd8\xff\xe0\0\x10" + mark + bytes([parity + 1]) + bytes(9)
                 data += head + file.getvalue()[20:]  # instead of JFIF's
             packet = av.Packet(cut(data, cut_at) if number == 2 else data)
             packet.pts = packet.dts = number
@@ -451,13 +496,13 @@ def write_fields(path, images, cut_at=1.0):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["avi", "mkv"])
-def test_a_field_of_motion_jpeg_that_is_cut_off_is_left_out(tmp_path, suffix):
-    path = write_fields(tmp_path / f"a.{suffix}", noisy(6))
+@pytest.mark.parametrize(("suffix", "mark"), [("avi", b"AVI1"), ("mkv", b"AVI1"), ("avi", b"none")])
+def test_a_field_of_motion_jpeg_that_is_cut_off_is_left_out(tmp_path, suffix, mark):
+    path = write_fields(tmp_path / f"a.{suffix}", noisy(6), mark=mark)
     with av.open(str(path)) as container:
         right = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     for share in (0.2, 0.45, 0.8, 0.95, 1.0):
-        with VideoReader(write_fields(tmp_path / f"b.{suffix}", noisy(6), share)) as video:
+        with VideoReader(write_fields(tmp_path / f"b.{suffix}", noisy(6), share, mark)) as video:
             found = {one.number: one.image for one in video}
         assert set(found) == set(range(6)) - ({2} if share < 1 else set()), share
         assert all(np.array_equal(image, right[number]) for number, image in found.items()), share
@@ -468,8 +513,10 @@ def test_a_preview_behind_a_picture_of_motion_jpeg_need_not_be_whole(tmp_path):
     preview = cv2.imencode(".jpg", noisy(1)[0, ::2, ::2])[1].tobytes()
     with VideoReader(path) as video:
         right = [one.image for one in video]
-    for behind in (preview, cut(preview, 0.6)):
-        rewrite(path, tmp_path / "b.mkv", lambda packets, behind=behind: [(one + behind, pts) for one, pts in packets])
+    thumbnail = b"\xff\xe1" + (2 + len(preview)).to_bytes(2, "big") + preview  # in the head of the picture
+    for inside, behind in itertools.product((b"", thumbnail), (preview, cut(preview, 0.6))):
+        change = partial(lambda one, new: one[:2] + new[0] + one[2:] + new[1], new=(inside, behind))
+        rewrite(path, tmp_path / "b.mkv", lambda packets, change=change: [(change(one), pts) for one, pts in packets])
         with VideoReader(tmp_path / "b.mkv") as video:
             assert all(np.array_equal(one.image, image) for one, image in zip(video, right, strict=True))
 

@@ -55,7 +55,7 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
 @pytest.mark.parametrize(
     "spec",
     [
-        *(f"FILE?fps={value}" for value in ("-5", "0", "nan", "inf", "1e9", "x")),
+        *(f"FILE?fps={value}" for value in ("-5", "0", "nan", "inf", "1e9", "1e99999999", "1e-99999999", "30/", "x")),
         *("FILE?stream=-1", "FILE?stream=x", "/dev/video0?fps=nan", "/dev/video0?freeze_after=inf"),
         *(
             "zmq:tcp://127.0.0.1:1?freeze_after=-1",

@@ -119,9 +119,9 @@ def foxglove(name: str, frame: Frame, **fields: Any) -> bytes:
 def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **options: Any) -> Path:
     """An MCAP file with Foxglove messages: RawImage, CompressedImage (PNG) or CompressedVideo (H.264, H.265 or AV1).
 
-    `options`: codec, chunk_size, chunking, metadata of all channels.
+    `options`: codec, chunk_size, chunking, compression (NONE, LZ4 or ZSTD).
     """
-    from mcap.writer import Writer
+    from mcap.writer import CompressionType, Writer
     from mcap_protobuf.schema import build_file_descriptor_set
 
     from streamtok.io.messages.image_messages import protobuf_class
@@ -132,7 +132,12 @@ def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **op
         for stream in {frame.stream for frame in frames}:
             packets[stream] = iter(encode_video([f.image for f in frames if f.stream == stream], codec))
     with path.open("wb") as file:
-        writer = Writer(file, chunk_size=options.get("chunk_size", 1 << 14), use_chunking=options.get("chunking", True))
+        writer = Writer(
+            file,
+            chunk_size=options.get("chunk_size", 1 << 14),
+            use_chunking=options.get("chunking", True),
+            compression=CompressionType[options.get("compression", "ZSTD")],
+        )
         writer.start()
         schema = writer.register_schema(
             f"foxglove.{kind}", "protobuf", build_file_descriptor_set(protobuf_class(kind)).SerializeToString()

@@ -8,9 +8,9 @@ import threading
 
 
 class Server:
-    """Answers with what `answer(path, headers)` gives: status, headers and body. Files keep the connection open.
+    """Answers with what `answer(path, headers)` gives: status, headers and body, in bytes or in parts without end.
 
-    `certificate` is a file of a key and its certificate: then it speaks HTTPS.
+    Files keep the connection open. `certificate` is a file of a key and its certificate: then it speaks HTTPS.
     """
 
     def __init__(self, answer, certificate=None):
@@ -24,7 +24,7 @@ class Server:
                     self.send_header(name, value)
                 self.end_headers()
                 with contextlib.suppress(OSError):
-                    self.wfile.write(body)
+                    self.wfile.writelines([body] if isinstance(body, bytes) else body)
                 self.close_connection = self.close_connection or "Content-Length" not in headers
 
             def handle(self):

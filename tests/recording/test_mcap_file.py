@@ -50,3 +50,13 @@ def test_a_file_cut_off_within_the_index_of_its_last_chunk_keeps_all_of_its_chan
     path.write_bytes(path.read_bytes()[: max(chunk.index.values())])
     assert list(McapFile(path).messages()) == list(whole.messages())
     assert {message.channel_id for message in McapFile(path).messages()} == set(chunk.index)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 20])
+def test_a_chunk_cut_off_behind_messages_outside_chunks_gives_what_is_there(tmp_path, cut):
+    loose = write_mcap(tmp_path / "a.mcap", frames_of("front", 3), chunking=False).read_bytes()
+    path = write_mcap(tmp_path / "b.mcap", frames_of("front", 5), chunk_size=1 << 20, compression="NONE")
+    (chunk,) = McapFile(path).chunks
+    there = path.read_bytes()[chunk.offset :][: chunk.length - cut]
+    (tmp_path / "c.mcap").write_bytes(loose[: loose.index(b"\x0f" + (4).to_bytes(8, "little"))] + there)
+    assert len(list(McapFile(tmp_path / "c.mcap").messages())) == 3 + 4

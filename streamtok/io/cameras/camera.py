@@ -53,6 +53,7 @@ class Device(Protocol):
     name: str
     fps: float | None
     size: tuple[int, int] | None
+    closing: bool = False  # told from another thread: a `grab` that waits need not go on
 
     def connect(self) -> None:
         """Open; raises OSError that says what failed."""
@@ -137,6 +138,7 @@ class CameraSource(Source):
             self._note_lost("silent")
 
     def _open(self) -> None:
+        self.device.closing = False
         self.device.connect()
         self.fps, self.size, self._connected = self.device.fps, self.device.size, True
 
@@ -148,6 +150,7 @@ class CameraSource(Source):
         return frame
 
     def _close(self) -> None:
+        self.device.closing = True
         if not self.capture.close(JOIN_S):
             log.warning("stream=%s event=device_hangs device=%s", self.stream, self.device.name)
             self.capture = Capture(self)  # the thread is left to itself, and not waited for again

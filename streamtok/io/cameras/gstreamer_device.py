@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.network_camera import StreamClock
 from streamtok.names import without_password
 
@@ -65,7 +65,7 @@ def find_launcher() -> str:
     return launcher
 
 
-class GStreamerDevice:
+class GStreamerDevice(Device):
     """Runs "PIPELINE ! appsink" and takes its pictures; `sync=false` of the appsink is kept, its other options are not.
 
     A picture's time is that of its buffer in the pipeline, which starts where the first picture arrives soonest.

@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, open_container
@@ -84,7 +84,7 @@ class Waiting(NamedTuple):
     damaged: int
 
 
-class NetworkCamera:
+class NetworkCamera(Device):
     """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
 
     def __init__(self, url: str) -> None:
@@ -119,10 +119,10 @@ class NetworkCamera:
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
-        while not self._ended and (not self._waiting or not self._live):
+        while not self._ended and not self.closing and (not self._waiting or not self._live):
             self._ended = not self._read()
         if not self._waiting:
-            if self._container.duration and not self._failed:
+            if self._ended and self._container.duration and not self._failed:
                 raise EndOfSource(f"{self.name} is a file that ended")
             return None
         one = self._waiting.popleft()

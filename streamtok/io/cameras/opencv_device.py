@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -20,7 +20,7 @@ NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is believed if it is not in the future and not older than this."""
 
 
-class OpenCVDevice:
+class OpenCVDevice(Device):
     """`kind` is "v4l2" (a device path), "url" or "gst" (a pipeline that ends in appsink).
 
     `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtok.io.base import EndOfSource, RecordedSource, Source
-from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.spec import split_options
 from streamtok.types import Frame
 
@@ -47,7 +47,7 @@ class Clock:
         time.sleep(max(due_ns - self.now_ns(), 0) / 1e9)
 
 
-class PlayedDevice:
+class PlayedDevice(Device):
     """Plays what `make_source` gives, at the times its frames carry, with `faults`; see the module."""
 
     def __init__(

@@ -10,7 +10,7 @@ import time
 import urllib.error
 from urllib.parse import urlsplit
 
-from streamtok.io.cameras.camera import Grabbed
+from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.network_camera import make_opener
 from streamtok.io.certificates import OPTION, explain_refusal, parse_verify
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
@@ -34,7 +34,7 @@ def is_snapshot(spec: str) -> bool:
     return spec.startswith(PREFIX) or (url.scheme in ("http", "https") and suffix in IMAGE_SUFFIXES)
 
 
-class SnapshotDevice:
+class SnapshotDevice(Device):
     """Asks `url` for a picture `fps` times a second; user and password are those of the URL (basic or digest).
 
     Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out and counted.

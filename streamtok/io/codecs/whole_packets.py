@@ -22,7 +22,8 @@ FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may stand before a start code
 MOST_FILL = 64  # zeros at the end of a slice whose length is said: more are no filling
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
-SECOND_FIELD, HAVE_FIELDS = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)"), re.compile(b"AVI1|mjpg")  # in its head
+SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
+SIZE = re.compile(rb"\xff[\xc0-\xc2]..\x08(....)", re.DOTALL)  # of a picture, in its head
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
 NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
@@ -49,6 +50,7 @@ class WholeSlices:
         self._codec, self._length_size = codec, read_length_size(codec, extradata)
         self._fill = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
+        self._even = True  # all slices so far: they may be filled up to that
 
     def __call__(self, data: bytes) -> bool:
         return all(self._is_whole(unit) for unit in split_units(data, self._length_size) if unit)
@@ -58,7 +60,9 @@ class WholeSlices:
             return True
         bare = unit.rstrip(b"\0")
         fill = len(unit) - len(bare)
-        filled, believed = fill >= self._fill, self._filled < self._bare or (self._length_size and fill > MOST_FILL)
+        self._even = self._even and not len(unit) % 2
+        filled = fill >= (LONG_FILL if self._even else self._fill)
+        believed = self._filled < self._bare or (self._length_size and fill > MOST_FILL)
         self._filled, self._bare = self._filled + filled, self._bare + (not filled)
         return not (filled and believed) and FORBIDDEN.search(bare) is None
 
@@ -66,13 +70,16 @@ class WholeSlices:
 def _is_whole_mjpeg(data: bytes) -> bool:
     """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
 
-    Of two that are the fields of a picture, both must be whole; others behind it, such as a preview, are not shown.
+    Two of one size are the fields of a picture, and both must be whole; others, such as a preview, are not shown.
     """
     first = MARK.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
         return False
-    second = SECOND_FIELD.search(data) if HAVE_FIELDS.search(data, 0, TAIL) else None
-    return second is None or is_whole_jpeg(data[second.end() :])
+    second = SECOND_FIELD.search(data)
+    if second is None:
+        return True
+    sizes = {*SIZE.findall(data[: second.start()])[-1:], *SIZE.findall(data[second.end() :])[:1]}  # not a thumbnail's
+    return len(sizes) > 1 or is_whole_jpeg(data[second.end() :])
 
 
 def _is_whole_ffv1(data: bytes) -> bool:

@@ -152,6 +152,7 @@ class PictureStream:
         self._sure, self._keys = cold_until is None, 0
         self._stretches = 0
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
+        self._last_seconds = -1 / self.rate  # of the latest picture; none came
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         for packet in self._demux(numbers):
             if self._is_passed_over(packet):

@@ -95,9 +95,10 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:
     """Where packets go on, from `at` on, and how far they are apart."""
-    for found in np.flatnonzero(data[at : at + CHUNK] == SYNC).tolist():
-        for size in SIZES:
-            ahead = data[at + found : at + found + 5 * size : size]
-            if len(ahead) and (ahead == SYNC).all():
-                return at + found, size
+    for begin in range(at, len(data), CHUNK):
+        for found in (begin + np.flatnonzero(data[begin : begin + CHUNK] == SYNC)).tolist():
+            for size in SIZES:
+                ahead = data[found : found + 5 * size : size]
+                if (ahead == SYNC).all():
+                    return found, size
     return len(data), SIZE

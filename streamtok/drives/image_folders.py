@@ -1,0 +1,75 @@
+"""Where images lie below a folder, and what is known of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from streamtok.io.images.folder import Found, find_images
+from streamtok.io.suffixes import is_image
+from streamtok.names import natural_key
+
+KEPT = 64  # folders: a data set may have thousands
+
+
+class ImageFinder:
+    """`find_images`, run once for each folder: what lists and opens a drive asks for the same ones many times."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Found | ValueError | OSError] = {}
+        self.left_out: set[Path] = set()  # of which that was said; images in data/ are those of the folder above
+
+    def __call__(self, folder: Path, **options: Any) -> Found:
+        key = (folder, *sorted(options.items()))
+        if key not in self._found:
+            try:
+                self._found[key] = find_images(folder, **options)
+            except (ValueError, OSError) as error:
+                self._found[key] = error
+        found = self._found[key]
+        if len(self._found) > KEPT:
+            del self._found[next(iter(self._found))]
+        if isinstance(found, Found):
+            return found
+        raise found
+
+    def have_times(self, folder: Path, **options: Any) -> bool:
+        """Whether the images of a folder have times."""
+        with contextlib.suppress(ValueError, OSError):
+            return bool(self(folder, **options))
+        return False
+
+
+class FolderWalk:
+    """A way through the folders below one, on which each is met once, whatever links there are."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._seen = {self._root}
+
+    def folders_in(self, path: Path) -> Iterator[Path]:
+        """The folders in one that are new: a link into what is met anyway leads to none."""
+        for folder in filter(Path.is_dir, sorted(path.iterdir(), key=natural_key)):
+            real = folder.resolve()
+            if real not in self._seen and not (folder.is_symlink() and real.is_relative_to(self._root)):
+                self._seen.add(real)
+                yield folder
+
+
+def list_image_folders(path: Path, deepest: int, find: ImageFinder, **options: Any) -> list[Path]:
+    """Folders with images in them or in their data/, not deeper than that below `path`.
+
+    Those below one with images count only where its own have no times: a preview of what lies below.
+    """
+    return _list_below(path, deepest, FolderWalk(path), lambda folder: find.have_times(folder, **options))
+
+
+def _list_below(path: Path, deepest: int, walk: FolderWalk, have_times: Callable[[Path], bool]) -> list[Path]:
+    inside = [path, path / "data"] if (path / "data").is_dir() else [path]
+    own = [path] if any(is_image(file) for folder in inside for file in folder.iterdir()) else []
+    if deepest == 0 or (own and have_times(path)):
+        return own
+    folders = sorted(folder for folder in walk.folders_in(path) if folder not in inside)
+    return [found for folder in folders for found in _list_below(folder, deepest - 1, walk, have_times)] or own

@@ -73,7 +73,8 @@ def show_messages(
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
-        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream], options.max_pixels):
+        info = subscription.info_of(message) or info
+        for picture, image in shown_pictures(message, decoder, info, options.max_pixels):
             if refusal := sink.show(picture, image):
                 note_unshown(decoder, message, refusal)
                 continue

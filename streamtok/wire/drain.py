@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 import zmq
@@ -250,7 +250,9 @@ class Drain:
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
                 self.received[message.stream].take_info(message)
-        elif not self._joiner.hold(message) and not self._came_with_epoch(message):
+            return
+        message = replace(message, info=self.infos.get(message.stream))  # a reader may be far behind the newest
+        if not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
     def _begin(self, stream: str, session: str) -> None:

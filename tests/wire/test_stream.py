@@ -719,3 +719,14 @@ def test_a_subscription_that_makes_no_sense_is_refused(options):
 def test_one_name_for_several_is_told(ipc_path):
     with pytest.raises(ValueError, match=r"streams is 'front', expected several names: \['front'\]"):
         subscribe(f"ipc://{ipc_path}", "front")
+
+
+def test_a_message_that_waits_keeps_the_info_that_it_came_with():
+    with Served("front") as node, subscribe(node.endpoint, lossless=True, timeout=10) as reader:
+        node.wait_subscribers(1)
+        for number, size in enumerate(([30, 40], [20, 48], [30, 40])):
+            node.do(lambda publisher, size=size: publisher.add_stream(make_info(source_size=size)))
+            node.publish(make_group(8 * number))
+        node.do(lambda publisher: publisher.add_stream(make_info(source_size=[9, 9])))
+        assert eventually(lambda: reader.info("front").source_size == [9, 9])
+        assert [reader.info_of(message).source_size for message in islice(reader, 3)] == [[30, 40], [20, 48], [30, 40]]

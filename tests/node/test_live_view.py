@@ -117,3 +117,11 @@ def test_pictures_are_cut_as_the_info_of_their_own_message_says(tmp_path):
         sink.close()
     sizes = [read_image(path).shape[:2] for path in sorted((tmp_path / "pictures").glob("*.png"))]
     assert sizes == [(30, 40), (20, 44), (30, 40)]
+
+
+def test_a_refused_message_counts_as_the_pictures_that_it_holds():
+    tokenizer = build(VIDEO)
+    header = msgspec.structs.replace(make_header(1), tokenizer="other", frame_ids=[1, 2, 3, 4], capture_ns=[1, 2, 3, 4])
+    decoder = LiveDecoder(tokenizer)
+    assert shown_pictures(TokenMessage(header, np.zeros([4, 6], np.uint16)), decoder, make_info()) == []
+    assert decoder.counts["unshown"] == 4

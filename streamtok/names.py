@@ -9,16 +9,19 @@ NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
 # Up to the last @: a password may hold one, and a slash.
-LOGIN = re.compile(rf"(?i)(//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s@/]\S*@")
+LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s@/]\S*@")
+SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
-    r"(?i)((?<![a-z0-9])(?:user-pw|password|passwd|passphrase|pass|pwd|token|secret|apikey|auth|signature|authorization"
-    r"|cookies?)(?:\s*=\s*(?:\(string\))?|:\s+))(?:\"[^\"]*\"|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
+    rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
+    rf"|(?:{SECRET}):\s*))(?:\"[^\"]*\"|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
 )
 URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]*)://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
 VALUE = re.compile(r"([^=&?#;/]*)=[^&?#;/]*")
-KEY_IN_PATH = re.compile(
-    r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}"
-    r"|(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{24,}"
+WORD = r"(?:[A-Z]?[a-z]{1,12}\d{0,3}|\d{1,6}|20\d{6})(?![A-Za-z0-9])"  # of an ordinary name, or a date
+KEY_IN_PATH = re.compile(  # group 1; or else such a name, whole
+    rf"(?<![\w-])(?!\w{{4}}(?:-\w{{4}}){{3,}}(?![\w-])){WORD}(?:[_-]{WORD})*(?![\w-])"
+    r"|((?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}"
+    r"|(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{24,})"
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
@@ -82,21 +85,28 @@ def escape_controls(text: str) -> str:
 def without_password(text: str) -> str:
     """Text without secrets, for logs, messages and recordings.
 
-    URLs lose user, password, every value of their query and what looks like a key in their path. Other options that
-    hold a password lose its value.
+    URLs lose user, password, every value of their query and what looks like a key in their path or fragment. Other
+    options that hold a password lose its value.
     """
     return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(r"\1", text)))
 
 
 def _mask_url(match: re.Match[str]) -> str:
     ours, scheme, rest = match[1] or "", match[2], match[3]
-    place, mark, query = rest.partition("?" if "?" in rest else "#")
+    place, mark, options = rest.partition("?" if "?" in rest else "#")
     if not ours and scheme.lower() in NETWORK_SCHEMES:
         host, slash, path = place.partition("/")
-        place = host + slash + KEY_IN_PATH.sub("***", VALUE.sub(r"\1=***", path))
-    kept = OUR_OPTIONS if ours else ()
-    query = "&".join(part if part.partition("=")[0] in kept else _mask_option(part) for part in query.split("&"))
-    return f"{ours}{scheme}://{place}{mark}{query if mark else ''}"
+        place = host + slash + _mask_keys(VALUE.sub(r"\1=***", path))
+    if mark == "?":
+        kept = OUR_OPTIONS if ours else ()
+        parts = options.split("&")
+        options = "&".join(part if part.partition("=")[0] in kept else _mask_option(part) for part in parts)
+    return f"{ours}{scheme}://{place}{mark}{options if mark == '?' else _mask_keys(options)}"
+
+
+def _mask_keys(path: str) -> str:
+    """A path, or what stands behind #, without what looks like a key."""
+    return KEY_IN_PATH.sub(lambda match: "***" if match[1] else match[0], path)
 
 
 def _mask_option(part: str) -> str:

@@ -70,7 +70,12 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("rtsp:/me:SECRET@h/x", "rtsp:/h/x"),
         ("rtsp:me:SECRET@h/x", "rtsp:h/x"),
         ("//me:SECRET@h/x", "//h/x"),
-        ("http://h/a.jpg#SECRET", "http://h/a.jpg#***"),
+        ("http://h/a.jpg#token=SECRET", "http://h/a.jpg#token=***"),
+        ("http://h/a.jpg#SECRETabcdefghijk123456", "http://h/a.jpg#***"),
+        ("password:SECRET", "password:***"),
+        ("api_key=SECRET", "api_key=***"),
+        ("x-api-key: SECRET", "x-api-key: ***"),
+        ("https://h/abcdefabcdef12345678", "https://h/***"),
         ("https://h/SECRETabcdefghijklmnopqrst/a.m3u8", "https://h/***/a.m3u8"),
         ("https://h/secret_live_key_1234567", "https://h/***"),
         ("rtsp://h/h264Preview_01_main", "rtsp://h/h264Preview_01_main"),
@@ -88,3 +93,26 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
 )
 def test_no_query_value_and_no_key_of_a_url_is_told(text, told):
     assert without_password(text) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data//drives/cam@front.mp4",
+        "images:/data//x@2?fps=10",
+        "ipc:///tmp/a@b.sock",
+        "needs token: its own token coder",
+        "expected token: 3, found",
+        "auth: curve",
+        "pass: 2 of 3",
+        "streamtok train: data.token: expected int",
+        "secret: it is",
+        "rtsp://cam/front-camera-left-stream1",
+        "http://h/videos/drive_2024_05_01_front_left.mp4",
+        "rtsp://cam/1#transport=tcp",
+        "see https://github.com/zeromq/libzmq/issues/4364#issue",
+        "zmq:tcp://10.0.0.2:5555#stream=front",
+    ],
+)
+def test_ordinary_words_are_told(text):
+    assert without_password(text) == text

@@ -5,6 +5,7 @@
 unpickler that knows tensors, lists and plain objects only. So a file from anywhere is data and nothing else.
 """
 
+import errno
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -51,6 +52,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the file is no such archive, is damaged, or brings code that would have to run to read it.
+        OSError: the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -64,6 +66,8 @@ def read_archive(path: Path) -> dict[str, Tensor]:
                 root = _Reader(file, archive, folder).load()
         return dict(_tensors_below(root))
     except Exception as error:  # whatever zipfile, zlib, pickle and PyTorch say of bytes from anywhere
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to an offset that lies
+            raise
         raise ValueError(f"{path} is no TorchScript archive of plain tensors: {error}") from error
 
 

@@ -73,9 +73,10 @@ def show_messages(
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
-        for picture, image in shown_pictures(message, decoder, subscription.infos[info.stream], options.max_pixels):
+        info = subscription.info_of(message) or info
+        for picture, image in shown_pictures(message, decoder, info, options.max_pixels):
             if refusal := sink.show(picture, image):
-                note_unshown(decoder, message, refusal)
+                note_unshown(decoder, message, refusal, 1)
                 continue
             decoder.counts["shown"] += 1
             if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
@@ -96,7 +97,7 @@ def shown_pictures(
         pictures = decoder.feed(message)
         return [(picture, crop_within(picture.image, info.source_rect)) for picture in pictures]
     except (ValueError, RuntimeError) as error:
-        note_unshown(decoder, message, str(error))
+        note_unshown(decoder, message, str(error), len(message.header.frame_ids))
         return []
 
 
@@ -109,9 +110,9 @@ def crop_within(image: np.ndarray, rect: Sequence[int] | None) -> np.ndarray:
     return crop(image, rect)
 
 
-def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str) -> None:
-    """Count a message or picture that cannot be shown; the stream goes on."""
-    decoder.counts["unshown"] += 1
+def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str, pictures: int) -> None:
+    """Count pictures of a message that cannot be shown; the stream goes on."""
+    decoder.counts["unshown"] += pictures
     decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
 

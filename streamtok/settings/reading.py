@@ -29,7 +29,7 @@ def read_settings(kind: type[Kind], path: str | Path | None, given: Mapping[str,
     values, lines = read_yaml(path) if path is not None else ({}, {})
     placed: set[str] = set()
     for pattern, value in given.items():
-        for key in expand_key(values, pattern):
+        for key in expand_key(values, pattern, keys_at(kind, ())):
             put(values, key, value)
             placed.add(key)
     try:

@@ -3,6 +3,7 @@
 `streamtok.settings.reading` checks what is read against the settings of a command.
 """
 
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,13 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
         mark_lines(child, (*where, name), lines)
 
 
-def expand_key(values: dict, key: str) -> list[str]:
-    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; others stay."""
+def expand_key(values: dict, key: str, names: Collection[str]) -> list[str]:
+    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; those not of `names` stay."""
     name, star, rest = key.partition(".*.")
-    items = values.get(name)
-    if not star or not isinstance(items, list):
+    if not star or name not in names:
         return [key]
-    return [f"{name}.{place}.{rest}" for place in range(len(items))]
+    items = values.get(name)
+    return [f"{name}.{place}.{rest}" for place in range(len(items))] if isinstance(items, list) else []
 
 
 def put(values: dict, key: str, value: Any) -> None:

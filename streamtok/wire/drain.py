@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 import zmq
@@ -26,7 +26,7 @@ WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that came and were not taken yet, beside one message that still comes
 BUSY = 4  # times the patience with its silence that a node has whose machine answers
-QUIET_S = 0.5  # without anything: a camera image that is held is taken, for no info bears one out
+QUIET_S = 0.5  # after which a camera image that is held is taken, for no info bears one out
 BACK_S = 5.0  # how long after an outage a jump is held to be its doing
 Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
@@ -121,6 +121,7 @@ class Drain:
         try:
             while not self._stop.is_set():
                 self._turn()
+            self._settle()
         except BaseException as error:
             self.mailbox.end(error)
             raise
@@ -130,7 +131,7 @@ class Drain:
             self._context.term()
 
     def _turn(self) -> None:
-        if self.lossless and self.mailbox.full:
+        if full := self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
             self._silence.restart()
             self._connection.intake.drained = True  # as far as is known
@@ -143,8 +144,8 @@ class Drain:
             self._silence.restart()
             self._connection.connect_anew()
         self._check_connection()
-        if self._silence.lasts() > QUIET_S:
-            self._settle("frames/", any_session=True)
+        if not full:  # what follows an image may wait
+            self._settle("frames/", QUIET_S)
         for stream, messages in self._joiner.take_ready():
             self._accept_epoch(stream, messages)
         if self.until_end and self._has_ended():
@@ -198,8 +199,8 @@ class Drain:
     def _take_tokens(self, parts: Sequence[Part]) -> None:
         message = unpack(parts, self.limits, self._grids_of(parts))
         header = message.header
-        self._endings.note(message.stream, False)
         self._weigh(Claim(header.session, header.seq - 1, header.seq, message, header.epoch, header.keyframe))
+        self._endings.note(message.stream, False)
 
     def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
         """The grids that a stream may send: that of its info, and that of the message before; None before an info."""
@@ -209,8 +210,8 @@ class Drain:
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
-        self._endings.note(info.stream, info.ended)
         self._weigh(Claim(info.session, info.last_seq, info.last_seq, info, None if info.epoch < 0 else info.epoch))
+        self._endings.note(info.stream, info.ended)
         if info.session == self._believers[info.stream].session:
             self._note_info(info)
 
@@ -219,7 +220,7 @@ class Drain:
         stream = claim.item.stream
         kind = "frames/" if isinstance(claim.item, FrameMessage) else ""  # whose `seq` is their own
         self._tracker_of(stream)
-        believer = self._believers.setdefault(kind + stream, Believer())
+        believer = self._believers.setdefault(kind + stream, Believer(any_session=bool(kind)))
         dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
             jumps = not kind and believed.session == session and believed.before > last
@@ -234,9 +235,9 @@ class Drain:
         """Whether an outage has just ended: the epoch then has what a jump has left out, or begins behind it."""
         return self.join != "never" and time.monotonic() < self._back_until
 
-    def _settle(self, kind: str = "", any_session: bool = False) -> None:
+    def _settle(self, kind: str = "", held_s: float = 0.0) -> None:
         for believer in [each for name, each in self._believers.items() if name.startswith(kind)]:
-            for believed in believer.settle(any_session):
+            for believed in believer.settle(held_s):
                 self._believe(believed)
 
     def _believe(self, claim: Claim[Message]) -> None:
@@ -250,7 +251,9 @@ class Drain:
             self._note_info(message)
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
                 self.received[message.stream].take_info(message)
-        elif not self._joiner.hold(message) and not self._came_with_epoch(message):
+            return
+        message = replace(message, info=self.infos.get(message.stream))  # a reader may be far behind the newest
+        if not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
     def _begin(self, stream: str, session: str) -> None:

@@ -126,7 +126,7 @@ class Joiner:
         """The messages of a reply; they must be what the live ones, which confirm each other, can follow."""
         messages, size = [], 0
         for parts in decode_epoch(result).messages:
-            messages.append(unpack(parts, self.limits, [asked.grid]))
+            messages.append(replace(unpack(parts, self.limits, [asked.grid]), info=asked))
             size += messages[-1].header.nbytes
             if size > MAX_UNPACKED:
                 raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")

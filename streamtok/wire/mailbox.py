@@ -104,6 +104,11 @@ class Mailbox(Generic[Item]):
         with self._changed:
             return self._end is not None and not any(self._queues.values())
 
+    def waiting(self, stream: str) -> int:
+        """Items of a stream that were not taken yet."""
+        with self._changed:
+            return len(self._queues[stream])
+
     def __len__(self) -> int:
         with self._changed:
             return sum(map(len, self._queues.values()))

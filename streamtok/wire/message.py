@@ -47,7 +47,8 @@ class TokenMessage:
     `grid` holds the tokens, or None where a coded or zstd payload cannot be read here; `unreadable` then says why.
     `decodable` is False from a loss (or from joining) until the next keyframe. `lost` counts the messages of this
     stream that are missing just before this one. `catch_up` is True for what came with joining: the epoch so far, and
-    what waited for it. `payload` is as sent, still compressed if the header says so.
+    what waited for it. `payload` is as sent, still compressed if the header says so. `info` is the newest that had come
+    before it, if any had.
     """
 
     header: TokenHeader
@@ -57,6 +58,7 @@ class TokenMessage:
     lost: int = 0
     catch_up: bool = False
     unreadable: str = ""
+    info: Info | None = field(default=None, repr=False)
 
     @property
     def tokens(self) -> np.ndarray:

@@ -157,9 +157,7 @@ class Publisher:
 
     def forward_info(self, info: Info) -> None:
         """Announce another node's stream: session, clock and tokenizer stay its own, control is this publisher's."""
-        known = self._table.streams.get(info.stream)
-        added = self._table.add_foreign(info)
-        if known is None or known.info.session != added.session or added.ended:
+        if self._table.add_foreign(info):
             self._send_info([info.stream])
 
     def publish_frame(self, frame: Frame) -> bool:

@@ -41,7 +41,8 @@ class Relay:
     def poll(self) -> None:
         """Serve the relay's own readers; call it often."""
         for info in list(self.subscription.infos.values()):
-            self._announce(info)
+            if not self.subscription.waiting(info.stream):  # a message brings the info that it came with
+                self._announce(info)
         for event in self.publisher.poll():
             if event.kind == "keyframe":
                 self._ask_origin(event.stream)

@@ -165,15 +165,19 @@ class StreamTable:
             raise ValueError(f"{info.stream}: tokenizer {info.tokenizer} needs its own token coder, given is {found}")
         return GridCoder(self.coder, self.compression == "independent")
 
-    def add_foreign(self, info: Info) -> Info:
-        """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""
+    def add_foreign(self, info: Info) -> bool:
+        """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
+
+        Returns whether this is news to readers, such as another size, and not only another clock.
+        """
         with self._lock:
             known = self.streams.get(info.stream)
             if known is not None and known.info.session != info.session:
                 known = self.streams.pop(info.stream) and None
             epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, -1)
             own = {"control": self.fixed["control"], "epoch": epoch, "last_seq": last_seq}
-            return self._keep(msgspec.structs.replace(info, **own), foreign=True).info
+            before = known and msgspec.structs.replace(known.info, clock=info.clock)
+            return before != self._keep(msgspec.structs.replace(info, **own), foreign=True).info
 
     def _keep(self, info: Info, foreign: bool) -> StreamState:
         with self._lock:

@@ -176,9 +176,13 @@ class Subscription(Generic[Message]):
         return info
 
     def info_of(self, message: TokenMessage) -> Info | None:
-        """The newest info of a message's stream and session; None if none has come, or if the node started anew."""
-        info = self.infos.get(message.stream)
-        return info if info is not None and info.session == message.header.session else None
+        """The info that a message came with, or the newest; None if none of its session has come, or has stayed."""
+        infos = message.info, self.infos.get(message.stream)
+        return next((info for info in infos if info is not None and info.session == message.header.session), None)
+
+    def waiting(self, stream: str) -> int:
+        """Token messages of a stream that have come and were not read yet."""
+        return self._mailbox.waiting(stream)
 
     def control(self, stream: str) -> ControlClient:
         """A client of the control socket that serves a stream (the caller closes it); ValueError if it has none."""

@@ -3,6 +3,7 @@
 No sockets.
 """
 
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
@@ -115,7 +116,7 @@ class Claim(Generic[Item]):
 
     `epoch` is that of the newest, None if it does not say; only a keyframe `begins` one. `doubted` is set while it is
     held: another one has contradicted it. `anew` is set when it is passed on. Then what was known of the stream no
-    longer holds: another session has begun, or the numbers before it were wrong.
+    longer holds: another session has begun, or the numbers before it were wrong. `came` is a monotonic time.
     """
 
     session: str
@@ -126,6 +127,7 @@ class Claim(Generic[Item]):
     begins: bool = False
     anew: bool = False
     doubted: bool = False
+    came: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -135,9 +137,11 @@ class Believer(Generic[Item]):
     What continues the stream passes at once. What would move it (a jump, another session, another epoch without a
     keyframe) is held until the next message or info bears it out. It is dropped when others continue the stream
     instead, for a connection keeps the order of sending. Against a jump two have to, for one of them may be the wrong
-    one. The first message of a connection is believed, for it has nothing to contradict.
+    one. The first message of a connection is believed, for it has nothing to contradict. With `any_session` what is
+    held of another session is taken, too, when nothing follows.
     """
 
+    any_session: bool = False
     session: str | None = None
     last: int = -1
     epoch: int | None = None
@@ -162,10 +166,12 @@ class Believer(Generic[Item]):
         self.held.append(claim)
         return believed
 
-    def settle(self, any_session: bool = False) -> list[Claim[Item]]:
-        """What is held of the session, or of any, when nothing follows that would contradict it."""
+    def settle(self, held_s: float = 0.0) -> list[Claim[Item]]:
+        """What is held, for `held_s` at least, when nothing follows that would contradict it."""
+        if not self.held or time.monotonic() - self.held[0].came < held_s:
+            return []
         follows = [claim.session == self.session and claim.before >= self.last for claim in self.held]
-        claims = [claim for claim, fits in zip(self.held, follows, strict=True) if fits or any_session]
+        claims = [claim for claim, fits in zip(self.held, follows, strict=True) if fits or self.any_session]
         self.held.clear()
         return [self._believe(claim) for claim in claims[-1:]]
 

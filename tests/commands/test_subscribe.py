@@ -10,16 +10,17 @@ import threading
 import time
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from streamtok.commands import replay
 from streamtok.commands import subscribe as node_of
 from streamtok.node.logs import log_to_stderr
-from streamtok.wire import connection
+from streamtok.wire import connection, drain
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
-from tests.kit.wire import Served, eventually, make_group
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 
 def run_and_publish(node: Served, arguments: list[str], numbers: range, readers: int = 1) -> int:
@@ -269,6 +270,24 @@ def test_a_relay_passes_everything_on_unchanged():
             assert passed.control not in (None, origin.control)
             far.request_keyframe("front")
             assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
+
+
+def test_a_size_that_changes_passes_a_relay(monkeypatch):
+    monkeypatch.setattr(drain, "BACK_S", 0.0)  # no jump is asked for again
+    with (
+        Served("front") as node,
+        Relaying(node.endpoint) as relaying,
+        subscribe(relaying.endpoint, lossless=True, timeout=20) as far,
+    ):
+        node.wait_subscribers(1)
+        far.info("front")
+        node.publish(make_group(0))
+        assert next(far).header.grid == [4, 6]
+        for number, grid in enumerate(([4, 8], [6, 4], [4, 6]), 1):
+            node.do(lambda publisher, grid=grid: publisher.add_stream(make_info(grid=grid)))
+            node.publish(make_group(8 * number, tokens=np.zeros(grid, np.uint16)))
+        assert [message.header.grid for message in islice(far, 3)] == [[4, 8], [6, 4], [4, 6]]
+        assert far.missing == sum(far.rejects.counts.values()) == 0
 
 
 def test_no_thread_is_left():

@@ -135,3 +135,22 @@ def test_a_view_larger_than_its_storage_takes_no_memory(tmp_path):
         archive.writestr("view/data/0", bytes(4))
         archive.writestr("view/data.pkl", MODULE + b"}X\x01\0\0\0w" + view + b"sb.")
     assert read_archive(path)["w"].shape == (2**31 - 1, 2**31 - 1)
+
+
+def test_a_file_that_cannot_be_read_is_told_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_archive(tmp_path / "none.jit")
+    with pytest.raises(IsADirectoryError):
+        read_archive(tmp_path)
+
+
+def test_an_archive_whose_offsets_lie_is_damaged(tmp_path):
+    """Such an offset ends in a seek that the system refuses: a fault of the file, not of the disk."""
+    path = tmp_path / "odd.jit"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("odd/data.pkl", b"x" * 100)
+    data = path.read_bytes()
+    for offset in (200, 2**31):
+        path.write_bytes(data[:-6] + offset.to_bytes(4, "little") + data[-2:])
+        with pytest.raises(ValueError, match=r"odd\.jit is no TorchScript archive of plain tensors"):
+            read_archive(path)

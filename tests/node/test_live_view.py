@@ -1,5 +1,6 @@
 """What a sender says of its stream must neither choose what is loaded here nor end the view."""
 
+import threading
 from dataclasses import replace
 
 import av
@@ -7,13 +8,24 @@ import msgspec
 import numpy as np
 import pytest
 
+from streamtok.io.images.stills import read_image
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.node.live_view import FAR_NS, FileSink, PictureTimes, crop_within, load_for_stream, shown_pictures
+from streamtok.node.live_view import (
+    FAR_NS,
+    FileSink,
+    PictureTimes,
+    crop_within,
+    load_for_stream,
+    show_messages,
+    shown_pictures,
+)
+from streamtok.settings.decode import DecodeSettings
 from streamtok.tokens.files import load_matching
 from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
+from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
-from tests.kit.wire import make_header, make_info
+from tests.kit.wire import Served, eventually, make_group, make_header, make_info
 
 
 @pytest.mark.parametrize("name", ["/tmp/Cosmos-0.1-Tokenizer-DV4x8x8", "../nano", "", "nano/", "."])
@@ -86,3 +98,30 @@ def test_a_picture_of_another_size_costs_only_itself(tmp_path, name, written):
     sink.close()
     assert [not refusal for refusal in shown].count(True) == written
     assert bool(shown[1]) == (written == 2)
+
+
+def test_pictures_are_cut_as_the_info_of_their_own_message_says(tmp_path):
+    tokenizer = build(VIDEO)
+    fields = {"tokenizer": tokenizer.fingerprint, "levels": list(tokenizer.config.levels), "session": "0" * 32}
+    rects = [[0, 0, 30, 40], [4, 4, 20, 44], [0, 0, 30, 40]]
+    with Served("front") as node, subscribe(node.endpoint, lossless=True, until_end=True) as reader:
+        node.wait_subscribers(1)
+        for number, rect in enumerate(rects):
+            info = make_info(**fields, source_rect=rect)
+            node.do(lambda publisher, info=info: publisher.add_stream(info))
+            node.publish(make_group(8 * number, tokens=np.zeros([4, 6], np.uint16)))
+        assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 3)
+        settings = DecodeSettings(input=node.endpoint, out=str(tmp_path / "pictures"), max_frames=3)
+        sink = FileSink(tmp_path / "pictures", info)
+        show_messages(reader, LiveDecoder(tokenizer), sink, reader.info("front"), settings, threading.Event())
+        sink.close()
+    sizes = [read_image(path).shape[:2] for path in sorted((tmp_path / "pictures").glob("*.png"))]
+    assert sizes == [(30, 40), (20, 44), (30, 40)]
+
+
+def test_a_refused_message_counts_as_the_pictures_that_it_holds():
+    tokenizer = build(VIDEO)
+    header = msgspec.structs.replace(make_header(1), tokenizer="other", frame_ids=[1, 2, 3, 4], capture_ns=[1, 2, 3, 4])
+    decoder = LiveDecoder(tokenizer)
+    assert shown_pictures(TokenMessage(header, np.zeros([4, 6], np.uint16)), decoder, make_info()) == []
+    assert decoder.counts["unshown"] == 4

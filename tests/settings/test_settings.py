@@ -83,6 +83,22 @@ def test_flags_override_the_file_and_are_named_as_such(tmp_path):
         load_rig(path, parse_set(["streems.*.tail=drop"]))
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("streams: 5", r"streams: input should be a valid list \(got 5\)"),
+        ("streams:", r"streams: input should be a valid list \(got None\)"),
+        ("streams: {a: 1}", r"streams: input should be a valid list \(got {'a': 1}\)"),
+        ("model: nano", "streams: required, not given"),
+    ],
+)
+def test_what_is_set_for_every_stream_does_not_hide_that_there_are_none(tmp_path, text, fault):
+    path = tmp_path / "rig.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=fault):
+        load_rig(path, None, {"fit": "crop"})
+
+
 def test_defaults_fill_what_a_stream_does_not_say():
     rig = load_rig(
         None,

@@ -719,3 +719,50 @@ def test_a_subscription_that_makes_no_sense_is_refused(options):
 def test_one_name_for_several_is_told(ipc_path):
     with pytest.raises(ValueError, match=r"streams is 'front', expected several names: \['front'\]"):
         subscribe(f"ipc://{ipc_path}", "front")
+
+
+def test_a_message_that_waits_keeps_the_info_that_it_came_with():
+    with Served("front") as node, subscribe(node.endpoint, lossless=True, timeout=10) as reader:
+        node.wait_subscribers(1)
+        for number, size in enumerate(([30, 40], [20, 48], [30, 40])):
+            node.do(lambda publisher, size=size: publisher.add_stream(make_info(source_size=size)))
+            node.publish(make_group(8 * number))
+        node.do(lambda publisher: publisher.add_stream(make_info(source_size=[9, 9])))
+        assert eventually(lambda: reader.info("front").source_size == [9, 9])
+        assert [reader.info_of(message).source_size for message in islice(reader, 3)] == [[30, 40], [20, 48], [30, 40]]
+
+
+def publish_frames(node: Served, stream: str, *seqs: int) -> None:
+    """Send camera images with these numbers."""
+
+    def send(publisher: Publisher) -> None:
+        for seq in seqs:
+            publisher._table.get(stream).counts["frames"] = seq
+            publisher.publish_frame(Frame(stream, seq, seq, np.zeros((2, 3, 3), np.uint8)))
+
+    node.do(send)
+
+
+def test_an_image_after_a_loss_comes_though_only_another_camera_goes_on():
+    kinds = ("frames", "info")
+    with Served("front", "rear") as node, subscribe(node.endpoint, kinds=kinds, timeout=10) as reader:
+        reader.info("front")
+        publish_frames(node, "front", 0, 1, 5)
+        for seq in range(2000):
+            publish_frames(node, "rear", seq)
+            if ("front", 5) in [(each.stream, each.header.seq) for each in iter(lambda: reader.get(0), None)]:
+                break
+        else:
+            pytest.fail("the last image of front never came")
+
+
+def test_an_image_after_a_loss_comes_when_the_reader_closes(monkeypatch):
+    monkeypatch.setattr(drain, "QUIET_S", 1e9)
+    kinds = ("frames", "info")
+    with Served("front", "rear") as node, subscribe(node.endpoint, kinds=kinds, timeout=10) as reader:
+        reader.info("front")
+        publish_frames(node, "front", 0, 5)
+        publish_frames(node, "rear", 0)
+        assert [(message.stream, message.header.seq) for message in islice(reader, 2)] == [("front", 0), ("rear", 0)]
+        reader.close()
+        assert sequence(reader) == [5]

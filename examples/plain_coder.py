@@ -5,9 +5,9 @@
 Nothing of streamtok is imported. docs/wire-protocol.md, "Coded payloads", says the same in words.
 """
 
+import argparse
 import json
 import struct
-import sys
 import zlib
 from itertools import product
 from pathlib import Path
@@ -195,4 +195,8 @@ def main(coder_path, vectors_path):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("coder", help="a coder.safetensors")
+    parser.add_argument("vectors", help="messages with their checksums, as tests/golden/coded_*.json")
+    arguments = parser.parse_args()
+    main(arguments.coder, arguments.vectors)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -81,3 +83,8 @@ def test_two_terminals_and_the_five_lines_run_as_written(tmp_path):
 def test_every_page_and_picture_it_names_exists():
     for target in re.findall(r"\]\(([^)#]+?)\)", TEXT):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("program", ["examples/plain_coder.py", "tools/view_cost.py"])
+def test_a_program_says_how_it_is_used(program, tmp_path):
+    assert "usage: " in run([sys.executable, str(ROOT / program), "--help"], tmp_path)

@@ -4,6 +4,7 @@ One node (nano, 256x448, 5 frames per second, `ingest --view`) runs throughout; 
 of SECONDS (10). Printed are medians of the stretches with a page over those without, so a busy machine tells little.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ Times = tuple[int, int]  # of a group: encode, capture to publish, in ns
 
 def main() -> None:
     """Run the node, open and close a page, print the ratios."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", nargs="?", type=float, default=10.0, help="of a stretch (10)")
+    seconds = parser.parse_args().seconds
     command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", "synthetic:256x448@5?seed=7", "--realtime"]
     node = subprocess.Popen([*command, "--bind", NODE, "--view", str(PORT)], stderr=subprocess.DEVNULL)
     try:

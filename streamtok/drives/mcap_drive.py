@@ -74,11 +74,10 @@ class McapDrive(MessageDrive):
             for message in file.messages(wanted, as_written=as_written, unreadable=self.checked):
                 if message.channel_id in tokens:
                     yield TokenData(tokens[message.channel_id], message.data)
-                else:
-                    facts = file.channels[message.channel_id].metadata
-                    topic, recorded = cameras[message.channel_id], _read_facts(facts, message)
-                    if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
-                        yield _to_message(topic, message, recorded)
+                    continue
+                topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
+                if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
+                    yield _to_message(topic, message, recorded)
             self._note_damage()
 
     def _topic_of(self, file: McapFile, channel: "Channel") -> Topic:
@@ -99,11 +98,12 @@ def _to_message(topic: Topic, message: RawMessage, recorded: Recorded | None) ->
     return TopicMessage(topic, data=message.data, recorded=recorded, unreadable=message.unreadable, **times)
 
 
-def _read_facts(facts: dict[str, str], message: RawMessage) -> Recorded | None:
+def _read_facts(channel: "Channel", message: RawMessage) -> Recorded | None:
     """What streamtok recorded of a camera image beside it; None in files of others.
 
     MCAP keeps the low 32 bits of a frame's number: ids count from the channel's first one.
     """
+    facts = channel.metadata
     if "clock_offset_ns" not in facts:
         return None
     first = int(facts.get("first_frame_id", 0))

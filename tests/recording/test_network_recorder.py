@@ -151,22 +151,19 @@ def test_a_wrong_endpoint_says_what_is_expected(tmp_path):
         NetworkRecorder("tcp:/nowhere", recorder)
 
 
+def first_header(encoding, size):
+    """Of the first image of a stream."""
+    facts = {"seq": 0, "frame_id": 0, "capture_ns": 1, "publish_ns": 1}
+    return FrameHeader(stream="front", session=SESSION, encoding=encoding, image_size=size, **facts)
+
+
 def test_a_control_endpoint_that_is_none_does_not_end_the_recording(tmp_path):
     """With images, of a stream without keyframes but the first, it asks for one."""
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
     with Served() as node:
         reader = NetworkRecorder(node.endpoint, recorder)
         reader.subscription.infos["front"] = make_info(session=SESSION, control="nowhere", last_seq=4)
-        header = FrameHeader(
-            stream="front",
-            session=SESSION,
-            seq=0,
-            frame_id=0,
-            capture_ns=1,
-            publish_ns=1,
-            encoding="rgb8",
-            image_size=[2, 2],
-        )
+        header = first_header("rgb8", [2, 2])
         reader._take_frame(FrameMessage(header, bytes(12)))
         reader.close()
     recorder.close()
@@ -190,16 +187,7 @@ def test_a_frame_that_is_no_picture_does_not_end_the_recording(tmp_path, odd):
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
     with Served() as node:
         reader = NetworkRecorder(node.endpoint, recorder)
-        header = FrameHeader(
-            stream="front",
-            session=SESSION,
-            seq=0,
-            frame_id=0,
-            capture_ns=1,
-            publish_ns=1,
-            encoding=encoding,
-            image_size=size,
-        )
+        header = first_header(encoding, size)
         reader._take_frame(FrameMessage(header, payload))
         header = msgspec.structs.replace(header, seq=1, frame_id=1, encoding="rgb8", image_size=[2, 2])
         reader._take_frame(FrameMessage(header, bytes(12)))

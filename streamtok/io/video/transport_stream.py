@@ -7,6 +7,7 @@ picture before a loss is known to be whole.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -96,9 +97,8 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:
     """Where packets go on, from `at` on, and how far they are apart."""
     for begin in range(at, len(data), CHUNK):
-        for found in (begin + np.flatnonzero(data[begin : begin + CHUNK] == SYNC)).tolist():
-            for size in SIZES:
-                ahead = data[found : found + 5 * size : size]
-                if (ahead == SYNC).all():
-                    return found, size
+        places = (begin + np.flatnonzero(data[begin : begin + CHUNK] == SYNC)).tolist()
+        for found, size in itertools.product(places, SIZES):
+            if (data[found : found + 5 * size : size] == SYNC).all():
+                return found, size
     return len(data), SIZE

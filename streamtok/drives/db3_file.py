@@ -4,18 +4,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, suppress
+from operator import itemgetter
 from pathlib import Path
 
 import apsw
 
+from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
+from streamtok.measures import go_over_twice
 from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 PAGE_SIZE_AT = 16  # where the file says how long its pages are
 VFS_NAME = "streamtok-strict"
+TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # which SQLite lets be of any type
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
+BY_ID, BY_TIME = itemgetter(0), itemgetter(2, 0)
 
 
 class StrictFile(apsw.VFSFile):
@@ -86,58 +92,61 @@ class Db3File:
     def _has_log(self) -> bool:
         return self._log.exists() and self._log.stat().st_size > 0
 
-    def span(self) -> tuple[int, int] | None:
+    @property
+    def span(self) -> Span | None:
         """The first and the last time of its messages, ns; None if it has none that can be read."""
-        database = self._connect(strict=False)
-        try:
+        with suppress(apsw.Error, ValueError), closing(self._connect(strict=False)) as database:
             ((first, last),) = database.execute("SELECT min(timestamp), max(timestamp) FROM messages")
-            return None if first is None else (first, last)
-        except apsw.Error:
-            return None
-        finally:
-            database.close()
+            return int(first or 0), int(last or 0)
+        return None
+
+    def was_set_back(self, topics: Collection[Topic]) -> bool:
+        """Whether order by time would mix what was inserted before the clock was set back with what came after."""
+        with suppress(apsw.Error), closing(self._connect(strict=False)) as database:
+            question = f"SELECT {TIME} FROM messages WHERE topic_id = ? ORDER BY id"
+            each = (database.execute(question, (number,)) for number in self._ids_of(topics))
+            return any(go_over_twice([time_ns or 0 for (time_ns,) in times]) for times in each)
+        return False
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
-        ids = [number for number, topic in self._topics.items() if topic in topics]
-        last = (-1, -1)
+        ids = self._ids_of(topics)
+        find_place, order = (BY_ID, "id") if self.was_set_back(topics) else (BY_TIME, "timestamp, id")
+        last = None
         if not self.damage:
             try:
-                for row in self._query(ids):
-                    last = row[2], row[0]
+                for row in self._query(ids, order):
+                    last = find_place(row)
                     yield from self._to_message(row)
                 return
             except apsw.Error as error:
                 self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
         for row in self._salvage():
-            if (row[1] in ids or row[1] not in self._topics) and (row[2], row[0]) > last:
+            if (row[1] in ids or row[1] not in self._topics) and (last is None or find_place(row) > last):
                 yield from self._to_message(row)
+
+    def _ids_of(self, topics: Collection[Topic]) -> list[int]:
+        return [number for number, topic in self._topics.items() if topic in topics]
 
     def _to_message(self, row: Row) -> Iterator[TopicMessage]:
         _, topic, time_ns, data = row
         if topic in self._topics:
-            yield TopicMessage(self._topics[topic], time_ns, data)
+            yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
         else:
             self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
 
-    def _query(self, ids: list[int]) -> Iterator[Row]:
-        database = self._connect(strict=False)
+    def _query(self, ids: list[int], order: str) -> Iterator[Row]:
         wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
         stray = f"topic_id NOT IN ({known})"  # of damage
-        columns = f"id, topic_id, timestamp, CASE WHEN {stray} THEN NULL ELSE data END"
+        columns = f"id, topic_id, {TIME}, CASE WHEN {stray} THEN NULL ELSE {DATA} END"
         where = f"topic_id IN ({wanted}) OR {stray} OR topic_id IS NULL"
-        try:
-            yield from database.execute(f"SELECT {columns} FROM messages WHERE {where} ORDER BY timestamp, id")
-        finally:
-            database.close()
+        with closing(self._connect(strict=False)) as database:
+            yield from database.execute(f"SELECT {columns} FROM messages WHERE {where} ORDER BY {order}")
 
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
-        database = self._connect(strict)
-        try:
+        with closing(self._connect(strict)) as database:
             rows = list(database.execute("SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"))
-            return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
-        finally:
-            database.close()
+        return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
 
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
@@ -152,14 +161,10 @@ class Db3File:
     def _salvage(self) -> Iterator[Row]:
         """Every row that can be read, as inserted."""
         try:
-            database = self._connect(strict=True)
+            with closing(self._connect(strict=True)) as database:
+                yield from _read_rows(database, self._note)
         except apsw.Error as error:
             self._note(f"{self.path.name}: the database cannot be read: {error}")
-            return
-        try:
-            yield from _read_rows(database, self._note)
-        finally:
-            database.close()
 
 
 def _as_text(cell: bytes | None) -> str:
@@ -173,7 +178,7 @@ def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterat
     for number in range(1, (last or MOST_ROWS) + 1):
         rows: list[Row] = []
         try:
-            rows = list(database.execute("SELECT id, topic_id, timestamp, data FROM messages WHERE id = ?", (number,)))
+            rows = list(database.execute(f"SELECT id, topic_id, {TIME}, {DATA} FROM messages WHERE id = ?", (number,)))
         except apsw.Error:
             misses += 1
         nothing = 0 if rows else nothing + 1

@@ -104,7 +104,7 @@ def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
             from streamtok.drives.bag_drive import Db3File
 
             file = Db3File(path, lambda text: None)
-            found.span, found.topics = file.span(), frozenset(topic.name for topic in file.topics)
+            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
         elif kind == "bag":
             from rosbags import rosbag1
 
@@ -116,9 +116,7 @@ def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
 
 def _look_into_mcap(found: Found) -> None:
     file = McapFile(found.path)
-    found.topics = frozenset(channel.topic for channel in file.channels.values())
-    if file.chunks and not file.damage:
-        found.span = min(c.start_ns for c in file.chunks), max(c.end_ns for c in file.chunks)
+    found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
     if facts.get("first_file"):
         found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))

@@ -21,6 +21,7 @@ from streamtok.drives.clocks import (
     SAMPLE,
     AskedClock,
     RecentImages,
+    Span,
     Stamps,
     Timed,
     TimeFiller,
@@ -91,7 +92,7 @@ class Sample:
 
     def add(self, message: TopicMessage, image: ImageMessage) -> None:
         """Take one message, unless it is a copy."""
-        if image.stamp_ns and self.recent.have(image.stamp_ns, image):
+        if image.stamp_ns and self.recent.have(image.stamp_ns, message.log_ns, image):
             return
         self.encoding = self.encoding or image.encoding
         self.counters.append(image.seq)
@@ -117,6 +118,7 @@ class MessageDrive(Drive):
         self._parsers: dict[Topic, Parse] = {}
         self._numbered: set[Topic] = set()
         self._depth: DepthRange | None = None
+        self.twice: list[Span] = []
         for text in notes:
             self.note("", text)
 
@@ -198,6 +200,16 @@ class MessageDrive(Drive):
                 break
         return samples
 
+    def find_twice(self, parts: Iterable[tuple[Collection[Topic], Span | None, bool]]) -> None:
+        """Find where messages may be there twice, by (topics, span, whether the clock was set back) of the parts."""
+        newest: dict[Topic, int] = {}
+        for there, span, was_set_back in parts:
+            topics = [topic for topic in there if topic in self.topics]
+            if span is not None and topics:
+                before = max(newest.get(topic, -1) for topic in topics)
+                self.twice += [span] if was_set_back else [(span[0], before)] if before >= span[0] else []
+                newest |= dict.fromkeys(topics, max(before, span[1]))
+
     def parse(self, message: TopicMessage) -> ImageMessage:
         """What an image message says; DamagedFrame if it cannot be read."""
         if message.unreadable:
@@ -247,7 +259,7 @@ class Assembler:
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
         self._maker = ItemMaker(drive.find_depth, drive.find_clock)
-        self._fillers = {name: TimeFiller() for name in drive.streams}
+        self._fillers = {name: TimeFiller(drive.twice) for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:
         timed = self._drive.time_message(message)
@@ -267,7 +279,7 @@ class Assembler:
 
     def _make(self, timed: Timed) -> Iterator[Item]:
         counts = self._drive.counts[timed.stream]
-        if not timed.time_ns:
+        if not timed.time_ns and not timed.error:
             counts["untimed"] += 1
             self._drive.note(timed.stream, "images without a time, before the first that has one, are left out")
             return

@@ -76,6 +76,21 @@ def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
     assert "between their neighbours'" in notes
 
 
+def test_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
+    numbers, _, account, notes = read(write_kitti(tmp_path, [date(number) for number in range(5)]))
+    assert numbers == list(range(5))
+    assert account["untimed"] == COUNT - 5
+    assert "without a time" in notes
+
+
+def test_folders_in_a_folder_called_data_are_found(tmp_path):
+    for camera in ("cam01", "cam03"):
+        for number in range(COUNT):
+            put_image(tmp_path / "data" / "000076" / camera / f"{1616343525200 + 500 * number}.png", number)
+    with open_drive(tmp_path) as drive:
+        assert sorted(drive.streams) == ["cam01", "cam03"]
+
+
 def test_a_gap_in_the_times_is_a_gap_where_nothing_numbers_the_images(tmp_path):
     there = [number for number in ALL if number not in range(4, 9)]
     numbers, ids, account, _ = read(write_euroc(tmp_path / "d", there))

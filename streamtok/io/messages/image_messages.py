@@ -84,8 +84,8 @@ def image_kind(schema: str) -> str | None:
 
 def split_schema(schema: str) -> tuple[str, str]:
     """(package, name) of a message type as ROS, protobuf, FlatBuffers or OMG IDL write it."""
-    parts = [part for part in re.split(r"::|[/.]", schema) if part != "msg"]
-    return "/".join(parts[:-1]), parts[-1] if parts else ""
+    parts = [part for part in re.split(r"::|[/.]", schema) if part not in ("msg", "dds_")]
+    return "/".join(parts[:-1]), parts[-1].rstrip("_") if parts else ""
 
 
 def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
@@ -216,9 +216,12 @@ def raw_image(message: ImageMessage) -> RawImage:
         chroma = chroma[: chroma.size // 2 * 2].reshape(-1, 2)[:, ::-1]
         data, encoding = np.concatenate([data[:luma], chroma.reshape(-1)]), "nv12"
     wide = WIDE.fullmatch(encoding)
-    if wide:  # the high bytes
-        data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
     try:
+        if wide and step and step % 2:  # rows end with half a value
+            rows = np.append(data, np.uint8(0))[: message.height * step].reshape(message.height, step)
+            data, step = rows[:, :-1].reshape(-1), step - 1
+        if wide:  # the high bytes
+            data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import apsw
 
 from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
+from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
 from streamtok.recording.parts import unpack_if_packed
 
@@ -54,7 +56,7 @@ class Db3File:
         self.path, self._note = path, note
         self._unpacked, reason = unpack_if_packed(path)
         self._place = Path(self._unpacked.name) if self._unpacked else path
-        self._copies = self._copy_beside_log()
+        self._copies = self._copy_to_read()
         if reason:
             note(f"{path.name}: {reason}")
         self.damage = "the last page is cut off" if self._ends_within_page() else ""
@@ -68,14 +70,19 @@ class Db3File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
         self.topics = set(self._topics.values())
 
-    def _copy_beside_log(self) -> tempfile.TemporaryDirectory[str] | None:
-        """Copy a file with a write-ahead log from where SQLite may not write its index of the log."""
-        if not self._has_log() or os.access(self._place.parent, os.W_OK):
+    def _copy_to_read(self) -> tempfile.TemporaryDirectory[str] | None:
+        """Copy a file that SQLite has to write, and may not: to index its write-ahead log, or to undo by its journal
+        what a killed recorder had not finished.
+        """
+        beside = [path for path in (self._beside("-wal"), self._beside("-journal")) if path is not None]
+        if not beside or (os.access(self._place.parent, os.W_OK) and not self._beside("-journal")):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
-        for path in (self._place, self._log):
+        for path in (self._place, *beside):
             shutil.copy(path, folder.name)
         self._place = Path(folder.name) / self._place.name
+        with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
+            database.execute("PRAGMA schema_version")  # undoes
         return folder
 
     def _ends_within_page(self) -> bool:
@@ -85,28 +92,32 @@ class Db3File:
             size = int.from_bytes(stream.read(2), "big")
         return size >= 512 and self._place.stat().st_size % size > 0  # 1 stands for 65536
 
-    @property
-    def _log(self) -> Path:
-        return self._place.with_name(f"{self._place.name}-wal")
-
-    def _has_log(self) -> bool:
-        return self._log.exists() and self._log.stat().st_size > 0
+    def _beside(self, suffix: str) -> Path | None:
+        """A file of SQLite that belongs to this one, if there is anything in it."""
+        path = self._place.with_name(self._place.name + suffix)
+        return path if path.is_file() and path.stat().st_size else None
 
     @property
     def span(self) -> Span | None:
         """The first and the last time of its messages, ns; None if it has none that can be read."""
         with suppress(apsw.Error, ValueError), closing(self._connect(strict=False)) as database:
             ((first, last),) = database.execute("SELECT min(timestamp), max(timestamp) FROM messages")
-            return int(first or 0), int(last or 0)
+            return None if first is None else (int(first), int(last))
         return None
 
     def was_set_back(self, topics: Collection[Topic]) -> bool:
         """Whether order by time would mix what was inserted before the clock was set back with what came after."""
+        return not self._set_back.isdisjoint(topics)
+
+    @cached_property
+    def _set_back(self) -> set[Topic]:
+        times: dict[int, list[int]] = {n: [] for n, topic in self._topics.items() if image_kind(topic.kind)}
         with suppress(apsw.Error), closing(self._connect(strict=False)) as database:
-            question = f"SELECT {TIME} FROM messages WHERE topic_id = ? ORDER BY id"
-            each = (database.execute(question, (number,)) for number in self._ids_of(topics))
-            return any(go_over_twice([time_ns or 0 for (time_ns,) in times]) for times in each)
-        return False
+            wanted = ",".join(map(str, times))
+            question = f"SELECT topic_id, {TIME} FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"
+            for number, time_ns in database.execute(question):
+                times[number].append(time_ns or 0)
+        return {self._topics[number] for number, each in times.items() if go_over_twice(each)}
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
@@ -151,7 +162,7 @@ class Db3File:
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
         place = self._place.resolve().as_uri()
-        alone = strict or not self._has_log()
+        alone = strict or self._beside("-wal") is None
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)
         if strict:

@@ -16,6 +16,7 @@ from streamtok.io.suffixes import is_video
 from streamtok.recording.parts import Parts
 
 IMAGES, PARTS = "images:", "parts:"
+MOST_CAMERAS = 64  # of a vehicle: more videos in a folder are clips
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -75,7 +76,7 @@ def _drives_in(path: Path, listing: _Listing) -> list[str]:
     logs = {} if listing.named else find_logs(path, listing.find)
     listing = replace(listing, named=folders_of(logs)) if logs else listing
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    own = recordings + videos if recordings else [str(path)] if videos else []
+    own = recordings + videos if recordings or len(videos) > MOST_CAMERAS else [str(path)] if videos else []
     is_named = path in listing.named
     if not own and not is_named and has_images(path, listing.find):
         return [str(path)]

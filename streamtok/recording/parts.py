@@ -36,7 +36,7 @@ class Parts:
 
 def part_name(path: Path) -> tuple[str, int]:
     """(name of the recording, number of the part) as a file's name says; -1 if it has no number."""
-    stem = path.name.removesuffix(".zstd").removesuffix(".active")
+    stem = bare_name(path).removesuffix(".active")
     stem = stem.removesuffix(Path(stem).suffix).removesuffix(REPAIRED)
     match = NUMBERED.fullmatch(stem)
     return (match[1], int(match[2])) if match else (stem, -1)
@@ -44,7 +44,7 @@ def part_name(path: Path) -> tuple[str, int]:
 
 def suffix_of(path: Path) -> str:
     """The suffix of a recording, packed by zstd or still `.active` (ROS 1), or that of any other file."""
-    return Path(path.name.lower().removesuffix(".zstd").removesuffix(".active")).suffix
+    return Path(bare_name(Path(path.name.lower())).removesuffix(".active")).suffix
 
 
 def is_recording_name(path: Path) -> bool:
@@ -61,7 +61,8 @@ def list_files(folder: Path) -> Parts:
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
     if listed is not None:
-        listed = [name if name in there or _other_form(name) not in there else _other_form(name) for name in listed]
+        forms = {bare_name(path): path.name for path in found}
+        listed = [name if name in there else forms.get(bare_name(Path(name)), name) for name in listed]
     if listed is not None and not there.keys() & set(listed):
         notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
         listed = None
@@ -118,37 +119,37 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     `streamtok repair` makes another one (NAME_repaired), and players of ROS 2 leave both the packed (NAME.zstd) and the
     unpacked.
     """
-    kept, notes, given = [], [], set(paths)
+    forms: dict[Path, list[Path]] = {}
     for path in paths:
-        bare, other = path.name.removesuffix(".zstd"), path.with_name(_other_form(path.name))
-        repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
-        if repaired in given:
-            notes.append(f"{path.name} is left out: {repaired.name} was made of it")
-        elif other in given and other.is_file() and not _is_read(path, other):
-            notes.append(f"{path.name} is left out: {other.name} holds the same")
-        else:
-            kept.append(path)
+        forms.setdefault(path.with_name(bare_name(path)), []).append(path)
+    kept, notes = [], []
+    for bare, there in forms.items():
+        repaired = bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
+        best, how = (repaired, "was made of it") if repaired in forms else (_best_form(bare, there), "holds the same")
+        kept += [best] if best in there else []
+        notes += [f"{path.name} is left out: {best.name} {how}" for path in there if path != best]
     return Parts(kept, notes)
 
 
-def _other_form(name: str) -> str:
-    """The name of a file packed instead of unpacked, or the other way round."""
-    return name.removesuffix(".zstd") if name.endswith(".zstd") else f"{name}.zstd"
+def bare_name(path: Path) -> str:
+    """The name of a file without what says that it is packed by zstd."""
+    return path.name.removesuffix(".zstd").removesuffix(".zst")
 
 
-def _is_read(path: Path, other: Path) -> bool:
-    """Whether to read this of two forms of a file: the unpacked one, unless it is shorter than what is packed."""
+def _best_form(bare: Path, there: list[Path]) -> Path:
+    """Which to read of the forms of a file: the unpacked one, unless it is shorter than what is packed."""
+    packed = next((path for path in there if path != bare), bare)
+    if bare not in there or packed == bare:
+        return packed
     import zstandard
 
-    packed, plain = (path, other) if path.suffix == ".zstd" else (other, path)
     with packed.open("rb") as stream:
         head = stream.read(COPY_BYTES)
     try:
         size = zstandard.get_frame_parameters(head).content_size
     except zstandard.ZstdError:
         size = 0
-    whole = size in SIZE_UNKNOWN or plain.stat().st_size >= size
-    return whole == (path == plain)
+    return bare if size in SIZE_UNKNOWN or bare.stat().st_size >= size else packed
 
 
 def is_packed(head: bytes) -> bool:

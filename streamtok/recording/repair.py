@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.mcap_records import RECORD
-from streamtok.recording.parts import REPAIRED
+from streamtok.recording.parts import REPAIRED, bare_name
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -51,8 +51,8 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
         messages = sum(1 for _ in file.messages(as_written=True))  # reading it all finds all damage
         if not file.damage:
             return Repaired(None, messages)
-    name = path.name.removesuffix(".zstd")
-    target = Path(out) if out is not None else path.with_name(f"{Path(name).stem}{REPAIRED}{Path(name).suffix}")
+    bare = path.with_name(bare_name(path))
+    target = Path(out) if out is not None else bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
     if target.exists():
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
     part = target.with_name(target.name + ".part")

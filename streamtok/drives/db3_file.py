@@ -15,6 +15,7 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
+from streamtok.names import name_errors
 from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
@@ -78,8 +79,9 @@ class Db3File:
         if not beside or (os.access(self._place.parent, os.W_OK) and not self._beside("-journal")):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
-        for path in (self._place, *beside):
-            shutil.copy(path, folder.name)
+        with name_errors(folder.name, f", where {self.path} is copied (TMPDIR says where else)"):
+            for path in (self._place, *beside):
+                shutil.copy(path, folder.name)
         self._place = Path(folder.name) / self._place.name
         with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
             database.execute("PRAGMA schema_version")  # undoes

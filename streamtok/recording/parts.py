@@ -7,6 +7,7 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import IO, BinaryIO, TypeVar
 
 import yaml
 
-from streamtok.names import natural_key
+from streamtok.names import name_errors, natural_key
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
@@ -183,17 +184,16 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
 
     unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
     reason = ""
-    with path.open("rb") as packed:
+    with path.open("rb") as packed, name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
         reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
         try:
-            while data := reader.read(COPY_BYTES):
-                unpacked.write(data)
+            shutil.copyfileobj(reader, unpacked, COPY_BYTES)
         except zstandard.ZstdError as error:
             reason = f"its compression is damaged ({error}); what comes before is read"
+        unpacked.flush()
     if not unpacked.tell():
         unpacked.close()
         raise ValueError(f"{path}: nothing of it can be unpacked")
-    unpacked.flush()
     return unpacked, reason
 
 

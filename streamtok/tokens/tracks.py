@@ -118,7 +118,7 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
                 continue
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
-            elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
+            elif not each.is_dir() or (path.suffix == TOKEN_SUFFIX and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
     for path in set(given) - set(leave_out_copies(given).paths):

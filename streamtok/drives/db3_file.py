@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 
 import apsw
@@ -24,7 +23,6 @@ PAGE_SIZE_AT = 16  # where the file says how long its pages are
 VFS_NAME = "streamtok-strict"
 TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # which SQLite lets be of any type
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
-BY_ID, BY_TIME = itemgetter(0), itemgetter(2, 0)
 
 
 class StrictFile(apsw.VFSFile):
@@ -107,12 +105,9 @@ class Db3File:
             return None if first is None else (int(first), int(last))
         return None
 
-    def was_set_back(self, topics: Collection[Topic]) -> bool:
-        """Whether order by time would mix what was inserted before the clock was set back with what came after."""
-        return not self._set_back.isdisjoint(topics)
-
     @cached_property
-    def _set_back(self) -> set[Topic]:
+    def set_back(self) -> set[Topic]:
+        """Cameras of which order by time would mix what came before and after the clock was set back."""
         times: dict[int, list[int]] = {n: [] for n, topic in self._topics.items() if image_kind(topic.kind)}
         with suppress(apsw.Error), closing(self._connect(strict=False)) as database:
             wanted = ",".join(map(str, times))
@@ -123,23 +118,19 @@ class Db3File:
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
-        ids = self._ids_of(topics)
-        find_place, order = (BY_ID, "id") if self.was_set_back(topics) else (BY_TIME, "timestamp, id")
-        last = None
+        ids = [number for number, topic in self._topics.items() if topic in topics]
+        order, given = "timestamp, id" if self.set_back.isdisjoint(topics) else "id", set[int]()
         if not self.damage:
             try:
                 for row in self._query(ids, order):
-                    last = find_place(row)
+                    given.add(row[0])
                     yield from self._to_message(row)
                 return
             except apsw.Error as error:
                 self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
         for row in self._salvage():
-            if (row[1] in ids or row[1] not in self._topics) and (last is None or find_place(row) > last):
+            if (row[1] in ids or row[1] not in self._topics) and row[0] not in given:
                 yield from self._to_message(row)
-
-    def _ids_of(self, topics: Collection[Topic]) -> list[int]:
-        return [number for number, topic in self._topics.items() if topic in topics]
 
     def _to_message(self, row: Row) -> Iterator[TopicMessage]:
         _, topic, time_ns, data = row
@@ -198,10 +189,9 @@ def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterat
         if nothing > MOST_MISSES:
             break
         yield from rows
-    if misses and last:
-        note(f"{misses} of {last} rows of the bag cannot be read and are left out")
-    elif misses:
-        note("rows of the bag cannot be read and are left out; how many there were is not known")
+    if misses:
+        count = f"{misses} of {last} rows" if last else "rows, how many is not known,"
+        note(f"{count} of the bag cannot be read and are left out")
 
 
 def _find_last_row(database: apsw.Connection) -> int:

@@ -126,12 +126,10 @@ class Drive(ABC):
         """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
-            given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
+            given, choice = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}, self.clocks.get(name)
             told[name] = {"images": sum(given.values()), **given, "lost": max(0, counts["lost"] - counts["late"])}
-            told[name]["guessed"] = counts["guessed"]
-            choice = self.clocks.get(name)
-            told[name]["clock"] = None if choice is None else choice.clock
-            told[name]["clock_reason"] = "" if choice is None else choice.reason
+            told[name] |= {"guessed": counts["guessed"], "clock": choice.clock if choice else None}
+            told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
@@ -165,8 +163,7 @@ class Drive(ABC):
         ahead = (item.frame_id or 0) - (progress.next_id or item.frame_id or 0)
         if self.checked and ahead * FASTEST_NS > max(0, item.capture_ns - progress.last_ns):
             progress.numbered = False
-        if item.frame_id is None or not progress.numbered:
-            # A gap in time is a gap in the count, so that what follows starts anew after it.
+        if item.frame_id is None or not progress.numbered:  # a gap in time is one in the count: what follows is new
             step = progress.judge.see(item.capture_ns, item.log_ns)
             if step.was_set:
                 by = (item.capture_ns - progress.last_ns) / 1e9
@@ -187,7 +184,7 @@ class Drive(ABC):
         try:
             picture = item.load()
         except DamagedFrame as error:
-            self.leave_out("damaged", item, str(error))
+            self.leave_out("damaged", item, item.damage or str(error))
             return None
         self.counts[item.stream]["frames"] += 1
         return Frame(item.stream, item.frame_id, item.capture_ns, picture, item.packet, item.codec)

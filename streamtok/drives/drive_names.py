@@ -28,6 +28,14 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
     return Path(folder), options
 
 
+def find_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """What `parse_drive` tells of a drive that is there; raises FileNotFoundError."""
+    path, options = parse_drive(name)
+    if not path.exists():
+        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    return path, options
+
+
 def resolve_drive(name: str) -> str:
     """The same drive named from the root of the file system."""
     prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
@@ -38,15 +46,9 @@ def resolve_drive(name: str) -> str:
 
 def measure_drive(name: str) -> int:
     """Bytes of a drive's files; raises FileNotFoundError."""
-    path, _ = parse_drive(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    files = [path]
-    if name.startswith(PARTS):
-        files = recording_of(path).paths
-    elif path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    path, _ = find_drive(name)
+    files = recording_of(path).paths if name.startswith(PARTS) else path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def list_drives(name: str) -> list[str]:

@@ -37,8 +37,9 @@ class McapDrive(MessageDrive):
         self.choose_cameras(encodings, options or ReadOptions(), recorded=encodings.keys() - foreign)
         # What streamtok recorded keeps the times and the order that its cameras had.
         self.checked = not foreign.isdisjoint(self.topics)
-        cameras = [self._cameras_in(file, self.topics) for file in self.files if self.checked]
-        self.find_twice((set(c.values()), f.span, f.was_set_back(c)) for f, c in zip(self.files, cameras, strict=False))
+        if self.checked:
+            cameras = [(file, self._cameras_in(file, self.topics)) for file in self.files]
+            self.find_twice((ids.values(), file.span, file.was_set_back(ids)) for file, ids in cameras)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         read = (self._read(file, topics, as_written=not self.checked) for file in self.files)
@@ -77,7 +78,9 @@ class McapDrive(MessageDrive):
                 continue
             topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
             if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
-                yield _to_message(topic, message, recorded)
+                yield TopicMessage(
+                    topic, message.log_time, message.data, message.publish_time, recorded, message.unreadable
+                )
         self._note_damage()
 
     def _cameras_in(self, file: McapFile, topics: Collection[Topic]) -> dict[int, Topic]:
@@ -94,11 +97,6 @@ class McapDrive(MessageDrive):
         for file in self.files:
             for text in file.damage:
                 self.note("", f"{file.path.name}: {text}" if len(self.files) > 1 else text)
-
-
-def _to_message(topic: Topic, message: RawMessage, recorded: Recorded | None) -> TopicMessage:
-    times = {"log_ns": message.log_time, "publish_ns": message.publish_time}
-    return TopicMessage(topic, data=message.data, recorded=recorded, unreadable=message.unreadable, **times)
 
 
 def _read_facts(channel: "Channel", message: RawMessage) -> Recorded | None:

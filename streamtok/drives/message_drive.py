@@ -175,9 +175,6 @@ class MessageDrive(Drive):
             if not image_kind(topic.kind):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
                 continue
-            if topic in recorded and topic.name in labels:
-                self._parsers[topic] = find_parser(topic.kind, encoding)
-                continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:
                 self._parsers[topic] = find_parser(topic.kind, encoding)
@@ -185,7 +182,8 @@ class MessageDrive(Drive):
                 others[label] = str(error)
                 self.note("", f"{label} is left out: {error}")
                 continue
-            labels[label] = topic
+            if topic not in recorded or topic.name not in labels:
+                labels[label] = topic
         return labels, others
 
     def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
@@ -215,12 +213,9 @@ class MessageDrive(Drive):
         if message.unreadable:
             raise DamagedFrame("lies in a damaged part of the file")
         try:
-            image = self._parsers[message.topic](memoryview(unpack_message(message.data)))
-        except DamagedFrame:
-            raise
+            return self._parsers[message.topic](memoryview(unpack_message(message.data)))
         except ValueError as error:
             raise DamagedFrame(str(error)) from error
-        return image
 
     def time_message(self, message: TopicMessage) -> Timed:
         """A message on its way to be an item, timed by its camera's clock; `Timed.error` says what is wrong with it."""
@@ -237,10 +232,8 @@ class MessageDrive(Drive):
         clock = self.clocks[stream].clock if stream in self.clocks else "header"
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
         time_ns = getattr(times, clock) & MOST_NS
-        return Timed(stream, time_ns, message.log_ns, image, error, self._number_of(message.topic, image))
-
-    def _number_of(self, topic: Topic, image: ImageMessage | None) -> int | None:
-        return image.seq if image is not None and topic in self._numbered else None
+        number = image.seq if image is not None and message.topic in self._numbered else None
+        return Timed(stream, time_ns, message.log_ns, image, error, number)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         assembler = Assembler(self)
@@ -274,7 +267,9 @@ class Assembler:
         for name, filler in self._fillers.items():
             for each in filler.flush():
                 yield from self._make(each)
-            self._note_copies(name, filler)
+            if filler.copies:
+                self._drive.counts[name]["duplicates"] += filler.copies
+                self._drive.note(name, f"copies of images are left out: {filler.copies}")
         yield from self._maker.flush()
 
     def _make(self, timed: Timed) -> Iterator[Item]:
@@ -287,8 +282,3 @@ class Assembler:
             counts["guessed"] += 1
             self._drive.note(timed.stream, GUESSED)
         yield from self._maker.make(timed)
-
-    def _note_copies(self, name: str, filler: TimeFiller) -> None:
-        if filler.copies:
-            self._drive.counts[name]["duplicates"] += filler.copies
-            self._drive.note(name, f"copies of images are left out: {filler.copies}")

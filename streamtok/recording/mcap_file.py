@@ -59,10 +59,6 @@ class Wanted(NamedTuple):
     def takes(self, message: RawMessage) -> bool:
         return self.lists(message.channel_id) and self.first_ns <= message.log_time <= self.last_ns
 
-    @property
-    def all_times(self) -> bool:
-        return (self.first_ns, self.last_ns) == (0, LAST_NS)
-
 
 class McapFile:
     """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
@@ -119,7 +115,7 @@ class McapFile:
             for message in self._messages(stream, wanted, as_written):
                 read[message.channel_id] += not message.unreadable
                 yield message
-        for number, count in self.counts.items() if wanted.all_times else ():
+        for number, count in self.counts.items() if (first_ns, last_ns) == (0, LAST_NS) else ():
             if wanted.lists(number) and number in self.channels and read[number] < count:
                 topic = self.channels[number].topic
                 self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")

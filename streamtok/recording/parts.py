@@ -48,15 +48,11 @@ def suffix_of(path: Path) -> str:
     return Path(bare_name(Path(path.name.lower())).removesuffix(".active")).suffix
 
 
-def is_recording_name(path: Path) -> bool:
-    """Whether a file is a recording, by its suffix; hidden ones, which macOS leaves beside them (._NAME), are none."""
-    return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
-
-
 def list_files(folder: Path) -> Parts:
     """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
     left out with a note."""
-    named = [path for path in folder.iterdir() if is_recording_name(path) and not path.is_dir()]
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS leaves ._NAME beside files
+    named = [path for path in visible if suffix_of(path) in SUFFIXES and not path.is_dir()]
     whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
     found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes

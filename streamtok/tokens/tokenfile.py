@@ -101,13 +101,13 @@ class TokenFileWriter:
             self._integers("coded_start", [start])
             self._integers("grid_crc32", [checksum])
         self._put("keyframe", bytes([bool(group.keyframe)]))
-        for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):
-            self._integers(name, [value])
+        for name in ("epoch", "dropped", "repeated"):
+            self._integers(name, [getattr(group, name)])
         self._integers("frame_start", [self.frames])
         self._integers("frame_ids", group.frame_ids)
         self._integers("capture_ns", group.capture_ns)
         self.groups += 1
-        self.frames += len(group.frame_ids)
+        self.frames += ids
         self.repeated += group.repeated
         self.dropped += group.dropped
 

@@ -1,5 +1,6 @@
 """A recording for pages: each page has its own place on the time line, and plays from there."""
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.event_log import EventLog
 from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
-from streamtok.view.pictures import Group, Models, Pictures, gather_facts, time_stages
+from streamtok.view.pictures import Group, Models, Pictures, gather_facts, outlive, time_stages
 from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
+
+log = logging.getLogger("streamtok.view")
 
 BINS, GROUPS_PER_BIN = 200, 3  # at most and at least, in the strips that show when a stream was there
 SPEEDS = 0.1, 16.0
@@ -129,6 +133,7 @@ class Player:
         self._changed = threading.Condition()
         self._reader = TokenReader(self._line.recording.damaged)
         self._images = RecordedImages(self._line.recording)
+        self._events = EventLog(str(show.path), log, "file")
         self._thread = threading.Thread(target=self._run, name="view player", daemon=True)
         self._thread.start()
 
@@ -167,10 +172,12 @@ class Player:
                     self._changed.wait(wait_s)
                     continue
             if seek is not None:
-                self._go_to(seek)
+                with outlive(self._events):
+                    self._go_to(seek)
                 due = time.monotonic()
                 continue
-            self._show_message(self._next)
+            with outlive(self._events):
+                self._show_message(self._next)
             self._next += 1
             due = max(due, time.monotonic() - LATE_S) + self._step_s()
 

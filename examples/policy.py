@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import streamtok
 from streamtok.wire.header import Info
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
 AHEAD_NS = 500_000_000  # by which a step may seem to be ahead: infos take their time, too
@@ -142,14 +143,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--curve", metavar="DIR", help="keys, where the node demands them")
     arguments = parser.parse_args(argv)
     arguments.cameras = arguments.cameras or ["cam0"]
-    curve = None
-    if arguments.curve:
-        from streamtok.wire.security import CurveClient
-
-        curve = CurveClient.load(arguments.curve)
     torch.manual_seed(0)
     try:
         # the current epoch first: the window is full at once instead of after the next keyframe
+        curve = load_keys(CurveClient, arguments.curve)
         with streamtok.subscribe(arguments.endpoint, arguments.cameras, join="epoch", curve=curve) as reader:
             run(arguments, reader)
     except (TimeoutError, ValueError) as error:

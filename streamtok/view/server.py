@@ -198,7 +198,7 @@ class PageServer:
         self._pages[page] = connection
         self.visits += 1
         if len(self._pages) > MOST_PAGES:  # a new one ends the oldest, so that pages left open keep nobody out
-            await self._end_oldest()
+            await self._pages.pop(next(iter(self._pages))).close(REPLACED, f"{MOST_PAGES} newer pages are open")
         sending = asyncio.create_task(send_all(connection, page))
         try:
             self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
@@ -211,10 +211,6 @@ class PageServer:
             sending.cancel()
             self._pages.pop(page, None)
             await asyncio.to_thread(self.show.leave, page)
-
-    async def _end_oldest(self) -> None:
-        oldest = next(iter(self._pages))
-        await self._pages.pop(oldest).close(REPLACED, f"{MOST_PAGES} newer pages are open")
 
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:
         """Do what a page asks for; what makes no sense is told to the page."""

@@ -9,8 +9,8 @@ from pathlib import Path
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
-# Up to the last @: a password may hold one, and a slash.
-LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s@/]\S*@")
+# Up to the last @: a password may hold one, and a slash; a user alone holds no slash.
+LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)(?:[^\s/:]*:\S*|[^\s/]+)@")
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"

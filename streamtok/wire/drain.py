@@ -157,6 +157,7 @@ class Drain:
         self._connection.check()
         if self._connections != self._connection.counts["connected"]:
             self._connections = self._connection.counts["connected"]
+            self._silence.restart()  # how long it took to come says nothing of the node's silences
             self._settle()
             self._note_back()
 

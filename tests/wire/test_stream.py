@@ -242,6 +242,19 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
         assert reader.counts()["front"]["stale"] == 0
 
 
+def test_a_reader_of_a_node_that_came_late_is_no_more_patient():
+    """How long a node took to come says nothing of how long it may be silent: a link that hangs is soon left."""
+    with Served("front") as probe:
+        endpoint = probe.endpoint
+    with subscribe(endpoint, timeout=60) as reader:
+        time.sleep(3)
+        with Served("front", bind=endpoint) as node:
+            node.wait_subscribers(1)
+            node.publish(make_group(0))
+            assert next(reader).decodable
+            assert reader._drain._silence.patience < intake.PATIENCE * 3
+
+
 def test_a_node_that_is_busy_for_long_is_not_left_for_it(monkeypatch):
     """What it sends while a reader connects anew is lost if it lies before a keyframe."""
     monkeypatch.setattr(intake, "SILENT_S", 0.5)

@@ -102,16 +102,12 @@ def check_capacity() -> Iterator[Check]:
 
     from streamtok.bench.capacity import measure_capacities
     from streamtok.engine.loading import load
-    from streamtok.engine.optimized import OptimizedTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = load("nano", engine="default", device=device)
-    if isinstance(fast, OptimizedTokenizer):
-        for capacity in measure_capacities(fast, device):
-            advice = (
-                "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
-            )
-            yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
+    for capacity in measure_capacities(fast, device):
+        advice = "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
+        yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
 
 
 def check_zmq() -> Iterator[Check]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 import streamtok
+from streamtok.coding.library import find_coder
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
 from streamtok.settings.fields import (
@@ -91,7 +92,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, Any], list[str]]:
     """Load, run and write; the report's values and its main lines."""
-    from streamtok.coding.library import find_coder
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
     from streamtok.evaluation.report import Run, format_summary, write_report

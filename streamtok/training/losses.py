@@ -36,7 +36,7 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
     return (means[:first].sum() + sum(weighted)) / (first + groups * sum(places))
 
 
-def find_losses(
+def compute_losses(
     output: Reconstruction, source: Tensor, weights: dict[str, float], places: tuple[float, ...] = ()
 ) -> dict[str, Tensor]:
     """The losses by name, scalars: those of pixels with a weight, and the quantizer's own; none is weighted yet.

@@ -13,7 +13,7 @@ from streamtok.model import Tokenizer, detach
 from streamtok.model.functional import Kernels, use_kernels
 from streamtok.model.state import State, leaves, map_state
 from streamtok.training.config import TrainConfig
-from streamtok.training.losses import find_losses, sum_losses
+from streamtok.training.losses import compute_losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
 from streamtok.training.speed import choose_dtype
 
@@ -98,7 +98,7 @@ class TrainingStep:
         torch._foreach_zero_(self.grads)
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
-        terms = find_losses(output, video, weights, self.config.place_weights)
+        terms = compute_losses(output, video, weights, self.config.place_weights)
         loss = sum_losses(terms, weights)
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))

@@ -8,7 +8,7 @@ import torch
 
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.settings.errors import SettingsError
-from streamtok.training.losses import find_losses, l1, mse, sum_losses
+from streamtok.training.losses import compute_losses, l1, mse, sum_losses
 from tests.kit.training import config
 
 
@@ -88,8 +88,8 @@ def test_kl_by_hand():
 
 def test_weights_switch_losses(drive):
     output = SimpleNamespace(reconstruction=drive + 0.5, losses={"kl": torch.tensor(7.0)})
-    assert find_losses(output, drive, {"l1": 1.0, "mse": 0.0}).keys() == {"l1", "kl"}
-    terms = find_losses(output, drive, {"l1": 1.0, "mse": 2.0})
+    assert compute_losses(output, drive, {"l1": 1.0, "mse": 0.0}).keys() == {"l1", "kl"}
+    terms = compute_losses(output, drive, {"l1": 1.0, "mse": 2.0})
     assert sum_losses(terms, {"l1": 1.0, "mse": 2.0}).item() == pytest.approx(0.5 + 2 * 0.25 + 7)
     assert sum_losses(terms, {"l1": 1.0, "mse": 2.0, "kl": 0.0}).item() == pytest.approx(1.0)
 

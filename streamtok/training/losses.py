@@ -3,6 +3,8 @@
 Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
 
+from functools import partial
+
 from torch import Tensor
 
 from streamtok.model import Reconstruction
@@ -18,6 +20,18 @@ def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -
 def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
     """Mean squared difference of two videos (B, 3, T, H, W), a scalar; `places` as in `average_frames`."""
     return average_frames((reconstruction.float() - source).square(), places)
+
+
+def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
+    """Mean absolute change of the error of a video (B, 3, T, H, W) from the last frame of a group to the next one's
+    first, a scalar; groups are of `group` frames. The change behind a keyframe is not counted.
+
+    An error that stands still is blur; one that changes there is seen as a pulse.
+    """
+    error = reconstruction.float() - source
+    first = error.shape[2] % group + group
+    changes = error[:, :, first::group] - error[:, :, first - 1 : -1 : group]
+    return changes.abs().mean() if changes.numel() else changes.sum()
 
 
 def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
@@ -37,15 +51,18 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
 
 
 def compute_losses(
-    output: Reconstruction, source: Tensor, weights: dict[str, float], places: tuple[float, ...] = ()
+    output: Reconstruction, source: Tensor, weights: dict[str, float], group: int, places: tuple[float, ...] = ()
 ) -> dict[str, Tensor]:
     """The losses by name, scalars: those of pixels with a weight, and the quantizer's own; none is weighted yet.
 
-    `source` (B, 3, T, H, W) in -1..1, `places` as in `average_frames`.
+    `source` (B, 3, T, H, W) in -1..1, in groups of `group` frames; `places` as in `average_frames`.
     """
-    pixels = {"l1": l1, "mse": mse}
-    wanted = [name for name in pixels if weights.get(name)]
-    found = {name: pixels[name](output.reconstruction, source, places) for name in wanted}
+    pixels = {
+        "l1": partial(l1, places=places),
+        "mse": partial(mse, places=places),
+        "pulse": partial(pulse, group=group),
+    }
+    found = {name: loss(output.reconstruction, source) for name, loss in pixels.items() if weights.get(name)}
     return found | {name: value.float() for name, value in output.losses.items()}
 
 

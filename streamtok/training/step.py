@@ -98,7 +98,7 @@ class TrainingStep:
         torch._foreach_zero_(self.grads)
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
-        terms = compute_losses(output, video, weights, self.config.place_weights)
+        terms = compute_losses(output, video, weights, self.model.group, self.config.place_weights)
         loss = sum_losses(terms, weights)
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))

@@ -51,8 +51,6 @@ def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> t
         raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
     held = held or ([path for path in paths if not is_image(Path(path))] if kept < 1 else [])
     smallest = max(phase.crop for phase in config.phases)
-    if not paths:
-        raise SettingsError("data.holdout keeps every clip from training; leave some out of it")
     validation = None
     if held:
         count = config.sample_frames

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 import streamtok
 from streamtok.coding.library import find_coder
@@ -73,6 +73,13 @@ class EvaluateSettings(CommandSettings):
     video: Switch = option(False, "also write side_by_side.mp4")
     device: Device = option("auto", "auto, cpu, cuda or cuda:N")
     out: Annotated[Folder, Flag(short="-o")] = option(Path("out/evaluation"), "folder of the report")
+
+    @model_validator(mode="after")
+    def check_together(self) -> "EvaluateSettings":
+        """ValueError for pictures that shall be clips of their own and one clip."""
+        if self.images and self.sequences:
+            raise ValueError("images makes every picture a clip, sequences a folder of them: choose one")
+        return self
 
     @property
     def by_image(self) -> bool | None:

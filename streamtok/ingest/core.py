@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from streamtok.engine.loading import describe_engine
+from streamtok.engine.optimized import describe_engine
 from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
 from streamtok.ingest.lane import Lane, StreamOptions

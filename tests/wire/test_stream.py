@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from streamtok.bench.soak.link import Link
+from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
 from streamtok.wire import connection, drain, intake
 from streamtok.wire.control import ControlClient, ControlError
@@ -224,7 +224,7 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
     monkeypatch.setattr(intake, "SILENT_S", 1.5)
     with (
         Served("front") as node,
-        Link(node.endpoint) as link,
+        BreakableLink(node.endpoint) as link,
         subscribe(link.endpoint, join=join, timeout=30) as reader,
     ):
         node.wait_subscribers(1)

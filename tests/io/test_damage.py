@@ -178,6 +178,7 @@ def try_blocks(whole, tmp_path, name, kind, place, count):
 @given(**OF_PACKETS)
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
 @example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
+@example(name="leading.mkv", kind="drop", places={17, 18}, share=0.5)  # a key frame, and not the pictures that need it
 def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 

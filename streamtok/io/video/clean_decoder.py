@@ -78,7 +78,7 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        context.options = {"max_pixels": str(MOST_PIXELS)} | strict
+        context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # cut at the left, too
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
         self._describe(context.extradata)

@@ -104,18 +104,23 @@ def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("codec", "suffix"), [("libx264", "avi"), ("libx264", "asf"), ("mpeg2video", "asf"), ("libx264", "mxf")]
 )
-def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_their_times(tmp_path, codec, suffix):
-    path = tmp_path / f"a.{suffix}"
+@pytest.mark.parametrize("uneven", [False, True])
+def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_their_times(
+    tmp_path, codec, suffix, uneven
+):
+    path, left_out = tmp_path / f"a.{suffix}", {4, 5, 9} if uneven and suffix == "avi" else ()
+    times = [n for n in range(COUNT + len(left_out)) if n not in left_out]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=ORDERED)
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for number, image in enumerate(noisy(COUNT)):
+        for time, image in zip(times, noisy(COUNT), strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.pts, frame.time_base = time, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with VideoReader(path) as video:
-        assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 25)) for n in range(COUNT)]
+        found = [(number_of(one.image), one.seconds) for one in video]
+        assert found == [(number, Fraction(time, 25)) for number, time in enumerate(times)]
         assert video.counts == {"damaged": 0}
 
 

@@ -179,6 +179,7 @@ def try_blocks(whole, tmp_path, name, kind, place, count):
 @given(**OF_PACKETS)
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
 @example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
+@example(name="mpeg1.mp4", kind="drop", places={1, 11}, share=0.5)  # of which others do not count on
 @example(name="mpeg1.mp4", kind="drop", places={34, 35, 36}, share=0.5)  # all before the last reference picture
 @example(name="av1.mkv", kind="drop", places={1, 11}, share=0.5)  # pictures that others are shown instead of
 @example(name="leading.mkv", kind="drop", places={17, 18}, share=0.5)  # a key frame, and not the pictures that need it

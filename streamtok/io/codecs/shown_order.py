@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CREDIT = 10  # pictures that need not count on before the numbers of a stream are not believed: about a group
+
 
 @dataclass(frozen=True)
 class Order:
@@ -41,7 +43,7 @@ class ShownOrder:
 
     A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
     Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
-    Numbers are believed while most of them count on. Where AV1 lost one it shows others again, which says nothing.
+    Numbers are believed while most of them count on, and at first: one that is lost may have many others not count on.
     """
 
     def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
@@ -55,7 +57,6 @@ class ShownOrder:
         self._awaited: set[int] = set()  # those before it that may be reference pictures
         self._age = 0  # of it, in units
         self._step = self._usual = 0  # from the reference picture before to it, and where all between came
-        self._astray = False  # from one that did not count on up to a new beginning, where none is reordered
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
@@ -80,16 +81,13 @@ class ShownOrder:
         lost_head = self._step > numbers // 2  # a group that lost its beginning counts from 0
         if self._awaited and not missing and (not self._reordered or lost_head):
             missing, age, self._awaited = not shown.clean, 0, set()
-        self._astray = self._astray and not begins
-        return self._judge(missing, age, 0 if shown.clean else None, follows=not begins)
+        return self._judge(missing, age, 0 if shown.clean else None)
 
     def _lacks_reference(self) -> bool:
         """Whether pictures did not come before the last reference picture that may be such, too."""
         return bool(self._awaited) and self._step != self._usual and not (self._last and self._last.clean)
 
-    def _judge(self, missing: bool, age: int, clean_since: int | None = None, follows: bool = True) -> Order:
-        believed = missing and self._jumped <= self._followed
-        self._followed += follows and not missing
-        self._jumped += missing and not self._astray
-        self._astray |= missing and not self._reordered
+    def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:
+        believed = missing and self._jumped <= self._followed + CREDIT
+        self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
         return Order(age if believed else None, clean_since)

@@ -114,10 +114,10 @@ class CleanDecoder:
         self._fed += 1
         self._lose(Loss(self._fed, None, reason))
 
-    def refuse(self, reason: str, pts: int | None = None) -> Checked:
-        """Say that a packet is not given to the decoder; returns what became of it."""
-        self._feed(pts)
-        return self._refused(reason, pts)
+    def refuse(self, reason: str) -> Checked:
+        """Say that a packet without a time is not given to the decoder; returns what became of it."""
+        self._feed(None)
+        return self._refused(reason, None)
 
     def decode(self, packet: Any, marked: bool = False) -> Iterator[Checked]:
         """What comes out for a packet (None at the end of the stream), in presentation order.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, open_container, steps_back, video_streams
+from streamtok.io.video.containers import demux, open_container, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
@@ -28,6 +28,7 @@ log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
+STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 MOST_FPS = 1000  # believed of the headers of a raw stream: some write the clock of their times there
 
 
@@ -207,7 +208,7 @@ class PictureStream:
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts if packet.dts is not None else packet.pts
             if packet.size and time is not None:
-                if not self.counted and steps_back(latest, time, packet.time_base):
+                if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
                     yield None
                 latest = time
             if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown

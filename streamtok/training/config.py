@@ -12,7 +12,7 @@ from streamtok.settings.fields import Count, Device, Model, Strict, Switch, Whol
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "bfloat16", "float32"]
 ShortSide = Annotated[int, Field(ge=16)]  # in pixels
-PIXEL_LOSSES = "l1", "mse"
+PIXEL_LOSSES = "l1", "mse", "pulse"
 # From the bottleneck, with the weight that each has unless the config gives another.
 QUANTIZER_LOSSES = {"kl": 1.0, "commitment": 1.0, "entropy_commitment": 1.0, "correlation": 0.05}
 

@@ -153,7 +153,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     model.to(device).train()
     if isinstance(model, PredictiveTokenizer):
         model.reference_noise = config.reference_noise
-    step = Step(model, config, Losses(config))
+    step = Step(model, config, Losses(config, model.group))
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:
         course, state, position = load_run(config, step)

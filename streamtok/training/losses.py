@@ -25,6 +25,18 @@ def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) 
     return average_frames((reconstruction.float() - source).square(), places)
 
 
+def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
+    """Mean absolute change of the error of a video (B, 3, T, H, W) from the last frame of a group to the next one's
+    first, a scalar; groups are of `group` frames. The change behind a keyframe is not counted.
+
+    An error that stands still is blur; one that changes there is seen as a pulse.
+    """
+    error = reconstruction.float() - source
+    first = error.shape[2] % group + group
+    changes = error[:, :, first::group] - error[:, :, first - 1 : -1 : group]
+    return changes.abs().mean() if changes.numel() else changes.sum()
+
+
 def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
     """The mean of error (B, 3, T, H, W), frames weighted by their place in the group: a keyframe 1, then G weights.
 
@@ -42,11 +54,15 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
 
 
 class Losses:
-    """All losses a run uses; `terms(output, source, weights)` gives them by name, unweighted."""
+    """All losses a run uses, for groups of `group` frames; `terms(output, source, weights)` gives them unweighted."""
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, group: int):
         places = config.place_weights
-        self.pixels: dict[str, Loss] = {"l1": partial(l1, places=places), "mse": partial(mse, places=places)}
+        self.pixels: dict[str, Loss] = {
+            "l1": partial(l1, places=places),
+            "mse": partial(mse, places=places),
+            "pulse": partial(pulse, group=group),
+        }
 
     def terms(self, output: Reconstruction, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
         """The pixel losses with a weight, against `source` (B, 3, T, H, W) in -1..1, and the quantizer's own."""

@@ -175,7 +175,7 @@ def test_six_channels_train_from_scratch():
     torch.manual_seed(0)
     settings = TrainConfig(dtype="float32", model_overrides=TINY | {"in_channels": 6})
     model = build_model(settings).train()
-    step, clip = Step(model, settings, Losses(settings)), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
+    step, clip = Step(model, settings, Losses(settings, model.group)), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
     step.optimizer.set_lr(1.0)
     losses = [step(i, clip, None, settings.losses)[0]["l1"].item() for i in range(12)]
     assert losses[-1] < 0.8 * losses[0]

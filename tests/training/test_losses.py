@@ -1,6 +1,7 @@
 """Each loss against a case worked out by hand, and gradient steps on it lower what it measures."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.settings.errors import SettingsError
-from streamtok.training.losses import Losses, l1, mse, sum_losses
+from streamtok.training.losses import Losses, l1, mse, pulse, sum_losses
 from tests.kit.training import config
 
 
@@ -43,13 +44,24 @@ def test_frames_are_weighted_by_their_place_in_the_group(tmp_path):
         assert l1(wrong, source, places).item() == pytest.approx(weight / 10)
         assert mse(wrong[:, :, 1:], source[:, :, 1:], places).item() == pytest.approx((weight if frame else 0) / 9)
     assert l1(source[:, :, :1] + 0.5, source[:, :, :1], places) == 0.5
-    losses = Losses(config(tmp_path, place_weights=places))
+    losses = Losses(config(tmp_path, place_weights=places), group=4)
     assert losses.pixels["mse"](wrong, source).item() == pytest.approx(0.05)
     with pytest.raises(SettingsError, match="place_weights are 4"):
         l1(source[:, :, :7], source[:, :, :7], places)
 
 
-@pytest.mark.parametrize("function", [l1, mse])
+def test_the_pulse_is_the_change_of_the_error_at_group_edges_alone():
+    """A keyframe and two groups, then a part of a clip that goes on, with an error of 1 from one frame on."""
+    source = torch.zeros(1, 3, 9, 4, 4)
+    for frame in range(1, 9):
+        wrong = source.clone()
+        wrong[:, :, frame:] = 1
+        assert pulse(wrong, source, 4) == (frame == 5)
+        assert pulse(wrong[:, :, 1:], source[:, :, 1:], 4) == (frame == 5)
+    assert pulse(wrong[:, :, :5], source[:, :, :5], 4) == 0
+
+
+@pytest.mark.parametrize("function", [l1, mse, partial(pulse, group=2)])
 def test_gradient_steps_lower_what_it_measures(function, drive):
     first, last = descend(lambda x: function(x, drive), drive + 0.2 * torch.randn_like(drive), rate=0.01)
     assert last < 0.8 * first
@@ -89,7 +101,7 @@ def test_kl_by_hand():
 
 
 def test_weights_switch_losses(tmp_path, drive):
-    losses = Losses(config(tmp_path, losses={"l1": 1.0, "mse": 2.0}))
+    losses = Losses(config(tmp_path, losses={"l1": 1.0, "mse": 2.0}), group=4)
     output = SimpleNamespace(reconstruction=drive + 0.5, losses={"kl": torch.tensor(7.0)})
     assert losses.terms(output, drive, {"l1": 1.0, "mse": 0.0}).keys() == {"l1", "kl"}
     terms = losses.terms(output, drive, {"l1": 1.0, "mse": 2.0})

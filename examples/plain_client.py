@@ -21,6 +21,16 @@ VERSION = 1
 FORMATS = {"uint16": "H", "uint32": "I", "float16": "e"}
 MAX_GRID = 1 << 22
 Header = dict  # docs/wire-protocol.md lists its fields
+LISTS = ("frame_ids", "grid")  # of numbers
+FIELDS: dict[bytes, dict] = {  # what is used here of tokens and info, and what it has to be
+    b"tokens": {
+        **dict.fromkeys(("session", "dtype", "compression"), str),
+        **dict.fromkeys(("epoch", "seq", "checksum"), int),
+        **dict.fromkeys(LISTS, list),
+        "keyframe": bool,
+    },
+    b"info": {"session": str, "last_seq": int, "control": (str, type(None))},
+}
 
 
 def connect(context: zmq.Context, endpoint: str, stream: str) -> zmq.Socket:
@@ -35,23 +45,37 @@ def connect(context: zmq.Context, endpoint: str, stream: str) -> zmq.Socket:
     return socket
 
 
+def read_map(packed: bytes) -> dict:
+    """A msgpack map of this version, or ValueError."""
+    try:
+        read = msgpack.unpackb(packed)
+    except Exception as error:  # msgpack raises several unrelated types for damaged input
+        raise ValueError(f"not msgpack: {error}") from error
+    if not isinstance(read, dict) or read.get("version") != VERSION:
+        raise ValueError(f"not a map of version {VERSION}")
+    return read
+
+
 def read_header(parts: list[bytes]) -> Header:
-    """The header of a three-part message, or ValueError."""
+    """The header of a three-part message with the fields that are used here, or ValueError."""
     if len(parts) != 3:
         raise ValueError(f"{len(parts)} parts, expected 3")
-    try:
-        header = msgpack.unpackb(parts[1])
-    except Exception as error:  # msgpack raises several unrelated types for damaged input
-        raise ValueError(f"header is not msgpack: {error}") from error
-    if not isinstance(header, dict) or header.get("version") != VERSION:
-        raise ValueError(f"not a header of version {VERSION}")
+    header = read_map(parts[1])
+    kind = parts[0].partition(b"/")[0]
+    fields = FIELDS[kind]
+    wrong = [name for name, needed in fields.items() if not isinstance(header.get(name), needed)]
+    numbers = [number for name in LISTS if name in fields and not wrong for number in header[name]]
+    if wrong or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"header with wrong or missing {', '.join(wrong or LISTS)}")
+    if parts[0] != kind + f"/{header.get('stream')}".encode():
+        raise ValueError(f"topic {parts[0]!r} is not that of stream {header.get('stream')!r}")
     return header
 
 
 def read_grid(header: Header, payload: bytes) -> tuple[float, ...]:
     """The numbers of the grid, flat and row-major; ValueError if the payload is not what the header says."""
-    if header["compression"] != "none":
-        raise ValueError(f"compression {header['compression']!r} is not read here")
+    if header["compression"] != "none" or header["dtype"] not in FORMATS:
+        raise ValueError(f"compression {header['compression']!r} of {header['dtype']!r} is not read here")
     count = math.prod(header["grid"])
     if count > MAX_GRID or len(payload) != count * struct.calcsize("<" + FORMATS[header["dtype"]]):
         raise ValueError(f"payload of {len(payload)} bytes for grid {header['grid']} {header['dtype']}")
@@ -70,50 +94,68 @@ def request(context: zmq.Context, control: str, op: str, stream: str, timeout_ms
     """One request to the node's control socket; its result, or RuntimeError."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
-    socket.connect(control)
     try:
+        socket.connect(control)
         socket.send(msgpack.packb({"version": VERSION, "id": 1, "op": op, "stream": stream}))
         if not socket.poll(timeout_ms):
             raise RuntimeError(f"no reply to {op} from {control}")
-        reply = msgpack.unpackb(socket.recv())
+        reply = read_map(socket.recv())
+    except zmq.ZMQError as error:
+        raise RuntimeError(f"{control} is no address to ask: {error}") from error
     finally:
         socket.close()
-    if not reply["ok"]:
-        raise RuntimeError(f"{op}: {reply['error']}")
+    if reply.get("ok") is not True or not isinstance(reply.get("result"), dict):
+        raise RuntimeError(f"{op}: {reply.get('error')}")
     return reply["result"]
 
 
 class Continuity:
-    """Finds what was lost: a jump of `seq`, or `last_seq` in info ahead of what has come. A new session is no loss."""
+    """Finds what was lost: a jump of `seq`, or `last_seq` in info ahead of what has come. A new session is no loss.
+
+    No single message moves what is known: one that jumps, or begins a session, is held until another follows it.
+    """
 
     def __init__(self) -> None:
         self.session: str | None = None
-        self.seq: int | None = None
+        self.seq = self.said = -1
         self.decodable = False
         self.lost = 0
+        self.held: list[tuple[Header, tuple]] = []
 
-    def take_message(self, header: Header) -> bool:
-        """False for a message that was seen already (it may come twice, live and from the epoch)."""
-        if header["session"] != self.session:
-            self.session, self.seq, self.decodable = header["session"], None, False
-        if self.seq is not None and header["seq"] <= self.seq:
-            return False
-        missing = 0 if self.seq is None else header["seq"] - self.seq - 1
+    def believe(self, header: Header, numbers: tuple) -> list[tuple[Header, tuple]]:
+        """The messages that are to be taken now, oldest first: this one, with the one that it bears out, or none."""
+        place, held, self.held = (header["session"], header["seq"] - 1), self.held, []
+        if self.session is None or place == (self.session, self.seq):
+            return [(header, numbers)]
+        if held and place == (held[0][0]["session"], held[0][0]["seq"]):
+            return [*held, (header, numbers)]
+        self.held = [(header, numbers)]
+        return []
+
+    def take_message(self, header: Header) -> None:
+        """Follow a message that is believed."""
+        if header["session"] != self.session or header["seq"] <= self.seq:
+            self.session, self.seq, self.said, self.decodable = header["session"], header["seq"] - 1, -1, False
+        missing = header["seq"] - self.seq - 1
         self.lost += missing
         self.decodable = header["keyframe"] or (self.decodable and missing == 0)
         self.seq = header["seq"]
-        return True
 
-    def take_info(self, info: Header) -> None:
-        """Count messages that were lost although nothing has followed them."""
-        if info["session"] == self.session and self.seq is not None and info["last_seq"] > self.seq:
-            self.lost += info["last_seq"] - self.seq
-            self.seq, self.decodable = info["last_seq"], False
+    def take_info(self, info: Header) -> list[tuple[Header, tuple]]:
+        """The message that an info bears out. Counts what was lost with nothing behind it, once two infos say so."""
+        said, self.said = self.said, info["last_seq"]
+        if self.held and (info["session"], self.said) == (self.held[0][0]["session"], self.held[0][0]["seq"]):
+            held, self.held = self.held, []
+            return held
+        missing = min(said, self.said) - self.seq
+        if info["session"] == self.session and missing > 0:
+            self.lost, self.seq, self.decodable = self.lost + missing, self.seq + missing, False
+        return []
 
 
 def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
     """Yield (header, numbers, continuity) of each good message; what is malformed is reported and skipped."""
-    socket, continuity = connect(context, endpoint, stream), Continuity()
+    socket, continuity, fetched = connect(context, endpoint, stream), Continuity(), ("", -1)
     token_topic, info_topic = f"tokens/{stream}".encode(), f"info/{stream}".encode()
     while True:
         parts = socket.recv_multipart()
@@ -121,17 +163,22 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
         if parts[0] not in (token_topic, info_topic):
             continue
         try:
-            waiting = [parts]
+            waiting = [] if join else [parts]  # the epoch will have it
             if parts[0] == info_topic:
                 info = read_header(parts)
-                continuity.take_info(info)
+                for each in continuity.take_info(info):
+                    continuity.take_message(each[0])
+                    yield *each, continuity
                 waiting, join = (fetch_epoch(context, info, endpoint, stream) if join else []), False
+                fetched = (info["session"], read_header(waiting[-1])["seq"]) if waiting else fetched
             for message in waiting:
                 header = read_header(message)
-                numbers = read_grid(header, message[2])
-                if continuity.take_message(header):
-                    yield header, numbers, continuity
-        except (ValueError, KeyError, RuntimeError) as error:
+                if message is parts and header["session"] == fetched[0] and header["seq"] <= fetched[1]:
+                    continue  # it came with the epoch already
+                for each in continuity.believe(header, read_grid(header, message[2])):
+                    continuity.take_message(each[0])
+                    yield *each, continuity
+        except (ValueError, RuntimeError) as error:
             print(f"skipped: {error}", file=sys.stderr)
 
 
@@ -139,7 +186,15 @@ def fetch_epoch(context: zmq.Context, info: Header, endpoint: str, stream: str) 
     """The messages that the current epoch has sent already, if the node answers requests."""
     if not info["control"] or info["last_seq"] < 0:
         return []
-    return request(context, resolve_control(info["control"], endpoint), "epoch", stream)["messages"]
+    found = request(context, resolve_control(info["control"], endpoint), "epoch", stream).get("messages")
+    if not isinstance(found, list) or not all(is_message(each, f"tokens/{stream}".encode()) for each in found):
+        raise RuntimeError("an epoch that is no list of messages of its stream")
+    return found
+
+
+def is_message(parts: object, topic: bytes) -> bool:
+    """Whether this is what a reply should hold: a list of bytes, the topic first."""
+    return isinstance(parts, list) and parts[:1] == [topic] and all(isinstance(part, bytes) for part in parts)
 
 
 def main() -> None:

@@ -9,18 +9,22 @@ time, a mask for what is missing, no acting on old pictures, and a clock that do
 """
 
 import argparse
+import itertools
 import math
 import sys
 import time
+from collections import deque
 
 import torch
 from torch import Tensor, nn
 
 import streamtok
 from streamtok.wire.header import Info
+from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
 AHEAD_NS = 500_000_000  # by which a step may seem to be ahead: infos take their time, too
+OFFSETS = 10  # infos of late, one a second: one of them with a wrong clock counts no longer
 
 
 class Policy(nn.Module):
@@ -51,25 +55,25 @@ class Policy(nn.Module):
         return torch.tanh(self.act(steps[0, -1]))
 
 
-def levels_of(reader: Subscription, cameras: list[str]) -> list[int]:
-    """The tokenizer's levels, which all cameras must share; waits for their info."""
+def describe(reader: Subscription, cameras: list[str]) -> Info:
+    """What the cameras share: their tokenizer and its levels; waits for their info."""
     infos = [reader.info(camera, timeout=30) for camera in cameras]
     if len({info.tokenizer for info in infos}) > 1:
         raise ValueError(f"cameras {cameras} come from different tokenizers; a policy knows one")
     if not infos[0].levels:
         raise ValueError(f"{infos[0].model} is continuous; this policy reads tokens")
-    return infos[0].levels
+    return infos[0]
 
 
 class Freshness:
     """How old the newest step of a window is, on whatever machine it was captured.
 
-    `info.clock` tells what the capture clock says when an info is sent; the smallest difference to the clock here is
-    the offset between them. And no step can be younger than the time since the window last moved on here.
+    `info.clock` tells what the capture clock says when an info is sent; the smallest difference to the clock here, of
+    late, is the offset between them. And no step can be younger than the time since the window last moved on here.
     """
 
     def __init__(self) -> None:
-        self._offsets: dict[str, int] = {}
+        self._offsets: dict[str, deque[int]] = {}
         self._seen: dict[str, Info] = {}
         self._newest_ns, self._moved_ns = 0, time.monotonic_ns()
 
@@ -77,28 +81,31 @@ class Freshness:
         """Take the newest info of a camera."""
         if self._seen.get(info.stream) is not info:
             self._seen[info.stream] = info
-            offset = time.monotonic_ns() - info.clock[0]
-            self._offsets[info.session] = min(offset, self._offsets.get(info.session, offset))
+            current = {each.session for each in self._seen.values()}
+            self._offsets = {each: self._offsets.get(each, deque(maxlen=OFFSETS)) for each in current}
+            self._offsets[info.session].append(time.monotonic_ns() - info.clock[0])
 
     def age(self, newest_ns: int, session: str) -> float:
         """Seconds since the newest step was captured; negative if it claims to be from the future."""
         now = time.monotonic_ns()
         if newest_ns != self._newest_ns:
             self._newest_ns, self._moved_ns = newest_ns, now
-        captured = now - self._offsets[session] - newest_ns if session in self._offsets else 0
+        captured = now - min(self._offsets[session]) - newest_ns if session in self._offsets else 0
         return captured / 1e9 if captured < -AHEAD_NS else max(captured, now - self._moved_ns) / 1e9
 
 
 def run(arguments: argparse.Namespace, reader: Subscription) -> None:
     """Act every 1 / rate seconds on what has arrived by then."""
-    policy = Policy(levels_of(reader, arguments.cameras), len(arguments.cameras)).eval()
+    described = describe(reader, arguments.cameras)
+    policy = Policy(described.levels, len(arguments.cameras)).eval()
     window = streamtok.TokenWindow(arguments.cameras, arguments.steps, max_skew_ns=int(arguments.max_skew * 1e9))
     period, late, freshness = 1 / arguments.rate, 0, Freshness()
     deadline = time.monotonic() + period
-    for tick in range(arguments.ticks) if arguments.ticks else iter(int, 1):
+    for tick in range(arguments.ticks) if arguments.ticks else itertools.count():
         # all that waits, also when late already: a policy slower than its period acts on the newest step, too
         while (message := reader.get(max(0, deadline - time.monotonic()))) is not None:
-            window.push(message)
+            if message.header.tokenizer == described.tokenizer:  # another's mean nothing here: the policy then holds
+                window.push(message)
         late += time.monotonic() - deadline > period
         deadline = max(deadline + period, time.monotonic())  # deadlines add up; after a stall they start anew
         for camera in arguments.cameras:
@@ -136,14 +143,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--curve", metavar="DIR", help="keys, where the node demands them")
     arguments = parser.parse_args(argv)
     arguments.cameras = arguments.cameras or ["cam0"]
-    curve = None
-    if arguments.curve:
-        from streamtok.wire.security import CurveClient
-
-        curve = CurveClient.load(arguments.curve)
     torch.manual_seed(0)
     try:
         # the current epoch first: the window is full at once instead of after the next keyframe
+        curve = load_keys(CurveClient, arguments.curve)
         with streamtok.subscribe(arguments.endpoint, arguments.cameras, join="epoch", curve=curve) as reader:
             run(arguments, reader)
     except (TimeoutError, ValueError) as error:

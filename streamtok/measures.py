@@ -14,6 +14,7 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for one that is missing makes it two
 USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of uneven times
 LEAST_STEPS = 5  # fewest of them
+FALLS, LEAST_BACK = 8, 4  # a clock is set back once in so many times, and for so many
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
 # No recording has a gap so long: the clock was set, by 54 years if it had no battery. So many steps, in a time lapse.
@@ -127,6 +128,23 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
     judge = TimeJudge(steps=[round(usual)] * LEAST_STEPS, gap_steps=GAP_STEPS)
     judged = [judge.see(time) for time in times.tolist()]
     return jumps | np.array([bool(step.missing or step.was_set) for step in judged])
+
+
+def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
+    """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
+
+    Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
+    another order.
+    """
+    values = np.array(times, float)
+    if FALLS * np.sum(np.diff(values) < 0) > len(values):
+        return False
+    is_back = values < np.maximum.accumulate(values)
+    for begin, end in np.flatnonzero(np.diff(is_back, prepend=False, append=False)).reshape(-1, 2).tolist():
+        again = values[begin:end]
+        if end - begin >= LEAST_BACK and np.any((again.min() < values[:begin]) & (values[:begin] < again.max())):
+            return True
+    return False
 
 
 class LatestSamples:

@@ -1,15 +1,16 @@
 """How names, sizes and devices are written, wherever they are read: flags, configuration files, sources, messages."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
-# Up to the last @: a password may hold one, and a slash.
-LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s@/]\S*@")
+# Up to the last @: a password may hold one, and a slash; a user alone holds no slash.
+LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)(?:[^\s/:]*:\S*|[^\s/]+)@")
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
@@ -126,3 +127,14 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(allowed)}"
+
+
+@contextlib.contextmanager
+def name_errors(path: object, hint: str = "") -> Iterator[None]:
+    """Let errors of the system that name no file, such as those of a full disk, name this one and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.strerror is None:
+            raise
+        raise OSError(error.errno, error.strerror + hint, str(path)) from error

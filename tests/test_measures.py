@@ -5,7 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from streamtok.measures import KEPT, LatestSamples, Step, TimeJudge, count_between, find_time_jumps, is_uneven
+from streamtok.measures import (
+    KEPT,
+    LatestSamples,
+    Step,
+    TimeJudge,
+    count_between,
+    find_time_jumps,
+    go_over_twice,
+    is_uneven,
+)
 
 
 def test_quantiles_are_those_of_the_latest_samples():
@@ -62,3 +71,15 @@ def test_a_jump_that_the_arrival_does_not_share_is_a_clock_that_was_set():
     converted = TimeJudge()  # times of logging are those of a conversion
     assert sum(converted.see(time_ns, 1 + n * 10**5).missing for n, (time_ns, _) in enumerate(stepped)) == 100
     assert count_between(10, 10) == 0
+
+
+def test_times_of_a_clock_that_was_set_back_go_over_a_stretch_twice():
+    rises = np.arange(40) * 50_000_000
+    assert go_over_twice(rises % (14 * 50_000_000))
+    assert go_over_twice(np.concatenate([rises, rises[20:], rises + 40 * 50_000_000]))
+    assert not go_over_twice(rises)
+    assert not go_over_twice([])
+    assert not go_over_twice(rises[::-1])
+    assert not go_over_twice(np.concatenate([rises[30:], rises[10:30], rises[:10]])), "parts in another order"
+    shuffled = np.argsort(np.arange(400) + np.random.default_rng(0).uniform(0, 12, 400))
+    assert not go_over_twice(shuffled)

@@ -54,6 +54,9 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("s3://bucket/a@b gs://b/x@y.mcap", "s3://bucket/a@b gs://b/x@y.mcap"),
+        ("https://host/a//b@c", "https://host/a//b@c"),
+        ("rtsp://user:p@s/s@[::1]:554/x rtsp://us@er@host", "rtsp://[::1]:554/x rtsp://host"),
         ("https://h/live?sig=SECRET&x-id=SECRET", "https://h/live?sig=***&x-id=***"),
         ("rtsp://h:554/live?SECRET", "rtsp://h:554/live?***"),
         ("rtsp://h/user=a_password=SECRET_channel=1.sdp", "rtsp://h/user=***"),

@@ -87,6 +87,7 @@ int main(int argc, char** argv) try {
         const size_t frames = header.at("frame_ids").size();  // repeats that fill a group are no pictures of their own
         const size_t picture = decoder.facts.at("image_size")[0].get<size_t>() *
                                decoder.facts.at("image_size")[1].get<size_t>() * 3;
+        if (frames * picture > pixels.size()) continue;  // more than a group has
         out.write(reinterpret_cast<const char*>(pixels.data()), std::streamsize(frames * picture));
         pictures += long(frames);
     }

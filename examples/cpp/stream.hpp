@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -25,7 +26,8 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxGrid = 4194304;  // elements of one grid
 constexpr size_t kMaxHeader = 65536;  // bytes
-constexpr int kHighWater = 64;
+constexpr size_t kMaxReply = 34603008;  // bytes of what the control socket answers
+constexpr size_t kHighWater = 64, kDeepest = 16;
 
 // One grid with its header. `decodable` is false from a loss, or from joining, until the next keyframe.
 struct Message {
@@ -40,13 +42,31 @@ struct Counts {
     long messages = 0, lost = 0, malformed = 0;
 };
 
+// Stops what nests deeper than any message does: the parser calls itself for each level, until the stack is full.
+struct Depth : nlohmann::json_sax<Json> {
+    bool null() override { return true; }
+    bool boolean(bool) override { return true; }
+    bool number_integer(number_integer_t) override { return true; }
+    bool number_unsigned(number_unsigned_t) override { return true; }
+    bool number_float(number_float_t, const string_t&) override { return true; }
+    bool string(string_t&) override { return true; }
+    bool binary(binary_t&) override { return true; }
+    bool key(string_t&) override { return true; }
+    bool start_object(size_t) override { return ++depth < kDeepest; }
+    bool start_array(size_t) override { return ++depth < kDeepest; }
+    bool end_object() override { return depth-- > 0; }
+    bool end_array() override { return depth-- > 0; }
+    bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+    size_t depth = 0;
+};
+
 // Reads one stream of one node. `next` waits and returns nothing when the node has ended; it throws std::runtime_error for
 // a stream that it cannot read. Messages that break the protocol are counted.
 class Stream {
 public:
     Stream(const std::string& endpoint, const std::string& name)
         : endpoint_(endpoint), name_(name), socket_(context_, zmq::socket_type::sub) {
-        socket_.set(zmq::sockopt::rcvhwm, kHighWater);
+        socket_.set(zmq::sockopt::rcvhwm, int(kHighWater));
         socket_.set(zmq::sockopt::linger, 0);
         socket_.set(zmq::sockopt::maxmsgsize, int64_t(4 * kMaxGrid + kMaxHeader));
         socket_.set(zmq::sockopt::tcp_keepalive, 1);
@@ -58,10 +78,16 @@ public:
 
     std::optional<Message> next() {
         while (true) {
+            if (!believed_.empty()) {
+                Message message = std::move(believed_.front());
+                believed_.pop_front();
+                follow(message);
+                return message;
+            }
             if (!waiting_.empty()) {
-                auto parts = std::move(waiting_.front());
-                waiting_.erase(waiting_.begin());
-                if (auto message = take_tokens(parts)) return message;
+                const auto parts = std::move(waiting_.front());
+                waiting_.pop_front();
+                take_tokens(parts);
                 continue;
             }
             if (ended_) return std::nullopt;
@@ -83,6 +109,7 @@ private:
             take_info(parts);
         else if (topic == "tokens/" + name_)  // ZeroMQ matches by prefix: front_left comes with front
             (info_.is_null() ? early_ : waiting_).push_back(std::move(parts));
+        if (early_.size() > kHighWater) early_.pop_front();
     }
 
     void take_info(const Parts& parts) try {
@@ -96,6 +123,8 @@ private:
         early_.clear();
     } catch (const Json::exception&) {  // a field that is missing, or of another type
         ++counts.malformed;
+    } catch (const zmq::error_t&) {  // a control address that is none
+        ++counts.malformed;
     }
 
     // Ask for what the epoch has sent already, so that decoding starts at once. A node may refuse; then a keyframe comes.
@@ -107,6 +136,7 @@ private:
         zmq::socket_t dealer(context_, zmq::socket_type::dealer);
         dealer.set(zmq::sockopt::linger, 0);
         dealer.set(zmq::sockopt::rcvtimeo, 2000);
+        dealer.set(zmq::sockopt::maxmsgsize, int64_t(kMaxReply));
         dealer.connect(control);
         const Json request = {{"version", 1}, {"id", 1}, {"op", "epoch"}, {"stream", name_}};
         const auto packed = Json::to_msgpack(request);
@@ -130,42 +160,52 @@ private:
         return endpoint_.substr(begin, end - begin);
     }
 
-    // Check a message by the page's rules and follow the stream; nothing for what breaks them or has come before.
-    std::optional<Message> take_tokens(const Parts& parts) try {
+    // Check a message by the page's rules. One that continues the stream is believed at once. One that would move what is
+    // known of it, a jump or another session, is held until the next one follows it: a wrong one costs itself alone.
+    void take_tokens(const Parts& parts) try {
         Message message;
         message.header = read_header(parts);
         if (message.header.is_null() || !read_grid(parts[2], message)) {
             ++counts.malformed;
-            return std::nullopt;
+            return;
         }
-        const auto& header = message.header;
-        const bool keyframe = header.at("keyframe");
-        const std::string session = header.at("session");
-        const int64_t seq = header.at("seq");
-        if (session != session_) {  // the node has started anew: no loss
-            session_ = session;
-            last_ = -1;
-            ready_ = false;
+        const bool goes_on = session_.empty() || is_after(message, session_, last_);
+        if (!goes_on && !(held_ && is_after(message, held_->header.at("session"), held_->header.at("seq")))) {
+            held_ = std::move(message);
+            return;
         }
-        if (seq <= last_) return std::nullopt;
-        if (last_ >= 0 && seq > last_ + 1) {
-            message.lost = seq - last_ - 1;
-            counts.lost += message.lost;
-            ready_ = false;
-        }
-        last_ = seq;
-        ready_ = ready_ || keyframe;
-        message.decodable = ready_;
-        ++counts.messages;
-        return message;
+        if (!goes_on) believed_.push_back(std::move(*held_));
+        held_.reset();
+        session_ = message.header.at("session");
+        last_ = message.header.at("seq");
+        believed_.push_back(std::move(message));
     } catch (const Json::exception&) {
         ++counts.malformed;
-        return std::nullopt;
+    }
+
+    static bool is_after(const Message& message, const std::string& session, int64_t seq) {
+        return message.header.at("session") == session && message.header.at("seq") == seq + 1;
+    }
+
+    // Say of a message that is handed out what was lost before it, and whether a decoder can take it.
+    void follow(Message& message) {
+        const std::string session = message.header.at("session");
+        const int64_t seq = message.header.at("seq");
+        const bool goes_on = session == read_session_ && seq > read_;  // else the stream has begun anew: no loss
+        message.lost = goes_on ? seq - read_ - 1 : 0;
+        ready_ = message.header.at("keyframe") || (ready_ && goes_on && message.lost == 0);
+        message.decodable = ready_;
+        read_session_ = session;
+        read_ = seq;
+        counts.lost += message.lost;
+        ++counts.messages;
     }
 
     static Json unpack(const void* data, size_t size) {
         const auto* bytes = static_cast<const uint8_t*>(data);
-        return Json::from_msgpack(bytes, bytes + size, true, false);  // discarded, not thrown, on damage
+        Depth depth;
+        if (!Json::sax_parse(bytes, bytes + size, &depth, Json::input_format_t::msgpack)) return nullptr;
+        return Json::from_msgpack(bytes, bytes + size);
     }
 
     static Json read_header(const Parts& parts) {
@@ -174,8 +214,17 @@ private:
         return header.is_object() && header.value("version", Json()) == 1 ? header : Json(nullptr);
     }
 
-    static bool read_grid(const zmq::message_t& payload, Message& message) {
+    // Whether the fields that programs read are there, and are what they have to be.
+    static bool is_whole(const Json& header) {
+        bool whole = header.at("frame_ids").is_array() && header.at("keyframe").is_boolean();
+        whole = whole && header.at("session").is_string() && !header.at("session").empty();
+        for (const auto& number : header.at("frame_ids")) whole = whole && number.is_number_unsigned();
+        return whole && header.at("seq").is_number_unsigned() && header.at("epoch").is_number_unsigned();
+    }
+
+    bool read_grid(const zmq::message_t& payload, Message& message) {
         const Json& header = message.header;
+        if (!is_whole(header)) return false;
         size_t count = 1, codes = 1;
         for (const size_t side : header.at("grid")) {
             if (side == 0 || side > kMaxGrid / count) return false;
@@ -193,10 +242,9 @@ private:
             unpacked.resize(count * width);
             if (ZSTD_decompress(unpacked.data(), unpacked.size(), bytes, payload.size()) != unpacked.size()) return false;
             bytes = unpacked.data();
-        } else if (header.at("compression") != "none") {
-            throw std::runtime_error("compression " + header.at("compression").dump() +
-                                     " is not read here: run the node with --compression none or zstd");
-        } else if (payload.size() != count * width) {
+        } else if (header.at("compression") == "coded" && counts.messages == 0) {
+            throw std::runtime_error("compression \"coded\" is not read here: run the node with --compression none or zstd");
+        } else if (header.at("compression") != "none" || payload.size() != count * width) {
             return false;
         }
         for (size_t i = 0; i < count; ++i) {  // little-endian, whatever this machine is
@@ -212,12 +260,14 @@ private:
         return true;
     }
 
-    std::string endpoint_, name_, session_;
+    std::string endpoint_, name_, session_, read_session_;  // of what is believed, and of what was read last
     zmq::context_t context_{1};
     zmq::socket_t socket_;
-    std::vector<Parts> early_, waiting_;
+    std::deque<Parts> early_, waiting_;
+    std::deque<Message> believed_;
+    std::optional<Message> held_;
     Json info_ = nullptr;
-    int64_t last_ = -1;
+    int64_t last_ = -1, read_ = -1;
     bool ready_ = false, ended_ = false;
 };
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from streamtok.bench.measure import measure_decode, measure_latency
 from streamtok.bench.options import BenchOptions
-from streamtok.engine.optimized import OptimizedTokenizer
+from streamtok.model import Tokenizer
 
 SIZES = (128, 224), (256, 448)
 GROUPS = 4
@@ -38,14 +38,14 @@ def count_cameras(latency: dict[str, Any], decode: dict[str, Any]) -> tuple[floa
     return 1 / encoding, 1 / (both - encoding), 1 / both
 
 
-def measure_capacity(fast: OptimizedTokenizer, options: BenchOptions) -> Capacity:
+def measure_capacity(fast: Tokenizer, options: BenchOptions) -> Capacity:
     """Time the encoder and the decoder of one camera per step, as a node runs them, at the options' size and rate."""
     step = measure_latency(fast, options)
     decode = measure_decode(fast, options, step)
     return Capacity(options.size, options.fps, step["p50_ms"], decode["p50_ms"], *count_cameras(step, decode))
 
 
-def measure_capacities(fast: OptimizedTokenizer, device: str) -> Iterator[Capacity]:
+def measure_capacities(fast: Tokenizer, device: str) -> Iterator[Capacity]:
     """The capacity at 30 frames per second for each of SIZES, in a few seconds of a processor that is up to it."""
     for size in SIZES:
         yield measure_capacity(fast, BenchOptions(size=size, device=device, groups=GROUPS))

@@ -10,7 +10,7 @@ from torch import Tensor
 from streamtok.bench.clips import encode_by_steps, read_clip
 from streamtok.bench.timing import time_calls
 from streamtok.engine.loading import load
-from streamtok.engine.optimized import OptimizedTokenizer
+from streamtok.engine.optimized import describe_engine
 from streamtok.model import Encoded, Tokenizer
 
 SIZE, REPEATS = (256, 448), 3
@@ -38,7 +38,7 @@ def measure_exactness(name: str, frames: int) -> Iterator[Row]:
 
     yield row("steps against the whole clip", _encode_by_steps(plain, clip), whole)
     fast = load(name, engine="default", device="cpu")
-    kind = fast.engine.convolutions if isinstance(fast, OptimizedTokenizer) else "plain"
+    kind = describe_engine(fast).convolutions
     yield row(f"the CPU engine's steps ({kind} convolutions) against PyTorch's", _encode_by_steps(fast, clip), whole)
     latent, indices = _encode_by_steps(deterministic, torch.cat([clip, clip.flip(2)]))
     yield row("deterministic: two slots against the whole clip", (latent[:1], indices[:1]), exact)

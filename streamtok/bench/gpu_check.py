@@ -91,23 +91,16 @@ def time_start() -> Entries:
     yield f"{gpu_parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), HD)
 
 
-def say_entries(entries: Callable[[], Entries]) -> Entries:
-    """Hand entries on, and print each as it comes."""
-    for name, entry in entries():
-        say(name, entry)
-        yield name, entry
-
-
 PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds that one may take, far more than it needs
     "machine": (gpu_parts.report_machine, 90),
-    "compile": (partial(say_entries, compile_kernels), 300),
+    "compile": (compile_kernels, 300),
     "kernels": (gpu_parts.check_kernels, 180),
     "agreement": (gpu_parts.measure_agreement, 150),
-    "prepare": (partial(say_entries, check_preparation), 150),
+    "prepare": (check_preparation, 150),
     "step": (gpu_parts.time_step, 150),
     "tests": (run_tests, 240),
     **{f"bench{row}": (partial(run_bench_row, row), 150) for row in range(len(MATRIX))},
-    "start": (partial(say_entries, time_start), 200),
+    "start": (time_start, 200),
     "tune": (time_candidates, 240),
 }
 GROUPS = {"bench": [f"bench{row}" for row in range(len(MATRIX))]}  # the rows of the matrix, the most wanted first
@@ -186,6 +179,8 @@ def run_part(part: str, path: str, seconds: str) -> int:
         for name, entry in function(deadline) if part == "tune" else function():
             found[name] = entry
             _write_entries(found, Path(path))
+            if part not in GROUPS["bench"]:  # which print tables
+                say(name, entry)
     except Exception:
         found["error"] = {"ok": False, "error": traceback.format_exc()[-3000:]}
         say(found["error"]["error"])

@@ -1,4 +1,4 @@
-"""The parts of `gpu_check`: each gives (name, plain values) as it finds them, and prints a line for each."""
+"""The parts of `gpu_check`: each gives (name, plain values) as it finds them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -49,11 +49,8 @@ def report_machine() -> Entries:
         "cudnn": torch.backends.cudnn.version(),
         "triton": triton_version(),
     }
-    say(facts)
     yield from facts.items()
-    peak = attempt(partial(measure_peak, torch.bfloat16, "cuda"))
-    say(peak)
-    yield "peak", peak
+    yield "peak", attempt(partial(measure_peak, torch.bfloat16, "cuda"))
 
 
 def check_kernels() -> Entries:
@@ -65,7 +62,7 @@ def check_kernels() -> Entries:
             begin = time.perf_counter()
             entry = attempt(check)
             entry["ok"] = entry.get("value", float("inf")) <= (FSQ_TOLERANCE if name == "fsq" else TOLERANCE[dtype])
-            say(name, dtype, entry, f"{time.perf_counter() - begin:.1f} s")
+            entry["seconds"] = round(time.perf_counter() - begin, 1)
             yield f"{name} {str(dtype).removeprefix('torch.')}", entry
 
 
@@ -90,17 +87,13 @@ def time_step() -> Entries:
     """The full-size encoder step in bfloat16 at 720p: plain and fused, eager and captured; the profile of the fused."""
     model, captured = build_full_size("bfloat16"), {}
     frames = torch.randint(0, 256, (1, 3, 4, *HD_SIZE), dtype=torch.uint8, device="cuda")
-    entry = attempt(partial(_time_stream, model.stream(1, *HD_SIZE), frames, 6))
-    say("plain eager", entry)
-    yield "plain eager", entry
+    yield "plain eager", attempt(partial(_time_stream, model.stream(1, *HD_SIZE), frames, 6))
     for over_space in ("flash", "strips"):
         for graph in (False, True):
             free_dead_streams()
             captured[over_space] = stream = open_fused(model, HD_SIZE, "bfloat16", graph, over_space)
             name = f"fused {over_space} {'graph' if graph else 'eager'}"
-            entry = attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
-            say(name, entry)
-            yield name, entry
+            yield name, attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
     for over_space, stream in captured.items():  # last of all: what has been profiled once may run slower
         entry = attempt(partial(profile_kernels, partial(stream.step, frames)))
         entry.pop("ok", None)  # a machine whose counters cannot be read still passes
@@ -172,9 +165,7 @@ def _compare_precision(model: Tokenizer, precision: str, clip: Tensor, wanted: T
             plain = entry.get("value", 0.0)
         elif "value" in entry:
             entry["ok"] = entry["value"] > plain - NEAR
-        say(precision, kind, entry)
         yield f"{precision} {kind}", entry
     eager, graph = found.get("fused eager"), found.get("fused graph")
     same = eager is not None and graph is not None and torch.equal(eager, graph)
-    say(precision, "graph equals eager:", same)
     yield f"{precision} graph equals eager", {"ok": same}

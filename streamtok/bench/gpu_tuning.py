@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from streamtok.bench.gpu_parts import Entries, attempt, say
+from streamtok.bench.gpu_parts import Entries, attempt
 from streamtok.bench.timing import kernel_ms
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def time_candidates(deadline: float = float("inf")) -> Entries:
             entry.pop("ok", None)  # a tile that does not fit is no failure
             if "value" in entry:
                 entry["tflops"] = round(tflop / entry["value"] * 1000, 1)
-            say(name, entry)
             yield name, entry
 
 

@@ -33,14 +33,14 @@ def run_checks(folder: Path, measure: bool) -> list[Check]:
     machine = [check_machine, check_torch, check_cuda, check_model, *([check_capacity] if measure else [])]
     outside = check_zmq, check_video, check_gstreamer, check_display, check_cameras, check_extras
     checks = [check for probe in (*machine, *outside) for check in collect(probe)]
-    return checks + collect(lambda: check_disk(folder))
+    return checks + collect(check_disk, folder)
 
 
-def collect(probe: Callable[[], Iterator[Check]]) -> list[Check]:
+def collect(probe: Callable[..., Iterator[Check]], *arguments: object) -> list[Check]:
     """The findings of one probe; what it raises is a finding."""
     found: list[Check] = []
     try:
-        found.extend(probe())
+        found.extend(probe(*arguments))
     except Exception as error:
         name = getattr(probe, "__name__", "check").removeprefix("check_")
         found.append(Check(name, BAD, f"{type(error).__name__}: {error}", "pip install --force-reinstall streamtok"))
@@ -102,16 +102,12 @@ def check_capacity() -> Iterator[Check]:
 
     from streamtok.bench.capacity import measure_capacities
     from streamtok.engine.loading import load
-    from streamtok.engine.optimized import OptimizedTokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = load("nano", engine="default", device=device)
-    if isinstance(fast, OptimizedTokenizer):
-        for capacity in measure_capacities(fast, device):
-            advice = (
-                "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
-            )
-            yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
+    for capacity in measure_capacities(fast, device):
+        advice = "" if capacity.cameras_encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
+        yield Check("carries", NOTE if advice else OK, f"nano {capacity}", advice)
 
 
 def check_zmq() -> Iterator[Check]:
@@ -185,7 +181,11 @@ def check_extras() -> Iterator[Check]:
 
 
 def check_disk(folder: Path) -> Iterator[Check]:
-    """Room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour."""
-    free = shutil.disk_usage(folder).free / GIB
+    """Room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour.
+
+    `folder` may not be there yet: whoever records makes it.
+    """
+    there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
+    free = shutil.disk_usage(there).free / GIB
     state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
     yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)

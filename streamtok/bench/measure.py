@@ -23,7 +23,7 @@ from streamtok.bench.stateless import measure_stateless
 from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
 from streamtok.engine.gpu.graph import free_dead_streams
-from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration, memory_needed
+from streamtok.engine.optimized import apply_configuration, memory_needed
 from streamtok.model import Encoded, Tokenizer
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.weights.golden import reference_clip
@@ -95,7 +95,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     }
 
 
-def measure_latency(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
+def measure_latency(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
     """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second.
 
     `cpu_ms` is the processor time of a step over all threads: what it costs on a machine that has other work too.
@@ -131,7 +131,7 @@ def measure_shared_step(tok: Tokenizer, engine: EngineConfiguration, options: Be
         return {"kernels": kernels, "error": str(error)}
 
 
-def measure_decode(fast: OptimizedTokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:
+def measure_decode(fast: Tokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of one camera's group from tokens to float frames.
 
     With it comes the share of a group's time that this and a step of one camera take together; `step` is what
@@ -157,7 +157,7 @@ def _copy_to_host(out: Encoded) -> Tensor:
     return out.tokens.to(torch.float16 if out.indices is None else torch.uint16).cpu()
 
 
-def measure_stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, float]:
+def measure_stages(fast: Tokenizer, options: BenchOptions) -> dict[str, float]:
     """Median milliseconds of each stage of one camera's group, alone: prepare (4 frames), upload, encode, tokens."""
     stream, device = fast.stream(1, *options.size), options.device
     scene = reference_clip(fast.group, *options.size)
@@ -177,7 +177,7 @@ def measure_stages(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str,
     return {name: statistics.median(time_calls(part, 9, device)[0]) for name, part in parts.items()}
 
 
-def measure_steady(fast: OptimizedTokenizer, options: BenchOptions) -> dict[str, Any]:
+def measure_steady(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
     """`steady` groups in one epoch: median of the first and the last tenth, and memory before and after."""
     stream, count = fast.stream(1, *options.size), options.steady
     groups = paint_groups(options, 4, fast.group)

@@ -9,7 +9,7 @@ class BenchOptions:
 
     size: tuple[int, int] = (256, 448)  # height and width of the frames that are encoded, in pixels
     cameras: int = 1
-    precision: str = "auto"  # or one of `engine.configuration.PRECISIONS`; "auto" measures all and chooses
+    precision: str = "auto"  # or one of `engine.configuration.CHOICES`; "auto" measures all and chooses
     device: str = "cpu"  # or "cuda"
     fps: float = 30.0  # of each camera
     groups: int = 50  # that are timed

@@ -5,27 +5,24 @@ import torch
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.timing import kernel_ms, time_calls
 from streamtok.model import Tokenizer, build
-from streamtok.model.costs import flop_counter
-from streamtok.model.state import Clock, StateSpec, flatten
+from streamtok.model.costs import group_flops
+from streamtok.model.state import StateSpec, flatten
 
 
 def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
     """FLOPs of one group of one camera, and the least bytes that must move: weights, state read, new state written."""
     with torch.device("meta"):
         plain = build(tok.config)
-        spec = StateSpec(1, tok.config.context, torch.float32, torch.device("meta"))
-        state = plain.init_state(spec, *size)
-        frames = torch.zeros(1, 3, tok.group, *size)
-        with flop_counter() as counter, torch.no_grad():
-            plain.encode_groups(frames, state, Clock(torch.ones(1, dtype=torch.long), tok.config.context))
+    spec = StateSpec(1, tok.config.context, torch.float32, plain.device)
     encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
-    width = tok.dtype.itemsize
     # all of the state is read; of rings of keys and values one step is written, of convolutions' pasts the newer half
     moved = sum(
         tensor.numel() * (1 + (1 / spec.context if name.endswith((".key", ".value")) else 0.5))
-        for name, tensor in flatten(state).items()
+        for name, tensor in flatten(plain.init_state(spec, *size)).items()
     )
-    return {"flops": float(counter.get_total_flops()), "bytes": float(width * (encoder + moved) + frames.numel())}
+    frames = tok.config.in_channels * tok.group * size[0] * size[1]
+    flops = group_flops(plain, size, encode=True, context=spec.context)
+    return {"flops": float(flops), "bytes": float(tok.dtype.itemsize * (encoder + moved) + frames)}
 
 
 def measure_roofline(fast: Tokenizer, options: BenchOptions, step_ms: float) -> dict[str, float]:

@@ -166,7 +166,9 @@ def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a small JSON file holds; ValueError names a file that does not."""
+    """The object that a small JSON file holds; ValueError or FileNotFoundError names a file that does not."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or no file; expected a checkpoint folder, as training writes it")
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)

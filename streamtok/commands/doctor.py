@@ -9,27 +9,23 @@ Without a source it also measures how many cameras this machine carries. A sourc
 `encode` or `replay` takes; it is opened and read for a while. The exit status is 1 if something does not work.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.commands.info import format_report, is_empty
 from streamtok.drives.folders import find_kind
+from streamtok.io.probe import Probe, probe_source
 from streamtok.io.spec import split_file
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.inspecting import inspect
-
-if TYPE_CHECKING:
-    from streamtok.io.probe import Probe
 
 MARKS = {OK: "ok  ", NOTE: "note", BAD: "BAD "}
 
@@ -77,8 +73,6 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
         else:
             print(f"{format_report(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}")
         return int(empty)
-    from streamtok.io.probe import probe_source
-
     found = probe_source(source, settings.frames)
     print(json.dumps({"ok": found.frames > 0, **found.to_dict()}) if settings.as_json else format_probe(found))
     return int(found.frames == 0)

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 import streamtok
+from streamtok.coding.library import find_coder
 from streamtok.commands.command import command
 from streamtok.commands.flags import parse_settings
 from streamtok.settings.fields import (
@@ -73,6 +74,13 @@ class EvaluateSettings(CommandSettings):
     device: Device = option("auto", "auto, cpu, cuda or cuda:N")
     out: Annotated[Folder, Flag(short="-o")] = option(Path("out/evaluation"), "folder of the report")
 
+    @model_validator(mode="after")
+    def check_together(self) -> "EvaluateSettings":
+        """ValueError for pictures that shall be clips of their own and one clip."""
+        if self.images and self.sequences:
+            raise ValueError("images makes every picture a clip, sequences a folder of them: choose one")
+        return self
+
     @property
     def by_image(self) -> bool | None:
         """Whether every picture is a clip of its own; None to tell by what is there."""
@@ -91,7 +99,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, Any], list[str]]:
     """Load, run and write; the report's values and its main lines."""
-    from streamtok.coding.library import find_coder
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
     from streamtok.evaluation.report import Run, format_summary, write_report

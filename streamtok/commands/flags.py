@@ -5,6 +5,7 @@ out, so that its value comes from --config FILE, else from the settings' default
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -49,9 +50,17 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
 
 def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
     """A parser without flags."""
-    return argparse.ArgumentParser(
-        f"streamtok {name}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return Parser(f"streamtok {name}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse takes the value of `--flag=--` away: here it is refused."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        for item in sys.argv[1:] if args is None else args:
+            if item.startswith("--") and item.endswith("=--"):
+                self.error(f"argument {item[:-3]}: expected a value, not '--'")
+        return super().parse_known_args(args, namespace)
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.commands.command import command
 from streamtok.commands.flags import new_parser
 from streamtok.commands.view import view_beside
+from streamtok.node.display import LiveDisplay
 from streamtok.node.logs import log_to_stderr
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import print_result, stop_on_signals
@@ -70,8 +71,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: RigSettings) -> int:
     """Run the node until its sources have ended or it is told to stop; its exit status."""
-    from streamtok.node.display import LiveDisplay
-
     log_to_stderr(settings.log_format)
     nodes: list[IngestNode] = []
     with stop_on_signals(

@@ -16,8 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from streamtok.commands.command import make_main, until_stopped
+from streamtok.recording.network_recorder import NetworkRecorder
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
+from streamtok.wire.security import CurveClient, load_keys
 
 
 class RecordSettings(NodeSettings):
@@ -59,11 +63,6 @@ def run(settings: RecordSettings) -> int:
 
 def record_streams(settings: RecordSettings) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
-    from streamtok.recording.network_recorder import NetworkRecorder
-    from streamtok.recording.recorder import Recorder
-    from streamtok.recording.recorder_options import RecorderOptions
-    from streamtok.wire.security import CurveClient, load_keys
-
     curve = load_keys(CurveClient, settings.curve)
     limits = settings.max_size, settings.max_minutes, settings.min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from streamtok.coding.coder import save_coder
 from streamtok.commands.command import make_main
 from streamtok.settings.fields import Count, Flag, Folder, Model, Whole, option
 from streamtok.settings.shared import CommandSettings
@@ -42,7 +43,6 @@ class TrainCoderSettings(CommandSettings):
 
 def run(settings: TrainCoderSettings) -> int:
     """Train a token coder and write it beside the weights."""
-    from streamtok.coding.coder import save_coder
     from streamtok.engine.loading import load
     from streamtok.training.coder_loop import judge_views, train_on_files
     from streamtok.training.data import list_media, split_holdout

@@ -24,6 +24,8 @@ from streamtok.measures import is_uneven
 Clock = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
 Camera = TypeVar("Camera")
+Span = tuple[int, int]
+"""The first and the last time of something, ns."""
 CLOCKS: tuple[Clock, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
 ARRIVAL_SAMPLE = 128  # where the header's clock is not usable: bursts of arrival take longer to show
@@ -134,13 +136,21 @@ def _on_log_base(stamps: Sequence[Stamps]) -> bool:
 
 
 class RecentImages:
-    """The latest images of a camera, to tell copies by: those with the time and the bytes of one of them."""
+    """The latest images of a camera, and all that were logged where images may be there `twice`.
 
-    def __init__(self) -> None:
+    Those with the time and the bytes of one of them are copies.
+    """
+
+    def __init__(self, twice: Sequence[Span] = ()) -> None:
         self._images: deque[tuple[int, ImageMessage]] = deque(maxlen=RECENT)
+        self._twice, self._seen = twice, set[int]()
 
-    def have(self, time_ns: int, image: ImageMessage) -> bool:
+    def have(self, time_ns: int, log_ns: int, image: ImageMessage) -> bool:
         """Whether an image is a copy; remembers it otherwise."""
+        if any(first <= log_ns <= last for first, last in self._twice):
+            before = len(self._seen)
+            self._seen.add(hash((time_ns, bytes(image.data))))
+            return len(self._seen) == before
         if any(time_ns == known_ns and image.has_bytes_of(known) for known_ns, known in self._images):
             return True
         self._images.append((time_ns, image))
@@ -150,20 +160,20 @@ class RecentImages:
 class TimeFiller:
     """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
 
-    An image is a copy if time and bytes are those of one of the latest `RECENT`. One that has no time, or the time of
+    An image is a copy if time and bytes are those of one before (`RecentImages`). One that has no time, or the time of
     the one before it, gets one between those of its neighbours. The times of logging divide it. Those before the first
     known time get what the times of logging say. If that is before the clock began, it began with the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, twice: Sequence[Span] = ()) -> None:
         self.copies = 0
         self._known: Timed | None = None
         self._stamp_ns = 0  # of the latest that has one of its own
         self._waiting: list[Timed] = []
-        self._recent = RecentImages()
+        self._recent = RecentImages(twice)
 
     def push(self, timed: Timed) -> Iterator[Timed]:
-        if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.image):
+        if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
             return
         if not timed.time_ns or timed.time_ns == self._stamp_ns:

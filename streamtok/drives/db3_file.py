@@ -4,17 +4,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 
 import apsw
 
+from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
+from streamtok.io.messages.image_messages import image_kind
+from streamtok.measures import go_over_twice
+from streamtok.names import name_errors
 from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 PAGE_SIZE_AT = 16  # where the file says how long its pages are
 VFS_NAME = "streamtok-strict"
+TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # which SQLite lets be of any type
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
 
 
@@ -48,7 +55,7 @@ class Db3File:
         self.path, self._note = path, note
         self._unpacked, reason = unpack_if_packed(path)
         self._place = Path(self._unpacked.name) if self._unpacked else path
-        self._copies = self._copy_beside_log()
+        self._copies = self._copy_to_read()
         if reason:
             note(f"{path.name}: {reason}")
         self.damage = "the last page is cut off" if self._ends_within_page() else ""
@@ -62,14 +69,20 @@ class Db3File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
         self.topics = set(self._topics.values())
 
-    def _copy_beside_log(self) -> tempfile.TemporaryDirectory[str] | None:
-        """Copy a file with a write-ahead log from where SQLite may not write its index of the log."""
-        if not self._has_log() or os.access(self._place.parent, os.W_OK):
+    def _copy_to_read(self) -> tempfile.TemporaryDirectory[str] | None:
+        """Copy a file that SQLite has to write, and may not: to index its write-ahead log, or to undo by its journal
+        what a killed recorder had not finished.
+        """
+        beside = [path for path in (self._beside("-wal"), self._beside("-journal")) if path is not None]
+        if not beside or (os.access(self._place.parent, os.W_OK) and not self._beside("-journal")):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
-        for path in (self._place, self._log):
-            shutil.copy(path, folder.name)
+        with name_errors(folder.name, f", where {self.path} is copied (TMPDIR says where else)"):
+            for path in (self._place, *beside):
+                shutil.copy(path, folder.name)
         self._place = Path(folder.name) / self._place.name
+        with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
+            database.execute("PRAGMA schema_version")  # undoes
         return folder
 
     def _ends_within_page(self) -> bool:
@@ -79,70 +92,70 @@ class Db3File:
             size = int.from_bytes(stream.read(2), "big")
         return size >= 512 and self._place.stat().st_size % size > 0  # 1 stands for 65536
 
+    def _beside(self, suffix: str) -> Path | None:
+        """A file of SQLite that belongs to this one, if there is anything in it."""
+        path = self._place.with_name(self._place.name + suffix)
+        return path if path.is_file() and path.stat().st_size else None
+
     @property
-    def _log(self) -> Path:
-        return self._place.with_name(f"{self._place.name}-wal")
-
-    def _has_log(self) -> bool:
-        return self._log.exists() and self._log.stat().st_size > 0
-
-    def span(self) -> tuple[int, int] | None:
+    def span(self) -> Span | None:
         """The first and the last time of its messages, ns; None if it has none that can be read."""
-        database = self._connect(strict=False)
-        try:
+        with suppress(apsw.Error, ValueError), closing(self._connect(strict=False)) as database:
             ((first, last),) = database.execute("SELECT min(timestamp), max(timestamp) FROM messages")
-            return None if first is None else (first, last)
-        except apsw.Error:
-            return None
-        finally:
-            database.close()
+            return None if first is None else (int(first), int(last))
+        return None
+
+    @cached_property
+    def set_back(self) -> set[Topic]:
+        """Cameras of which order by time would mix what came before and after the clock was set back."""
+        times: dict[int, list[int]] = {n: [] for n, topic in self._topics.items() if image_kind(topic.kind)}
+        with suppress(apsw.Error), closing(self._connect(strict=False)) as database:
+            wanted = ",".join(map(str, times))
+            question = f"SELECT topic_id, {TIME} FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"
+            for number, time_ns in database.execute(question):
+                times[number].append(time_ns or 0)
+        return {self._topics[number] for number, each in times.items() if go_over_twice(each)}
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
         ids = [number for number, topic in self._topics.items() if topic in topics]
-        last = (-1, -1)
+        order, given = "timestamp, id" if self.set_back.isdisjoint(topics) else "id", set[int]()
         if not self.damage:
             try:
-                for row in self._query(ids):
-                    last = row[2], row[0]
+                for row in self._query(ids, order):
+                    given.add(row[0])
                     yield from self._to_message(row)
                 return
             except apsw.Error as error:
                 self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
         for row in self._salvage():
-            if (row[1] in ids or row[1] not in self._topics) and (row[2], row[0]) > last:
+            if (row[1] in ids or row[1] not in self._topics) and row[0] not in given:
                 yield from self._to_message(row)
 
     def _to_message(self, row: Row) -> Iterator[TopicMessage]:
         _, topic, time_ns, data = row
         if topic in self._topics:
-            yield TopicMessage(self._topics[topic], time_ns, data)
+            yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
         else:
             self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
 
-    def _query(self, ids: list[int]) -> Iterator[Row]:
-        database = self._connect(strict=False)
+    def _query(self, ids: list[int], order: str) -> Iterator[Row]:
         wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
         stray = f"topic_id NOT IN ({known})"  # of damage
-        columns = f"id, topic_id, timestamp, CASE WHEN {stray} THEN NULL ELSE data END"
+        columns = f"id, topic_id, {TIME}, CASE WHEN {stray} THEN NULL ELSE {DATA} END"
         where = f"topic_id IN ({wanted}) OR {stray} OR topic_id IS NULL"
-        try:
-            yield from database.execute(f"SELECT {columns} FROM messages WHERE {where} ORDER BY timestamp, id")
-        finally:
-            database.close()
+        with closing(self._connect(strict=False)) as database:
+            yield from database.execute(f"SELECT {columns} FROM messages WHERE {where} ORDER BY {order}")
 
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
-        database = self._connect(strict)
-        try:
+        with closing(self._connect(strict)) as database:
             rows = list(database.execute("SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"))
-            return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
-        finally:
-            database.close()
+        return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
 
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
         place = self._place.resolve().as_uri()
-        alone = strict or not self._has_log()
+        alone = strict or self._beside("-wal") is None
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)
         if strict:
@@ -152,14 +165,10 @@ class Db3File:
     def _salvage(self) -> Iterator[Row]:
         """Every row that can be read, as inserted."""
         try:
-            database = self._connect(strict=True)
+            with closing(self._connect(strict=True)) as database:
+                yield from _read_rows(database, self._note)
         except apsw.Error as error:
             self._note(f"{self.path.name}: the database cannot be read: {error}")
-            return
-        try:
-            yield from _read_rows(database, self._note)
-        finally:
-            database.close()
 
 
 def _as_text(cell: bytes | None) -> str:
@@ -173,17 +182,16 @@ def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterat
     for number in range(1, (last or MOST_ROWS) + 1):
         rows: list[Row] = []
         try:
-            rows = list(database.execute("SELECT id, topic_id, timestamp, data FROM messages WHERE id = ?", (number,)))
+            rows = list(database.execute(f"SELECT id, topic_id, {TIME}, {DATA} FROM messages WHERE id = ?", (number,)))
         except apsw.Error:
             misses += 1
         nothing = 0 if rows else nothing + 1
         if nothing > MOST_MISSES:
             break
         yield from rows
-    if misses and last:
-        note(f"{misses} of {last} rows of the bag cannot be read and are left out")
-    elif misses:
-        note("rows of the bag cannot be read and are left out; how many there were is not known")
+    if misses:
+        count = f"{misses} of {last} rows" if last else "rows, how many is not known,"
+        note(f"{count} of the bag cannot be read and are left out")
 
 
 def _find_last_row(database: apsw.Connection) -> int:

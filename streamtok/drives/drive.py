@@ -20,6 +20,7 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
+FASTEST_NS = 1_000_000  # from one image to the next: a number that goes on faster counts something else
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
@@ -46,6 +47,7 @@ class Progress:
     next_id: int | None = None
     turn: int = 0
     last_ns: int = 0
+    numbered: bool = True  # as far as its numbers go with its times
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -124,12 +126,10 @@ class Drive(ABC):
         """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
-            given = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}
+            given, choice = {reason: counts[reason] for reason in ("frames", *LEFT_OUT)}, self.clocks.get(name)
             told[name] = {"images": sum(given.values()), **given, "lost": max(0, counts["lost"] - counts["late"])}
-            told[name]["guessed"] = counts["guessed"]
-            choice = self.clocks.get(name)
-            told[name]["clock"] = None if choice is None else choice.clock
-            told[name]["clock_reason"] = "" if choice is None else choice.reason
+            told[name] |= {"guessed": counts["guessed"], "clock": choice.clock if choice else None}
+            told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
@@ -160,15 +160,18 @@ class Drive(ABC):
         if item.turn != progress.turn:
             progress.turn = item.turn
             progress.judge.restart()
-        if item.frame_id is None:  # a gap in time is a gap in the count, so that what follows starts anew after it
+        ahead = (item.frame_id or 0) - (progress.next_id or item.frame_id or 0)
+        if self.checked and ahead * FASTEST_NS > max(0, item.capture_ns - progress.last_ns):
+            progress.numbered = False
+        if item.frame_id is None or not progress.numbered:  # a gap in time is one in the count: what follows is new
             step = progress.judge.see(item.capture_ns, item.log_ns)
             if step.was_set:
-                ahead = (item.capture_ns - progress.last_ns) / 1e9
-                self.note(item.stream, f"the clock was set forward by {ahead:.3f} s; nothing is missing there")
+                by = (item.capture_ns - progress.last_ns) / 1e9
+                self.note(item.stream, f"the clock was set forward by {by:.3f} s; nothing is missing there")
             missing = step.missing
             item = item._replace(frame_id=(progress.next_id or 0) + missing)
-        elif progress.next_id is not None:
-            missing = max(0, item.frame_id - progress.next_id)
+        else:
+            missing = max(0, ahead)
         assert item.frame_id is not None
         progress.next_id, progress.last_ns = item.frame_id + 1, item.capture_ns
         if missing:
@@ -181,7 +184,7 @@ class Drive(ABC):
         try:
             picture = item.load()
         except DamagedFrame as error:
-            self.leave_out("damaged", item, str(error))
+            self.leave_out("damaged", item, item.damage or str(error))
             return None
         self.counts[item.stream]["frames"] += 1
         return Frame(item.stream, item.frame_id, item.capture_ns, picture, item.packet, item.codec)

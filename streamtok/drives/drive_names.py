@@ -16,6 +16,7 @@ from streamtok.io.suffixes import is_video
 from streamtok.recording.parts import Parts
 
 IMAGES, PARTS = "images:", "parts:"
+MOST_CAMERAS = 64  # of a vehicle: more videos in a folder are clips
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -25,6 +26,14 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
         return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
     folder, options = split_options(text, text.removeprefix(IMAGES), OPTIONS)
     return Path(folder), options
+
+
+def find_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """What `parse_drive` tells of a drive that is there; raises FileNotFoundError."""
+    path, options = parse_drive(name)
+    if not path.exists():
+        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    return path, options
 
 
 def resolve_drive(name: str) -> str:
@@ -37,15 +46,9 @@ def resolve_drive(name: str) -> str:
 
 def measure_drive(name: str) -> int:
     """Bytes of a drive's files; raises FileNotFoundError."""
-    path, _ = parse_drive(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    files = [path]
-    if name.startswith(PARTS):
-        files = recording_of(path).paths
-    elif path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    path, _ = find_drive(name)
+    files = recording_of(path).paths if name.startswith(PARTS) else path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def list_drives(name: str) -> list[str]:
@@ -75,7 +78,7 @@ def _drives_in(path: Path, listing: _Listing) -> list[str]:
     logs = {} if listing.named else find_logs(path, listing.find)
     listing = replace(listing, named=folders_of(logs)) if logs else listing
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    own = recordings + videos if recordings else [str(path)] if videos else []
+    own = recordings + videos if recordings or len(videos) > MOST_CAMERAS else [str(path)] if videos else []
     is_named = path in listing.named
     if not own and not is_named and has_images(path, listing.find):
         return [str(path)]

@@ -82,7 +82,7 @@ def list_recordings(folder: Path) -> list[Parts]:
     if len(files.paths) < 2:
         return [files] if files.paths else []
     listed = read_listed(folder)
-    found = [each for path in files.paths for each in _look_into(path, listed)]
+    found = [_look_into(path, listed) for path in files.paths]
     _claim_unreadable(found)
     groups = _join_cameras(list(_split(found)))
     recordings = [Parts([each.path for each in group], find_missing([each.path for each in group])) for group in groups]
@@ -91,7 +91,7 @@ def list_recordings(folder: Path) -> list[Parts]:
     return recordings
 
 
-def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
+def _look_into(path: Path, listed: set[str]) -> Found:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
     kind = name_kind(path)
@@ -100,25 +100,17 @@ def _look_into(path: Path, listed: set[str]) -> Iterator[Found]:
         kind = found.kind = find_kind(path)
         if kind == "mcap":
             _look_into_mcap(found)
-        elif kind == "db3":
-            from streamtok.drives.bag_drive import Db3File
+        elif kind != "video":
+            from streamtok.drives.bag_drive import FILES
 
-            file = Db3File(path, lambda text: None)
-            found.span, found.topics = file.span(), frozenset(topic.name for topic in file.topics)
-        elif kind == "bag":
-            from rosbags import rosbag1
-
-            with contextlib.suppress(rosbag1.ReaderError), rosbag1.Reader(path) as reader:
-                found.span = reader.start_time, reader.end_time
-                found.topics = frozenset(reader.topics)
-    yield found
+            file = FILES[kind](path, lambda text: None)
+            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
+    return found
 
 
 def _look_into_mcap(found: Found) -> None:
     file = McapFile(found.path)
-    found.topics = frozenset(channel.topic for channel in file.channels.values())
-    if file.chunks and not file.damage:
-        found.span = min(c.start_ns for c in file.chunks), max(c.end_ns for c in file.chunks)
+    found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
     if facts.get("first_file"):
         found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))

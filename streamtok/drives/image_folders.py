@@ -68,7 +68,8 @@ def list_image_folders(path: Path, deepest: int, find: ImageFinder, **options: A
 
 def _list_below(path: Path, deepest: int, walk: FolderWalk, have_times: Callable[[Path], bool]) -> list[Path]:
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
-    own = [path] if any(is_image(file) for folder in inside for file in folder.iterdir()) else []
+    inside = [folder for folder in inside if any(map(is_image, folder.iterdir()))]
+    own = [path] if inside else []
     if deepest == 0 or (own and have_times(path)):
         return own
     folders = sorted(folder for folder in walk.folders_in(path) if folder not in inside)

@@ -38,7 +38,7 @@ class _Video:
         """Items with the pictures of their packets, and between them, by time, those without one."""
         for one in decoded:
             if one.image is None:
-                self.refuse(one.key._replace(load=fail_with(one.damage), damage=one.damage))
+                self.refuse(one.key._replace(damage=one.damage))
                 continue
             while self.refused and self.refused[0].capture_ns < one.key.capture_ns:
                 yield self.refused.pop(0)
@@ -78,7 +78,7 @@ class ItemMaker:
         A camera's decoder starts anew with each `session`.
         """
         image, error = timed.image, timed.error
-        item = Item(timed.stream, timed.time_ns, fail_with(error), timed.frame_id, damage=error, log_ns=timed.log_ns)
+        item = Item(timed.stream, timed.time_ns, frame_id=timed.frame_id, damage=error, log_ns=timed.log_ns)
         if image is None and item.stream in self._videos:
             self._videos[item.stream].refuse(item)
         elif image is None:
@@ -95,7 +95,7 @@ class ItemMaker:
         if image.kind == "raw":
             return item._replace(load=image.picture)
         if not is_whole_jpeg(image.data):
-            return item._replace(load=fail_with(CUT_JPEG), damage=CUT_JPEG)
+            return item._replace(damage=CUT_JPEG)
         codec = STILL_CODECS.get(image.encoding.lower())
         return item._replace(load=image.picture, packet=bytes(image.data) if codec else None, codec=codec)
 
@@ -112,7 +112,7 @@ class ItemMaker:
             try:
                 decoder = VideoDecoder[Item](image.encoding)
             except DamagedFrame as error:
-                yield item._replace(load=fail_with(str(error)), damage=str(error))
+                yield item._replace(damage=str(error))
                 return
             gap_steps = LOST_STEPS if image.encoding in TELL_LOSSES else GAP_STEPS
             clock = self._find_clock(item.stream)
@@ -122,15 +122,6 @@ class ItemMaker:
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from video.finish(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
-
-
-def fail_with(text: str) -> Callable[[], np.ndarray]:
-    """A `load` that gives no picture (H, W, 3), but raises DamagedFrame with this text."""
-
-    def load() -> np.ndarray:
-        raise DamagedFrame(text)
-
-    return load
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

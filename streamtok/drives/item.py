@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamtok.io.images.stills import DamagedFrame
 from streamtok.preprocessing.pixels import RawImage
+
+
+def no_picture() -> np.ndarray:
+    """The `load` of an item whose `damage` says why."""
+    raise DamagedFrame
 
 
 class Item(NamedTuple):
@@ -13,7 +19,7 @@ class Item(NamedTuple):
 
     stream: str
     capture_ns: int
-    load: Callable[[], np.ndarray | RawImage]
+    load: Callable[[], np.ndarray | RawImage] = no_picture
     frame_id: int | None = None
     packet: bytes | None = None
     codec: str | None = None

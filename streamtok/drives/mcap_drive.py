@@ -37,11 +37,13 @@ class McapDrive(MessageDrive):
         self.choose_cameras(encodings, options or ReadOptions(), recorded=encodings.keys() - foreign)
         # What streamtok recorded keeps the times and the order that its cameras had.
         self.checked = not foreign.isdisjoint(self.topics)
+        if self.checked:
+            cameras = [(file, self._cameras_in(file, self.topics)) for file in self.files]
+            self.find_twice((ids.values(), file.span, file.was_set_back(ids)) for file, ids in cameras)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        for message in self._read(topics, set(), as_written=not self.checked):
-            if isinstance(message, TopicMessage):
-                yield message
+        read = (self._read(file, topics, as_written=not self.checked) for file in self.files)
+        return (each for messages in read for each in messages if isinstance(each, TopicMessage))
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
         """Frames of the given cameras of a recording and, between them, their token messages, as they were recorded.
@@ -57,7 +59,8 @@ class McapDrive(MessageDrive):
 
     def _items_and_tokens(self, streams: list[str]) -> Iterator[Item | TokenData]:
         assembler, topics = Assembler(self), [topic for topic, name in self.topics.items() if name in streams]
-        for message in self._read(topics, {TOKENS + name for name in streams}, as_written=True):
+        tokens = {TOKENS + name for name in streams}
+        for message in (each for file in self.files for each in self._read(file, topics, tokens, as_written=True)):
             if isinstance(message, TokenData):
                 yield message
             else:
@@ -65,20 +68,23 @@ class McapDrive(MessageDrive):
         yield from assembler.flush()
 
     def _read(
-        self, topics: Collection[Topic], token_topics: set[str], as_written: bool
+        self, file: McapFile, topics: Collection[Topic], token_topics: Collection[str] = (), *, as_written: bool
     ) -> Iterator[TopicMessage | TokenData]:
-        for file in self.files:
-            cameras = {number: t for number, c in file.channels.items() if (t := self._topic_of(file, c)) in topics}
-            tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
-            wanted = cameras.keys() | tokens.keys()
-            for message in file.messages(wanted, as_written=as_written, unreadable=self.checked):
-                if message.channel_id in tokens:
-                    yield TokenData(tokens[message.channel_id], message.data)
-                    continue
-                topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
-                if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
-                    yield _to_message(topic, message, recorded)
-            self._note_damage()
+        cameras = self._cameras_in(file, topics)
+        tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
+        for message in file.messages(cameras.keys() | tokens.keys(), as_written=as_written, unreadable=self.checked):
+            if message.channel_id in tokens:
+                yield TokenData(tokens[message.channel_id], message.data)
+                continue
+            topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
+            if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
+                yield TopicMessage(
+                    topic, message.log_time, message.data, message.publish_time, recorded, message.unreadable
+                )
+        self._note_damage()
+
+    def _cameras_in(self, file: McapFile, topics: Collection[Topic]) -> dict[int, Topic]:
+        return {number: t for number, c in file.channels.items() if (t := self._topic_of(file, c)) in topics}
 
     def _topic_of(self, file: McapFile, channel: "Channel") -> Topic:
         """A channel's topic with the name of its schema; pictures of tokens are of no camera."""
@@ -91,11 +97,6 @@ class McapDrive(MessageDrive):
         for file in self.files:
             for text in file.damage:
                 self.note("", f"{file.path.name}: {text}" if len(self.files) > 1 else text)
-
-
-def _to_message(topic: Topic, message: RawMessage, recorded: Recorded | None) -> TopicMessage:
-    times = {"log_ns": message.log_time, "publish_ns": message.publish_time}
-    return TopicMessage(topic, data=message.data, recorded=recorded, unreadable=message.unreadable, **times)
 
 
 def _read_facts(channel: "Channel", message: RawMessage) -> Recorded | None:

@@ -21,6 +21,7 @@ from streamtok.drives.clocks import (
     SAMPLE,
     AskedClock,
     RecentImages,
+    Span,
     Stamps,
     Timed,
     TimeFiller,
@@ -91,7 +92,7 @@ class Sample:
 
     def add(self, message: TopicMessage, image: ImageMessage) -> None:
         """Take one message, unless it is a copy."""
-        if image.stamp_ns and self.recent.have(image.stamp_ns, image):
+        if image.stamp_ns and self.recent.have(image.stamp_ns, message.log_ns, image):
             return
         self.encoding = self.encoding or image.encoding
         self.counters.append(image.seq)
@@ -117,6 +118,7 @@ class MessageDrive(Drive):
         self._parsers: dict[Topic, Parse] = {}
         self._numbered: set[Topic] = set()
         self._depth: DepthRange | None = None
+        self.twice: list[Span] = []
         for text in notes:
             self.note("", text)
 
@@ -173,9 +175,6 @@ class MessageDrive(Drive):
             if not image_kind(topic.kind):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
                 continue
-            if topic in recorded and topic.name in labels:
-                self._parsers[topic] = find_parser(topic.kind, encoding)
-                continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:
                 self._parsers[topic] = find_parser(topic.kind, encoding)
@@ -183,7 +182,8 @@ class MessageDrive(Drive):
                 others[label] = str(error)
                 self.note("", f"{label} is left out: {error}")
                 continue
-            labels[label] = topic
+            if topic not in recorded or topic.name not in labels:
+                labels[label] = topic
         return labels, others
 
     def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
@@ -198,17 +198,24 @@ class MessageDrive(Drive):
                 break
         return samples
 
+    def find_twice(self, parts: Iterable[tuple[Collection[Topic], Span | None, bool]]) -> None:
+        """Find where messages may be there twice, by (topics, span, whether the clock was set back) of the parts."""
+        newest: dict[Topic, int] = {}
+        for there, span, was_set_back in parts:
+            topics = [topic for topic in there if topic in self.topics]
+            if span is not None and topics:
+                before = max(newest.get(topic, -1) for topic in topics)
+                self.twice += [span] if was_set_back else [(span[0], before)] if before >= span[0] else []
+                newest |= dict.fromkeys(topics, max(before, span[1]))
+
     def parse(self, message: TopicMessage) -> ImageMessage:
         """What an image message says; DamagedFrame if it cannot be read."""
         if message.unreadable:
             raise DamagedFrame("lies in a damaged part of the file")
         try:
-            image = self._parsers[message.topic](memoryview(unpack_message(message.data)))
-        except DamagedFrame:
-            raise
+            return self._parsers[message.topic](memoryview(unpack_message(message.data)))
         except ValueError as error:
             raise DamagedFrame(str(error)) from error
-        return image
 
     def time_message(self, message: TopicMessage) -> Timed:
         """A message on its way to be an item, timed by its camera's clock; `Timed.error` says what is wrong with it."""
@@ -225,10 +232,8 @@ class MessageDrive(Drive):
         clock = self.clocks[stream].clock if stream in self.clocks else "header"
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
         time_ns = getattr(times, clock) & MOST_NS
-        return Timed(stream, time_ns, message.log_ns, image, error, self._number_of(message.topic, image))
-
-    def _number_of(self, topic: Topic, image: ImageMessage | None) -> int | None:
-        return image.seq if image is not None and topic in self._numbered else None
+        number = image.seq if image is not None and message.topic in self._numbered else None
+        return Timed(stream, time_ns, message.log_ns, image, error, number)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
         assembler = Assembler(self)
@@ -247,7 +252,7 @@ class Assembler:
     def __init__(self, drive: MessageDrive) -> None:
         self._drive = drive
         self._maker = ItemMaker(drive.find_depth, drive.find_clock)
-        self._fillers = {name: TimeFiller() for name in drive.streams}
+        self._fillers = {name: TimeFiller(drive.twice) for name in drive.streams}
 
     def push(self, message: TopicMessage) -> Iterator[Item]:
         timed = self._drive.time_message(message)
@@ -262,12 +267,14 @@ class Assembler:
         for name, filler in self._fillers.items():
             for each in filler.flush():
                 yield from self._make(each)
-            self._note_copies(name, filler)
+            if filler.copies:
+                self._drive.counts[name]["duplicates"] += filler.copies
+                self._drive.note(name, f"copies of images are left out: {filler.copies}")
         yield from self._maker.flush()
 
     def _make(self, timed: Timed) -> Iterator[Item]:
         counts = self._drive.counts[timed.stream]
-        if not timed.time_ns:
+        if not timed.time_ns and not timed.error:
             counts["untimed"] += 1
             self._drive.note(timed.stream, "images without a time, before the first that has one, are left out")
             return
@@ -275,8 +282,3 @@ class Assembler:
             counts["guessed"] += 1
             self._drive.note(timed.stream, GUESSED)
         yield from self._maker.make(timed)
-
-    def _note_copies(self, name: str, filler: TimeFiller) -> None:
-        if filler.copies:
-            self._drive.counts[name]["duplicates"] += filler.copies
-            self._drive.note(name, f"copies of images are left out: {filler.copies}")

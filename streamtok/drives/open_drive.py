@@ -19,7 +19,7 @@ from pathlib import Path
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.drive_names import PARTS, drives_in, list_below, list_videos, parse_drive, recording_of
+from streamtok.drives.drive_names import PARTS, drives_in, find_drive, list_below, list_videos, recording_of
 from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
 from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
 from streamtok.drives.image_folders import ImageFinder
@@ -28,8 +28,6 @@ from streamtok.drives.message_drive import ReadOptions
 from streamtok.drives.topics import Topics
 from streamtok.io.messages.depth import DepthRange
 from streamtok.io.suffixes import IMAGE_SUFFIXES
-from streamtok.recording.format import MAIN_METADATA
-from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 
@@ -46,10 +44,8 @@ def open_drive(
     ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
     says is read as what it is, with a note in `problems`.
     """
-    name, (path, options) = str(path), parse_drive(path)
+    name, (path, options) = str(path), find_drive(path)
     told = ReadOptions(topics, clock, depth_range)
-    if not path.exists():
-        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
     if name.startswith(PARTS):
         recording = recording_of(path)
         return _open_parts(recording, recording.paths[0].parent, told)
@@ -95,9 +91,7 @@ def _open_folder(path: Path, told: ReadOptions) -> Drive:
 
 def find_recording(name: str | Path) -> Recording | None:
     """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
-    path, options = parse_drive(name)
-    if not path.exists():
-        raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
+    path, options = find_drive(name)
     if options or not (path.is_dir() or path.is_file()):
         return None
     if str(name).startswith(PARTS):
@@ -118,7 +112,7 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
     """The recording of a folder; those of streamtok are read one after another, others must be named."""
     if len(recordings) == 1:
         return recordings[0]
-    if all(_is_own(file) for recording in recordings for file in recording.paths):
+    if all(find_recording(file) for recording in recordings for file in recording.paths):
         joined = Parts([], [f"{len(recordings)} recordings are read one after another"])
         for each in recordings:
             joined.paths += each.paths
@@ -135,12 +129,6 @@ def _several(path: Path, names: list[str]) -> ValueError:
         f"{path} holds {len(names)} {what}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of them, "
         f"or let `streamtok tokenize` do each"
     )
-
-
-def _is_own(path: Path) -> bool:
-    with contextlib.suppress(ValueError):  # of what is no recording at all
-        return find_kind(path) == "mcap" and any(name == MAIN_METADATA for name, _ in McapFile(path).metadata)
-    return False
 
 
 def _open_parts(recording: Parts, path: Path, options: ReadOptions) -> Drive:

@@ -1,6 +1,7 @@
 """Topics and the names of their streams: which cameras of a drive are read, and what they are called."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +16,10 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
     """A stream name for each topic: "/cam/front/image_raw/compressed" is "cam_front" unless another camera has it."""
     names: dict[str, str] = {}
     for topic in topics:
-        recorded = topic.removeprefix(FRAMES)
-        short = re.sub(r"[^A-Za-z0-9_-]+", "_", TAIL_WORDS.sub("", recorded)).strip("_") or "cam"
-        if short in names.values():
-            short = re.sub(r"[^A-Za-z0-9_-]+", "_", topic).strip("_") or "cam"
-        name, number = short[:64], 1
-        while name in names.values():
-            number += 1
-            name = f"{short[:60]}_{number}"
-        names[topic] = name
+        texts = TAIL_WORDS.sub("", topic.removeprefix(FRAMES)), topic
+        short, long = (re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "cam" for text in texts)
+        tries = itertools.chain([short[:64], long[:64]], (f"{long[:60]}_{number}" for number in itertools.count(2)))
+        names[topic] = next(name for name in tries if name not in names.values())
     return names
 
 

@@ -6,7 +6,6 @@ fast = optimize(streamtok.load("nano"), size=(256, 448))   # measured once, stor
 """
 
 from streamtok.engine.configuration import EngineConfiguration, EngineError
-from streamtok.engine.optimized import OptimizedTokenizer
 from streamtok.engine.tuning import optimize
 
-__all__ = ["EngineConfiguration", "EngineError", "OptimizedTokenizer", "optimize"]
+__all__ = ["EngineConfiguration", "EngineError", "optimize"]

@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8", "float64")  # int8: the encoder's convolutions (`cpu.eight_bit`)
-KERNELS = ("plain", "fused", "interleaved")  # PyTorch's; ours on a GPU (`gpu`); without copies on a CPU (`cpu`)
 OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
-CONVOLUTIONS = ("direct", "winograd")  # as PyTorch computes them; with fewer products on a CPU (`cpu.winograd`)
+CHOICES = {
+    "precision": ("float32", "bfloat16", "float16", "int8", "float64"),  # int8: convolutions alone (`cpu.eight_bit`)
+    "kernels": ("plain", "fused", "interleaved"),  # PyTorch's; ours on a GPU (`gpu`); without copies on a CPU (`cpu`)
+    "over_space": OVER_SPACE,
+    "convolutions": ("direct", "winograd"),  # as PyTorch computes them; with fewer products on a CPU (`cpu.winograd`)
+}
 MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
 FORMAT = 2  # 1 knew no `convolutions`; what was recorded with it holds, what was stored is measured again
 
@@ -27,7 +30,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class EngineConfiguration:
-    """How one model runs on one machine.
+    """How one model runs on one machine, with one of CHOICES for each of these.
 
     `slots_per_step` is 1 for a step of each ready slot. Any other number is one step of all slots of a stream, for
     models too small to fill the device alone. A compiled step and a plain tokenizer's (0) are always that. `agreement`
@@ -41,9 +44,9 @@ class EngineConfiguration:
     threads: int = 0
     graph: bool = False
     compile: bool = False
-    kernels: str = "plain"  # one of KERNELS
-    over_space: str = "flash"  # spatial attention of fused kernels, one of OVER_SPACE
-    convolutions: str = "direct"  # one of CONVOLUTIONS
+    kernels: str = "plain"
+    over_space: str = "flash"
+    convolutions: str = "direct"
     deterministic: bool = False
     fingerprint: str = ""
     torch_version: str = ""
@@ -54,18 +57,13 @@ class EngineConfiguration:
     measured_ms: dict[str, float] = field(default_factory=dict)  # of a group
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)} (or auto)")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if self.device == "cpu" and self.precision == "float16":
             raise ValueError(
                 "precision float16 on the CPU is dozens of times slower than float32; use bfloat16 or float32"
             )
-        if self.kernels not in KERNELS:
-            raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
-        if self.over_space not in OVER_SPACE:
-            raise ValueError(f"over_space is {self.over_space!r}, expected one of {', '.join(OVER_SPACE)}")
-        if self.convolutions not in CONVOLUTIONS:
-            raise ValueError(f"convolutions are {self.convolutions!r}, expected one of {', '.join(CONVOLUTIONS)}")
         if self.convolutions == "winograd" and (self.precision, self.device, self.compile) != ("float32", "cpu", False):
             raise ValueError("convolutions 'winograd' are for float32 on a CPU, and without compile")
         if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):

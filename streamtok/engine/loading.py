@@ -9,7 +9,7 @@ import torch
 from streamtok.checkpoint import load_checkpoint
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
-from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration
+from streamtok.engine.optimized import apply_configuration, describe_engine
 from streamtok.engine.precision import plan_precision
 from streamtok.engine.tuning import MODES, Engine, optimize
 from streamtok.model import Tokenizer
@@ -63,12 +63,12 @@ def load(
     else:
         padded = tokenizer.config.pad_size(size)
         fast = optimize(tokenizer, read_engine(engine), size=padded, device=chosen.type)
-    wanted = fast.engine
+    made = wanted = describe_engine(fast)
     if threads is not None and wanted.device == "cpu":
         wanted = replace(wanted, threads=threads)
     if slots_per_step is not None:
         wanted = replace(wanted, slots_per_step=slots_per_step)
-    return fast if wanted == fast.engine else apply_configuration(fast, wanted)
+    return fast if wanted == made else apply_configuration(fast, wanted)
 
 
 def choose_model(sender: str, named: str | None, given: str | Path | None, *, local: bool = False) -> str | Path:
@@ -120,12 +120,3 @@ def pick_device(device: str | None) -> torch.device:
             raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()}, counted from 0")
         torch.cuda.set_device(chosen)
     return chosen
-
-
-def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:
-    """How a tokenizer computes, which decides the last bits of a latent; plain tokenizers have slots_per_step 0."""
-    if isinstance(tokenizer, OptimizedTokenizer):
-        return tokenizer.engine
-    machine = inspect_machine(tokenizer.fingerprint, (0, 0), tokenizer.device.type)
-    precision = str(tokenizer.dtype).removeprefix("torch.")
-    return replace(machine, precision=precision, slots_per_step=0, deterministic=tokenizer.deterministic)

@@ -124,20 +124,24 @@ def try_precisions(
     """A trial of each plan of `plan_trials` on frames uint8 (B, 3, T, H, W); without a graph where capturing fails."""
     trials: dict[str, Trial] = {}
     for name, configuration in plan_trials(tok, machine, names).items():
-        found = None
-        try:
-            found = measure_kinds(tok, configuration, frames, groups)
-        except EngineError as error:
-            if not configuration.graph:
-                raise
-            log.warning("precision=%s graph=no because=%s", name, error)
-        if found is None:  # here the error is gone, and what it held
-            free_dead_streams()
-            found = measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
-        measured, tokens, ms = found
+        measured, tokens, ms = _measure_with_or_without_graph(tok, configuration, frames, groups)
         wanted = trials["float32"].tokens if trials else tokens
         trials[name] = Trial(measured, tokens, ms, compare_tokens(tokens, wanted))
     return trials
+
+
+def _measure_with_or_without_graph(
+    tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
+) -> tuple[EngineConfiguration, Tensor, float]:
+    """As `measure_kinds`; without a graph where capturing fails."""
+    try:
+        return measure_kinds(tok, configuration, frames, groups)
+    except EngineError as error:
+        if not configuration.graph:
+            raise
+        log.warning("precision=%s graph=no because=%s", configuration.precision, error)
+    free_dead_streams()  # here the error is gone, and what it held
+    return measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
 
 
 def measure_kinds(

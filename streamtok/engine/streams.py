@@ -5,25 +5,24 @@ under any other of the same precision.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from torch import Tensor, nn
-
+from streamtok.engine.compile_cache import compile_step
+from streamtok.engine.configuration import EngineConfiguration
 from streamtok.model import DecodeStream, EncodeStream, Tokenizer
-from streamtok.model.network import Network
 from streamtok.model.stream import CompileStep
+from streamtok.model.tokenizer import StreamEngine
 
 
-class Streams(ABC):
-    """Opens the streams of one tokenizer on one engine.
+class Streams(StreamEngine, ABC):
+    """Opens the streams of a tokenizer as `configuration` says.
 
-    `plain` has PyTorch's layers, in the engine's precision and on its device; `decode_step` makes the step of a
-    decoding stream fast, whatever its precision.
+    `model` is the tokenizer in that precision and on that device, some of its layers exchanged.
     """
 
-    plain: Tokenizer
     decode_step: CompileStep | None = None
+
+    def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
+        self.model, self.configuration = model, configuration
 
     @abstractmethod
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
@@ -31,72 +30,17 @@ class Streams(ABC):
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
         """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
-        return DecodeStream(self.plain, slots, size, context, self.decode_step)
-
-
-class EngineStream(EncodeStream):
-    """An encoding stream that steps slot by slot if `slots_per_step` is 1, else all of its slots at once."""
-
-    def __init__(self, model: Network, slots: int, size: tuple[int, int], context: int, slots_per_step: int):
-        self._alone = slots_per_step == 1
-        super().__init__(model, slots, size, context)
-
-    @property
-    def slot_by_slot(self) -> bool:
-        """As `slots_per_step` says; always in deterministic mode."""
-        return self.model.deterministic or self._alone
-
-
-@dataclass(frozen=True)
-class PlainStreams(Streams):
-    """Streams of `model`, `plain` or a copy with other convolutions: eager, or each step through a compiler."""
-
-    plain: Tokenizer
-    model: Tokenizer
-    slots_per_step: int
-    decode_step: CompileStep | None = None
-
-    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """As `Streams` says."""
-        if self.decode_step is not None:
-            return EncodeStream(self.model, slots, size, context, self.decode_step)
-        return EngineStream(self.model, slots, size, context, self.slots_per_step)
-
-    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        """As `Streams` says."""
         return DecodeStream(self.model, slots, size, context, self.decode_step)
 
 
-@runtime_checkable
-class KeepsPast(Protocol):
-    """A layer that keeps its past in a form of its own, (S, ...), and the plain form (S, P, H, W, C)."""
+class PlainStreams(Streams):
+    """Streams of PyTorch's layers, eager or each step through a compiler."""
 
-    def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The past as PyTorch's layers keep it, (S, P, H, W, C); count (S,) int64: latent steps taken."""
+    def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
+        super().__init__(model, configuration)
+        self.decode_step = compile_step if configuration.compile else None
 
-    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `to_plain`, from (S, P, H, W, C)."""
-
-
-class PlainSnapshots:
-    """Snapshots in the plain form, for streams with layers of the kind `KeepsPast`."""
-
-    model: Network
-
-    def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """past (S, ...), count (S,) -> (S, P, H, W, C); the past of any other layer stays as it is."""
-        layer = find_module(self.model, name)
-        return layer.to_plain(past, count).contiguous() if isinstance(layer, KeepsPast) else past
-
-    def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `_to_plain`, from (S, P, H, W, C)."""
-        layer = find_module(self.model, name)
-        return layer.from_plain(past, count) if isinstance(layer, KeepsPast) else past
-
-
-def find_module(model: nn.Module, name: str) -> nn.Module | None:
-    """The sub-module whose state has this name, or None: some states are no module's."""
-    found: nn.Module | None = model
-    for part in name.split("."):
-        found = found._modules.get(part) if found is not None else None
-    return found
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """As `Streams` says."""
+        alone = self.configuration.slots_per_step == 1 and not self.configuration.compile
+        return EncodeStream(self.model, slots, size, context, self.decode_step, alone)

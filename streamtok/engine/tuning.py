@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine, load_stored, store
-from streamtok.engine.optimized import OptimizedTokenizer, apply_configuration
+from streamtok.engine.optimized import apply_configuration, describe_engine
 from streamtok.engine.precision import choose
 from streamtok.model import Tokenizer
 
@@ -25,7 +25,7 @@ def optimize(
     size: tuple[int, int] = (256, 448),
     device: str | None = None,
     precision: str = "auto",
-) -> OptimizedTokenizer:
+) -> Tokenizer:
     """Make `tok` fast on this machine for frames of `size` (height, width); `load` does, with a model of that name.
 
     `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
@@ -55,7 +55,7 @@ def optimize(
 
 def _measure_and_store(
     tok: Tokenizer, machine: EngineConfiguration, precision: str, because: str, clip: Tensor | None = None
-) -> OptimizedTokenizer:
+) -> Tokenizer:
     chosen, table = choose(tok, machine, precision, clip=clip)
     for line in table:
         log.info("%s", line)
@@ -83,12 +83,12 @@ def prepare(
         fast = optimize(tok, size=size, device=device)
     else:
         fast = _measure_and_store(tok, inspect_machine(tok.fingerprint, size, device), "auto", "a clip was given", clip)
-    if compile and not fast.engine.compile:
-        fast = apply_configuration(
-            tok, replace(fast.engine, kernels="plain", convolutions="direct", graph=False, compile=True)
-        )
+    engine = describe_engine(fast)
+    if compile and not engine.compile:
+        engine = replace(engine, kernels="plain", convolutions="direct", graph=False, compile=True)
+        fast = apply_configuration(tok, engine)
     stream = fast.stream(1, *size)
     for frames in (1, tok.group):
         stream.step(torch.zeros(1, fast.config.in_channels, frames, *size, dtype=torch.uint8, device=fast.device))
-    store(fast.engine)
-    return fast.engine
+    store(engine)
+    return engine

@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from streamtok.evaluation.metrics import SSIM_SIDE
 from streamtok.io.images.stills import read_image
 from streamtok.io.spec import split_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
@@ -73,7 +74,7 @@ class ClipSet:
                 log.warning("event=skipped clip=%s reason=%s", file.name, error)
 
     def read(self, file: ClipFile) -> Clip:
-        """Read and fit one clip; raises ValueError naming the file if it holds no picture or is below the grid."""
+        """Read and fit one clip; ValueError names a file that holds no picture, or too small ones."""
         if split_file(str(file.paths[0]))[0].suffix.lower() in VIDEO_SUFFIXES:
             frames, fps, damaged = read_video(file.paths[0], self.frames)
             if damaged:
@@ -83,6 +84,9 @@ class ClipSet:
             frames, fps = _read_images(file, self.frames), file.fps
         keep = 1 + (len(frames) - 1) // self.group * self.group
         fitted = np.stack([fit(frame, self.lines, self.multiple) for frame in frames[:keep]])
+        height, width = fitted.shape[1:3]
+        if min(height, width) < SSIM_SIDE:
+            raise ValueError(f"{file.name} is judged at {height}x{width}, sides of {SSIM_SIDE} pixels are needed")
         return Clip(file.name, fitted, fps)
 
 

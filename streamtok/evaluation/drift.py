@@ -107,7 +107,8 @@ def measure_drift(
     group; a predictive one shows whether the difference grows.
     """
     at, ours, theirs = [], [], []
-    frames, receiver = _to_and_fro(clip.frames, tok.config.temporal_compression, groups), GridDecoder(tok, dtype=dtype)
+    frames = play_to_and_fro(clip.frames, tok.config.temporal_compression, groups)
+    receiver = GridDecoder(tok, dtype=dtype)
     for number, (original, shown, tokens) in enumerate(_code(tok, frames)):
         received = video_to_unit(receiver.frames(tokens[0], number == 0)).cpu()
         if number % every == 0 or number > groups - 5:
@@ -117,7 +118,7 @@ def measure_drift(
     return Drift(str(dtype).removeprefix("torch."), at, ours, theirs)
 
 
-def _to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndarray]:
+def play_to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndarray]:
     """The first frame, then `groups` groups of the clip (T, H, W, 3) played forwards and backwards without end."""
     period = max(1, 2 * (len(frames) - 1))
     yield frames[:1]

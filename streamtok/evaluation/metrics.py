@@ -14,8 +14,8 @@ from torch import Tensor
 from streamtok.measures import psnr_from_mse
 
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
-_WINDOW, _SIGMA = 11, 1.5
-MS_SSIM_SIDE = (_WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
+SSIM_SIDE, _SIGMA = 11, 1.5  # of the window, which is the smallest picture
+MS_SSIM_SIDE = (SSIM_SIDE - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -75,8 +75,8 @@ def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
 
 def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The contrast-structure map and the luminance map, each (N, 3, H - 10, W - 10)."""
-    if min(a.shape[-2:]) < _WINDOW:
-        raise ValueError(f"SSIM needs sides of at least {_WINDOW} pixels, got {tuple(a.shape[-2:])}")
+    if min(a.shape[-2:]) < SSIM_SIDE:
+        raise ValueError(f"SSIM needs sides of at least {SSIM_SIDE} pixels, got {tuple(a.shape[-2:])}")
     a, b = a.float(), b.float()
     mean_a, mean_b = _blur(a), _blur(b)
     var_a = _blur(a * a) - mean_a**2
@@ -89,7 +89,7 @@ def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blur(x: Tensor) -> Tensor:
     """The Gaussian window over every place where it fits: (N, C, H, W) -> (N, C, H - 10, W - 10)."""
-    at = torch.arange(_WINDOW, device=x.device, dtype=torch.float32) - _WINDOW // 2
+    at = torch.arange(SSIM_SIDE, device=x.device, dtype=torch.float32) - SSIM_SIDE // 2
     window = torch.exp(-(at**2) / (2 * _SIGMA**2))
     window = (window / window.sum()).expand(x.shape[1], 1, 1, -1)
     down = F.conv2d(x, window.transpose(2, 3), groups=x.shape[1])

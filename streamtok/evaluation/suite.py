@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -52,6 +53,15 @@ class SuiteOptions:
     hold: float = 0.0  # margin in levels of the clips' tokens; what is measured over time is without
 
 
+class Score(NamedTuple):
+    """What a baseline reached on one clip, with what share of the token stream's bits, where it is a codec."""
+
+    clip: str
+    psnr: float
+    ssim: float
+    bits_share: float | None
+
+
 @dataclass(frozen=True)
 class Baseline:
     """One baseline over the clips: means, each clip's PSNR, and the share of the token stream's bits that it used."""
@@ -61,6 +71,14 @@ class Baseline:
     ssim: float
     bits_share: float | None
     psnr_by_clip: dict[str, float]
+
+    @classmethod
+    def average(cls, name: str, scores: list[Score]) -> "Baseline":
+        """Of its scores on all clips."""
+        shares = [score.bits_share for score in scores if score.bits_share is not None]
+        psnr, ssim = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
+        by_clip = {score.clip: score.psnr for score in scores}
+        return cls(name, psnr, ssim, fmean(shares) if shares else None, by_clip)
 
 
 @dataclass
@@ -132,7 +150,7 @@ class _Suite:
         self.tok, self.options, self.progress = tok, options, progress
         self.config = tok.config
         self.device = tok.device
-        self.scores: dict[str, list[tuple[str, float, float, float | None]]] = {}
+        self.scores: dict[str, list[Score]] = {}  # by baseline
         self.seams: list[Seam] = []
         self.pictures: list[np.ndarray] = []
         self.moving: Clip | None = None
@@ -205,14 +223,14 @@ class _Suite:
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
         """Two (T, 3, H, W) in 0..1."""
         shown = shown.to(original.device)
-        row = (clip.name, psnr(original, shown), mean_ssim(original, shown), share)
-        self.scores.setdefault(name, []).append(row)
+        score = Score(clip.name, psnr(original, shown), mean_ssim(original, shown), share)
+        self.scores.setdefault(name, []).append(score)
 
     def finish(self, evaluation: Evaluation) -> SuiteResult:
         """What was gathered, and what is measured once all clips are seen."""
         options = self.options
         result = SuiteResult(evaluation, samples=self.samples)
-        result.baselines = [_average_rows(name, rows) for name, rows in self.scores.items()]
+        result.baselines = [Baseline.average(name, scores) for name, scores in self.scores.items()]
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
         result.seam = average_seams(self.seams) if self.seams else None
@@ -223,17 +241,6 @@ class _Suite:
             self.progress(f"{options.drift_groups} groups without a keyframe")
             result.drift = measure_drift(self.tok, self.moving, options.drift_groups)
         return result
-
-
-def _average_rows(name: str, rows: list[tuple[str, float, float, float | None]]) -> Baseline:
-    shares = [row[3] for row in rows if row[3] is not None]
-    return Baseline(
-        name,
-        fmean(row[1] for row in rows),
-        fmean(row[2] for row in rows),
-        fmean(shares) if shares else None,
-        {row[0]: row[1] for row in rows},
-    )
 
 
 def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:

@@ -58,7 +58,7 @@ class ExportedStep(nn.Module):
         return [first, "count_out", *(f"out.{name}" for name in self.names)]
 
     def forward(self, x: Tensor, keyframe: Tensor, count: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """One step; see the class."""
+        """Inputs as in `example`: x (1, ...), keyframe and count (1,), states (1, ...) -> outputs; see the class."""
         count = torch.where(keyframe, 0, count)
         run = self._encode if self.direction == "encode" else self._decode
         clock = Clock(count, self.tokenizer.config.context)

@@ -14,7 +14,8 @@ import torch
 from streamtok.drives.drive_names import parse_drive, resolve_drive
 from streamtok.drives.folders import find_kind
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.loading import default_engine, describe_engine, load, pick_device
+from streamtok.engine.loading import default_engine, load, pick_device
+from streamtok.engine.optimized import describe_engine
 from streamtok.fleet.options import DriveOptions
 from streamtok.fleet.store import Store, local_copy, measure_size, open_store
 from streamtok.io.messages.image_messages import image_kind

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from streamtok.engine.loading import describe_engine
+from streamtok.engine.optimized import describe_engine
 from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
 from streamtok.ingest.lane import Lane, StreamOptions
@@ -245,7 +245,8 @@ class IngestCore:
             facts = {"frame_id": item.frame_id, "capture_ns": item.capture_ns}
             self._logs[lane.name].add(self._timer(), "restart", {"restarts": 1}, **facts)
         elif verdict.lost:
-            self._log_gap(lane, verdict.lost)
+            facts = {"gaps": 1, "lost": verdict.lost}
+            self._logs[lane.name].add(self._timer(), "gap", facts, on_gap=lane.options.on_gap)
         if "keyframe" in verdict.because:
             self._batch_of[lane.name].epoch_ns = item.capture_ns  # the other lanes of the batch follow
         groups = self._cut(lane) if verdict.because else []
@@ -253,9 +254,6 @@ class IngestCore:
         lane.drop(behind, "behind")
         lane.drop(verdict.lost - behind, "missed")
         return groups
-
-    def _log_gap(self, lane: Lane, lost: int) -> None:
-        self._logs[lane.name].add(self._timer(), "gap", {"gaps": 1, "lost": lost}, on_gap=lane.options.on_gap)
 
     def _cut(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
         """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""

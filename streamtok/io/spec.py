@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -34,33 +35,20 @@ def parse_rate(value: str | float) -> float:
     return rate
 
 
-def parse_whole(text: str) -> int:
-    """A whole number."""
+def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:
+    """A whole number within limits; ValueError for any other."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise ValueError(f"{text!r} given, expected a whole number") from None
+    if not least <= number <= most:
+        raise ValueError(f"{text} given, expected {least} {'or more' if most == math.inf else f'to {most}'}")
+    return number
 
 
-def parse_count(text: str) -> int:
-    """How many, 1 or more."""
-    if (count := parse_whole(text)) < 1:
-        raise ValueError(f"{text} given, expected 1 or more")
-    return count
-
-
-def parse_index(text: str) -> int:
-    """Which one, counted from 0."""
-    if (index := parse_whole(text)) < 0:
-        raise ValueError(f"{text} given, expected 0 or more")
-    return index
-
-
-def parse_bits(text: str) -> int:
-    """How many bits of 16 the values of pictures fill."""
-    if not 8 <= (bits := parse_whole(text)) <= 16:
-        raise ValueError(f"{text} given, expected 8 to 16 bits")
-    return bits
+parse_count = partial(parse_whole, least=1)
+parse_bits = partial(parse_whole, least=8, most=16)
+"""How many bits of 16 the values of pictures fill."""
 
 
 def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:
@@ -97,7 +85,7 @@ def split_file(text: str) -> tuple[Path, dict[str, Any]]:
         name = url.path if Path(url.path).exists() else unquote(url.path)
         if not Path(name).exists():  # pathlib makes file:/localhost/PATH of file://localhost/PATH
             name = name.removeprefix("/localhost")
-    allowed: dict[str, Callable[[str], Any]] = {"fps": parse_rate, "stream": parse_index}
+    allowed: dict[str, Callable[[str], Any]] = {"fps": parse_rate, "stream": parse_whole}
     if Path(name).suffix.lower() in IMAGE_SUFFIXES:
         allowed = {"bits": parse_bits}
     _, options = split_options(text, mark + query, allowed)

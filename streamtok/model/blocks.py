@@ -68,16 +68,20 @@ def build_attention(channels: int, groups: int, video: bool) -> "Attention":
     return FactorizedAttention(channels, groups) if video else ImageAttention(channels, groups)
 
 
-class ImageAttention(SpatialAttention):
-    """Spatial attention with the signature of a stateful block. x (N, C, H, W) -> same."""
+class Stateless(nn.Module):
+    """Gives a layer without a past the signature of those that have one. x (N, C, H, W) -> (N, D, H', W')."""
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """Empty."""
         return {}
 
-    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
-        """x (N, C, H, W) -> same."""
+    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """x (N, C, H, W) -> (N, D, H', W')."""
         return super().forward(x), {}
+
+
+class ImageAttention(Stateless, SpatialAttention):  # type: ignore[misc]
+    """Spatial attention of image models. x (N, C, H, W) -> same."""
 
 
 Attention = FactorizedAttention | ImageAttention

@@ -11,28 +11,23 @@ from streamtok.model.state import Clock, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 
-def flop_counter() -> FlopCounterMode:
-    """A context that counts FLOPs, those of products added in place too, which PyTorch's leaves out."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _product_flops})
-
-
 def _product_flops(total: tuple, left: tuple, right: tuple, **_: object) -> int:
-    """FLOPs of a product of shapes (n, k) and (k, m) to (n, m)."""
+    """FLOPs of a product of shapes (n, k) and (k, m) to (n, m), added in place: PyTorch's counter leaves these out."""
     return 2 * left[0] * left[1] * right[1]
 
 
-def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool) -> int:
+def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool, context: int = 1) -> int:
     """FLOPs (a multiply-add is 2) of one more group in a stream; `size` is that of frames, or of the grid to decode.
 
-    The model may live on the meta device. Attention over time is counted for one latent step.
+    The model may live on the meta device. Attention over time is counted for `context` latent steps.
     """
-    spec = StateSpec(1, 1, model.dtype, model.device)
-    clock = Clock(torch.zeros(1, dtype=torch.long, device=model.device), 1)
-    with torch.no_grad(), flop_counter() as counter:
+    spec = StateSpec(1, context, model.dtype, model.device)
+    clock = Clock(torch.zeros(1, dtype=torch.long, device=model.device), context)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _product_flops})
+    with torch.no_grad(), counter:
         if encode:
-            frames = torch.zeros(
-                1, model.config.in_channels, model.group, *size, device=model.device, dtype=torch.float32
-            )
+            shape = (1, model.config.in_channels, model.group, *size)
+            frames = torch.zeros(shape, dtype=torch.float32, device=model.device)
             model.encode_groups(frames, model.init_state(spec, *size), clock)
         else:
             codes = torch.zeros(1, model.config.code_channels, 1, *size, device=model.device, dtype=model.dtype)

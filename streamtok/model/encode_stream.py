@@ -10,7 +10,7 @@ from torch import Tensor
 from streamtok.model.frames import check_dtype, check_scale, to_float
 from streamtok.model.network import Network
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.stream import CompileStep, Mask, Stream, check_sides, exclusive
+from streamtok.model.stream import Mask, Stream, exclusive
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,10 @@ class EncodeStream(Stream[Encoded]):
 
     direction = "encode"
 
-    def __init__(
-        self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
-    ):
-        model.config.grid(*check_sides(size, "height", "width"))
-        super().__init__(model, slots, size, context, compile_step)
-
     @staticmethod
     def make_state(model: Network, spec: StateSpec, size: tuple[int, int]) -> State:
-        """The encoder's, for frames of `size` (H, W)."""
+        """The encoder's, for frames of `size` (H, W); ValueError for a size that is not on the token grid."""
+        model.config.grid(*size)
         return model.init_state(spec, *size)
 
     @exclusive

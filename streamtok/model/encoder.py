@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.model.blocks import Attention, Downsample, ResBlock, Upsample, build_attention, module_list
+from streamtok.model.blocks import Attention, Downsample, ResBlock, Stateless, Upsample, build_attention, module_list
 from streamtok.model.layers import FactorizedConv, Norm, SpatialConv
 from streamtok.model.state import Clock, State, StateSpec
 
@@ -80,16 +80,8 @@ def build_end_conv(dim_in: int, dim_out: int, mixes_time: bool) -> "EndConv":
     return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
 
 
-class StillConv(SpatialConv):
-    """A spatial convolution with the signature of a stateful layer. x (N, C, H, W) -> (N, D, H, W)."""
-
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Empty."""
-        return {}
-
-    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
-        """x (N, C, H, W) -> (N, D, H, W)."""
-        return super().forward(x), {}
+class StillConv(Stateless, SpatialConv):  # type: ignore[misc]
+    """A spatial convolution that ends an encoder or decoder. x (N, C, H, W) -> (N, D, H, W)."""
 
 
 EndConv = FactorizedConv | StillConv

@@ -203,7 +203,7 @@ class Network(nn.Module):
                 f"hold is for video tokenizers of plain FSQ, whose levels can stay what they were; {config.name!r} is "
                 f"{'an image tokenizer' if not config.video else 'refining' if config.refinement else config.quantizer}"
             )
-        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
+        wide = widen(spec)
         return {"levels": wide.zeros(config.latent_channels, *config.grid(height, width)), "margin": wide.zeros()}
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
@@ -259,6 +259,11 @@ class Network(nn.Module):
         batch = tokens.shape[0]
         flat = tokens.flatten(0, 1) if tokens.ndim == 4 else tokens.transpose(1, 2).flatten(0, 1)
         return unfold(self.quantizer.decode(flat, self.dtype), batch)
+
+
+def widen(spec: StateSpec) -> StateSpec:
+    """The same in float32 or better: of what rounding may not change from step to step."""
+    return StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
 
 
 def fold(x: Tensor) -> Tensor:

@@ -5,18 +5,15 @@ from the reference. The decoder adds what it reads off the reference, and passes
 A still scene so sharpens group after group.
 """
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
+from streamtok.model.closed_loop import ClosedLoopTokenizer
 from streamtok.model.decoder import Decoder, join
 from streamtok.model.encoder import Encoder
-from streamtok.model.network import Coded, join_coded
-from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.tokenizer import Tokenizer
+from streamtok.model.state import Clock, State
 from streamtok.model.wavelet import haar2d, haar3d
 
 
@@ -34,10 +31,9 @@ class Prediction(nn.Module):
         return x + self.mix(bands.to(x.dtype)), bands
 
 
-class PredictiveTokenizer(Tokenizer):
-    """A tokenizer in a closed loop.
+class PredictiveTokenizer(ClosedLoopTokenizer):
+    """A tokenizer whose tokens say what changed since its last decoded frame.
 
-    Its tokens say what changed since its last decoded frame, so they depend on the decoder's arithmetic too.
     `reference_noise` (standard deviation on the [-1, 1] scale) trains against drift.
     """
 
@@ -52,29 +48,6 @@ class PredictiveTokenizer(Tokenizer):
         self.prediction = Prediction(config, self.decoder.fine_channels)
         self.still_bands, self.reference_noise = still, 0.0
 
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The encoder's, the decoder's, and the reference (S, 3, H, W), which is never less than float32."""
-        return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
-
-    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's and the reference."""
-        step = self.config.spatial_compression
-        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
-        reference = wide.zeros(self.config.in_channels, grid_height * step, grid_width * step)
-        return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
-
-    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
-        """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
-        parts = []
-        for i, group in enumerate(x.split(self.group, 2)):
-            now = Clock(clock.count + i, clock.context, clock.active)
-            features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
-            coded, held = self.quantize(features, len(x), state, now)
-            shown, decoded = self._redraw_group(coded.codes, state, now)
-            state = {"encoder": encoder} | decoded | held
-            parts.append(replace(coded, frames=shown))
-        return join_coded(parts, 2), state
-
     def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
         """The bands of a group (B, 3, G, H, W), and how those that can stand still differ from the reference's."""
         bands = haar3d(x, self.config.patch_size, self.axes)
@@ -82,16 +55,7 @@ class PredictiveTokenizer(Tokenizer):
         change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
         return torch.cat([bands, change], 1).to(self.dtype)
 
-    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
-        frames = []
-        for i, step in enumerate(codes.split(1, 2)):
-            now = Clock(clock.count + i, clock.context, clock.active)
-            shown, state = self._redraw_group(step, state, now)
-            frames.append(shown)
-        return torch.cat(frames, 2), state
-
-    def _redraw_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+    def redraw(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C, 1, h, w) -> frames (B, 3, G, H, W), and the new decoder state."""
         reference = started(state["reference"], clock)
         if self.training and self.reference_noise:

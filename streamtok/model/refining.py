@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.model.network import Coded, join_coded
+from streamtok.model.closed_loop import ClosedLoopTokenizer
+from streamtok.model.network import Coded, widen
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.tokenizer import Tokenizer
 
 AGES = 8  # older cells use the last codebook
 MOVING_COUNTS = 2.5  # times: what moves within a group is further off in the next. Judged on clips kept from training
@@ -81,7 +81,7 @@ class Refinement(nn.Module):
         return ((features * weights[..., :-1]).sum(-1) + weights[..., -1]).clamp(-MOST_SIZE, MOST_SIZE)
 
 
-class RefiningTokenizer(Tokenizer):
+class RefiningTokenizer(ClosedLoopTokenizer):
     """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
 
     The state holds what is shown, the reference. For each cell it holds its age, its log size and the code that it was
@@ -92,34 +92,17 @@ class RefiningTokenizer(Tokenizer):
         super()._build(config)
         self.refinement = Refinement(config)
 
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The encoder's and the decoder's."""
-        return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
-
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's; by slot reference (3, H, W) and size (h, w), float32 or better; age int64; held (C, h, w)."""
-        grid, cell = (grid_height, grid_width), self.config.spatial_compression
-        wide = StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
+        """The decoder's and the reference; by slot size (h, w), float32 or better; age int64; held (C, h, w)."""
+        grid = (grid_height, grid_width)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
         return super().init_decode_state(spec, *grid) | {
-            "reference": wide.zeros(self.config.in_channels, grid_height * cell, grid_width * cell),
-            "size": wide.zeros(*grid),
+            "size": widen(spec).zeros(*grid),
             "age": whole.zeros(*grid),
             "held": spec.zeros(self.config.latent_channels, *grid),
         }
 
-    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
-        """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
-        parts = []
-        for i, group in enumerate(x.split(self.group, 2)):
-            now = Clock(clock.count + i, clock.context, clock.active)
-            features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
-            coded, decoded = self.choose(group, self.quantize(features, len(x), state, now)[0], state, now)
-            state = {"encoder": encoder} | decoded
-            parts.append(coded)
-        return join_coded(parts, 2), state
-
-    def choose(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
+    def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
         """Keep the cells of which a refined picture is nearer to `group` (B, 3, G, H, W) than `drawn`, all redrawn."""
         word, keep = self._choose_words(group, drawn.codes, state, clock)
         assert drawn.indices is not None  # a refining tokenizer is discrete
@@ -134,7 +117,7 @@ class RefiningTokenizer(Tokenizer):
         cell = self.config.spatial_compression
         shown, age, size = (state[name] for name in ("reference", "age", "size"))
         content, _ = self.mask_codes(codes[:, :, 0], torch.zeros_like(age, dtype=torch.bool), state)
-        redrawn = super().decode_groups(content[:, :, None], state, clock)[0].clamp(-1, 1)
+        redrawn = self.redraw(content[:, :, None], state, clock)[0].clamp(-1, 1)
         target = group.to(shown.dtype)
         mean = target.mean(2)
         redrawn_error = to_cells((target - redrawn).square().mean(2), cell).sum(-1) * GREY**2
@@ -145,21 +128,17 @@ class RefiningTokenizer(Tokenizer):
         left = residual - self.refinement.read(word, age, size)
         return word, wanted & (left.square().sum(-1) + moving < redrawn_error)
 
-    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """codes (B, C + 1, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
-        frames = []
-        for i, step in enumerate(codes.split(1, 2)):
-            now = Clock(clock.count + i, clock.context, clock.active)
-            group, state = self._decode_group(step[:, :, 0], state, now)
-            frames.append(smooth_edges(group, state["size"], state["age"] > 0))
-        return torch.cat(frames, 2), state
+    def show_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C + 1, 1, h, w) -> the frames (B, 3, G, H, W) that are shown, and the new state."""
+        frames, state = self._decode_group(codes[:, :, 0], state, clock)
+        return smooth_edges(frames, state["size"], state["age"] > 0), state
 
     def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W) with the edges that the state keeps, and the new state."""
         cell, age, size = self.config.spatial_compression, state["age"], state["size"]
         kept = (codes[:, -1] > 0) & clock.started.view(-1, 1, 1)
         seen, held = self.mask_codes(codes[:, :-1], kept, state)
-        frames, decoded = super().decode_groups(seen[:, :, None], state, clock)
+        frames, decoded = self.redraw(seen[:, :, None], state, clock)
         added = self.refinement.read((codes[:, -1].long() - 1).clamp(min=0), age, size)
         refined = state["reference"] + from_cells(added, cell) / GREY
         mask = kept.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]

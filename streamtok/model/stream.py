@@ -8,7 +8,7 @@ import functools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -57,17 +57,39 @@ def check_sides(size: tuple[int, int], *names: str) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
+@runtime_checkable
+class KeepsPast(Protocol):
+    """A layer that keeps its past in a form of its own, (S, ...), and not as PyTorch's layers do, (S, P, H, W, C)."""
+
+    def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The past as PyTorch's layers keep it, (S, P, H, W, C); count (S,) int64: latent steps taken."""
+
+    def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
+        """The inverse of `to_plain`, from (S, P, H, W, C)."""
+
+
 class Stream(ABC, Generic[Out]):
-    """What both directions share: buffers, masks, reset, snapshot and restore; a step gives `Out`."""
+    """What both directions share: buffers, masks, reset, snapshot and restore; a step gives `Out`.
+
+    `alone`: a step of several slots runs as one step for each. `compile_step` takes the step function and returns a
+    faster one.
+    """
 
     direction: str
 
     def __init__(
-        self, model: Network, slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None = None
+        self,
+        model: Network,
+        slots: int,
+        size: tuple[int, int],
+        context: int,
+        compile_step: CompileStep | None = None,
+        alone: bool = False,
     ):
         slots, context = check_sides((slots, context), "slots", "context")
         size = check_sides(size, "height", "width")
         self.model, self.slots, self.size, self.context = model, slots, size, context
+        self.slot_by_slot = alone or model.deterministic
         self._in_use = threading.RLock()
         spec = StateSpec(slots, context, model.dtype, model.device)
         with torch.inference_mode(False):  # a stream outlives the block that it is made in
@@ -92,11 +114,6 @@ class Stream(ABC, Generic[Out]):
     def nbytes(self) -> int:
         """Bytes of state held; constant over the life of the stream."""
         return nbytes(self.state)
-
-    @property
-    def slot_by_slot(self) -> bool:
-        """Whether a step of several slots runs as one step for each; deterministic mode does."""
-        return self.model.deterministic
 
     @property
     def started(self) -> list[bool]:
@@ -210,8 +227,9 @@ class Stream(ABC, Generic[Out]):
         """
         chosen = self._slots(slots)
         tensors = {name: buffer[chosen].to("cpu", copy=True).contiguous() for name, buffer in self.buffers.items()}
-        plain = {name: self._to_plain(name, tensor, tensors["count"]) for name, tensor in tensors.items()}
-        return {"meta": self._meta() | {"slots": len(chosen)}, "tensors": plain}
+        for name, layer in self._find_keepers().items():
+            tensors[name] = layer.to_plain(tensors[name], tensors["count"]).contiguous()
+        return {"meta": self._meta() | {"slots": len(chosen)}, "tensors": tensors}
 
     @exclusive
     def restore(self, snapshot: dict[str, Any], slots: Sequence[int] | None = None) -> None:
@@ -225,19 +243,18 @@ class Stream(ABC, Generic[Out]):
         ]
         if differing:
             raise ValueError("the snapshot does not fit this stream; " + "; ".join(differing))
-        tensors = snapshot["tensors"]
+        tensors = dict(snapshot["tensors"])
+        for name, layer in self._find_keepers().items():
+            tensors[name] = layer.from_plain(tensors[name], tensors["count"])
         for name, buffer in self.buffers.items():
-            buffer[chosen] = self._from_plain(name, tensors[name], tensors["count"]).to(buffer.device)
+            buffer[chosen] = tensors[name].to(buffer.device)
         for slot, count in zip(chosen, tensors["count"].tolist(), strict=True):
             self._started[slot] = count > 0
 
-    def _to_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """What a snapshot holds of the buffer `name`, (S, ...); engines keep some in a form of their own."""
-        return past
-
-    def _from_plain(self, name: str, past: Tensor, count: Tensor) -> Tensor:
-        """The inverse of `_to_plain`."""
-        return past
+    def _find_keepers(self) -> dict[str, KeepsPast]:
+        """The layers whose buffers are not as a snapshot holds them, by name of the buffer."""
+        modules = self.model.named_modules()
+        return {name: layer for name, layer in modules if name in self.buffers and isinstance(layer, KeepsPast)}
 
     def _meta(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from streamtok.model.frames import check_dtype, to_float
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.stream import CompileStep
 
-__all__ = ["Context", "Reconstruction", "Tokenizer"]
+__all__ = ["Context", "Reconstruction", "StreamEngine", "Tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,27 @@ class Reconstruction:
     state: State  # to carry on with
 
 
+class StreamEngine(Protocol):
+    """What opens a tokenizer's streams on faster layers than its own; `streamtok.engine` has the kinds."""
+
+    decode_step: CompileStep | None  # makes the step of a decoding stream faster, that of a cast too
+
+    def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
+        """A stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
+
+    def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
+        """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
+
+
 class Tokenizer(ClipCoder):
     """A causal video or image tokenizer of the Cosmos family.
 
     Frames are (B, C, T, H, W), uint8 or float in [-1, 1], T = 1 + k * temporal_compression, C = 3 for RGB. With
     `deterministic`, every path runs as steps of one slot and one group: tokens are bit-identical for any split and any
-    number of slots.
+    number of slots. Whole clips run on its own layers, streams on its `engine` where it has one.
     """
+
+    engine: StreamEngine | None = None
 
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__(config, deterministic)
@@ -66,9 +81,9 @@ class Tokenizer(ClipCoder):
         return there and (dtype or self.dtype) == self.dtype
 
     def with_modules(self, **modules: nn.Module) -> "Tokenizer":
-        """This tokenizer with some sub-modules exchanged; it shares the others and keeps its fingerprint."""
+        """This tokenizer without engine, some sub-modules exchanged; it shares the others and keeps its fingerprint."""
         fingerprint, made = self.fingerprint, copy.copy(self)
-        made._modules = {**self._modules, **modules}
+        made._modules, made.engine = {**self._modules, **modules}, None
         made._casts, made._fingerprint = {}, (None, fingerprint)
         return made
 
@@ -126,7 +141,6 @@ class Tokenizer(ClipCoder):
         context: Context = "model",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        compile_step: CompileStep | None = None,
     ) -> EncodeStream:
         """State for `slots` cameras of height x width, stepped one group at a time; see `EncodeStream`.
 
@@ -134,10 +148,11 @@ class Tokenizer(ClipCoder):
             context: latent steps of attention: a number, or "model" for the config's.
             dtype: of the computation, by default the weights'.
             device: of the computation, by default the weights'.
-            compile_step: takes the eager step function and returns a faster one (see `streamtok.engine`).
         """
-        model, keep = self.cast(dtype, device), self.stream_context(context)
-        return self._open_encoder(model, slots, (height, width), keep, compile_step)
+        model, keep, size = self.cast(dtype, device), self.stream_context(context), (height, width)
+        if model.engine is not None:
+            return model.engine.open_encoder(slots, size, keep)
+        return EncodeStream(model, slots, size, keep)
 
     def decode_stream(
         self,
@@ -147,20 +162,9 @@ class Tokenizer(ClipCoder):
         context: Context = "model",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        compile_step: CompileStep | None = None,
     ) -> DecodeStream:
         """As `stream`, for decoding grids of (grid_height, grid_width); see `DecodeStream`."""
-        model, keep = self.cast(dtype, device), self.stream_context(context)
-        return self._open_decoder(model, slots, (grid_height, grid_width), keep, compile_step)
-
-    def _open_encoder(
-        self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
-    ) -> EncodeStream:
-        """The stream of `model`, this tokenizer or a cast of it; an engine opens its own."""
-        return EncodeStream(model, slots, size, context, compile_step)
-
-    def _open_decoder(
-        self, model: "Tokenizer", slots: int, size: tuple[int, int], context: int, compile_step: CompileStep | None
-    ) -> DecodeStream:
-        """As `_open_encoder`, for grids of `size` (h, w)."""
-        return DecodeStream(model, slots, size, context, compile_step)
+        model, keep, size = self.cast(dtype, device), self.stream_context(context), (grid_height, grid_width)
+        if model.engine is not None:
+            return model.engine.open_decoder(slots, size, keep)
+        return DecodeStream(model, slots, size, keep, self.engine.decode_step if self.engine is not None else None)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from streamtok.drives.drive import LEFT_OUT, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
-from streamtok.engine.loading import describe_engine, load, pick_device
+from streamtok.engine.loading import load, pick_device
+from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.node.replay import DriveReplay, RecordedReplay, Replay

@@ -6,8 +6,9 @@
     file.message_at(places[1000])
 
 Everything that reads MCAP files reads them through here. Files that were closed are read by their index, in order of
-log time. Files that were cut off or are still being written are read by walking over their records. The part of the
-last chunk that is there is read too. A chunk whose checksum is wrong is left out and named in `damage`.
+log time, or as written where that clock was set back. Files that were cut off or are still being written are read by
+walking over their records. The part of the last chunk that is there is read too. A chunk whose checksum is wrong is
+left out and named in `damage`.
 """
 
 import contextlib
@@ -22,12 +23,14 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from streamtok.measures import go_over_twice
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
 from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.parts import unpack_if_packed
 
+FEW_CHUNKS = 64
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
@@ -55,10 +58,6 @@ class Wanted(NamedTuple):
 
     def takes(self, message: RawMessage) -> bool:
         return self.lists(message.channel_id) and self.first_ns <= message.log_time <= self.last_ns
-
-    @property
-    def all_times(self) -> bool:
-        return (self.first_ns, self.last_ns) == (0, LAST_NS)
 
 
 class McapFile:
@@ -116,7 +115,7 @@ class McapFile:
             for message in self._messages(stream, wanted, as_written):
                 read[message.channel_id] += not message.unreadable
                 yield message
-        for number, count in self.counts.items() if wanted.all_times else ():
+        for number, count in self.counts.items() if (first_ns, last_ns) == (0, LAST_NS) else ():
             if wanted.lists(number) and number in self.channels and read[number] < count:
                 topic = self.channels[number].topic
                 self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")
@@ -124,11 +123,33 @@ class McapFile:
     def _messages(self, stream: BinaryIO, wanted: Wanted, as_written: bool) -> Iterator[RawMessage]:
         if self._contents.loose:
             yield from self._loose_messages(stream, wanted)
-        elif as_written:
+        elif as_written or self.was_set_back(wanted.channel_ids):
             for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
                 yield from self._chunk_messages(stream, chunk, wanted)
         else:
             yield from self._messages_by_time(stream, wanted)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The first and the last log time; None where no chunks say it, or not of all."""
+        if not self.chunks or self.damage:
+            return None
+        return min(chunk.start_ns for chunk in self.chunks), max(chunk.end_ns for chunk in self.chunks)
+
+    def was_set_back(self, channel_ids: Collection[int] | None) -> bool:
+        """Whether order by time would mix what was written before its clock was set back with what came after."""
+        written = sorted(self.chunks, key=lambda chunk: chunk.offset)
+        ids = self.channels if channel_ids is None else channel_ids
+        return any(self._goes_over_twice([chunk for chunk in written if n in chunk.index], n) for n in ids)
+
+    def _goes_over_twice(self, written: list[Chunk], channel: int) -> bool:
+        """Whether log times do; where there are many chunks, their first times have to hint at it."""
+        if len(written) > FEW_CHUNKS and all(a.start_ns <= b.start_ns for a, b in itertools.pairwise(written)):
+            return False
+        with self.place.open("rb") as stream, contextlib.suppress(ValueError):
+            parts = [spec.read_message_index(stream, chunk.index[channel], channel) for chunk in written]
+            return go_over_twice(np.concatenate([np.sort(part, order="offset")["time"] for part in parts]))
+        return False
 
     def locate(self, channel_ids: Collection[int]) -> np.ndarray:
         """Where the messages of these channels lie: (n,) of `PLACE`, by log time, those of one time as written.

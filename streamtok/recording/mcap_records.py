@@ -136,10 +136,9 @@ def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryvi
 
 def unpack_damaged(stream: BinaryIO, chunk: Chunk) -> memoryview:
     """What can be unpacked of a damaged chunk, right or wrong."""
-    try:
+    with contextlib.suppress(*UNPACK_ERRORS):
         return read_chunk(stream, chunk, checked=False)
-    except UNPACK_ERRORS:
-        return memoryview(b"")
+    return memoryview(b"")
 
 
 def decompress(codec: str, data: memoryview, size: int, partial: bool = False) -> bytes | memoryview:

@@ -21,15 +21,17 @@ def walk_records(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[tupl
     Where records make no sense `note` is told, and the walk goes on with the next that do.
     """
     end = os.fstat(stream.fileno()).st_size
-    closed = _ends_with_magic(stream, end)
+    stream.seek(max(0, end - len(MAGIC)))
+    closed = stream.read() == MAGIC
     offset = len(MAGIC)
     before = offset  # from where on to look for more, if this record makes no sense
     while offset + RECORD.size <= end:
         opcode, length = _read_head(stream, offset)
         following = offset + RECORD.size + length
         inner = _inner_length(stream, offset, end) if opcode == spec.OP_CHUNK else length
-        if inner != length and inner > 0 and _follows(stream, offset + RECORD.size + inner, end):
-            length, following = inner, offset + RECORD.size + inner  # the length around the chunk is damaged
+        behind = offset + RECORD.size + inner
+        if inner != length and inner > 0 and (behind == end or _begins_record(stream, behind, end)):
+            length, following = inner, behind  # the length around the chunk is damaged
         cut_off = not closed and opcode == spec.OP_CHUNK and inner == length
         if opcode == 0 or (following > end and not cut_off):
             found = _find_records(stream, before, end)
@@ -42,11 +44,6 @@ def walk_records(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[tupl
             return
         before = following if opcode == spec.OP_CHUNK and inner == length else offset + RECORD.size
         offset = following
-
-
-def _ends_with_magic(stream: BinaryIO, end: int) -> bool:
-    stream.seek(max(0, end - len(MAGIC)))
-    return stream.read(len(MAGIC)) == MAGIC
 
 
 def _read_head(stream: BinaryIO, offset: int) -> tuple[int, int]:
@@ -65,11 +62,6 @@ def _inner_length(stream: BinaryIO, offset: int, end: int) -> int:
     stream.seek(size, os.SEEK_CUR)
     records = stream.read(8)
     return CHUNK_HEAD.size + 4 + size + 8 + struct.unpack("<Q", records)[0] if len(records) == 8 else -1
-
-
-def _follows(stream: BinaryIO, offset: int, end: int) -> bool:
-    """Whether a record that ends at `offset` ends where it should: before another one, or with the file."""
-    return offset == end or _begins_record(stream, offset, end)
 
 
 def _begins_record(stream: BinaryIO, offset: int, end: int) -> bool:

@@ -7,6 +7,7 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import IO, BinaryIO, TypeVar
 
 import yaml
 
-from streamtok.names import natural_key
+from streamtok.names import name_errors, natural_key
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
@@ -36,7 +37,7 @@ class Parts:
 
 def part_name(path: Path) -> tuple[str, int]:
     """(name of the recording, number of the part) as a file's name says; -1 if it has no number."""
-    stem = path.name.removesuffix(".zstd").removesuffix(".active")
+    stem = bare_name(path).removesuffix(".active")
     stem = stem.removesuffix(Path(stem).suffix).removesuffix(REPAIRED)
     match = NUMBERED.fullmatch(stem)
     return (match[1], int(match[2])) if match else (stem, -1)
@@ -44,24 +45,21 @@ def part_name(path: Path) -> tuple[str, int]:
 
 def suffix_of(path: Path) -> str:
     """The suffix of a recording, packed by zstd or still `.active` (ROS 1), or that of any other file."""
-    return Path(path.name.lower().removesuffix(".zstd").removesuffix(".active")).suffix
-
-
-def is_recording_name(path: Path) -> bool:
-    """Whether a file is a recording, by its suffix; hidden ones, which macOS leaves beside them (._NAME), are none."""
-    return suffix_of(path) in SUFFIXES and not path.name.startswith(".")
+    return Path(bare_name(Path(path.name.lower())).removesuffix(".active")).suffix
 
 
 def list_files(folder: Path) -> Parts:
     """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
     left out with a note."""
-    named = [path for path in folder.iterdir() if is_recording_name(path) and not path.is_dir()]
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS leaves ._NAME beside files
+    named = [path for path in visible if suffix_of(path) in SUFFIXES and not path.is_dir()]
     whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
     found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
     if listed is not None:
-        listed = [name if name in there or _other_form(name) not in there else _other_form(name) for name in listed]
+        forms = {bare_name(path): path.name for path in found}
+        listed = [name if name in there else forms.get(bare_name(Path(name)), name) for name in listed]
     if listed is not None and not there.keys() & set(listed):
         notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
         listed = None
@@ -118,37 +116,37 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     `streamtok repair` makes another one (NAME_repaired), and players of ROS 2 leave both the packed (NAME.zstd) and the
     unpacked.
     """
-    kept, notes, given = [], [], set(paths)
+    forms: dict[Path, list[Path]] = {}
     for path in paths:
-        bare, other = path.name.removesuffix(".zstd"), path.with_name(_other_form(path.name))
-        repaired = path.with_name(f"{Path(bare).stem}{REPAIRED}{Path(bare).suffix}")
-        if repaired in given:
-            notes.append(f"{path.name} is left out: {repaired.name} was made of it")
-        elif other in given and other.is_file() and not _is_read(path, other):
-            notes.append(f"{path.name} is left out: {other.name} holds the same")
-        else:
-            kept.append(path)
+        forms.setdefault(path.with_name(bare_name(path)), []).append(path)
+    kept, notes = [], []
+    for bare, there in forms.items():
+        repaired = bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
+        best, how = (repaired, "was made of it") if repaired in forms else (_best_form(bare, there), "holds the same")
+        kept += [best] if best in there else []
+        notes += [f"{path.name} is left out: {best.name} {how}" for path in there if path != best]
     return Parts(kept, notes)
 
 
-def _other_form(name: str) -> str:
-    """The name of a file packed instead of unpacked, or the other way round."""
-    return name.removesuffix(".zstd") if name.endswith(".zstd") else f"{name}.zstd"
+def bare_name(path: Path) -> str:
+    """The name of a file without what says that it is packed by zstd."""
+    return path.name.removesuffix(".zstd").removesuffix(".zst")
 
 
-def _is_read(path: Path, other: Path) -> bool:
-    """Whether to read this of two forms of a file: the unpacked one, unless it is shorter than what is packed."""
+def _best_form(bare: Path, there: list[Path]) -> Path:
+    """Which to read of the forms of a file: the unpacked one, unless it is shorter than what is packed."""
+    packed = next((path for path in there if path != bare), bare)
+    if bare not in there or packed == bare:
+        return packed
     import zstandard
 
-    packed, plain = (path, other) if path.suffix == ".zstd" else (other, path)
     with packed.open("rb") as stream:
         head = stream.read(COPY_BYTES)
     try:
         size = zstandard.get_frame_parameters(head).content_size
     except zstandard.ZstdError:
         size = 0
-    whole = size in SIZE_UNKNOWN or plain.stat().st_size >= size
-    return whole == (path == plain)
+    return bare if size in SIZE_UNKNOWN or bare.stat().st_size >= size else packed
 
 
 def is_packed(head: bytes) -> bool:
@@ -182,17 +180,16 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
 
     unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
     reason = ""
-    with path.open("rb") as packed:
+    with path.open("rb") as packed, name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
         reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
         try:
-            while data := reader.read(COPY_BYTES):
-                unpacked.write(data)
+            shutil.copyfileobj(reader, unpacked, COPY_BYTES)
         except zstandard.ZstdError as error:
             reason = f"its compression is damaged ({error}); what comes before is read"
+        unpacked.flush()
     if not unpacked.tell():
         unpacked.close()
         raise ValueError(f"{path}: nothing of it can be unpacked")
-    unpacked.flush()
     return unpacked, reason
 
 

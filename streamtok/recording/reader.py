@@ -147,22 +147,15 @@ class Recording:
             self.damage.append(text)
 
 
-def recording_parts(path: str | Path) -> list[Path]:
-    """The files of a recording: the file itself, or every MCAP file of a folder in order of their numbers."""
-    path = Path(path)
-    if path.is_dir():
-        parts = [part for part in list_files(path).paths if ".mcap" in part.suffixes]
-        if not parts:
-            raise ValueError(f"{path}: no .mcap file in this folder")
-        return parts
-    if not path.exists():
-        raise FileNotFoundError(f"recording {str(path)!r}: no such file or folder")
-    return [path]
-
-
 def open_recording(path: str | Path) -> Recording:
     """Open a recording: a file, or a folder with its parts. ValueError if it is no recording of streamtok."""
-    recording = Recording(recording_parts(path))
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"recording {str(path)!r}: no such file or folder")
+    parts = [part for part in list_files(path).paths if ".mcap" in part.suffixes] if path.is_dir() else [path]
+    if not parts:
+        raise ValueError(f"{path}: no .mcap file in this folder")
+    recording = Recording(parts)
     if not recording.streams and not recording.metadata:
         topics = sorted({channel.topic for file in recording.files for channel in file.channels.values()})
         raise ValueError(f"{path} has no token streams: it has {', '.join(topics) or 'no topics'}")

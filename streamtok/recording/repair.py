@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from streamtok.names import name_errors
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.mcap_records import RECORD
-from streamtok.recording.parts import REPAIRED
+from streamtok.recording.parts import REPAIRED, bare_name
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -51,18 +52,17 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
         messages = sum(1 for _ in file.messages(as_written=True))  # reading it all finds all damage
         if not file.damage:
             return Repaired(None, messages)
-    name = path.name.removesuffix(".zstd")
-    target = Path(out) if out is not None else path.with_name(f"{Path(name).stem}{REPAIRED}{Path(name).suffix}")
+    bare = path.with_name(bare_name(path))
+    target = Path(out) if out is not None else bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
     if target.exists():
         raise FileExistsError(f"{target} exists: give another name with -o, or remove it")
     part = target.with_name(target.name + ".part")
     try:
-        messages = copy_file(file, part, Copying("streamtok repair"))
+        with name_errors(target, " (-o writes the repaired file elsewhere)"):
+            messages = copy_file(file, part, Copying("streamtok repair"))
         if not messages:
             raise ValueError(f"{path}: not one message can be read: {'; '.join(file.damage) or 'it holds none'}")
         os.replace(part, target)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} (-o writes the repaired file elsewhere)", str(target)) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

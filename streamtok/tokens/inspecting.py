@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.drives.clocks import AskedClock
-from streamtok.drives.drive import Drive
 from streamtok.drives.drive_names import measure_drive
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.open_drive import find_recording, open_drive
@@ -36,7 +35,9 @@ def inspect(
     recording = find_recording(path)
     if recording is not None:
         return inspect_recording(recording, picture)
-    return inspect_drive(path, open_drive(path, None, clock, depth_range))
+    drive = open_drive(path, None, clock, depth_range)
+    report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
+    return report | {"cameras": survey_frames(drive), "damage": drive.notes}, {}
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -104,11 +105,3 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
     streams = {name: facts | survey.report() | held for name, survey in surveys.items()}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
     return report, surveys
-
-
-def inspect_drive(path: Path, drive: Drive) -> Inspected:
-    """What a drive of other makers holds."""
-    cameras, problems = survey_frames(drive), drive.notes
-    size = measure_drive(str(path))
-    report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": size, "streams": {}}
-    return report | {"cameras": cameras, "damage": problems}, {}

@@ -80,7 +80,7 @@ def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoC
     rows = align_rows(tracks)
     decodable = np.ones(rows.shape[1], bool)
     for each, numbers in zip(pictures, rows, strict=False):
-        decodable &= each.can_decode(numbers)
+        decodable &= each.keyframes[numbers] >= 0
     for episode_rows in split_episodes(rows[:, decodable], known):
         episode = writer.start_episode()
         for video in videos:
@@ -97,17 +97,13 @@ class TrackPictures:
     """Pictures of the grids of a track, each decoded after those before it in its epoch; `known` are its headers."""
 
     def __init__(self, track: Track, known: Grids, tok: Tokenizer) -> None:
-        self._track, self._keyframes = track, known.find_keyframes()
+        self._track, self.keyframes = track, known.find_keyframes()
         self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
-    def can_decode(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether the grids `numbers` (n,) int64 have their keyframe and all that follows it."""
-        return self._keyframes[numbers] >= 0
-
     def picture(self, number: int) -> np.ndarray:
         """The last frame of a grid's group, uint8 RGB (h, w, 3) without padding; numbers must not fall."""
-        for index in range(max(self._at + 1, int(self._keyframes[number])), number + 1):
+        for index in range(max(self._at + 1, int(self.keyframes[number])), number + 1):
             grids = self._track.read(np.array([index]))
             frames = self._decoder.step(grids.tokens[0], bool(grids.keyframe[0]))
             self._at, self._picture = index, crop(frames[-1], self._track.meta.get("source_rect"))

@@ -34,22 +34,17 @@ class RecordingTrack(Track):
         self._epochs = EpochReader(self._load_coded)
 
     def read(self, indices: np.ndarray) -> Grids:
-        grid, dtype = self.identity["grid"], np.dtype(self.identity["dtype"])
-        tokens = np.zeros((len(indices), *grid), dtype)
-        names = ("epoch", "first_id", "last_id", "frames", "dropped", "capture_ns")
-        numbers = {name: np.zeros(len(indices), np.int64) for name in names}
+        tokens = np.zeros((len(indices), *self.identity["grid"]), self.identity["dtype"])
+        numbers = np.zeros((6, len(indices)), np.int64)
         keyframe = np.zeros(len(indices), bool)
-        for at, index in enumerate(indices):
-            message = self._read_message(int(index))
-            header = message.header
-            tokens[at] = self._epochs.read(int(index)) if message.grid is None else message.grid
+        for at, index in enumerate(indices.tolist()):
+            message = self._read_message(index)
+            header, ids = message.header, message.header.frame_ids
+            tokens[at] = self._epochs.read(index) if message.grid is None else message.grid
             keyframe[at] = header.keyframe
-            numbers["epoch"][at], numbers["dropped"][at] = header.epoch, header.dropped
-            numbers["frames"][at] = len(header.frame_ids)
-            numbers["first_id"][at], numbers["last_id"][at] = header.frame_ids[0], header.frame_ids[-1]
-            numbers["capture_ns"][at] = header.capture_ns[-1]
-        numbers |= {"time_ns": self.times_ns[indices], "session": self._runs[indices]}
-        return Grids(tokens=tokens, keyframe=keyframe, **numbers)
+            numbers[:, at] = header.epoch, ids[0], ids[-1], len(ids), header.dropped, header.capture_ns[-1]
+        columns = dict(zip(("epoch", "first_id", "last_id", "frames", "dropped", "capture_ns"), numbers, strict=True))
+        return Grids(tokens, keyframe, **columns, time_ns=self.times_ns[indices], session=self._runs[indices])
 
     def _load_coded(self, index: int) -> CodedGrid:
         """A message for `EpochReader`, which finds the grids that it was coded from."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from streamtok.coding.coder import FILE, TokenCoder, load_coder
 from streamtok.coding.library import SHIPPED, coder_for
+from streamtok.names import name_errors
 from streamtok.recording.recode import recode_recording
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
 
@@ -25,10 +26,9 @@ def repack(path: Path, out: Path, compression: str, coder_path: Path | None = No
     source = _find_source(coder_path, out.parent, coder) if coder_path and coder and compression != "none" else None
     part = out.with_name(out.name + ".part")
     try:
-        if is_token_file(path):
-            _repack_token_file(path, part, compression, coder)
-        else:
-            recode_recording(path, part, compression, coder)
+        recode = _repack_token_file if is_token_file(path) else recode_recording
+        with name_errors(out):
+            recode(path, part, compression, coder)
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)

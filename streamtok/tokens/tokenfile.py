@@ -23,6 +23,7 @@ files. Writing takes constant memory: columns are spooled to temporary files bes
 name only when it is whole.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -38,6 +39,7 @@ import numpy as np
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import Coders, coders_beside
+from streamtok.names import name_errors
 from streamtok.tokens.coded import CodedTokens, GroupCoder
 from streamtok.tokens.file_header import pack_meta, read_columns, read_header, unpack_meta
 from streamtok.types import TokenGroup
@@ -99,13 +101,13 @@ class TokenFileWriter:
             self._integers("coded_start", [start])
             self._integers("grid_crc32", [checksum])
         self._put("keyframe", bytes([bool(group.keyframe)]))
-        for name, value in (("epoch", group.epoch), ("dropped", group.dropped), ("repeated", group.repeated)):
-            self._integers(name, [value])
+        for name in ("epoch", "dropped", "repeated"):
+            self._integers(name, [getattr(group, name)])
         self._integers("frame_start", [self.frames])
         self._integers("frame_ids", group.frame_ids)
         self._integers("capture_ns", group.capture_ns)
         self.groups += 1
-        self.frames += len(group.frame_ids)
+        self.frames += ids
         self.repeated += group.repeated
         self.dropped += group.dropped
 
@@ -128,7 +130,7 @@ class TokenFileWriter:
         self.meta["grid"] = self._grid[0]
         partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            with open(partial, "wb") as out:
+            with name_errors(self.path), open(partial, "wb") as out:
                 self._assemble(out)
                 out.flush()
                 os.fsync(out.fileno())
@@ -140,7 +142,8 @@ class TokenFileWriter:
     def abort(self) -> None:
         """Drop what was spooled; the file does not appear."""
         for spool in self._spools.values():
-            spool.close()
+            with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+                spool.close()
         self._spools = {}
 
     def __enter__(self) -> Self:
@@ -153,7 +156,8 @@ class TokenFileWriter:
         self._put(name, struct.pack(f"<{len(values)}q", *values))
 
     def _put(self, name: str, data: bytes) -> None:
-        self._spools[name].write(data)
+        with name_errors(self.path):
+            self._spools[name].write(data)
         self._crc32[name] = zlib.crc32(data, self._crc32[name])
 
     def _assemble(self, out: BinaryIO) -> None:

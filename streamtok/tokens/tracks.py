@@ -113,12 +113,13 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     for each in map(Path, sources):
         if not each.exists():
             raise FileNotFoundError(f"{each}: no such file or folder")
-        for path in sorted(each.rglob("*"), key=_natural_order) if each.is_dir() else [each]:
+        below = sorted(each.rglob("*"), key=lambda path: [natural_key(Path(part)) for part in path.parts])
+        for path in below if each.is_dir() else [each]:
             if any(part.startswith(".") for part in path.relative_to(each).parts):
                 continue
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
-            elif path.suffix == TOKEN_SUFFIX and (not each.is_dir() or is_token_file(path)):
+            elif not each.is_dir() or (path.suffix == TOKEN_SUFFIX and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
     for path in set(given) - set(leave_out_copies(given).paths):
@@ -126,11 +127,6 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     if not drives:
         raise FileNotFoundError(f"no token files ({TOKEN_SUFFIX}) or recordings ({RECORDING_SUFFIX}) in {sources}")
     return list(drives.values())
-
-
-def _natural_order(path: Path) -> list[list[tuple[int, str]]]:
-    """Sorts as paths are sorted, but part 999 of a recording before part 1000."""
-    return [natural_key(Path(part)) for part in path.parts]
 
 
 def read_facts(track: Track) -> Facts:

@@ -49,7 +49,10 @@ class Sampler:
         fitting = np.flatnonzero(self.lengths > (frames - 1) * stride)
         if not len(fitting):
             longest = int(self.lengths.max())
-            raise ValueError(f"no clip has {frames} frames (the longest: {longest}); lower the phase's frames or carry")
+            raise ValueError(
+                f"no clip has {frames} frames in a row (the longest: {longest}); give longer videos, or lower the "
+                "phase's frames or carry"
+            )
         rows = [self._pick_place(rng, fitting, frames, stride, crop) for _ in range(batch)]
         return Plan(np.array(rows, dtype=np.int64), self._pick_colours(rng, batch))
 

@@ -17,7 +17,7 @@ MAX_FRAMES = 300  # of each file
 
 
 @dataclass(frozen=True)
-class View:
+class FootageView:
     """Footage at `lines` (its short side), every `stride`-th frame of it, a keyframe every `epoch` frames.
 
     `still`: each epoch is its first picture, held.
@@ -31,10 +31,10 @@ class View:
 
 
 # Many keyframes, long epochs, and what moves faster and is nearer: each costs one run of the encoder over all footage.
-VIEWS = (View(256, 1, 33), View(256, 1, MAX_FRAMES, mirrored=True), View(320, 2, 41))
+VIEWS = (FootageView(256, 1, 33), FootageView(256, 1, MAX_FRAMES, mirrored=True), FootageView(320, 2, 41))
 # Tokens that refine are made for stills, and cost several times as much to encode.
-REFINING_VIEWS = (View(256, 1, 33), View(256, 1, 65, mirrored=True, still=True))
-JUDGED = {"clips": View(256, 1, 33), "held_still": View(256, 1, 65, still=True)}
+REFINING_VIEWS = (FootageView(256, 1, 33), FootageView(256, 1, 65, mirrored=True, still=True))
+JUDGED = {"clips": FootageView(256, 1, 33), "held_still": FootageView(256, 1, 65, still=True)}
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Epoch:
 
 
 def tokenize_views(
-    tok: Tokenizer, paths: Sequence[str], views: Sequence[View], frames: int = MAX_FRAMES
+    tok: Tokenizer, paths: Sequence[str], views: Sequence[FootageView], frames: int = MAX_FRAMES
 ) -> list[Epoch]:
     """The epochs of every file in every view; `frames` at most of each file. ValueError names one without a frame."""
     return [epoch for view in views for path in paths for epoch in _tokenize(tok, survey(path, frames, frames), view)]
 
 
-def _tokenize(tok: Tokenizer, footage: Footage, view: View) -> Iterator[Epoch]:
+def _tokenize(tok: Tokenizer, footage: Footage, view: FootageView) -> Iterator[Epoch]:
     for _, run in groupby(footage.read(), itemgetter(0)):
         frames = [fit(frame, view.lines, tok.config.spatial_compression) for _, frame in run][:: view.stride]
         pictures = np.stack(frames)[:, :, :: -1 if view.mirrored else 1]

@@ -231,10 +231,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def split_holdout(paths: list[str], holdout: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(training paths, held-out paths); SettingsError for a name that fits no clip."""
+    """(training paths, held-out paths); SettingsError for a name that fits no clip, and where all are held out."""
     for name in holdout:
         if not any(Path(path).stem.startswith(name) for path in paths):
             known = ", ".join(sorted(Path(path).stem for path in paths)[:20])
             raise SettingsError(f"data.holdout {name!r} fits no clip; clips: {known}")
     held = [path for path in paths if Path(path).stem.startswith(holdout)] if holdout else []
+    if len(held) == len(paths):
+        raise SettingsError(f"data.holdout {list(holdout)} keeps every clip from training; leave some out of it")
     return [path for path in paths if path not in held], held

@@ -19,10 +19,9 @@ from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache, list_media, load_cache, split_holdout
 from streamtok.training.footage import WHOLE
 from streamtok.training.journal import Journal, find_first_validation, plot_curves
-from streamtok.training.losses import Losses
 from streamtok.training.optimizer import cosine
 from streamtok.training.saving import LAST, load_run, prepare_folder, save_run
-from streamtok.training.step import Step
+from streamtok.training.step import TrainingStep
 from streamtok.training.validation import judge_weights
 
 log = logging.getLogger("streamtok.training")
@@ -46,14 +45,12 @@ class Summary:
 def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> tuple[Cache, Cache | None]:
     """The training cache and the held-out clips at the size of the samples (None without a holdout), for a model of so
     many `channels`."""
-    paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     kept = 1 - config.data.holdout_tail
-    if kept < 1 and held:
+    if kept < 1 and config.data.holdout:
         raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
+    paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     held = held or ([path for path in paths if not is_image(Path(path))] if kept < 1 else [])
     smallest = max(phase.crop for phase in config.phases)
-    if not paths:
-        raise SettingsError("data.holdout keeps every clip from training; leave some out of it")
     validation = None
     if held:
         count = config.sample_frames
@@ -69,7 +66,7 @@ class _Run:
     """What the loop holds between steps; `number` is the step about to be made."""
 
     config: TrainConfig
-    step: Step
+    step: TrainingStep
     sampler: Sampler
     held: Cache | None
     course: Course
@@ -153,7 +150,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     model.to(device).train()
     if isinstance(model, PredictiveTokenizer):
         model.reference_noise = config.reference_noise
-    step = Step(model, config, Losses(config, model.group))
+    step = TrainingStep(model, config)
     course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
     if resume:
         course, state, position = load_run(config, step)

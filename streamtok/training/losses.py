@@ -3,16 +3,13 @@
 Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
 from streamtok.model import Reconstruction
 from streamtok.settings.errors import SettingsError
-from streamtok.training.config import QUANTIZER_LOSSES, TrainConfig
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # (reconstruction, source) -> scalar
+from streamtok.training.config import QUANTIZER_LOSSES
 
 
 def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
@@ -53,21 +50,20 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
     return (means[:first].sum() + sum(weighted)) / (first + groups * sum(places))
 
 
-class Losses:
-    """All losses a run uses, for groups of `group` frames; `terms(output, source, weights)` gives them unweighted."""
+def compute_losses(
+    output: Reconstruction, source: Tensor, weights: dict[str, float], group: int, places: tuple[float, ...] = ()
+) -> dict[str, Tensor]:
+    """The losses by name, scalars: those of pixels with a weight, and the quantizer's own; none is weighted yet.
 
-    def __init__(self, config: TrainConfig, group: int):
-        places = config.place_weights
-        self.pixels: dict[str, Loss] = {
-            "l1": partial(l1, places=places),
-            "mse": partial(mse, places=places),
-            "pulse": partial(pulse, group=group),
-        }
-
-    def terms(self, output: Reconstruction, source: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
-        """The pixel losses with a weight, against `source` (B, 3, T, H, W) in -1..1, and the quantizer's own."""
-        named = {n: self.pixels[n](output.reconstruction, source) for n, w in weights.items() if w and n in self.pixels}
-        return named | {name: value.float() for name, value in output.losses.items()}
+    `source` (B, 3, T, H, W) in -1..1, in groups of `group` frames; `places` as in `average_frames`.
+    """
+    pixels = {
+        "l1": partial(l1, places=places),
+        "mse": partial(mse, places=places),
+        "pulse": partial(pulse, group=group),
+    }
+    found = {name: loss(output.reconstruction, source) for name, loss in pixels.items() if weights.get(name)}
+    return found | {name: value.float() for name, value in output.losses.items()}
 
 
 def sum_losses(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

@@ -10,10 +10,10 @@ from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Course
 from streamtok.training.config import TrainConfig
-from streamtok.training.step import Step
+from streamtok.training.step import TrainingStep
 
 LAST = "last.pt"
-PARTS = "model", "optimizer", "average"  # of a Step
+PARTS = "model", "optimizer", "average"  # of a TrainingStep
 
 
 def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
@@ -29,7 +29,9 @@ def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def save_run(config: TrainConfig, step: Step, course: Course, state: State | None, position: dict[str, float]) -> Path:
+def save_run(
+    config: TrainConfig, step: TrainingStep, course: Course, state: State | None, position: dict[str, float]
+) -> Path:
     """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
     path = Path(config.out) / LAST
     content = {name: getattr(step, name).state_dict() for name in PARTS}
@@ -42,7 +44,7 @@ def save_run(config: TrainConfig, step: Step, course: Course, state: State | Non
     return path
 
 
-def load_run(config: TrainConfig, step: Step) -> tuple[Course, State | None, dict[str, float]]:
+def load_run(config: TrainConfig, step: TrainingStep) -> tuple[Course, State | None, dict[str, float]]:
     """Take up out/last.pt -> (course, carried state, position); SettingsError when it is another model's run."""
     path = Path(config.out) / LAST
     content = torch.load(path, map_location=step.device, weights_only=True)

@@ -13,7 +13,7 @@ from streamtok.model import Tokenizer, detach
 from streamtok.model.functional import Kernels, use_kernels
 from streamtok.model.state import State, leaves, map_state
 from streamtok.training.config import TrainConfig
-from streamtok.training.losses import Losses, sum_losses
+from streamtok.training.losses import compute_losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
 from streamtok.training.speed import choose_dtype
 
@@ -64,11 +64,11 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> T
     return (F.silu(y) if silu else y).to(x.dtype)
 
 
-class Step:
+class TrainingStep:
     """The step over one model; gradients live in buffers that are never replaced, so that graphs can share them."""
 
-    def __init__(self, model: Tokenizer, config: TrainConfig, losses: Losses):
-        self.model, self.config, self.losses = model, config, losses
+    def __init__(self, model: Tokenizer, config: TrainConfig):
+        self.model, self.config = model, config
         dtype = choose_dtype(config.dtype, model.device)
         self.optimizer = MuonAdamW(model, config.optimizer, band_scale(model.config), dtype)
         self.average = Average(model, config.optimizer.ema)
@@ -98,7 +98,7 @@ class Step:
         torch._foreach_zero_(self.grads)
         with self.autocast(), use_kernels(self.kernels):
             output = self.model(video, state=state)
-        terms = self.losses.terms(output, video, weights)
+        terms = compute_losses(output, video, weights, self.model.group, self.config.place_weights)
         loss = sum_losses(terms, weights)
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.grads)))
@@ -159,7 +159,7 @@ class Step:
 class _Graph:
     """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
 
-    def __init__(self, owner: Step, function: Gradients, video: Tensor, state: State | None):
+    def __init__(self, owner: TrainingStep, function: Gradients, video: Tensor, state: State | None):
         self.video, self.state = video.clone(), None if state is None else map_state(Tensor.clone, state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

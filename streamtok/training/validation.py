@@ -14,11 +14,11 @@ from streamtok.model.decoding import to_uint8
 from streamtok.model.frames import match_channels
 from streamtok.training.config import TrainConfig
 from streamtok.training.data import Cache
-from streamtok.training.step import Step
+from streamtok.training.step import TrainingStep
 
 
 @torch.no_grad()
-def judge_weights(step: Step, cache: Cache, config: TrainConfig, number: int) -> dict[str, float]:
+def judge_weights(step: TrainingStep, cache: Cache, config: TrainConfig, number: int) -> dict[str, float]:
     """Judge the averaged weights on the first frames of every held-out clip, and save a PNG of them.
 
     Returns psnr (mean over clips), psnr_first and psnr_last (of the first and the last group), and entropy in bits.

@@ -1,19 +1,23 @@
 """Token streams of running nodes for pages: read only while a page is open, so that a page costs nothing before."""
 
+import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from streamtok.event_log import EventLog
 from streamtok.io.images.stills import DamagedFrame, encode_jpeg
 from streamtok.io.zmq_frames import decode_picture
 from streamtok.preprocessing.pixels import RawImage
-from streamtok.view.pictures import Group, Models, Pictures, gather_facts, time_stages
+from streamtok.view.pictures import Group, Models, Pictures, gather_facts, outlive, time_stages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
 from streamtok.wire.subscriber import Subscription
+
+log = logging.getLogger("streamtok.view")
 
 WAIT_S = 0.2
 BEHIND_S = 1.0  # a decoder that is so late waits for a keyframe, and so catches up
@@ -86,6 +90,7 @@ class Reader:
         self._pictures = Pictures(show.models)
         self._totals: dict[str, Counter[str]] = {}
         self._frames: dict[str, deque[FrameMessage]] = {}
+        self._events = EventLog(self.endpoint, log, "endpoint")
         self._thread = threading.Thread(target=self._run, name=f"view {self.endpoint}", daemon=True)
         self._thread.start()
 
@@ -111,7 +116,8 @@ class Reader:
             if isinstance(message, FrameMessage):
                 self._frames.setdefault(message.stream, deque(maxlen=KEPT_FRAMES)).append(message)
             elif message is not None:
-                self._show_group(message)
+                with outlive(self._events):
+                    self._show_group(message)
 
     def _show_group(self, message: TokenMessage) -> None:
         header, info = message.header, self.subscription.info_of(message)

@@ -3,12 +3,17 @@
 import json
 import struct
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from streamtok.config.presets import PRESETS
+from streamtok.event_log import EventLog
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.model import Tokenizer
 from streamtok.node.live_decoder import LiveDecoder
@@ -19,8 +24,17 @@ from streamtok.wire.message import TokenMessage
 COLOURS = 3  # channels of a continuous grid that are shown
 
 
+@contextmanager
+def outlive(events: EventLog) -> Iterator[None]:
+    """Whatever a message holds, such as a time that a viewer cannot write, the next one is shown."""
+    try:
+        yield
+    except Exception as error:
+        events.add(time.monotonic_ns(), "unshown", {"messages": 1}, error=repr(f"{type(error).__name__}: {error}"))
+
+
 class Models:
-    """The models that streams name, each loaded once, or the words why it cannot be; threads may share it."""
+    """The models that streams name, each loaded once, whatever fingerprints they claim; threads may share it."""
 
     def __init__(self, model: str | None, device: str) -> None:
         self._model, self._device = model, device
@@ -29,13 +43,19 @@ class Models:
 
     def find(self, info: Info) -> Tokenizer | str:
         """The tokenizer of a stream, or why there are no pictures of it."""
+        name = self._model or info.model
         with self._lock:
-            if info.tokenizer not in self._known:
-                try:
-                    self._known[info.tokenizer] = load_for_stream(info, self._model, self._device)
-                except (OSError, ValueError, RuntimeError, ImportError) as error:
-                    self._known[info.tokenizer] = str(error)
-            return self._known[info.tokenizer]
+            try:
+                if name not in self._known:
+                    self._known[name] = load_for_stream(info, self._model, self._device)
+                found = self._known[name]
+                if not isinstance(found, str):
+                    found.check_fingerprint(info.tokenizer)
+                return found
+            except (OSError, ValueError, RuntimeError, ImportError) as error:
+                if name in PRESETS or self._model:  # other names are without number, and cost nothing
+                    self._known.setdefault(name, str(error))
+                return str(error)
 
 
 class Pictures:

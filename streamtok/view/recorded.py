@@ -1,5 +1,6 @@
 """A recording for pages: each page has its own place on the time line, and plays from there."""
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from streamtok.event_log import EventLog
 from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
-from streamtok.view.pictures import Group, Models, Pictures, gather_facts, time_stages
+from streamtok.view.pictures import Group, Models, Pictures, gather_facts, outlive, time_stages
 from streamtok.view.recorded_images import RecordedImages
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
+
+log = logging.getLogger("streamtok.view")
 
 BINS, GROUPS_PER_BIN = 200, 3  # at most and at least, in the strips that show when a stream was there
 SPEEDS = 0.1, 16.0
@@ -23,7 +27,8 @@ LATE_S = 0.5  # a decoder that is so late plays slower, rather than leaving out 
 class TimeLine:
     """The token messages of a recording by log time, each read when it is asked for.
 
-    `seconds` (n,) are their times from the first; `streams` (n,) says whose they are, by place in `names`.
+    `times_ns` (n,) are when their last frames were taken, ns since 1970, and `seconds` (n,) are from the first.
+    `streams` (n,) says whose they are, by place in `names`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -36,7 +41,7 @@ class TimeLine:
         self._files = np.repeat(np.arange(len(files)), [len(part) for part in parts])
         if not len(self._places):
             raise ValueError(f"{path} holds no token messages to show")
-        times = self._places["time"]
+        times = self.times_ns = self._places["time"]
         self.seconds = (times - times.min()) / 1e9
         topics = [self._topic(number) for number in range(len(times))]
         self.streams = np.array([self.names.index(topic.removeprefix(TOKENS)) for topic in topics])
@@ -52,10 +57,6 @@ class TimeLine:
             self.recording.damaged(str(error))
             return None
         return reader.read(self._topic(number), raw.data)
-
-    def find_time(self, number: int) -> int:
-        """Log time of message `number`, ns since 1970: when its last frame was taken."""
-        return int(self._places["time"][number])
 
     def keyframe_before(self, number: int) -> int:
         """Where to start reading, so that every stream can be decoded at message `number`."""
@@ -129,6 +130,7 @@ class Player:
         self._changed = threading.Condition()
         self._reader = TokenReader(self._line.recording.damaged)
         self._images = RecordedImages(self._line.recording)
+        self._events = EventLog(str(show.path), log, "file")
         self._thread = threading.Thread(target=self._run, name="view player", daemon=True)
         self._thread.start()
 
@@ -159,7 +161,8 @@ class Player:
         while not self._closed:
             with self._changed:
                 seek, self._seek = self._seek, None
-                if seek is None and not self._may_go_on():
+                self.playing = self.playing and (seek is not None or self._next < len(self._line))
+                if seek is None and not self.playing:
                     self._changed.wait()
                     due = time.monotonic()
                     continue
@@ -167,17 +170,14 @@ class Player:
                     self._changed.wait(wait_s)
                     continue
             if seek is not None:
-                self._go_to(seek)
+                with outlive(self._events):
+                    self._go_to(seek)
                 due = time.monotonic()
                 continue
-            self._show_message(self._next)
+            with outlive(self._events):
+                self._show_message(self._next)
             self._next += 1
             due = max(due, time.monotonic() - LATE_S) + self._step_s()
-
-    def _may_go_on(self) -> bool:
-        if self._next >= len(self._line):
-            self.playing = False
-        return self.playing
 
     def _step_s(self) -> float:
         """Seconds from the last message to the next one, as it is played."""
@@ -208,5 +208,5 @@ class Player:
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": time_stages(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        source = self._images.image_at(message.stream, self._line.find_time(number)) if wanted else None
+        source = self._images.image_at(message.stream, int(self._line.times_ns[number])) if wanted else None
         self._page.take(Group(head, message, picture, source))

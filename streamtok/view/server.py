@@ -28,6 +28,7 @@ except ImportError as error:
     raise missing_extra("the live page", "view") from error
 
 MOST_PAGES = 16
+REPLACED = 4000  # how the WebSocket of an older page is closed, which is then not to come back by itself
 MAX_ORDER = 4096  # bytes of what a page may send
 NO_ORDER = ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
 TURN_S, STATE_S = 0.1, 0.5
@@ -108,7 +109,7 @@ class PageServer:
         if token is None and not self.local:
             raise ValueError(f"a page on {address} can be reached by others: it needs a token")
         self.visits = 0
-        self._pages: set[OpenPage] = set()
+        self._pages: dict[OpenPage, ServerConnection] = {}  # oldest first
         self._strangers: dict[ServerConnection, None] = {}
         self._files = {item.name: item.read_bytes() for item in (files("streamtok.view") / "page").iterdir()}
         self._steps = browser.steps if browser else []
@@ -168,9 +169,7 @@ class PageServer:
         if refusal:
             return connection.respond(HTTPStatus.FORBIDDEN, f"{refusal}\n")
         if path == "/socket":
-            if len(self._pages) < MOST_PAGES:
-                return None
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_PAGES} pages are open already\n")
+            return None
         name = path.removeprefix("/") or "index.html"
         if name not in self._files:
             return connection.respond(HTTPStatus.NOT_FOUND, f"no file {name[:80]!r}\n")
@@ -196,8 +195,10 @@ class PageServer:
     async def _on_socket(self, connection: ServerConnection) -> None:
         page = OpenPage(asyncio.get_running_loop())
         self._strangers.pop(connection, None)
-        self._pages.add(page)
+        self._pages[page] = connection
         self.visits += 1
+        if len(self._pages) > MOST_PAGES:  # a new one ends the oldest, so that pages left open keep nobody out
+            await self._pages.pop(next(iter(self._pages))).close(REPLACED, f"{MOST_PAGES} newer pages are open")
         sending = asyncio.create_task(send_all(connection, page))
         try:
             self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
@@ -208,7 +209,7 @@ class PageServer:
             pass
         finally:
             sending.cancel()
-            self._pages.discard(page)
+            self._pages.pop(page, None)
             await asyncio.to_thread(self.show.leave, page)
 
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:

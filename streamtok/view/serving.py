@@ -18,7 +18,8 @@ log = logging.getLogger("streamtok.view")
 
 def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
     """Serve the page until `stop` is set; returns what was shown. Raises what `PageServer` and the recording do."""
-    show = open_nodes(settings) if settings.live else RecordedShow(settings.inputs[0], find_models(settings))
+    models = Models(settings.model, settings.device)
+    show = open_nodes(settings, models) if settings.live else RecordedShow(settings.inputs[0], models)
     token = settings.token or (None if is_loopback(settings.address) else secrets.token_urlsafe(16))
     browser = BrowserFiles.read(settings.browser) if settings.browser else None
     server = PageServer(show, settings.port, settings.address, token, browser)
@@ -36,7 +37,7 @@ def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str 
     """Send streams to Rerun or Foxglove until `stop` is set; returns what was shown."""
     file = settings.to if settings.to.endswith(".rrd") else None
     viewer = FoxgloveViewer() if settings.to == "foxglove" else RerunViewer(file)
-    show = open_nodes(settings)
+    show = open_nodes(settings, Models(settings.model, settings.device))
     show.join(viewer)
     log.info("event=viewer to=%s", settings.to)
     stop.wait()
@@ -45,12 +46,6 @@ def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str 
     return {"to": settings.to, "groups": show.groups}
 
 
-def open_nodes(settings: ViewSettings) -> LiveShow:
+def open_nodes(settings: ViewSettings, models: Models) -> LiveShow:
     """The nodes that the inputs name."""
-    curve = load_keys(CurveClient, settings.curve)
-    return LiveShow(settings.inputs, find_models(settings), curve)
-
-
-def find_models(settings: ViewSettings) -> Models:
-    """What decodes the streams."""
-    return Models(settings.model, settings.device)
+    return LiveShow(settings.inputs, models, load_keys(CurveClient, settings.curve))

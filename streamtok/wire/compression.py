@@ -7,6 +7,7 @@ from streamtok.extras import missing_extra
 from streamtok.wire.errors import WireError
 
 LEVEL = 1
+LACK = cache(lambda: str(missing_extra("compression 'zstd' (not 'none')", "zstd")))
 
 
 def check(compression: str) -> None:
@@ -39,10 +40,5 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise ImportError(_explain_lack()) from error
+        raise ImportError(LACK()) from error
     return zstandard
-
-
-@cache
-def _explain_lack() -> str:
-    return str(missing_extra("compression 'zstd' (not 'none')", "zstd"))

@@ -178,10 +178,6 @@ class KeyframeGate:
         self.pending, self.last_ns = False, now_ns
         return True
 
-    def note_keyframe(self) -> None:
-        """Note that a keyframe was published, for whatever reason: it serves everyone who asked."""
-        self.pending = False
-
 
 @dataclass
 class EpochCache:
@@ -251,7 +247,9 @@ class ControlClient:
             if reply is not None and reply.id == asked:
                 if not reply.ok:
                     raise ControlError(f"{op} refused by {self.endpoint}: {reply.error}")
-                return decode_epoch(reply.result) if op == "epoch" else decode_facts(reply.result)
+                if op == "epoch":
+                    return decode_epoch(reply.result)
+                return decode_map(reply.result, dict[str, Any], Limits(max_header=MAX_RESULT))
         raise TimeoutError(f"no reply to {op} from {self.endpoint} within {timeout} s; is the node running?")
 
     def close(self) -> None:
@@ -293,8 +291,3 @@ def read_reply(parts: list[memoryview], rejects: Rejects) -> ReceivedReply | Non
 def decode_epoch(result: msgspec.Raw) -> EpochResult:
     """The result of op `epoch`, checked before it is built; raises WireError."""
     return decode_map(result, EpochResult, Limits(max_header=MAX_REPLY))
-
-
-def decode_facts(result: msgspec.Raw) -> dict[str, Any]:
-    """The result of any other op, a map; raises WireError."""
-    return decode_map(result, dict[str, Any], Limits(max_header=MAX_RESULT))

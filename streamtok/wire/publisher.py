@@ -194,9 +194,8 @@ class Publisher:
 
     def subscribers(self, stream: str | None = None) -> int:
         """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
-        if not (names := list(self._table.streams) if stream is None else [stream]):
-            return self._subscriptions.count_within(b"tokens/")
-        return self._subscriptions.count([f"tokens/{name}".encode() for name in names])
+        names = list(self._table.streams) or [""] if stream is None else [stream]
+        return self._subscriptions.count([f"tokens/{name}".encode() for name in names], within=names == [""])
 
     def wait_subscribers(self, count: int, timeout: float | None = None) -> bool:
         """Serve until `count` readers have joined; False if `timeout` seconds pass or `stop` says so first."""

@@ -97,7 +97,7 @@ class StreamState:
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
             self.counts["keyframes"] += 1
-            self.gate.note_keyframe()
+            self.gate.pending = False  # it serves everyone who asked
 
     def _payload(self, group: TokenGroup) -> tuple[bytes, Coding | UnsetType]:
         info, tokens = self.info, group.tokens

@@ -16,7 +16,7 @@ from streamtok.wire.control import ControlClient
 from streamtok.wire.drain import KINDS, Drain, Kind
 from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects
-from streamtok.wire.header import FrameHeader, Info, Limits
+from streamtok.wire.header import Info, Limits
 from streamtok.wire.mailbox import Closed, Mailbox
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
@@ -37,20 +37,6 @@ def count_memory(message: TokenMessage | FrameMessage) -> int:
     """Bytes that a message holds while it waits."""
     held = message.header.nbytes if isinstance(message, TokenMessage) else 0
     return held + len(message.payload)
-
-
-@dataclass
-class FrameTracker:
-    """Follows `seq` through the camera images of one stream; a jump is loss, a new session is not."""
-
-    session: str = ""
-    last: int = -1
-
-    def lost_before(self, header: FrameHeader) -> int:
-        """Take the next image; returns how many are missing just before it."""
-        lost = max(0, header.seq - self.last - 1) if header.session == self.session else 0
-        self.session, self.last = header.session, header.seq
-        return lost
 
 
 @dataclass(eq=False)
@@ -108,7 +94,7 @@ class Subscription(Generic[Message]):
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
         self._delivered: dict[str, StreamTracker] = {}
-        self._frames: dict[str, FrameTracker] = {}
+        self._frames: dict[str, tuple[str, int]] = {}  # session and seq of the newest camera image
         self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
             1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=count_memory
         )
@@ -261,8 +247,11 @@ class Subscription(Generic[Message]):
     def _deliver(self, message: TokenMessage | FrameMessage) -> Message:
         """Mark continuity as this reader sees it, which includes what the queue discarded."""
         if isinstance(message, FrameMessage):
-            lost = self._frames.setdefault(message.stream, FrameTracker()).lost_before(message.header)
-            return cast(Message, replace(message, lost=lost) if lost else message)
+            number = message.header.session, message.header.seq
+            session, last = self._frames.get(message.stream, number)
+            self._frames[message.stream] = number
+            lost = number[1] - last - 1 if number[0] == session else 0  # a new session is no loss
+            return cast(Message, replace(message, lost=lost) if lost > 0 else message)
         tracker = self._delivered.setdefault(message.stream, StreamTracker())
         verdict = tracker.take_message(message.header)
         if verdict is None:  # none is stale here: the stream has begun anew with what was known before

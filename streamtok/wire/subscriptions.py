@@ -49,15 +49,11 @@ class Subscriptions:
                 self.topics[topic] -= 1
         return joined, topic
 
-    def count_within(self, folder: bytes) -> int:
-        """Subscriptions that could match some topic that begins with `folder`."""
-        with self._lock:
-            matching = (prefix for prefix in self.topics if prefix.startswith(folder) or folder.startswith(prefix))
-            return sum(self.topics[prefix] for prefix in matching)
-
-    def count(self, topics: list[bytes]) -> int:
-        """Subscriptions that match at least one of the whole `topics`."""
+    def count(self, topics: list[bytes], within: bool = False) -> int:
+        """Subscriptions that match at least one of `topics`; `within` them: of topics that begin so."""
         with self._lock:
             return sum(
-                number for prefix, number in self.topics.items() if any(topic.startswith(prefix) for topic in topics)
+                number
+                for prefix, number in self.topics.items()
+                if any(topic.startswith(prefix) or (within and prefix.startswith(topic)) for topic in topics)
             )

@@ -17,7 +17,7 @@ from streamtok.bench.roofline import count_work
 from streamtok.bench.tables import format_report, plot_ratios
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
-from streamtok.engine.configuration import PRECISIONS, EngineConfiguration
+from streamtok.engine.configuration import CHOICES, EngineConfiguration
 from streamtok.model import build
 from streamtok.weights.golden import reference_clip
 
@@ -95,6 +95,11 @@ def test_work_of_the_full_size_encoder_is_the_published_count():
     assert work["flops"] == pytest.approx(1.927e12, rel=0.01)
 
 
+def test_work_of_a_predictive_encoder_has_its_decoder_in_it():
+    plain, predictive = (count_work(build_on_meta(name), (64, 96))["flops"] for name in ("nano", "nano-p"))
+    assert predictive > 1.5 * plain
+
+
 def build_on_meta(name):
     with torch.device("meta"):
         return build(PRESETS[name])
@@ -125,7 +130,7 @@ def test_command_refuses_wrong_use(bench, capsys):
 
 
 def test_a_command_has_the_precisions_that_there_are(bench):
-    assert get_args(bench.BenchSettings.model_fields["precision"].annotation) == ("auto", *PRECISIONS)
+    assert get_args(bench.BenchSettings.model_fields["precision"].annotation) == ("auto", *CHOICES["precision"])
 
 
 def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import streamtok
-from streamtok.checkpoint import from_cosmos, from_diffusers, save, save_diffusers, to_published
+from streamtok.checkpoint import from_cosmos, from_diffusers, read_folder, save, save_diffusers, to_published
 from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
 from tests.checkpoint.test_checkpoint import PUBLISHED
@@ -258,6 +258,11 @@ def test_a_name_and_weights_that_disagree_are_told(folder):
     torch.save(image, where.with_name("Cosmos-0.1-Tokenizer-DV4x8x8") / "model.pt")
     with pytest.raises(ValueError, match=r"is a discrete video .* the weights are those of an image model"):
         streamtok.load(where.with_name("Cosmos-0.1-Tokenizer-DV4x8x8"))
+
+
+def test_a_missing_folder_is_named_with_what_was_expected(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none/config.json is missing.* expected a checkpoint folder"):
+        read_folder(tmp_path / "none")
 
 
 def test_a_later_format_of_our_folder_is_refused(tmp_path):

@@ -92,6 +92,13 @@ def test_mistakes_name_file_line_and_key(line, words, tmp_path):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("argument", ["--set=--", "--out=--"])
+def test_two_dashes_are_no_value(argument, capsys):
+    with pytest.raises(SystemExit):
+        parse_flags("a.mp3", argument)
+    assert f"argument {argument[:-3]}: expected a value" in capsys.readouterr().err
+
+
 def test_what_is_required_may_be_in_neither(tmp_path, capsys):
     (tmp_path / "song.yaml").write_text("out: album")
     sing = make_main("sing", Song, lambda settings: 0, None)

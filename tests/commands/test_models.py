@@ -7,6 +7,7 @@ import torch
 
 import streamtok
 from streamtok.commands import models
+from streamtok.engine.optimized import describe_engine
 from streamtok.io.picture_writer import open_pictures
 from streamtok.weights.golden import reference_clip
 
@@ -44,7 +45,7 @@ def test_a_folder_is_prepared_on_a_clip_whatever_is_stored(tmp_path, capsys):
     assert capsys.readouterr().out == on_clip
     (stored,) = (tmp_path / "cache/engine").glob("*-cpu-64x96.json")
     fast = streamtok.load(folder, engine="auto", size=SIZE, device="cpu")
-    assert fast.engine.to_dict() == json.loads(stored.read_text())
+    assert describe_engine(fast).to_dict() == json.loads(stored.read_text())
 
 
 def test_mistakes_are_told(tmp_path, capsys):

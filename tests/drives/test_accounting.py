@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
-from tests.kit.drives import START_NS
+from streamtok.types import Frame
+from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
 
 STEP_NS = 100_000_000
 
@@ -153,6 +155,40 @@ def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
     found = read(write(tmp_path / "d.mcap", merged))
     assert (found.numbers, found.ids) == (ALL, ALL)
     assert (found.account["duplicates"], found.account["lost"]) == (80, 0)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_a_clock_that_was_set_back_with_that_of_logging_mixes_nothing(tmp_path, kind):
+    times = [START_NS + number % 14 * STEP_NS for number in range(40)]  # a simulation that was reset twice
+    frames = [Frame("cam", n, time_ns, picture(n)) for n, time_ns in enumerate(times)]
+    path = {"mcap": write_mcap, "db3": write_bag2, "bag": write_bag1}[kind](tmp_path / "d", frames)
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert [frame.capture_ns for frame in found] == times
+        assert all(np.array_equal(one.image, other.image) for one, other in zip(found, frames, strict=True))
+        assert drive.account()["cam"]["guessed"] == 0
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_images_that_two_parts_have_are_copies(tmp_path, kind):
+    frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
+    for part, shared in enumerate((frames[:40], frames[20:])):
+        if kind == "db3":
+            write_bag2(tmp_path / f"{part}", shared)
+            os.replace(tmp_path / f"{part}" / f"{part}.db3", tmp_path / f"d_{part}.db3")
+        else:
+            {"mcap": write_mcap, "bag": write_bag1}[kind](tmp_path / f"d_{part}.{kind}", shared)
+    with open_drive(tmp_path) as drive:
+        assert [frame.capture_ns for frame in drive] == [frame.capture_ns for frame in frames]
+        account = drive.account()["cam"]
+    assert (account["images"], account["duplicates"], account["lost"]) == (80, 20, 0)
+
+
+def test_a_counter_that_jumps_further_than_time_says_nothing_is_lost(tmp_path):
+    frames = [Frame("cam", n if n < 20 else n + 4_000_000_000, START_NS + n * STEP_NS, picture(n)) for n in range(40)]
+    with open_drive(write_bag1(tmp_path / "d.bag", frames)) as drive:
+        assert len({frame.frame_id for frame in drive}) == 40
+        assert drive.account()["cam"]["lost"] == 0
 
 
 def test_a_gap_is_judged_by_the_stamps_own_rate(tmp_path):

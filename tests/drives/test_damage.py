@@ -208,6 +208,16 @@ def test_a_database_that_ends_within_a_page_gives_no_black_pictures(tmp_path):
         assert "the last page is cut off" in notes
 
 
+def test_cells_of_another_type_cost_their_own_images(tmp_path):
+    path = next(write_bag2(tmp_path / "d", frames_of("front", 12)).glob("*.db3"))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE messages SET data = 'text' WHERE id = 3")
+        database.execute("UPDATE messages SET data = x'', timestamp = 'no time' WHERE id = 12")
+    with open_drive(path) as drive:
+        assert len(list(drive)) == 10
+        assert drive.account()["front"]["damaged"] == 2
+
+
 def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
     path = write_bag2(tmp_path / "d", frames_of("front", 12)) / "d.db3"
     with closing(sqlite3.connect(path)) as database:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,38 @@ def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
     numbers, ids, account, notes = read(write_kitti(tmp_path / "there", BLANK))
     assert (numbers, ids, account["lost"], account["guessed"]) == (ALL, ALL, 0, 4)
     assert "between their neighbours'" in notes
+
+
+def test_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
+    numbers, _, account, notes = read(write_kitti(tmp_path, [date(number) for number in range(5)]))
+    assert numbers == list(range(5))
+    assert account["untimed"] == COUNT - 5
+    assert "without a time" in notes
+
+
+def test_a_list_of_times_in_json_is_read(tmp_path):
+    for number in range(COUNT):
+        put_image(tmp_path / "front_camera" / f"{number:02d}.jpg", number)
+    times = [1557539924.5 + number / 10 for number in range(COUNT)]
+    (tmp_path / "front_camera" / "timestamps.json").write_text(json.dumps(times))
+    with open_drive(tmp_path) as drive:
+        assert [frame.capture_ns for frame in drive] == [round(time * 10) * 10**8 for time in times]
+
+
+def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
+    for number in range(100):
+        (tmp_path / f"{number}.mp4").write_bytes(b"no video")
+    assert len(list_drives(str(tmp_path))) == 100
+    with pytest.raises(ValueError, match="100 drives that do not belong together"):
+        open_drive(tmp_path)
+
+
+def test_folders_in_a_folder_called_data_are_found(tmp_path):
+    for camera in ("cam01", "cam03"):
+        for number in range(COUNT):
+            put_image(tmp_path / "data" / "000076" / camera / f"{1616343525200 + 500 * number}.png", number)
+    with open_drive(tmp_path) as drive:
+        assert sorted(drive.streams) == ["cam01", "cam03"]
 
 
 def test_a_gap_in_the_times_is_a_gap_where_nothing_numbers_the_images(tmp_path):

@@ -90,6 +90,28 @@ def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, b
 COLOURED = np.kron(np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
 
 
+def test_rows_of_16_bits_that_end_with_half_a_value_are_read(tmp_path):
+    frame = FRAMES[0]
+    rows = np.zeros((SIZE[0], SIZE[1] * 6 + 3), np.uint8)
+    rows[:, :-3] = (frame.image.astype("<u2") * 256 + 7).reshape(SIZE[0], -1).view(np.uint8)
+    sizes = {"height": SIZE[0], "width": SIZE[1], "step": rows.shape[1], "encoding": "rgb16", "is_bigendian": 0}
+    whole = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1), **sizes)]
+    cut_off = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1)[:-9], **sizes)]
+    found, notes = read(write(tmp_path / "d.mcap", [ros("/whole", whole), ros("/cut_off", cut_off)]))
+    assert [each.stream for each in found] == ["whole"]
+    assert np.array_equal(found[0].image, frame.image)
+    assert "cut_off: frame 0" in notes
+
+
+def test_messages_of_which_none_can_be_read_say_why(tmp_path):
+    messages = timed([b"\0\7\0\0 no CDR"] * 5)
+    path = write(tmp_path / "d.mcap", [("/cam", "sensor_msgs/msg/Image", "ros2msg", "cdr", messages)])
+    with open_drive(path) as drive:
+        assert not list(drive)
+        assert drive.account()["cam"]["damaged"] == 5
+        assert any("encapsulation" in note for note in drive.notes)
+
+
 def test_a_colour_picture_that_was_a_bayer_pattern_before_it_was_packed_is_one(tmp_path):
     """image_transport names the raw image's encoding, then that of the picture: a pattern is stored as one channel."""
     colour = cv2.imencode(".png", COLOURED[..., ::-1])[1].tobytes()

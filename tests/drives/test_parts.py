@@ -132,6 +132,27 @@ def test_what_a_killed_recorder_left_in_its_write_ahead_log_is_read(tmp_path):
     assert len(sqlite3.connect(first).execute("SELECT id FROM messages").fetchall()) == 36
 
 
+def test_what_a_killed_recorder_had_not_finished_is_undone(tmp_path):
+    path = next(write_bag2(tmp_path / "d", FRAMES).glob("*.db3"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA cache_size = 1")
+        database.execute("BEGIN")
+        database.execute("DELETE FROM messages WHERE id < 10")
+        killed = shutil.copytree(tmp_path / "d", tmp_path / "killed")
+        database.execute("ROLLBACK")
+    journal = next(killed.glob("*-journal"))
+    size = journal.stat().st_size
+    assert size
+    assert_same_frames(read(killed)[0], FRAMES)
+    assert journal.stat().st_size == size  # it is evidence, and stays
+
+
+def test_a_bag_packed_by_the_zstd_command_is_found_in_its_folder(tmp_path):
+    packed = next(write_bag2(tmp_path / "d", FRAMES, "MCAP", compression="FILE").glob("*.zstd"))
+    packed.rename(packed.with_suffix(".zst"))
+    assert_same_frames(read(tmp_path / "d")[0], FRAMES)
+
+
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
 @pytest.mark.parametrize("mode", ["FILE", "MESSAGE"])
 @pytest.mark.parametrize("bare", [False, True])

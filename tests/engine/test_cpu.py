@@ -11,7 +11,6 @@ from torch import nn
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu import winograd
-from streamtok.engine.cpu.interleaved import InterleavedStreams
 from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.rings import roll, unroll
 from streamtok.model import NonFiniteError, build
@@ -212,7 +211,9 @@ def test_ring_and_plain_past_are_inverses():
 
 def test_models_that_resample_time_say_why():
     with pytest.raises(ValueError, match="does not step one frame"):
-        InterleavedStreams(*[build(replace(PRESETS["cosmos-cv8x8x8"], **_small()))] * 2)
+        apply_configuration(
+            build(replace(PRESETS["cosmos-cv8x8x8"], **_small())), EngineConfiguration(kernels="interleaved")
+        )
 
 
 def _small():

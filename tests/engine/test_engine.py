@@ -10,7 +10,7 @@ from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError, optimize, precision
 from streamtok.engine.compile_cache import use_folder
 from streamtok.engine.configuration import cache_folder, inspect_machine, load_stored, store
-from streamtok.engine.optimized import apply_configuration, memory_needed
+from streamtok.engine.optimized import apply_configuration, describe_engine, memory_needed
 from streamtok.engine.precision import choose, compare_tokens, list_candidates
 from streamtok.model import build
 from streamtok.weights.golden import reference_clip
@@ -81,10 +81,11 @@ def test_optimize_measures_once_and_reuses(tok, caplog):
     caplog.set_level("INFO", "streamtok.engine")
     first = optimize(tok, size=SIZE)
     assert "tokens_equal_to_float32" in caplog.text
-    assert set(first.engine.agreement) - {"float32 winograd"} == set(list_candidates(first.engine.device))
+    engine = describe_engine(first)
+    assert set(engine.agreement) - {"float32 winograd"} == set(list_candidates(engine.device))
     caplog.clear()
     second = optimize(tok, size=SIZE)
-    assert second.engine == first.engine
+    assert describe_engine(second) == describe_engine(first)
     assert "engine=stored" in caplog.text
     assert second.fingerprint == tok.fingerprint
 
@@ -93,7 +94,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tok, caplog, tmp_path, m
     (tmp_path / "a_file").touch()
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path / "a_file"))
     fast = optimize(tok, size=SIZE)
-    assert fast.engine.measured_ms
+    assert describe_engine(fast).measured_ms
     assert "engine=unstored because=" in caplog.text
     assert "set STREAMTOK_CACHE" in caplog.text
 
@@ -126,7 +127,7 @@ def test_recorded_configuration_is_refused_for_other_weights(tok):
 def test_a_configuration_for_deterministic_steps_makes_them_so(tok):
     fast = apply_configuration(tok, EngineConfiguration(deterministic=True))
     assert (tok.deterministic, fast.deterministic, fast.stream(2, *SIZE).slot_by_slot) == (False, True, True)
-    assert apply_configuration(fast, EngineConfiguration(threads=1)).engine.deterministic
+    assert describe_engine(apply_configuration(fast, EngineConfiguration(threads=1))).deterministic
     with pytest.raises(ValueError, match="deterministic steps"):
         apply_configuration(fast, EngineConfiguration(kernels="interleaved"))
 
@@ -134,10 +135,10 @@ def test_a_configuration_for_deterministic_steps_makes_them_so(tok):
 def test_what_was_stored_for_another_mode_is_not_taken(tok):
     exact = build(PRESETS["nano"], deterministic=True)
     exact.load_state_dict(tok.state_dict())
-    assert optimize(tok, size=SIZE, device="cpu").engine.kernels == "interleaved"
+    assert describe_engine(optimize(tok, size=SIZE, device="cpu")).kernels == "interleaved"
     first = optimize(exact, size=SIZE, device="cpu")
-    assert (first.engine.kernels, first.deterministic) == ("plain", True)
-    assert optimize(exact, size=SIZE, device="cpu").engine == first.engine
+    assert (describe_engine(first).kernels, first.deterministic) == ("plain", True)
+    assert describe_engine(optimize(exact, size=SIZE, device="cpu")) == describe_engine(first)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
@@ -189,7 +190,7 @@ def test_threads_are_chosen_among_those_allowed_and_put_back(tok):
     chosen, _ = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32", groups=3)
     assert chosen.threads in (1, 2)
     assert torch.get_num_threads() == 2
-    assert optimize(optimize(tok, chosen), chosen).engine == chosen
+    assert describe_engine(optimize(optimize(tok, chosen), chosen)) == chosen
 
 
 def test_precision_agreement_is_above_its_floor(tok):

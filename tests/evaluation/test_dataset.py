@@ -128,14 +128,16 @@ def test_both_readers_give_the_same_frames(tmp_path: Path):
     assert np.abs(by_av[0].astype(int) - scene(6)[0]).mean() < 3
 
 
-def test_unreadable_files_are_named_and_passed_over(tmp_path: Path):
+def test_files_that_cannot_be_judged_are_named_and_passed_over(tmp_path: Path):
+    picture(tmp_path / "thin.png", size=(8, 48))
     write_video(tmp_path / "good.mp4", scene(5))
     (tmp_path / "bad.mp4").write_bytes(b"not a video" * 50)
     (tmp_path / "empty.png").touch()
     clips = ClipSet(find_clips([tmp_path]), lines=None)
     assert [clip.name for clip in clips] == ["good"]
-    assert set(clips.skipped) == {"bad", "empty"}
+    assert set(clips.skipped) == {"bad", "empty", "thin"}
     assert "no frame that can be decoded" in clips.skipped["bad"]
+    assert "judged at 8x48, sides of 11 pixels are needed" in clips.skipped["thin"]
 
 
 def test_places_with_nothing_to_judge_are_errors(tmp_path: Path):

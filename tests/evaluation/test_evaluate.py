@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
-from streamtok.evaluation.drift import Drift, StillCurve, _to_and_fro, measure_drift, measure_seam, measure_still
+from streamtok.evaluation.drift import Drift, StillCurve, measure_drift, measure_seam, measure_still, play_to_and_fro
 from streamtok.evaluation.evaluate import evaluate_clips, reconstruct
 from streamtok.evaluation.layouts import as_unit
 from streamtok.evaluation.metrics import frame_mse, psnr
@@ -163,7 +163,7 @@ def test_drift_loss_is_the_mean_of_the_last_tenth():
     assert Drift("bfloat16", list(range(20)), [30.0] * 20, [30.0] * 18 + [29.0, 28.0]).loss == 1.5
 
 
-def test_a_clip_plays_to_and_fro_without_a_jump():
+def test_a_clip_playsplay_to_and_fro_without_a_jump():
     frames = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
-    played = np.concatenate(list(_to_and_fro(frames, 4, 4))).flatten().tolist()
+    played = np.concatenate(list(play_to_and_fro(frames, 4, 4))).flatten().tolist()
     assert played == [0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 4]

@@ -120,6 +120,7 @@ def test_what_cannot_work_ends_with_one_line(
         ([], "places: required, not given"),
         (["clips", "--lines", "tall"], "lines: expected a number of pixels of 8 or more, or 'native' (got 'tall')"),
         (["clips", "--frames", "many"], "frames: input should be a valid integer"),
+        (["clips", "--images", "--sequences"], "sequences a folder of them: choose one"),
     ],
 )
 def test_wrong_use_exits_with_two(arguments: list[str], words: str, capsys):

@@ -19,6 +19,7 @@ from streamtok.commands import info, replay
 from streamtok.commands import tokenize as tokenize_drives
 from streamtok.config import TokenizerConfig
 from streamtok.engine.loading import load
+from streamtok.engine.optimized import describe_engine
 from streamtok.fleet import fleet as fleet_module
 from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
@@ -318,7 +319,10 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
 
 def test_a_cpu_computes_as_live_unless_told_otherwise(model):
     options = settle_engine(FleetOptions(model=model, device="cpu"), None)
-    assert load_for_fleet(options).engine.kernels == load(model, engine="default", device="cpu").engine.kernels
+    assert (
+        describe_engine(load_for_fleet(options)).kernels
+        == describe_engine(load(model, engine="default", device="cpu")).kernels
+    )
     assert options.engine.device_name == ""  # machines with other processors do not do each other's work again
     assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
 

@@ -60,6 +60,21 @@ def test_turned_videos_come_upright_and_so_do_their_packets(tmp_path, codec, ori
     assert len(replayed) == COUNT
 
 
+@pytest.mark.parametrize(("codec", "name"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_a_picture_is_cut_at_every_side_as_its_stream_says(tmp_path, codec, name):
+    options = PLAIN if codec == "libx264" else {"x265-params": "bframes=0:log-level=none:pools=1"}
+    whole, cropped = tmp_path / f"a.{name}", tmp_path / f"b.{name}"
+    write_video(whole, noisy(COUNT), TIMES, codec, **options)
+    with av.open(str(whole)) as container, cropped.open("wb") as file:
+        stream = container.streams.video[0]
+        crop = av.BitStreamFilterContext(f"{name}_metadata=crop_left=10:crop_right=4:crop_top=6:crop_bottom=2", stream)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        file.writelines(bytes(one) for packet in packets for one in crop.filter(packet))
+    with VideoReader(whole) as one, VideoReader(cropped) as other:
+        assert other.size == (one.size[0] - 8, one.size[1] - 14)
+        assert all(np.array_equal(a.image[6:-2, 10:-4], b.image) for a, b in zip(one, other, strict=True))
+
+
 def test_a_message_that_turns_a_picture_leaves_the_rest_of_its_packet(tmp_path):
     path = write_video(tmp_path / "a.h264", noisy(2), TIMES[:2], **PLAIN)
     with av.open(str(path)) as container:
@@ -89,18 +104,23 @@ def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("codec", "suffix"), [("libx264", "avi"), ("libx264", "asf"), ("mpeg2video", "asf"), ("libx264", "mxf")]
 )
-def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_their_times(tmp_path, codec, suffix):
-    path = tmp_path / f"a.{suffix}"
+@pytest.mark.parametrize("uneven", [False, True])
+def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_their_times(
+    tmp_path, codec, suffix, uneven
+):
+    path, left_out = tmp_path / f"a.{suffix}", {4, 5, 9} if uneven and suffix == "avi" else ()
+    times = [n for n in range(COUNT + len(left_out)) if n not in left_out]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=ORDERED)
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for number, image in enumerate(noisy(COUNT)):
+        for time, image in zip(times, noisy(COUNT), strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.pts, frame.time_base = time, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with VideoReader(path) as video:
-        assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 25)) for n in range(COUNT)]
+        found = [(number_of(one.image), one.seconds) for one in video]
+        assert found == [(number, Fraction(time, 25)) for number, time in enumerate(times)]
         assert video.counts == {"damaged": 0}
 
 

@@ -83,6 +83,22 @@ def test_a_stream_that_comes_faster_than_in_real_time_and_ends_gives_all_of_its_
     assert np.allclose(np.diff([one.capture_ns for one in grabbed]), 40_000_000, atol=1000)
 
 
+def test_a_playlist_that_has_no_end_is_played_and_nothing_of_it_is_left_out(tmp_path):
+    options = {"hls_time": "0.4", "hls_list_size": "0", "hls_flags": "omit_endlist"}
+    write_video(tmp_path / "a.m3u8", noisy(COUNT), TIMES, container_options=options, **PLAIN)
+
+    def answer(path, headers):
+        file = tmp_path / path.removeprefix("/")
+        return part_of(file.read_bytes(), headers, {".ts": "video/mp2t"}.get(file.suffix, "application/x-mpegurl"))
+
+    with Server(answer) as web, open_source(f"{web.base}/a.m3u8", max_frames=20) as source:
+        frames = list(source)
+        assert source.counts["dropped"] == source.counts["missed"] == 0
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == list(range(numbers[0], numbers[0] + 20))
+    assert np.allclose(np.diff([frame.capture_ns for frame in frames]), 40_000_000, atol=100_000)
+
+
 def test_a_playlist_of_playlists_that_lists_none_is_no_file():
     answer = 200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n"
     with Server(lambda path, headers: answer) as web:

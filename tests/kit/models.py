@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import streamtok.model
+from streamtok.bench import clips
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer
 from streamtok.types import TokenGroup
@@ -102,16 +103,10 @@ def video(frames: int, height: int = 16, width: int = 32, batch: int = 1, dtype:
     return torch.rand(batch, 3, frames, height, width, dtype=dtype) * 2 - 1
 
 
-def groups(clip: Tensor, size: int) -> list[Tensor]:
-    """A clip (B, 3, 1 + kG, H, W) as its keyframe and its groups."""
-    return [clip[:, :, :1], *clip[:, :, 1:].split(size, 2)]
-
-
 def encode_by_steps(model: Tokenizer, clip: Tensor, **kwargs: object):
     """Latent (B, C, T', h, w) and tokens of a clip, one group per step, the batch as slots."""
     stream = model.stream(slots=len(clip), height=clip.shape[-2], width=clip.shape[-1], **kwargs)
-    outs = [stream.step(group) for group in groups(clip, model.group)]
-    return torch.cat([out.latent for out in outs], 2), torch.cat([out.tokens for out in outs], -3)
+    return clips.encode_by_steps(stream, clip)
 
 
 def decode_by_steps(model: Tokenizer, grids: Tensor, **kwargs: object) -> Tensor:

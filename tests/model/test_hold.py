@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.kit.models import groups, tiny, video
+from streamtok.evaluation.layouts import split_groups
+from tests.kit.models import tiny, video
 
 CLIP = video(17, batch=2)
 
@@ -35,19 +36,19 @@ def test_steps_batches_and_slots_give_what_the_whole_clip_gives(name):
     expected = model.encode(CLIP, hold=0.25).indices
     stream = model.stream(2, 16, 32)
     stream.hold(0.25)
-    parts = [stream.step(part).indices for part in groups(CLIP, model.group)]
+    parts = [stream.step(part).indices for part in split_groups(CLIP, model.group)]
     assert torch.equal(torch.cat(parts, 1), expected)
-    anew = [stream.step(part).indices for part in groups(CLIP, model.group)]  # a keyframe begins anew, without a reset
+    anew = [stream.step(part).indices for part in split_groups(CLIP, model.group)]  # at a keyframe, without a reset
     assert torch.equal(torch.cat(anew, 1), expected)
     mixed = model.stream(2, 16, 32)
     mixed.hold(0.25, [1])
-    both = torch.cat([mixed.step(part).indices for part in groups(CLIP, model.group)], 1)
+    both = torch.cat([mixed.step(part).indices for part in split_groups(CLIP, model.group)], 1)
     assert torch.equal(both[0], model.encode(CLIP).indices[0])
     assert torch.equal(both[1], expected[1])
 
 
 def test_a_snapshot_goes_on_and_a_reset_keeps_the_margin():
-    model, parts = tiny("slim", deterministic=True), groups(CLIP[:1], 4)
+    model, parts = tiny("slim", deterministic=True), split_groups(CLIP[:1], 4)
     expected = model.encode(CLIP[:1], hold=0.25).indices
     first, second = (model.stream(1, 16, 32) for _ in range(2))
     for stream in (first, second):

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from streamtok import NonFiniteError
+from streamtok.evaluation.layouts import split_groups
 from streamtok.model import EncodeStream
-from tests.kit.models import CONFIGS, groups, tiny, video
+from tests.kit.models import CONFIGS, tiny, video
 
 KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"]
 
@@ -16,7 +17,7 @@ KINDS = ["dv4x8x8", "dv8x8x8", "cv4x8x8", "slim-p"]
 def warm_stream(model, slots=2, steps=3, **kwargs):
     """A stream that has taken a keyframe and some groups."""
     stream = model.stream(slots=slots, height=16, width=32, **kwargs)
-    for group in groups(video(1 + steps * model.group, batch=slots), model.group):
+    for group in split_groups(video(1 + steps * model.group, batch=slots), model.group):
         stream.step(group)
     return stream
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kit.models import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, groups, tiny, video
+from streamtok.evaluation.layouts import split_groups
+from tests.kit.models import CONFIGS, IMAGES, decode_by_steps, encode_by_steps, tiny, video
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -126,7 +127,7 @@ def test_beyond_the_context_memory_is_flat_and_attention_sees_the_last_steps(ste
     stream = model.stream(slots=1, height=8, width=8, context=context)
     size, latents = stream.nbytes, []
     places = {name: buffer.data_ptr() for name, buffer in stream.buffers.items()}
-    for group in groups(clip, 4):
+    for group in split_groups(clip, 4):
         latents.append(stream.step(group).latent)
     assert stream.nbytes == size
     assert {name: buffer.data_ptr() for name, buffer in stream.buffers.items()} == places

@@ -14,7 +14,7 @@ import zmq
 import streamtok
 from streamtok.coding.coder import save_coder
 from streamtok.commands.ingest import make_node
-from streamtok.engine.loading import describe_engine
+from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.base import RecordedSource
 from streamtok.io.cameras.camera import CameraSource

@@ -11,7 +11,8 @@ import pytest
 from streamtok.commands import info as info_command
 from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
-from streamtok.engine.loading import describe_engine, load
+from streamtok.engine.loading import load
+from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.node.replay import DriveReplay
 from streamtok.node.replay_node import ReplayNode
@@ -343,7 +344,7 @@ def test_the_recorded_engine_is_used_again(tmp_path):
         )
     )
     result = node.run()
-    assert node.tokenizer.engine == fast.engine
+    assert describe_engine(node.tokenizer) == describe_engine(fast)
     assert (result["compared"], result["different"], result["notes"]) == (12, 0, [])
 
 
@@ -401,7 +402,7 @@ def test_deterministic_is_kept_whatever_engine_was_recorded():
     from streamtok.node.replay_node import load_as_recorded
 
     recorded = describe_engine(load("nano", engine="default", device="cpu")).to_dict()
-    assert load_as_recorded("nano", recorded).engine.kernels == "interleaved"
+    assert describe_engine(load_as_recorded("nano", recorded)).kernels == "interleaved"
     assert load_as_recorded("nano", recorded, deterministic=True).deterministic
     exact = describe_engine(load("nano", deterministic=True)).to_dict()
     assert load_as_recorded("nano", exact).deterministic
@@ -412,10 +413,10 @@ def test_an_engine_for_other_weights_or_another_device_gives_way_to_the_default(
     from streamtok.node.replay_node import compare_engines, load_as_recorded
 
     recorded = describe_engine(load("nano")).to_dict()
-    assert load_as_recorded("nano", recorded).engine.kernels == "plain"
-    assert load_as_recorded("nano-p", recorded).engine.kernels == "interleaved"
+    assert describe_engine(load_as_recorded("nano", recorded)).kernels == "plain"
+    assert describe_engine(load_as_recorded("nano-p", recorded)).kernels == "interleaved"
     elsewhere = load_as_recorded("nano", recorded | {"device": "cuda"}, device="cpu")
-    assert elsewhere.engine.kernels == "interleaved"
+    assert describe_engine(elsewhere).kernels == "interleaved"
     different = compare_engines(recorded | {"torch_version": "1.0"}, describe_engine(elsewhere).to_dict())
     names = {text.split(":")[0] for text in different} - {"convolutions"}  # these follow from the processor
     assert names == {"slots_per_step", "kernels", "torch_version"}
@@ -435,7 +436,7 @@ def test_a_recording_of_a_plain_tokenizer_under_another_torch(tmp_path, monkeypa
     values = {"path": str(tmp_path / "d.mcap"), "verify": True, "model": str(tmp_path / "model")}
     node = ReplayNode(read_settings(ReplaySettings, None, values))
     result = node.run()
-    assert (node.tokenizer.engine.kernels, node.tokenizer.deterministic) == ("plain", deterministic)
+    assert (describe_engine(node.tokenizer).kernels, node.tokenizer.deterministic) == ("plain", deterministic)
     assert (result["compared"], result["different"]) == (24, 0)
     assert {note.split("recorded")[0] for note in result["notes"]} == {
         "front: engine torch_version: ",

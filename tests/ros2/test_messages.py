@@ -114,14 +114,31 @@ def test_numbers_follow_stamps_through_gaps_and_a_clock_that_is_set_back():
     assert numbers.counts["missing"] == 3
 
 
-def test_groups_are_followed_as_the_protocol_says():
+def follow(script: list[tuple[str, int, bool]]) -> list[tuple[int, int, bool]]:
+    """(seq, lost, decodable) of what is used of the messages (session, seq, keyframe)."""
     follower = groups.Continuity()
-    seen = [follower.take({"session": s, "seq": n, "keyframe": k, "dropped": 0}) for s, n, k in SCRIPT]
-    assert seen == [(0, False), (0, True), (0, True), (2, False), None, (0, True), (0, False), (0, True)]
+    taken = [follower.take({"session": s, "seq": n, "keyframe": k, "dropped": 0}) for s, n, k in script]
+    return [(header["seq"], lost, ready) for each in taken for header, _, lost, ready in each]
 
 
-SCRIPT = [("a", 3, False), ("a", 4, True), ("a", 5, False), ("a", 8, False), ("a", 8, True), ("a", 9, True)]
-SCRIPT += [("b", 0, False), ("b", 1, True)]
+def test_groups_are_followed_as_the_protocol_says():
+    script = [("a", 3, False), ("a", 4, True), ("a", 5, False), ("a", 5, False), ("a", 8, True), ("a", 9, False)]
+    script += [("b", 0, False), ("b", 1, True)]
+    ready = [(3, 0, False), (4, 0, True), (5, 0, True), (8, 2, True), (9, 0, True), (0, 0, False), (1, 0, True)]
+    assert follow(script) == ready
+
+
+@given(st.sampled_from("ab"), st.integers(0, 2**63))
+def test_one_wrong_number_costs_no_other_group(session, seq):
+    good = [("a", number, number == 0) for number in range(6)]
+    assert (
+        follow([*good[:3], (session, seq, True), *good[3:]])
+        in (
+            [(number, 0, True) for number in range(6)],
+            [(number, 0, True) for number in (0, 1, 2, 3, 3, 4, 5)],  # what has the next number is the next
+        )
+        or seq == 3
+    )
 
 
 def test_a_token_message_is_read_and_a_damaged_one_refused():

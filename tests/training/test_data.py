@@ -118,6 +118,8 @@ def test_holdout_by_beginning_of_name():
     assert split_holdout(paths, ("on",)) == (["a/two.mp4"], ["a/one.mp4", "b/onward.mp4"])
     with pytest.raises(ValueError, match="three"):
         split_holdout(paths, ("three",))
+    with pytest.raises(ValueError, match="keeps every clip from training"):
+        split_holdout(paths[:1], ("on",))
 
 
 @pytest.fixture(scope="module")

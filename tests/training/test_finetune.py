@@ -22,10 +22,9 @@ from streamtok.training.config import TrainConfig
 from streamtok.training.footage import survey
 from streamtok.training.journal import read_journal
 from streamtok.training.loop import train
-from streamtok.training.losses import Losses
 from streamtok.training.optimizer import MuonAdamW
 from streamtok.training.speed import choose_dtype
-from streamtok.training.step import Step
+from streamtok.training.step import TrainingStep
 from tests.kit.models import SLIM, tiny
 from tests.kit.training import TINY, config
 
@@ -175,7 +174,7 @@ def test_six_channels_train_from_scratch():
     torch.manual_seed(0)
     settings = TrainConfig(dtype="float32", model_overrides=TINY | {"in_channels": 6})
     model = build_model(settings).train()
-    step, clip = Step(model, settings, Losses(settings, model.group)), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
+    step, clip = TrainingStep(model, settings), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
     step.optimizer.set_lr(1.0)
     losses = [step(i, clip, None, settings.losses)[0]["l1"].item() for i in range(12)]
     assert losses[-1] < 0.8 * losses[0]

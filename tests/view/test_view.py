@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("websockets", reason="the page needs: pip install 'websockets>=14'")
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from streamtok.commands.ingest import make_node
@@ -32,13 +32,13 @@ from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent
 from streamtok.view.recorded import RecordedShow
 from streamtok.view.recorded_images import RecordedImages
-from streamtok.view.server import RUNTIME, BrowserFiles, PageServer, Show
+from streamtok.view.server import MOST_PAGES, RUNTIME, BrowserFiles, PageServer, Show
 from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
 from tests.kit.pictures import image
 from tests.kit.videos import ORDERED, PLAIN, number_of, numbered, write_video
-from tests.kit.wire import Served, eventually
+from tests.kit.wire import Served, eventually, make_group, make_info
 
 CARD = '[data-stream="{}"]'
 
@@ -313,6 +313,51 @@ def test_idle_connections_keep_no_page_out(models, caplog):
             opened[-1].recv(1, socket.MSG_DONTWAIT)
         assert json.loads(page.recv(timeout=20))["kind"] == "state"
     assert {record.name for record in caplog.records} <= {"streamtok.wire"}  # which may tell that nobody answers
+
+
+def test_pages_left_open_keep_nobody_out(models):
+    """One more than there may be ends the oldest, and says so."""
+    show = LiveShow(["ipc:///tmp/nobody"], models)
+    with served(show) as server, ExitStack() as opened:
+        address = server.url.replace("http", "ws") + "socket"
+        pages = [opened.enter_context(connect(address)) for _ in range(MOST_PAGES)]
+        assert json.loads(pages[-1].recv(timeout=20))["kind"] == "state"
+        with connect(address) as newest:
+            assert json.loads(newest.recv(timeout=20))["kind"] == "state"
+            with pytest.raises(ConnectionClosed, match="newer pages"):
+                eventually(lambda: pages[0].recv(timeout=20) is None)
+            assert json.loads(pages[1].recv(timeout=20))["kind"] == "state"
+
+
+def test_a_model_is_loaded_once_whatever_fingerprints_are_claimed(model, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("streamtok.view.pictures.load_for_stream", lambda *given: loaded.append(given) or model)
+    models = Models(None, "cpu")
+    for number in range(5):
+        assert "ab12" in str(models.find(make_info(model="nano", tokenizer=f"ab12{number}")))
+    assert models.find(make_info(model="nano", tokenizer=model.fingerprint)) is model
+    assert len(loaded) == 1
+
+
+def test_a_message_that_cannot_be_shown_does_not_end_the_others(models):
+    """As one whose time no viewer can write."""
+
+    class Picky:
+        wants_pictures, seen = False, []
+
+        def take(self, group):
+            self.seen.append(group.message.header.seq)
+            if group.utc_ns > 10**30 or len(self.seen) == 2:
+                raise OverflowError("too far")
+
+    viewer = Picky()
+    with Served("front") as node:
+        show = LiveShow([node.endpoint], models)
+        show.join(viewer)
+        node.wait_subscribers(1)
+        node.publish(*(make_group(number) for number in range(5)))
+        assert eventually(lambda: viewer.seen == [0, 1, 2, 3, 4])
+        show.leave(viewer)
 
 
 def test_settings_that_make_no_sense_are_refused():

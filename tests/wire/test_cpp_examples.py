@@ -75,7 +75,7 @@ def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader)
     header = msgspec.structs.replace(make_header(0), checksum=compute_checksum(grid))
     plain = pack(header, grid)
     fields = msgspec.to_builtins(header)
-    names = ("version", "seq", "keyframe", "grid", "dtype", "levels", "checksum")
+    names = ("version", "session", "seq", "epoch", "keyframe", "frame_ids", "grid", "dtype", "levels", "checksum")
     broken = [fields | {name: value} for name in names for value in ({}, "x")]
     broken += [fields | {"grid": [4, -6]}, fields | {"checksum": 1}, fields | {"compression": "zstd"}]
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
@@ -85,12 +85,12 @@ def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader)
         info = msgspec.to_builtins(make_info("front", grid=[4, 6])) | {"control": None}
         for fault in ({"ended": "x"}, {"version": []}, {}):
             socket.send_multipart([b"info/front", msgspec.msgpack.encode(info | fault), b""])
-        for each in broken:
-            socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(each), grid])
+        for each in [*map(msgspec.msgpack.encode, broken), b"\x91" * 60_000 + b"\x90"]:
+            socket.send_multipart([b"tokens/front", each, grid])
         socket.send_multipart(plain)
         line, counts = lines_of(client)
         assert line["tokens"] == [0] * 24
-        assert counts["malformed"] == len(broken) + 2
+        assert counts["malformed"] == len(broken) + 3
         client = start(reader, f"tcp://127.0.0.1:{port}", "front", 1)
         assert [socket.recv() for _ in range(4)]
         socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])

@@ -181,7 +181,7 @@ def test_garbage_on_the_ports_themselves_leaves_the_stream_working(node):
             with socketlib.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2]))) as raw:
                 raw.sendall(start + rng.bytes(2000))
     with subscribe(node.endpoint, timeout=20) as reader:
-        node.wait_subscribers(1)
+        assert eventually(lambda: "front" in reader.infos)  # garbage may count as a subscription
         node.publish(make_group(0))
         assert next(reader).header.seq == 0
 

@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import zmq
 
-from tests.kit.wire import Served, make_group, make_info
+from tests.kit.wire import Served, make_group, make_header, make_info
 
 CLIENT = Path(__file__).parents[2] / "examples" / "plain_client.py"
 # a client of another language has no streamtok either
@@ -65,6 +67,29 @@ def test_a_client_from_the_page_alone_reads_every_kind_of_grid(dtype, grid, leve
         assert (line["stream"], line["seq"], line["decodable"], line["lost"]) == ("front", seq, True, 0)
         assert line["first_tokens"] == tokens.ravel()[:4].tolist()
         assert line["sum"] == tokens.astype(np.float64).sum()
+
+
+def test_nonsense_and_forged_numbers_cost_a_client_nothing():
+    """Every field of another kind, and numbers and sessions that lie; what comes between is read, and is decodable."""
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    good = [msgspec.to_builtins(make_header(seq, interval=100)) | {"checksum": zlib.crc32(grid)} for seq in range(40)]
+    info = msgspec.to_builtins(make_info(session="0" * 32, control=None, last_seq=0))
+    bad = [good[5] | {name: value} for name in good[5] for value in ({}, 1.5, b"\xff")]
+    bad += [good[5] | {"seq": 2**62}, good[5] | {"session": "f" * 32}, good[5] | {"seq": 0}]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        client = start(f"tcp://127.0.0.1:{port}", "front", "--messages", "40")
+        assert [socket.recv() for _ in range(2)]
+        odd = [[b"tokens/front", each] for each in (b"\x91" * 60_000, b"\xc1", *map(msgspec.msgpack.encode, bad))]
+        used = ("version", "stream", "session", "last_seq", "control")
+        odd += [[b"info/front", msgspec.msgpack.encode(info | {name: value})] for name in used for value in ({}, 1.5)]
+        odd += [[b"info/front", msgspec.msgpack.encode(info | {"last_seq": 2**62})]]
+        for seq, header in enumerate(good):
+            socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(header), grid])
+            for each in odd[seq::39]:
+                socket.send_multipart([*each, grid])
+        lines = lines_of(client)
+    assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(40)]
 
 
 def lose_two(publisher) -> None:

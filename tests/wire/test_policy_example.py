@@ -100,6 +100,35 @@ def test_a_policy_slower_than_its_period_acts_on_the_newest_step(monkeypatch, ca
     assert all(earlier < later for earlier, later in pairwise(acted_on))
 
 
+def test_tokens_of_another_tokenizer_are_not_acted_on(cameras, capsys, monkeypatch):
+    """A node that starts again with another model: its tokens mean something else. Ticks count on meanwhile."""
+    policy_ticks = iter(range(6))
+    monkeypatch.setattr(policy.itertools, "count", lambda: policy_ticks)
+    cameras.do(lambda publisher: publisher.add_stream(make_info("late", tokenizer="other")))
+    stop, arguments = threading.Event(), ["--stream", "late", "--rate", "20"]
+    monkeypatch.setattr(policy, "describe", lambda reader, names: make_info("late"))
+    thread = threading.Thread(target=publish_live, args=[cameras, ["late"], stop])
+    thread.start()
+    assert policy.main([cameras.endpoint, *arguments]) == 0
+    stop.set()
+    thread.join()
+    assert [line.split(" late")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"tick {tick} hold: no tokens yet" for tick in range(6)
+    ]
+
+
+def test_one_wrong_clock_is_forgotten(monkeypatch):
+    now = [10**15]
+    monkeypatch.setattr(policy.time, "monotonic_ns", lambda: now[0])
+    freshness = policy.Freshness()
+    freshness.note(make_info(session="a" * 32, clock=(2 * now[0], 0)))
+    assert freshness.age(now[0], "a" * 32) > 10**5
+    for _ in range(policy.OFFSETS):
+        now[0] += 10**9
+        freshness.note(make_info(session="a" * 32, clock=(now[0], 0)))
+    assert freshness.age(now[0], "a" * 32) == 0
+
+
 def test_two_tokenizers_are_refused(capsys):
     with Served("front") as node:
         node.do(lambda publisher: publisher.add_stream(make_info("left", tokenizer="other")))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from streamtok.bench.soak.link import Link
+from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
 from streamtok.wire import connection, drain, intake
 from streamtok.wire.control import ControlClient, ControlError
@@ -224,7 +224,7 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
     monkeypatch.setattr(intake, "SILENT_S", 1.5)
     with (
         Served("front") as node,
-        Link(node.endpoint) as link,
+        BreakableLink(node.endpoint) as link,
         subscribe(link.endpoint, join=join, timeout=30) as reader,
     ):
         node.wait_subscribers(1)
@@ -240,6 +240,19 @@ def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage,
         assert sequence(messages) == list(range(91))
         assert all(message.decodable and message.lost == 0 for message in messages)
         assert reader.counts()["front"]["stale"] == 0
+
+
+def test_a_reader_of_a_node_that_came_late_is_no_more_patient():
+    """How long a node took to come says nothing of how long it may be silent: a link that hangs is soon left."""
+    with Served("front") as probe:
+        endpoint = probe.endpoint
+    with subscribe(endpoint, timeout=60) as reader:
+        time.sleep(3)
+        with Served("front", bind=endpoint) as node:
+            node.wait_subscribers(1)
+            node.publish(make_group(0))
+            assert next(reader).decodable
+            assert reader._drain._silence.patience < intake.PATIENCE * 3
 
 
 def test_a_node_that_is_busy_for_long_is_not_left_for_it(monkeypatch):

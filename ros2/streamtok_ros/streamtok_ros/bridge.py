@@ -97,17 +97,15 @@ class Camera:
     # Tokens and pictures to topics.
 
     def take_tokens(self, header: dict[str, Any], payload: bytes) -> None:
-        """Publish a group that is whole and new."""
+        """Publish what a group that is whole makes sure of."""
         check_group(header, payload)
-        verdict = self.continuity.take(header)
-        if verdict is None:
-            return
         clock = self.info.get("clock") if self.info else None
-        stamps = stamps_of(header, self.numbers.stamps, clock)
-        if self.tokens is not None:
-            self.tokens.publish(self._group(header, payload, stamps, *verdict))
-        if header["dtype"] == "uint16" and len(header["grid"]) == 2:
-            self.grid.publish(self._grid(header, payload, stamps[-1]))
+        for taken, data, lost, decodable in self.continuity.take(header, payload):
+            stamps = stamps_of(taken, self.numbers.stamps, clock)
+            if self.tokens is not None:
+                self.tokens.publish(self._group(taken, data, stamps, lost, decodable))
+            if taken["dtype"] == "uint16" and len(taken["grid"]) == 2:
+                self.grid.publish(self._grid(taken, data, stamps[-1]))
 
     def take_picture(self, header: dict[str, Any], payload: bytes) -> None:
         """Publish a decoded picture, and how the camera sees it."""
@@ -240,7 +238,7 @@ class Bridge(Node):
                 camera.info = header
             else:
                 (camera.take_tokens if kind == "tokens" else camera.take_picture)(header, payload)
-        except (ValueError, KeyError, TypeError, AssertionError, OverflowError) as error:
+        except Exception as error:  # whatever a message holds, this thread goes on
             camera.counts["malformed"] += 1
             self.get_logger().warning(f"{name}: a message is left out: {error}", throttle_duration_sec=10.0)
 

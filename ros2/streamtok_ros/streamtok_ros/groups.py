@@ -8,7 +8,16 @@ import msgpack
 
 WIDTHS = {"uint16": 2, "uint32": 4, "float16": 2}
 MAX_GRID, MAX_HEADER, MAX_FRAME = 1 << 22, 1 << 16, 1 << 26
-NEEDED = ("session", "epoch", "seq", "keyframe", "tokenizer", "frame_ids", "capture_ns", "grid", "dtype", "checksum")
+FIELDS = {  # what is used here of each kind of message, and what it has to be
+    "tokens": {
+        **dict.fromkeys(("session", "tokenizer", "dtype"), str),
+        **dict.fromkeys(("epoch", "seq", "dropped", "repeated", "encode_ns", "checksum"), int),
+        **dict.fromkeys(("frame_ids", "capture_ns", "grid", "levels", "image_size"), list),
+        "keyframe": bool,
+    },
+    "frames": {"frame_id": int, "capture_ns": int, "encoding": str},
+    "info": {"clock": list, "image_size": list},
+}
 
 
 def read_message(parts: Sequence[bytes], kind: str, streams: Sequence[str]) -> tuple[str, dict[str, Any], bytes]:
@@ -29,14 +38,14 @@ def read_message(parts: Sequence[bytes], kind: str, streams: Sequence[str]) -> t
         raise ValueError(f"topic {parts[0]!r} is not the one of its header's stream {stream!r}")
     if stream not in streams:
         raise KeyError(stream)
+    wrong = [name for name, needed in FIELDS[kind].items() if not isinstance(header.get(name), needed)]
+    if wrong:
+        raise ValueError(f"wrong or missing in the header: {', '.join(wrong)}")
     return stream, header, parts[2]
 
 
 def check_group(header: dict[str, Any], payload: bytes) -> None:
     """ValueError unless a token message is whole."""
-    missing = [name for name in NEEDED if name not in header]
-    if missing:
-        raise ValueError(f"the header lacks {', '.join(missing)}")
     if header.get("compression", "none") != "none":
         raise ValueError(f"compression {header['compression']!r} is not read here: run the node without --compression")
     count = 1
@@ -51,26 +60,40 @@ def check_group(header: dict[str, Any], payload: bytes) -> None:
 
 
 class Continuity:
-    """Follows `session` and `seq` of one stream, as docs/wire-protocol.md says (Reading a stream)."""
+    """Follows `session` and `seq` of one stream, as docs/wire-protocol.md says (Reading a stream).
+
+    No single message moves what is known: one that jumps, or begins a session, is held until the next one follows it.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {"groups": 0, "lost": 0, "stale": 0, "dropped": 0, "sessions": 0}
         self._session, self._last, self._ready = "", -1, False
+        self._held: list[tuple[dict[str, Any], bytes]] = []
 
-    def take(self, header: dict[str, Any]) -> tuple[int, bool] | None:
-        """(messages lost before this one, whether a decoder can take it); None for one that came before."""
-        if header["session"] != self._session:
-            self._session, self._last, self._ready = header["session"], -1, False
-            self.counts["sessions"] += 1
-        if header["seq"] <= self._last:
-            self.counts["stale"] += 1
-            return None
-        lost = header["seq"] - self._last - 1 if self._last >= 0 else 0
+    def take(self, header: dict[str, Any], payload: bytes = b"") -> list[tuple[dict[str, Any], bytes, int, bool]]:
+        """The messages that may be used now, oldest first: this one, also the one that it bears out, or none.
+
+        Each with the messages lost before it, and whether a decoder can take it.
+        """
+        held, self._held = self._held, []
+        before, taken = (header["session"], header["seq"] - 1), [(header, payload)]
+        if held and before == (held[0][0]["session"], held[0][0]["seq"]):
+            held, taken = [], held + taken
+        elif self._session and before != (self._session, self._last):
+            self._held, taken = taken, []
+        self.counts["stale"] += len(held)
+        return [(*each, *self._follow(each[0])) for each in taken]
+
+    def _follow(self, header: dict[str, Any]) -> tuple[int, bool]:
+        if header["session"] != self._session or header["seq"] <= self._last:
+            self.counts["sessions"] += header["session"] != self._session
+            self._session, self._last, self._ready = header["session"], header["seq"] - 1, False
+        lost = header["seq"] - self._last - 1
         self._ready = header["keyframe"] or (self._ready and not lost)
         self._last = header["seq"]
         self.counts["groups"] += 1
         self.counts["lost"] += lost
-        self.counts["dropped"] += header.get("dropped", 0)
+        self.counts["dropped"] += header["dropped"]
         return lost, self._ready
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import zmq
 
 from streamtok.bench.process import Program
-from streamtok.bench.soak.link import Link
+from streamtok.bench.soak.link import BreakableLink
 from streamtok.bench.soak.run import DECODABLE_S, START_S, Fault, Soak
 from streamtok.types import TokenGroup
 from streamtok.wire.header import Info
@@ -130,7 +130,7 @@ def hostile_publisher(soak: Soak, chance: random.Random) -> None:
 
 def link_down(soak: Soak, chance: random.Random) -> None:
     """The network between the node and a reader goes down, with or without a word, and comes back."""
-    with Link(soak.endpoint) as link, subscribe(link.endpoint) as reader:
+    with BreakableLink(soak.endpoint) as link, subscribe(link.endpoint) as reader:
         soak.wait_until(lambda: takes_one(reader), START_S)
         chance.choice([link.cut, link.freeze])()
         soak.wait(chance.uniform(0.5, 4))

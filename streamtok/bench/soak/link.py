@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 POLL_MS = 10
 
 
-class Link:
+class BreakableLink:
     """Relays connections to the port of an endpoint while it is up; `endpoint` is its own.
 
     `cut` ends all connections and refuses new ones, as a machine that restarts does. `freeze` lets everything hang, as
@@ -50,7 +50,7 @@ class Link:
             self._threads[0] = threading.Thread(target=self._accept)
             self._threads[0].start()
 
-    def __enter__(self) -> "Link":
+    def __enter__(self) -> "BreakableLink":
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -15,6 +15,7 @@ from streamtok.model.blocks import ResBlock
 from streamtok.model.layers import SpatialConv
 from streamtok.model.tokenizer import Tokenizer
 
+EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
 STEPS = 254  # between the ends of a frame's range: one less than a byte has, so that rounding never leaves it
 TINY = torch.finfo(torch.float32).tiny
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")
@@ -67,6 +68,10 @@ class EightBitConv(nn.Module):
         convolve = self._by_onednn if self.onednn else self._by_columns
         frames = [F.pad(frame.float(), (0, 0, 1, 1, 1, 1)).contiguous() for frame in x.permute(0, 2, 3, 1)]
         return torch.cat([convolve(frame) for frame in frames]).to(x.dtype)
+
+    def __deepcopy__(self, memo: object) -> "EightBitConv":
+        """ValueError: a cast copies layers, and what was rounded away does not come back."""
+        raise ValueError(f"{EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
 
     def _by_onednn(self, frame: Tensor) -> Tensor:
         """frame (H + 2, W + 2, C) float32 -> (1, D, H, W) float32."""

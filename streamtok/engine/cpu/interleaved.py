@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu.winograd import exchange_wide, use_winograd
 from streamtok.engine.rebuild import copy_conv, copy_module, exchange_modules
 from streamtok.engine.rings import roll, unroll
-from streamtok.engine.streams import PlainSnapshots, Streams
+from streamtok.engine.streams import Streams
 from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
 from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder, StillConv
@@ -147,16 +148,14 @@ class PixelDecoder:
         return cells.permute(0, 1, 2, 5, 3, 6, 4).reshape(batch, -1, PATCH, h * PATCH, w * PATCH), state
 
 
-class InterleavedStream(PlainSnapshots, EncodeStream):
+class InterleavedStream(EncodeStream):
     """An encoding stream of an interleaved model: one slot at a time, only those that are active."""
-
-    slot_by_slot = True
 
     def __init__(
         self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, bytes_encoder: BytesEncoder | None
     ):
         self._bytes_encoder = bytes_encoder
-        super().__init__(model, slots, size, context)
+        super().__init__(model, slots, size, context, alone=True)
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Encoded, State]:
         """x (S, 3, G, H, W), keyframe (S,) bool -> tokens and latents (S, C, 1, h, w), the new state."""
@@ -167,16 +166,14 @@ class InterleavedStream(PlainSnapshots, EncodeStream):
         return Encoded(None if coded.indices is None else coded.indices.int(), coded.latent), {"encoder": new} | held
 
 
-class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
+class InterleavedDecodeStream(DecodeStream):
     """A decoding stream of an interleaved model."""
-
-    slot_by_slot = True
 
     def __init__(
         self, model: Tokenizer, slots: int, size: tuple[int, int], context: int, pixel_decoder: PixelDecoder | None
     ):
         self._pixel_decoder = pixel_decoder
-        super().__init__(model, slots, size, context)
+        super().__init__(model, slots, size, context, alone=True)
 
     def _compute(self, x: Tensor, state: State, clock: Clock, keyframe: Tensor) -> tuple[Tensor, State]:
         """Indices (S, 1, h, w) or latents -> frames (S, 3, G, H, W), the new state."""
@@ -190,19 +187,19 @@ class InterleavedDecodeStream(PlainSnapshots, DecodeStream):
 class InterleavedStreams(Streams):
     """Streams of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
 
-    `source` is the same model before it was cast, for weights that are scaled before they are rounded. `fewer`: the
-    convolutions have fewer products, by Winograd and with the wavelets inside the first and the last. ValueError if the
-    model does not fit.
+    `source` is the same model before it was cast, for weights that are scaled before they are rounded. With
+    convolutions "winograd" the wavelets are inside the first and the last of them. ValueError if the model does not
+    fit.
     """
 
-    def __init__(self, plain: Tokenizer, source: Tokenizer, fewer: bool = False):
+    def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):
         reason = find_obstacle(plain)
         if reason:
             raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
-        self.plain, axes = plain, plain.axes
+        fewer, axes = configuration.convolutions == "winograd", plain.axes
         base = use_winograd(plain) if fewer else plain
         modules = {name: exchange_modules(child, _interleave) for name, child in base.named_children()}
-        self.model = plain.with_modules(**modules).eval()
+        super().__init__(plain.with_modules(**modules).eval(), configuration)
         self.bytes_encoder, self.pixel_decoder = None, None
         if plain.config.closed_loop or plain.config.patch_size != PATCH:
             return

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.engine.rebuild import exchange_modules
+from streamtok.model.blocks import Stateless
 from streamtok.model.encoder import StillConv
-from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 TILE = 4  # outputs along each side
@@ -71,16 +71,8 @@ class WinogradConv(nn.Module):
         _add_outputs(columns.transpose(0, 1), out.permute(4, 2, 0, 1, 3, 5))
 
 
-class StillWinogradConv(WinogradConv):
-    """As `StillConv`, whose signatures it has."""
-
-    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Empty."""
-        return {}
-
-    def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:  # type: ignore[override]
-        """x (N, C, H, W) -> (N, D, H, W)."""
-        return super().forward(x), state
+class StillWinogradConv(Stateless, WinogradConv):  # type: ignore[misc]
+    """As `StillConv`."""
 
 
 def _add_inputs(x: Sequence[Tensor], out: Tensor) -> None:

@@ -12,7 +12,6 @@ from streamtok.engine.gpu.graph_streams import GraphStream, GraphStreams
 from streamtok.engine.gpu.kernels.fsq import fsq_pack
 from streamtok.engine.gpu.kernels.haar import haar_bands
 from streamtok.engine.gpu.layers import pad_zeros
-from streamtok.engine.streams import PlainSnapshots
 from streamtok.model import Encoded, EncodeStream, Tokenizer
 from streamtok.model.frames import to_float
 from streamtok.model.network import unfold
@@ -21,7 +20,7 @@ from streamtok.model.state import Clock, State
 from streamtok.model.wavelet import haar_matrix
 
 
-class FusedStream(PlainSnapshots, GraphStream):
+class FusedStream(GraphStream):
     """A stream of a model from `fuse_model`: its convolutions keep their past in rings."""
 
     @cached_property  # made by the steps before a capture

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.gpu.graph import CapturedStep, GraphPool, capture_step, check_room, copy_output
-from streamtok.engine.streams import EngineStream, Streams
+from streamtok.engine.streams import Streams
 from streamtok.model import Encoded, EncodeStream, Tokenizer
 from streamtok.model.state import map_state
 
 
-class GraphStream(EngineStream):
+class GraphStream(EncodeStream):
     """An encoding stream whose step is captured, for one slot or all of them at a time, if the configuration says so.
 
     `pool` is what the graphs of one model share.
@@ -29,7 +29,7 @@ class GraphStream(EngineStream):
             needed = self.state_bytes(model, slots, size, context)
             check_room(needed, f"the state of {slots} slots at {size[0]}x{size[1]}")
         self.configuration, self._pool = configuration, pool or GraphPool()
-        super().__init__(model, slots, size, context, configuration.slots_per_step)
+        super().__init__(model, slots, size, context, alone=configuration.slots_per_step == 1)
         self._graphs: dict[tuple, CapturedStep] = {}
 
     def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Encoded, list[bool]]:
@@ -74,11 +74,12 @@ class GraphStream(EngineStream):
 class GraphStreams(Streams):
     """Streams of PyTorch's layers on a GPU, captured if the configuration says so."""
 
-    def __init__(self, plain: Tokenizer, configuration: EngineConfiguration):
-        self.plain, self.configuration, self.pool = plain, configuration, GraphPool()
+    def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
+        super().__init__(model, configuration)
+        self.pool = GraphPool()
         # deterministic steps are of one slot each, which is not what `capture_step` captures
-        self.decode_step = capture_step if configuration.graph and not plain.deterministic else None
+        self.decode_step = capture_step if configuration.graph and not model.deterministic else None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """As `Streams` says."""
-        return GraphStream(self.plain, slots, size, context, self.configuration, self.pool)
+        return GraphStream(self.model, slots, size, context, self.configuration, self.pool)

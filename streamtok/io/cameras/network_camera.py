@@ -24,7 +24,7 @@ from urllib.request import (
 import av
 import numpy as np
 
-from streamtok.io.base import EndOfSource
+from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
@@ -34,7 +34,7 @@ from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
-MULTIPART = "mpjpeg"
+MULTIPART, PLAYLIST = "mpjpeg", "hls"
 WITHOUT_CLOCK = (MULTIPART, "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
 LOW_DELAY = av.codec.context.Flags.low_delay
 MOST_FPS, DEFAULT_FPS = 1000, 25
@@ -43,6 +43,7 @@ PAGES = "text/html", "multipart"
 BURST_NS = 1_500_000_000  # what is buffered at most
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
 MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # what is late, and for how long it may be
+MOST_EARLY_NS = 5_000_000_000  # for which a picture of a playlist waits
 MOST_BACK_NS = 500_000_000  # by which order of decoding may differ from that of time
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
 RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # of what the demuxer says, as it marks nothing
@@ -113,7 +114,8 @@ class NetworkCamera(Device):
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
         self._waiting: deque[Waiting] = deque()
-        self._began_ns, self._live = time.monotonic_ns(), self._clock is None
+        self._plays = self._container.format.name == PLAYLIST
+        self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
         self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
         self._ended = self._failed = self._told = False
 
@@ -127,7 +129,11 @@ class NetworkCamera(Device):
             return None
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]
-        return Grabbed(one.image, self._time(one), damaged=one.damaged, timed=self._clock is not None)
+        if self._clock is None or one.stream_ns is None:
+            return Grabbed(one.image, self._guess_time(one), damaged=one.damaged)
+        if self._plays:
+            self._play(self._clock, one.stream_ns)
+        return Grabbed(one.image, self._clock.to_local(one.stream_ns), damaged=one.damaged, timed=True)
 
     def release(self) -> None:
         """Close the connection."""
@@ -135,12 +141,19 @@ class NetworkCamera(Device):
             self._container.close()
             self._container = None
 
-    def _time(self, one: Waiting) -> int:
-        """When a picture was taken, monotonic ns; the first one of RTSP has no time: the next one's, less a period."""
-        stream_ns = one.stream_ns
-        if stream_ns is None and self._waiting and self._waiting[0].stream_ns is not None:
-            stream_ns = self._waiting[0].stream_ns - round(1e9 / (self.fps or DEFAULT_FPS))
-        return one.arrival_ns if stream_ns is None or self._clock is None else self._clock.to_local(stream_ns)
+    def _play(self, clock: StreamClock, stream_ns: int) -> None:
+        """Wait until a picture of a playlist is due, which come in pieces of seconds, each of them at once."""
+        due_ns = clock.to_local(stream_ns)
+        while not self.closing and 0 < (early_ns := due_ns - time.monotonic_ns()) < MOST_EARLY_NS:
+            time.sleep(min(early_ns / 1e9, GRAB_S))
+        clock.see(stream_ns, time.monotonic_ns())
+
+    def _guess_time(self, one: Waiting) -> int:
+        """When a picture without a time was taken, as the first one of RTSP: a period before the next one, or now."""
+        following = self._waiting[0].stream_ns if self._waiting else None
+        if following is None or self._clock is None:
+            return one.arrival_ns
+        return self._clock.to_local(following - round(1e9 / (self.fps or DEFAULT_FPS)))
 
     def _read(self) -> bool:
         """Take the next packet and what comes of it; False at the end, or where the connection fails.
@@ -156,7 +169,7 @@ class NetworkCamera(Device):
             if self._container.format.name == MULTIPART and isinstance(error, av.error.InvalidDataError):
                 self._form = "mjpeg"  # which finds pictures by their marks, whatever the heads of parts say
         now_ns = time.monotonic_ns()
-        if packet is not None and packet.pts is not None and self._clock is not None:
+        if packet is not None and packet.pts is not None and self._clock is not None and not self._plays:
             self._clock.see(self._to_ns(packet.pts), now_ns)
         for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
             if damage:

@@ -21,7 +21,7 @@ NEWEST_DRIVER_AGE_NS = 5_000_000_000
 
 
 class OpenCVDevice(Device):
-    """`kind` is "v4l2" (a device path), "url" or "gst" (a pipeline that ends in appsink).
+    """`kind` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
 
     `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it
     really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
@@ -52,7 +52,7 @@ class OpenCVDevice(Device):
             self._check_path()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
             self._ask()
-        elif self.kind == "gst":
+        else:
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             self.release()

@@ -81,17 +81,12 @@ def without_sei(data: bytes, length_size: int) -> bytes:
     """
     kept, at = [], 0
     for unit in split_units(data, length_size):
-        head = (
-            data[at : at + length_size] if length_size else START
-        )  # the length as it was, which shows what is cut off
+        head = data[at : at + length_size] or START  # the length as it was, which shows what is cut off
         at += length_size + len(unit)
-        if unit and (unit[0] >> 1 & 63 != HEVC_SEI or _first_message(unit) in KEPT_MESSAGES):
+        first_message = unit[2] if len(unit) > 2 else 0
+        if unit and (unit[0] >> 1 & 63 != HEVC_SEI or first_message in KEPT_MESSAGES):
             kept.append(head + unit)
     return b"".join(kept)
-
-
-def _first_message(unit: bytes) -> int:
-    return unit[2] if len(unit) > 2 else 0
 
 
 def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:

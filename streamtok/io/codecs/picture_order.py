@@ -24,7 +24,8 @@ from streamtok.io.codecs.shown_order import Order, ShownOrder
 
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
-HEVC_RADL = (6, 7)  # shown before their key frame, and needing nothing before it
+HEVC_TRAILING, HEVC_LEADING = range(6), range(6, 10)  # shown after their key frame, and before it
+HEVC_RADL = (6, 7)  # leading, and needing nothing before their key frame
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
 LONGEST_HEADER = 64  # bytes of a slice that are looked at
@@ -111,7 +112,11 @@ class H264Order:
 
 
 class H265Order:
-    """Follows key frames and recovery points (D.3.8), counting units; what is missing says the decoder itself."""
+    """Follows key frames and recovery points (D.3.8), counting units; what is missing says the decoder itself.
+
+    But not a key frame: pictures count from it, so what needs it finds another. Leading pictures come before trailing
+    ones (7.4.2.2); those that come behind them lost theirs.
+    """
 
     def __init__(self, extradata: bytes | None) -> None:
         self._length_size = read_length_size("hevc", extradata)
@@ -121,6 +126,7 @@ class H265Order:
         """Forget what came before: the next unit is from another place of the stream."""
         self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
         self._key_age: int | None = None  # of the last key frame
+        self._trailed = False  # a trailing picture came behind it
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
@@ -137,12 +143,14 @@ class H265Order:
                 recovers = count > 0
                 self._ages.setdefault(count + MOST_REORDERED if count else 0, 0)
         if kind in HEVC_KEYS:
-            self._key_age = 0
+            self._key_age, self._trailed = 0, False
+        self._trailed |= kind in HEVC_TRAILING
+        orphaned = kind in HEVC_LEADING and self._trailed
         done = next((target for target, age in self._ages.items() if age == target), None)
         clean_since = None if done is None else self._ages.pop(done)
         if kind in HEVC_RADL:
-            clean_since = self._key_age
-        return Order(None, clean_since, recovers, has_sei, kind < 0)
+            clean_since = None if orphaned else self._key_age
+        return Order(0 if orphaned else None, clean_since, recovers, has_sei, kind < 0)
 
 
 def follow_order(

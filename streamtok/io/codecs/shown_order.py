@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CREDIT = 10  # pictures that need not count on before the numbers of a stream are not believed: about a group
+
 
 @dataclass(frozen=True)
 class Order:
@@ -41,12 +43,12 @@ class ShownOrder:
 
     A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
     Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
-    Numbers are believed while most of them count on.
+    Numbers are believed while most of them count on, and at first: one that is lost may have many others not count on.
     """
 
     def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
         self._read, self._reordered = read, reordered
-        self._followed = self._jumped = 0  # how often reference pictures counted on, and did not: some never do
+        self._followed = self._jumped = 0  # how often pictures counted on, and did not: some streams never do
         self.restart()
 
     def restart(self) -> None:
@@ -65,11 +67,13 @@ class ShownOrder:
         self._age += 1
         if shown.between:
             self._awaited = {n for n in self._awaited if 0 < (number - n) % numbers < numbers // 2}
-            return self._judge(last is not None and not 0 < (last.number - number) % numbers < self._step, 0)
+            if last is not None and not 0 < (last.number - number) % numbers < self._step:
+                return self._judge(True, 0)
+            return self._judge(self._lacks_reference(), self._age)
         begins = last is None or shown.begins
         if last is not None and number == last.number and not begins:
             return Order() if shown.twice else self._judge(True, 0)
-        missing, age = bool(self._awaited) and self._step != self._usual and not (last and last.clean), self._age
+        missing, age = self._lacks_reference(), self._age
         self._usual = self._usual if self._awaited else self._step
         self._age, self._last = 0, shown
         self._step = number + 1 if last is None or begins else (number - last.number) % numbers
@@ -79,7 +83,11 @@ class ShownOrder:
             missing, age, self._awaited = not shown.clean, 0, set()
         return self._judge(missing, age, 0 if shown.clean else None)
 
+    def _lacks_reference(self) -> bool:
+        """Whether pictures did not come before the last reference picture that may be such, too."""
+        return bool(self._awaited) and self._step != self._usual and not (self._last and self._last.clean)
+
     def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:
-        believed = missing and self._jumped <= self._followed
+        believed = missing and self._jumped <= self._followed + CREDIT
         self._followed, self._jumped = self._followed + (not missing), self._jumped + missing
         return Order(age if believed else None, clean_since)

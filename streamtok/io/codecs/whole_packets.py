@@ -102,15 +102,6 @@ def _split_slices(data: bytes, footer: int) -> list[bytes] | None:
     return None if end else slices
 
 
-def _is_whole_jpeg2000(data: bytes) -> bool:
-    return b"\xff\xd9" in data[-TAIL:]
-
-
-def _is_whole_rle(data: bytes) -> bool:
-    """QuickTime's, which begins with its size."""
-    return len(data) >= int.from_bytes(data[:4], "big") & 0x3FFFFFFF
-
-
 def _is_whole_gif(data: bytes) -> bool:
     """Blocks of which one is an image; each consists of parts that say their size, up to one of 0 bytes."""
     at = 13 + _palette_size(data[10]) if data.startswith(b"GIF8") else 0
@@ -136,8 +127,8 @@ RULES: dict[str, Callable[[bytes], bool]] = {
     "mjpeg": _is_whole_mjpeg,
     "amv": _is_whole_mjpeg,
     "ffv1": _is_whole_ffv1,
-    "jpeg2000": _is_whole_jpeg2000,
-    "qtrle": _is_whole_rle,
+    "jpeg2000": lambda data: b"\xff\xd9" in data[-TAIL:],
+    "qtrle": lambda data: len(data) >= int.from_bytes(data[:4], "big") & 0x3FFFFFFF,  # it begins with its size
     "gif": _is_whole_gif,
 }
 """Of decoders' names: whether a packet is whole."""

@@ -62,7 +62,7 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     orientation, stored = find_orientation(data)
     if bits is None:
         return decode_still(data), orientation == UPRIGHT
-    return orient(_decode_deep(stored, bits), orientation), False
+    return orient(_to_eight_bits(_decode_any_depth(stored), bits)[..., ::-1], orientation), False
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
@@ -113,12 +113,8 @@ def is_whole_jpeg(data: ImageData) -> bool:
     return False
 
 
-def _decode_deep(data: bytes, bits: int) -> np.ndarray:
-    """As `decode_still`, values of 16 bits by their `bits` lower ones; others as they are."""
-    return np.ascontiguousarray(_to_eight_bits(_decode_any_depth(data), bits)[..., ::-1])
-
-
 def _to_eight_bits(image: np.ndarray, bits: int) -> np.ndarray:
+    """Values of 16 bits by their `bits` lower ones; others as they are."""
     return (image >> (bits - 8)).clip(0, 255).astype(np.uint8) if image.dtype == np.uint16 else image
 
 

@@ -9,9 +9,9 @@ boot in ns. The steps between them do, because cameras take 1 to 200 pictures pe
 the column is refused with what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
-`timestamps.txt`, `times.txt`, `data.csv`, `<folder>.txt`. A line holds a time, or a time and a file name (either order,
-spaces or comma between). Lines that start with # are comments. A heading may name the unit ("timestamp [ns]"), and the
-columns where there are more ("index,timestamp,filename").
+`timestamps.txt`, `times.txt`, `data.csv`, `timestamps.json` (PandaSet's, a list), `<folder>.txt`. A line holds a time,
+or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A heading may
+name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
-FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv")
+FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.json")
 
 UNIX, OTHER = "Unix time", "since boot or start"
 UNIX_SECONDS = 631_152_000, 4_102_444_800  # 1990 to 2100
@@ -143,7 +143,10 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     columns: tuple[int, int | None] | None = None
     data = path.read_bytes()
     encoding = "utf-16" if data.startswith(UTF_16) else "utf-8-sig"
-    for number, line in enumerate(data.decode(encoding, errors="replace").splitlines(), 1):
+    text = data.decode(encoding, errors="replace")
+    if path.suffix == ".json":
+        text = "\n".join(text.strip().strip("[]").split(","))
+    for number, line in enumerate(text.splitlines(), 1):
         line = line.strip().replace('"', "")
         heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):

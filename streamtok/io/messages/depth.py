@@ -51,7 +51,7 @@ def _read_compressed(message: ImageMessage) -> np.ndarray:
     import cv2
 
     data = bytes(message.data)
-    skip = 0 if data.startswith(PNG_MAGIC) else HEADER.size
+    skip = HEADER.size if COMPRESSED in message.encoding.lower() and not data.startswith(PNG_MAGIC) else 0
     buffer = np.frombuffer(data[skip:], np.uint8)
     stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if buffer.size else None
     if stored is None or stored.ndim != 2:

@@ -11,7 +11,6 @@ import functools
 import importlib
 import json
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -84,8 +83,8 @@ def image_kind(schema: str) -> str | None:
 
 def split_schema(schema: str) -> tuple[str, str]:
     """(package, name) of a message type as ROS, protobuf, FlatBuffers or OMG IDL write it."""
-    parts = [part for part in re.split(r"::|[/.]", schema) if part != "msg"]
-    return "/".join(parts[:-1]), parts[-1] if parts else ""
+    parts = [part for part in re.split(r"::|[/.]", schema) if part not in ("msg", "dds_")]
+    return "/".join(parts[:-1]), parts[-1].rstrip("_") if parts else ""
 
 
 def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
@@ -95,13 +94,15 @@ def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessag
     """
     _, name = split_schema(schema)
     if encoding in ("cdr", "ros1"):
-        return functools.partial(_parse_ros, ros_typestore(encoding), ros_name(schema), encoding)
+        store = ros_typestore(encoding)
+        deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
+        return functools.partial(_parse, functools.partial(_read_ros, deserialize, ros_name(schema)), schema)
     if encoding == "protobuf" and name in FOXGLOVE:
-        return functools.partial(_parse_protobuf, protobuf_class(name))
+        return functools.partial(_parse, functools.partial(_read_protobuf, protobuf_class(name)), schema)
     if encoding == "json" and name in FOXGLOVE:
-        return _parse_json
+        return functools.partial(_parse, _read_json, schema)
     if encoding == "flatbuffer" and name in FOXGLOVE:
-        return functools.partial(_parse_flatbuffer, name)
+        return functools.partial(_parse, functools.partial(_read_flatbuffer, name), schema)
     raise ValueError(
         f"{schema} encoded as {encoding!r} cannot be read; known are cdr and ros1 (sensor_msgs, foxglove_msgs), "
         f"protobuf, flatbuffer and json (foxglove)"
@@ -157,35 +158,29 @@ def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMes
     return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
 
 
-def _parse_ros(store: Any, name: str, encoding: str, data: ImageData) -> ImageMessage:
-    deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
+def _parse(read: Callable[[ImageData], ImageMessage], schema: str, data: ImageData) -> ImageMessage:
     try:
-        message = deserialize(data, name)
-        header = getattr(message, "header", None)
-        stamp = header.stamp if header is not None else message.timestamp
-        return _to_message(message, stamp.sec * 10**9 + stamp.nanosec, getattr(header, "seq", None))
-    except Exception as error:  # rosbags lets numpy, struct, unicode and its own errors through
-        raise DamagedFrame(f"not a {name} message: {error}") from error
+        return read(data)
+    except Exception as error:  # rosbags and protobuf let numpy, struct, unicode and their own errors through
+        raise DamagedFrame(f"not a {schema} message: {error!r}") from error
 
 
-def _parse_protobuf(message_class: Any, data: ImageData) -> ImageMessage:
-    from google.protobuf.message import DecodeError
+def _read_ros(deserialize: Callable[[ImageData, str], Any], name: str, data: ImageData) -> ImageMessage:
+    message = deserialize(data, name)
+    header = getattr(message, "header", None)
+    stamp = header.stamp if header is not None else message.timestamp
+    return _to_message(message, stamp.sec * 10**9 + stamp.nanosec, getattr(header, "seq", None))
 
-    message = message_class()
-    try:
-        message.ParseFromString(bytes(data))
-    except DecodeError as error:
-        raise DamagedFrame(f"not a {message_class.DESCRIPTOR.full_name} message: {error}") from error
+
+def _read_protobuf(message_class: Any, data: ImageData) -> ImageMessage:
+    message = message_class.FromString(bytes(data))
     return _to_message(message, message.timestamp.seconds * 10**9 + message.timestamp.nanos)
 
 
-def _parse_json(data: ImageData) -> ImageMessage:
-    try:
-        message = json.loads(bytes(data), object_hook=lambda fields: SimpleNamespace(**fields))
-        message.data = base64.b64decode(message.data, validate=True)
-        return _to_message(message, _json_ns(getattr(message, "timestamp", None)))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFrame(f"not a Foxglove image in JSON: {error!r}") from error
+def _read_json(data: ImageData) -> ImageMessage:
+    message = json.loads(bytes(data), object_hook=lambda fields: SimpleNamespace(**fields))
+    message.data = base64.b64decode(message.data, validate=True)
+    return _to_message(message, _json_ns(getattr(message, "timestamp", None)))
 
 
 def _json_ns(stamp: Any) -> int:
@@ -198,11 +193,8 @@ def _json_ns(stamp: Any) -> int:
     return stamp_ns
 
 
-def _parse_flatbuffer(name: str, data: ImageData) -> ImageMessage:
-    try:
-        message = read_table(name, memoryview(bytes(data)))
-    except (ValueError, struct.error) as error:
-        raise DamagedFrame(f"not a foxglove.{name} message: {error}") from error
+def _read_flatbuffer(name: str, data: ImageData) -> ImageMessage:
+    message = read_table(name, memoryview(bytes(data)))
     return _to_message(message, message.timestamp.sec * 10**9 + message.timestamp.nsec)
 
 
@@ -216,9 +208,12 @@ def raw_image(message: ImageMessage) -> RawImage:
         chroma = chroma[: chroma.size // 2 * 2].reshape(-1, 2)[:, ::-1]
         data, encoding = np.concatenate([data[:luma], chroma.reshape(-1)]), "nv12"
     wide = WIDE.fullmatch(encoding)
-    if wide:  # the high bytes
-        data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
     try:
+        if wide and step and step % 2:  # rows end with half a value
+            rows = np.append(data, np.uint8(0))[: message.height * step].reshape(message.height, step)
+            data, step = rows[:, :-1].reshape(-1), step - 1
+        if wide:  # the high bytes
+            data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error

@@ -78,7 +78,7 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        context.options = {"max_pixels": str(MOST_PIXELS)} | strict
+        context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # cut at the left, too
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
         self._describe(context.extradata)
@@ -114,10 +114,10 @@ class CleanDecoder:
         self._fed += 1
         self._lose(Loss(self._fed, None, reason))
 
-    def refuse(self, reason: str, pts: int | None = None) -> Checked:
-        """Say that a packet is not given to the decoder; returns what became of it."""
-        self._feed(pts)
-        return self._refused(reason, pts)
+    def refuse(self, reason: str) -> Checked:
+        """Say that a packet without a time is not given to the decoder; returns what became of it."""
+        self._feed(None)
+        return self._refused(reason, None)
 
     def decode(self, packet: Any, marked: bool = False) -> Iterator[Checked]:
         """What comes out for a packet (None at the end of the stream), in presentation order.

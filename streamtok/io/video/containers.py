@@ -9,7 +9,6 @@ import errno
 import logging
 import socket
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +23,6 @@ from streamtok.names import is_url, without_password
 log = logging.getLogger("streamtok.io")
 
 OPEN_S, READ_S = 5.0, 5.0
-STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
@@ -167,8 +165,3 @@ def _lacks_index(path: Path) -> bool:
             kinds.append(kind)
             at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
     return b"ftyp" in kinds[:1] and b"moov" not in kinds
-
-
-def steps_back(before: int | None, after: int, time_base: Fraction) -> bool:
-    """Whether a clock starts anew between two packets, from their times of decoding."""
-    return before is not None and after < before and (before - after) * time_base > STEP_BACK_S

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, open_container, steps_back, video_streams
+from streamtok.io.video.containers import demux, open_container, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
@@ -28,6 +28,7 @@ log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
+STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
 MOST_FPS = 1000  # believed of the headers of a raw stream: some write the clock of their times there
 
 
@@ -154,6 +155,7 @@ class PictureStream:
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
         self._last_seconds = -1 / self.rate  # of the latest picture; none came
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
+        self._start: Fraction | None = None  # in these: when the first picture is shown
         for packet in self._demux(numbers):
             if self._is_passed_over(packet):
                 self.decoder.lose_packets()
@@ -206,13 +208,12 @@ class PictureStream:
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts if packet.dts is not None else packet.pts
             if packet.size and time is not None:
-                if not self.counted and steps_back(latest, time, packet.time_base):
+                if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
                     yield None
                 latest = time
             if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown
                 order = next(count)
                 self._slots[order] = time if time is not None else order
-                self._base = min(self._base, self._slots[order])
                 packet.pts = packet.dts = order
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
@@ -264,12 +265,21 @@ class PictureStream:
     def _seconds(self, frame: Any, number: int | None) -> Fraction:
         """When a picture is shown, after the start of the stream."""
         if self.counted and not self.timeless:
-            self._slots = {order: time for order, time in self._slots.items() if order >= (number or 0)}
-            tick = self._slots.get(number or 0, number or 0)
-            return (tick - self._base) * self.stream.time_base
+            return self._shown_at(number or 0)
         if frame.pts is None or self.timeless:
             return (number or 0) / self.rate
         if self._base is None:
             self._base = frame.pts
         self._last_seconds = self._behind + (frame.pts - self._base) * self.stream.time_base
         return self._last_seconds
+
+    def _shown_at(self, number: int) -> Fraction:
+        """When a picture is shown, where packets say when they are decoded: with the packet for which it comes out."""
+        last = max(self._slots)
+        if self._start is None:
+            self._lag = max(last - number, 0)
+            self._start = self._slots[self._lag] * self.stream.time_base
+        order = number + self._lag
+        self._slots = {one: tick for one, tick in self._slots.items() if one >= order} or {last: self._slots[last]}
+        tick = self._slots.get(order, self._slots[last])
+        return tick * self.stream.time_base + max(order - last, 0) / self.rate - self._start

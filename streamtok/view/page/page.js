@@ -307,7 +307,8 @@ function connect() {
     const message = JSON.parse(data);
     message.kind === "state" ? takeState(message) : note(message.error);
   };
-  socket.onclose = () => {
+  socket.onclose = ({ code, reason }) => {
+    if (code === 4000) return chip(`${reason}; reload to look again`, "bad");
     chip("viewer gone, trying again", "bad");
     setTimeout(connect, 1000);
   };

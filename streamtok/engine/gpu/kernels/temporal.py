@@ -28,7 +28,6 @@ def _causal_conv(
     FRAMES: tl.constexpr,
     RING: tl.constexpr,
     TAPS: tl.constexpr,
-    STRIDE: tl.constexpr,
     CIN: tl.constexpr,
     COUT: tl.constexpr,
     ROWS: tl.constexpr,
@@ -38,13 +37,12 @@ def _causal_conv(
     HAS_MOMENTS: tl.constexpr,
 ):
     PAST: tl.constexpr = RING - FRAMES
-    OUT: tl.constexpr = FRAMES // STRIDE
     BLOCKS: tl.constexpr = (COUT + COLUMNS - 1) // COLUMNS
     STEPS: tl.constexpr = (CIN + STEP - 1) // STEP
     tile, frame = tl.program_id(0), tl.program_id(1)
-    slot, t = frame // OUT, frame % OUT
+    slot, t = frame // FRAMES, frame % FRAMES
     start, first = tile // BLOCKS * ROWS, tile % BLOCKS * COLUMNS
-    newest = tl.load(count + slot) * FRAMES + t * STRIDE - PAST
+    newest = tl.load(count + slot) * FRAMES + t - PAST
     # frames before the first are the first, repeated
     oldest = (slot * RING + (tl.maximum(newest, 0) % RING).to(tl.int32)) * AREA + start
     middle = (slot * RING + (tl.maximum(newest + 1, 0) % RING).to(tl.int32)) * AREA + start
@@ -88,7 +86,6 @@ def causal_conv(
     bias: Tensor,
     steps: int,
     *,
-    stride: int = 1,
     residual: Tensor | None = None,
     want_moments: bool = False,
     options: dict | None = None,
@@ -96,21 +93,21 @@ def causal_conv(
     """Convolve the newest frames of the ring over time, add `residual`, and return the moments of the result too.
 
     ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
-    residual (B*T/stride, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has
+    residual (B*T, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has
     taken no step sees its first frame repeated.
     """
     batch, length, height, width, channels = ring.shape
     taps, out_channels, _ = weight.shape
     if taps not in (1, 3):
         raise ValueError(f"the weight has {taps} taps, the kernel takes 1 or 3")
-    frames = batch * steps // stride
+    frames = batch * steps
     tile = {**conv_tile(channels, out_channels), "num_warps": 8, "num_stages": 4, **(options or {})}
     tiles = triton.cdiv(height * width, tile["ROWS"]) * triton.cdiv(out_channels, tile["COLUMNS"])
     y = torch.empty(frames, height, width, out_channels, dtype=ring.dtype, device=ring.device).permute(0, 3, 1, 2)
     known = torch.empty(frames, 3, tiles, dtype=torch.float32, device=ring.device) if want_moments else None
     rows = TensorDescriptor.from_tensor(ring.view(-1, channels), [tile["ROWS"], tile["STEP"]])
     columns = TensorDescriptor.from_tensor(weight.view(-1, channels), [tile["COLUMNS"], tile["STEP"]])
-    shape = {"AREA": height * width, "FRAMES": steps, "RING": length, "TAPS": taps, "STRIDE": stride}
+    shape = {"AREA": height * width, "FRAMES": steps, "RING": length, "TAPS": taps}
     shape |= {"CIN": channels, "COUT": out_channels, "HAS_RESIDUAL": residual is not None, "HAS_MOMENTS": want_moments}
     _causal_conv[(tiles, frames)](rows, count, columns, bias, residual, y, known, **shape, **tile)
     return y, known

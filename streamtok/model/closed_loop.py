@@ -1,0 +1,65 @@
+"""Tokenizers in a closed loop, as video codecs are: the encoder keeps what a decoder shows, and codes what differs."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from streamtok.model.network import Coded, join_coded, widen
+from streamtok.model.state import Clock, State, StateSpec
+from streamtok.model.tokenizer import Tokenizer
+
+
+class ClosedLoopTokenizer(Tokenizer):
+    """A tokenizer whose state holds the decoder's too, and its last frame, the reference.
+
+    Each group is coded from what the one before has left, so its tokens depend on the decoder's arithmetic.
+    """
+
+    def init_state(self, spec: StateSpec, height: int, width: int) -> State:
+        """The encoder's and the decoder's."""
+        return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
+
+    def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
+        """The decoder's and the reference (S, C, H, W), which is never less than float32."""
+        sides = (side * self.config.spatial_compression for side in (grid_height, grid_width))
+        reference = widen(spec).zeros(self.config.in_channels, *sides)
+        return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
+
+    def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
+        """x (B, 3, nG, H, W) float -> n latent steps and the frames that a decoder shows, and the new state."""
+        parts = []
+        for group, now in split_steps(x, self.group, clock):
+            features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
+            drawn, held = self.quantize(features, len(x), state, now)
+            coded, decoded = self.code_group(group, drawn, state, now)
+            state = {"encoder": encoder} | decoded | held
+            parts.append(coded)
+        return join_coded(parts, 2), state
+
+    def decode_groups(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C, n, h, w) -> frames (B, 3, nG, H, W), and the new state."""
+        frames = []
+        for step, now in split_steps(codes, 1, clock):
+            shown, state = self.show_group(step, state, now)
+            frames.append(shown)
+        return torch.cat(frames, 2), state
+
+    def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
+        """What is sent of `group` (B, 3, G, H, W), of which the encoder has made `drawn`; the new decoder state."""
+        frames, decoded = self.redraw(drawn.codes, state, clock)
+        return replace(drawn, frames=frames), decoded
+
+    def show_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """codes (B, C, 1, h, w) -> the frames (B, 3, G, H, W) that are shown, and the new decoder state."""
+        return self.redraw(codes, state, clock)
+
+    def redraw(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
+        """As `show_group`, of the network alone."""
+        return super().decode_groups(codes, state, clock)
+
+
+def split_steps(x: Tensor, size: int, clock: Clock) -> list[tuple[Tensor, Clock]]:
+    """The latent steps of x (B, C, n * size, H, W), each with the clock at which it begins."""
+    parts = enumerate(x.split(size, 2))
+    return [(part, Clock(clock.count + i, clock.context, clock.active)) for i, part in parts]

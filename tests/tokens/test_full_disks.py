@@ -1,0 +1,43 @@
+"""A disk that takes no more: the error says which file, and nothing half written stays."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from streamtok.drives.open_drive import open_drive
+from streamtok.recording.repair import repair
+from streamtok.tokens.repack import repack
+from tests.drives.test_accounting import regular, write
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files can grow to `room` bytes and no further."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_file, groups_of):
+    tokens = token_file(tmp_path / "a.safetensors", groups_of([200]))
+    drive = write(tmp_path / "d.mcap", regular(200))
+    packed = Path(f"{drive}.zstd")
+    packed.write_bytes(zstandard.compress(drive.read_bytes()))
+    there = sorted(tmp_path.iterdir())
+    for act, named in (
+        (lambda: token_file(tmp_path / "b.safetensors", groups_of([200])), "b.safetensors"),
+        (lambda: repack(tokens, tmp_path / "c.safetensors", "none"), "c.safetensors"),
+        (lambda: repack(drive, tmp_path / "c.mcap", "none"), "c.mcap"),
+        (lambda: repair(drive, tmp_path / "r.mcap"), "-o writes"),
+        (lambda: open_drive(packed), "TMPDIR"),
+    ):
+        with full_disk(1000), pytest.raises(OSError, match=named):
+            act()
+        assert sorted(tmp_path.iterdir()) == there

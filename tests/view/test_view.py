@@ -1,5 +1,6 @@
 """The page of `streamtok view` in a real browser: live streams, a lost camera, a recording; and who is let in."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("websockets", reason="the page needs: pip install 'websockets>=14'")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -329,14 +331,23 @@ def test_pages_left_open_keep_nobody_out(models):
             assert json.loads(pages[1].recv(timeout=20))["kind"] == "state"
 
 
-def test_a_model_is_loaded_once_whatever_fingerprints_are_claimed(model, monkeypatch):
-    loaded = []
+def test_a_model_is_loaded_and_hashed_once_whatever_fingerprints_are_claimed(monkeypatch):
+    """That of its encoder alone is one of its own: a node may have no more."""
+    model, half = build(VIDEO), build(VIDEO)
+    half.drop("decoder")
+    loaded, hashed = [], []
     monkeypatch.setattr("streamtok.view.pictures.load_for_stream", lambda *given: loaded.append(given) or model)
+    names = half.fingerprint, model.fingerprint
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("hashlib.sha256", lambda *given: hashed.append(1) or sha256(*given))
     models = Models(None, "cpu")
     for number in range(5):
         assert "ab12" in str(models.find(make_info(model="nano", tokenizer=f"ab12{number}")))
-    assert models.find(make_info(model="nano", tokenizer=model.fingerprint)) is model
-    assert len(loaded) == 1
+        assert [models.find(make_info(model="nano", tokenizer=name)) for name in names] == [model, model]
+    assert (len(loaded), len(hashed)) == (1, 1)
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1)
+    assert all("other weights" in models.find(make_info(model="nano", tokenizer=name)) for name in names)
 
 
 def test_a_message_that_cannot_be_shown_does_not_end_the_others(models):

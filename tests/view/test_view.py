@@ -331,6 +331,33 @@ def test_pages_left_open_keep_nobody_out(models):
             assert json.loads(pages[1].recv(timeout=20))["kind"] == "state"
 
 
+def test_a_page_that_reads_nothing_holds_up_nobody():
+    """The newest page is served though the way to the oldest is full, which is cut off."""
+
+    class Full:
+        joined, left = [], []
+
+        def join(self, page):
+            self.joined.append(page)
+            for _ in range(64 if len(self.joined) == 1 else 0):
+                page.send(bytes(1 << 20))
+
+        def leave(self, page):
+            self.left.append(page)
+
+        def state(self, page):
+            return {"kind": "state"}
+
+    show = Full()
+    with served(show) as server, ExitStack() as opened:
+        address = server.url.replace("http", "ws") + "socket"
+        opened.enter_context(connect(address, max_queue=1, close_timeout=0.1))
+        assert eventually(lambda: show.joined)
+        pages = [opened.enter_context(connect(address)) for _ in range(MOST_PAGES)]
+        assert json.loads(pages[-1].recv(timeout=10))["kind"] == "state"
+        assert eventually(lambda: show.left) == show.joined[:1]
+
+
 def test_a_model_is_loaded_and_hashed_once_whatever_fingerprints_are_claimed(monkeypatch):
     """That of its encoder alone is one of its own: a node may have no more."""
     model, half = build(VIDEO), build(VIDEO)

@@ -98,31 +98,22 @@ def format_probe(found: "Probe") -> str:
     """What was found, in words."""
     rates = {"claimed": found.claimed_rate, "by its times": found.rate}
     rate = ", ".join(f"{rate:.4g} {what}" for what, rate in rates.items() if rate) or "not known"
+    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in found.missing[:5])
+    missing = f"{sum(count for _, count in found.missing)} frames missing{places and f': {places}'}"
     lines = [
         ("kind", f"{found.kind}{f', {found.container}' if found.container else ''}{', live' if found.live else ''}"),
         *(("stream", str(stream)) for stream in found.streams),
         ("frames", f"{found.frames}{', all of it' if found.complete else ''}"),
-        ("size", ", then ".join(map(write_size, found.sizes)) or "not known"),
+        ("size", ", then ".join(f"{height}x{width}" for height, width in found.sizes) or "not known"),
         ("rate", f"{rate} ({found.rate_from})"),
         ("clock", found.clock),
         ("turned", found.orientation),
-        ("gaps", f"{found.time_gaps} in time, {write_missing(found.missing)}"),
+        ("gaps", f"{found.time_gaps} in time, {missing}"),
         ("counts", ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none"),
         *(("note", note) for note in found.notes),
         *(("does", text) for text in found.does),
     ]
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
-
-
-def write_missing(missing: list[tuple[float, int]]) -> str:
-    """How many frames are missing in all, and where the first of them."""
-    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in missing[:5])
-    return f"{sum(count for _, count in missing)} frames missing" + (f": {places}" if places else "")
-
-
-def write_size(size: tuple[int, int]) -> str:
-    """A size (height, width) as flags take it."""
-    return f"{size[0]}x{size[1]}"
 
 
 main = make_main("doctor", DoctorSettings, run, __doc__)

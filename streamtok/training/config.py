@@ -98,7 +98,7 @@ class TrainConfig(Strict):
     reference_noise: float = 0.0  # predictive models: std in units of -1..1
     # of l1 and mse, by a frame's place in its group; without, motion makes the first frame worse than the last
     place_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    losses: LossWeights = Field(default={"l1": 1.0, "mse": 2.0, "correlation": 0.05})
+    losses: LossWeights = Field(default={"l1": 1.0, "mse": 2.0, "pulse": 0.5, "correlation": 0.05})
     data: DataConfig = DataConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)] = (PhaseConfig(),)
     optimizer: OptimizerConfig = OptimizerConfig()

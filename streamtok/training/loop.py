@@ -45,10 +45,10 @@ class Summary:
 def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> tuple[Cache, Cache | None]:
     """The training cache and the held-out clips at the size of the samples (None without a holdout), for a model of so
     many `channels`."""
-    paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     kept = 1 - config.data.holdout_tail
-    if kept < 1 and held:
+    if kept < 1 and config.data.holdout:
         raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
+    paths, held = split_holdout(list_media(config.data.paths), config.data.holdout)
     held = held or ([path for path in paths if not is_image(Path(path))] if kept < 1 else [])
     smallest = max(phase.crop for phase in config.phases)
     validation = None

@@ -30,8 +30,7 @@ QUIET_S = 0.5  # after which a camera image that is held is taken, for no info b
 BACK_S = 5.0  # how long after an outage a jump is held to be its doing
 Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
-# The order of subscribing. Frames first: a node that waits for readers of tokens then sends every frame. Info last:
-# the first info then proves that everything after it will come.
+# Frames first: a node that waits for readers of tokens sends all. Info last: the first proves that all after comes.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
 
 

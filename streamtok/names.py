@@ -9,8 +9,12 @@ from pathlib import Path
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
-# Up to the last @: a password may hold one, and a slash; a user alone holds no slash.
-LOGIN = re.compile(rf"(?i)((?:(?<=:)|(?<![\w./]))//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)(?:[^\s/:]*:\S*|[^\s/]+)@")
+NO_LOGIN = "".join(rf"(?<!\b{scheme}:)" for scheme in ("s3", "gs", "az", "file", "ipc", "inproc"))
+PORT = r"(?:[^\s/:@]+|\[[^\s/@]+\]):\d{1,5}/"  # and the host before it, behind which a path begins
+LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and a slash; else a path is hidden
+    rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)(?!{PORT})[^\s/]\S*@"
+    rf"|(?<=://)(?!{PORT})(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
+)
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
@@ -86,8 +90,8 @@ def escape_controls(text: str) -> str:
 def without_password(text: str) -> str:
     """Text without secrets, for logs, messages and recordings.
 
-    URLs lose user, password, every value of their query and what looks like a key in their path or fragment. Other
-    options that hold a password lose its value.
+    URLs lose all that may be user and password (a path with an @ too, but not behind a port or of storage), every value
+    of their query and what looks like a key in their path or fragment. Other options lose the value of a password.
     """
     return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(r"\1", text)))
 

@@ -45,7 +45,7 @@ def measure_capacity(fast: Tokenizer, options: BenchOptions) -> Capacity:
     return Capacity(options.size, options.fps, step["p50_ms"], decode["p50_ms"], *count_cameras(step, decode))
 
 
-def measure_capacities(fast: Tokenizer, device: str) -> Iterator[Capacity]:
+def measure_capacities(fast: Tokenizer) -> Iterator[Capacity]:
     """The capacity at 30 frames per second for each of SIZES, in a few seconds of a processor that is up to it."""
     for size in SIZES:
-        yield measure_capacity(fast, BenchOptions(size=size, device=device, groups=GROUPS))
+        yield measure_capacity(fast, BenchOptions(size=size, device=fast.device.type, groups=GROUPS))

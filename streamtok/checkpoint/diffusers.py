@@ -172,7 +172,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{folder} holds no weights: expected {WEIGHTS}.safetensors beside its config.json")
     if file.suffix != ".json":
         return read_weights(file)
-    shards = set(read_json(file).get("weight_map", {}).values())
+    shards = set(read_json(file, "an index of weights").get("weight_map", {}).values())
     strange = [name for name in shards if not isinstance(name, str) or Path(name).name != name]
     if strange or not shards:
         raise ValueError(f"{file}: its weight_map names {strange or 'no file'}, expected files beside it")

@@ -154,7 +154,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
-    """What a config.json says, and the outline of its tokenizer. ValueError names the file."""
+    """What a config.json says, and the outline of its tokenizer. ValueError or FileNotFoundError names the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or no file; expected a checkpoint folder, as training writes it")
     values = read_json(path)
     try:
         if values.get("format", FORMAT) != FORMAT:
@@ -165,10 +167,8 @@ def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
     return values, config, _outline(config, f"{path} is not a tokenizer configuration")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a small JSON file holds; ValueError or FileNotFoundError names a file that does not."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, or no file; expected a checkpoint folder, as training writes it")
+def read_json(path: Path, what: str = "a tokenizer configuration") -> dict[str, Any]:
+    """The object that a small JSON file holds, `what` it is to be; ValueError or OSError names a file that is not."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -179,7 +179,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(values).__name__}, expected an object")
         return values
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a tokenizer configuration: {explain(error)}") from error
+        raise ValueError(f"{path} is not {what}: {explain(error)}") from error
 
 
 def _check_extent(config: TokenizerConfig) -> None:

@@ -14,18 +14,17 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
-from streamtok.commands.info import format_report, is_empty
-from streamtok.drives.folders import find_kind
-from streamtok.io.probe import Probe, probe_source
 from streamtok.io.spec import split_file
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
-from streamtok.tokens.inspecting import inspect
+
+if TYPE_CHECKING:
+    from streamtok.io.probe import Probe
 
 MARKS = {OK: "ok  ", NOTE: "note", BAD: "BAD "}
 
@@ -64,7 +63,14 @@ def run(settings: DoctorSettings) -> int:
 
 
 def look_at_source(settings: DoctorSettings, source: str) -> int:
-    """Print what a source is, or a drive that is no source; 1 if no frame comes. Raises as opening it does."""
+    """Print what a source is, or a drive that is no source; 1 if no frame comes. Raises as opening it does.
+
+    What reads sources is imported here: where OpenCV, PyAV or ZeroMQ does not import, the machine's checks say so.
+    """
+    from streamtok.commands.info import format_report, is_empty
+    from streamtok.io.probe import probe_source
+    from streamtok.tokens.inspecting import inspect
+
     if is_drive(source):
         report, _ = inspect(source)
         empty = is_empty(report)
@@ -80,41 +86,34 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
 
 def is_drive(source: str) -> bool:
     """Whether a source is a folder, or a recording of several cameras, which `replay` reads."""
+    from streamtok.drives.folders import find_kind
+
     with contextlib.suppress(ValueError):
         path, _ = split_file(source)
         return path.is_dir() or (path.is_file() and find_kind(path) != "video")
     return False
 
 
-def format_probe(found: Probe) -> str:
+def format_probe(found: "Probe") -> str:
     """What was found, in words."""
     rates = {"claimed": found.claimed_rate, "by its times": found.rate}
     rate = ", ".join(f"{rate:.4g} {what}" for what, rate in rates.items() if rate) or "not known"
+    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in found.missing[:5])
+    missing = f"{sum(count for _, count in found.missing)} frames missing{places and f': {places}'}"
     lines = [
         ("kind", f"{found.kind}{f', {found.container}' if found.container else ''}{', live' if found.live else ''}"),
         *(("stream", str(stream)) for stream in found.streams),
         ("frames", f"{found.frames}{', all of it' if found.complete else ''}"),
-        ("size", ", then ".join(map(write_size, found.sizes)) or "not known"),
+        ("size", ", then ".join(f"{height}x{width}" for height, width in found.sizes) or "not known"),
         ("rate", f"{rate} ({found.rate_from})"),
         ("clock", found.clock),
         ("turned", found.orientation),
-        ("gaps", f"{found.time_gaps} in time, {write_missing(found.missing)}"),
+        ("gaps", f"{found.time_gaps} in time, {missing}"),
         ("counts", ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none"),
         *(("note", note) for note in found.notes),
         *(("does", text) for text in found.does),
     ]
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
-
-
-def write_missing(missing: list[tuple[float, int]]) -> str:
-    """How many frames are missing in all, and where the first of them."""
-    places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in missing[:5])
-    return f"{sum(count for _, count in missing)} frames missing" + (f": {places}" if places else "")
-
-
-def write_size(size: tuple[int, int]) -> str:
-    """A size (height, width) as flags take it."""
-    return f"{size[0]}x{size[1]}"
 
 
 main = make_main("doctor", DoctorSettings, run, __doc__)

@@ -7,6 +7,7 @@ out, so that its value comes from --config FILE, else from the settings' default
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -54,10 +55,10 @@ def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse takes the value of `--flag=--` away: here it is refused."""
+    """argparse takes the value of `--flag=--` away: here it is refused. Behind a bare `--` there are no flags."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        for item in sys.argv[1:] if args is None else args:
+        for item in takewhile(lambda item: item != "--", sys.argv[1:] if args is None else args):
             if item.startswith("--") and item.endswith("=--"):
                 self.error(f"argument {item[:-3]}: expected a value, not '--'")
         return super().parse_known_args(args, namespace)

@@ -52,7 +52,8 @@ class Network(nn.Module):
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__()
         self.config, self.deterministic = config, deterministic
-        self._fingerprint: tuple[int | None, str] | None = None  # of weights at which version; None: whatever they are
+        # By the half that is left out, of weights at which version; None: whatever they are.
+        self._fingerprints: dict[Half | None, tuple[int | None, str]] = {}
         self.known_as: dict[str, str] = {}  # digest of weights -> the fingerprint of others, whose tokens they make
         self.quantizer = build_quantizer(config)
         self._build(config)
@@ -128,12 +129,15 @@ class Network(nn.Module):
         A network with another decoder for the same tokens has the fingerprint of the weights that the tokens are of
         (`known_as`).
         """
+        return self._fingerprint_of(None)
+
+    def _fingerprint_of(self, without: Half | None) -> str:
+        """The fingerprint, or what it would be without one half; hashed once for weights as they are."""
         version = sum(parameter._version for parameter in self.parameters())
-        cached = self._fingerprint
-        if cached is None or (cached[0] is not None and cached[0] != version):
-            digest = self.weights_digest
-            cached = self._fingerprint = (version, self.known_as.get(digest, digest))
-        return cached[1]
+        if self._fingerprints.get(without, (-1, ""))[0] not in (None, version):
+            digest = self._digest(without) if without else self.weights_digest
+            self._fingerprints[without] = version, self.known_as.get(digest, digest)
+        return self._fingerprints[without][1]
 
     @property
     def weights_digest(self) -> str:
@@ -148,7 +152,7 @@ class Network(nn.Module):
                 f"the tokens of {self.config.name!r} are not those of {source.config.name!r}: its encoder "
                 "is another, or has a decoder in its loop"
             )
-        self.known_as, self._fingerprint = {self.weights_digest: source.fingerprint}, None
+        self.known_as, self._fingerprints = {self.weights_digest: source.fingerprint}, {}
 
     def _digest(self, without: Half | None) -> str:
         """The fingerprint of what is there but one half, so that a whole checkpoint knows what its encoder made.
@@ -171,7 +175,8 @@ class Network(nn.Module):
     def check_fingerprint(self, expected: str, what: str = "expected is tokenizer") -> None:
         """ValueError unless these weights have the fingerprint `expected`, or their encoder alone has; `what` comes
         before it in the message."""
-        if expected != self.fingerprint and ("encoder" not in self._modules or expected != self._digest("decoder")):
+        halves: tuple[Half | None, ...] = (None, "decoder") if "encoder" in self._modules else (None,)
+        if not any(expected == self._fingerprint_of(without) for without in halves):
             raise ValueError(
                 f"{what} {expected}, {self.config.name!r} here is {self.fingerprint}: other weights or config, whose "
                 "codes mean other pictures; give the checkpoint that the node runs with --model, or the one that "

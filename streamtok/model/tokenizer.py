@@ -84,7 +84,7 @@ class Tokenizer(ClipCoder):
         """This tokenizer without engine, some sub-modules exchanged; it shares the others and keeps its fingerprint."""
         fingerprint, made = self.fingerprint, copy.copy(self)
         made._modules, made.engine = {**self._modules, **modules}, None
-        made._casts, made._fingerprint = {}, (None, fingerprint)
+        made._casts, made._fingerprints = {}, {None: (None, fingerprint)}
         return made
 
     # Training.

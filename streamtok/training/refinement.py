@@ -75,7 +75,7 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
         most = MOST_SUM if age == AGES - 1 else torch.inf  # the last one is used again and again
         size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual, most)
     log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))
-    model._fingerprint = None
+    model._fingerprints = {}
     return model
 
 

@@ -98,6 +98,7 @@ class Reader:
         """Stop reading."""
         self.subscription.close()
         self._thread.join()
+        self._events.finish()
 
     def streams(self) -> list[dict[str, Any]]:
         """What is known of each stream, and what was lost of it."""

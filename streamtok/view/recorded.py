@@ -155,6 +155,7 @@ class Player:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self._events.finish()
 
     def _run(self) -> None:
         due = time.monotonic()

@@ -197,12 +197,10 @@ class PageServer:
         self._strangers.pop(connection, None)
         self._pages[page] = connection
         self.visits += 1
-        if len(self._pages) > MOST_PAGES:  # a new one ends the oldest, so that pages left open keep nobody out
-            await self._pages.pop(next(iter(self._pages))).close(REPLACED, f"{MOST_PAGES} newer pages are open")
         sending = asyncio.create_task(send_all(connection, page))
         try:
             self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
-            await asyncio.to_thread(self.show.join, page)
+            await asyncio.gather(asyncio.to_thread(self.show.join, page), self._make_room())
             async for order in connection:
                 self._take_order(page, order)
         except ConnectionClosed:
@@ -211,6 +209,11 @@ class PageServer:
             sending.cancel()
             self._pages.pop(page, None)
             await asyncio.to_thread(self.show.leave, page)
+
+    async def _make_room(self) -> None:
+        """End the oldest page where a new one is too many, so that pages left open keep nobody out."""
+        if len(self._pages) > MOST_PAGES:
+            await self._pages.pop(next(iter(self._pages))).close(REPLACED, f"{MOST_PAGES} newer pages are open")
 
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:
         """Do what a page asks for; what makes no sense is told to the page."""

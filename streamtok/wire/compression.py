@@ -7,7 +7,6 @@ from streamtok.extras import missing_extra
 from streamtok.wire.errors import WireError
 
 LEVEL = 1
-LACK = cache(lambda: str(missing_extra("compression 'zstd' (not 'none')", "zstd")))
 
 
 def check(compression: str) -> None:
@@ -40,5 +39,10 @@ def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
-        raise ImportError(LACK()) from error
+        raise ImportError(_explain_lack()) from error
     return zstandard
+
+
+@cache  # a hostile sender may have it asked for at each message
+def _explain_lack() -> str:
+    return str(missing_extra("compression 'zstd' (not 'none')", "zstd"))

@@ -192,6 +192,9 @@ def test_diffusers_folders_are_written_by_their_names_and_read_back(folder):
     index.write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
     with pytest.raises(ValueError, match=r"index.json: its weight_map names \['../a.safetensors'\]"):
         from_diffusers(where)
+    index.write_text("[]")
+    with pytest.raises(ValueError, match=r"index.json is not an index of weights: it holds a list"):
+        from_diffusers(where)
     index.unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no weights: expected diffusion_pytorch_model\.safetensors"):
         from_diffusers(where)
@@ -263,6 +266,9 @@ def test_a_name_and_weights_that_disagree_are_told(folder):
 def test_a_missing_folder_is_named_with_what_was_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none/config.json is missing.* expected a checkpoint folder"):
         read_folder(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"none/config.json") as caught:
+        from_diffusers(tmp_path / "none")
+    assert "as training writes it" not in str(caught.value)
 
 
 def test_a_later_format_of_our_folder_is_refused(tmp_path):

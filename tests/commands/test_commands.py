@@ -369,11 +369,24 @@ def test_doctor_reports(capsys):
     }
     assert all(check["advice"] for check in report["checks"] if check["state"] != "ok")
     carried = [check["found"] for check in report["checks"] if check["name"] == "carries"]
-    assert [words.split(":")[0] for words in carried] == ["nano 128x224 at 30 fps", "nano 256x448 at 30 fps"]
+    sizes = ["nano 128x224 at 30 fps", "nano 256x448 at 30 fps"]
+    assert [words.split(":")[0] for words in carried] == (
+        ["not measured on a GPU"] if torch.cuda.is_available() else sizes
+    )
     assert doctor.main(["--folder", "/nonexistent", "--no-measure"]) == status
     out = capsys.readouterr().out
     assert "carries" not in out
     assert "free in /nonexistent" in out
+
+
+def test_doctor_does_not_say_of_a_gpu_what_no_node_runs_there(monkeypatch):
+    """Nodes run engine "auto" on it, which measures before it runs."""
+    from streamtok.bench.machine_checks import NOTE, check_capacity
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    [finding] = check_capacity()
+    assert (finding.name, finding.state) == ("carries", NOTE)
+    assert "streamtok bench" in finding.advice
 
 
 def test_doctor_makes_a_finding_of_a_probe_that_fails():

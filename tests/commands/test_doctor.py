@@ -1,6 +1,8 @@
 """`streamtok doctor SOURCE` says what a source is, what is wrong with it and what would be done."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -90,3 +92,13 @@ def test_cameras_and_drives(tmp_path, look, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["source"]) == (False, "snapshot:http://127.0.0.1:9/x")
     assert "refused" in found["error"]
+
+
+@pytest.mark.parametrize(("module", "check"), [("cv2", "video"), ("av", "video"), ("zmq", "zmq")])
+def test_a_package_that_does_not_import_is_a_finding(module, check):
+    code = f"import sys; sys.modules[{module!r}] = None; from streamtok.cli import main; "
+    code += "sys.exit(main(['doctor', '--no-measure', '--json']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    bad = {each["name"]: each["found"] for each in json.loads(done.stdout)["checks"] if each["state"] == "bad"}
+    assert module in bad[check]

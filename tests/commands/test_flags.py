@@ -97,6 +97,7 @@ def test_two_dashes_are_no_value(argument, capsys):
     with pytest.raises(SystemExit):
         parse_flags("a.mp3", argument)
     assert f"argument {argument[:-3]}: expected a value" in capsys.readouterr().err
+    assert parse_flags("-o", "album", "--", argument)["songs"] == [Path(argument)]
 
 
 def test_what_is_required_may_be_in_neither(tmp_path, capsys):

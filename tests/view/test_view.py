@@ -1,5 +1,6 @@
 """The page of `streamtok view` in a real browser: live streams, a lost camera, a recording; and who is let in."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("websockets", reason="the page needs: pip install 'websockets>=14'")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -329,25 +331,61 @@ def test_pages_left_open_keep_nobody_out(models):
             assert json.loads(pages[1].recv(timeout=20))["kind"] == "state"
 
 
-def test_a_model_is_loaded_once_whatever_fingerprints_are_claimed(model, monkeypatch):
-    loaded = []
+def test_a_page_that_reads_nothing_holds_up_nobody():
+    """The newest page is served though the way to the oldest is full, which is cut off."""
+
+    class Full:
+        joined, left = [], []
+
+        def join(self, page):
+            self.joined.append(page)
+            for _ in range(64 if len(self.joined) == 1 else 0):
+                page.send(bytes(1 << 20))
+
+        def leave(self, page):
+            self.left.append(page)
+
+        def state(self, page):
+            return {"kind": "state"}
+
+    show = Full()
+    with served(show) as server, ExitStack() as opened:
+        address = server.url.replace("http", "ws") + "socket"
+        opened.enter_context(connect(address, max_queue=1, close_timeout=0.1))
+        assert eventually(lambda: show.joined)
+        pages = [opened.enter_context(connect(address)) for _ in range(MOST_PAGES)]
+        assert json.loads(pages[-1].recv(timeout=10))["kind"] == "state"
+        assert eventually(lambda: show.left) == show.joined[:1]
+
+
+def test_a_model_is_loaded_and_hashed_once_whatever_fingerprints_are_claimed(monkeypatch):
+    """That of its encoder alone is one of its own: a node may have no more."""
+    model, half = build(VIDEO), build(VIDEO)
+    half.drop("decoder")
+    loaded, hashed = [], []
     monkeypatch.setattr("streamtok.view.pictures.load_for_stream", lambda *given: loaded.append(given) or model)
+    names = half.fingerprint, model.fingerprint
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("hashlib.sha256", lambda *given: hashed.append(1) or sha256(*given))
     models = Models(None, "cpu")
     for number in range(5):
         assert "ab12" in str(models.find(make_info(model="nano", tokenizer=f"ab12{number}")))
-    assert models.find(make_info(model="nano", tokenizer=model.fingerprint)) is model
-    assert len(loaded) == 1
+        assert [models.find(make_info(model="nano", tokenizer=name)) for name in names] == [model, model]
+    assert (len(loaded), len(hashed)) == (1, 1)
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1)
+    assert all("other weights" in models.find(make_info(model="nano", tokenizer=name)) for name in names)
 
 
-def test_a_message_that_cannot_be_shown_does_not_end_the_others(models):
-    """As one whose time no viewer can write."""
+def test_a_message_that_cannot_be_shown_does_not_end_the_others(model, models, tmp_path, caplog):
+    """As one whose time no viewer can write. Each is in the log when the viewer has gone."""
 
     class Picky:
         wants_pictures, seen = False, []
 
         def take(self, group):
             self.seen.append(group.message.header.seq)
-            if group.utc_ns > 10**30 or len(self.seen) == 2:
+            if len(self.seen) in (2, 4):
                 raise OverflowError("too far")
 
     viewer = Picky()
@@ -358,6 +396,14 @@ def test_a_message_that_cannot_be_shown_does_not_end_the_others(models):
         node.publish(*(make_group(number) for number in range(5)))
         assert eventually(lambda: viewer.seen == [0, 1, 2, 3, 4])
         show.leave(viewer)
+    ingest(tmp_path / "a.mcap", model, [{"name": "a", "source": "synthetic:48x64@30?seed=1&frames=17"}])
+    viewer.seen.clear()
+    recorded = RecordedShow(tmp_path / "a.mcap", models)
+    recorded.join(viewer)
+    assert eventually(lambda: viewer.seen == [0, 1, 2, 3, 4])
+    recorded.leave(viewer)
+    told = [record.getMessage() for record in caplog.records if "event=unshown messages=1" in record.getMessage()]
+    assert [line.split("=")[0] for line in told] == ["endpoint", "endpoint", "file", "file"]
 
 
 def test_settings_that_make_no_sense_are_refused():

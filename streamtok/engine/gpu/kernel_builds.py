@@ -40,7 +40,7 @@ def compile_step_kernels(
     """
     with torch.device("meta"):
         model = build(PRESETS[name]).to(getattr(torch, precision))
-    vars(model)["_fingerprint"] = (None, "weights without memory")
+    vars(model)["_fingerprints"] = {None: (None, "weights without memory")}
     made = EngineConfiguration(device="cuda", precision=precision, kernels="fused", over_space=over_space)
     stream = FusedStream(fuse_model(model, over_space), slots, size, model.config.context, made)
     frames = torch.zeros(slots, 3, model.group, *size, dtype=torch.uint8, device="meta")

@@ -169,7 +169,8 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
                 for each in continuity.take_info(info):
                     continuity.take_message(each[0])
                     yield *each, continuity
-                waiting, join = (fetch_epoch(context, info, endpoint, stream) if join else []), False
+                asked, join = join, False  # once: where that fails, live messages are read all the same
+                waiting = fetch_epoch(context, info, endpoint, stream) if asked else []
                 fetched = (info["session"], read_header(waiting[-1])["seq"]) if waiting else fetched
             for message in waiting:
                 header = read_header(message)

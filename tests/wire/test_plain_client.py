@@ -1,5 +1,6 @@
 """The example client, which knows only the protocol page: pyzmq and msgpack, no streamtok."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.kit.wire import Served, make_group, make_header, make_info
+from tests.kit.wire import Served, eventually, make_group, make_header, make_info
 
 CLIENT = Path(__file__).parents[2] / "examples" / "plain_client.py"
 # a client of another language has no streamtok either
@@ -90,6 +91,20 @@ def test_nonsense_and_forged_numbers_cost_a_client_nothing():
                 socket.send_multipart([*each, grid])
         lines = lines_of(client)
     assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(40)]
+
+
+def test_a_client_that_is_refused_the_epoch_reads_what_comes():
+    with Served(max_epoch_bytes=100) as node:
+        node.publish(*(make_group(number) for number in range(4)))
+        client = start(node.endpoint, "front", "--join", "--messages", "3")
+        numbers = itertools.count(4)
+        ended = eventually(lambda: node.publish(make_group(next(numbers))) or client.poll() is not None, 20)
+        client.kill()
+        out, told = client.communicate()
+    assert ended, told
+    assert "not kept" in told
+    seqs = [json.loads(line)["seq"] for line in out.splitlines()]
+    assert seqs == list(range(seqs[0], seqs[0] + 3))
 
 
 def lose_two(publisher) -> None:

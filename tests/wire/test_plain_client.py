@@ -93,6 +93,26 @@ def test_nonsense_and_forged_numbers_cost_a_client_nothing():
     assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(40)]
 
 
+def test_every_second_message_may_be_lost_and_repeats_are_skipped():
+    """Infos bear a message out as the next one does; the last one here has none behind it."""
+    order = [0, 1, 1, 3, 5, 3, 7, 8, 10, 10, 12, 14]
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    headers = {seq: msgspec.to_builtins(make_header(seq, interval=5)) | {"checksum": zlib.crc32(grid)} for seq in order}
+    info = msgspec.to_builtins(make_info(session="0" * 32, control=None, last_seq=14))
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        client = start(f"tcp://127.0.0.1:{port}", "front", "--messages", "9")
+        assert [socket.recv() for _ in range(2)]
+        for seq in order:
+            socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(headers[seq]), grid])
+        socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+        lines = lines_of(client)
+    decodable = [0, 1, 5, 10]
+    lost = {0: 0, 1: 0, 3: 1, 5: 2, 7: 3, 8: 3, 10: 4, 12: 5, 14: 6}
+    assert [(line["seq"], line["lost"]) for line in lines] == list(lost.items())
+    assert [line["seq"] for line in lines if line["decodable"]] == decodable
+
+
 def test_a_client_that_is_refused_the_epoch_reads_what_comes():
     with Served(max_epoch_bytes=100) as node:
         node.publish(*(make_group(number) for number in range(4)))

@@ -163,7 +163,8 @@ class Continuity:
 
 def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
     """Yield (header, numbers, continuity) of each good message; what is malformed is reported and skipped."""
-    socket, continuity, fetched = connect(context, endpoint, stream), Continuity(), ("", -1)
+    socket, continuity = connect(context, endpoint, stream), Continuity()
+    fetched: tuple[str | None, int] = (None, -1)  # session and seq of the last message that came with the epoch
     token_topic, info_topic = f"tokens/{stream}".encode(), f"info/{stream}".encode()
     while True:
         parts = socket.recv_multipart()
@@ -179,7 +180,6 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
                     yield *each, continuity
                 asked, join = join, False  # once: where that fails, live messages are read all the same
                 waiting = fetch_epoch(context, info, endpoint, stream) if asked else []
-                fetched = (info["session"], read_header(waiting[-1])["seq"]) if waiting else fetched
             for message in waiting:
                 header = read_header(message)
                 if message is parts and header["session"] == fetched[0] and header["seq"] <= fetched[1]:
@@ -187,6 +187,8 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
                 for each in continuity.believe(header, read_grid(header, message[2])):
                     continuity.take_message(each[0])
                     yield *each, continuity
+                if message is not parts:
+                    fetched = (continuity.session, continuity.seq)
         except (ValueError, RuntimeError) as error:
             print(f"skipped: {error}", file=sys.stderr)
 

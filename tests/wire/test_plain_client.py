@@ -113,6 +113,25 @@ def test_every_second_message_may_be_lost_and_repeats_are_skipped():
     assert [line["seq"] for line in lines if line["decodable"]] == decodable
 
 
+def test_a_client_skips_what_came_with_the_epoch_and_one_wrong_number_in_it_costs_nothing():
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    fields = [msgspec.to_builtins(make_header(seq, interval=20)) | {"checksum": zlib.crc32(grid)} for seq in range(9)]
+    messages = [[b"tokens/front", msgspec.msgpack.encode(each), grid] for each in (*fields, fields[5] | {"seq": 2**62})]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket, context.socket(zmq.ROUTER) as control:
+        port, beside = (each.bind_to_random_port("tcp://127.0.0.1") for each in (socket, control))
+        client = start(f"tcp://127.0.0.1:{port}", "front", "--join", "--messages", "9")
+        assert [socket.recv() for _ in range(2)]
+        info = make_info(session="0" * 32, control=f"tcp://127.0.0.1:{beside}", last_seq=3)
+        socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+        asker, _ = control.recv_multipart()
+        reply = {"version": 1, "id": 1, "ok": True, "result": {"messages": [*messages[:6], messages[9]]}}
+        control.send_multipart([asker, msgspec.msgpack.encode(reply)])
+        for message in messages[4:9]:
+            socket.send_multipart(message)
+        lines = lines_of(client)
+    assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(9)]
+
+
 def test_a_client_that_is_refused_the_epoch_reads_what_comes():
     with Served(max_epoch_bytes=100) as node:
         node.publish(*(make_group(number) for number in range(4)))

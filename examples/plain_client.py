@@ -112,7 +112,7 @@ def request(context: zmq.Context, control: str, op: str, stream: str, timeout_ms
 class Continuity:
     """Finds what was lost: a jump of `seq`, or `last_seq` in info ahead of what has come. A new session is no loss.
 
-    No single message moves what is known: one that jumps, or begins a session, is held until another follows it.
+    No single message moves what is known: one that jumps, or begins a session, is held until another comes behind it.
     """
 
     def __init__(self) -> None:
@@ -123,14 +123,22 @@ class Continuity:
         self.held: list[tuple[Header, tuple]] = []
 
     def believe(self, header: Header, numbers: tuple) -> list[tuple[Header, tuple]]:
-        """The messages that are to be taken now, oldest first: this one, with the one that it bears out, or none."""
-        place, held, self.held = (header["session"], header["seq"] - 1), self.held, []
-        if self.session is None or place == (self.session, self.seq):
-            return [(header, numbers)]
-        if held and place == (held[0][0]["session"], held[0][0]["seq"]):
-            return [*held, (header, numbers)]
-        self.held = [(header, numbers)]
-        return []
+        """The messages that are to be taken now, oldest first: this one, the one that it bears out, both or none."""
+        session, before = header["session"], header["seq"] - 1
+        if (session, before + 1) == (self.session, self.seq):  # it has come
+            return []
+        believed = self.held if self.bears_out(session, before) else []
+        last = [(each["session"], each["seq"]) for each, _ in believed] or [(self.session, self.seq)]
+        goes_on = self.session is None or last == [(session, before)]
+        self.held = [] if goes_on else [(header, numbers)]
+        return [*believed, (header, numbers)] if goes_on else believed
+
+    def bears_out(self, session: str, last: int) -> bool:
+        """Whether what comes after message `last` may follow the held one; a jump does not for what went back."""
+        for header, _ in self.held:
+            went_back = session == self.session and header["seq"] <= self.seq <= last
+            return header["session"] == session and header["seq"] <= last and not went_back
+        return False
 
     def take_message(self, header: Header) -> None:
         """Follow a message that is believed."""
@@ -144,9 +152,9 @@ class Continuity:
     def take_info(self, info: Header) -> list[tuple[Header, tuple]]:
         """The message that an info bears out. Counts what was lost with nothing behind it, once two infos say so."""
         said, self.said = self.said, info["last_seq"]
-        if self.held and (info["session"], self.said) == (self.held[0][0]["session"], self.held[0][0]["seq"]):
-            held, self.held = self.held, []
-            return held
+        if self.bears_out(info["session"], self.said):
+            believed, self.held = self.held, []
+            return believed
         missing = min(said, self.said) - self.seq
         if info["session"] == self.session and missing > 0:
             self.lost, self.seq, self.decodable = self.lost + missing, self.seq + missing, False
@@ -155,7 +163,8 @@ class Continuity:
 
 def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
     """Yield (header, numbers, continuity) of each good message; what is malformed is reported and skipped."""
-    socket, continuity, fetched = connect(context, endpoint, stream), Continuity(), ("", -1)
+    socket, continuity = connect(context, endpoint, stream), Continuity()
+    fetched: tuple[str | None, int] = (None, -1)  # session and seq of the last message that came with the epoch
     token_topic, info_topic = f"tokens/{stream}".encode(), f"info/{stream}".encode()
     while True:
         parts = socket.recv_multipart()
@@ -169,8 +178,8 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
                 for each in continuity.take_info(info):
                     continuity.take_message(each[0])
                     yield *each, continuity
-                waiting, join = (fetch_epoch(context, info, endpoint, stream) if join else []), False
-                fetched = (info["session"], read_header(waiting[-1])["seq"]) if waiting else fetched
+                asked, join = join, False  # once: where that fails, live messages are read all the same
+                waiting = fetch_epoch(context, info, endpoint, stream) if asked else []
             for message in waiting:
                 header = read_header(message)
                 if message is parts and header["session"] == fetched[0] and header["seq"] <= fetched[1]:
@@ -178,6 +187,8 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
                 for each in continuity.believe(header, read_grid(header, message[2])):
                     continuity.take_message(each[0])
                     yield *each, continuity
+                if message is not parts:
+                    fetched = (continuity.session, continuity.seq)
         except (ValueError, RuntimeError) as error:
             print(f"skipped: {error}", file=sys.stderr)
 

@@ -81,13 +81,13 @@ public:
             if (!believed_.empty()) {
                 Message message = std::move(believed_.front());
                 believed_.pop_front();
-                follow(message);
+                counts.lost += message.lost;
+                ++counts.messages;
                 return message;
             }
-            if (!waiting_.empty()) {
-                const auto parts = std::move(waiting_.front());
-                waiting_.pop_front();
-                take_tokens(parts);
+            if (auto& parts = stored_.empty() ? waiting_ : stored_; !parts.empty()) {
+                take_tokens(parts.front());
+                parts.pop_front();
                 continue;
             }
             if (ended_) return std::nullopt;
@@ -115,10 +115,16 @@ private:
     void take_info(const Parts& parts) try {
         const Json info = read_header(parts);
         const bool first = info_.is_null();
+        const std::string session = info.at("session");
+        const int64_t last = info.at("last_seq");
         ended_ = info.at("ended").get<bool>();
         info_ = info;
+        if (bears_out(session, last)) {
+            believe(std::move(*held_));
+            held_.reset();
+        }
         if (!first) return;
-        if (info.at("last_seq").get<int64_t>() >= 0) fetch_epoch();
+        if (last >= 0) fetch_epoch();
         std::move(early_.begin(), early_.end(), std::back_inserter(waiting_));
         early_.clear();
     } catch (const Json::exception&) {  // a field that is missing, or of another type
@@ -151,7 +157,7 @@ private:
                 const auto& bytes = part.get_binary();
                 parts.emplace_back(bytes.data(), bytes.size());
             }
-            waiting_.push_back(std::move(parts));
+            stored_.push_back(std::move(parts));
         }
     }
 
@@ -161,7 +167,7 @@ private:
     }
 
     // Check a message by the page's rules. One that continues the stream is believed at once. One that would move what is
-    // known of it, a jump or another session, is held until the next one follows it: a wrong one costs itself alone.
+    // known of it, a jump or another session, is held until another comes behind it: a wrong one costs itself alone.
     void take_tokens(const Parts& parts) try {
         Message message;
         message.header = read_header(parts);
@@ -169,36 +175,42 @@ private:
             ++counts.malformed;
             return;
         }
-        const bool goes_on = session_.empty() || is_after(message, session_, last_);
-        if (!goes_on && !(held_ && is_after(message, held_->header.at("session"), held_->header.at("seq")))) {
-            held_ = std::move(message);
-            return;
-        }
-        if (!goes_on) believed_.push_back(std::move(*held_));
+        const std::string session = message.header.at("session");
+        const int64_t seq = message.header.at("seq");
+        if (session == session_ && seq == last_) return;
+        if (stored_.empty() && session == stored_session_ && seq <= stored_last_) return;  // it came with the epoch
+        if (bears_out(session, seq - 1)) believe(std::move(*held_));
         held_.reset();
-        session_ = message.header.at("session");
-        last_ = message.header.at("seq");
-        believed_.push_back(std::move(message));
+        if (session_.empty() || (session == session_ && seq - 1 == last_))
+            believe(std::move(message));
+        else
+            held_ = std::move(message);
     } catch (const Json::exception&) {
         ++counts.malformed;
     }
 
-    static bool is_after(const Message& message, const std::string& session, int64_t seq) {
-        return message.header.at("session") == session && message.header.at("seq") == seq + 1;
+    // Whether what comes after message `last` may follow the held one; a jump ahead does not for one that went back.
+    bool bears_out(const std::string& session, int64_t last) const {
+        if (!held_ || held_->header.at("session") != session) return false;
+        const int64_t seq = held_->header.at("seq");
+        return seq <= last && !(session == session_ && seq <= last_ && last_ <= last);
     }
 
-    // Say of a message that is handed out what was lost before it, and whether a decoder can take it.
-    void follow(Message& message) {
+    // Say of a message what was lost before it, and whether a decoder can take it; it is what comes next.
+    void believe(Message message) {
         const std::string session = message.header.at("session");
         const int64_t seq = message.header.at("seq");
-        const bool goes_on = session == read_session_ && seq > read_;  // else the stream has begun anew: no loss
-        message.lost = goes_on ? seq - read_ - 1 : 0;
+        const bool goes_on = session == session_ && seq > last_;  // else the stream has begun anew: no loss
+        message.lost = goes_on ? seq - last_ - 1 : 0;
         ready_ = message.header.at("keyframe") || (ready_ && goes_on && message.lost == 0);
         message.decodable = ready_;
-        read_session_ = session;
-        read_ = seq;
-        counts.lost += message.lost;
-        ++counts.messages;
+        session_ = session;
+        last_ = seq;
+        if (!stored_.empty()) {  // all of the epoch comes before what is live
+            stored_session_ = session;
+            stored_last_ = seq;
+        }
+        believed_.push_back(std::move(message));
     }
 
     static Json unpack(const void* data, size_t size) {
@@ -216,10 +228,12 @@ private:
 
     // Whether the fields that programs read are there, and are what they have to be.
     static bool is_whole(const Json& header) {
-        bool whole = header.at("frame_ids").is_array() && header.at("keyframe").is_boolean();
-        whole = whole && header.at("session").is_string() && !header.at("session").empty();
+        const std::string session = header.at("session");
+        bool whole = session.size() == 32 && session.find_first_not_of("0123456789abcdef") == std::string::npos;
+        whole = whole && header.at("frame_ids").is_array() && header.at("keyframe").is_boolean();
         for (const auto& number : header.at("frame_ids")) whole = whole && number.is_number_unsigned();
-        return whole && header.at("seq").is_number_unsigned() && header.at("epoch").is_number_unsigned();
+        whole = whole && header.at("seq").is_number_unsigned() && header.at("seq").get<uint64_t>() >> 63 == 0;
+        return whole && header.at("epoch").is_number_unsigned();
     }
 
     bool read_grid(const zmq::message_t& payload, Message& message) {
@@ -260,14 +274,14 @@ private:
         return true;
     }
 
-    std::string endpoint_, name_, session_, read_session_;  // of what is believed, and of what was read last
+    std::string endpoint_, name_, session_, stored_session_;  // of what is believed, and of what came with the epoch
     zmq::context_t context_{1};
     zmq::socket_t socket_;
-    std::deque<Parts> early_, waiting_;
+    std::deque<Parts> early_, stored_, waiting_;
     std::deque<Message> believed_;
     std::optional<Message> held_;
     Json info_ = nullptr;
-    int64_t last_ = -1, read_ = -1;
+    int64_t last_ = -1, stored_last_ = -1;
     bool ready_ = false, ended_ = false;
 };
 

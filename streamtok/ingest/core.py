@@ -144,8 +144,7 @@ class IngestCore:
         lane, batch = self.lane(item.stream), self._batch_of[item.stream]
         groups = self.settle(item.stream)
         verdict = lane.judge(item.frame_id, item.capture_ns, item.source_size, batch.epoch_ns)
-        if verdict.because or verdict.lost:
-            groups += self._act_on(verdict, lane, item, behind)
+        groups += self._act_on(verdict, lane, item, behind)
         if lane.source_size != item.source_size:
             self.open(item.stream, item.source_size)
         if lane.leave_out(item.frame_id, item.capture_ns):
@@ -250,9 +249,8 @@ class IngestCore:
         if "keyframe" in verdict.because:
             self._batch_of[lane.name].epoch_ns = item.capture_ns  # the other lanes of the batch follow
         groups = self._cut(lane) if verdict.because else []
-        behind = min(behind, verdict.lost)
-        lane.drop(behind, "behind")
-        lane.drop(verdict.lost - behind, "missed")
+        lane.drop(behind, "behind")  # also where no number tells of them: before the first frame, at a restart
+        lane.drop(max(0, verdict.lost - behind), "missed")
         return groups
 
     def _cut(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:

@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
+from streamtok.bench.soak import watching
 from streamtok.bench.soak.faults import FAULTS
 from streamtok.bench.soak.options import SoakOptions
 from streamtok.bench.soak.promises import Promises, Usage, compare_tenths, judge_growth
@@ -48,6 +52,33 @@ def test_a_short_life_is_not_judged_and_tenths_are_compared():
     assert promises.summary() == {}
     found = compare_tenths(range(100), [1.0] * 50 + [2.0] * 50)
     assert found == {"first_tenth_p99": 1.0, "last_tenth_p99": 2.0}
+
+
+def test_missing_frames_are_told_when_a_second_scrape_misses_them_too(monkeypatch):
+    """One scrape may come just after the node stood still, before it has counted what it left out."""
+    monkeypatch.setattr(watching, "SCRAPE_S", 0.01)
+    pages, done = iter([(501, 500), (1001, 500), (1001, 1000), (1501, 1000), (1502, 1000)]), threading.Event()
+
+    class Node(BaseHTTPRequestHandler):
+        def do_GET(self):
+            frames, dropped = next(pages, (0, 0)) if self.path == "/metrics" else (1, 0)
+            if not frames:
+                done.set()
+            counters = {"frames": frames, "groups": 1, "keyframes": 1, "published": 1, "dropped": dropped}
+            self.send_response(200)
+            self.end_headers()
+            for name, total in counters.items():
+                self.wfile.write(f'streamtok_{name}_total{{stream="a"}} {total}\n'.encode())
+
+    promises = Promises()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Node) as server:
+        threading.Thread(target=server.serve_forever).start()
+        watcher = SimpleNamespace(promises=promises, group=4)
+        scraper = watching.Scraper(server.server_port, watcher, lambda: 1, fps=30)
+        assert done.wait(60)
+        scraper.close()
+        server.shutdown()
+    assert promises.summary()["frames add up"]["broken"] == 1  # of the last two
 
 
 def test_a_short_run_keeps_every_promise(tmp_path, capsys):

@@ -127,6 +127,19 @@ def test_a_camera_that_comes_back_starts_an_epoch_and_counts_one_gap(on_gap, fol
     assert ingest.lane("a").counts["gaps"] == 1
 
 
+@pytest.mark.parametrize(("number", "time_ms"), [(60, 10_000), (60, 1), (1, 10_000)])
+def test_frames_that_were_left_out_count_also_where_no_number_tells_of_them(number, time_ms):
+    """Before the first frame, and where number or time run back; a jump tells of those that never came, too."""
+    ingest = core()
+    [first] = ingest.feed(frame(2, time_ms=66), behind=2)
+    ingest.feed(frame(3, time_ms=99))
+    [second] = ingest.feed(frame(number, time_ms=time_ms), behind=49)
+    missed = 7 if (number, time_ms) == (60, 10_000) else 0
+    assert (first.dropped, second.dropped) == (2, 1 + 49 + missed)
+    assert ingest.lane("a").reasons["behind"] == 2 + 49
+    assert ingest.lane("a").reasons["missed"] == missed
+
+
 def test_going_back_in_number_or_time_starts_an_epoch():
     restarted = feed(core(on_gap="bridge"), [*map(frame, range(5)), *(frame(n, time_ms=900 + n) for n in range(5))])
     assert [group.epoch for group in restarted] == [0, 0, 1, 1]

@@ -238,12 +238,13 @@ def test_every_frame_of_a_camera_is_in_a_group_or_dropped_for_one_counted_reason
     ids = [number for message in messages for number in message.header.frame_ids]
     told, lane = sum(message.header.dropped for message in messages), node.core.lane("a")
     assert ids == sorted(set(ids))
-    assert len(ids) + lane.counts["dropped"] == 500 - ids[0]
+    before = 500 - len(ids) - lane.counts["dropped"]  # taken before the node began to read
+    assert 0 <= before <= ids[0]
     assert sum(lane.reasons.values()) == lane.counts["dropped"] == told + lane.dropped
     assert lane.reasons.keys() <= {"missed", "behind", "cut", "tail"}
     assert lane.reasons["missed"] >= 30
     assert lane.reasons["behind"] > 0
-    lost = lane.reasons["behind"] + lane.reasons["missed"] + ids[0]
+    lost = lane.reasons["behind"] + lane.reasons["missed"] + before
     assert lost == source.counts["dropped"] + source.counts["missed"]
 
 

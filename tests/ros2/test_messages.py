@@ -128,6 +128,15 @@ def test_groups_are_followed_as_the_protocol_says():
     assert follow(script) == ready
 
 
+def test_every_second_group_may_be_lost_and_repeats_are_skipped():
+    others = [("a", number, number % 8 == 0) for number in range(0, 20, 2)]
+    assert follow(others) == [
+        (number, int(number > 0), number % 8 == 0) for number in range(0, 18, 2)
+    ]  # the last waits
+    repeats = [("a", number, number == 0) for number in (0, 1, 1, 2, 3, 2, 3, 4, 1, 6, 7)]
+    assert [(number, lost) for number, lost, _ in follow(repeats)] == [(n, int(n == 6)) for n in (0, 1, 2, 3, 4, 6, 7)]
+
+
 @given(st.sampled_from("ab"), st.integers(0, 2**63))
 def test_one_wrong_number_costs_no_other_group(session, seq):
     good = [("a", number, number == 0) for number in range(6)]

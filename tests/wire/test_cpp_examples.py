@@ -69,6 +69,45 @@ def test_a_reader_in_cpp_joins_and_follows_every_kind_of_grid(reader):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("both", range(4))
+def test_a_reader_in_cpp_skips_what_came_with_the_epoch_and_reads_on_through_losses(reader, both):
+    """So many messages come live and with the epoch; then every second is lost, and the last has an info behind it."""
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    headers = [
+        msgspec.structs.replace(make_header(seq, interval=6), checksum=compute_checksum(grid)) for seq in range(17)
+    ]
+    messages = [[bytes(part) for part in pack(header, grid)] for header in headers]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket, context.socket(zmq.ROUTER) as control:
+        port, beside = (each.bind_to_random_port("tcp://127.0.0.1") for each in (socket, control))
+        client = start(reader, f"tcp://127.0.0.1:{port}", "front")
+        assert [socket.recv() for _ in range(2)]
+        facts = {"version": 1, "stream": "front", "session": headers[0].session, "control": f"tcp://127.0.0.1:{beside}"}
+
+        def tell(last_seq: int, ended: bool) -> None:
+            info = facts | {"last_seq": last_seq, "ended": ended}
+            socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+
+        tell(3, ended=False)
+        asker, asked = control.recv_multipart()
+        for message in messages[4 : 4 + both]:
+            socket.send_multipart(message)
+        reply = {"version": 1, "id": msgspec.msgpack.decode(asked)["id"], "ok": True}
+        wrong = [bytes(part) for part in pack(msgspec.structs.replace(headers[4], seq=2**62), grid)]
+        reply["result"] = {"messages": [*messages[: 4 + both], wrong]}
+        control.send_multipart([asker, msgspec.msgpack.encode(reply)])
+        for message in messages[4 + both : 9] + messages[10::2]:
+            socket.send_multipart(message)
+        tell(16, ended=True)
+        *lines, counts = lines_of(client)
+    assert [(line["seq"], line["lost"]) for line in lines] == [
+        *((n, 0) for n in range(9)),
+        *((n, 1) for n in (10, 12, 14, 16)),
+    ]
+    assert [line["seq"] for line in lines if line["decodable"]] == [*range(9), 12]
+    assert counts == {"messages": 13, "lost": 4, "malformed": 0}
+
+
+@pytest.mark.slow
 def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader):
     """What breaks the protocol is counted, in every field; coded payloads end it with what to do."""
     grid = np.zeros((4, 6), "<u2").tobytes()

@@ -1,5 +1,6 @@
 """The example client, which knows only the protocol page: pyzmq and msgpack, no streamtok."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.kit.wire import Served, make_group, make_header, make_info
+from tests.kit.wire import Served, eventually, make_group, make_header, make_info
 
 CLIENT = Path(__file__).parents[2] / "examples" / "plain_client.py"
 # a client of another language has no streamtok either
@@ -90,6 +91,59 @@ def test_nonsense_and_forged_numbers_cost_a_client_nothing():
                 socket.send_multipart([*each, grid])
         lines = lines_of(client)
     assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(40)]
+
+
+def test_every_second_message_may_be_lost_and_repeats_are_skipped():
+    """Infos bear a message out as the next one does; the last one here has none behind it."""
+    order = [0, 1, 1, 3, 5, 3, 7, 8, 10, 10, 12, 14]
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    headers = {seq: msgspec.to_builtins(make_header(seq, interval=5)) | {"checksum": zlib.crc32(grid)} for seq in order}
+    info = msgspec.to_builtins(make_info(session="0" * 32, control=None, last_seq=14))
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        client = start(f"tcp://127.0.0.1:{port}", "front", "--messages", "9")
+        assert [socket.recv() for _ in range(2)]
+        for seq in order:
+            socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(headers[seq]), grid])
+        socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+        lines = lines_of(client)
+    decodable = [0, 1, 5, 10]
+    lost = {0: 0, 1: 0, 3: 1, 5: 2, 7: 3, 8: 3, 10: 4, 12: 5, 14: 6}
+    assert [(line["seq"], line["lost"]) for line in lines] == list(lost.items())
+    assert [line["seq"] for line in lines if line["decodable"]] == decodable
+
+
+def test_a_client_skips_what_came_with_the_epoch_and_one_wrong_number_in_it_costs_nothing():
+    grid = np.zeros((4, 6), "<u2").tobytes()
+    fields = [msgspec.to_builtins(make_header(seq, interval=20)) | {"checksum": zlib.crc32(grid)} for seq in range(9)]
+    messages = [[b"tokens/front", msgspec.msgpack.encode(each), grid] for each in (*fields, fields[5] | {"seq": 2**62})]
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket, context.socket(zmq.ROUTER) as control:
+        port, beside = (each.bind_to_random_port("tcp://127.0.0.1") for each in (socket, control))
+        client = start(f"tcp://127.0.0.1:{port}", "front", "--join", "--messages", "9")
+        assert [socket.recv() for _ in range(2)]
+        info = make_info(session="0" * 32, control=f"tcp://127.0.0.1:{beside}", last_seq=3)
+        socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
+        asker, _ = control.recv_multipart()
+        reply = {"version": 1, "id": 1, "ok": True, "result": {"messages": [*messages[:6], messages[9]]}}
+        control.send_multipart([asker, msgspec.msgpack.encode(reply)])
+        for message in messages[4:9]:
+            socket.send_multipart(message)
+        lines = lines_of(client)
+    assert [(line["seq"], line["lost"], line["decodable"]) for line in lines] == [(seq, 0, True) for seq in range(9)]
+
+
+def test_a_client_that_is_refused_the_epoch_reads_what_comes():
+    with Served(max_epoch_bytes=100) as node:
+        node.publish(*(make_group(number) for number in range(4)))
+        client = start(node.endpoint, "front", "--join", "--messages", "3")
+        numbers = itertools.count(4)
+        ended = eventually(lambda: node.publish(make_group(next(numbers))) or client.poll() is not None, 20)
+        client.kill()
+        out, told = client.communicate()
+    assert ended, told
+    assert "not kept" in told
+    seqs = [json.loads(line)["seq"] for line in out.splitlines()]
+    assert seqs == list(range(seqs[0], seqs[0] + 3))
 
 
 def lose_two(publisher) -> None:

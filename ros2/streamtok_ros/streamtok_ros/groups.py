@@ -62,7 +62,7 @@ def check_group(header: dict[str, Any], payload: bytes) -> None:
 class Continuity:
     """Follows `session` and `seq` of one stream, as docs/wire-protocol.md says (Reading a stream).
 
-    No single message moves what is known: one that jumps, or begins a session, is held until the next one follows it.
+    No single message moves what is known: one that jumps, or begins a session, is held until another comes behind it.
     """
 
     def __init__(self) -> None:
@@ -71,18 +71,25 @@ class Continuity:
         self._held: list[tuple[dict[str, Any], bytes]] = []
 
     def take(self, header: dict[str, Any], payload: bytes = b"") -> list[tuple[dict[str, Any], bytes, int, bool]]:
-        """The messages that may be used now, oldest first: this one, also the one that it bears out, or none.
+        """The messages that may be used now, oldest first: this one, the one that it bears out, both or none.
 
         Each with the messages lost before it, and whether a decoder can take it.
         """
-        held, self._held = self._held, []
-        before, taken = (header["session"], header["seq"] - 1), [(header, payload)]
-        if held and before == (held[0][0]["session"], held[0][0]["seq"]):
-            held, taken = [], held + taken
-        elif self._session and before != (self._session, self._last):
-            self._held, taken = taken, []
-        self.counts["stale"] += len(held)
-        return [(*each, *self._follow(each[0])) for each in taken]
+        session, before = header["session"], header["seq"] - 1
+        if (session, before + 1) == (self._session, self._last):  # it has come
+            self.counts["stale"] += 1
+            return []
+        taken = [each for each in self._held if self._bears_out(session, before, each[0])]
+        self.counts["stale"] += len(self._held) - len(taken)
+        last = [(each["session"], each["seq"]) for each, _ in taken] or [(self._session, self._last)]
+        goes_on = not self._session or last == [(session, before)]
+        self._held = [] if goes_on else [(header, payload)]
+        return [(*each, *self._follow(each[0])) for each in (*taken, *((header, payload),) * goes_on)]
+
+    def _bears_out(self, session: str, before: int, held: dict[str, Any]) -> bool:
+        """Whether what comes after message `before` may follow `held`; a jump says nothing for one that went back."""
+        went_back = session == self._session and held["seq"] <= self._last <= before
+        return session == held["session"] and held["seq"] <= before and not went_back
 
     def _follow(self, header: dict[str, Any]) -> tuple[int, bool]:
         if header["session"] != self._session or header["seq"] <= self._last:

@@ -82,11 +82,17 @@ def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
     assert "between their neighbours'" in notes
 
 
-def test_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
-    numbers, _, account, notes = read(write_kitti(tmp_path, [date(number) for number in range(5)]))
-    assert numbers == list(range(5))
-    assert account["untimed"] == COUNT - 5
+def test_a_few_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
+    numbers, _, account, notes = read(write_kitti(tmp_path, DATES[:-3]))
+    assert numbers == ALL[:-3]
+    assert account["untimed"] == 3
     assert "without a time" in notes
+
+
+@pytest.mark.parametrize("dates", [DATES[::10], DATES[:-4], BLANK[:15]])
+def test_times_of_far_fewer_images_are_not_taken_for_those_of_the_first(tmp_path, dates):
+    with pytest.raises(ValueError, match="times for 30 images; expected one line per image"):
+        read(write_kitti(tmp_path, dates))
 
 
 @pytest.mark.parametrize("form", [json.dumps, lambda times: json.dumps(times, indent=1), wrap])

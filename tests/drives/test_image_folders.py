@@ -57,6 +57,11 @@ def read(path: Path) -> tuple[list[int], list[int], dict, str]:
     return [int(f.image[0, 0, 0]) for f in frames], [f.frame_id for f in frames], account, " ".join(drive.notes)
 
 
+def wrap(times: list[float]) -> str:
+    rows = [", ".join(map(str, times[n : n + 4])) for n in range(0, len(times), 4)]
+    return "[\n  " + ",\n  ".join(rows) + "\n]\n"
+
+
 ALL = list(range(COUNT))
 DATES = [date(number) for number in ALL]
 BLANK = [date(number) if number not in range(10, 14) else "  " for number in ALL]
@@ -77,20 +82,48 @@ def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
     assert "between their neighbours'" in notes
 
 
-def test_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
-    numbers, _, account, notes = read(write_kitti(tmp_path, [date(number) for number in range(5)]))
-    assert numbers == list(range(5))
-    assert account["untimed"] == COUNT - 5
+def test_a_few_images_behind_the_last_line_of_times_are_left_out_and_said(tmp_path):
+    numbers, _, account, notes = read(write_kitti(tmp_path, DATES[:-3]))
+    assert numbers == ALL[:-3]
+    assert account["untimed"] == 3
     assert "without a time" in notes
 
 
-def test_a_list_of_times_in_json_is_read(tmp_path):
-    for number in range(COUNT):
+@pytest.mark.parametrize("dates", [DATES[::10], DATES[:-4], BLANK[:15]])
+def test_times_of_far_fewer_images_are_not_taken_for_those_of_the_first(tmp_path, dates):
+    with pytest.raises(ValueError, match="times for 30 images; expected one line per image"):
+        read(write_kitti(tmp_path, dates))
+
+
+@pytest.mark.parametrize("form", [json.dumps, lambda times: json.dumps(times, indent=1), wrap])
+def test_a_list_of_times_in_json_is_read_however_its_lines_are_broken(tmp_path, form):
+    for number in ALL:
         put_image(tmp_path / "front_camera" / f"{number:02d}.jpg", number)
-    times = [1557539924.5 + number / 10 for number in range(COUNT)]
-    (tmp_path / "front_camera" / "timestamps.json").write_text(json.dumps(times))
+    times = [1557539924.5 + number / 10 for number in ALL]
+    (tmp_path / "front_camera" / "timestamps.json").write_text(form(times))
     with open_drive(tmp_path) as drive:
-        assert [frame.capture_ns for frame in drive] == [round(time * 10) * 10**8 for time in times]
+        frames = list(drive)
+    assert [frame.capture_ns for frame in frames] == [round(time * 10) * 10**8 for time in times]
+    assert [frame.frame_id for frame in frames] == ALL
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda times: {f"{time}.jpg": time for time in times},
+        lambda times: {"timestamps": times},
+        lambda times: [{"t": time} for time in times],
+        lambda times: [times],
+        lambda times: [],
+    ],
+)
+def test_json_of_another_shape_is_no_file_of_times(tmp_path, form):
+    times = [1557539924500000000 + number * STEP_NS for number in ALL]
+    for number, time in enumerate(times):
+        put_image(tmp_path / "front" / f"{time}.png", number)
+    (tmp_path / "front" / "timestamps.json").write_text(json.dumps(form(times)))
+    with open_drive(tmp_path) as drive:
+        assert [frame.capture_ns for frame in drive] == times
 
 
 def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):

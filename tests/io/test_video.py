@@ -207,17 +207,24 @@ def test_a_picture_alone_is_a_video_of_one_frame(tmp_path):
         assert [number_of(frame.image) for frame in source] == [0]
 
 
-@pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["ordered", "plain"])
-def test_what_is_passed_over_up_to_a_key_frame_keeps_its_numbers_and_is_no_damage(tmp_path, options):
-    path = write_video(tmp_path / "a.mp4", numbered(40), range(0, 40 * 512, 512), **options)
-    with VideoReader(path) as video:
+@pytest.mark.parametrize("fps", [None, 10])
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [("mp4", "libx264"), ("avi", "libx264"), ("mxf", "libx264"), ("h264", "libx264"), ("avi", "mpeg4")],
+)
+@pytest.mark.parametrize("options", [{"bf": "2", "g": "10"}, {"bf": "0", "g": "10"}], ids=["ordered", "plain"])
+def test_what_is_passed_over_up_to_a_key_frame_keeps_its_numbers_and_is_no_damage(tmp_path, options, form, codec, fps):
+    images, tick, rate = numbered(40), Fraction(1, 25), fps or 25
+    path = write_video(tmp_path / f"a.{form}", images, range(40), codec, time_base=tick, **options)
+    with VideoReader(path, fps=fps) as video:
         pictures = iter(video)
         seen = [next(pictures) for _ in range(3)]
-        video.pass_over(Fraction(15, 25))
+        video.pass_over(Fraction(15, rate))
         seen += list(pictures)
         numbers = [frame.number for frame in seen]
         assert [number_of(frame.image) for frame in seen] == numbers
-        assert (numbers[:3], numbers[-20:]) == ([0, 1, 2], list(range(20, 40)))
+        assert [frame.seconds * rate for frame in seen] == numbers
+        assert (numbers[:3], numbers[-10:]) == ([0, 1, 2], list(range(30, 40)))
         assert 10 not in numbers
         assert video.counts["damaged"] == 0
 

@@ -21,15 +21,15 @@ def number_of(image):
     return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
 
 
-def write_video(path, images, ticks, codec="libx264", container_options=None, **options):
+def write_video(path, images, ticks, codec="libx264", container_options=None, time_base=TICKS, **options):
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.time_base = TICKS
+        stream.codec_context.time_base = time_base
         for image, tick in zip(images, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = tick, TICKS
+            frame.pts, frame.time_base = tick, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

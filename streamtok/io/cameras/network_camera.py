@@ -60,6 +60,7 @@ class StreamClock:
         self._offset_ns: float | None = None
         self._seen_ns = self._stream_ns = 0
         self._late_ns = 0  # when the first of those came that are late now
+        self._play_ns: int | None = None  # the same where pictures are played
 
     def see(self, stream_ns: int, now_ns: int) -> None:
         """Note that what was taken at `stream_ns` came at `now_ns`."""
@@ -70,6 +71,17 @@ class StreamClock:
         self._offset_ns = min(self._offset_ns + MOST_DRIFT * (now_ns - self._seen_ns) * bool(self._seen_ns), delay)
         self._late_ns = (self._late_ns or now_ns) if delay - self._offset_ns > MOST_LATE_NS else 0
         self._seen_ns, self._stream_ns = now_ns, stream_ns
+
+    def play(self, stream_ns: int, now_ns: int) -> int:
+        """When a picture of a playlist read at `now_ns` is due: as long behind the one before as in the stream.
+
+        The first one, one that is late, and one behind a jump are due now, and those that follow count from it. Local
+        times keep their spacing, so nothing seems to be missing.
+        """
+        if self._play_ns is None or not 0 <= stream_ns + self._play_ns - now_ns < MOST_EARLY_NS:
+            self._play_ns = now_ns - stream_ns
+        self.see(stream_ns, stream_ns + self._play_ns)
+        return stream_ns + self._play_ns
 
     def to_local(self, stream_ns: int) -> int:
         """The monotonic time in ns of a time of the stream."""
@@ -143,10 +155,9 @@ class NetworkCamera(Device):
 
     def _play(self, clock: StreamClock, stream_ns: int) -> None:
         """Wait until a picture of a playlist is due, which come in pieces of seconds, each of them at once."""
-        due_ns = clock.to_local(stream_ns)
-        while not self.closing and 0 < (early_ns := due_ns - time.monotonic_ns()) < MOST_EARLY_NS:
+        due_ns = clock.play(stream_ns, time.monotonic_ns())
+        while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
             time.sleep(min(early_ns / 1e9, GRAB_S))
-        clock.see(stream_ns, time.monotonic_ns())
 
     def _guess_time(self, one: Waiting) -> int:
         """When a picture without a time was taken, as the first one of RTSP: a period before the next one, or now."""

@@ -23,6 +23,7 @@ from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.names import natural_key
 
 STEPS = 33
+MOST_BEHIND = 0.1  # of the images, behind the last line of a file of times that was cut off
 NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
 
 log = logging.getLogger("streamtok.io")
@@ -189,10 +190,12 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
     numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]
-    cut_off = min(numbers) == 0 and len(times) < len(files)  # as they are numbered from the first line on
-    if not lines.keys() >= set(numbers) and max(lines) != max(numbers) and not cut_off:
+    first, last = min(lines), max(lines)
+    behind = sum(number > last for number in numbers)
+    cut_off = min(numbers) == 0 and behind <= MOST_BEHIND * len(files)  # as they are numbered from the first line on
+    if not lines.keys() >= set(numbers) and last != max(numbers) and not cut_off:
         raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
-    between = (number for number in numbers if min(lines) < number < max(lines) and number not in lines)
+    between = (number for number in numbers if first < number < last and number not in lines)
     guessed = {number: _time_between(lines, number) for number in between}
     known = lines | guessed
     timed = [(file, number) for file, number in zip(files, numbers, strict=True) if number in known]

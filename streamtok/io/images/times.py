@@ -9,7 +9,7 @@ boot in ns. The steps between them do, because cameras take 1 to 200 pictures pe
 the column is refused with what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
-`timestamps.txt`, `times.txt`, `data.csv`, `timestamps.json` (PandaSet's, a list), `<folder>.txt`. A line holds a time,
+`timestamps.txt`, `times.txt`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line holds a time,
 or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A heading may
 name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
 """
@@ -17,6 +17,7 @@ name the unit ("timestamp [ns]"), and the columns where there are more ("index,t
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import re
 import statistics
@@ -132,7 +133,7 @@ def find_times_file(folder: Path) -> Path | None:
     if folder.name == "data":
         places += [folder.parent / name for name in FILE_NAMES]
     places += [folder.parent / f"{folder.name}.txt", folder.parent / "times.txt"]
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if path.is_file() and (path.suffix != ".json" or _read_lines(path))), None)
 
 
 def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
@@ -141,12 +142,7 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     numbers: list[int] = []
     headings = 0
     columns: tuple[int, int | None] | None = None
-    data = path.read_bytes()
-    encoding = "utf-16" if data.startswith(UTF_16) else "utf-8-sig"
-    text = data.decode(encoding, errors="replace")
-    if path.suffix == ".json":
-        text = "\n".join(text.strip().strip("[]").split(","))
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_read_lines(path), 1):
         line = line.strip().replace('"', "")
         heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line))
         if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
@@ -159,7 +155,7 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
             lines.append(_split_line(line, columns))
             _check_time(lines[-1][0], f"{path}, line {number}")
     if not lines:
-        raise ValueError(f"{path} holds no times")
+        raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
     try:
         times = read_times([text for text, _ in lines], unit, f"file={path}")
     except ValueError as error:
@@ -167,6 +163,19 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
         numbers = list(range(len(numbers)))
     return TimesFile(times, [name for _, name in lines], numbers)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a file; of JSON the numbers of its list as they are written, none where it holds anything else."""
+    data = path.read_bytes()
+    if path.suffix != ".json":
+        return data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig", errors="replace").splitlines()
+    try:
+        held = json.loads(data, parse_int=Decimal, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return []
+    is_list = isinstance(held, list) and all(isinstance(one, Decimal) for one in held)
+    return [str(one) for one in held] if is_list else []
 
 
 def _find_columns(heading: str) -> tuple[int, int | None] | None:

@@ -138,7 +138,7 @@ def _explain(target: str, error: Exception) -> Exception:
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):
-        advice = f"it answers, and sends no video within {OPEN_S:.0f} s: is the path right, and does VLC show it?"
+        advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
         advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
     number = getattr(error, "errno", None)

@@ -7,7 +7,6 @@ and one number is left out, so that readers see that something may be missing.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -156,11 +155,17 @@ class PictureStream:
         self._last_seconds = -1 / self.rate  # of the latest picture; none came
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         self._start: Fraction | None = None  # in these: when the first picture is shown
+        first = 0  # in these: the packet behind those that were passed over
         for packet in self._demux(numbers):
             if self._is_passed_over(packet):
+                if self.counted:  # as they come out: of those that wait in the decoder nobody knows the numbers
+                    first = packet.pts + 1
+                    numbers.restart(first)
                 self.decoder.lose_packets()
                 continue
             for checked in self._decode(packet):
+                if first and checked.frame and checked.frame.pts is not None and checked.frame.pts < first:
+                    continue
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
                 if checked.damage:
@@ -193,7 +198,7 @@ class PictureStream:
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on; None where the clock starts anew. `numbers` is told of what becomes pictures."""
         self._cut_short = False
-        count, packets, latest = itertools.count(), demux(self.container, self.stream), None
+        packets, latest, self._order = demux(self.container, self.stream), None, -1
         while True:
             try:
                 packet = next(packets, None)
@@ -211,10 +216,10 @@ class PictureStream:
                 if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
                     yield None
                 latest = time
+            self._order += packet.size > 0
             if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown
-                order = next(count)
-                self._slots[order] = time if time is not None else order
-                packet.pts = packet.dts = order
+                self._slots[self._order] = time if time is not None else self._order
+                packet.pts = packet.dts = self._order
             elif packet.size and not packet.is_discard:
                 numbers.add_packet(packet.pts)
             yield packet
@@ -225,7 +230,8 @@ class PictureStream:
             return False
         if packet.is_keyframe and packet.pts is not None:
             tick = self._slots.get(packet.pts, packet.pts)
-            if self._behind + (tick - (self._base or 0)) * packet.time_base >= self._pass_until:
+            seconds = self._behind + (tick - (self._base or 0)) * packet.time_base
+            if (self._order / self.rate if self.timeless else seconds) >= self._pass_until:
                 self._pass_until = None
         return self._pass_until is not None
 

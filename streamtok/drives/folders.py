@@ -106,11 +106,11 @@ def _look_into(path: Path, listed: set[str]) -> Found:
 
 
 def _look_into_bag(found: Found) -> None:
-    """By the index of a bag alone: one that is damaged is read from end to end when it is opened."""
+    """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
     from streamtok.drives.bag_drive import UNREADABLE, Db3File, rosbag1
 
     if found.kind == "db3":
-        file = Db3File(found.path, lambda text: None)
+        file = Db3File(found.path, lambda text: None, undo=False)
         found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
         return
     with contextlib.suppress(*UNREADABLE), rosbag1.Reader(found.path) as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import struct
 from dataclasses import dataclass, field
@@ -167,6 +168,48 @@ def test_a_clock_that_was_set_back_with_that_of_logging_mixes_nothing(tmp_path, 
         assert [frame.capture_ns for frame in found] == times
         assert all(np.array_equal(one.image, other.image) for one, other in zip(found, frames, strict=True))
         assert drive.account()["cam"]["guessed"] == 0
+
+
+def write_runs(folder: Path, options: dict[str, str], joined: bool) -> list[Frame]:
+    """Two runs of a simulation, which begin with the same pictures at the same time, in one file or in two parts."""
+    from mcap.writer import Writer
+
+    runs = [
+        [Frame("cam", n, START_NS + n * STEP_NS, picture(n if n < 8 else n + 40 * r)) for n in range(30)]
+        for r in (0, 1)
+    ]
+    for number, run in enumerate(runs):
+        write_mcap(folder / f"d_{number}.mcap", run, **options)
+    if not joined:
+        listed = {"rosbag2_bagfile_information": {"relative_file_paths": ["d_0.mcap", "d_1.mcap"]}}
+        (folder / "metadata.yaml").write_text(json.dumps(listed))
+        return runs[0] + runs[1]
+    files = [McapFile(folder / f"d_{number}.mcap") for number in (0, 1)]
+    with (folder / "d.mcap").open("wb") as stream:
+        writer = Writer(stream, chunk_size=1 << 14)
+        writer.start()
+        for number, schema in files[0].schemas.items():
+            assert number == writer.register_schema(schema.name, schema.encoding, schema.data)
+        for number, channel in files[0].channels.items():
+            assert number == writer.register_channel(channel.topic, channel.message_encoding, channel.schema_id)
+        for message in (each for file in files for each in file.messages(as_written=True)):
+            writer.add_message(message.channel_id, message.log_time, bytes(message.data), message.publish_time)
+        writer.finish()
+    for file in files:
+        file.path.unlink()
+    return runs[0] + runs[1]
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["one file", "parts"])
+@pytest.mark.parametrize("codec", ["", "h264", "vp9"])
+def test_runs_that_begin_with_the_same_pictures_lose_none(tmp_path, codec, joined):
+    frames = write_runs(tmp_path, {"kind": "CompressedVideo", "codec": codec} if codec else {}, joined)
+    with open_drive(tmp_path) as drive:
+        found = list(drive)
+        assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in frames]
+        for one, other in zip(found, frames, strict=True):
+            assert np.abs(one.image.astype(int) - other.image).mean() < 8
+        assert drive.account()["cam"]["duplicates"] == 0
 
 
 @pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])

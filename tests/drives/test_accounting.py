@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -227,11 +228,42 @@ def test_images_that_two_parts_have_are_copies(tmp_path, kind):
     assert (account["images"], account["duplicates"], account["lost"]) == (80, 20, 0)
 
 
-def test_a_counter_that_jumps_further_than_time_says_nothing_is_lost(tmp_path):
-    frames = [Frame("cam", n if n < 20 else n + 4_000_000_000, START_NS + n * STEP_NS, picture(n)) for n in range(40)]
-    with open_drive(write_bag1(tmp_path / "d.bag", frames)) as drive:
-        assert len({frame.frame_id for frame in drive}) == 40
-        assert drive.account()["cam"]["lost"] == 0
+def read_numbered(path: Path, shots: Iterable[tuple[int, int]]) -> tuple[list[int], int, str]:
+    """Numbers and losses of a ROS 1 bag with images of (number, time), and what is noted."""
+    frames = [Frame("cam", number, time_ns, picture(place)) for place, (number, time_ns) in enumerate(shots)]
+    with open_drive(write_bag1(path, frames)) as drive:
+        return [frame.frame_id for frame in drive], drive.account()["cam"]["lost"], " ".join(drive.notes)
+
+
+def test_a_counter_that_jumps_further_than_time_goes_on_from_there(tmp_path):
+    shots = [(n, START_NS + n * STEP_NS) for n in range(60) if n not in (10, 20, 21, 40)]  # it jumps where two are lost
+    ids, lost, notes = read_numbered(tmp_path / "d.bag", [(n if n < 20 else n + 4_000_000_000, at) for n, at in shots])
+    assert (lost, ids) == (4, [100 + n for n, _ in shots])
+    assert "4000000002 images ahead within 0.300 s" in notes
+
+
+def test_a_damaged_image_whose_number_is_not_known_is_no_gap(tmp_path):
+    frames = [Frame("cam", n + 400, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
+    path = write_bag1(tmp_path / "d.bag", frames)
+    data = path.read_bytes()
+    for seq in (500, 520, 550):  # the first image, and two far apart
+        header = seq.to_bytes(4, "little") + (START_NS // 10**9 + (seq - 500) // 10).to_bytes(4, "little")
+        at = data.index(header) + 12
+        data = data[:at] + b"\xff" * 4 + data[at + 4 :]
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        assert [frame.frame_id for frame in drive] == [n for n in range(500, 560) if n not in (500, 520, 550)]
+        assert (drive.account()["cam"]["damaged"], drive.account()["cam"]["lost"]) == (3, 0)
+
+
+def test_a_burst_and_a_clock_that_was_set_back_leave_the_numbers_good(tmp_path):
+    lost = (42, 43, 60, 61, 70, 80, 81, 85)
+    there = [n for n in range(100) if n not in lost]
+    burst = {n: START_NS + 46 * STEP_NS + (n - 46) * 200_000 for n in range(40, 46)}
+    back = {n: START_NS + (n - 30) * STEP_NS for n in range(60, 100)}
+    for name, times in (("burst", burst), ("back", back)):
+        shots = [(n, times.get(n, START_NS + n * STEP_NS)) for n in there]
+        assert read_numbered(tmp_path / f"{name}.bag", shots)[:2] == ([100 + n for n in there], len(lost))
 
 
 def test_a_gap_is_judged_by_the_stamps_own_rate(tmp_path):

@@ -171,6 +171,15 @@ def test_a_clock_that_was_set_back_with_that_of_logging_mixes_nothing(tmp_path, 
         assert drive.account()["cam"]["guessed"] == 0
 
 
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_batches_of_one_camera_that_fill_each_other_up_are_sorted(tmp_path, kind):
+    numbers = np.arange(100).reshape(5, 10, 2).transpose(0, 2, 1).ravel().tolist()  # two threads write one half each
+    frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in numbers]
+    with open_drive({"mcap": write_mcap, "db3": write_bag2, "bag": write_bag1}[kind](tmp_path / "d", frames)) as drive:
+        assert [(frame.capture_ns - START_NS) // STEP_NS for frame in drive] == list(range(100))
+        assert not any("set back" in note for note in drive.notes)
+
+
 def write_runs(folder: Path, options: dict[str, str], joined: bool) -> list[Frame]:
     """Two runs of a simulation, which begin with the same pictures at the same time, in one file or in two parts."""
     from mcap.writer import Writer

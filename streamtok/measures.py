@@ -15,7 +15,7 @@ GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for on
 USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of uneven times
 LEAST_STEPS = 5  # fewest of them
 FALLS, LEAST_BACK = 8, 4  # a clock is set back once in so many times, and for so many
-STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # from the usual one, by more than this share; of so many steps too few do not
+STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # of the usual step; fewer steps that differ by no more are of two passes
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
 # No recording has a gap so long: the clock was set, by 54 years if it had no battery. So many steps, in a time lapse.

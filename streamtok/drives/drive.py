@@ -165,18 +165,14 @@ class Drive(ABC):
         known = None if item.frame_id is None else item.frame_id - progress.offset
         ahead = known - progress.next_id if known is not None and progress.numbered else 0
         jumped = self.checked and not turned and ahead > MOST_AHEAD and ahead * FASTEST_NS > went_ns
+        by_time = jumped or (known is None and not progress.numbered)
         if jumped:
             self.note(
-                item.stream, f"its counter jumps {ahead} images ahead within {went_ns / 1e9:.3f} s; time says more"
+                item.stream, f"its counter jumps by {ahead} images within {went_ns / 1e9:.3f} s: time counts there"
             )
-        missing = max(0, ahead)
-        if jumped or (
-            known is None and not progress.numbered
-        ):  # a gap in time is one in the count: what follows is new
-            missing = step.missing
-            if step.was_set:
-                by = f"{went_ns / 1e9:.3f} s"
-                self.note(item.stream, f"the clock was set forward by {by}; nothing is missing there")
+        if by_time and step.was_set:
+            self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
+        missing = step.missing if by_time else max(0, ahead)  # a gap in time is one in the count: what follows is new
         number = progress.next_id + missing if known is None or jumped else known
         if item.frame_id is not None:
             progress.numbered, progress.offset = True, item.frame_id - number

@@ -87,7 +87,7 @@ class McapFile:
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
         self.attachments = self._contents.attachments
         self._written_ns = self.path.stat().st_mtime_ns
-        self._set_back: dict[int, bool] = {}  # channels whose clock was
+        self._set_back: dict[int, bool] = {}  # by channel
 
     def note(self, text: str) -> None:
         """List damage; the same words once."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
-from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.mcap_file import McapFile, RawMessage
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
 
@@ -182,8 +182,6 @@ def test_batches_of_one_camera_that_fill_each_other_up_are_sorted(tmp_path, kind
 
 def write_runs(folder: Path, options: dict[str, str], joined: bool) -> list[Frame]:
     """Two runs of a simulation, which begin with the same pictures at the same time, in one file or in two parts."""
-    from mcap.writer import Writer
-
     runs = [
         [Frame("cam", n, START_NS + n * STEP_NS, picture(n if n < 8 else n + 40 * r)) for n in range(30)]
         for r in (0, 1)
@@ -195,19 +193,45 @@ def write_runs(folder: Path, options: dict[str, str], joined: bool) -> list[Fram
         (folder / "metadata.yaml").write_text(json.dumps(listed))
         return runs[0] + runs[1]
     files = [McapFile(folder / f"d_{number}.mcap") for number in (0, 1)]
-    with (folder / "d.mcap").open("wb") as stream:
-        writer = Writer(stream, chunk_size=1 << 14)
-        writer.start()
-        for number, schema in files[0].schemas.items():
-            assert number == writer.register_schema(schema.name, schema.encoding, schema.data)
-        for number, channel in files[0].channels.items():
-            assert number == writer.register_channel(channel.topic, channel.message_encoding, channel.schema_id)
-        for message in (each for file in files for each in file.messages(as_written=True)):
-            writer.add_message(message.channel_id, message.log_time, bytes(message.data), message.publish_time)
-        writer.finish()
+    copy_messages(files[0], folder / "d.mcap", [each for file in files for each in file.messages(as_written=True)])
     for file in files:
         file.path.unlink()
     return runs[0] + runs[1]
+
+
+def copy_messages(file: McapFile, path: Path, messages: Iterable[RawMessage]) -> None:
+    """A file with the channels of another, and these messages."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=1 << 14)
+        writer.start()
+        for number, schema in file.schemas.items():
+            assert number == writer.register_schema(schema.name, schema.encoding, schema.data)
+        for number, channel in file.channels.items():
+            assert number == writer.register_channel(channel.topic, channel.message_encoding, channel.schema_id)
+        for message in messages:
+            writer.add_message(message.channel_id, message.log_time, bytes(message.data), message.publish_time)
+        writer.finish()
+
+
+@pytest.mark.parametrize(("codec", "begin"), [("h264", 20), ("vp9", 24), ("vp9", 26)])
+def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(tmp_path, codec, begin):
+    frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
+    options = {"kind": "CompressedVideo", "codec": codec}
+    whole = McapFile(write_mcap(tmp_path / "whole.mcap", frames, **options))
+    messages = list(whole.messages())
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for part, (first, end) in enumerate(((0, 40), (begin, 60))):
+        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", messages[first:end])
+        write_mcap(tmp_path / "two" / f"d_{part}.mcap", frames[first:end], **options)  # coded for itself
+    for name, images, copies in (("one", 60, 40 - begin), ("two", 100 - begin, 0)):
+        with open_drive(tmp_path / name) as drive:
+            found, account = list(drive), drive.account()["cam"]
+        assert (len(found), account["duplicates"], account["damaged"]) == (images, copies, 0)
+        for frame in found:
+            assert np.abs(frame.image.astype(int) - picture((frame.capture_ns - START_NS) // STEP_NS)).mean() < 8
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["one file", "parts"])

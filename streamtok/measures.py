@@ -15,6 +15,7 @@ GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for on
 USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of uneven times
 LEAST_STEPS = 5  # fewest of them
 FALLS, LEAST_BACK = 8, 4  # a clock is set back once in so many times, and for so many
+STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # of the usual step; fewer steps that differ by no more are of two passes
 NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
 FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
 # No recording has a gap so long: the clock was set, by 54 years if it had no battery. So many steps, in a time lapse.
@@ -134,15 +135,20 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
 
     Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
-    another order.
+    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else.
     """
     values = np.array(times, float)
     if FALLS * np.sum(np.diff(values) < 0) > len(values):
         return False
     is_back = values < np.maximum.accumulate(values)
+    ordered = np.sort(values)
+    steps = np.diff(ordered)
+    usual = np.median(steps[steps > 0]) if np.any(is_back) else 0.0
     for begin, end in np.flatnonzero(np.diff(is_back, prepend=False, append=False)).reshape(-1, 2).tolist():
         again = values[begin:end]
-        if end - begin >= LEAST_BACK and np.any((again.min() < values[:begin]) & (values[:begin] < again.max())):
+        first, last = np.searchsorted(ordered, again.min()), np.searchsorted(ordered, again.max(), "right") - 1
+        is_usual = np.abs(steps[first:last] - usual) <= usual * STEP_DIFFERS
+        if end - begin >= LEAST_BACK and last - first >= end - begin and np.mean(is_usual) < LEAST_USUAL:
             return True
     return False
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ KEY_IN_PATH = re.compile(  # group 1; or else such a name, whole
     r"|(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{24,})"
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
 
 
@@ -135,10 +137,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def name_errors(path: object, hint: str = "") -> Iterator[None]:
-    """Let errors of the system that name no file, such as those of a full disk, name this one and say what to do."""
+    """Let errors of a full disk that name no file name this one, which is written, and say what to do."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.strerror is None:
+        if error.filename is not None or error.errno not in FULL_DISK:
             raise
-        raise OSError(error.errno, error.strerror + hint, str(path)) from error
+        raise OSError(error.errno, f"{error.strerror}{hint}", str(path)) from error

@@ -83,3 +83,19 @@ def test_times_of_a_clock_that_was_set_back_go_over_a_stretch_twice():
     assert not go_over_twice(np.concatenate([rises[30:], rises[10:30], rises[:10]])), "parts in another order"
     shuffled = np.argsort(np.arange(400) + np.random.default_rng(0).uniform(0, 12, 400))
     assert not go_over_twice(shuffled)
+
+
+def test_batches_that_fill_each_other_up_go_over_nothing_twice():
+    steps = np.arange(200) * 33_000_000
+    batches = np.concatenate([np.concatenate([part[::2], part[1::2]]) for part in steps.reshape(10, 20)])
+    assert not go_over_twice(batches)
+    jitter = np.random.default_rng(0).normal(0, 2_000_000, 200)
+    assert not go_over_twice(batches + jitter)
+    early = np.concatenate([steps[:50], [steps[51]], steps[60:70], [steps[50]], steps[52:60], steps[70:]])
+    assert not go_over_twice(early)
+
+
+@pytest.mark.parametrize("back", [0.2, 0.5, 0.8])
+def test_a_clock_that_was_set_back_by_any_part_of_a_step_is_seen(back):
+    steps = np.arange(400) * 33_000_000
+    assert go_over_twice(steps - (np.arange(400) >= 200) * round((15 + back) * 33_000_000))

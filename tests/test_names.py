@@ -1,9 +1,12 @@
 """Names from files and messages, where they become paths."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
-from streamtok.names import check_stream_name, without_password
+from streamtok.names import check_stream_name, name_errors, without_password
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
@@ -124,3 +127,10 @@ def test_no_query_value_and_no_key_of_a_url_is_told(text, told):
 )
 def test_ordinary_words_are_told(text):
     assert without_password(text) == text
+
+
+@pytest.mark.parametrize(("number", "named"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_full_disk_is_that_of_the_file_that_is_written_and_other_errors_are_not(number, named):
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, name_errors("new.mcap", " (TMPDIR)"):
+        raise OSError(number, os.strerror(number))  # which reading the old file may raise as well
+    assert (caught.value.filename == "new.mcap", "TMPDIR" in str(caught.value)) == (named, named)

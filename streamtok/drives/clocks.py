@@ -138,19 +138,22 @@ def _on_log_base(stamps: Sequence[Stamps]) -> bool:
 class RecentImages:
     """The latest images of a camera, and all that were logged where images may be there `twice`.
 
-    Those with the time and the bytes of one of them are copies.
+    Those with the time and the bytes of one of them are copies. Packets of video are if all are so from the beginning
+    of a part on: a decoder needs what comes before each.
     """
 
     def __init__(self, twice: Sequence[Span] = ()) -> None:
         self._images: deque[tuple[int, ImageMessage]] = deque(maxlen=RECENT)
         self._twice, self._seen = twice, set[int]()
+        self._last_ns, self._copying = 0, False
 
     def have(self, time_ns: int, log_ns: int, image: ImageMessage) -> bool:
         """Whether an image is a copy; remembers it otherwise."""
         if any(first <= log_ns <= last for first, last in self._twice):
-            before = len(self._seen)
-            self._seen.add(hash((time_ns, bytes(image.data))))
-            return len(self._seen) == before
+            key, begins, self._last_ns = hash((time_ns, bytes(image.data))), log_ns <= self._last_ns, log_ns
+            self._copying = key in self._seen and (image.kind != "video" or self._copying or begins)
+            self._seen.add(key)
+            return self._copying
         if any(time_ns == known_ns and image.has_bytes_of(known) for known_ns, known in self._images):
             return True
         self._images.append((time_ns, image))

@@ -14,12 +14,12 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
-from streamtok.names import name_errors
 from streamtok.recording.parts import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 PAGE_SIZE_AT = 16  # where the file says how long its pages are
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # of one that is not finished
 VFS_NAME = "streamtok-strict"
 TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # which SQLite lets be of any type
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
@@ -47,15 +47,15 @@ STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 class Db3File:
     """One SQLite file of a ROS 2 bag, packed by zstd or not; what a recorder left in its write-ahead log is read too.
 
-    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. ValueError if not
-    one topic can be read.
+    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. With `undo`, what a
+    killed recorder had not finished is undone in a copy. ValueError if not one topic can be read.
     """
 
-    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self.path, self._note = path, note
         self._unpacked, reason = unpack_if_packed(path)
         self._place = Path(self._unpacked.name) if self._unpacked else path
-        self._copies = self._copy_to_read()
+        self._copies = self._copy_to_read(undo)
         if reason:
             note(f"{path.name}: {reason}")
         self.damage = "the last page is cut off" if self._ends_within_page() else ""
@@ -69,18 +69,26 @@ class Db3File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
         self.topics = set(self._topics.values())
 
-    def _copy_to_read(self) -> tempfile.TemporaryDirectory[str] | None:
+    def _copy_to_read(self, undo: bool) -> tempfile.TemporaryDirectory[str] | None:
         """Copy a file that SQLite has to write, and may not: to index its write-ahead log, or to undo by its journal
         what a killed recorder had not finished.
         """
-        beside = [path for path in (self._beside("-wal"), self._beside("-journal")) if path is not None]
-        if not beside or (os.access(self._place.parent, os.W_OK) and not self._beside("-journal")):
+        log, journal = self._beside("-wal"), self._beside("-journal")
+        undo = undo and journal is not None and _is_unfinished(journal)
+        if not undo and (log is None or os.access(self._place.parent, os.W_OK)):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
-        with name_errors(folder.name, f", where {self.path} is copied (TMPDIR says where else)"):
-            for path in (self._place, *beside):
-                shutil.copy(path, folder.name)
-        self._place = Path(folder.name) / self._place.name
+        try:
+            for path in filter(None, (self._place, log, journal)):
+                shutil.copyfile(path, Path(folder.name, path.name))
+        except OSError as error:
+            self._note(
+                f"{self.path.name}: read without its {'-journal' if undo else '-wal'} file, since it cannot be copied "
+                f"to {folder.name} ({error.strerror}; TMPDIR says where else)"
+            )
+            folder.cleanup()
+            return None
+        self._place = Path(folder.name, self._place.name)
         with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
             database.execute("PRAGMA schema_version")  # undoes
         return folder
@@ -169,6 +177,11 @@ class Db3File:
                 yield from _read_rows(database, self._note)
         except apsw.Error as error:
             self._note(f"{self.path.name}: the database cannot be read: {error}")
+
+
+def _is_unfinished(journal: Path) -> bool:
+    with journal.open("rb") as stream:
+        return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
 
 
 def _as_text(cell: bytes | None) -> str:

@@ -20,7 +20,7 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
-FASTEST_NS = 1_000_000  # from one image to the next: a number that goes on faster counts something else
+MOST_AHEAD, FASTEST_NS = 1000, 1_000_000  # a number that is further ahead, and faster, began anew
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
@@ -41,13 +41,14 @@ class Problem(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far one camera has been read."""
+    """How far one camera has been read; `offset` is what its numbers lie ahead since they jumped."""
 
     judge: TimeJudge
-    next_id: int | None = None
+    next_id: int = 0
     turn: int = 0
     last_ns: int = 0
-    numbered: bool = True  # as far as its numbers go with its times
+    numbered: bool = False
+    offset: int = 0
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -156,27 +157,29 @@ class Drive(ABC):
 
     def number(self, item: Item, progress: Progress) -> Item:
         """The item with its number, and what is missing before it counted."""
-        missing = 0
-        if item.turn != progress.turn:
-            progress.turn = item.turn
+        turned, progress.turn = item.turn != progress.turn, item.turn
+        if turned:
             progress.judge.restart()
-        ahead = (item.frame_id or 0) - (progress.next_id or item.frame_id or 0)
-        if self.checked and ahead * FASTEST_NS > max(0, item.capture_ns - progress.last_ns):
-            progress.numbered = False
-        if item.frame_id is None or not progress.numbered:  # a gap in time is one in the count: what follows is new
-            step = progress.judge.see(item.capture_ns, item.log_ns)
-            if step.was_set:
-                by = (item.capture_ns - progress.last_ns) / 1e9
-                self.note(item.stream, f"the clock was set forward by {by:.3f} s; nothing is missing there")
-            missing = step.missing
-            item = item._replace(frame_id=(progress.next_id or 0) + missing)
-        else:
-            missing = max(0, ahead)
-        assert item.frame_id is not None
-        progress.next_id, progress.last_ns = item.frame_id + 1, item.capture_ns
+        step = progress.judge.see(item.capture_ns, item.log_ns)
+        went_ns, progress.last_ns = item.capture_ns - progress.last_ns, item.capture_ns
+        known = None if item.frame_id is None else item.frame_id - progress.offset
+        ahead = known - progress.next_id if known is not None and progress.numbered else 0
+        jumped = self.checked and not turned and ahead > MOST_AHEAD and ahead * FASTEST_NS > went_ns
+        by_time = jumped or (known is None and not progress.numbered)
+        if jumped:
+            self.note(
+                item.stream, f"its counter jumps by {ahead} images within {went_ns / 1e9:.3f} s: time counts there"
+            )
+        if by_time and step.was_set:
+            self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
+        missing = step.missing if by_time else max(0, ahead)  # a gap in time is one in the count: what follows is new
+        number = progress.next_id + missing if known is None or jumped else known
+        if item.frame_id is not None:
+            progress.numbered, progress.offset = True, item.frame_id - number
+        progress.next_id = number + 1
         if missing:
             self.counts[item.stream]["lost"] += missing
-        return item._replace(missing=missing)
+        return item._replace(frame_id=number, missing=missing)
 
     def load(self, item: Item) -> Frame | None:
         """The frame of an item, or None if it is damaged, which is counted."""

@@ -101,11 +101,20 @@ def _look_into(path: Path, listed: set[str]) -> Found:
         if kind == "mcap":
             _look_into_mcap(found)
         elif kind != "video":
-            from streamtok.drives.bag_drive import FILES
-
-            file = FILES[kind](path, lambda text: None)
-            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
+            _look_into_bag(found)
     return found
+
+
+def _look_into_bag(found: Found) -> None:
+    """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
+    from streamtok.drives.bag_drive import UNREADABLE, Db3File, rosbag1
+
+    if found.kind == "db3":
+        file = Db3File(found.path, lambda text: None, undo=False)
+        found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
+        return
+    with contextlib.suppress(*UNREADABLE), rosbag1.Reader(found.path) as reader:
+        found.span, found.topics = (reader.start_time, reader.end_time), frozenset(reader.topics)
 
 
 def _look_into_mcap(found: Found) -> None:

@@ -199,14 +199,22 @@ class MessageDrive(Drive):
         return samples
 
     def find_twice(self, parts: Iterable[tuple[Collection[Topic], Span | None, bool]]) -> None:
-        """Find where messages may be there twice, by (topics, span, whether the clock was set back) of the parts."""
-        newest: dict[Topic, int] = {}
+        """Find where messages may be there twice, by (topics, span, whether the clock was set back) of the parts.
+
+        That is where parts overlap of which each begins after the one before. Where a clock was set back, the same
+        pictures may come again in another run, and its decoder needs them.
+        """
+        latest: dict[Topic, Span] = {}
         for there, span, was_set_back in parts:
             topics = [topic for topic in there if topic in self.topics]
-            if span is not None and topics:
-                before = max(newest.get(topic, -1) for topic in topics)
-                self.twice += [span] if was_set_back else [(span[0], before)] if before >= span[0] else []
-                newest |= dict.fromkeys(topics, max(before, span[1]))
+            if span is None or not topics:
+                continue
+            begin, end = max(latest.get(topic, (-1, -1)) for topic in topics)
+            if was_set_back or span[0] <= begin:
+                self.twice = []
+                return
+            self.twice += [(span[0], end)] if span[0] <= end else []
+            latest |= dict.fromkeys(topics, (span[0], max(end, span[1])))
 
     def parse(self, message: TopicMessage) -> ImageMessage:
         """What an image message says; DamagedFrame if it cannot be read."""

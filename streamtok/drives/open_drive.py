@@ -19,7 +19,15 @@ from pathlib import Path
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
-from streamtok.drives.drive_names import PARTS, drives_in, find_drive, list_below, list_videos, recording_of
+from streamtok.drives.drive_names import (
+    MOST_CAMERAS,
+    PARTS,
+    drives_in,
+    find_drive,
+    list_below,
+    list_videos,
+    recording_of,
+)
 from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
 from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
 from streamtok.drives.image_folders import ImageFinder
@@ -125,9 +133,10 @@ def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
+    limit = f" (more than {MOST_CAMERAS} videos are clips)" if len(list_videos(path)) > MOST_CAMERAS else ""
     return ValueError(
-        f"{path} holds {len(names)} {what}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of them, "
-        f"or let `streamtok tokenize` do each"
+        f"{path} holds {len(names)} {what}{limit}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of "
+        f"them, or let `streamtok tokenize` do each"
     )
 
 

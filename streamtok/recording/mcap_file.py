@@ -30,7 +30,6 @@ from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, r
 from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.parts import unpack_if_packed
 
-FEW_CHUNKS = 64
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
@@ -88,6 +87,7 @@ class McapFile:
         self.damage, self.chunks = self._contents.damage, self._contents.chunks
         self.attachments = self._contents.attachments
         self._written_ns = self.path.stat().st_mtime_ns
+        self._set_back: dict[int, bool] = {}  # by channel
 
     def note(self, text: str) -> None:
         """List damage; the same words once."""
@@ -138,18 +138,21 @@ class McapFile:
 
     def was_set_back(self, channel_ids: Collection[int] | None) -> bool:
         """Whether order by time would mix what was written before its clock was set back with what came after."""
-        written = sorted(self.chunks, key=lambda chunk: chunk.offset)
-        ids = self.channels if channel_ids is None else channel_ids
-        return any(self._goes_over_twice([chunk for chunk in written if n in chunk.index], n) for n in ids)
+        ids = set(self.channels if channel_ids is None else channel_ids)
+        if unknown := ids - self._set_back.keys():
+            self._set_back |= {number: go_over_twice(times) for number, times in self._read_times(unknown).items()}
+        return any(self._set_back[number] for number in ids)
 
-    def _goes_over_twice(self, written: list[Chunk], channel: int) -> bool:
-        """Whether log times do; where there are many chunks, their first times have to hint at it."""
-        if len(written) > FEW_CHUNKS and all(a.start_ns <= b.start_ns for a, b in itertools.pairwise(written)):
-            return False
-        with self.place.open("rb") as stream, contextlib.suppress(ValueError):
-            parts = [spec.read_message_index(stream, chunk.index[channel], channel) for chunk in written]
-            return go_over_twice(np.concatenate([np.sort(part, order="offset")["time"] for part in parts]))
-        return False
+    def _read_times(self, channel_ids: Collection[int]) -> dict[int, np.ndarray]:
+        """The log times of these channels as they were written, as far as an index lists them."""
+        parts = {number: [np.zeros(0, np.uint64)] for number in channel_ids}
+        with self.place.open("rb") as stream:
+            for chunk in sorted(self.chunks, key=lambda chunk: chunk.offset):
+                for number in filter(parts.__contains__, chunk.index):
+                    with contextlib.suppress(ValueError):
+                        listed = spec.read_message_index(stream, chunk.index[number], number)
+                        parts[number].append(listed["time"][np.argsort(listed["offset"])])
+        return {number: np.concatenate(each) for number, each in parts.items()}
 
     def locate(self, channel_ids: Collection[int]) -> np.ndarray:
         """Where the messages of these channels lie: (n,) of `PLACE`, by log time, those of one time as written.

@@ -119,7 +119,9 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
                 continue
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
-            elif not each.is_dir() or (path.suffix == TOKEN_SUFFIX and is_token_file(path)):
+                continue
+            fits = [path == each, path.suffix == TOKEN_SUFFIX]  # a file that is given so says itself why it is none
+            if all(fits) or (any(fits) and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
     for path in set(given) - set(leave_out_copies(given).paths):

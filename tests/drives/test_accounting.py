@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
-from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.mcap_file import McapFile, RawMessage
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
 
@@ -170,6 +172,81 @@ def test_a_clock_that_was_set_back_with_that_of_logging_mixes_nothing(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_batches_of_one_camera_that_fill_each_other_up_are_sorted(tmp_path, kind):
+    numbers = np.arange(100).reshape(5, 10, 2).transpose(0, 2, 1).ravel().tolist()  # two threads write one half each
+    frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in numbers]
+    with open_drive({"mcap": write_mcap, "db3": write_bag2, "bag": write_bag1}[kind](tmp_path / "d", frames)) as drive:
+        assert [(frame.capture_ns - START_NS) // STEP_NS for frame in drive] == list(range(100))
+        assert not any("set back" in note for note in drive.notes)
+
+
+def write_runs(folder: Path, options: dict[str, str], joined: bool) -> list[Frame]:
+    """Two runs of a simulation, which begin with the same pictures at the same time, in one file or in two parts."""
+    runs = [
+        [Frame("cam", n, START_NS + n * STEP_NS, picture(n if n < 8 else n + 40 * r)) for n in range(30)]
+        for r in (0, 1)
+    ]
+    for number, run in enumerate(runs):
+        write_mcap(folder / f"d_{number}.mcap", run, **options)
+    if not joined:
+        listed = {"rosbag2_bagfile_information": {"relative_file_paths": ["d_0.mcap", "d_1.mcap"]}}
+        (folder / "metadata.yaml").write_text(json.dumps(listed))
+        return runs[0] + runs[1]
+    files = [McapFile(folder / f"d_{number}.mcap") for number in (0, 1)]
+    copy_messages(files[0], folder / "d.mcap", [each for file in files for each in file.messages(as_written=True)])
+    for file in files:
+        file.path.unlink()
+    return runs[0] + runs[1]
+
+
+def copy_messages(file: McapFile, path: Path, messages: Iterable[RawMessage]) -> None:
+    """A file with the channels of another, and these messages."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=1 << 14)
+        writer.start()
+        for number, schema in file.schemas.items():
+            assert number == writer.register_schema(schema.name, schema.encoding, schema.data)
+        for number, channel in file.channels.items():
+            assert number == writer.register_channel(channel.topic, channel.message_encoding, channel.schema_id)
+        for message in messages:
+            writer.add_message(message.channel_id, message.log_time, bytes(message.data), message.publish_time)
+        writer.finish()
+
+
+@pytest.mark.parametrize(("codec", "begin"), [("h264", 20), ("vp9", 24), ("vp9", 26)])
+def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(tmp_path, codec, begin):
+    frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
+    options = {"kind": "CompressedVideo", "codec": codec}
+    whole = McapFile(write_mcap(tmp_path / "whole.mcap", frames, **options))
+    messages = list(whole.messages())
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for part, (first, end) in enumerate(((0, 40), (begin, 60))):
+        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", messages[first:end])
+        write_mcap(tmp_path / "two" / f"d_{part}.mcap", frames[first:end], **options)  # coded for itself
+    for name, images, copies in (("one", 60, 40 - begin), ("two", 100 - begin, 0)):
+        with open_drive(tmp_path / name) as drive:
+            found, account = list(drive), drive.account()["cam"]
+        assert (len(found), account["duplicates"], account["damaged"]) == (images, copies, 0)
+        for frame in found:
+            assert np.abs(frame.image.astype(int) - picture((frame.capture_ns - START_NS) // STEP_NS)).mean() < 8
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["one file", "parts"])
+@pytest.mark.parametrize("codec", ["", "h264", "vp9"])
+def test_runs_that_begin_with_the_same_pictures_lose_none(tmp_path, codec, joined):
+    frames = write_runs(tmp_path, {"kind": "CompressedVideo", "codec": codec} if codec else {}, joined)
+    with open_drive(tmp_path) as drive:
+        found = list(drive)
+        assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in frames]
+        for one, other in zip(found, frames, strict=True):
+            assert np.abs(one.image.astype(int) - other.image).mean() < 8
+        assert drive.account()["cam"]["duplicates"] == 0
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
 def test_images_that_two_parts_have_are_copies(tmp_path, kind):
     frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
     for part, shared in enumerate((frames[:40], frames[20:])):
@@ -184,11 +261,42 @@ def test_images_that_two_parts_have_are_copies(tmp_path, kind):
     assert (account["images"], account["duplicates"], account["lost"]) == (80, 20, 0)
 
 
-def test_a_counter_that_jumps_further_than_time_says_nothing_is_lost(tmp_path):
-    frames = [Frame("cam", n if n < 20 else n + 4_000_000_000, START_NS + n * STEP_NS, picture(n)) for n in range(40)]
-    with open_drive(write_bag1(tmp_path / "d.bag", frames)) as drive:
-        assert len({frame.frame_id for frame in drive}) == 40
-        assert drive.account()["cam"]["lost"] == 0
+def read_numbered(path: Path, shots: Iterable[tuple[int, int]]) -> tuple[list[int], int, str]:
+    """Numbers and losses of a ROS 1 bag with images of (number, time), and what is noted."""
+    frames = [Frame("cam", number, time_ns, picture(place)) for place, (number, time_ns) in enumerate(shots)]
+    with open_drive(write_bag1(path, frames)) as drive:
+        return [frame.frame_id for frame in drive], drive.account()["cam"]["lost"], " ".join(drive.notes)
+
+
+def test_a_counter_that_jumps_further_than_time_goes_on_from_there(tmp_path):
+    shots = [(n, START_NS + n * STEP_NS) for n in range(60) if n not in (10, 20, 21, 40)]  # it jumps where two are lost
+    ids, lost, notes = read_numbered(tmp_path / "d.bag", [(n if n < 20 else n + 4_000_000_000, at) for n, at in shots])
+    assert (lost, ids) == (4, [100 + n for n, _ in shots])
+    assert "jumps by 4000000002 images within 0.300 s" in notes
+
+
+def test_a_damaged_image_whose_number_is_not_known_is_no_gap(tmp_path):
+    frames = [Frame("cam", n + 400, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
+    path = write_bag1(tmp_path / "d.bag", frames)
+    data = path.read_bytes()
+    for seq in (500, 520, 550):  # the first image, and two far apart
+        header = seq.to_bytes(4, "little") + (START_NS // 10**9 + (seq - 500) // 10).to_bytes(4, "little")
+        at = data.index(header) + 12
+        data = data[:at] + b"\xff" * 4 + data[at + 4 :]
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        assert [frame.frame_id for frame in drive] == [n for n in range(500, 560) if n not in (500, 520, 550)]
+        assert (drive.account()["cam"]["damaged"], drive.account()["cam"]["lost"]) == (3, 0)
+
+
+def test_a_burst_and_a_clock_that_was_set_back_leave_the_numbers_good(tmp_path):
+    lost = (42, 43, 60, 61, 70, 80, 81, 85)
+    there = [n for n in range(100) if n not in lost]
+    burst = {n: START_NS + 46 * STEP_NS + (n - 46) * 200_000 for n in range(40, 46)}
+    back = {n: START_NS + (n - 30) * STEP_NS for n in range(60, 100)}
+    for name, times in (("burst", burst), ("back", back)):
+        shots = [(n, times.get(n, START_NS + n * STEP_NS)) for n in there]
+        assert read_numbered(tmp_path / f"{name}.bag", shots)[:2] == ([100 + n for n in there], len(lost))
 
 
 def test_a_gap_is_judged_by_the_stamps_own_rate(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import os
 import sqlite3
 import struct
@@ -160,6 +161,16 @@ def write_bag(path: Path) -> Path:
             message = image(header(3 * shot.number, stamp, "cam"), 8, 8, "mono8", 0, 8, rows)
             writer.write(topic, shot.log_ns, store.serialize_ros1(message, kinds[0]))
     return path
+
+
+def test_to_list_a_folder_unpacks_no_bag_that_is_damaged(tmp_path):
+    for name in ("a.bag", "b.bag"):
+        path = write_bag(tmp_path / name)
+        path.write_bytes(path.read_bytes()[:-200])
+    with cProfile.Profile() as profile:
+        assert len(list_drives(str(tmp_path))) == 2
+    assert "_read_messages" not in {getattr(entry.code, "co_name", "") for entry in profile.getstats()}
+    assert [len(read(tmp_path / name).numbers) for name in ("a.bag", "b.bag")] == [COUNT, COUNT]
 
 
 @settings(deadline=None, max_examples=100)

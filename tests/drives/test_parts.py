@@ -1,5 +1,6 @@
 """Recordings in several files, packed, unlisted, damaged, or beside others: what there is is read."""
 
+import cProfile
 import shutil
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from streamtok.tokens.dataset import TokenDataset
 from streamtok.tokens.tracks import find_drives
 from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
 from tests.kit.recordings import info, messages
+from tests.tokens.test_full_disks import full_disk
 
 FRAMES = frames_of("front", 36)
 
@@ -132,19 +134,55 @@ def test_what_a_killed_recorder_left_in_its_write_ahead_log_is_read(tmp_path):
     assert len(sqlite3.connect(first).execute("SELECT id FROM messages").fetchall()) == 36
 
 
-def test_what_a_killed_recorder_had_not_finished_is_undone(tmp_path):
-    path = next(write_bag2(tmp_path / "d", FRAMES).glob("*.db3"))
+def write_killed(folder: Path) -> Path:
+    """A bag as a recorder left it that was killed while it changed it."""
+    path = next(write_bag2(folder / "d", FRAMES).glob("*.db3"))
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA cache_size = 1")
         database.execute("BEGIN")
         database.execute("DELETE FROM messages WHERE id < 10")
-        killed = shutil.copytree(tmp_path / "d", tmp_path / "killed")
+        killed = shutil.copytree(folder / "d", folder / "killed")
         database.execute("ROLLBACK")
+    return killed
+
+
+def test_what_a_killed_recorder_had_not_finished_is_undone(tmp_path):
+    killed = write_killed(tmp_path)
     journal = next(killed.glob("*-journal"))
     size = journal.stat().st_size
     assert size
+    for file in killed.iterdir():
+        file.chmod(0o444)
     assert_same_frames(read(killed)[0], FRAMES)
     assert journal.stat().st_size == size  # it is evidence, and stays
+
+
+def test_without_room_to_undo_it_a_bag_is_read_as_it_is_and_that_is_said(tmp_path):
+    killed = write_killed(tmp_path)
+    with full_disk(1000):
+        found, notes = read(killed)
+    assert found
+    assert "TMPDIR says where else" in notes
+
+
+def test_a_journal_of_what_was_finished_is_nothing_to_undo(tmp_path):
+    folder = write_bag2(tmp_path / "d", FRAMES)
+    with closing(sqlite3.connect(folder / "d.db3")) as database, database:
+        database.execute("PRAGMA journal_mode = PERSIST")
+        database.execute("UPDATE topics SET offered_qos_profiles = ''")
+    assert (folder / "d.db3-journal").stat().st_size
+    with full_disk(1000):
+        found, notes = read(folder)
+    assert_same_frames(found, FRAMES)
+    assert "TMPDIR" not in notes
+
+
+def test_to_list_a_folder_copies_nothing(tmp_path):
+    killed = write_killed(tmp_path)
+    shutil.copy(killed / "d.db3", killed / "e.db3")
+    with cProfile.Profile() as profile:
+        assert list_drives(str(killed))
+    assert "copyfile" not in {getattr(entry.code, "co_name", "") for entry in profile.getstats()}
 
 
 def test_a_bag_packed_by_the_zstd_command_is_found_in_its_folder(tmp_path):

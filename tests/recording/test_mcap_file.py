@@ -1,5 +1,7 @@
 """Messages of MCAP files by channel, by time and by place, whether the file was closed or not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,11 @@ def test_a_chunk_cut_off_behind_messages_outside_chunks_gives_what_is_there(tmp_
     there = path.read_bytes()[chunk.offset :][: chunk.length - cut]
     (tmp_path / "c.mcap").write_bytes(loose[: loose.index(b"\x0f" + (4).to_bytes(8, "little"))] + there)
     assert len(list(McapFile(tmp_path / "c.mcap").messages())) == 3 + 4
+
+
+def test_a_step_back_shorter_than_a_chunk_is_seen_in_a_long_file(tmp_path):
+    frames = frames_of("front", 800)
+    frames[404:] = [replace(frame, capture_ns=frame.capture_ns - 5 * STEP_NS - 1000) for frame in frames[404:]]
+    file = McapFile(write_mcap(tmp_path / "d.mcap", frames, chunk_size=50_000))  # of eleven images
+    assert len(file.chunks) > 70
+    assert [message.log_time - BAG_DELAY_NS for message in file.messages()] == [each.capture_ns for each in frames]

@@ -186,6 +186,12 @@ def test_other_tokenizers_do_not_mix(tmp_path, token_file, groups_of):
 def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
     with pytest.raises(FileNotFoundError, match="no token files"):
         TokenDataset(tmp_path)
+    for name in ("notes.txt", "r.mcap.zst"):
+        (tmp_path / name).write_bytes(b"no tokens")
+        with pytest.raises(FileNotFoundError, match="no token files"):
+            TokenDataset(tmp_path / name)
+    path = token_file(tmp_path / "a.safetensors", groups_of([3]))
+    assert len(TokenDataset(path.rename(tmp_path / "a.tokens"), window=1)) == 3
     path = token_file(tmp_path / "a.safetensors", groups_of([3]))
     with pytest.raises(ValueError, match="window is 0"):
         TokenDataset(path, window=0)

@@ -10,11 +10,10 @@ from pathlib import Path
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a stream, a node, a reader's keys
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5}|\*|!)|(?:ipc|inproc)://.+", re.DOTALL)
 NETWORK_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp")  # whose paths may hold a key
-NO_LOGIN = "".join(rf"(?<!\b{scheme}:)" for scheme in ("s3", "gs", "az", "file", "ipc", "inproc"))
-PORT = r"(?:[^\s/:@]+|\[[^\s/@]+\]):\d{1,5}/"  # and the host before it, behind which a path begins
+NO_LOGIN = "".join(rf"(?<!\b{scheme}:)" for scheme in ("s3", "gs", "az", "hf", "file", "ipc", "inproc"))
 LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and a slash; else a path is hidden
-    rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)(?!{PORT})[^\s/]\S*@"
-    rf"|(?<=://)(?!{PORT})(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
+    rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s/]\S*@"
+    rf"|(?<=://)(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
 )
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(

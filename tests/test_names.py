@@ -61,7 +61,8 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("az://box/a@b file:///data/a@b.mp4 ipc:///tmp/a@b", "az://box/a@b file:///data/a@b.mp4 ipc:///tmp/a@b"),
         ("s3://key:SEC/RET@bucket/a@b s3://SECRET@bucket", "s3://b s3://bucket"),
         ("https://SECRET/en+9xA@host/x https://host/a//b@c", "https://host/x https://c"),  # which may be a login too
-        ("https://host:8080/a@b rtsp://[::1]:554/a@b", "https://host:8080/a@b rtsp://[::1]:554/a@b"),
+        ("hf://org/model@main", "hf://org/model@main"),
+        ("https://me:12345/SECRET@host/a rtsp://admin:1234/5@cam/live", "https://host/a rtsp://cam/live"),
         ("https://me@host:8080/x https://me:SECRET@host:8080/a@b", "https://host:8080/x https://b"),
         ("rtsp:///me:SECRET@h/x //SECRET/a@h/x rtsp:SECRET/a@h/x", "rtsp:///h/x //h/x rtsp:h/x"),
         ("rtsp://user:p@s/s@[::1]:554/x rtsp://us@er@host", "rtsp://[::1]:554/x rtsp://host"),

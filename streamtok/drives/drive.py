@@ -164,6 +164,8 @@ class Drive(ABC):
         went_ns, progress.last_ns = item.capture_ns - progress.last_ns, item.capture_ns
         known = None if item.frame_id is None else item.frame_id - progress.offset
         ahead = known - progress.next_id if known is not None and progress.numbered else 0
+        if self.checked and (ahead > MOST_AHEAD if turned else progress.offset and ahead < -MOST_AHEAD):
+            known, ahead = progress.next_id, 0  # the counter is another one, or the former again: it goes on
         jumped = self.checked and not turned and ahead > MOST_AHEAD and ahead * FASTEST_NS > went_ns
         by_time = jumped or (known is None and not progress.numbered)
         if jumped:

@@ -275,6 +275,14 @@ def test_a_counter_that_jumps_further_than_time_goes_on_from_there(tmp_path):
     assert "jumps by 4000000002 images within 0.300 s" in notes
 
 
+def test_a_counter_that_comes_back_or_is_another_one_behind_a_clock_set_back_goes_on(tmp_path):
+    far = 4_000_000_000
+    stray, back, again = ({n: n + far for n in places} for places in ([10], range(10, 30), range(30, 60)))
+    for name, numbers, set_back in (("stray", stray, 60), ("back", back, 60), ("again", again, 30)):
+        shots = [(numbers.get(n, n), START_NS + (n - 30 * (n >= set_back)) * STEP_NS) for n in range(60)]
+        assert read_numbered(tmp_path / f"{name}.bag", shots)[:2] == (list(range(100, 160)), 0)
+
+
 def test_a_damaged_image_whose_number_is_not_known_is_no_gap(tmp_path):
     frames = [Frame("cam", n + 400, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
     path = write_bag1(tmp_path / "d.bag", frames)

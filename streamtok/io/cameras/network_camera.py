@@ -75,10 +75,10 @@ class StreamClock:
     def play(self, stream_ns: int, now_ns: int) -> int:
         """When a picture of a playlist read at `now_ns` is due: as long behind the one before as in the stream.
 
-        The first one, one that is late, and one behind a jump are due now, and those that follow count from it. Local
-        times keep their spacing, so nothing seems to be missing.
+        The first one and one behind a jump are due now, and those that follow count from it. One that is late was due
+        before: those behind it come as fast as they can, until they are in time again.
         """
-        if self._play_ns is None or not 0 <= stream_ns + self._play_ns - now_ns < MOST_EARLY_NS:
+        if self._play_ns is None or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
             self._play_ns = now_ns - stream_ns
         self.see(stream_ns, stream_ns + self._play_ns)
         return stream_ns + self._play_ns

@@ -109,7 +109,7 @@ def test_a_playlist_is_played_no_slower_than_it_was_taken():
     assert np.ptp(hours, axis=0).max() < 0.1
     late = played((40 * n, 800 if n == 500 else 2) for n in range(1000))
     assert np.isclose(late[500, 0] - late[0, 0], 760, atol=1)
-    assert np.ptp(late[530:, 0]) < 0.1 and abs(late[-1, 0] - late[0, 0]) < 0.1  # what it was late is caught up
+    assert np.abs(late[530:, 0] - late[0, 0]).max() < 0.1  # what it was late is caught up
     assert np.ptp(late[:, 1]) < 0.1  # nothing seems to be missing
     for jump in (-3_600_000, 3_600_000):
         jumps = played((10_000_000 + 40 * n + jump * (n >= 500), 2) for n in range(1000))

@@ -78,7 +78,7 @@ def test_packets_of_video_are_decoded_and_a_missing_one_is_noticed(tmp_path):
     path = write_video(tmp_path / "a.h264", numbered(40), range(0, 40 * 512, 512), **PLAIN)
     with av.open(str(path)) as video:
         packets = [bytes(packet) for packet in video.demux(video=0) if packet.size]
-    numbers = frames.FrameNumbers()
+    numbers, shown = frames.FrameNumbers(), {*range(13), *range(20, 40)}
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
         with open_source(f"zmq:tcp://127.0.0.1:{port}", "front") as source:
@@ -89,8 +89,8 @@ def test_packets_of_video_are_decoded_and_a_missing_one_is_noticed(tmp_path):
                 parts = frames.pack_frame("front", numbers, stamp, stamp, picture)
                 if parts:
                     socket.send_multipart(parts)
-            seen = [number_of(source.read(20).image) for _ in range(33)]
-    assert seen == [*range(13), *range(20, 40)]
+                if number in shown:  # read as they come: a live source keeps the newest few
+                    assert number_of(source.read(20).image) == number
 
 
 def test_a_frame_is_one_of_the_protocol():

@@ -164,18 +164,18 @@ class Drive(ABC):
         went_ns, progress.last_ns = item.capture_ns - progress.last_ns, item.capture_ns
         known = None if item.frame_id is None else item.frame_id - progress.offset
         ahead = known - progress.next_id if known is not None and progress.numbered else 0
-        if self.checked and (ahead > MOST_AHEAD if turned else progress.offset and ahead < -MOST_AHEAD):
-            known, ahead = progress.next_id, 0  # the counter is another one, or the former again: it goes on
-        jumped = self.checked and not turned and ahead > MOST_AHEAD and ahead * FASTEST_NS > went_ns
-        by_time = jumped or (known is None and not progress.numbered)
-        if jumped:
+        behind = progress.offset and ahead < -MOST_AHEAD  # from a counter that had jumped, the former is back
+        jumped = ahead > MOST_AHEAD and (turned or ahead * FASTEST_NS > went_ns)
+        anew = self.checked and (jumped or behind)
+        by_time = anew or (known is None and not progress.numbered)
+        if anew:
             self.note(
                 item.stream, f"its counter jumps by {ahead} images within {went_ns / 1e9:.3f} s: time counts there"
             )
         if by_time and step.was_set:
             self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
         missing = step.missing if by_time else max(0, ahead)  # a gap in time is one in the count: what follows is new
-        number = progress.next_id + missing if known is None or jumped else known
+        number = progress.next_id + missing if known is None or anew else known
         if item.frame_id is not None:
             progress.numbered, progress.offset = True, item.frame_id - number
         progress.next_id = number + 1

@@ -146,12 +146,13 @@ class McapFile:
     def _read_times(self, channel_ids: Collection[int]) -> dict[int, np.ndarray]:
         """The log times of these channels as they were written, as far as an index lists them."""
         parts = {number: [np.zeros(0, np.uint64)] for number in channel_ids}
+        chunks = sorted(self.chunks, key=lambda chunk: chunk.offset)
+        indices = [(number, chunk.index[number]) for chunk in chunks for number in parts if number in chunk.index]
         with self.place.open("rb") as stream:
-            for chunk in sorted(self.chunks, key=lambda chunk: chunk.offset):
-                for number in filter(parts.__contains__, chunk.index):
-                    with contextlib.suppress(ValueError):
-                        listed = spec.read_message_index(stream, chunk.index[number], number)
-                        parts[number].append(listed["time"][np.argsort(listed["offset"])])
+            for number, offset in indices:
+                with contextlib.suppress(ValueError):
+                    listed = spec.read_message_index(stream, offset, number)
+                    parts[number].append(listed["time"][np.argsort(listed["offset"])])
         return {number: np.concatenate(each) for number, each in parts.items()}
 
     def locate(self, channel_ids: Collection[int]) -> np.ndarray:

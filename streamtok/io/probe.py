@@ -26,7 +26,7 @@ from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
-from streamtok.io.video.containers import demux, open_container, video_streams
+from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
 from streamtok.io.video.frame_images import read_orientation
 from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
@@ -42,7 +42,6 @@ CAMERAS = {
     PlayedDevice: ("recording that plays a camera", "the recording's times"),
 }
 """What a device is, and what times its pictures have, in words."""
-RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
 TURNED = {
@@ -126,9 +125,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
     with container:
         facts = []
         for number, stream in enumerate(video_streams(container)):
-            context, rate = stream.codec_context, stream.average_rate
-            if context and container.format.name in RAW:
-                rate = context.framerate  # as its headers say
+            context, rate = stream.codec_context, read_rate(container, stream)
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
             facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))

@@ -28,16 +28,15 @@ from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
-from streamtok.io.video.containers import OPEN_S, demux, is_rtp, open_container
+from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
 MULTIPART, PLAYLIST = "mpjpeg", "hls"
-WITHOUT_CLOCK = (MULTIPART, "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
 LOW_DELAY = av.codec.context.Flags.low_delay
-MOST_FPS, DEFAULT_FPS = 1000, 25
+DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
 PAGES = "text/html", "multipart"
 BURST_NS = 1_500_000_000  # what is buffered at most
@@ -120,11 +119,11 @@ class NetworkCamera(Device):
             raise OSError(str(error)) from error
         context, self._time_base = stream.codec_context, stream.time_base
         self.size = (context.height, context.width) if context.height and context.width else None
-        rate = stream.average_rate or context.framerate
-        self.fps = float(rate) if rate and rate <= MOST_FPS else None
+        rate = read_rate(self._container, stream)
+        self.fps = float(rate) if rate else None
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
-        self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
+        self._clock = None if makes_up_times(self._container) else StreamClock()
         self._waiting: deque[Waiting] = deque()
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays

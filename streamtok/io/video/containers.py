@@ -9,12 +9,14 @@ import errno
 import logging
 import socket
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import av
 import av.error
+from av.format import Flags
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_fault, tls_options, without_option
@@ -27,6 +29,7 @@ LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
+LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # believed of headers: some write the clock of their times there
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
         av.error.HTTPUnauthorizedError,
@@ -83,6 +86,18 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
 def video_streams(container: Any) -> list[Any]:
     """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def makes_up_times(container: Any) -> bool:
+    """Whether a container of PyAV has no times (raw streams, parts of HTTP), so that the demuxer makes them up."""
+    return bool(container.format.flags & Flags.no_timestamps.value) or container.format.name.endswith("_pipe")
+
+
+def read_rate(container: Any, stream: Any) -> Fraction | None:
+    """Pictures per second of a video stream as its headers say; None where nothing says it."""
+    said = (stream.codec_context and stream.codec_context.framerate, stream.guessed_rate)
+    rates = said[:1] if makes_up_times(container) else (stream.average_rate, *said)
+    return next((rate for rate in rates if rate and LEAST_FPS <= rate <= MOST_FPS), None)
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:

@@ -164,11 +164,15 @@ def test_what_cannot_be_read_says_why(tmp_path):
         "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
         "codec is not known": data.replace(b"avc1", b"zzzz"),
         "it is empty": b"",
+        "its index .moov. is .* cut off": data[: data.rfind(b"moov") + 40],
     }
     for text, changed in told.items():
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=text):
             open_source(str(path)).open()
+    (tmp_path / "a.yuv").write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(ValueError, match="raw pixels do not say their size"):
+        open_source(str(tmp_path / "a.yuv")).open()
     key = "00112233445566778899aabbccddeeff"
     locks = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
     write_video(path, noisy(5), TIMES[:5], container_options=locks, **PLAIN)

@@ -119,7 +119,13 @@ def test_folders_of_folders_name_the_ones_with_images(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("1\n2\n3\n", "3 times for 2 images"), ("1\nx\n", "line 2"), ("", "no times"), ("1 c.png\n", "names none")],
+    [
+        ("1\n2\n3\n", "3 times for 2 images"),
+        ("2\n1\n", "most of its times fall"),
+        ("1\nx\n", "line 2"),
+        ("", "no times"),
+        ("1 c.png\n", "names none"),
+    ],
 )
 def test_timestamps_that_do_not_fit_are_refused(tmp_path, text, words):
     folder = save(tmp_path / "a", ["a.png", "b.png"])

@@ -207,6 +207,8 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     if all(name is not None for name in found.names):
         return _by_name(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
+        if 2 * sum(b <= a for a, b in itertools.pairwise(times)) >= len(times):
+            raise ValueError(f"{path}: most of its times fall; expected the order of the images, or lines with names")
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
     numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]

@@ -83,10 +83,20 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     except cv2.error as error:
         raise DamagedFrame(f"the decoder refuses it: {error}") from error
     if image is None:
-        raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
+        raise DamagedFrame(_say_why_none(buffer, encoding))
     if bayer and image.ndim == 2:
         return _resolve_bayer(image, f"{bayer[0]}8")
     return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
+
+
+def _say_why_none(buffer: np.ndarray, encoding: str) -> str:
+    """Why the bytes of a file, uint8 (N,), give no picture."""
+    import cv2
+
+    stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        return f"no picture in {buffer.size} bytes of {encoding or 'image data'}"
+    return f"its values are {stored.dtype}, expected 8 or 16 bits: convert it, or give an array (.npy) of uint16"
 
 
 def _resolve_bayer(pattern: np.ndarray, encoding: str) -> np.ndarray:

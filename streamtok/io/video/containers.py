@@ -84,8 +84,9 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    """The video streams of a container of PyAV; a picture attached to it, such as a cover, and tiles do not count."""
+    parts = Disposition.attached_pic | Disposition.dependent
+    return [stream for stream in container.streams.video if not stream.disposition & parts]
 
 
 def makes_up_times(container: Any) -> bool:
@@ -124,7 +125,9 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     streams = video_streams(container)
     if not streams:
-        raise ValueError(f"{name} holds no video stream: no frame that can be decoded")
+        tiled = any(stream.disposition & Disposition.dependent for stream in container.streams.video)
+        hint = "; its picture consists of tiles (HEIC): convert it to PNG or JPEG" if tiled else ""
+        raise ValueError(f"{name} holds no video stream: no frame that can be decoded{hint}")
     if wanted is not None and wanted >= len(streams):
         raise ValueError(f"{name} has no video stream {wanted}: it has {len(streams)}, counted from 0")
     marked = [stream for stream in streams if stream.disposition & Disposition.default]
@@ -147,7 +150,9 @@ def _explain(target: str, error: Exception) -> Exception:
         if Path(target).is_file() and not Path(target).stat().st_size:
             reason = "it is empty (0 bytes)"
         elif _lacks_index(Path(target)):
-            reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
+            reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
+        elif isinstance(error, av.error.ArgumentError):
+            reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
     advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
     if not advice and not _has_address(target):
@@ -177,6 +182,6 @@ def _lacks_index(path: Path) -> bool:
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            kinds.append(kind)
-            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
-    return b"ftyp" in kinds[:1] and b"moov" not in kinds
+            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size - at
+            kinds.append(kind if at <= size else b"")
+    return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own

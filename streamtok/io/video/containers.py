@@ -65,9 +65,9 @@ def open_container(
         raise _explain(target, error) from error
     try:
         return container, _choose_stream(container, without_password(target), stream)
-    except ValueError:
+    except ValueError as error:
         container.close()
-        raise
+        raise (_explain(target, error) if _lacks_index(target) else error) from None
 
 
 def connect(target: str, live: bool = False, form: str | None = None) -> Any:
@@ -149,7 +149,7 @@ def _explain(target: str, error: Exception) -> Exception:
             return PermissionError(f"{name}: not allowed to read it")
         if Path(target).is_file() and not Path(target).stat().st_size:
             reason = "it is empty (0 bytes)"
-        elif _lacks_index(Path(target)):
+        elif _lacks_index(target):
             reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
         elif isinstance(error, av.error.ArgumentError):
             reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
@@ -173,9 +173,12 @@ def _has_address(url: str) -> bool:
         return False
 
 
-def _lacks_index(path: Path) -> bool:
-    """Whether a file is MP4 or MOV without the box that says where pictures lie."""
-    size, at = path.stat().st_size, 0
+def _lacks_index(target: str) -> bool:
+    """Whether a target is a file, MP4 or MOV, without the whole box that says where pictures lie."""
+    path, at = Path(target), 0
+    if not path.is_file():  # a pipe is read once
+        return False
+    size = path.stat().st_size
     kinds: list[bytes] = []
     with path.open("rb") as file:
         while at + 8 <= size and len(kinds) < 1000:

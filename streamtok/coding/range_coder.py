@@ -25,7 +25,7 @@ def encode_range(intervals: np.ndarray) -> bytes:
     What the symbols add to the lower end of the interval is added up at last, 32 bits to a word.
     """
     below, own, total = intervals.compress(intervals[2] > 1, 1)  # what is certain changes nothing
-    parts = np.fromiter(_narrow(own.tolist(), total.tolist()), np.uint64, len(own))
+    parts = np.fromiter(_narrow(own.data, total.data), np.uint64, len(own))
     widths = parts * own.astype(np.uint64)
     moves = widths < LOWEST
     word, added = moves.cumsum() - moves, parts * below.astype(np.uint64)
@@ -35,13 +35,13 @@ def encode_range(intervals: np.ndarray) -> bytes:
     return _finish(words.astype(np.uint64), int(widths[-1]) << WORD * int(moves[-1]) if len(own) else 1 << 2 * WORD)
 
 
-def _narrow(own: list[int], total: list[int]) -> Iterator[int]:
+def _narrow(own: memoryview, total: memoryview) -> Iterator[int]:
     """How wide a frequency of one is at each symbol, while their frequencies narrow the interval."""
     width = 1 << 2 * WORD
     for each, whole in zip(own, total, strict=True):
-        part = width // whole
-        yield part
-        width = part * each
+        width //= whole
+        yield width
+        width *= each
         if width < LOWEST:
             width <<= WORD
 

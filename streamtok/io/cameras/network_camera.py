@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import (
@@ -249,11 +249,20 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
                 return "file" if _ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
-                return "picture"
+                return "picture" if _is_one_picture(answer) else "camera"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
         return "camera"
+
+
+def _is_one_picture(answer: HTTPResponse) -> bool:
+    """Whether an answer has an end: some cameras send one picture after the other as if they were one."""
+    stop = time.monotonic() + OPEN_S
+    while answer.headers.get("Content-Length") is None and answer.read1(1 << 16):
+        if time.monotonic() > stop:
+            return False
+    return True
 
 
 def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:

@@ -18,6 +18,7 @@ log = logging.getLogger("streamtok.io")
 
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is believed if it is not in the future and not older than this."""
+MOST_DAMAGED = 30  # in a row
 
 
 class OpenCVDevice(Device):
@@ -61,15 +62,23 @@ class OpenCVDevice(Device):
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.size = (height, width) if height > 0 and width > 0 else None
         self.fps = rate if 0 < rate <= 1000 else None
+        for asked, given in zip(self._asked, (self.size, self.fps), strict=False):
+            if asked not in (None, given):
+                log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
 
     def grab(self) -> Grabbed | None:
-        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost."""
-        if not self._capture.grab():
-            return None
-        arrival_ns = time.monotonic_ns()
-        capture_ns = self._driver_ns(arrival_ns)
-        fetched, image = self._capture.retrieve()
-        return Grabbed(_to_rgb(image), capture_ns, timed=self._driver_time) if fetched and image is not None else None
+        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost.
+
+        One that cannot be decoded (Motion JPEG over a bad cable) is left out and counted, unless all are so.
+        """
+        for damaged in range(MOST_DAMAGED):
+            if not self._capture.grab():
+                return None
+            capture_ns = self._driver_ns(time.monotonic_ns())
+            fetched, image = self._capture.retrieve()
+            if fetched and image is not None and image.size:
+                return Grabbed(_to_rgb(image), capture_ns, damaged=damaged, timed=self._driver_time)
+        return None
 
     def release(self) -> None:
         """Close the device."""
@@ -82,7 +91,7 @@ class OpenCVDevice(Device):
         if not self._driver_time:
             return arrival_ns
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        if self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
+        if driver_ns > 0 and (self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS):
             self._driver_proven = True  # an older image waited in the driver while this process stood still
             return min(driver_ns, arrival_ns)
         self._driver_time = False

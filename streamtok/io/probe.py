@@ -17,11 +17,7 @@ import numpy as np
 from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
 from streamtok.io.cameras.camera import CameraSource
-from streamtok.io.cameras.gstreamer_device import GStreamerDevice
 from streamtok.io.cameras.network_camera import NetworkCamera
-from streamtok.io.cameras.opencv_device import OpenCVDevice
-from streamtok.io.cameras.played_device import PlayedDevice
-from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
@@ -34,14 +30,6 @@ from streamtok.names import is_url, without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
-CAMERAS = {
-    OpenCVDevice: ("V4L2 camera", "the driver's monotonic time where it gives one, else arrival"),
-    NetworkCamera: ("network camera", "the stream's own times, put on this machine's clock; arrival where it has none"),
-    GStreamerDevice: ("GStreamer pipeline", "the pipeline's times, put on this machine's clock"),
-    SnapshotDevice: ("camera that is asked for pictures", "when the answer begins"),
-    PlayedDevice: ("recording that plays a camera", "the recording's times"),
-}
-"""What a device is, and what times its pictures have, in words."""
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
 TURNED = {
@@ -145,10 +133,11 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     propagate, logger.propagate = logger.propagate, False
     try:
         source = open_source(spec, max_frames=frames, keep_packets=True)
-        found = Probe(without_password(spec), _kind_of(source), live=source.live)
+        told = source.device if isinstance(source, CameraSource) else source
+        found = Probe(without_password(spec), told.kind, live=source.live)
         _describe(found, source)  # before it is opened: some cameras have one reader at a time
         with source:
-            found.claimed_rate, found.clock = source.fps, _clock_of(source)
+            found.claimed_rate, found.clock = source.fps, told.clock
             _read(found, source)
     finally:
         logger.removeHandler(notes)
@@ -156,19 +145,6 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     found.notes = [without_password(text) for text in dict.fromkeys(notes.texts)]
     found.does = list(_say_what_it_does(found))
     return found
-
-
-def _kind_of(source: Source) -> str:
-    if isinstance(source, CameraSource):
-        return CAMERAS[type(source.device)][0]
-    kinds = {VideoSource: "video file", ImageFolderSource: "folder of images", ImageFileSource: "image file"}
-    return kinds.get(type(source), "frames of a publisher" if source.live else "synthetic drive")
-
-
-def _clock_of(source: Source) -> str:
-    if isinstance(source, CameraSource):
-        return CAMERAS[type(source.device)][1]
-    return getattr(source, "clock", "the publisher's" if source.live else "exact")
 
 
 def _describe(found: Probe, source: Source) -> None:

@@ -103,7 +103,7 @@ class ZmqSource(Source):
     Messages that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
     """
 
-    live = True
+    kind, clock, live = "frames of a publisher", "the publisher's", True
 
     @property
     def own_clock(self) -> bool:  # type: ignore[override]
@@ -231,9 +231,7 @@ class ZmqSource(Source):
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
         self._shift = None if same_clock else ClockShift.measure(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
-        self._last = self._delivered_ns = (
-            None  # times may well be before those of the last session: the node then begins an epoch
-        )
+        self._last = None  # times may well be before those of the last session: the node then begins an epoch
 
     def _pictures_of(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
         header = message.header

@@ -71,6 +71,8 @@ class GStreamerDevice(Device):
     A picture's time is that of its buffer in the pipeline, which starts where the first picture arrives soonest.
     """
 
+    kind, clock = "GStreamer pipeline", "the pipeline's times, put on this machine's clock"
+
     def __init__(self, pipeline: str) -> None:
         sink = SINK.search(pipeline)
         if sink is None:

@@ -99,6 +99,8 @@ class Waiting(NamedTuple):
 class NetworkCamera(Device):
     """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
 
+    kind, clock = "network camera", "the stream's own times, put on this machine's clock; arrival where it has none"
+
     def __init__(self, url: str) -> None:
         verifies(url)  # nonsense in an option is told at once
         self.url, self.name = url, without_password(url)

@@ -22,16 +22,18 @@ MOST_DAMAGED = 30  # in a row
 
 
 class OpenCVDevice(Device):
-    """`kind` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
+    """`api` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
 
     `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it
     really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
     """
 
+    kind, clock = "V4L2 camera", "the driver's monotonic time where it gives one, else arrival"
+
     def __init__(
         self,
         target: str,
-        kind: str,
+        api: str,
         *,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
@@ -39,17 +41,17 @@ class OpenCVDevice(Device):
     ) -> None:
         if format is not None and len(format) != 4:
             raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")
-        self.target, self.kind = target, kind
+        self.target, self._api = target, api
         self.name = without_password(target)
         self.size, self.fps = size, fps
         self._asked = size, fps, format
         self._capture: Any = None
-        self._driver_time, self._driver_proven = kind == "v4l2", False
+        self._driver_time, self._driver_proven = api == "v4l2", False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
         self.release()
-        if self.kind == "v4l2":
+        if self._api == "v4l2":
             self._check_path()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
             self._ask()
@@ -116,7 +118,7 @@ class OpenCVDevice(Device):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
 
     def _advice(self) -> str:
-        if self.kind == "v4l2":
+        if self._api == "v4l2":
             return "is another program using it, and is it a capture device?"
         return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
 

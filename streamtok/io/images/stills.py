@@ -62,7 +62,7 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     orientation, stored = find_orientation(data)
     if bits is None:
         return decode_still(data), orientation == UPRIGHT
-    return orient(_to_eight_bits(_decode_any_depth(stored), bits)[..., ::-1], orientation), False
+    return orient(_to_eight_bits(_decode(stored, _any_depth()), bits)[..., ::-1], orientation), False
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
@@ -73,30 +73,31 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     import cv2
 
     orientation, stored = find_orientation(bytes(data))
-    buffer = np.frombuffer(stored, np.uint8)
-    if not buffer.size:
-        raise DamagedFrame("an empty image")
     bayer = BAYER.match(encoding)
-    mode = (cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(buffer, mode)
-    except cv2.error as error:
-        raise DamagedFrame(f"the decoder refuses it: {error}") from error
-    if image is None:
-        raise DamagedFrame(_say_why_none(buffer, encoding))
+    image = _decode(stored, cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR)
     if bayer and image.ndim == 2:
         return _resolve_bayer(image, f"{bayer[0]}8")
     return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
 
 
-def _say_why_none(buffer: np.ndarray, encoding: str) -> str:
-    """Why the bytes of a file, uint8 (N,), give no picture."""
+def _decode(data: bytes, mode: int) -> np.ndarray:
+    """A picture file as OpenCV gives it in a mode, BGR or grey and not turned; raises DamagedFrame."""
     import cv2
 
-    stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    buffer = np.frombuffer(data, np.uint8)
+    if not buffer.size:
+        raise DamagedFrame("an empty image")
+    try:
+        image = cv2.imdecode(buffer, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if image is None else image
+    except cv2.error as error:
+        raise DamagedFrame(f"the decoder refuses it: {error}") from error
     if stored is None:
-        return f"no picture in {buffer.size} bytes of {encoding or 'image data'}"
-    return f"its values are {stored.dtype}, expected 8 or 16 bits: convert it, or give an array (.npy) of uint16"
+        raise DamagedFrame(f"no picture in its {buffer.size} bytes")
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        wanted = "expected 8 or 16 bits: convert it, or give an array (.npy) of uint16"
+        raise DamagedFrame(f"its values are {stored.dtype}, {wanted}")
+    return image
 
 
 def _resolve_bayer(pattern: np.ndarray, encoding: str) -> np.ndarray:
@@ -149,24 +150,14 @@ def _any_depth() -> int:
     """The mode in which OpenCV reads colours of 8 or 16 bits as they are stored."""
     import cv2
 
-    return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-
-
-def _decode_any_depth(data: bytes) -> np.ndarray:
-    """uint8 or uint16 BGR (H, W, 3); raises DamagedFrame."""
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _any_depth())
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise DamagedFrame(f"no picture of 8 or 16 bits in its {len(data)} bytes")
-    return image
+    return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 def _count_bits(data: bytes) -> int | None:
     """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None where 8 bits are read of it."""
     if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
         return None
-    image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode_any_depth(data)
+    image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode(data, _any_depth())
     return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
 
 
@@ -238,7 +229,7 @@ def _read_page(path: Path, number: int, bits: int) -> np.ndarray:
     """One picture of a TIFF file, uint8 RGB (H, W, 3), as it is stored."""
     import cv2
 
-    done, images = cv2.imreadmulti(str(path), number, 1, flags=_any_depth())
+    done, images = cv2.imreadmulti(str(path), number, 1, flags=_any_depth() | cv2.IMREAD_IGNORE_ORIENTATION)
     if not done or images[0].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: its picture {number} is damaged, or has no 8 or 16 bits")
     return _to_eight_bits(images[0][..., ::-1], bits)

@@ -45,6 +45,7 @@ TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
 NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
+DATE_FORM = "2011-09-26 13:02:25.964389445"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.json")
 
@@ -92,10 +93,12 @@ def read_times(texts: Sequence[str], unit: str | None = None, place: str = "time
     A unit that had to be found from the steps is told in a log line that begins with `place`. Raises ValueError for
     text that is no time, and where no unit, or more than one, is likely.
     """
-    dates = [read_date(text) for text in texts]
-    if any(date is not None for date in dates):
-        return Times([_take_date(date, text) for date, text in zip(dates, texts, strict=True)], "date", UNIX, "dates")
-    values = [_read_number(text) for text in texts]
+    found = [_read_time(text) for text in texts]
+    values = [value for value in found if isinstance(value, Decimal)]
+    if len(values) < len(found):
+        if values:
+            raise ValueError(f"{values[0]} stands among dates: expected {DATE_FORM}")
+        return Times([int(value) for value in found], "date", UNIX, "dates")
     if unit is not None:
         reason = "as told"
     else:
@@ -160,12 +163,15 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     if columns is None and _are_numbered(list(rows.values())):
         columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
-    for number, (text, _) in zip(rows, lines, strict=True):
-        _check_time(text, f"{path}, line {number}")
+    place = str(path)
     try:
+        for number, (text, _) in zip(rows, lines, strict=True):
+            place = f"{path}, line {number}"
+            _read_time(text)
+        place = str(path)
         times = read_times([text for text, _ in lines], unit, f"file={path}")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{place}: {error}") from None
     return TimesFile(times, [name for _, name in lines], numbers)
 
 
@@ -216,25 +222,15 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
     return text.replace(",", "."), name or None
 
 
-def _check_time(text: str, place: str) -> None:
-    try:
-        if read_date(text) is None:
-            _read_number(text)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
-def _take_date(date: int | None, text: str) -> int:
-    if date is None:
-        raise ValueError(f"{text!r} stands among dates: expected 2011-09-26 13:02:25.964389445")
-    return date
-
-
-def _read_number(text: str) -> Decimal:
+def _read_time(text: str) -> int | Decimal:
+    """ns since 1970 of a date, or a number as it is; ValueError for what is neither."""
+    date = read_date(text)
+    if date is not None:
+        return date
     try:
         value = Decimal(text.strip())
     except InvalidOperation:
-        raise ValueError(f"{text!r} is no time: expected a number or 2011-09-26 13:02:25.964389445") from None
+        raise ValueError(f"{text!r} is no time: expected a number or {DATE_FORM}") from None
     if not value.is_finite():
         raise ValueError(f"{text!r} is no time: expected a finite number")
     return value

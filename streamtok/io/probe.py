@@ -193,14 +193,6 @@ def _read(found: Probe, source: Source) -> None:
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
 
 
-def _say_tokens(size: tuple[int, int], rate: float) -> str:
-    """What `nano` makes of pictures of `size` (height, width), `rate` per second."""
-    config = PRESETS["nano"]
-    rows, columns = config.grid(*config.pad_size(size))
-    kbits = 16 * rows * columns * rate / config.temporal_compression / 1000
-    return f"nano makes a grid of {rows}x{columns} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s"
-
-
 def _say_what_it_does(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
@@ -223,6 +215,10 @@ def _say_what_it_does(found: Probe) -> list[str]:
         does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
     rate = found.rate or found.claimed_rate
     if found.sizes and rate:
-        does.append(_say_tokens(found.sizes[0], rate))
+        config = PRESETS["nano"]
+        rows, columns = config.grid(*config.pad_size(found.sizes[0]))
+        group = config.temporal_compression
+        kbits = 16 * rows * columns * rate / group / 1000
+        does.append(f"nano makes a grid of {rows}x{columns} tokens of {group} frames, {kbits:.0f} kbit/s")
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

@@ -156,15 +156,12 @@ class ZmqSource(Source):
             if message is not None:
                 self._pictures += self._take(message, time.monotonic_ns())
                 continue
-            self._note_silence()
+            if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
+                self.state = "lost"
+                log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)
             if deadline is not None and time.monotonic() >= deadline:
                 return None
         return self._pictures.pop(0)
-
-    def _note_silence(self) -> None:
-        if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
-            self.state = "lost"
-            log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)
 
     def _take(self, message: FrameMessage, arrival_ns: int) -> list[Frame]:
         self._heard, self.state = time.monotonic(), "up"
@@ -185,8 +182,11 @@ class ZmqSource(Source):
                 self.counts["frozen"] += 1
                 self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
+            packet = codec = None
             delayed = (frame_id, sent_ns) != key  # by a decoder, so that the packet is another picture's
-            frames.append(self._frame(frame_id, capture_ns, picture, None if delayed else message))
+            if self._keep_packets and not delayed and header.nbytes is None:
+                packet, codec = bytes(message.payload), header.encoding
+            frames.append(Frame(self.stream, frame_id, capture_ns, picture, packet, codec))
         return frames
 
     def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
@@ -213,14 +213,6 @@ class ZmqSource(Source):
         if key[0] > LAST_ID or abs(key[1] + self._shift_ns - arrival_ns) > FAR_NS:
             return False
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
-
-    def _frame(
-        self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: FrameMessage | None
-    ) -> Frame:
-        packet = codec = None
-        if self._keep_packets and message is not None and message.header.nbytes is None:
-            packet, codec = bytes(message.payload), message.header.encoding
-        return Frame(self.stream, frame_id, capture_ns, picture, packet, codec)
 
     def _begin_session(self, header: FrameHeader, arrival_ns: int) -> None:
         """Numbers go on after those of the session before, with one left out; times start where they should."""

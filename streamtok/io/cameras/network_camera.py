@@ -186,7 +186,9 @@ class NetworkCamera(Device):
         for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # what comes before the first key frame was not meant for us
-                self._tell_damage(damage)
+                if not self._told and damage != BEFORE_KEY:  # once in a connection: there may be nothing but damage
+                    log.warning("device=%s event=damaged reason=%r", self.name, damage)
+                    self._told = True
                 continue
             stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
@@ -195,12 +197,6 @@ class NetworkCamera(Device):
         live = self._waits >= LIVE_WAITS and bool(self._waiting)
         self._live = self._live or live or now_ns - self._began_ns > BURST_NS
         return packet is not None
-
-    def _tell_damage(self, reason: str) -> None:
-        """Warn of damage once in a connection: a camera of which all is damaged gives nothing else to tell it by."""
-        if not self._told and reason != BEFORE_KEY:
-            log.warning("device=%s event=damaged reason=%r", self.name, reason)
-            self._told = True
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._time_base * 1_000_000_000)

@@ -59,7 +59,9 @@ class OpenCVDevice(Device):
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             self.release()
-            raise OSError(f"camera {self.name} cannot be opened: {self._advice()}")
+            advice = "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
+            advice = advice if self._api == "gst" else "is another program using it, and is it a capture device?"
+            raise OSError(f"camera {self.name} cannot be opened: {advice}")
         height, width = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.size = (height, width) if height > 0 and width > 0 else None
@@ -116,11 +118,6 @@ class OpenCVDevice(Device):
             raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
         if not os.access(self.target, os.R_OK | os.W_OK):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
-
-    def _advice(self) -> str:
-        if self._api == "v4l2":
-            return "is another program using it, and is it a capture device?"
-        return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import escape
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def find_images(
                 f"{files[0].parent}: no times for its {len(files)} images. Put timestamps.txt beside them (a line for "
                 f"each), say ?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
             )
-        found = Found(_sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names")
+        found = Found(_number(sorted(zip(times.ns, files, strict=True), key=itemgetter(0))), f"{times}, from the names")
     _warn_of_pairs([image.path for image in found.images])
     return replace(found, images=[replace(image, bits=bits) for image in found.images])
 
@@ -159,10 +160,6 @@ def _files(folder: Path) -> list[Path]:
     """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
-
-
-def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
-    return _number(sorted(timed, key=lambda item: item[0]))
 
 
 def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
@@ -238,4 +235,5 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
     if not timed:
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     places = [natural_key(file) for _, file in timed]
-    return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set
+    in_order = places == sorted(places)  # already: the clock may be set
+    return _number(timed if in_order else sorted(timed, key=itemgetter(0)))

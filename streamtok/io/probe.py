@@ -32,15 +32,11 @@ from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
-TURNED = {
-    2: "mirrored",
-    3: "turned by 180 degrees",
-    4: "mirrored upside down",
-    5: "mirrored and turned by 90 degrees",
-    6: "turned by 90 degrees",
-    7: "mirrored and turned by 270 degrees",
-    8: "turned by 270 degrees",
-}
+TURNED = (
+    *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
+    *("turned by 90 degrees", "mirrored and turned by 270 degrees", "turned by 270 degrees"),
+)
+"""How pictures of the orientations 1 to 8 are stored."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +155,13 @@ def _describe(found: Probe, source: Source) -> None:
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
-        found.orientation = TURNED.get(orientation, "upright")
+        found.orientation = TURNED[orientation - 1]
         found.rate_from = "the times of the images"
 
 
 def _list(found: Probe, target: str, wanted: int | None) -> None:
     found.container, found.streams, orientation = list_streams(target, wanted, found.live)
-    found.orientation = TURNED.get(orientation, "upright")
+    found.orientation = TURNED[orientation - 1]
 
 
 def _read(found: Probe, source: Source) -> None:

@@ -144,8 +144,10 @@ class NetworkCamera(Device):
         self.size = one.image.shape[:2]
         if self._clock is None or one.stream_ns is None:
             return Grabbed(one.image, self._guess_time(one), damaged=one.damaged)
-        if self._plays:
-            self._play(self._clock, one.stream_ns)
+        if self._plays:  # pieces of seconds, each of which comes at once: wait until a picture is due
+            due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
+            while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
+                time.sleep(min(early_ns / 1e9, GRAB_S))
         return Grabbed(one.image, self._clock.to_local(one.stream_ns), damaged=one.damaged, timed=True)
 
     def release(self) -> None:
@@ -153,12 +155,6 @@ class NetworkCamera(Device):
         if self._container is not None:
             self._container.close()
             self._container = None
-
-    def _play(self, clock: StreamClock, stream_ns: int) -> None:
-        """Wait until a picture of a playlist is due, which come in pieces of seconds, each of them at once."""
-        due_ns = clock.play(stream_ns, time.monotonic_ns())
-        while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
-            time.sleep(min(early_ns / 1e9, GRAB_S))
 
     def _guess_time(self, one: Waiting) -> int:
         """When a picture without a time was taken, as the first one of RTSP: a period before the next one, or now."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.names import without_password
@@ -81,7 +80,9 @@ class OpenCVDevice(Device):
             capture_ns = self._driver_ns(time.monotonic_ns())
             fetched, image = self._capture.retrieve()
             if fetched and image is not None and image.size:
-                return Grabbed(_to_rgb(image), capture_ns, damaged=damaged, timed=self._driver_time)
+                grey = image.ndim == 2 or image.shape[2] == 1
+                rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+                return Grabbed(rgb, capture_ns, damaged=damaged, timed=self._driver_time)
         return None
 
     def release(self) -> None:
@@ -118,8 +119,3 @@ class OpenCVDevice(Device):
             raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
         if not os.access(self.target, os.R_OK | os.W_OK):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
-
-
-def _to_rgb(image: np.ndarray) -> np.ndarray:
-    grey = image.ndim == 2 or image.shape[2] == 1
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)

@@ -30,17 +30,15 @@ RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_ty
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
 LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # believed of headers: some write the clock of their times there
+NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
 REFUSALS: list[tuple[type[Exception], str]] = [
-    (
-        av.error.HTTPUnauthorizedError,
-        "user name or password is missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH",
-    ),
+    (av.error.HTTPUnauthorizedError, "user name or password missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH"),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
     (av.error.HTTPError, "the server refuses it or fails"),
     (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
-    (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
-    (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
+    (TimeoutError, NO_ANSWER),
+    (av.error.ExitError, NO_ANSWER),
 ]
 
 

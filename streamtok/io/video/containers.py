@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +37,7 @@ REFUSALS: list[tuple[type[Exception], str]] = [
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
     (av.error.HTTPError, "the server refuses it or fails"),
+    (av.error.ProtocolNotFoundError, "this PyAV's FFmpeg does not know that protocol"),
     (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
     (TimeoutError, NO_ANSWER),
     (av.error.ExitError, NO_ANSWER),
@@ -57,10 +59,12 @@ def open_container(
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
+    began = time.monotonic()
     try:
         container = connect(target, live, form)
     except (av.FFmpegError, OSError) as error:
-        raise _explain(target, error) from error
+        silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg takes silence for nonsense
+        raise _explain(target, TimeoutError() if silent else error) from error
     try:
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:

@@ -63,11 +63,6 @@ class PictureNumbers:
         self._next += step
         return self._next - 1
 
-    @property
-    def latest(self) -> int:
-        """The number of the last picture that came out."""
-        return self._next - 1
-
     def restart(self, first: int) -> None:
         """Go on with the number `first`, for packets whose times begin anew."""
         self.__init__(self._even, first)  # type: ignore[misc]

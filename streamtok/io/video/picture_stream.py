@@ -247,10 +247,11 @@ class PictureStream:
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
         """The clock starts anew: go on behind the last picture, and leave a number out."""
-        self.tell_once("clock_restarts", f"its times begin anew after picture {numbers.latest}")
         self.stream.codec_context.flush_buffers()
         self.decoder.restart()
-        numbers.restart(numbers.end(bool(self.decoder.damage)) + 1)
+        end = numbers.end(bool(self.decoder.damage))
+        self.tell_once("clock_restarts", f"its times begin anew after picture {end - 1}")
+        numbers.restart(end + 1)
         self._behind, self._base = self._last_seconds + 1 / self.rate, None
         self._stretches += 1
 
